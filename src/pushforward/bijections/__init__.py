@@ -1,0 +1,5 @@
+"""Invertible maps that return their value and log|det| together."""
+
+from pushforward.registry import namespace
+
+namespace(__name__)

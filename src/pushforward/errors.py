@@ -1,0 +1,55 @@
+"""The errors that are told apart by type: each message is one sentence naming what, which value, what is allowed and what to do."""
+
+
+class PushforwardError(Exception):
+    """What all errors of this library share; `exit_status` is what the command line returns."""
+
+    exit_status = 1
+
+
+class UserError(PushforwardError, ValueError):
+    """Something the user wrote is not allowed."""
+
+    exit_status = 2
+
+
+class ShapeError(UserError):
+    """A tensor's shape does not fit the model."""
+
+
+class DtypeError(UserError, TypeError):
+    """A tensor's dtype does not fit the model."""
+
+
+class ConditionError(UserError):
+    """A condition is missing, superfluous or out of range."""
+
+
+class DataError(UserError):
+    """A data set cannot be used as it is."""
+
+
+class ConfigError(UserError):
+    """A configuration has an unknown key, a wrong type or a value that is not allowed."""
+
+
+class RunExistsError(UserError):
+    """The run folder exists, and neither overwriting nor resuming was asked for."""
+
+
+class NotInvertibleError(PushforwardError, TypeError):
+    """The model has no map from data to noise, hence no log_prob or encode."""
+
+    exit_status = 2
+
+
+class SolverError(PushforwardError, ArithmeticError):
+    """An adaptive solver cannot go on: its steps became too small or too many, or the field is not finite."""
+
+
+class CheckpointError(PushforwardError):
+    """A checkpoint is missing, truncated or does not fit the model."""
+
+
+class DivergedError(PushforwardError, ArithmeticError):
+    """Training met losses that are not finite."""

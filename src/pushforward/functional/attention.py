@@ -1,0 +1,49 @@
+"""Self-attention as a pure function of its weights."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from pushforward.registry import export
+
+
+def _example() -> tuple:
+    return torch.randn(2, 3, 8, dtype=torch.float64), torch.randn(24, 8, dtype=torch.float64), None, torch.eye(8, dtype=torch.float64), None, 2
+
+
+@export("functional.self_attention", example=_example)
+def self_attention(
+    x: Float[Tensor, "n tokens width"],
+    qkv_weight: Float[Tensor, "width3 width"],
+    qkv_bias: Float[Tensor, " width3"] | None,
+    out_weight: Float[Tensor, "width width"],
+    out_bias: Float[Tensor, " width"] | None,
+    heads: int,
+) -> Float[Tensor, "n tokens width"]:
+    """Return multi-head self-attention over the tokens of x.
+
+        softmax(q k' / sqrt(width / heads)) v in each head, then a linear map of the joined heads
+
+    Args:
+        x: tokens (n, tokens, width).
+        qkv_weight: weights of queries, keys and values, stacked (3 width, width).
+        qkv_bias: their bias (3 width,), or None.
+        out_weight: weights of the output map (width, width).
+        out_bias: its bias (width,), or None.
+        heads: number of heads, which divides the width.
+
+    Returns:
+        Tokens (n, tokens, width).
+
+    Example:
+        >>> x = torch.randn(1, 5, 4)
+        >>> self_attention(x, torch.randn(12, 4), None, torch.eye(4), None, heads=2).shape
+        torch.Size([1, 5, 4])
+
+    Source: Vaswani et al., Attention is all you need, 2017, arXiv 1706.03762, section 3.2.
+    """
+    n, tokens, width = x.shape
+    q, k, v = F.linear(x, qkv_weight, qkv_bias).view(n, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+    joined = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, width)
+    return F.linear(joined, out_weight, out_bias)

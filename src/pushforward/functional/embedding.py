@@ -1,0 +1,42 @@
+"""Time as features that a network can read."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pushforward.registry import export
+
+
+@export("functional.timestep_embedding", example=lambda: (torch.rand(3, dtype=torch.float64), 8))
+def timestep_embedding(t: Float[Tensor, " n"], features: int, scale: float = 1000.0, max_period: float = 10000.0) -> Float[Tensor, "n features"]:
+    """Return cosines and sines of t at geometrically spaced frequencies.
+
+        [cos(scale t f_k), sin(scale t f_k)],    f_k = max_period^(-k / (features / 2))
+
+    Args:
+        t: times in [0, 1], (n,).
+        features: how many numbers a time becomes; even.
+        scale: what t is multiplied with; diffusion's networks are used to [0, 1000].
+        max_period: the longest period, in units of scale t / (2 pi).
+
+    Returns:
+        The features (n, features), computed in at least float32.
+
+    Raises:
+        ValueError: features is odd.
+
+    Example:
+        >>> timestep_embedding(torch.zeros(1), 4)
+        tensor([[1., 1., 0., 0.]])
+
+    Source: Ho, Jain and Abbeel, Denoising diffusion probabilistic models, 2020, arXiv 2006.11239, appendix B (cosines first).
+    """
+    if features % 2:
+        raise ValueError(f"features is {features}, but cosines and sines come in pairs; make it even.")
+    t = t.to(torch.promote_types(t.dtype, torch.float32))
+    half = features // 2
+    frequencies = torch.exp(torch.arange(half, dtype=t.dtype, device=t.device) * (-math.log(max_period) / half))
+    phase = t[:, None] * (scale * frequencies)
+    return torch.cat((phase.cos(), phase.sin()), dim=1)

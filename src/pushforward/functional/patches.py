@@ -1,0 +1,57 @@
+"""Images as sequences of patches, and back."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pushforward.errors import ShapeError
+from pushforward.registry import export
+
+
+@export("functional.patchify", example=lambda: (torch.randn(2, 3, 4, 6, dtype=torch.float64), 2))
+def patchify(x: Float[Tensor, "n channels height width"], size: int) -> Float[Tensor, "n tokens features"]:
+    """Cut images into square patches, row by row: (n, channels, height, width) to (n, tokens, channels size²).
+
+    Args:
+        x: images (n, channels, height, width).
+        size: side of a patch in pixels, which divides height and width.
+
+    Returns:
+        Tokens (n, height width / size², channels size²).
+
+    Raises:
+        ShapeError: size does not divide the image.
+
+    Example:
+        >>> patchify(torch.zeros(1, 3, 8, 8), 2).shape
+        torch.Size([1, 16, 12])
+    """
+    n, channels, height, width = x.shape
+    if height % size or width % size:
+        raise ShapeError(f"an image of {height}x{width} cannot be cut into patches of {size}x{size}; use a size that divides both sides.")
+    x = x.reshape(n, channels, height // size, size, width // size, size)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(n, (height // size) * (width // size), channels * size * size)
+
+
+@export("functional.unpatchify", example=lambda: (torch.randn(2, 6, 12, dtype=torch.float64), 2, 4, 6))
+def unpatchify(tokens: Float[Tensor, "n tokens features"], size: int, height: int, width: int) -> Float[Tensor, "n channels height width"]:
+    """Put patches back into images: the inverse of `patchify`.
+
+    Args:
+        tokens: patches (n, height width / size², channels size²).
+        size: side of a patch in pixels.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+
+    Returns:
+        Images (n, channels, height, width).
+
+    Example:
+        >>> x = torch.randn(1, 3, 8, 8)
+        >>> bool((unpatchify(patchify(x, 2), 2, 8, 8) == x).all())
+        True
+    """
+    n, _, features = tokens.shape
+    rows, columns, channels = height // size, width // size, features // (size * size)
+    x = tokens.reshape(n, rows, columns, channels, size, size)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, height, width)

@@ -1,0 +1,62 @@
+"""Shift and scale, with the log-determinant that goes with it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pushforward.registry import export
+
+
+def _example() -> tuple:
+    return torch.randn(3, 2, dtype=torch.float64), torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([0.5, 3.0], dtype=torch.float64)
+
+
+@export("functional.standardise", example=_example)
+def standardise(
+    x: Float[Tensor, "n ..."], mean: Tensor, std: Tensor, inverse: bool = False
+) -> tuple[Float[Tensor, "n ..."], Float[Tensor, " n"]]:
+    """Subtract a mean and divide by a standard deviation, or undo it.
+
+        z = (x - mean) / std,    log|det| = -sum log std;    inverse: x = mean + std z,    log|det| = sum log std
+
+    Args:
+        x: values (n, *shape).
+        mean: what to subtract, broadcast to shape.
+        std: what to divide by, positive, broadcast to shape.
+        inverse: whether to undo it.
+
+    Returns:
+        The values (n, *shape) and log_abs_det (n,) in nats, in float32 or wider.
+
+    Example:
+        >>> z, log_abs_det = standardise(torch.tensor([[3.0, 5.0]]), torch.tensor(1.0), torch.tensor(2.0))
+        >>> z, log_abs_det
+        (tensor([[1., 2.]]), tensor([-1.3863]))
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    total = std.to(wide).log().expand(x.shape[1:]).sum().expand(x.shape[0])
+    if inverse:
+        return torch.addcmul(mean, x, std), total.clone()
+    return (x - mean) / std, -total
+
+
+@export("functional.dequantise", example=lambda: (torch.tensor([[0.0, 3.0]], dtype=torch.float64), torch.rand(1, 2, dtype=torch.float64)))
+def dequantise(x: Float[Tensor, "n ..."], uniform: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+    """Spread integer levels over the unit cells that begin at them, so that a density on the line bounds their probability.
+
+        x + u,    u in [0, 1):    log P(x) >= E_u log p(x + u)
+
+    Args:
+        x: integer-valued levels 0, 1, ..., (n, *shape).
+        uniform: numbers in [0, 1), (n, *shape).
+
+    Returns:
+        Real values (n, *shape).
+
+    Example:
+        >>> dequantise(torch.tensor([[2.0]]), torch.tensor([[0.25]]))
+        tensor([[2.2500]])
+
+    Source: Theis, van den Oord and Bethge, A note on the evaluation of generative models, 2015, arXiv 1511.01844, section 3.1.
+    """
+    return x + uniform

@@ -1,0 +1,5 @@
+"""Guidance wraps a denoiser into another one."""
+
+from pushforward.registry import namespace
+
+namespace(__name__)

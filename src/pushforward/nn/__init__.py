@@ -1,0 +1,5 @@
+"""Layers and networks: a layer is the Module twin of the function of the same name in `pushforward.functional`."""
+
+from pushforward.registry import namespace
+
+namespace(__name__)

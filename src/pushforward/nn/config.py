@@ -1,0 +1,38 @@
+"""Configurations of networks: frozen records with `.build(shape, classes)`, which a preset takes where it takes a network."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from pushforward.errors import UserError
+
+
+class Network(Protocol):
+    """What every family calls: net(x, t, cond) with x (n, *shape), t (n,) in [0, 1] returns x's shape."""
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Any) -> Tensor: ...
+
+
+class NetConfig:
+    """A network's settings without its data's: `name` is the network's public name."""
+
+    name: ClassVar[str]
+
+    def build(self, shape: Sequence[int], classes: int | None = None) -> nn.Module:
+        """Return the network for events of this shape, with class labels 0 to classes - 1 if given."""
+        raise NotImplementedError
+
+
+def image_sides(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return (channels, height, width), or refuse a shape that is no image's by the network's name."""
+    if len(shape) != 3:
+        raise UserError(f"shape is {tuple(shape)}, but {name} needs images (channels, height, width); use MLP for vectors.")
+    channels, height, width = shape
+    return channels, height, width
+
+
+def features_of(shape: Sequence[int]) -> int:
+    """Return how many numbers an event of this shape has."""
+    return math.prod(shape)

@@ -1,0 +1,115 @@
+"""The diffusion transformer: patches as tokens, modulated by time and label."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pushforward.errors import UserError
+from pushforward.functional.embedding import timestep_embedding
+from pushforward.functional.patches import patchify, unpatchify
+from pushforward.nn.config import NetConfig, image_sides
+from pushforward.nn.embedding import TimeAndLabel
+from pushforward.nn.layers import SelfAttention
+from pushforward.registry import export
+
+
+def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return torch.addcmul(shift[:, None], F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale[:, None])
+
+
+class DiTBlock(nn.Module):
+    """Attention and MLP, each shifted, scaled and gated by the time and label (adaLN-Zero: the gates start at zero)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 6 * width)
+        self.attention = SelfAttention(width, heads)
+        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(approximate="tanh"), nn.Linear(mlp_ratio * width, width))
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding).chunk(6, dim=1)
+        x = torch.addcmul(x, gate1[:, None], self.attention(_modulated(x, shift1, scale1)))
+        return torch.addcmul(x, gate2[:, None], self.mlp(_modulated(x, shift2, scale2)))
+
+
+@export("nn.DiT", example=lambda: (DiT((1, 8, 8), width=16, depth=2, heads=2, classes=3), (torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([0, 2]))))
+class DiT(nn.Module):
+    """A transformer over the patches of images (n, channels, height, width), conditioned on time and label.
+
+    Positions are fixed cosines and sines, half of the channels for the row and half for the column. The output starts at zero.
+
+    Args:
+        shape: (image channels, height, width).
+        patch: side of a patch in pixels, which divides height and width.
+        width: channels of a token, divisible by 4 and by `heads`.
+        depth: number of blocks.
+        heads: heads of the attention.
+        mlp_ratio: width of a block's hidden layer in units of `width`.
+        classes: number of classes, or None.
+
+    Raises:
+        UserError: a shape that is no image's, or sizes that do not divide.
+
+    Source: Peebles and Xie, Scalable diffusion models with transformers, 2212.09748.
+    """
+
+    @dataclass(frozen=True)
+    class Config(NetConfig):
+        """Settings of a diffusion transformer: patch, width, depth, heads."""
+
+        patch: int = 2
+        width: int = 128
+        depth: int = 6
+        heads: int = 4
+        mlp_ratio: int = 4
+        name: ClassVar[str] = "nn.DiT"
+
+        def build(self, shape: Sequence[int], classes: int | None = None) -> "DiT":
+            return DiT(
+                shape, patch=self.patch, width=self.width, depth=self.depth, heads=self.heads, mlp_ratio=self.mlp_ratio, classes=classes
+            )
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        patch: int = 2,
+        width: int = 128,
+        depth: int = 6,
+        heads: int = 4,
+        mlp_ratio: int = 4,
+        classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        channels, height, columns = image_sides("DiT", shape)
+        if height % patch or columns % patch:
+            raise UserError(f"patch is {patch}, which does not divide an image of {height}x{columns}; use a divisor of both sides.")
+        if width % 4:
+            raise UserError(f"width is {width}, but positions need a multiple of 4.")
+        self.patch = patch
+        self.first = nn.Linear(channels * patch * patch, width)
+        self.embedding = TimeAndLabel(width, classes)
+        self.blocks = nn.ModuleList(DiTBlock(width, heads, mlp_ratio) for _ in range(depth))
+        self.modulation, self.last = nn.Linear(width, 2 * width), nn.Linear(width, channels * patch * patch)
+        for layer in (self.modulation, self.last):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        row, column = torch.meshgrid(torch.arange(height // patch), torch.arange(columns // patch), indexing="ij")
+        table = torch.cat([timestep_embedding(place.flatten().double(), width // 2, scale=1.0) for place in (row, column)], dim=1)
+        self.register_buffer("positions", table.to(self.last.weight.dtype), persistent=False)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        embedding = F.silu(self.embedding(t, cond))
+        tokens = self.first(patchify(x, self.patch)) + self.positions
+        for block in self.blocks:
+            tokens = block(tokens, embedding)
+        shift, scale = self.modulation(embedding).chunk(2, dim=1)
+        return unpatchify(self.last(_modulated(tokens, shift, scale)), self.patch, *x.shape[2:])

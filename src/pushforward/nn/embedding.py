@@ -1,0 +1,77 @@
+"""Time and class as vectors: twins of `functional.timestep_embedding`, and the table with a null row."""
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import ConditionError
+from pushforward.functional.embedding import timestep_embedding
+from pushforward.registry import export
+
+
+@export("nn.TimestepEmbedding", example=lambda: (TimestepEmbedding(8), (torch.rand(3, dtype=torch.float64),)))
+class TimestepEmbedding(nn.Module):
+    """Cosines and sines of t (n,) as (n, features): `functional.timestep_embedding`.
+
+    Args:
+        features: how many numbers a time becomes; even.
+        scale: what t is multiplied with.
+        max_period: the longest period, in units of scale t / (2 pi).
+    """
+
+    def __init__(self, features: int, scale: float = 1000.0, max_period: float = 10000.0) -> None:
+        super().__init__()
+        self.features, self.scale, self.max_period = features, scale, max_period
+
+    def forward(self, t: Tensor) -> Tensor:
+        return timestep_embedding(t, self.features, self.scale, self.max_period)
+
+    def extra_repr(self) -> str:
+        return f"{self.features}, scale={self.scale}, max_period={self.max_period}"
+
+
+@export("nn.LabelEmbedding")
+class LabelEmbedding(nn.Module):
+    """A vector for each class, and one more for no class at all.
+
+    The table has classes + 1 rows; the last is the null row, which stands for `cond=None` and for labels dropped in training.
+
+    Args:
+        classes: number of classes, or None for a network without condition (then any condition is refused).
+        features: width of the vectors.
+
+    Raises:
+        ConditionError: a condition is given to a network built without classes.
+    """
+
+    def __init__(self, classes: int | None, features: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.table = None if classes is None else nn.Embedding(classes + 1, features)
+        if self.table is not None:
+            nn.init.normal_(self.table.weight, std=0.02)
+
+    def forward(self, cond: Tensor | None, n: int) -> Tensor | None:
+        if self.table is None:
+            if cond is not None:
+                raise ConditionError("a condition was given to a network built without classes; build it with classes=K, or leave cond out.")
+            return None
+        if cond is None:
+            return self.table.weight[-1:].expand(n, -1)
+        return self.table(cond)
+
+
+class TimeAndLabel(nn.Module):
+    """One vector (n, features) from time and label, by a small network: what the blocks of U-Net and DiT are modulated with."""
+
+    def __init__(self, features: int, classes: int | None, frequencies: int = 128) -> None:
+        super().__init__()
+        self.time = nn.Sequential(
+            TimestepEmbedding(frequencies), nn.Linear(frequencies, features), nn.SiLU(), nn.Linear(features, features)
+        )
+        self.label = LabelEmbedding(classes, features)
+
+    def forward(self, t: Tensor, cond: Tensor | None) -> Tensor:
+        frequencies = self.time[0](t).to(self.time[1].weight.dtype)
+        vector = self.time[1:](frequencies)
+        label = self.label(cond, t.shape[0])
+        return vector if label is None else vector + label

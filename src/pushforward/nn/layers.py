@@ -1,0 +1,64 @@
+"""Layers over the functions of the same name: attention, patches, standardisation, dequantisation."""
+
+import torch
+from torch import Tensor, nn
+
+from pushforward import _random
+from pushforward.errors import UserError
+from pushforward.functional.attention import self_attention
+from pushforward.functional.patches import patchify, unpatchify
+from pushforward.functional.standardise import dequantise
+from pushforward.registry import export
+
+
+@export("nn.SelfAttention", example=lambda: (SelfAttention(8, 2), (torch.randn(2, 3, 8),)))
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over tokens (n, tokens, width): `functional.self_attention` with its own weights.
+
+    Args:
+        width: channels of a token.
+        heads: number of heads, which divides the width.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise UserError(f"heads is {heads}, which does not divide the width {width}; use a divisor.")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self_attention(x, self.qkv.weight, self.qkv.bias, self.out.weight, self.out.bias, self.heads)
+
+
+@export("nn.Patchify", example=lambda: (Patchify(2), (torch.randn(2, 3, 4, 6),)))
+class Patchify(nn.Module):
+    """Images (n, channels, height, width) as patches (n, tokens, channels size²): `functional.patchify`."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return patchify(x, self.size)
+
+
+@export("nn.Unpatchify", example=lambda: (Unpatchify(2, 4, 6), (torch.randn(2, 6, 12),)))
+class Unpatchify(nn.Module):
+    """Patches (n, tokens, channels size²) as images of this height and width: `functional.unpatchify`."""
+
+    def __init__(self, size: int, height: int, width: int) -> None:
+        super().__init__()
+        self.size, self.height, self.width = size, height, width
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return unpatchify(tokens, self.size, self.height, self.width)
+
+
+@export("nn.Dequantise")
+class Dequantise(nn.Module):
+    """Integer levels spread over their unit cells by uniform noise: `functional.dequantise` with its own draw."""
+
+    def forward(self, x: Tensor, generator: _random.Generators = None) -> Tensor:
+        return dequantise(x, _random.uniform(x.shape, generator, x.device, x.dtype))

@@ -1,0 +1,185 @@
+"""The U-Net of diffusion models: residual blocks down and up in resolution, with skips across and attention where images are small."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pushforward.errors import UserError
+from pushforward.nn.config import NetConfig, image_sides
+from pushforward.nn.embedding import TimeAndLabel
+from pushforward.nn.layers import SelfAttention
+from pushforward.registry import export
+
+
+def _normalised(channels: int) -> nn.GroupNorm:
+    groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0 and channels // g >= 4 or g == 1)
+    return nn.GroupNorm(groups, channels)
+
+
+class ResidualBlock(nn.Module):
+    """norm, SiLU, convolution twice, modulated by the time between, added to its (projected) input."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = _normalised(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * outputs)
+        self.norm2, self.conv2 = _normalised(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)  # each block starts as its skip
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over the pixels, added to its input."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.norm, self.attention = _normalised(channels), SelfAttention(channels, heads)
+        nn.init.zeros_(self.attention.out.weight)
+        nn.init.zeros_(self.attention.out.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        return x + self.attention(tokens).transpose(1, 2).reshape(x.shape)
+
+
+class Level(nn.Module):
+    """The blocks of one resolution."""
+
+    def __init__(self, blocks: Sequence[nn.Module], resize: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks, self.resize = nn.ModuleList(blocks), resize
+
+
+@export("nn.UNet", example=lambda: (UNet((1, 8, 8), channels=8, classes=3), (torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([0, 2]))))
+class UNet(nn.Module):
+    """A U-Net over images (n, channels, height, width), conditioned on time and label.
+
+    Height and width must be divisible by 2^(levels - 1). The last convolution starts at zero.
+
+    Args:
+        shape: (image channels, height, width).
+        channels: width at full resolution.
+        multipliers: width of each level in units of `channels`; one level a number.
+        depth: residual blocks a level on the way down (one more on the way up).
+        attention: sides of images (the larger, in pixels) at and below which a level has attention.
+        heads: heads of the attention.
+        dropout: share of activations dropped in training.
+        classes: number of classes, or None.
+
+    Raises:
+        UserError: a shape that is no image's, or sides that cannot be halved so often.
+
+    Source: Ho, Jain and Abbeel, 2006.11239, appendix B; Nichol and Dhariwal, 2102.09672 (scale and shift by the time).
+    """
+
+    @dataclass(frozen=True)
+    class Config(NetConfig):
+        """Settings of a U-Net: widths, depth, where it attends."""
+
+        channels: int = 64
+        multipliers: tuple[int, ...] = (1, 2)
+        depth: int = 2
+        attention: int = 8
+        heads: int = 4
+        dropout: float = 0.0
+        name: ClassVar[str] = "nn.UNet"
+
+        def build(self, shape: Sequence[int], classes: int | None = None) -> "UNet":
+            return UNet(
+                shape,
+                channels=self.channels,
+                multipliers=self.multipliers,
+                depth=self.depth,
+                attention=self.attention,
+                heads=self.heads,
+                dropout=self.dropout,
+                classes=classes,
+            )
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        channels: int = 64,
+        multipliers: Sequence[int] = (1, 2),
+        depth: int = 2,
+        attention: int = 8,
+        heads: int = 4,
+        dropout: float = 0.0,
+        classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        image_channels, height, width = image_sides("UNet", shape)
+        halvings = len(multipliers) - 1
+        if height % 2**halvings or width % 2**halvings:
+            raise UserError(
+                f"shape is {tuple(shape)}, but {len(multipliers)} levels halve the sides {halvings} times; "
+                f"use sides divisible by {2**halvings}, or fewer multipliers."
+            )
+        features = 4 * channels
+        self.embedding = TimeAndLabel(features, classes)
+        self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
+        skips, here = [channels], channels
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for level, multiplier in enumerate(multipliers):
+            attend = max(height, width) >> level <= attention
+            blocks: list[nn.Module] = []
+            for _ in range(depth):
+                blocks.append(ResidualBlock(here, multiplier * channels, features, dropout))
+                here = multiplier * channels
+                blocks += [AttentionBlock(here, heads)] if attend else []
+                skips.append(here)
+            resize = nn.Conv2d(here, here, 3, stride=2, padding=1) if level < halvings else None
+            skips += [here] if resize is not None else []
+            self.down.append(Level(blocks, resize))
+        self.middle = nn.ModuleList(
+            [ResidualBlock(here, here, features, dropout), AttentionBlock(here, heads), ResidualBlock(here, here, features, dropout)]
+        )
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            attend = max(height, width) >> level <= attention
+            blocks = []
+            for _ in range(depth + 1):
+                blocks.append(ResidualBlock(here + skips.pop(), multiplier * channels, features, dropout))
+                here = multiplier * channels
+                blocks += [AttentionBlock(here, heads)] if attend else []
+            self.up.append(Level(blocks, nn.Conv2d(here, here, 3, padding=1) if level else None))
+        self.norm, self.last = _normalised(here), nn.Conv2d(here, image_channels, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        embedding = F.silu(self.embedding(t, cond))
+        h = self.first(x)
+        skips = [h]
+        for level in self.down:
+            for block in level.blocks:
+                h = block(h, embedding)
+                if isinstance(block, AttentionBlock):
+                    skips[-1] = h  # the skip carries what attention made of its block
+                else:
+                    skips.append(h)
+            if level.resize is not None:
+                h = level.resize(h)
+                skips.append(h)
+        for block in self.middle:
+            h = block(h, embedding)
+        for level in self.up:
+            for block in level.blocks:
+                if isinstance(block, ResidualBlock):
+                    h = torch.cat((h, skips.pop()), dim=1)
+                h = block(h, embedding)
+            if level.resize is not None:
+                h = level.resize(F.interpolate(h, scale_factor=2.0, mode="nearest"))
+        return self.last(F.silu(self.norm(h)))

@@ -1,0 +1,284 @@
+"""Solving dx/dt = f(x, t): fixed-step methods, and Dormand-Prince 5(4) in which each sample has its own time, step and error.
+
+Steps, stage times and coefficients are Python floats or rows cut once before the loop: a step makes no tensor that is not the state and
+never waits for a number. Every method differentiates through its steps (discretise, then optimise).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from pushforward.errors import SolverError, UserError
+from pushforward.registry import export, namespace, unknown
+
+namespace(__name__)
+Field = Callable[..., Tensor]
+Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
+TIMES_AT_ONCE = 1 << 20  # stage times are laid out in tables of at most so many numbers
+
+
+@export("ode.odeint")
+def odeint(
+    f: Field,
+    x: Tensor,
+    t0: float,
+    t1: float,
+    args: tuple[Any, ...] = (),
+    method: Method = "dopri5",
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    steps: int | None = None,
+    max_steps: int = 10_000,
+) -> Tensor:
+    """Return the solution at t1 of dx/dt = f(x, t, *args) that starts at x at t0.
+
+    Args:
+        f: called as f(x, t, *args) with x (n, *shape) and t (n,); returns dx/dt (n, *shape). Each row must be its own.
+        x: state at t0 (n, *shape); it is not written.
+        t0: start time.
+        t1: end time, before or after t0.
+        args: what else f reads for each sample, such as conditions: tensors, or pytrees of them, with leading dimension n. When
+            samples that have arrived leave the batch, these are cut together with x; so pass them here, not in a closure.
+        method: "dopri5" (adaptive), or "euler", "midpoint", "heun", "rk4" with `steps`.
+        rtol: dopri5's tolerance relative to the state.
+        atol: dopri5's absolute tolerance, in units of the state. A step is accepted for a sample when the root mean square over its
+            event of error / (atol + rtol |x|) is at most 1.
+        steps: number of equal steps of a fixed-step method.
+        max_steps: most steps that dopri5 may try.
+
+    Returns:
+        State at t1 (n, *shape).
+
+    Raises:
+        UserError: unknown method, or steps missing, not positive or given to dopri5.
+        SolverError: dopri5 met a field that is not finite, a step that became too small, or more than max_steps; t and sample are named.
+
+    Example:
+        >>> x = odeint(lambda x, t: -x, torch.ones(3, 2), 0.0, 1.0, rtol=1e-6, atol=1e-6)
+        >>> torch.allclose(x, torch.full((3, 2), math.exp(-1)), atol=1e-5)
+        True
+
+    Source: Hairer, Nørsett and Wanner, Solving ordinary differential equations I, 2nd edition, chapter II.
+    """
+    if method == "dopri5":
+        if steps is not None:
+            raise UserError(f"steps is {steps}, but dopri5 chooses its own; give rtol and atol, or a fixed-step method such as method='rk4'.")
+        return dopri5(f, x, t0, t1, args, rtol=rtol, atol=atol, max_steps=max_steps)
+    if method not in STEPS:
+        raise UserError(unknown("method", str(method), [*STEPS, "dopri5"]))
+    if steps is None or steps < 1:
+        raise UserError(f"steps is {steps}, but {method} needs at least 1; try steps=20.")
+    return fixed_steps((lambda x, t: f(x, t, *args)) if args else f, x, [t0 + (t1 - t0) * k / steps for k in range(steps)] + [t1], method)
+
+
+def fixed_steps(f: Field, x: Tensor, times: Sequence[float], method: str) -> Tensor:
+    """Return the state after stepping f(x, t) through `times` (k + 1 numbers) by a method of `STEPS`."""
+    nodes, step = STEPS[method]
+    for h, stage_times in _stage_times(x, times, nodes):
+        x = step(f, x, h, stage_times)
+    return x
+
+
+def _stage_times(x: Tensor, times: Sequence[float], nodes: Sequence[float]) -> Iterator[tuple[float, tuple[Tensor, ...]]]:
+    """Yield for each step its size and the times (n,) of its stages."""
+    n, stages = x.shape[0], len(nodes)
+    at_once = max(1, TIMES_AT_ONCE // max(1, n * stages))
+    for start in range(0, len(times) - 1, at_once):
+        part = list(zip(times[start : start + at_once], times[start + 1 :], strict=False))
+        values = torch.tensor([t + c * (s - t) for t, s in part for c in nodes], dtype=time_dtype(x), device=x.device)
+        rows = values[:, None].expand(-1, n).contiguous().unbind()  # contiguous: a field may write into its own t
+        for k, (t, s) in enumerate(part):
+            yield s - t, rows[k * stages : (k + 1) * stages]
+
+
+def time_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype of times beside a state: its own, but at least float32."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _euler(f: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
+    return torch.add(x, f(x, t[0]), alpha=h)
+
+
+def _midpoint(f: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
+    middle = torch.add(x, f(x, t[0]), alpha=h / 2)
+    return torch.add(x, f(middle, t[1]), alpha=h)
+
+
+def _heun(f: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
+    k1 = f(x, t[0])
+    k2 = f(torch.add(x, k1, alpha=h), t[1])
+    return torch.add(x, k1 + k2, alpha=h / 2)
+
+
+def _rk4(f: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
+    k1 = f(x, t[0])
+    k2 = f(torch.add(x, k1, alpha=h / 2), t[1])
+    k3 = f(torch.add(x, k2, alpha=h / 2), t[1])
+    k4 = f(torch.add(x, k3, alpha=h), t[2])
+    return torch.add(x, torch.add(k1 + k4, k2 + k3, alpha=2), alpha=h / 6)
+
+
+STEPS: dict[str, tuple[tuple[float, ...], Callable[..., Tensor]]] = {
+    "euler": ((0.0,), _euler),
+    "midpoint": ((0.0, 0.5), _midpoint),
+    "heun": ((0.0, 1.0), _heun),
+    "rk4": ((0.0, 0.5, 1.0), _rk4),
+}
+
+# Dormand and Prince 1980: nodes, stages, and the difference of the fifth- and fourth-order weights. The last stage is the step's end,
+# so that its slope is the next step's first (FSAL): six evaluations a step.
+NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+STAGES = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
+
+
+def dopri5(
+    f: Field, x: Tensor, t0: float, t1: float, args: tuple[Any, ...] = (), *, rtol: float, atol: float, max_steps: int = 10_000
+) -> Tensor:
+    """Return the solution at t1 by Dormand-Prince 5(4) with one step size a sample (arguments as in `odeint`)."""
+    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
+        raise UserError(f"rtol is {rtol} and atol {atol}, but both must be at least 0 and one positive; try 1e-5.")
+    if x.shape[0] == 0 or t0 == t1:
+        return x.clone()
+    return _Dopri5(f, x, t0, t1, args, rtol, atol).run(max_steps)
+
+
+class _Dopri5:
+    """One solve: the state of the samples that are still under way, and where the others have arrived."""
+
+    def __init__(self, f: Field, x: Tensor, t0: float, t1: float, args: tuple[Any, ...], rtol: float, atol: float) -> None:
+        n, dtype = x.shape[0], time_dtype(x)
+        self.f, self.args, self.rtol, self.atol = f, args, rtol, atol
+        self.shape, self.sign, self.span = x.shape[1:], math.copysign(1.0, t1 - t0), abs(t1 - t0)
+        self.t0, self.t1 = t0, t1
+        self.x = x.reshape(n, -1)
+        self.elapsed = torch.zeros(n, dtype=dtype, device=x.device)  # |t - t0| of each sample
+        # A step is too small when it is lost in the rounding of t.
+        self.smallest = 4 * torch.finfo(dtype).eps * max(abs(t0), abs(t1))
+        self.rows = torch.arange(n, device=x.device)
+        self.arrived: list[tuple[Tensor, Tensor]] = []
+        self.tables = torch.tensor([(*row, *(0.0,) * (7 - len(row))) for row in (*STAGES, ERROR)], dtype=x.dtype, device=x.device)
+
+    def slope(self, x: Tensor, elapsed: Tensor) -> Tensor:
+        return self.f(x.view(-1, *self.shape), self.t0 + self.sign * elapsed, *self.args).reshape(x.shape)
+
+    def run(self, max_steps: int) -> Tensor:
+        first = self.slope(self.x, self.elapsed)
+        size = self.first_size(first)
+        for _ in range(max_steps):
+            first, size, under_way = self.step(first, size)
+            if under_way == 0:
+                return self.finished()
+            if under_way <= 0.75 * len(self.rows):  # cutting the batch costs some copies: worth it from a quarter on
+                first, size = self.cut(first, size)
+        row = int(self.elapsed.argmin())
+        raise SolverError(
+            f"dopri5 took {max_steps} steps and sample {int(self.rows[row])} is only at t = {self.time(row):.6g}; "
+            "loosen rtol and atol, or raise max_steps."
+        )
+
+    def step(self, first: Tensor, size: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Try one step for every sample; return the first slopes and sizes of the next, and how many are still under way."""
+        left = self.span - self.elapsed
+        last = size >= left
+        h = torch.where(last, left, size)  # 0 for a sample that has arrived
+        step = (self.sign * h)[:, None].to(self.x.dtype)
+        slopes = _Slopes(first)
+        for node, row in zip(NODES, self.tables, strict=False):
+            end = torch.addcmul(self.x, step, slopes.combine(row))
+            slopes.append(self.slope(end, torch.add(self.elapsed, h, alpha=node)))
+        with torch.no_grad():
+            scale = torch.maximum(self.x.abs(), end.abs()).mul_(self.rtol).add_(self.atol)
+            ratio = (slopes.combine(self.tables[6]) * step).div_(scale).square_().mean(1).sqrt_().to(size.dtype)
+            accepted = ratio <= 1
+            factor = (ratio.clamp_min(1e-10) ** -0.2).mul_(SAFETY).clamp_(SHRINK, GROW)
+            # After a clipped last step the size proposed before stays valid; after a rejected one the error rules.
+            following = torch.where(accepted & last, size, h * factor)
+            arrived = accepted & last
+            self.elapsed = torch.where(arrived, torch.full_like(left, self.span), torch.where(accepted, self.elapsed + h, self.elapsed))
+            # One number is read back a step: how many are under way, or -1 when one of them cannot go on.
+            stuck = ~accepted & ~((h > self.smallest) & ratio.isfinite())
+            under_way = torch.where(stuck.any(), -1, len(arrived) - (self.elapsed >= self.span).sum()).item()
+        if under_way < 0:
+            raise self.stuck(stuck, ratio)
+        keep = accepted[:, None]
+        self.x = torch.where(keep, end, self.x)
+        return torch.where(keep, slopes.last, first), following, int(under_way)
+
+    def first_size(self, slope: Tensor) -> Tensor:
+        """Return the first step of each sample (Hairer et al., section II.4); costs one evaluation."""
+        with torch.no_grad():
+            scale = self.x.abs().mul_(self.rtol).add_(self.atol)
+            size_x, size_slope = _rms(self.x / scale), _rms(slope / scale)
+            small = (size_x < 1e-5) | (size_slope < 1e-5)
+            guess = torch.where(small, 1e-6, 0.01 * size_x / size_slope).clamp_max(self.span)
+            ahead = torch.addcmul(self.x, (self.sign * guess)[:, None].to(self.x.dtype), slope)
+            bend = _rms((self.slope(ahead, self.elapsed + guess) - slope) / scale) / guess
+            most = torch.maximum(size_slope, bend)
+            refined = torch.where(most <= 1e-15, (guess * 1e-3).clamp_min(1e-6), (0.01 / most) ** 0.2)
+            return torch.minimum(100 * guess, refined).clamp(max=self.span).to(self.elapsed.dtype)
+
+    def cut(self, first: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """Let the samples that have arrived leave the batch."""
+        done = self.elapsed >= self.span
+        self.arrived.append((self.rows[done], self.x[done]))
+        index = (~done).nonzero()[:, 0]
+        self.x, self.elapsed, self.rows = self.x[index], self.elapsed[index], self.rows[index]
+        self.args = tree_map_only(Tensor, lambda leaf: leaf[index], self.args)
+        return first[index], size[index]
+
+    def finished(self) -> Tensor:
+        if not self.arrived:
+            return self.x.view(-1, *self.shape)
+        rows, parts = zip(*self.arrived, (self.rows, self.x), strict=True)
+        return torch.cat(parts)[torch.cat(rows).argsort()].view(-1, *self.shape)
+
+    def time(self, row: int) -> float:
+        return self.t0 + self.sign * float(self.elapsed[row])
+
+    def stuck(self, which: Tensor, ratio: Tensor) -> SolverError:
+        row = int(which.nonzero()[0, 0])
+        where = f"at t = {self.time(row):.6g} in sample {int(self.rows[row])}"
+        if not math.isfinite(float(ratio[row])):
+            return SolverError(f"the field is not finite {where}; check the network's output and that t stays inside the path's interval.")
+        return SolverError(f"dopri5's step became too small {where}: the field is too stiff or singular there; loosen rtol and atol.")
+
+
+class _Slopes:
+    """The slopes of a step's stages and their weighted sums: a buffer without gradients, a list with them."""
+
+    def __init__(self, first: Tensor) -> None:
+        self.last, self.count = first, 0
+        self.buffer = None if torch.is_grad_enabled() else first.new_empty(7, *first.shape)
+        self.parts: list[Tensor] = []
+        self.append(first)
+
+    def append(self, slope: Tensor) -> None:
+        if self.buffer is None:
+            self.parts.append(slope)
+        else:
+            self.buffer[self.count] = slope
+        self.last, self.count = slope, self.count + 1
+
+    def combine(self, weights: Tensor) -> Tensor:
+        """Return the sum of the slopes so far, weighted: one matrix product over all samples."""
+        flat = torch.stack(self.parts).flatten(1) if self.buffer is None else self.buffer[: self.count].flatten(1)
+        return (weights[: self.count] @ flat).view_as(self.last)
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.square().mean(1).sqrt()

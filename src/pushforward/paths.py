@@ -1,0 +1,263 @@
+"""Gaussian paths x_t = alpha_t data + sigma_t noise, from data at t = 0 to noise at t = 1.
+
+A path is a frozen object of four functions of time, its schedule and their derivatives. What it is used for, the conversions between the
+things a network may predict, follows from those four and stands in `functional.prediction`.
+
+Where alpha, sigma or a derivative is singular, `interval` stops short of it; solvers and likelihoods run on the interval alone.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import UserError
+from pushforward.functional.prediction import KINDS, Kind, combine, per_row, prediction_coefficients
+from pushforward.registry import export, namespace
+
+namespace(__name__)
+MARGIN = 1e-3  # how far a model stays from a time at which its kind of prediction says nothing of the velocity
+
+
+class Path:
+    """A schedule alpha(t), sigma(t) with its derivatives; to add one, write these four, `time` and `interval`.
+
+    Times are tensors (n,), values likewise. `interval = (t_min, t_max)` lies inside [0, 1].
+    """
+
+    interval: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return alpha_t, what the data is multiplied with."""
+        raise NotImplementedError
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return sigma_t, what the noise is multiplied with."""
+        raise NotImplementedError
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        """Return d alpha / dt."""
+        raise NotImplementedError
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        """Return d sigma / dt."""
+        raise NotImplementedError
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """Return the t at which log(alpha_t / sigma_t) has this value: the inverse of `log_snr`."""
+        raise NotImplementedError
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """Return lambda_t = log(alpha_t / sigma_t), half the logarithm of the signal-to-noise ratio."""
+        return self.alpha(t).log() - self.sigma(t).log()
+
+    def mix(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return x_t = alpha_t data + sigma_t noise, of data's shape (n, *shape)."""
+        return torch.addcmul(data * per_row(self.alpha(t), data), noise, per_row(self.sigma(t), data))
+
+    def target(self, kind: Kind, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return what a network of this kind of prediction is trained to say of the pair (data, noise) at t."""
+        if kind == "velocity":
+            return torch.addcmul(data * per_row(self.alpha_dot(t), data), noise, per_row(self.sigma_dot(t), data))
+        if kind == "score":
+            return -noise / per_row(self.sigma(t), noise)
+        return data if kind == "data" else noise
+
+    def coefficients(self, source: Kind, target: Kind, t: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Return (a, b), each (n,) or a float, with target = a x_t + b source (see `functional.prediction_coefficients`)."""
+        if source == target:
+            return 0.0, 1.0
+        return prediction_coefficients(source, target, self.alpha(t), self.sigma(t), self.alpha_dot(t), self.sigma_dot(t))
+
+    def interval_for(self, kind: Kind) -> tuple[float, float]:
+        """Return the interval on which this kind of prediction determines the velocity.
+
+        Where alpha = 0, noise and score say nothing of the data; where sigma = 0, data says nothing of the noise and the score is not
+        defined. The interval stops 0.001 short of such a time.
+        """
+        if kind not in KINDS:
+            raise UserError(f"prediction is {kind!r}, but it is one of {', '.join(KINDS)}.")
+        low, high = self.interval
+        ends = torch.tensor([low, high], dtype=torch.float64)
+        if kind in ("data", "score") and self.sigma(ends)[0] < 1e-9:
+            low += MARGIN
+        if kind in ("noise", "score") and self.alpha(ends)[1] < 1e-9:
+            high -= MARGIN
+        return low, high
+
+
+class Prediction:
+    """What a network said at (x, t), to be read as velocity, data, noise or score: the path converts on demand."""
+
+    __slots__ = ("kind", "path", "t", "value", "x")
+
+    def __init__(self, path: Path, kind: Kind, value: Tensor, x: Tensor, t: Tensor) -> None:
+        self.path, self.kind, self.value, self.x, self.t = path, kind, value, x, t
+
+    def to(self, kind: Kind) -> Tensor:
+        """Return the prediction of this kind, (n, *shape)."""
+        if kind == self.kind:
+            return self.value
+        a, b = self.path.coefficients(self.kind, kind, self.t)
+        return combine(a, self.x, b, self.value)
+
+    @property
+    def velocity(self) -> Tensor:
+        """dx/dt of the ODE that carries the marginals: alpha' data + sigma' noise."""
+        return self.value if self.kind == "velocity" else self.to("velocity")
+
+    @property
+    def data(self) -> Tensor:
+        """The expected data given x_t."""
+        return self.to("data")
+
+    @property
+    def noise(self) -> Tensor:
+        """The expected noise given x_t."""
+        return self.to("noise")
+
+    @property
+    def score(self) -> Tensor:
+        """The gradient of log p_t at x_t: -noise / sigma_t.
+
+        Raises:
+            UserError: sigma_t is 0, where the score is not defined.
+        """
+        if bool((self.path.sigma(self.t) == 0).any()):
+            raise UserError(f"the score is not defined at t = {float(self.t.min()):g}, where sigma is 0; ask for it inside the path's interval.")
+        return self.to("score")
+
+
+@export("paths.Linear", example=lambda: Linear())
+@dataclass(frozen=True)
+class Linear(Path):
+    """Straight lines: alpha = 1 - t, sigma = t, so that velocity = noise - data.
+
+    Source: Liu, Gong and Liu, 2209.03003; Lipman et al., 2210.02747 (CondOT); Stable Diffusion 3, 2403.03206.
+    """
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        return -torch.ones_like(t)
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(-log_snr)
+
+
+@export("paths.Cosine", example=lambda: Cosine())
+@dataclass(frozen=True)
+class Cosine(Path):
+    """A quarter of a circle: alpha = cos(pi t / 2), sigma = sin(pi t / 2).
+
+    Source: Nichol and Dhariwal, 2102.09672 (without their offset); Albergo and Vanden-Eijnden, 2209.15571.
+    """
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.sin((1 - t) * (math.pi / 2))  # exactly 0 at t = 1, which a rounded cosine is not
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sin(t * (math.pi / 2))
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        return -math.pi / 2 * self.sigma(t)
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        return math.pi / 2 * self.alpha(t)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return torch.atan(torch.exp(-log_snr)) * (2 / math.pi)
+
+
+@export("paths.VariancePreserving", example=lambda: VariancePreserving())
+@dataclass(frozen=True)
+class VariancePreserving(Path):
+    """Diffusion with a linear rate beta: alpha = exp(-B / 2), sigma² = 1 - alpha², B(t) = beta_min t + (beta_max - beta_min) t² / 2.
+
+    sigma' is infinite at t = 0, so the interval starts at 0.0001, where sigma is 0.003.
+
+    Args:
+        beta_min: rate at t = 0.
+        beta_max: rate at t = 1.
+
+    Source: Ho et al., 2006.11239; Song et al., 2011.13456, eq. 32 and 33.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    interval: ClassVar[tuple[float, float]] = (1e-4, 1.0)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_min <= self.beta_max:
+            raise UserError(f"beta_min is {self.beta_min} and beta_max {self.beta_max}, but 0 < beta_min <= beta_max; try 0.1 and 20.")
+
+    def _integral(self, t: Tensor) -> Tensor:
+        return (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * t) * t
+
+    def _beta(self, t: Tensor) -> Tensor:
+        return self.beta_min + (self.beta_max - self.beta_min) * t
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.exp(-0.5 * self._integral(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sqrt(-torch.expm1(-self._integral(t)))
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        return -0.5 * self._beta(t) * self.alpha(t)
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        return 0.5 * self._beta(t) * self.alpha(t) ** 2 / self.sigma(t)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        integral = torch.nn.functional.softplus(-2 * log_snr)  # -log alpha², as alpha² = sigmoid(2 lambda)
+        slope = self.beta_max - self.beta_min
+        return 2 * integral / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * integral))
+
+
+@export("paths.VarianceExploding", example=lambda: VarianceExploding())
+@dataclass(frozen=True)
+class VarianceExploding(Path):
+    """Data under growing noise: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t.
+
+    Args:
+        sigma_min: noise at t = 0, in units of the (preprocessed) data.
+        sigma_max: noise at t = 1, so large that the data's own scale is forgotten.
+
+    Source: Song et al., 2011.13456, eq. 30 and appendix C.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise UserError(f"sigma_min is {self.sigma_min} and sigma_max {self.sigma_max}, but 0 < sigma_min < sigma_max; try 0.01 and 50.")
+
+    @property
+    def _rate(self) -> float:
+        return math.log(self.sigma_max / self.sigma_min)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_min * torch.exp(self._rate * t)
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        return self._rate * self.sigma(t)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return (-log_snr - math.log(self.sigma_min)) / self._rate

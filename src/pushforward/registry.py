@@ -1,0 +1,209 @@
+"""Public names: `@export` gives a thing the one name by which everything else finds it.
+
+The name is the import path too (`@export("models.realnvp")` is `pushforward.models.realnvp`), and the namespace, the command line,
+config files, laws and API reference are all read from here. The idea is TensorFlow's `tf_export` and Keras' `keras_export`: a decorator
+factory fixed to a package by `functools.partial`, which another package can do in the same way for its own names.
+
+All names are known without importing torch: those of this package stand in the generated table `_names.py` (`make names`), those of
+other packages are read from the entry points of the group `pushforward`, whose key is the public name.
+"""
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pushforward._names import ALIASES, NAMES
+
+T = TypeVar("T")
+ENTRY_POINTS = "pushforward"
+
+
+class NameClashError(ValueError):
+    """Two things ask for the same public name."""
+
+
+class UnknownNameError(LookupError, AttributeError):
+    """No thing has this public name; the message offers the nearest one."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a public name once its module is imported."""
+
+    name: str
+    thing: Any
+    package: str
+    example: Callable[[], Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+_entries: dict[str, Entry] = {}
+_aliases: dict[str, str] = dict(ALIASES)
+
+
+def api_export(
+    name: str, *, package: str, aliases: Iterable[str] = (), example: Callable[[], Any] | None = None, **facts: Any
+) -> Callable[[T], T]:
+    """Return a decorator that makes a function or class public under `name`.
+
+    Args:
+        name: dotted public name without the package, such as "models.realnvp".
+        package: the package that owns the name; `export` fixes it to this one.
+        aliases: former names, which keep working with a DeprecationWarning.
+        example: a function of no arguments that returns a small instance of the thing (with its inputs); the laws run on it.
+        facts: what the laws must know of the thing, such as `exactness="exact"`.
+
+    Returns:
+        A decorator that returns its argument unchanged but for the attribute `public_name`.
+
+    Raises:
+        NameClashError: another thing has the name, or one of the aliases, already.
+
+    Example:
+        >>> import functools
+        >>> from pushforward.registry import api_export
+        >>> export = functools.partial(api_export, package="my_flows")
+        >>> @export("models.my_flow")
+        ... def my_flow(features: int): ...
+    """
+
+    def decorate(thing: T) -> T:
+        for wanted in (name, *aliases):
+            _refuse_clash(wanted, thing)
+        thing.public_name = name  # type: ignore[attr-defined]
+        _entries[name] = Entry(name, thing, package, example, facts)
+        _aliases.update(dict.fromkeys(aliases, name))
+        return thing
+
+    return decorate
+
+
+export = functools.partial(api_export, package="pushforward")
+
+
+def _refuse_clash(name: str, thing: Any) -> None:
+    holder = _entries.get(_aliases.get(name, name))
+    if holder is None:
+        return
+    there, here = _origin(holder.thing), _origin(thing)
+    if there != here:  # a reloaded module registers itself again
+        raise NameClashError(f"the public name {name!r} is asked for by {here} but belongs to {there}; give one of them another name.")
+
+
+def _origin(thing: Any) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+@functools.cache
+def _plugins() -> dict[str, importlib.metadata.EntryPoint]:
+    found: dict[str, importlib.metadata.EntryPoint] = {}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if point.name in NAMES or point.name in found:
+            raise NameClashError(f"the public name {point.name!r} is asked for by the entry point {point.value} but is taken already.")
+        found[point.name] = point
+    return found
+
+
+def names(group: str | None = None) -> list[str]:
+    """Return all public names, or those of one group such as "models", sorted, importing nothing.
+
+    Example:
+        >>> from pushforward.registry import names
+        >>> "models.rectified_flow" in names("models")
+        True
+    """
+    known = {*NAMES, *_plugins(), *_entries}
+    return sorted(name for name in known if group is None or name.rpartition(".")[0] == group)
+
+
+def summary(name: str) -> str:
+    """Return the first sentence of a public thing's docstring, importing nothing if the thing is in the generated table."""
+    return NAMES[name][1] if name in NAMES else first_sentence(get(name))
+
+
+def first_sentence(thing: Any) -> str:
+    """Return the first line of a thing's own docstring, or an empty string."""
+    return (getattr(thing, "__doc__", None) or "").strip().partition("\n")[0]
+
+
+def entry(name: str) -> Entry:
+    """Return the entry of a public name, importing the module that defines it.
+
+    Raises:
+        UnknownNameError: there is no such name; the message offers the nearest.
+    """
+    current = _aliases.get(name, name)
+    if current != name:
+        warnings.warn(f"{name} is an old name of {current}, please use the new one.", DeprecationWarning, stacklevel=3)
+    if current not in _entries and current in NAMES:
+        importlib.import_module(NAMES[current][0])
+    if current not in _entries and current in _plugins():
+        _plugins()[current].load()
+    if current not in _entries:
+        raise UnknownNameError(unknown("public name", name, names()))
+    return _entries[current]
+
+
+def get(name: str) -> Any:
+    """Return the thing of a public name, importing the module that defines it (see `entry`)."""
+    return entry(name).thing
+
+
+def entries(group: str, **facts: Any) -> list[Entry]:
+    """Return the entries of a group whose facts include the given ones, importing them: what a law runs over."""
+    found = [entry(name) for name in names(group)]
+    return [one for one in found if all(one.facts.get(key) == value for key, value in facts.items())]
+
+
+def unknown(what: str, value: str, allowed: Iterable[str]) -> str:
+    """Return the sentence for a value that is none of the allowed, with the nearest one or all of them."""
+    options = sorted(allowed)
+    by_last_part = {option.rpartition(".")[2].lower(): option for option in options}
+    near = difflib.get_close_matches(value, options, n=1) or [
+        by_last_part[key] for key in difflib.get_close_matches(value.rpartition(".")[2].lower(), by_last_part, n=1)
+    ]
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(options)}."
+    return f"{value!r} is not a known {what}; {hint}"
+
+
+class _Namespace(types.ModuleType):
+    """A package whose public names are attributes, imported at first use."""
+
+    def __getattr__(self, name: str) -> Any:
+        inside = self.__name__.partition(".")[2]
+        public = f"{inside}.{name}" if inside else name
+        if not name.startswith("_"):
+            if public in _aliases or public in NAMES or public in _entries or public in _plugins():
+                return get(public)
+            if public in _groups():
+                return importlib.import_module(f"pushforward.{public}")
+        allowed = [known.rpartition(".")[2] for known in names(inside or None)]
+        raise AttributeError(f"module {self.__name__!r}: {unknown('name', name, allowed)}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The import system binds a submodule to its package; it must not hide the public thing of the same name (models.rectified_flow).
+        inside = self.__name__.partition(".")[2]
+        if isinstance(value, types.ModuleType) and (f"{inside}.{name}" if inside else name) in NAMES:
+            return
+        super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        inside = self.__name__.partition(".")[2]
+        own = [name.rpartition(".")[2] for name in names(inside)] if inside else [*names(""), *_groups()]
+        return sorted({*super().__dir__(), *own})
+
+
+def _groups() -> set[str]:
+    return {name.rpartition(".")[0] for name in (*NAMES, *_plugins(), *_entries)} - {""}
+
+
+def namespace(module: str) -> None:
+    """Turn the module of this name into one whose public names are imported at first use (called in its `__init__.py`)."""
+    sys.modules[module].__class__ = _Namespace

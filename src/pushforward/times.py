@@ -1,0 +1,154 @@
+"""Which times to train on: distributions over t in [0, 1], each a monotone map of a uniform number with its density.
+
+A density here is a loss weight in disguise: drawing t from it with weight 1 is drawing t uniformly with the density as weight.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pushforward import _random
+from pushforward.errors import UserError
+from pushforward.registry import export, namespace
+
+namespace(__name__)
+MODE_LIMIT = 2 / (math.pi - 2)  # beyond it the map is not monotone
+
+
+class Times:
+    """A distribution over training times; to add one, write `quantile` and `density`."""
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """Return t (n,) for uniform numbers u (n,): a monotone map of [0, 1] onto [0, 1]."""
+        raise NotImplementedError
+
+    def density(self, t: Tensor) -> Tensor:
+        """Return the probability density at t (n,), which integrates to 1 over [0, 1]."""
+        raise NotImplementedError
+
+    def sample(
+        self, n: int, generator: _random.Generators = None, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Return n independent times (n,)."""
+        return self.quantile(_random.uniform((n,), generator, device, dtype))
+
+
+@export("times.Uniform", example=lambda: Uniform())
+@dataclass(frozen=True)
+class Uniform(Times):
+    """All times alike: density 1."""
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return u
+
+    def density(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+
+@export("times.LogitNormal", example=lambda: LogitNormal())
+@dataclass(frozen=True)
+class LogitNormal(Times):
+    """Mostly the middle: t = sigmoid(mean + std n) with n standard normal.
+
+        density exp(-(logit(t) - mean)² / (2 std²)) / (std sqrt(2 pi) t (1 - t))
+
+    Args:
+        mean: location in logits; positive favours noise.
+        std: scale in logits; positive.
+
+    Source: Esser et al. (Stable Diffusion 3), 2403.03206, eq. 19; (0, 1) is the best of their study.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise UserError(f"std is {self.std}, but a logit-normal needs a positive one; try 1.")
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
+
+    def density(self, t: Tensor) -> Tensor:
+        z = (torch.logit(t) - self.mean) / self.std
+        return torch.exp(-0.5 * z * z) / (self.std * math.sqrt(2 * math.pi) * t * (1 - t))
+
+
+@export("times.Mode", example=lambda: Mode())
+@dataclass(frozen=True)
+class Mode(Times):
+    """Heavy tails: t = 1 - u - scale (cos²(pi u / 2) - 1 + u), whose density never vanishes at the ends.
+
+    Args:
+        scale: between -1 and 2 / (pi - 2) = 1.75; positive favours the middle, negative the ends, 0 is uniform.
+
+    Source: Esser et al. (Stable Diffusion 3), 2403.03206, eq. 20; 1.29 is their value.
+    """
+
+    scale: float = 1.29
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.scale <= MODE_LIMIT:
+            raise UserError(f"scale is {self.scale}, but Mode's map is monotone only from -1 to {MODE_LIMIT:.4f}; try 1.29.")
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return 1 - u - self.scale * (torch.cos(math.pi / 2 * u) ** 2 - 1 + u)
+
+    def density(self, t: Tensor) -> Tensor:
+        low, high = torch.zeros_like(t), torch.ones_like(t)
+        for _ in range(60):  # bisection for u(t): the map has no closed inverse; 60 halvings exhaust float64
+            middle = (low + high) / 2
+            beyond = self.quantile(middle) > t  # the map falls from 1 to 0
+            low, high = torch.where(beyond, middle, low), torch.where(beyond, high, middle)
+        slope = 1 + self.scale - self.scale * math.pi / 2 * torch.sin(math.pi * (low + high) / 2)
+        return 1 / slope.abs()
+
+
+@export("times.CosMap", example=lambda: CosMap())
+@dataclass(frozen=True)
+class CosMap(Times):
+    """The cosine schedule's times on the linear path: t = 1 - 1 / (tan(pi u / 2) + 1), density 2 / (pi - 2 pi t + 2 pi t²).
+
+    Source: Esser et al. (Stable Diffusion 3), 2403.03206, eq. 21.
+    """
+
+    def quantile(self, u: Tensor) -> Tensor:
+        sine, cosine = torch.sin(math.pi / 2 * u), torch.sin(math.pi / 2 * (1 - u))
+        return sine / (sine + cosine)  # the same without an infinite tangent at u = 1
+
+    def density(self, t: Tensor) -> Tensor:
+        return 2 / (math.pi - 2 * math.pi * t + 2 * math.pi * t * t)
+
+
+@export("times.Shifted", example=lambda: Shifted(LogitNormal(), 3.0))
+@dataclass(frozen=True)
+class Shifted(Times):
+    """Another distribution moved towards noise, as larger images need: t -> factor t / (1 + (factor - 1) t).
+
+    Args:
+        times: the distribution that is moved.
+        factor: how far; 1 leaves it as it is, 3 is Stable Diffusion 3's at 1024 x 1024.
+
+    Source: Esser et al. (Stable Diffusion 3), 2403.03206, eq. 23.
+    """
+
+    times: Times = field(default_factory=Uniform)
+    factor: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not self.factor > 0:
+            raise UserError(f"factor is {self.factor}, but a shift needs a positive one; 1 means none.")
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return shift(self.times.quantile(u), self.factor)
+
+    def density(self, t: Tensor) -> Tensor:
+        before = shift(t, 1 / self.factor)
+        return self.times.density(before) * (1 + (self.factor - 1) * before) ** 2 / self.factor
+
+
+def shift(t: Tensor, factor: float) -> Tensor:
+    """Return factor t / (1 + (factor - 1) t); the inverse is the shift by 1 / factor."""
+    return factor * t / (1 + (factor - 1) * t)
