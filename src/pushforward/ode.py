@@ -147,14 +147,17 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 
 
 def dopri5(
-    f: Field, x: Tensor, t0: float, t1: float, args: tuple[Any, ...] = (), *, rtol: float, atol: float, max_steps: int = 10_000
+    f: Field, x: Tensor, t0: float, t1: float, args: tuple[Any, ...] = (), *, rtol: float, atol: float, max_steps: int = 10_000, leave: bool = True
 ) -> Tensor:
-    """Return the solution at t1 by Dormand-Prince 5(4) with one step size a sample (arguments as in `odeint`)."""
+    """Return the solution at t1 by Dormand-Prince 5(4) with one step size a sample.
+
+    The arguments are those of `odeint`; with `leave=False` samples that have arrived stay in the batch, which f may then know by heart.
+    """
     if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
         raise UserError(f"rtol is {rtol} and atol {atol}, but both must be at least 0 and one positive; try 1e-5.")
     if x.shape[0] == 0 or t0 == t1:
         return x.clone()
-    return _Dopri5(f, x, t0, t1, args, rtol, atol).run(max_steps)
+    return _Dopri5(f, x, t0, t1, args, rtol, atol).run(max_steps, leave)
 
 
 class _Dopri5:
@@ -176,14 +179,14 @@ class _Dopri5:
     def slope(self, x: Tensor, elapsed: Tensor) -> Tensor:
         return self.f(x.view(-1, *self.shape), self.t0 + self.sign * elapsed, *self.args).reshape(x.shape)
 
-    def run(self, max_steps: int) -> Tensor:
+    def run(self, max_steps: int, leave: bool) -> Tensor:
         first = self.slope(self.x, self.elapsed)
         size = self.first_size(first)
         for _ in range(max_steps):
             first, size, under_way = self.step(first, size)
             if under_way == 0:
                 return self.finished()
-            if under_way <= 0.75 * len(self.rows):  # cutting the batch costs some copies: worth it from a quarter on
+            if leave and under_way <= 0.75 * len(self.rows):  # cutting the batch costs some copies: worth it from a quarter on
                 first, size = self.cut(first, size)
         row = int(self.elapsed.argmin())
         raise SolverError(

@@ -1,0 +1,97 @@
+# Everything is run from here. Each target makes .venv by itself, and again when pyproject.toml or constraints.txt changed.
+#
+#   PYTHON=python3.12   the interpreter that .venv is made with (3.11 or newer)
+#   TORCH=cpu           torch without CUDA, from PyTorch's own index, a download of 200 MB instead of gigabytes; any other folder
+#                       of that index does as well (TORCH=cu126). Only read when .venv is made: rm -rf .venv to change it.
+#   ARGS="…"            passed on to demo, bench and pytest
+#   JOBS=2              processes that pytest uses
+
+PYTHON ?= python3
+TORCH  ?=
+ARGS   ?=
+JOBS   ?= 2
+
+# Only relative paths are used, so that a folder with spaces in its name works.
+PY  = .venv/bin/python
+PIP = $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-faults lint types format names docs docs-serve bench clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@sed -n 's/^#   \([A-Z]*=.*\)/  \1/p; s/^#                       \(.*\)/                      \1/p' $(MAKEFILE_LIST)
+
+demo: .venv/.stamp-base ## Train, sample and judge a model of handwritten digits (2 minutes on 2 cores)
+	@.venv/bin/pushforward demo $(ARGS)
+
+test: .venv/.stamp-dev ## Format, lint, types, names and all quick tests: what a commit must pass
+	@start=$$(date +%s); failed=; \
+	run() { what=$$1; shift; printf '\n== %s\n' "$$what"; "$$@" || failed="$$failed $$what,"; }; \
+	run format $(PY) -m ruff format --quiet --check .; \
+	run lint $(PY) -m ruff check --quiet .; \
+	run types $(PY) -m mypy; \
+	run names $(PY) tools/generate_names.py --check; \
+	run tests env OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) $(ARGS); \
+	seconds=$$(( $$(date +%s) - start )); \
+	if [ -n "$$failed" ]; then echo "make test: FAILED in$${failed%,} after $$seconds s"; exit 1; fi; \
+	echo "make test: format, lint, types, names and tests passed in $$seconds s"
+
+test-slow: .venv/.stamp-dev ## The slow tests (every solver, compiled, several processes)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) -m slow $(ARGS)
+
+test-faults: .venv/.stamp-dev ## The tests that kill processes, fill disks and cut files
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m faults $(ARGS)
+
+lint: .venv/.stamp-dev ## Look for mistakes (ruff), without changing anything
+	@$(PY) -m ruff check .
+
+types: .venv/.stamp-dev ## Check the types (mypy)
+	@$(PY) -m mypy
+
+format: .venv/.stamp-dev ## Format and mend what can be mended (ruff)
+	@$(PY) -m ruff check --fix --quiet . || true
+	@$(PY) -m ruff format .
+
+names: .venv/.stamp-dev ## Write the table of public names and the type stubs
+	@$(PY) tools/generate_names.py
+
+docs: .venv/.stamp-docs ## Build the site into site/, running every piece of code in it
+	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(PY) -m mkdocs build --quiet --strict --clean
+	@echo "site/index.html is ready"
+
+docs-serve: .venv/.stamp-docs ## Show the site at 127.0.0.1:8000 and renew it at each change
+	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(PY) -m mkdocs serve
+
+bench: .venv/.stamp-bench ## Time against the peers (see benchmarks/)
+	@OMP_NUM_THREADS=1 $(PY) -m benchmarks $(ARGS)
+
+clean: ## Remove what was built; .venv and runs/ stay
+	@rm -rf site dist .pytest_cache .ruff_cache .mypy_cache .hypothesis docs/assets/code
+	@find src tests tools docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- the environment: one stamp for each set of packages, so that the demo does not wait for the tools of the tests
+
+.venv/.stamp-base: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: pushforward needs Python 3.11 or newer, and '$(PYTHON)' is not; try make PYTHON=python3.12" >&2; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || { echo "making .venv"; $(PYTHON) -m venv --clear .venv; } || { \
+	  echo "make: '$(PYTHON) -m venv' did not work; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+ifneq ($(TORCH),)
+	@echo "installing torch ($(TORCH))" && $(PIP) --no-deps --index-url https://download.pytorch.org/whl/$(TORCH) torch
+endif
+	@echo "installing pushforward (once; torch is large)" && $(PIP) -e .
+	@touch $@
+
+.venv/.stamp-dev: .venv/.stamp-base
+	@echo "installing the tools of the tests (once)" && $(PIP) -e ".[dev]"
+	@touch $@
+
+.venv/.stamp-docs: .venv/.stamp-base
+	@echo "installing the tools of the docs (once)" && $(PIP) -e ".[docs]"
+	@touch $@
+
+.venv/.stamp-bench: .venv/.stamp-base
+	@echo "installing the peers (once)" && $(PIP) -e ".[bench]" && $(PIP) --no-deps torchode torchtyping
+	@touch $@

@@ -1,0 +1,86 @@
+"""How an ODE's log|det| is accumulated: by the exact divergence, or by an unbiased estimate."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pushforward import _random
+from pushforward.errors import UserError
+from pushforward.functional.divergence import exact_divergence, hutchinson_divergence
+from pushforward.registry import export, unknown
+
+
+class Divergence:
+    """A way to a field's value and divergence; to add one, write `probes` and `__call__`."""
+
+    def probes(self, x: Tensor, generator: _random.Generators) -> Tensor | None:
+        """Return what stays fixed along a trajectory, with leading dimension n, or None."""
+        return None
+
+    def __call__(self, velocity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return velocity(x, t, cond) (n, *shape) and its divergence over x (n,)."""
+        raise NotImplementedError
+
+
+@export("bijections.ExactDivergence", example=lambda: ExactDivergence())
+@dataclass(frozen=True)
+class ExactDivergence(Divergence):
+    """The sum of the Jacobian's diagonal: by the velocity's own `value_and_divergence` if it has one, else by forward-mode derivatives.
+
+    Args:
+        numbers: directions are taken in chunks so that n d chunk stays below this, to bound memory.
+    """
+
+    numbers: int = 1 << 24
+
+    def __call__(self, velocity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+        own = getattr(velocity, "value_and_divergence", None)
+        if own is not None:
+            return own(x, t, cond)
+        d = math.prod(x.shape[1:])
+        chunk = max(1, min(d, self.numbers // max(1, x.numel())))
+        return exact_divergence(lambda x: velocity(x, t, cond), x, None if chunk == d else chunk)
+
+
+@export("bijections.HutchinsonDivergence", example=lambda: HutchinsonDivergence())
+@dataclass(frozen=True)
+class HutchinsonDivergence(Divergence):
+    """The mean of e' J e over random directions e that stay fixed along a trajectory: unbiased, at the cost of one direction each.
+
+    Args:
+        probes_per_sample: number of directions.
+        distribution: "rademacher" (random signs, least variance) or "gaussian".
+
+    Source: Grathwohl et al., FFJORD, 1810.01367, section 3.1.
+    """
+
+    probes_per_sample: int = 1
+    distribution: Literal["rademacher", "gaussian"] = "rademacher"
+
+    def __post_init__(self) -> None:
+        if self.probes_per_sample < 1:
+            raise UserError(f"probes_per_sample is {self.probes_per_sample}, but Hutchinson's estimate needs at least 1.")
+        if self.distribution not in ("rademacher", "gaussian"):
+            raise UserError(f"distribution is {self.distribution!r}, but it is 'rademacher' or 'gaussian'.")
+
+    def probes(self, x: Tensor, generator: _random.Generators) -> Tensor:
+        drawn = _random.normal((x.shape[0], self.probes_per_sample, *x.shape[1:]), generator, x.device, x.dtype)
+        return drawn if self.distribution == "gaussian" else torch.where(drawn < 0, -1.0, 1.0).to(x.dtype)
+
+    def __call__(self, velocity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert probes is not None
+        return hutchinson_divergence(lambda x: velocity(x, t, cond), x, probes.transpose(0, 1))
+
+
+def as_divergence(divergence: "str | Divergence | None") -> Divergence:
+    """Return the divergence meant by "exact", "hutchinson", an object with its settings, or None (exact)."""
+    if isinstance(divergence, Divergence):
+        return divergence
+    named = {None: ExactDivergence, "exact": ExactDivergence, "hutchinson": HutchinsonDivergence}
+    if divergence not in named:
+        raise UserError(unknown("divergence", str(divergence), ["exact", "hutchinson"]))
+    return named[divergence]()

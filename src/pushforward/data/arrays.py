@@ -1,0 +1,179 @@
+"""Arrays of one's own in numpy's files: .npy with one array, .npz with x and labels, split already or not.
+
+Pickled objects are never opened, since a pickle can run code.
+"""
+
+import contextlib
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy
+import torch
+
+from pushforward.data.dataset import Dataset
+from pushforward.data.splits import SPLITS, split_indices, split_sizes
+from pushforward.errors import DataError
+
+Array = numpy.ndarray
+CHANNELS = (1, 3, 4)
+UNREADABLE = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)  # what numpy raises on files cut off or changed
+
+
+def read_npy(path: Path, split: str, seed: int, *, levels: int | None = None) -> Dataset:
+    """Return one split of a .npy file's array (N, *shape), without labels.
+
+    Args:
+        path: the file.
+        split: "train", "validation" or "test" of a seeded 80/10/10 permutation.
+        seed: seed of the permutation.
+        levels: number of values a coordinate can take; 256 by default for uint8 images, which become (N, C, H, W).
+
+    Raises:
+        DataError: the file is cut off, no array or pickled, or its content does not fit (see `Dataset`).
+    """
+    with _opened(path) as array:
+        if not isinstance(array, Array):
+            raise DataError(f"{path} is an archive of arrays; give it the suffix .npz.")
+        return divided(path.name, array, None, split, seed, levels=levels)
+
+
+def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) -> Dataset:
+    """Return one split of a .npz file with x and maybe labels y, or with x_train, x_validation, x_test and maybe y_train, ...
+
+    Args:
+        path: the file. A number `levels` in it is used when the argument is not given.
+        split: "train", "validation" or "test"; of a seeded 80/10/10 permutation if the file holds x alone.
+        seed: seed of the permutation.
+        levels: number of values a coordinate can take; 256 by default for uint8 images, which become (N, C, H, W).
+
+    Raises:
+        DataError: the file is cut off, pickled, or has other keys, or its content does not fit (see `Dataset`).
+    """
+    with _opened(path) as archive:
+        if isinstance(archive, Array):
+            raise DataError(f"{path} holds a single array; give it the suffix .npy.")
+        keys = list(archive.keys())
+        if levels is None and "levels" in keys:
+            levels = _scalar(path, _member(path, archive, "levels"))
+        if "x" in keys:
+            labels = _member(path, archive, "y") if "y" in keys else None
+            return divided(path.name, _member(path, archive, "x"), labels, split, seed, levels=levels)
+        missing = [f"x_{one}" for one in SPLITS if f"x_{one}" not in keys]
+        missing += [f"y_{one}" for one in SPLITS if f"y_{one}" not in keys] if any(key.startswith("y_") for key in keys) else []
+        if missing:
+            raise DataError(
+                f"{path} holds {', '.join(keys) or 'nothing'}, but needs x (and y), or x_train, x_validation and x_test (and y_...); "
+                f"there is no {', '.join(missing)}."
+            )
+        labels = numpy.concatenate([_member(path, archive, f"y_{one}") for one in SPLITS]) if "y_train" in keys else None
+        arrays = [_member(path, archive, f"x_{one}") for one in SPLITS]
+    place = SPLITS.index(split)
+    x, found_levels = as_events(path.name, arrays[place])
+    cond, classes, class_names = number_labels(path.name, labels)
+    if cond is not None:
+        start = sum(len(one) for one in arrays[:place])
+        cond = cond[start : start + len(x)]
+    tensor = torch.from_numpy(x)
+    return Dataset(path.name, tensor, cond, classes=classes, levels=levels or found_levels, class_names=class_names)
+
+
+def divided(name: str, array: Array, labels: Array | None, split: str, seed: int, *, levels: int | None = None) -> Dataset:
+    """Return one split of a seeded 80/10/10 permutation of the rows of an array, stratified when there are labels.
+
+    The content is checked as a whole, so that a message names the row of the file and not of the split.
+
+    Args:
+        name: name of the set.
+        array: examples (N, *shape).
+        labels: labels (N,), numbers or words, or None.
+        split: "train", "validation" or "test".
+        seed: seed of the permutation.
+        levels: number of values a coordinate can take; None for continuous data, but 256 for uint8 images.
+    """
+    x, found_levels = as_events(name, array)
+    cond, classes, class_names = number_labels(name, labels)
+    whole = Dataset(
+        name, torch.from_numpy(x), cond, classes=classes, levels=found_levels if levels is None else levels, class_names=class_names
+    )
+    try:
+        sizes = split_sizes(len(whole))
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    return whole.subset(split_indices(split, sizes, seed, None if cond is None else cond.numpy()))
+
+
+def as_events(name: str, array: Array) -> tuple[Array, int | None]:
+    """Return an array as float32 (N, *shape), images in uint8 with their channels first, and the levels of such images.
+
+    Args:
+        name: what messages call the array.
+        array: (N, *shape), or (N,), which becomes (N, 1); uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) is an image with C in 1, 3, 4.
+
+    Raises:
+        DataError: the array is no array of real numbers, or an image without 1, 3 or 4 channels.
+    """
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{name}: the array has dtype {array.dtype}, but needs real numbers (integers or floats); convert it first.")
+    levels = None
+    if array.dtype == numpy.uint8 and array.ndim in (3, 4):
+        levels = 256
+        if array.ndim == 3:
+            array = array[:, None]
+        elif array.shape[1] not in CHANNELS and array.shape[3] in CHANNELS:
+            array = array.transpose(0, 3, 1, 2)
+        elif array.shape[1] not in CHANNELS:
+            raise DataError(
+                f"{name}: an image array of shape {array.shape} has neither its second nor its last axis of 1, 3 or 4 channels; "
+                "make it (N, C, H, W) or (N, H, W, C)."
+            )
+    with numpy.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which Dataset refuses with its row
+        x = numpy.ascontiguousarray(array, dtype=numpy.float32)
+    return (x[:, None] if x.ndim == 1 else x), levels
+
+
+def number_labels(name: str, labels: Array | None) -> tuple[torch.Tensor | None, int | None, list[str] | None]:
+    """Return labels as int64, the number of classes and the names of the classes if the labels are words (sorted, then numbered)."""
+    if labels is None:
+        return None, None, None
+    if labels.dtype.kind in "US":
+        words, numbers = numpy.unique(labels, return_inverse=True)
+        return torch.from_numpy(numbers.astype(numpy.int64)), len(words), [str(word) for word in words]
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{name}: the labels have dtype {labels.dtype}, but classes are integers from 0 or words; convert them first.")
+    cond = torch.from_numpy(labels.astype(numpy.int64))
+    return cond, int(cond.max()) + 1 if cond.numel() and int(cond.max()) >= 0 else None, None
+
+
+def _scalar(path: Path, array: Array) -> int:
+    if array.size != 1 or array.dtype.kind not in "iu":
+        raise DataError(f"{path}: levels has shape {array.shape} and dtype {array.dtype}, but must be one integer, such as 256.")
+    return int(array.reshape(()))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Array | Mapping[str, Array]]:
+    """Open a numpy file without pickles and close it again; what goes wrong becomes one sentence."""
+    try:
+        content = numpy.load(path, allow_pickle=False)
+    except UNREADABLE as error:
+        raise DataError(_sentence(path, error)) from None
+    try:
+        yield content
+    finally:
+        if not isinstance(content, Array):
+            content.close()
+
+
+def _member(path: Path, archive: Mapping[str, Array], key: str) -> Array:
+    try:
+        return archive[key]
+    except UNREADABLE as error:
+        raise DataError(_sentence(path, error)) from None
+
+
+def _sentence(path: Path, error: Exception) -> str:
+    if "pickle" in str(error):
+        return f"{path} holds pickled objects or no numpy array; pickles are never opened, since they can run code: save numbers by numpy."
+    return f"{path} cannot be read as a numpy file ({error}); it may be cut off: write it again."

@@ -1,0 +1,58 @@
+"""Train, validation and test: who belongs to which, from a seed, the same on every machine and with every version of numpy."""
+
+from collections.abc import Sequence
+
+import numpy
+import torch
+from torch import Tensor
+
+from pushforward.errors import DataError, UserError
+from pushforward.registry import unknown
+
+SPLITS = ("train", "validation", "test")
+
+
+def check_split(split: str) -> None:
+    """Refuse a split that is none of train, validation and test."""
+    if split not in SPLITS:
+        raise UserError(unknown("split", split, SPLITS))
+
+
+def split_sizes(count: int) -> tuple[int, int, int]:
+    """Return the sizes of an 80/10/10 split of `count` examples, of which there must be at least 10."""
+    if count < 10:
+        raise DataError(f"there are {count} examples, but a split into train, validation and test needs at least 10.")
+    tenth = count // 10
+    return count - 2 * tenth, tenth, tenth
+
+
+def split_indices(split: str, sizes: Sequence[int], seed: int, labels: numpy.ndarray | None = None) -> Tensor:
+    """Return the indices of one split of a seeded permutation, stratified when there are labels.
+
+    The permutation is put in order of class, and then every (n / n_test)-th of it goes to test and every so many of the rest to
+    validation: each class has its share in each split, to within 1. RandomState is numpy's frozen stream (NEP 19).
+
+    Args:
+        split: "train", "validation" or "test".
+        sizes: how many examples train, validation and test get; they sum to the number of examples n.
+        seed: seed of the permutation.
+        labels: class of each example (n,), or None.
+
+    Returns:
+        Indices (size of the split,) int64, in permuted order, so that the first few are a fair mixture of the classes.
+    """
+    check_split(split)
+    count = sum(sizes)
+    order = numpy.random.RandomState(seed).permutation(count)
+    by_class = order if labels is None else order[numpy.argsort(labels[order], kind="stable")]
+    in_test = _spread(count, sizes[2])
+    rest = by_class[~in_test]
+    in_validation = _spread(len(rest), sizes[1])
+    members = {"test": by_class[in_test], "validation": rest[in_validation], "train": rest[~in_validation]}[split]
+    return torch.from_numpy(order[numpy.isin(order, members)])
+
+
+def _spread(count: int, chosen: int) -> numpy.ndarray:
+    """Return a mask (count,) with `chosen` entries set, at even distances."""
+    steps = numpy.arange(count + 1, dtype=numpy.int64) * chosen // max(count, 1)
+    return steps[1:] > steps[:-1]

@@ -1,0 +1,112 @@
+"""A classifier trained on real data alone, to tell whether samples are what they were asked to be."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.data.dataset import Dataset
+from pushforward.errors import DataError, ShapeError
+from pushforward.evaluation.quantise import quantise
+from pushforward.registry import export
+
+
+class Classifier:
+    """A fitted scikit-learn classifier that takes tensors (n, *shape) in the units of its data; samples are quantised to its levels.
+
+    Attributes:
+        name: which of the candidates it is.
+        validation_accuracy: its share of correct answers on validation, by which it was chosen.
+    """
+
+    def __init__(self, name: str, fitted: Any, levels: int | None, shape: tuple[int, ...], validation_accuracy: float = math.nan) -> None:
+        self.name, self.fitted, self.levels, self.shape = name, fitted, levels, shape
+        self.validation_accuracy = validation_accuracy
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Return the class (n,) int64, on the CPU, of each x (n, *shape)."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise ShapeError(f"x has shape {tuple(x.shape)}, but the classifier was trained on events of shape {self.shape}.")
+        if len(x) == 0:
+            return torch.zeros(0, dtype=torch.int64)
+        held = x.detach().cpu().to(torch.float32)
+        if not held.isfinite().all():
+            raise DataError("x holds NaN or infinity, which no class fits; look at what made it.")
+        events = held if self.levels is None else quantise(held, self.levels)
+        return torch.from_numpy(self.fitted.predict(events.flatten(1).numpy())).to(torch.int64)
+
+    def recognised(self, samples: Tensor, labels: Tensor) -> float:
+        """Return the share of samples (n, *shape) that are taken for the class they were asked to be, labels (n,)."""
+        if tuple(labels.shape) != (len(samples),) or len(labels) == 0:
+            raise ShapeError(f"labels has shape {tuple(labels.shape)}, but {len(samples)} samples need one each, and at least one.")
+        return float((self.predict(samples) == labels.cpu()).double().mean())
+
+
+@export("evaluation.classifier")
+def classifier(train: Dataset, validation: Dataset, seed: int = 0) -> Classifier:
+    """Train a classifier on real data, the best of support vector machines and nearest neighbours on examples it was not fitted on.
+
+    Those examples are validation, and up to 5,000 training examples by cross-validation as well, since the 180 validation digits
+    alone cannot tell 99 % from 98 %. It is fitted on train alone and never sees test data or samples. On the digits it takes half a
+    second and gets 98.9 % of test right.
+
+    Args:
+        train: the set to train on, with labels.
+        validation: the set to choose on, with labels.
+        seed: seed of the folds of the cross-validation.
+
+    Returns:
+        A classifier with predict(x) -> labels (n,), recognised(samples, labels) -> share, name and validation_accuracy; x is
+        (n, *shape) in the units of the data, continuous samples of levelled data are rounded down to their level first.
+
+    Raises:
+        DataError: a set has no labels, or train has fewer than two classes.
+
+    Example:
+        >>> from pushforward import data, evaluation
+        >>> train, validation, test = (data.load("moons", split, n=200) for split in ("train", "validation", "test"))
+        >>> judge = evaluation.classifier(train, validation)
+        >>> judge.recognised(test.x, test.cond)
+        1.0
+
+    Source: scikit-learn, sklearn.svm.SVC and sklearn.neighbors.KNeighborsClassifier.
+    """
+    for data in (train, validation):
+        if data.cond is None:
+            raise DataError(f"{data.name} has no labels, but a classifier needs them; for a CSV file name their column by label=.")
+    assert train.cond is not None
+    assert validation.cond is not None
+    sizes = train.cond.unique(return_counts=True)[1]
+    if len(sizes) < 2:
+        raise DataError(f"{train.name} has one class only, but a classifier needs at least two to tell apart.")
+    x, labels = train.x.cpu().flatten(1).numpy(), train.cond.cpu().numpy()
+    folds = min(5, int(sizes.min())) if len(train) <= 5000 else 1
+    best, most = None, -1.0
+    for name, candidate in _candidates(len(train)).items():
+        judge = Classifier(name, candidate.fit(x, labels), train.levels, train.shape)
+        judge.validation_accuracy = judge.recognised(validation.x, validation.cond)
+        right = judge.validation_accuracy * len(validation) + _cross_validated(candidate, x, labels, folds, seed)
+        if right > most:
+            best, most = judge, right
+    assert best is not None
+    return best
+
+
+def _candidates(count: int) -> dict[str, Any]:
+    from sklearn.neighbors import KNeighborsClassifier  # takes half a second, which other evaluation need not wait for
+    from sklearn.svm import SVC
+
+    machines = {f"support vector machine, C={penalty}": SVC(C=penalty) for penalty in (1, 10, 100)}
+    return {**machines, **{f"{k} nearest neighbours": KNeighborsClassifier(min(k, count)) for k in (1, 3)}}
+
+
+def _cross_validated(candidate: Any, x: Any, labels: Any, folds: int, seed: int) -> float:
+    """How many training examples a classifier fitted on the other folds gets right; 0 for fewer than 2 folds."""
+    if folds < 2:
+        return 0.0
+    from sklearn.base import clone
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    answers = cross_val_predict(clone(candidate), x, labels, cv=StratifiedKFold(folds, shuffle=True, random_state=seed))
+    return float((answers == labels).sum())

@@ -1,0 +1,91 @@
+"""What the baselines are made of: a mixture of Gaussians with any covariances, and one such mixture for each class."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import ConditionError, ShapeError
+
+CHUNK = 2**22  # numbers in one block of distances: 32 MiB in float64
+
+
+class GaussianSum:
+    """A fitted density: a weighted sum of Gaussians.
+
+        p(x) = sum_k w_k N(x; m_k, S_k),    S_k = L_k L_k^T
+
+    A Gaussian has one of them, a kernel density estimate one for each training example with a common S. Computed in float64 on the
+    CPU; log_prob (n,) in nats comes back in the dtype and on the device of x (n, *shape). `cond` is accepted and not used.
+
+    Args:
+        weights: w (K,), summing to 1.
+        means: m (K, D) in the units of the data.
+        covariances: S (K, D, D), or (1, D, D) for one that all share.
+        chosen: the settings chosen on validation, for reports.
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor, chosen: Mapping[str, Any] | None = None) -> None:
+        self.weights, self.means, self.factors = weights, means, torch.linalg.cholesky(covariances)
+        self.chosen: dict[str, Any] = dict(chosen or {})
+
+    def log_prob(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Return log p(x) (n,) in nats for x (n, *shape)."""
+        events = x.detach().cpu().to(torch.float64).flatten(1)
+        if events.shape[1] != self.means.shape[1]:
+            raise ShapeError(f"x has shape {tuple(x.shape)}, but this density was fitted on {self.means.shape[1]} values an example.")
+        rows = max(1, CHUNK // max(len(self.weights), events.shape[1]))
+        parts = [self._log_prob(block) for block in events.split(rows)]
+        return (torch.cat(parts) if parts else events.new_zeros(0)).to(x.device, x.dtype)
+
+    def _log_prob(self, x: Tensor) -> Tensor:
+        scale = self.factors.diagonal(dim1=1, dim2=2).log().sum(1) + x.shape[1] / 2 * math.log(2 * math.pi)
+        return torch.logsumexp(self.weights.log() - scale - squared_distances(x, self.means, self.factors) / 2, dim=1)
+
+
+class PerClass:
+    """A fitted density for each class.
+
+        p(x | c) = p_c(x),    p(x) = sum_c w_c p_c(x)
+
+    `cond` (n,) are the classes; None gives the mixture over classes with their shares in train.
+
+    Args:
+        parts: the density of each class.
+        weights: w (classes,), the share of each class, summing to 1.
+        chosen: the settings chosen on validation, for reports.
+    """
+
+    def __init__(self, parts: Sequence[GaussianSum], weights: Tensor, chosen: Mapping[str, Any] | None = None) -> None:
+        self.parts, self.weights, self.chosen = list(parts), weights, dict(chosen or {})
+
+    def log_prob(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Return log p(x | c) (n,) in nats for x (n, *shape) and classes c (n,), or log p(x) for None."""
+        if cond is None:
+            each = torch.stack([part.log_prob(x) for part in self.parts])
+            return torch.logsumexp(each + self.weights.log().to(each)[:, None], dim=0)
+        if tuple(cond.shape) != (len(x),):
+            raise ConditionError(f"cond has shape {tuple(cond.shape)}, but x of shape {tuple(x.shape)} needs ({len(x)},).")
+        if len(cond) and not 0 <= int(cond.min()) <= int(cond.max()) < len(self.parts):
+            raise ConditionError(
+                f"cond is {int(cond.min())} to {int(cond.max())}, but this density has the classes 0 to {len(self.parts) - 1}."
+            )
+        log_prob = x.new_zeros(len(x))
+        for label in cond.unique().tolist():
+            log_prob[cond == label] = self.parts[label].log_prob(x[cond == label])
+        return log_prob
+
+
+def squared_distances(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+    """Return the squared Mahalanobis distances (n, K) of x (n, D) to means (K, D), for factors L (K, D, D) or a common (1, D, D)."""
+    if len(factors) > 1 or len(means) == 1:
+        columns = [
+            torch.linalg.solve_triangular(factor, (x - mean).T, upper=False).square().sum(0)
+            for mean, factor in zip(means, factors, strict=True)
+        ]
+        return torch.stack(columns, dim=1)
+    centre = means.mean(0)  # less is lost when |a - b|^2 is written as |a|^2 + |b|^2 - 2 a b
+    a, b = (torch.linalg.solve_triangular(factors[0], (points - centre).T, upper=False).T for points in (x, means))
+    return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)

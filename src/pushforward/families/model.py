@@ -1,0 +1,235 @@
+"""The verbs that every generative model has, and what they share: checks at the door, the user's units, chunks, temperature."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from pushforward import _random
+from pushforward.bijections.bijection import Bijection
+from pushforward.bijections.divergences import Divergence
+from pushforward.errors import ConditionError, DtypeError, ShapeError, UserError
+from pushforward.functional.standardise import dequantise
+from pushforward.guidance.cfg import CFG
+from pushforward.registry import export
+from pushforward.samplers.sampler import Sampler
+
+
+@export("families.GenerativeModel")
+class GenerativeModel(nn.Module):
+    """A map between noise and data with five verbs: loss, sample, log_prob, encode, decode.
+
+    All verbs speak the data's own units: `preprocess` maps them to the model's, and its log-determinant is part of every likelihood.
+    No verb changes train or eval mode; `sample` runs without gradients and the others can be differentiated.
+
+    A family writes `_loss`, `_log_prob`, `_encode` and `_decode`, in the model's units.
+
+    Args:
+        shape: shape of one event, such as (2,) or (1, 8, 8).
+        base: the noise's distribution, with `.sample(n, generator=)` and `.log_prob(z)`.
+        preprocess: bijection from the data's units to the model's; None leaves them.
+        sampler: what `sampler=None` means in every verb.
+        classes: number of class labels, or None for a model without them.
+        levels: number of integer values 0, 1, ... that quantised data takes; `loss` then spreads them over unit cells.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        base: nn.Module,
+        *,
+        preprocess: Bijection | None = None,
+        sampler: Sampler | None = None,
+        classes: int | None = None,
+        levels: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.base, self.preprocess, self.sampler = base, preprocess, sampler
+        self.classes, self.levels = classes, levels
+        self.config: dict[str, Any] | None = None  # what built the model, if a preset did: see `formats`
+
+    # The verbs.
+
+    def forward(self, x: Tensor, cond: Any = None, *, noise: Tensor | None = None, generator: _random.Generators = None) -> Tensor:
+        """Return the loss, so that DDP, FSDP and compile wrap training unchanged."""
+        return self.loss(x, cond, noise=noise, generator=generator)
+
+    def loss(self, x: Tensor, cond: Any = None, *, noise: Tensor | None = None, generator: _random.Generators = None) -> Tensor:
+        """Return the training loss of a batch, a scalar.
+
+        Args:
+            x: data (n, *shape) in its own units; quantised data as integers in a floating dtype.
+            cond: condition of each row, or None.
+            noise: the noise (n, *shape) that each row is paired with; drawn and paired by the model if None.
+            generator: randomness; a list of k makes k blocks of n / k rows, each with its own generator and paired within itself.
+        """
+        self._check(x, "x")
+        cond = self._checked_cond(cond, len(x), look=x.device.type == "cpu")  # elsewhere a look at labels would stall the queue
+        if self.levels is not None:
+            x = dequantise(x, _random.uniform(x.shape, generator, x.device, x.dtype))
+        if noise is not None:
+            self._check(noise, "noise", len(x))
+        return self._loss(self._to_model(x)[0], cond, noise, generator)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        cond: Any = None,
+        *,
+        sampler: Sampler | None = None,
+        guidance: CFG | float | None = None,
+        temperature: float = 1.0,
+        log_prob: bool = False,
+        generator: _random.Generators = None,
+        batch_size: int | None = None,
+    ) -> Any:
+        """Return n samples (n, *shape), with their log-probabilities (n,) when asked.
+
+        Args:
+            n: how many.
+            cond: condition of each sample (leading dimension n), or None.
+            sampler: how noise becomes data; None is the model's own.
+            guidance: classifier-free guidance, or its scale.
+            temperature: factor on the noise's standard deviation.
+            log_prob: whether to return (samples, log_prob), solved in one pass.
+            generator: randomness; a list of n makes each sample independent of its batch.
+            batch_size: how many at once; None is all.
+        """
+        if n < 0:
+            raise UserError(f"n is {n}, but it must be at least 0.")
+        if not temperature > 0:
+            raise UserError(f"temperature is {temperature}, but it must be positive; 1 is the model's own distribution.")
+        cond = self._checked_cond(cond, n)
+        parts, values = [], []
+        for rows in _chunks(n, batch_size):
+            count, part_generator = rows.stop - rows.start, _random.select(generator, rows, n)
+            noise = self.base.sample(count, generator=part_generator)
+            part_cond = None if cond is None else cond[rows]
+            x, log_abs_det = self._generate(noise * temperature, part_cond, sampler, guidance, log_prob, part_generator)
+            x, pre = self._from_model(x)
+            parts.append(x)
+            if log_prob:
+                tempered = self.base.log_prob(noise) - math.prod(self.shape) * math.log(temperature)
+                values.append(tempered - log_abs_det - pre)
+        x = torch.cat(parts)
+        return (x, torch.cat(values)) if log_prob else x
+
+    def log_prob(
+        self,
+        x: Tensor,
+        cond: Any = None,
+        *,
+        sampler: Sampler | None = None,
+        divergence: "str | Divergence | None" = None,
+        generator: _random.Generators = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """Return the log-density (n,) of x in nats, in the data's own units; differentiable.
+
+        Args:
+            x: data (n, *shape). No noise is added: spread quantised data over its cells first (`evaluation.bits_per_dim` does).
+            cond: condition of each row, or None.
+            sampler: what solves the ODE; None is the model's own.
+            divergence: "exact" (None means it), "hutchinson", or an object with its settings.
+            generator: randomness of an estimated divergence.
+            batch_size: how many rows at once; None is all.
+        """
+        self._check(x, "x")
+        cond = self._checked_cond(cond, len(x))
+        values = []
+        for rows in _chunks(len(x), batch_size):
+            z, pre = self._to_model(x[rows])
+            part = self._log_prob(z, None if cond is None else cond[rows], sampler, divergence, _random.select(generator, rows, len(x)))
+            values.append(part + pre)
+        return torch.cat(values)
+
+    def encode(self, x: Tensor, cond: Any = None, *, sampler: Sampler | None = None) -> Tensor:
+        """Return the noise z (n, *shape) that data x (n, *shape) comes from; differentiable."""
+        self._check(x, "x")
+        return self._encode(self._to_model(x)[0], self._checked_cond(cond, len(x)), sampler)
+
+    def decode(self, z: Tensor, cond: Any = None, *, sampler: Sampler | None = None, guidance: CFG | float | None = None) -> Tensor:
+        """Return the data x (n, *shape) that noise z (n, *shape) becomes, the inverse of `encode`; differentiable."""
+        self._check(z, "z")
+        return self._from_model(self._decode(z, self._checked_cond(cond, len(z)), sampler, guidance))[0]
+
+    def initialise(self, x: Tensor, cond: Any = None) -> None:
+        """Fit `preprocess` (and whatever else starts from data) to training data x (n, *shape) in its own units."""
+        self._check(x, "x")
+        if self.preprocess is not None:
+            self.preprocess.initialise(x if self.levels is None else x + 0.5, cond)
+
+    # What a family writes, in the model's units.
+
+    def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
+        raise NotImplementedError
+
+    def _generate(
+        self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None, log_det: bool, generator: _random.Generators
+    ) -> tuple[Tensor, Tensor]:
+        """Return data from noise, and log|det| of that map (n,) if asked."""
+        raise NotImplementedError
+
+    def _log_prob(
+        self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
+    ) -> Tensor:
+        raise NotImplementedError
+
+    def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
+        raise NotImplementedError
+
+    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None) -> Tensor:
+        raise NotImplementedError
+
+    # Units and checks.
+
+    def _to_model(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        return (x, 0.0) if self.preprocess is None else self.preprocess(x)
+
+    def _from_model(self, z: Tensor) -> tuple[Tensor, Tensor | float]:
+        return (z, 0.0) if self.preprocess is None else self.preprocess.inverse(z)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating dtype of the parameters, which data must have."""
+        return next((p.dtype for p in (*self.parameters(), *self.buffers()) if p.is_floating_point()), torch.get_default_dtype())
+
+    def _check(self, x: Tensor, name: str, n: int | None = None) -> None:
+        if tuple(x.shape[1:]) != self.shape or x.ndim == 0 or (n is not None and len(x) != n):
+            rows = "n" if n is None else n
+            raise ShapeError(
+                f"{name} has shape {tuple(x.shape)}, but this model needs ({', '.join(map(str, (rows, *self.shape)))}); reshape it."
+            )
+        if x.dtype != self.dtype:
+            raise DtypeError(f"{name} is {x.dtype}, but the model's parameters are {self.dtype}; use {name}.to({self.dtype}) or model.to({x.dtype}).")
+
+    def _checked_cond(self, cond: Any, n: int, look: bool = True) -> Any:
+        for leaf in tree_leaves(cond):
+            if isinstance(leaf, Tensor) and (leaf.ndim == 0 or len(leaf) != n):
+                raise ConditionError(f"cond has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one condition a sample.")
+        if cond is None or self.classes is None:
+            return cond
+        if not isinstance(cond, Tensor) or cond.ndim != 1 or cond.is_floating_point() or cond.dtype == torch.bool:
+            what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else type(cond).__name__
+            raise ConditionError(f"cond is {what}, but this model needs integer labels ({n},) from 0 to {self.classes - 1}.")
+        cond = cond.long()
+        if look and not torch.compiler.is_compiling():
+            wrong = (cond < 0) | (cond >= self.classes)
+            if bool(wrong.any()):
+                row = int(wrong.nonzero()[0, 0])
+                raise ConditionError(
+                    f"cond[{row}] is {int(cond[row])}, but labels go from 0 to {self.classes - 1}; use cond=None for no condition."
+                )
+        return cond
+
+
+def _chunks(n: int, size: int | None) -> Iterator[slice]:
+    if size is not None and size < 1:
+        raise UserError(f"batch_size is {size}, but it must be at least 1.")
+    size = max(1, n if size is None else size)
+    yield from (slice(start, min(start + size, n)) for start in range(0, max(n, 1), size))

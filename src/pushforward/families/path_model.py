@@ -1,0 +1,185 @@
+"""Models of a Gaussian path: diffusion, flow matching and rectified flow are one family, trained by regression and sampled by an ODE."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward import _random
+from pushforward.bases import Gaussian
+from pushforward.bijections.bijection import Bijection
+from pushforward.bijections.divergences import Divergence
+from pushforward.bijections.ode import ODE
+from pushforward.errors import ConditionError, NotInvertibleError, UserError
+from pushforward.families.model import GenerativeModel
+from pushforward.functional.prediction import Kind, combine
+from pushforward.guidance.cfg import CFG, Guided
+from pushforward.pairings import Independent, Pairing
+from pushforward.paths import Linear, Path
+from pushforward.registry import export
+from pushforward.samplers.denoiser import Denoiser
+from pushforward.samplers.dopri5 import Dopri5
+from pushforward.samplers.sampler import Sampler
+from pushforward.times import Times, Uniform
+
+
+def _example() -> tuple:
+    from pushforward.nn.mlp import MLP
+
+    return PathModel(MLP.Config((16, 16)).build((2,), 3), (2,), classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
+
+
+@export("families.PathModel", example=_example)
+class PathModel(GenerativeModel):
+    """Learn the velocity that carries noise to data along a path x_t = alpha_t data + sigma_t noise.
+
+        loss = E |net(x_t, t, cond) - target|²,    mean over the event, t drawn from `times` on the path's interval
+
+    Sampling solves dx/dt = velocity from noise to data; the likelihood is that ODE's, with its exact divergence or an estimate. Where the
+    interval ends at some noise (sigma(t_min) > 0), `sample` finishes with one evaluation more, the expected data; encode, decode, log_prob and
+    `sample(log_prob=True)` are about x at t_min itself and stay inverse to each other.
+
+    Args:
+        net: called as net(x, t, cond).
+        shape: shape of one event.
+        path: the schedule.
+        prediction: what the network predicts: "velocity", "noise", "data" or "score".
+        times: which t to train on.
+        pairing: which noise meets which data within a batch.
+        base: the noise's distribution; None is N(0, sigma(t_max)²).
+        drop_cond: share of samples whose label is dropped in training, as guidance needs.
+        preprocess, sampler, classes, levels: as in `GenerativeModel`; the default sampler is Dopri5().
+
+    Raises:
+        UserError: an unknown prediction, or a share that is none.
+        ConditionError: drop_cond without classes.
+
+    Source: Lipman et al., 2210.02747; Liu et al., 2209.03003; Song et al., 2011.13456.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module | Callable[..., Tensor],
+        shape: Sequence[int],
+        path: Path | None = None,
+        prediction: Kind = "velocity",
+        times: Times | None = None,
+        pairing: Pairing | None = None,
+        base: nn.Module | None = None,
+        *,
+        drop_cond: float = 0.0,
+        preprocess: Bijection | None = None,
+        sampler: Sampler | None = None,
+        classes: int | None = None,
+        levels: int | None = None,
+    ) -> None:
+        path = Linear() if path is None else path
+        t_min, t_max = path.interval_for(prediction)
+        ends = path.sigma(torch.tensor([t_min, t_max], dtype=torch.float64)).tolist()
+        base = Gaussian(shape, ends[1]) if base is None else base
+        super().__init__(
+            shape, base, preprocess=preprocess, sampler=Dopri5() if sampler is None else sampler, classes=classes, levels=levels
+        )
+        if not 0 <= drop_cond < 1:
+            raise UserError(f"drop_cond is {drop_cond}, but it is a share from 0 to below 1; 0.1 is usual.")
+        if drop_cond and classes is None:
+            raise ConditionError(f"drop_cond is {drop_cond}, but the model has no classes to drop; give classes=K or drop_cond=0.")
+        self.net, self.path, self.prediction, self.drop_cond = net, path, prediction, drop_cond
+        self.times = Uniform() if times is None else times
+        self.pairing = Independent() if pairing is None else pairing
+        self.interval = (t_min, t_max)
+        # The noise at the interval's end in units of the base's: 1 but where the interval stops short of t = 1.
+        self._noise_scale = ends[1]
+        self._noise_left = ends[0] > 1e-9
+
+    def denoiser(self, cond: Any = None, guidance: CFG | float | None = None) -> Denoiser | Guided:
+        """Return what samplers call, in the model's units: (x, t) to a prediction, under a condition and guidance."""
+        denoiser = Denoiser(self.net, self.path, self.prediction, cond)
+        if guidance is None:
+            return denoiser
+        return (guidance if isinstance(guidance, CFG) else CFG(float(guidance)))(denoiser)
+
+    def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
+        n = len(x)
+        if noise is None:
+            noise = self.base.sample(n, generator=generator)
+            x, noise, cond = self.pairing(x, noise, cond, generator)
+        noise = noise / self._noise_scale
+        low, high = self.interval
+        t = low + (high - low) * self.times.sample(n, generator, x.device, torch.promote_types(x.dtype, torch.float32))
+        if self.training and self.drop_cond and cond is not None:
+            dropped = _random.uniform((n,), generator, x.device) < self.drop_cond
+            cond = torch.where(dropped, self.classes, cond)  # the null row stands after the last class
+        said = self.net(self.path.mix(x, noise, t), t, cond)
+        return (said - self.path.target(self.prediction, x, noise, t)).square().mean()
+
+    def _generate(
+        self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None, log_det: bool, generator: _random.Generators
+    ) -> tuple[Tensor, Tensor]:
+        denoiser = self.denoiser(cond, guidance)
+        if log_det:
+            return self._ode(denoiser, sampler, None).inverse(noise, denoiser.args, generator=generator)
+        t_min, t_max = self.interval
+        x = self._sampler(sampler)(denoiser, noise, t_max, t_min, generator)
+        if self._noise_left:
+            x = denoiser(x, torch.full((len(x),), t_min, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)).data
+        return x, noise.new_zeros(len(noise))
+
+    def _log_prob(
+        self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
+    ) -> Tensor:
+        if not hasattr(self.base, "log_prob"):
+            raise NotInvertibleError(f"the base {type(self.base).__name__} has no log_prob, so the model has none; use a base with a density.")
+        denoiser = self.denoiser(cond)
+        z, log_abs_det = self._ode(denoiser, sampler, divergence)(x, denoiser.args, generator=generator)
+        return self.base.log_prob(z) + log_abs_det
+
+    def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
+        return self._ode_sampler(sampler)(self.denoiser(cond), x, *self.interval)
+
+    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None) -> Tensor:
+        return self._ode_sampler(sampler)(self.denoiser(cond, guidance), z, *reversed(self.interval))
+
+    def _sampler(self, sampler: Sampler | None) -> Sampler:
+        sampler = self.sampler if sampler is None else sampler
+        if not isinstance(sampler, Sampler):
+            raise UserError(f"sampler is {sampler!r}, but it must be an object such as pf.samplers.Euler(20) or pf.samplers.Dopri5().")
+        return sampler
+
+    def _ode_sampler(self, sampler: Sampler | None) -> Sampler:
+        sampler = self._sampler(sampler)
+        if not sampler.solves_ode:
+            raise NotInvertibleError(f"{sampler} does not solve the ODE, so encode and decode are not inverse under it; use Dopri5() or Heun(20).")
+        return sampler
+
+    def _ode(self, denoiser: Denoiser | Guided, sampler: Sampler | None, divergence: "str | Divergence | None") -> ODE:
+        return ODE(_velocity(denoiser), self._ode_sampler(sampler), divergence, self.interval)
+
+
+def _velocity(denoiser: Denoiser | Guided) -> "_Velocity":
+    own = getattr(getattr(denoiser, "net", None), "value_and_divergence", None)
+    return _Velocity(denoiser) if own is None else _VelocityWithDivergence(denoiser)
+
+
+class _Velocity:
+    """A denoiser as the function velocity(x, t, args) that `ODE` takes, where args are what the denoiser reads for each sample."""
+
+    def __init__(self, denoiser: Denoiser | Guided) -> None:
+        self.denoiser, self.path = denoiser, denoiser.path
+
+    def __call__(self, x: Tensor, t: Tensor, args: tuple[Any, ...]) -> Tensor:
+        return self.denoiser.bind(*args)(x, t).velocity
+
+
+class _VelocityWithDivergence(_Velocity):
+    """The same for a network that knows its own divergence: velocity = a x + b net, so div velocity = a d + b div net."""
+
+    def value_and_divergence(self, x: Tensor, t: Tensor, args: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+        denoiser = self.denoiser
+        assert isinstance(denoiser, Denoiser)
+        value, divergence = denoiser.net.value_and_divergence(x, t, *args)  # type: ignore[attr-defined]
+        if denoiser.prediction == "velocity":
+            return value, divergence
+        a, b = self.path.coefficients(denoiser.prediction, "velocity", t)
+        return combine(a, x, b, value), a * (x[0].numel() if len(x) else 0) + b * divergence

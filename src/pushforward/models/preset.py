@@ -1,0 +1,61 @@
+"""What all presets share: the default network, the units, and the record of what built the model."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from pushforward.bijections.bijection import Bijection
+from pushforward.bijections.standardise import Standardise
+from pushforward.errors import UserError
+from pushforward.families.model import GenerativeModel
+from pushforward.nn.config import NetConfig
+from pushforward.nn.mlp import MLP
+from pushforward.nn.unet import UNet
+
+P = ParamSpec("P")
+M = TypeVar("M", bound=GenerativeModel)
+Net = NetConfig | Callable[..., Any] | None
+Preprocess = Literal["none", "standardise"]
+
+
+def preset(function: Callable[P, M]) -> Callable[P, M]:
+    """Let a preset keep its arguments in `model.config`, from which `pushforward.load` builds the same model again.
+
+    `net=None` is replaced by the default network's configuration first, so that the record says what was built.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def build(*args: P.args, **kwargs: P.kwargs) -> M:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = bound.arguments
+        arguments["shape"] = checked_shape(arguments["shape"])
+        if arguments["net"] is None:
+            arguments["net"] = MLP.Config() if len(arguments["shape"]) == 1 else UNet.Config()
+        model = function(*bound.args, **bound.kwargs)
+        model.config = {"preset": function.__name__, "model": dict(arguments)}
+        return model
+
+    return build
+
+
+def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return an event's shape as a tuple, or refuse what is none."""
+    shape = tuple(int(side) for side in shape)
+    if not shape or min(shape) < 1:
+        raise UserError(f"shape is {shape}, but an event has at least one positive dimension, such as (2,) or (1, 8, 8).")
+    return shape
+
+
+def built(net: Net, shape: Sequence[int], classes: int | None) -> Any:
+    """Return the network: built from its configuration, or as it is."""
+    return net.build(shape, classes) if isinstance(net, NetConfig) else net
+
+
+def units(preprocess: Preprocess, shape: Sequence[int]) -> Bijection | None:
+    """Return the bijection from the data's units to the model's."""
+    if preprocess not in ("none", "standardise"):
+        raise UserError(f"preprocess is {preprocess!r}, but it is 'none' or 'standardise'.")
+    return Standardise(shape) if preprocess == "standardise" else None

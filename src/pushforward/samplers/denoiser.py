@@ -1,0 +1,48 @@
+"""What samplers call: a denoiser maps (x, t) to a prediction that can be read as velocity, data, noise or score."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from pushforward.functional.prediction import Kind
+from pushforward.paths import Path, Prediction
+from pushforward.registry import export
+
+
+@export("samplers.Denoiser")
+class Denoiser:
+    """A network, its path and its condition as one function of (x, t).
+
+    `args` is what it reads for each sample and `bind(*args)` is the same denoiser with other such: this is how an adaptive solver cuts
+    the condition together with the batch.
+
+    Args:
+        net: called as net(x, t, cond).
+        path: the path it was trained on.
+        prediction: what it predicts: "velocity", "noise", "data" or "score".
+        cond: condition of each sample, or None.
+
+    Example:
+        >>> import torch
+        >>> from pushforward.paths import Linear
+        >>> still = Denoiser(lambda x, t, cond: torch.zeros_like(x), Linear())
+        >>> still(torch.ones(2, 3), torch.rand(2)).velocity.sum()
+        tensor(0.)
+    """
+
+    def __init__(self, net: Callable[..., Tensor], path: Path, prediction: Kind = "velocity", cond: Any = None) -> None:
+        self.net, self.path, self.prediction, self.cond = net, path, prediction, cond
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """What is read for each sample."""
+        return (self.cond,)
+
+    def bind(self, cond: Any) -> "Denoiser":
+        """Return the same denoiser under another condition."""
+        return Denoiser(self.net, self.path, self.prediction, cond)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Prediction:
+        """Return the prediction at x (n, *shape) and t (n,)."""
+        return Prediction(self.path, self.prediction, self.net(x, t, self.cond), x, t)

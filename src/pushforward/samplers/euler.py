@@ -1,0 +1,23 @@
+"""Euler's method: the straight line along the velocity."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pushforward.registry import export
+from pushforward.samplers.sampler import FixedStepSampler
+
+
+@export("samplers.Euler", example=lambda steps=20: Euler(steps), order=1)
+@dataclass(frozen=True)
+class Euler(FixedStepSampler):
+    """First order, one evaluation a step: x + h v(x, t).
+
+    Args:
+        steps: number of steps.
+        grid: where they lie; equal steps in t by default.
+
+    Source: Euler 1768; on a rectified flow a few steps are enough, as its trajectories are nearly straight (2209.03003).
+    """
+
+    method: ClassVar[str] = "euler"
+    calls: ClassVar[int] = 1

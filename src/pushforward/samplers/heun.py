@@ -1,0 +1,23 @@
+"""Heun's method: the trapezoidal rule with a predicted end."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pushforward.registry import export
+from pushforward.samplers.sampler import FixedStepSampler
+
+
+@export("samplers.Heun", example=lambda steps=20: Heun(steps), order=2)
+@dataclass(frozen=True)
+class Heun(FixedStepSampler):
+    """Second order, two evaluations a step: the mean of the slopes at the start and at Euler's end.
+
+    Args:
+        steps: number of steps (two evaluations each).
+        grid: where they lie; equal steps in t by default.
+
+    Source: Karras et al. (EDM), 2206.00364, algorithm 1, here with the second evaluation in every step.
+    """
+
+    method: ClassVar[str] = "heun"
+    calls: ClassVar[int] = 2

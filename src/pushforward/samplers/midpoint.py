@@ -1,0 +1,23 @@
+"""The midpoint method."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pushforward.registry import export
+from pushforward.samplers.sampler import FixedStepSampler
+
+
+@export("samplers.Midpoint", example=lambda steps=20: Midpoint(steps), order=2)
+@dataclass(frozen=True)
+class Midpoint(FixedStepSampler):
+    """Second order, two evaluations a step: x + h v(x + h v / 2, t + h / 2).
+
+    Args:
+        steps: number of steps (two evaluations each).
+        grid: where they lie; equal steps in t by default.
+
+    Source: Hairer, Nørsett and Wanner, section II.1 (Runge 1895); it never evaluates at t_end.
+    """
+
+    method: ClassVar[str] = "midpoint"
+    calls: ClassVar[int] = 2

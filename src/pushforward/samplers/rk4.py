@@ -1,0 +1,23 @@
+"""The classical Runge-Kutta method."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pushforward.registry import export
+from pushforward.samplers.sampler import FixedStepSampler
+
+
+@export("samplers.RK4", example=lambda steps=20: RK4(steps), order=4)
+@dataclass(frozen=True)
+class RK4(FixedStepSampler):
+    """Fourth order, four evaluations a step.
+
+    Args:
+        steps: number of steps (four evaluations each).
+        grid: where they lie; equal steps in t by default.
+
+    Source: Hairer, Nørsett and Wanner, section II.1 (Kutta 1901).
+    """
+
+    method: ClassVar[str] = "rk4"
+    calls: ClassVar[int] = 4

@@ -1,0 +1,74 @@
+"""What all samplers share: a frozen object called as sampler(denoiser, x, t_start, t_end, generator).
+
+`denoiser(x, t)` takes x (n, *shape) and t (n,) and returns something with `.velocity`, `.data`, `.noise` and `.score`. A sampler that only
+reads the velocity solves the ODE, in either direction of time, and can therefore carry a likelihood.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from pushforward import _random
+from pushforward.errors import UserError
+from pushforward.ode import fixed_steps
+from pushforward.samplers.grids import Grid, Uniform
+
+
+class Sampler:
+    """A way from x at t_start to t_end; to add one, write `__call__` and say whether it solves the ODE."""
+
+    solves_ode: ClassVar[bool] = False
+
+    @property
+    def evaluations(self) -> int | None:
+        """How often the network is called for each sample, or None if that depends on the sample."""
+        return None
+
+    def __call__(
+        self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
+    ) -> Tensor:
+        """Return the state at t_end (n, *shape).
+
+        Args:
+            denoiser: maps x (n, *shape) and t (n,) to a prediction.
+            x: state at t_start (n, *shape); it is not written.
+            t_start: time to start from.
+            t_end: time to arrive at.
+            generator: randomness of a stochastic sampler.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FixedStepSampler(Sampler):
+    """A Runge-Kutta method of `ode` over the steps of a grid.
+
+    Args:
+        steps: number of steps.
+        grid: where they lie.
+    """
+
+    steps: int = 20
+    grid: Grid = field(default_factory=Uniform)
+
+    solves_ode: ClassVar[bool] = True
+    method: ClassVar[str]
+    calls: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"steps is {self.steps}, but {type(self).__name__} needs at least 1; try 20.")
+
+    @property
+    def evaluations(self) -> int:
+        return self.steps * self.calls
+
+    def __call__(
+        self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
+    ) -> Tensor:
+        times = self.grid(t_start, t_end, self.steps, getattr(denoiser, "path", None))
+        return fixed_steps(lambda x, t: denoiser(x, t).velocity, x, times, self.method)
+
+

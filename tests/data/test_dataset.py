@@ -1,0 +1,110 @@
+"""The one kind of data set: what it hands out, and what it refuses."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from pushforward.data.dataset import Dataset, keep_batch
+from pushforward.errors import DataError, UserError
+
+
+def small(**changes):
+    arguments = {"x": torch.arange(12.0).reshape(6, 2), "cond": torch.tensor([0, 1, 2, 0, 1, 2])} | changes
+    return Dataset("small", **arguments)
+
+
+def test_an_item_is_the_example_with_its_label():
+    x, cond = small()[3]
+    torch.testing.assert_close(x, torch.tensor([6.0, 7.0]))
+    assert cond == 0
+
+
+def test_a_loader_gets_whole_batches_that_are_the_items_one_by_one():
+    data = small()
+    batches = list(DataLoader(data, batch_size=4, collate_fn=keep_batch))
+    torch.testing.assert_close(torch.cat([x for x, _ in batches]), torch.stack([data[i][0] for i in range(len(data))]))
+    torch.testing.assert_close(torch.cat([cond for _, cond in batches]), data.cond)
+
+
+def test_a_batch_without_labels_has_cond_none():
+    (x, cond), *_ = DataLoader(small(cond=None), batch_size=4, collate_fn=keep_batch)
+    assert x.shape == (4, 2)
+    assert cond is None
+
+
+def test_iteration_ends():
+    assert len(list(small())) == 6
+
+
+def test_integers_become_float32_and_labels_int64():
+    data = small(x=torch.arange(12, dtype=torch.uint8).reshape(6, 2), cond=torch.zeros(6, dtype=torch.int32))
+    assert (data.x.dtype, data.cond.dtype) == (torch.float32, torch.int64)
+
+
+def test_a_subset_keeps_classes_and_levels():
+    part = small(levels=12).subset([0, 3])
+    assert (part.classes, part.levels, part.shape, part.cond.tolist()) == (3, 12, (2,), [0, 0])
+
+
+def test_take_gives_the_first_examples():
+    torch.testing.assert_close(small().take(2).x, torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
+
+
+def test_the_fingerprint_is_that_of_the_content():
+    """The value was computed once by hand: sha256 of the header and the bytes of x and cond; it must be the same on every machine."""
+    assert small().fingerprint() == "FINGERPRINT"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"x": torch.arange(12.0).reshape(6, 2) + 1}, {"cond": None}, {"classes": 4}, {"levels": 12}, {"x": torch.arange(12.0).reshape(6, 2, 1)}]
+)
+def test_the_fingerprint_changes_with_the_content(changes):
+    assert small(**changes).fingerprint() != small().fingerprint()
+
+
+def test_the_fingerprint_does_not_depend_on_memory_layout():
+    transposed = torch.arange(12.0).reshape(6, 2).T.contiguous().T
+    assert small(x=transposed).fingerprint() == small().fingerprint()
+
+
+def test_nan_is_refused_with_the_first_row_and_how_many():
+    x = torch.zeros(6, 2)
+    x[2, 1] = x[4, 0] = torch.nan
+    with pytest.raises(DataError, match=r"small: row 2 \(counted from 0\) holds NaN; 2 of 6 rows"):
+        small(x=x)
+
+
+def test_float64_beyond_float32_is_refused():
+    x = torch.zeros(6, 2, dtype=torch.float64)
+    x[5] = 1e300
+    with pytest.raises(DataError, match="row 5 .* holds an infinite value"):
+        small(x=x)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": torch.zeros(0, 2), "cond": None}, "at least one example"),
+        ({"x": torch.zeros(6)}, r"x\[:, None\]"),
+        ({"x": torch.zeros(6, 2, dtype=torch.complex64)}, "needs real numbers"),
+        ({"cond": torch.tensor([0, 1, 2, 0, 1, 3]), "classes": 3}, r"row 5 has label 3, but labels must be 0 to 2 \(1 of 6 are not\)"),
+        ({"cond": torch.tensor([0, 1, 2, -1, 1, 2])}, "row 3 has label -1"),
+        ({"cond": -torch.ones(6, dtype=torch.int64)}, "row 0 has label -1, but labels must be 0 or more"),
+        ({"cond": torch.zeros(6)}, "numbered by integers"),
+        ({"cond": torch.zeros(5, dtype=torch.int64)}, r"6 examples need shape \(6,\)"),
+        ({"cond": None, "classes": 3}, "there are no labels"),
+        ({"levels": 1}, "at least 2 values"),
+        ({"levels": 11}, "row 5 .* no integer in 0 to 10"),
+        ({"x": torch.full((6, 2), 0.5), "levels": 4}, "row 0 .* leave levels out"),
+        ({"class_names": ["a"]}, "1 names for 3 classes"),
+    ],
+)
+def test_bad_content_is_refused(changes, message):
+    with pytest.raises(DataError, match=message):
+        small(**changes)
+
+
+@pytest.mark.parametrize("n", [0, 7])
+def test_taking_none_or_too_many_is_refused(n):
+    with pytest.raises(UserError, match=f"n is {n}, but small has 6 examples"):
+        small().take(n)

@@ -1,0 +1,192 @@
+"""What mkdocs does not do by itself: run the code of the site, write the API reference, turn formulas into MathML.
+
+A hook of mkdocs.yml. `python tools/docs.py` runs the code alone, without building anything.
+
+Code: every file of docs/code runs in a process of its own, in an empty folder. What it prints, and the pictures it leaves, are kept in
+docs/assets/code/<name>/ (output.txt, *.png, *.svg), so that a page shows what the code really gave. The ```python blocks of a page run
+too, all of one page in one namespace and in order, unless they are includes (`--8<-- "file.py"`), which docs/code has run already.
+A failure ends the build and names page and line.
+"""
+
+import functools
+import hashlib
+import html
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mkdocs.exceptions import PluginError
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+CODE = DOCS / "code"
+RESULTS = DOCS / "assets" / "code"
+REFERENCE = DOCS / "en" / "reference"
+SECONDS = 300  # for one file, or for all blocks of one page
+PICTURES = (".png", ".svg", ".gif", ".webp")
+
+
+# ---- running the code
+
+
+def run_all() -> list[str]:
+    """Run docs/code and the blocks of all pages, two at a time; return one report for each failure."""
+    jobs = [(str(path.relative_to(ROOT)), path.read_text(encoding="utf-8"), path.stem) for path in sorted(CODE.glob("*.py"))]
+    for page in pages():
+        source = blocks(page.read_text(encoding="utf-8"), str(page.relative_to(ROOT)))
+        if source.strip():
+            jobs.append((str(page.relative_to(ROOT)), source, ""))
+    library = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((ROOT / "src").rglob("*.py")))).hexdigest()
+    with ThreadPoolExecutor(2) as pool:
+        return [report for report in pool.map(lambda job: run(*job, library), jobs) if report]
+
+
+def pages() -> list[Path]:
+    """Return the pages that people wrote; those of the reference are made from docstrings, which the tests run."""
+    return [page for page in sorted(DOCS.rglob("*.md")) if REFERENCE not in page.parents]
+
+
+def blocks(text: str, page: str) -> str:
+    """Return a page's ```python blocks as one Python source in which each line has the number that it has in the page."""
+    source: list[str] = []
+    fence, indent, python, start = "", 0, False, 0
+    for number, line in enumerate(text.splitlines(), 1):
+        kept = ""
+        if not fence and (opening := re.match(r"(\s*)(`{3,}|~{3,})\s*\{?\s*\.?(\w*)", line)):
+            indent, fence = len(opening[1]), opening[2]
+            python, start = opening[3] in ("python", "py", "python3"), number
+        elif fence and re.fullmatch(rf"\s*{fence[0]}{{{len(fence)},}}\s*", line):
+            block = source[start:]
+            if python and any("--8<--" in one for one in block):
+                if not all("--8<--" in one or not one.strip() for one in block):
+                    raise PluginError(f"{page}:{start}: a block is code or an include, not both.")
+                source[start:] = [""] * len(block)
+            fence = ""
+        elif fence and python:
+            kept = line[indent:] if not line[:indent].strip() else line
+        source.append(kept)
+    if fence:
+        raise PluginError(f"{page}:{start}: this block has no end.")
+    return "\n".join(source)
+
+
+@functools.cache  # mkdocs builds once for each language, and again at each change when it serves
+def run(name: str, source: str, keep: str, library: str) -> str:
+    """Run one source in a process of its own; return "" or what went wrong. `keep` is the folder of RESULTS for what it gave."""
+    starter = "import sys; name = sys.argv[1]; exec(compile(sys.stdin.read(), name, 'exec'), {'__name__': '__main__', '__file__': name})"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", starter, name],
+                input=source,
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                encoding="utf-8",
+                timeout=SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return f"{name}: still running after {SECONDS} s."
+        if done.returncode:
+            lines = re.findall(rf'File "{re.escape(name)}", line (\d+)', done.stderr)
+            return f"{name}:{lines[0] if lines else '?'}: {_own_frames(done.stderr)}"
+        if keep:
+            kept = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.suffix in PICTURES}
+            _replace(RESULTS, keep, {"output.txt": done.stdout.encode(), **kept})
+    return ""
+
+
+def _own_frames(traceback: str) -> str:
+    """Leave out the frame of the starter."""
+    return re.sub(r'  File "<string>", line \d+, in <module>\n', "", traceback).strip()
+
+
+def _replace(folder: Path, name: str, files: dict[str, bytes]) -> None:
+    """Make folder/name hold exactly these files, touching only what differs, so that `mkdocs serve` sees no change where there is none."""
+    _generated_folder(folder)
+    place = folder / name
+    place.mkdir(exist_ok=True)
+    for path in place.iterdir():
+        if path.name not in files:
+            path.unlink()
+    for file, content in files.items():
+        if not (place / file).exists() or (place / file).read_bytes() != content:
+            (place / file).write_bytes(content)
+
+
+def _generated_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".gitignore").write_text("*\n")
+
+
+# ---- the hooks
+
+
+def on_pre_build(config: Any) -> None:
+    """Run the code and write the reference, before mkdocs looks for files."""
+    failures = run_all()
+    if failures:
+        raise PluginError("The code of the site does not run.\n\n" + "\n\n".join(failures))
+    write_reference()
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Keep the reference in the search results once, though both languages have it."""
+    if page.file.src_uri.startswith("en/reference/") and page.url.startswith("zh/"):
+        page.meta["search"] = {"exclude": True}
+    return markdown
+
+
+def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
+    """Turn what arithmatex marked as a formula into MathML, which browsers draw by themselves."""
+
+    def mathml(match: re.Match[str]) -> str:
+        from latex2mathml.converter import convert
+
+        latex = html.unescape(match[2]).strip()
+        block = match[1] == "div"
+        try:
+            formula = convert(latex[2:-2].strip(), display="block" if block else "inline")
+        except Exception as error:
+            raise PluginError(f"docs/{page.file.src_uri}: {latex} is not a formula: {error!r}") from error
+        if unknown := re.search(r">(\\[a-zA-Z]+)<", formula):
+            raise PluginError(f"docs/{page.file.src_uri}: {latex} uses {unknown[1]}, which latex2mathml does not know.")
+        return f'<div class="formula">{formula}</div>' if block else formula
+
+    return re.sub(r'<(div|span) class="arithmatex">(.*?)</\1>', mathml, content, flags=re.DOTALL)
+
+
+def write_reference() -> None:
+    """Write docs/en/reference from the registry; a page whose text has not changed is not touched."""
+    spec = importlib.util.spec_from_file_location("docs_reference", ROOT / "tools" / "docs_reference.py")
+    reference = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(reference)  # type: ignore[union-attr]
+    _generated_folder(REFERENCE)
+    texts = reference.pages()
+    for path in REFERENCE.glob("*.md"):
+        if path.name not in texts:
+            path.unlink()
+    for name, text in texts.items():
+        path = REFERENCE / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def main() -> int:
+    """Run the code of the site."""
+    failures = run_all()
+    for failure in failures:
+        print(failure, end="\n\n")
+    print(f"{len(failures)} of the site's code files and pages failed." if failures else "All code of the site runs.")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
