@@ -3,6 +3,7 @@
 # ruff: noqa: E501
 
 NAMES: dict[str, tuple[str, str]] = {
+    "Trainer": ("pushforward.training.trainer", "Train a model on data for a number of steps."),
     "bases.Gaussian": ("pushforward.bases", "Independent normal noise N(0, std²) in every number of the event."),
     "bijections.Bijection": ("pushforward.bijections.bijection", "An invertible map; to add one, write `forward` and `inverse`, each returning its value and log_abs_det (n,)."),
     "bijections.Chain": ("pushforward.bijections.chain", "Bijections in sequence, data to noise from first to last: log-determinants add."),
@@ -45,6 +46,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "functional.timestep_embedding": ("pushforward.functional.embedding", "Return cosines and sines of t at geometrically spaced frequencies."),
     "functional.unpatchify": ("pushforward.functional.patches", "Put patches back into images: the inverse of `patchify`."),
     "guidance.CFG": ("pushforward.guidance.cfg", "Wrap a conditional denoiser into a guided one."),
+    "load": ("pushforward.formats.model", "Return the model of a run, a checkpoint, or a folder written by `save`, in eval mode."),
     "models.flow_matching": ("pushforward.models.flow_matching", "Regress the velocity alpha' data + sigma' noise of any Gaussian path."),
     "models.rectified_flow": ("pushforward.models.rectified_flow", "Regress the velocity noise - data along x_t = (1 - t) data + t noise."),
     "nn.Dequantise": ("pushforward.nn.layers", "Integer levels spread over their unit cells by uniform noise: `functional.dequantise` with its own draw."),
@@ -73,11 +75,13 @@ NAMES: dict[str, tuple[str, str]] = {
     "samplers.RK4": ("pushforward.samplers.rk4", "Fourth order, four evaluations a step."),
     "samplers.Shifted": ("pushforward.samplers.grids", "Equal steps moved towards noise: t -> factor t / (1 + (factor - 1) t)."),
     "samplers.Uniform": ("pushforward.samplers.grids", "Equal steps in t."),
+    "save": ("pushforward.formats.model", "Write a model's weights and configuration to a folder that `load` reads; it appears whole or not at all."),
     "times.CosMap": ("pushforward.times", "The cosine schedule's times on the linear path: t = 1 - 1 / (tan(pi u / 2) + 1), density 2 / (pi - 2 pi t + 2 pi t²)."),
     "times.LogitNormal": ("pushforward.times", "Mostly the middle: t = sigmoid(mean + std n) with n standard normal."),
     "times.Mode": ("pushforward.times", "Heavy tails: t = 1 - u - scale (cos²(pi u / 2) - 1 + u), whose density never vanishes at the ends."),
     "times.Shifted": ("pushforward.times", "Another distribution moved towards noise, as larger images need: t -> factor t / (1 + (factor - 1) t)."),
     "times.Uniform": ("pushforward.times", "All times alike: density 1."),
+    "training.Callback": ("pushforward.training.progress", "What the Trainer calls: override what you need."),
 }
 
 ALIASES: dict[str, str] = {

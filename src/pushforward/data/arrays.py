@@ -109,7 +109,8 @@ def as_events(name: str, array: Array) -> tuple[Array, int | None]:
 
     Args:
         name: what messages call the array.
-        array: (N, *shape), or (N,), which becomes (N, 1); uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) is an image with C in 1, 3, 4.
+        array: (N, *shape), or (N,), which becomes (N, 1); uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) is an image with C in 1, 3, 4
+            (where both axes could be the channels it is the smaller one, and the second on a tie).
 
     Raises:
         DataError: the array is no array of real numbers, or an image without 1, 3 or 4 channels.
@@ -121,7 +122,7 @@ def as_events(name: str, array: Array) -> tuple[Array, int | None]:
         levels = 256
         if array.ndim == 3:
             array = array[:, None]
-        elif array.shape[1] not in CHANNELS and array.shape[3] in CHANNELS:
+        elif array.shape[3] in CHANNELS and (array.shape[1] not in CHANNELS or array.shape[3] < array.shape[1]):
             array = array.transpose(0, 3, 1, 2)
         elif array.shape[1] not in CHANNELS:
             raise DataError(

@@ -57,7 +57,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 500, generator: 
         generator: where the directions are drawn from, on the device of x.
 
     Returns:
-        SW, a scalar tensor in the units of the data.
+        SW, a scalar tensor in the units of the data; differentiable but where it is 0.
 
     Raises:
         ShapeError: x and y differ in shape or are empty.

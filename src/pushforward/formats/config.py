@@ -1,0 +1,161 @@
+"""Configurations as plain data: frozen records become mappings with a key `name`, and come back checked.
+
+YAML is read by PyYAML's safe loader alone, which builds nothing but mappings, lists, strings, numbers, booleans and null.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import yaml
+
+from pushforward import registry
+from pushforward.errors import ConfigError
+from pushforward.nn.config import NetConfig
+
+
+def to_plain(value: Any) -> Any:
+    """Return a value of a configuration as mappings, lists, strings, numbers, booleans and None.
+
+    Raises:
+        ConfigError: the value is a live object, such as a Module, that a file cannot describe.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(one) for one in value]
+    if isinstance(value, Path):
+        return str(value)
+    name = value.name if isinstance(value, NetConfig) else getattr(type(value), "public_name", None)
+    if not dataclasses.is_dataclass(value) or name is None:
+        raise ConfigError(
+            f"a {type(value).__name__} cannot be written to config.yaml; build the model from settings, such as net=pf.nn.MLP.Config(), to save it."
+        )
+    fields = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return {"name": name, **fields}
+
+
+def from_plain(value: Any, annotation: Any, where: str) -> Any:
+    """Return the value that an annotation asks for, built from plain data and checked.
+
+    Args:
+        value: plain data, as YAML gives it.
+        annotation: the type wanted: a builtin, Literal, Union, tuple, or a class whose instances have public names.
+        where: the key's full name, for the message.
+
+    Raises:
+        ConfigError: a wrong type, an unknown key or name (with the nearest valid one), or a value that its record refuses.
+    """
+    options = _alternatives(annotation)
+    if isinstance(value, Mapping) and "name" in value:
+        return _record(value, where)
+    for option in options:
+        fitting = _fits(value, option, where)
+        if fitting is not _NO:
+            return fitting
+    raise ConfigError(f"{where} is {value!r}, but it must be {' or '.join(_described(one) for one in options)}.")
+
+
+_NO = object()
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return [one for part in typing.get_args(annotation) for one in _alternatives(part)]
+    return [annotation]
+
+
+def _fits(value: Any, option: Any, where: str) -> Any:
+    origin = typing.get_origin(option)
+    if option is Any:
+        return value
+    if option in (None, type(None)):
+        return None if value is None else _NO
+    if origin is Literal:
+        return value if value in typing.get_args(option) else _NO
+    if option is float:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else _NO
+    if option in (int, bool, str):
+        return value if type(value) is option else _NO
+    if option is Path:
+        return Path(value) if isinstance(value, str) else _NO
+    if origin in (tuple, list, Sequence) and isinstance(value, list | tuple):
+        inner = typing.get_args(option) or (Any,)
+        if origin is tuple and inner[-1] is not Ellipsis:
+            if len(inner) != len(value):
+                return _NO
+            return tuple(from_plain(one, kind, f"{where}[{k}]") for k, (one, kind) in enumerate(zip(value, inner, strict=True)))
+        return tuple(from_plain(one, inner[0], f"{where}[{k}]") for k, one in enumerate(value))
+    return value if inspect.isclass(option) and isinstance(value, option) else _NO
+
+
+def _described(option: Any) -> str:
+    if typing.get_origin(option) is Literal:
+        return " or ".join(repr(one) for one in typing.get_args(option))
+    if option in (None, type(None)):
+        return "null"
+    if inspect.isclass(option) and not option.__module__.startswith("builtins"):
+        return f"a mapping with the key name (a {option.__name__})"
+    return getattr(option, "__name__", str(option))
+
+
+def _record(value: Mapping[str, Any], where: str) -> Any:
+    name = value["name"]
+    if not isinstance(name, str) or name not in registry.names():
+        raise ConfigError(f"{where}: {registry.unknown('name', str(name), registry.names())}")
+    thing = registry.get(name)
+    kind = getattr(thing, "Config", thing)
+    if not dataclasses.is_dataclass(kind):
+        raise ConfigError(f"{where}: {name!r} is not something that settings can describe; use a path, times, pairing, sampler, grid or network.")
+    arguments = {key: one for key, one in value.items() if key != "name"}
+    return call_checked(kind, arguments, f"{where} ({name})")  # type: ignore[arg-type]
+
+
+def call_checked(function: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> Any:
+    """Return function(**arguments) after checking plain arguments against its signature and annotations.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest valid one), a missing one, or a wrong type.
+    """
+    parameters = inspect.signature(function).parameters
+    hints = typing.get_type_hints(getattr(function, "__wrapped__", function.__init__ if inspect.isclass(function) else function))
+    for key in arguments:
+        if key not in parameters:
+            near = difflib.get_close_matches(key, parameters, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(parameters)}."
+            raise ConfigError(f"{where} has no setting {key!r}; {hint}")
+    missing = [key for key, one in parameters.items() if one.default is one.empty and key not in arguments]
+    if missing:
+        raise ConfigError(f"{where} lacks the setting {missing[0]!r}, which has no default; add it.")
+    return function(**{key: from_plain(one, hints.get(key, Any), f"{where}.{key}") for key, one in arguments.items()})
+
+
+def dump_yaml(config: Mapping[str, Any]) -> str:
+    """Return a configuration as YAML, sections in their own order."""
+    return yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Return a YAML file's mapping.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, tries to build objects, or holds no mapping.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration {path}; give a run folder or a file written by pushforward.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path} is not a plain YAML file{line}: {getattr(error, 'problem', None) or 'it is not text'}; objects are never built from it.") from None
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} holds a {type(loaded).__name__}, but a configuration is a mapping of sections.")
+    return loaded

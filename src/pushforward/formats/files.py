@@ -1,0 +1,87 @@
+"""Files that are either whole or not there: written aside, fsynced, renamed."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pushforward.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a file aside, then put it in place of `path`: a reader sees the old file or the new one, never a part."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        write(aside)
+        _sync(aside)
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file atomically."""
+    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def write_folder(folder: Path, fill: Callable[[Path], Any]) -> None:
+    """Let `fill` write files into a folder aside, add a manifest of sizes and digests, then put it in place of `folder`."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    aside.mkdir()
+    try:
+        fill(aside)
+        files = sorted(path for path in aside.iterdir() if path.is_file())
+        manifest = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in files}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for path in (*files, aside / MANIFEST, aside):
+            _sync(path)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(aside, folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    _sync(folder.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder whose files are not what its manifest says.
+
+    Raises:
+        CheckpointError: the manifest or a file is missing, truncated or changed; the file is named.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        expected = {str(name): (int(facts["bytes"]), str(facts["sha256"])) for name, facts in manifest.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise CheckpointError(f"{folder} has no readable {MANIFEST}, so it is not a complete checkpoint.") from None
+    for name, (size, digest) in expected.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing, so the checkpoint is not complete.")
+        if path.stat().st_size != size:
+            raise CheckpointError(f"{path} has {path.stat().st_size} bytes, but {size} were written: it is truncated.")
+        if _digest(path) != digest:
+            raise CheckpointError(f"{path} is not what was written: its digest differs.")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,147 @@
+"""A model as files: its weights in safetensors, its configuration in YAML; nothing in them can run code."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import pushforward
+from pushforward import registry
+from pushforward.errors import CheckpointError, ConfigError
+from pushforward.families.model import GenerativeModel
+from pushforward.formats.config import call_checked, dump_yaml, load_yaml, to_plain
+from pushforward.formats.files import check_folder, write_folder
+from pushforward.formats.run import checkpoints
+from pushforward.registry import export
+
+CONFIG, WEIGHTS, RAW = "config.yaml", "model.safetensors", "raw.safetensors"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a configuration records."""
+    return {"pushforward": pushforward.__version__, "torch": str(torch.__version__), "numpy": numpy.__version__}
+
+
+def model_config(model: GenerativeModel) -> dict[str, Any]:
+    """Return what built a model, as plain data with the sections preset, model and versions.
+
+    Raises:
+        ConfigError: no preset built the model, or it was given a live network instead of its settings.
+    """
+    if model.config is None:
+        raise ConfigError("this model was not built by a preset, so config.yaml cannot describe it; save its state_dict() instead.")
+    return {**to_plain(model.config), "versions": versions()}
+
+
+def build(config: Mapping[str, Any], where: str = "config.yaml") -> GenerativeModel:
+    """Return the untrained model that a configuration's sections preset and model describe.
+
+    Raises:
+        ConfigError: a section is missing, or a name, key or type is wrong.
+    """
+    preset, arguments = config.get("preset"), config.get("model")
+    if not isinstance(preset, str) or not isinstance(arguments, Mapping):
+        raise ConfigError(f"{where} has no sections preset (a name) and model (a mapping); give a file written by pushforward.")
+    name = f"models.{preset}"
+    known = registry.names("models")
+    if name not in known:
+        raise ConfigError(f"{where}: {registry.unknown('preset', preset, [one.removeprefix('models.') for one in known])}")
+    return call_checked(registry.get(name), arguments, f"model ({preset})")
+
+
+@export("save")
+def save(model: GenerativeModel, folder: str | Path) -> Path:
+    """Write a model's weights and configuration to a folder that `load` reads; it appears whole or not at all.
+
+    Args:
+        model: built by a preset.
+        folder: where; a folder that is there already is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: no preset built the model.
+
+    Example:
+        >>> import pushforward as pf, tempfile
+        >>> model = pf.models.rectified_flow(shape=(2,))
+        >>> folder = pf.save(model, tempfile.mkdtemp() + "/moons")
+        >>> pf.load(folder).shape
+        (2,)
+    """
+    folder = Path(folder)
+    write_folder(folder, lambda aside: write_model(aside, model_config(model), model.state_dict()))
+    return folder
+
+
+def write_model(folder: Path, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], raw: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write configuration, weights, and the raw weights beside averaged ones, into a folder."""
+    (folder / CONFIG).write_text(dump_yaml(config), encoding="utf-8")
+    for name, tensors in ((WEIGHTS, weights), (RAW, raw)):
+        if tensors is not None:
+            save_file({key: one.detach().contiguous() for key, one in tensors.items()}, folder / name)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or no safetensors file.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no weights file {path}.") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}).") from None
+
+
+@export("load")
+def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", checkpoint: str = "best") -> GenerativeModel:
+    """Return the model of a run, a checkpoint, or a folder written by `save`, in eval mode.
+
+    Only model.safetensors (or raw.safetensors) and config.yaml are read; nothing in them can run code.
+
+    Args:
+        run_or_folder: a run folder, one of its checkpoints, or a saved model.
+        weights: "ema" for the averaged weights (the raw ones where no average was kept), "raw" for those that were trained.
+        checkpoint: which one of a run: "best" on validation, "last", or its name, such as "step-000500".
+
+    Raises:
+        CheckpointError: there is no whole checkpoint; if an older one is whole, it is offered.
+        ConfigError: the configuration cannot be read.
+    """
+    folder = Path(run_or_folder)
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise CheckpointError(f"{folder} {what}; give a run folder, a checkpoint, or a folder written by pushforward.save.")
+    if (folder / "checkpoints").is_dir():
+        folder = checkpoints(folder).path(checkpoint)
+    elif not (folder / WEIGHTS).exists():
+        raise CheckpointError(f"{folder} holds neither checkpoints/ nor {WEIGHTS}; give a run folder or a folder written by pushforward.save.")
+    check_folder(folder)
+    model = build(load_yaml(folder / CONFIG), str(folder / CONFIG))
+    file = folder / (RAW if weights == "raw" and (folder / RAW).exists() else WEIGHTS)
+    load_weights(model, read_weights(file), file)
+    return model.eval()
+
+
+def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Copy tensors into a model, or say which of them do not fit.
+
+    Raises:
+        CheckpointError: names or shapes differ; the first of each kind is named.
+    """
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    shapes = [key for key in sorted(own.keys() & tensors.keys()) if own[key].shape != tensors[key].shape]
+    if missing or extra or shapes:
+        parts = [f"{len(missing)} missing (first {missing[0]})"] * bool(missing) + [f"{len(extra)} unknown (first {extra[0]})"] * bool(extra)
+        parts += [f"{key} is {tuple(tensors[key].shape)}, the model's is {tuple(own[key].shape)}" for key in shapes[:1]]
+        raise CheckpointError(f"{source} does not fit the model: {'; '.join(parts)}; it was trained with another architecture.")
+    model.load_state_dict(dict(tensors))

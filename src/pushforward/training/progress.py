@@ -1,0 +1,106 @@
+"""What happens around a training step: callbacks, among them the progress bar and the metrics file."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pushforward.registry import export
+
+if TYPE_CHECKING:
+    from pushforward.training.trainer import Trainer
+
+
+@export("training.Callback")
+class Callback:
+    """What the Trainer calls: override what you need.
+
+    Example:
+        >>> from pushforward.training.progress import Callback
+        >>> class Losses(Callback):
+        ...     def __init__(self):
+        ...         self.values = []
+        ...     def on_step(self, trainer, metrics):
+        ...         self.values.append(metrics["loss"])
+    """
+
+    def on_start(self, trainer: "Trainer") -> None:
+        """Called before the first step, after resuming."""
+
+    def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
+        """Called every `log_every` steps with step, loss, lr, gradient_norm and steps_per_second."""
+
+    def on_validation(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
+        """Called after a validation with step and validation_loss; `trainer.averaged_model` has the weights that were judged."""
+
+    def on_save(self, trainer: "Trainer", folder: Path) -> None:
+        """Called after a checkpoint is whole on disk."""
+
+    def on_end(self, trainer: "Trainer") -> None:
+        """Called when training has ended, also when it was interrupted."""
+
+
+class ProgressBar(Callback):
+    """A live line: step, loss, steps per second, time left; plain lines where there is no terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = Console(stderr=True) if console is None else console
+        self.bar: Progress | None = None
+
+    def on_start(self, trainer: "Trainer") -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[rate]} steps/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        if self.console.is_terminal:
+            self.bar = Progress(*columns, console=self.console)
+            self.task = self.bar.add_task("training", total=trainer.settings.steps, completed=trainer.step, loss="", rate="")
+            self.bar.start()
+
+    def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
+        step, total, rate = metrics["step"], trainer.settings.steps, metrics["steps_per_second"]
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step, loss=f"{metrics['loss']:.4f}", rate=f"{rate:.1f}")
+        elif step // trainer.settings.log_every % max(1, total // trainer.settings.log_every // 10) == 0 or step == total:
+            left = (total - step) / max(rate, 1e-9)
+            self.console.print(f"step {step}/{total}  loss {metrics['loss']:.4f}  {rate:.1f} steps/s  {left:.0f} s left", highlight=False)
+
+    def on_end(self, trainer: "Trainer") -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+class MetricsFile(Callback):
+    """Append one JSON object a line to metrics.jsonl; on resuming, lines beyond the checkpoint's step are dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_start(self, trainer: "Trainer") -> None:
+        kept = [row for row in read_metrics(self.path) if row.get("step", 0) <= trainer.step] if trainer.step else []
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+    on_validation = on_step
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a metrics.jsonl; a last line that was cut off is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows

@@ -1,0 +1,64 @@
+"""The settings of a training run: checked, frozen, and the section `training` of config.yaml."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pushforward.errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Args:
+        steps: optimisation steps.
+        batch_size: samples a step over all processes.
+        lr: peak learning rate of AdamW.
+        warmup: steps over which the learning rate rises from 0.
+        schedule: what follows: "cosine" falls to `final_lr`, "constant" stays.
+        final_lr: share of the peak at which the cosine ends.
+        weight_decay: AdamW's, for matrices; biases, gains and embeddings are not decayed.
+        betas: AdamW's averages of the gradient and of its square.
+        clip: norm to which gradients are clipped; 0 never clips.
+        ema: decay of the averaged weights, reached after a warm-up; 0 keeps no average.
+        block: samples a micro-block, the unit in which random numbers are drawn and optimal transport is solved; it divides batch_size.
+        seed: what the order of data and all random numbers depend on.
+        validate_every: steps between validations (and sample grids); 0 for only at the end.
+        checkpoint_every: steps between checkpoints; 0 for only at the end.
+        log_every: steps between lines of metrics.jsonl.
+    """
+
+    steps: int = 2000
+    batch_size: int = 256
+    lr: float = 1e-3
+    warmup: int = 100
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final_lr: float = 0.0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+    ema: float = 0.999
+    block: int = 64
+    seed: int = 0
+    validate_every: int = 500
+    checkpoint_every: int = 500
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch_size", 1), ("block", 1), ("log_every", 1), ("warmup", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}, but it must be at least {least}.")
+        for name in ("validate_every", "checkpoint_every", "clip", "weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}, but it must be at least 0.")
+        if not self.lr > 0:
+            raise UserError(f"lr is {self.lr}, but a learning rate must be positive; try 1e-3.")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"ema is {self.ema}, but a decay is at least 0 and below 1; 0.999 is usual, 0 keeps no average.")
+        if self.batch_size % self.block and self.batch_size > self.block:
+            raise UserError(f"block is {self.block}, which does not divide batch_size {self.batch_size}; use a divisor.")
+
+    @property
+    def blocks(self) -> int:
+        """Number of micro-blocks of a batch."""
+        return max(1, self.batch_size // self.block)
