@@ -21,7 +21,9 @@ def table() -> str:
     """Return the text of _names.py."""
     own = sorted((entry for entry in registry._entries.values() if entry.package == "pushforward"), key=lambda entry: entry.name)
     lines = [f'"""The public names and where they live. {HEADER}"""', "", "# ruff: noqa: E501", "", "NAMES: dict[str, tuple[str, str]] = {"]
-    quoted = [tuple(json.dumps(text, ensure_ascii=False) for text in (e.name, e.thing.__module__, registry.first_sentence(e.thing))) for e in own]
+    quoted = [
+        tuple(json.dumps(text, ensure_ascii=False) for text in (e.name, e.thing.__module__, registry.first_sentence(e.thing))) for e in own
+    ]
     lines += [f"    {name}: ({module}, {sentence})," for name, module, sentence in quoted]
     lines += ["}", "", "ALIASES: dict[str, str] = {"]
     lines += [f'    "{old}": "{new}",' for old, new in sorted(registry._aliases.items())]

@@ -28,6 +28,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "evaluation.classifier": ("pushforward.evaluation.classifier", "Train a classifier on real data, the best of support vector machines and nearest neighbours on examples it was not fitted on."),
     "evaluation.dequantise": ("pushforward.evaluation.quantise", "Add uniform noise in [0, 1) to integer-valued data, which fills the gap to the next level."),
     "evaluation.fit_baselines": ("pushforward.evaluation.baselines", "Fit the densities that a model should be better than, their regularisation chosen on validation."),
+    "evaluation.judge": ("pushforward.evaluation.judge", "Judge a model on test data; choices (the classifier, the baselines' regularisation) are made on validation."),
     "evaluation.memorisation": ("pushforward.evaluation.distances", "Compare how near samples come to training examples with how near they come to test examples."),
     "evaluation.nearest_neighbours": ("pushforward.evaluation.distances", "Return the Euclidean distance of each sample to the nearest of a reference set."),
     "evaluation.quantise": ("pushforward.evaluation.quantise", "Round continuous samples down to the levels of their data."),

@@ -45,11 +45,15 @@ def _draw(
     return drawn if device is None else drawn.to(device)
 
 
-def normal(shape: Sequence[int], generator: Generators = None, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Tensor:
+def normal(
+    shape: Sequence[int], generator: Generators = None, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     """Return standard normal numbers of this shape; its first dimension is the batch."""
     return _draw(torch.randn, shape, generator, device, dtype)
 
 
-def uniform(shape: Sequence[int], generator: Generators = None, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Tensor:
+def uniform(
+    shape: Sequence[int], generator: Generators = None, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     """Return uniform numbers in [0, 1) of this shape; its first dimension is the batch."""
     return _draw(torch.rand, shape, generator, device, dtype)

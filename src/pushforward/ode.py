@@ -67,7 +67,9 @@ def odeint(
     """
     if method == "dopri5":
         if steps is not None:
-            raise UserError(f"steps is {steps}, but dopri5 chooses its own; give rtol and atol, or a fixed-step method such as method='rk4'.")
+            raise UserError(
+                f"steps is {steps}, but dopri5 chooses its own; give rtol and atol, or a fixed-step method such as method='rk4'."
+            )
         return dopri5(f, x, t0, t1, args, rtol=rtol, atol=atol, max_steps=max_steps)
     if method not in STEPS:
         raise UserError(unknown("method", str(method), [*STEPS, "dopri5"]))
@@ -147,7 +149,16 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 
 
 def dopri5(
-    f: Field, x: Tensor, t0: float, t1: float, args: tuple[Any, ...] = (), *, rtol: float, atol: float, max_steps: int = 10_000, leave: bool = True
+    f: Field,
+    x: Tensor,
+    t0: float,
+    t1: float,
+    args: tuple[Any, ...] = (),
+    *,
+    rtol: float,
+    atol: float,
+    max_steps: int = 10_000,
+    leave: bool = True,
 ) -> Tensor:
     """Return the solution at t1 by Dormand-Prince 5(4) with one step size a sample.
 

@@ -126,7 +126,9 @@ class Prediction:
             UserError: sigma_t is 0, where the score is not defined.
         """
         if bool((self.path.sigma(self.t) == 0).any()):
-            raise UserError(f"the score is not defined at t = {float(self.t.min()):g}, where sigma is 0; ask for it inside the path's interval.")
+            raise UserError(
+                f"the score is not defined at t = {float(self.t.min()):g}, where sigma is 0; ask for it inside the path's interval."
+            )
         return self.to("score")
 
 
@@ -241,7 +243,9 @@ class VarianceExploding(Path):
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:
-            raise UserError(f"sigma_min is {self.sigma_min} and sigma_max {self.sigma_max}, but 0 < sigma_min < sigma_max; try 0.01 and 50.")
+            raise UserError(
+                f"sigma_min is {self.sigma_min} and sigma_max {self.sigma_max}, but 0 < sigma_min < sigma_max; try 0.01 and 50."
+            )
 
     @property
     def _rate(self) -> float:

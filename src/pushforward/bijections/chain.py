@@ -18,7 +18,9 @@ def _small() -> tuple:
     return first, torch.randn(4, 3), None
 
 
-@export("bijections.Chain", example=lambda: (Chain([_small()[0], Inverse(Chain([_small()[0], _small()[0]]))]), *_small()[1:]), exactness="exact")
+@export(
+    "bijections.Chain", example=lambda: (Chain([_small()[0], Inverse(Chain([_small()[0], _small()[0]]))]), *_small()[1:]), exactness="exact"
+)
 class Chain(Bijection):
     """Bijections in sequence, data to noise from first to last: log-determinants add.
 

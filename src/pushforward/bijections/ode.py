@@ -53,7 +53,9 @@ class ODE(Bijection):
         self.velocity = velocity
         self.sampler = Dopri5() if sampler is None else sampler
         if not self.sampler.solves_ode:
-            raise NotInvertibleError(f"{self.sampler} does not solve the ODE, so it has no inverse and no log_prob; use Dopri5() or Heun(20).")
+            raise NotInvertibleError(
+                f"{self.sampler} does not solve the ODE, so it has no inverse and no log_prob; use Dopri5() or Heun(20)."
+            )
         self.divergence = as_divergence(divergence)
         self.interval = (float(interval[0]), float(interval[1]))
 

@@ -3,6 +3,7 @@ from pushforward.evaluation.likelihood import bits_per_dim as bits_per_dim
 from pushforward.evaluation.classifier import classifier as classifier
 from pushforward.evaluation.quantise import dequantise as dequantise
 from pushforward.evaluation.baselines import fit_baselines as fit_baselines
+from pushforward.evaluation.judge import judge as judge
 from pushforward.evaluation.distances import memorisation as memorisation
 from pushforward.evaluation.distances import nearest_neighbours as nearest_neighbours
 from pushforward.evaluation.quantise import quantise as quantise

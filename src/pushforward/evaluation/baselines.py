@@ -76,7 +76,7 @@ def fit_baselines(train: Dataset, validation: Dataset, generator: Generator | No
         ['gaussian', 'gaussian_mixture', 'gaussian_mixture_per_class']
 
     Source: Friedman, Regularized discriminant analysis, 1989 (shrinkage); Silverman, Density estimation, 1986 (kernels);
-    sklearn.mixture.GaussianMixture. Cost: 4 s for the digits on one core.
+    sklearn.mixture.GaussianMixture. Cost: 3 to 4 s for the digits on one core.
     """
     if train.shape != validation.shape or train.levels != validation.levels:
         raise DataError(f"train is {train!r} and validation {validation!r}, but both must have one shape and equal levels.")

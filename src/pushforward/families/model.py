@@ -206,7 +206,9 @@ class GenerativeModel(nn.Module):
                 f"{name} has shape {tuple(x.shape)}, but this model needs ({', '.join(map(str, (rows, *self.shape)))}); reshape it."
             )
         if x.dtype != self.dtype:
-            raise DtypeError(f"{name} is {x.dtype}, but the model's parameters are {self.dtype}; use {name}.to({self.dtype}) or model.to({x.dtype}).")
+            raise DtypeError(
+                f"{name} is {x.dtype}, but the model's parameters are {self.dtype}; use {name}.to({self.dtype}) or model.to({x.dtype})."
+            )
 
     def _checked_cond(self, cond: Any, n: int, look: bool = True) -> Any:
         for leaf in tree_leaves(cond):

@@ -130,7 +130,9 @@ class PathModel(GenerativeModel):
         self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
     ) -> Tensor:
         if not hasattr(self.base, "log_prob"):
-            raise NotInvertibleError(f"the base {type(self.base).__name__} has no log_prob, so the model has none; use a base with a density.")
+            raise NotInvertibleError(
+                f"the base {type(self.base).__name__} has no log_prob, so the model has none; use a base with a density."
+            )
         denoiser = self.denoiser(cond)
         z, log_abs_det = self._ode(denoiser, sampler, divergence)(x, denoiser.args, generator=generator)
         return self.base.log_prob(z) + log_abs_det
@@ -150,7 +152,9 @@ class PathModel(GenerativeModel):
     def _ode_sampler(self, sampler: Sampler | None) -> Sampler:
         sampler = self._sampler(sampler)
         if not sampler.solves_ode:
-            raise NotInvertibleError(f"{sampler} does not solve the ODE, so encode and decode are not inverse under it; use Dopri5() or Heun(20).")
+            raise NotInvertibleError(
+                f"{sampler} does not solve the ODE, so encode and decode are not inverse under it; use Dopri5() or Heun(20)."
+            )
         return sampler
 
     def _ode(self, denoiser: Denoiser | Guided, sampler: Sampler | None, divergence: "str | Divergence | None") -> ODE:

@@ -113,7 +113,9 @@ def _record(value: Mapping[str, Any], where: str) -> Any:
     thing = registry.get(name)
     kind = getattr(thing, "Config", thing)
     if not dataclasses.is_dataclass(kind):
-        raise ConfigError(f"{where}: {name!r} is not something that settings can describe; use a path, times, pairing, sampler, grid or network.")
+        raise ConfigError(
+            f"{where}: {name!r} is not something that settings can describe; use a path, times, pairing, sampler, grid or network."
+        )
     arguments = {key: one for key, one in value.items() if key != "name"}
     return call_checked(kind, arguments, f"{where} ({name})")  # type: ignore[arg-type]
 
@@ -155,7 +157,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path} is not a plain YAML file{line}: {getattr(error, 'problem', None) or 'it is not text'}; objects are never built from it.") from None
+        raise ConfigError(
+            f"{path} is not a plain YAML file{line}: {getattr(error, 'problem', None) or 'it is not text'}; objects are never built from it."
+        ) from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds a {type(loaded).__name__}, but a configuration is a mapping of sections.")
     return loaded

@@ -79,7 +79,9 @@ def save(model: GenerativeModel, folder: str | Path) -> Path:
     return folder
 
 
-def write_model(folder: Path, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], raw: Mapping[str, torch.Tensor] | None = None) -> None:
+def write_model(
+    folder: Path, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], raw: Mapping[str, torch.Tensor] | None = None
+) -> None:
     """Write configuration, weights, and the raw weights beside averaged ones, into a folder."""
     (folder / CONFIG).write_text(dump_yaml(config), encoding="utf-8")
     for name, tensors in ((WEIGHTS, weights), (RAW, raw)):
@@ -123,7 +125,9 @@ def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", chec
     if (folder / "checkpoints").is_dir():
         folder = checkpoints(folder).path(checkpoint)
     elif not (folder / WEIGHTS).exists():
-        raise CheckpointError(f"{folder} holds neither checkpoints/ nor {WEIGHTS}; give a run folder or a folder written by pushforward.save.")
+        raise CheckpointError(
+            f"{folder} holds neither checkpoints/ nor {WEIGHTS}; give a run folder or a folder written by pushforward.save."
+        )
     check_folder(folder)
     model = build(load_yaml(folder / CONFIG), str(folder / CONFIG))
     file = folder / (RAW if weights == "raw" and (folder / RAW).exists() else WEIGHTS)
@@ -141,7 +145,9 @@ def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], so
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     shapes = [key for key in sorted(own.keys() & tensors.keys()) if own[key].shape != tensors[key].shape]
     if missing or extra or shapes:
-        parts = [f"{len(missing)} missing (first {missing[0]})"] * bool(missing) + [f"{len(extra)} unknown (first {extra[0]})"] * bool(extra)
+        parts = [f"{len(missing)} missing (first {missing[0]})"] * bool(missing) + [f"{len(extra)} unknown (first {extra[0]})"] * bool(
+            extra
+        )
         parts += [f"{key} is {tuple(tensors[key].shape)}, the model's is {tuple(own[key].shape)}" for key in shapes[:1]]
         raise CheckpointError(f"{source} does not fit the model: {'; '.join(parts)}; it was trained with another architecture.")
     model.load_state_dict(dict(tensors))

@@ -9,7 +9,14 @@ from pushforward.registry import export
 
 
 def _example() -> tuple:
-    return torch.randn(2, 3, 8, dtype=torch.float64), torch.randn(24, 8, dtype=torch.float64), None, torch.eye(8, dtype=torch.float64), None, 2
+    return (
+        torch.randn(2, 3, 8, dtype=torch.float64),
+        torch.randn(24, 8, dtype=torch.float64),
+        None,
+        torch.eye(8, dtype=torch.float64),
+        None,
+        2,
+    )
 
 
 @export("functional.self_attention", example=_example)

@@ -10,7 +10,9 @@ from pushforward.registry import export
 
 
 @export("functional.timestep_embedding", example=lambda: (torch.rand(3, dtype=torch.float64), 8))
-def timestep_embedding(t: Float[Tensor, " n"], features: int, scale: float = 1000.0, max_period: float = 10000.0) -> Float[Tensor, "n features"]:
+def timestep_embedding(
+    t: Float[Tensor, " n"], features: int, scale: float = 1000.0, max_period: float = 10000.0
+) -> Float[Tensor, "n features"]:
     """Return cosines and sines of t at geometrically spaced frequencies.
 
         [cos(scale t f_k), sin(scale t f_k)],    f_k = max_period^(-k / (features / 2))

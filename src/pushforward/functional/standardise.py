@@ -8,7 +8,11 @@ from pushforward.registry import export
 
 
 def _example() -> tuple:
-    return torch.randn(3, 2, dtype=torch.float64), torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([0.5, 3.0], dtype=torch.float64)
+    return (
+        torch.randn(3, 2, dtype=torch.float64),
+        torch.tensor([1.0, -2.0], dtype=torch.float64),
+        torch.tensor([0.5, 3.0], dtype=torch.float64),
+    )
 
 
 @export("functional.standardise", example=_example)

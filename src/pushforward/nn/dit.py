@@ -38,7 +38,10 @@ class DiTBlock(nn.Module):
         return torch.addcmul(x, gate2[:, None], self.mlp(_modulated(x, shift2, scale2)))
 
 
-@export("nn.DiT", example=lambda: (DiT((1, 8, 8), width=16, depth=2, heads=2, classes=3), (torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([0, 2]))))
+@export(
+    "nn.DiT",
+    example=lambda: (DiT((1, 8, 8), width=16, depth=2, heads=2, classes=3), (torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([0, 2]))),
+)
 class DiT(nn.Module):
     """A transformer over the patches of images (n, channels, height, width), conditioned on time and label.
 

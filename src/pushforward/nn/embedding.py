@@ -53,7 +53,9 @@ class LabelEmbedding(nn.Module):
     def forward(self, cond: Tensor | None, n: int) -> Tensor | None:
         if self.table is None:
             if cond is not None:
-                raise ConditionError("a condition was given to a network built without classes; build it with classes=K, or leave cond out.")
+                raise ConditionError(
+                    "a condition was given to a network built without classes; build it with classes=K, or leave cond out."
+                )
             return None
         if cond is None:
             return self.table.weight[-1:].expand(n, -1)

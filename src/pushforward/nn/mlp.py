@@ -51,7 +51,10 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], tupl
 }
 
 
-@export("nn.MLP", example=lambda: (MLP(4, 4, (16, 16), time_features=8, classes=3), (torch.randn(5, 4), torch.rand(5), torch.tensor([0, 1, 2, 0, 1]))))
+@export(
+    "nn.MLP",
+    example=lambda: (MLP(4, 4, (16, 16), time_features=8, classes=3), (torch.randn(5, 4), torch.rand(5), torch.tensor([0, 1, 2, 0, 1]))),
+)
 class MLP(nn.Module):
     """Linear maps with activations between; time and label shift every hidden layer.
 
@@ -138,8 +141,10 @@ class MLP(nn.Module):
             return torch.linalg.vecdot(slopes[1], slopes[0] @ middle.T)
         tangents = slopes[0][:, None, :] * first.T  # (n, inputs, width): one row a direction
         for layer, slope in zip(self.layers[1:], slopes[1:], strict=True):
-            tangents = (tangents @ layer.weight.T).mul_(slope[:, None, :]) if not torch.is_grad_enabled() else (
-                tangents @ layer.weight.T * slope[:, None, :]
+            tangents = (
+                (tangents @ layer.weight.T).mul_(slope[:, None, :])
+                if not torch.is_grad_enabled()
+                else (tangents @ layer.weight.T * slope[:, None, :])
             )
         return torch.einsum("nih,ih->n", tangents, last)
 

@@ -70,5 +70,3 @@ class FixedStepSampler(Sampler):
     ) -> Tensor:
         times = self.grid(t_start, t_end, self.steps, getattr(denoiser, "path", None))
         return fixed_steps(lambda x, t: denoiser(x, t).velocity, x, times, self.method)
-
-

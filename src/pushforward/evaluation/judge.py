@@ -1,0 +1,202 @@
+"""Judge a trained model against data it never saw: likelihood, distances, recognition, memorisation, and quality against cost."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.data.dataset import Dataset
+from pushforward.evaluation.baselines import fit_baselines
+from pushforward.evaluation.classifier import Classifier, classifier
+from pushforward.evaluation.distances import memorisation, nearest_neighbours, sliced_wasserstein_draws
+from pushforward.evaluation.likelihood import bits_per_dim
+from pushforward.families.model import GenerativeModel
+from pushforward.registry import export
+from pushforward.samplers.euler import Euler
+
+EVALUATIONS = (1, 2, 4, 8, 16, 64)
+DRAWS = 20
+COMPARED = 2000  # rows of test (and as many samples) that distances compare at most
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """One row of the likelihood table, in bits per dimension on test data; None where it has no such number."""
+
+    density: str
+    pooled: float | None = None
+    pooled_error: float | None = None
+    conditional: float | None = None
+    conditional_error: float | None = None
+    mixture: float | None = None
+    mixture_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What samples are worth at one number of network evaluations."""
+
+    evaluations: int | str
+    recognised: float | None
+    distance: float
+    distance_std: float
+
+
+@dataclass
+class Judgement:
+    """All numbers of an evaluation, in the order in which a report shows them; distances in the data's units."""
+
+    split: str
+    examples: int
+    recognised: float | None = None
+    recognised_of: int = 0
+    classifier: str | None = None
+    classifier_accuracy: float | None = None
+    likelihood: list[Likelihood] = field(default_factory=list)
+    distance: float = 0.0
+    distance_std: float = 0.0
+    distance_train: float = 0.0
+    distance_train_std: float = 0.0
+    distance_size: int = 0
+    neighbours: dict[str, float] = field(default_factory=dict)
+    closer_to_train: float = 0.0
+    quality: list[Quality] = field(default_factory=list)
+    seconds_per_1000_samples: float = 0.0
+    sampler: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """Return the numbers as mappings and lists, as evaluation.json holds them."""
+        return asdict(self)
+
+
+@export("evaluation.judge")
+def judge(
+    model: GenerativeModel,
+    train: Dataset,
+    validation: Dataset,
+    test: Dataset,
+    *,
+    split: str = "test",
+    samples: int = 1000,
+    draws: int = 4,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Judgement, Tensor, Tensor | None]:
+    """Judge a model on test data; choices (the classifier, the baselines' regularisation) are made on validation.
+
+    Args:
+        model: any model; it is judged in eval mode.
+        train: what it was trained on.
+        validation: what choices are made on.
+        test: what it is judged on.
+        split: name of the split that `test` is, for the record.
+        samples: how many samples, spread evenly over the classes.
+        draws: dequantisation draws for each test example.
+        seed: seed of all draws.
+        say: called with a line of text before each part.
+
+    Returns:
+        (numbers, samples (n, *shape) in the data's units, their labels (n,) or None).
+
+    Example:
+        >>> import pushforward as pf
+        >>> model = pf.models.rectified_flow(pf.nn.MLP.Config((16,)), shape=(2,))
+        >>> parts = [pf.data.load("moons", part, n=60) for part in ("train", "validation", "test")]
+        >>> pf.evaluation.judge(model, *parts, samples=50)[0].distance > 0
+        True
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        return _Judge(model, train, validation, test, split, samples, draws, seed, say).run()
+    finally:
+        model.train(was_training)
+
+
+class _Judge:
+    def __init__(
+        self, model: GenerativeModel, train: Dataset, validation: Dataset, test: Dataset, split: str, samples: int, draws: int, seed: int,
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.model, self.train, self.validation, self.test = model, train, validation, test
+        self.draws, self.seed, self.say = draws, seed, say
+        self.device = next(model.parameters()).device
+        conditional = model.classes is not None and test.classes is not None
+        self.labels = torch.arange(samples) % model.classes if conditional and model.classes else None
+        self.samples = samples
+        self.judged = Judgement(split, len(test), sampler=str(model.sampler))
+
+    def run(self) -> tuple[Judgement, Tensor, Tensor | None]:
+        self.say(f"drawing {self.samples} samples")
+        started = time.perf_counter()
+        made = self.draw(self.labels, self.samples)
+        self.judged.seconds_per_1000_samples = (time.perf_counter() - started) * 1000 / self.samples
+        judge_of_classes = self.recognise(made)
+        self.likelihoods()
+        self.distances(made)
+        self.by_evaluations(judge_of_classes)
+        return self.judged, made, self.labels
+
+    def generator(self, place: int) -> torch.Generator:
+        return torch.Generator().manual_seed(1000 * self.seed + place)
+
+    def draw(self, labels: Tensor | None, n: int, place: int = 0, **options: Any) -> Tensor:
+        cond = None if labels is None else labels.to(self.device)
+        return self.model.sample(n, cond, generator=self.generator(place), batch_size=4096, **options).cpu()
+
+    def recognise(self, made: Tensor) -> Classifier | None:
+        if self.labels is None:
+            return None
+        self.say("training a classifier on real data alone")
+        fitted = classifier(self.train, self.validation, seed=self.seed)
+        self.judged.classifier = fitted.name
+        assert self.test.cond is not None
+        self.judged.classifier_accuracy = fitted.recognised(self.test.x, self.test.cond)
+        self.judged.recognised, self.judged.recognised_of = fitted.recognised(made, self.labels), len(made)
+        return fitted
+
+    def likelihoods(self) -> None:
+        self.say("measuring exact likelihoods of test data")
+        self.judged.likelihood.append(self.likelihood(type(self.model).__name__, self.model, self.labels is not None))
+        self.say("fitting a Gaussian, a kernel density and a Gaussian mixture to compare with")
+        for name, density in fit_baselines(self.train, self.validation, self.generator(1)).items():
+            label = name.replace("_per_class", ", per class").replace("_", " ")
+            self.judged.likelihood.append(self.likelihood(label, density, "per_class" in name))
+
+    def likelihood(self, name: str, density: Any, per_class: bool) -> Likelihood:
+        found = {}
+        for field_name, cond in (("conditional", "given"), ("mixture", "mixture")) if per_class else (("pooled", "none"),):
+            bits = bits_per_dim(density, self.test, self.draws if self.test.levels else 1, cond=cond, generator=self.generator(2))
+            found[field_name], found[f"{field_name}_error"] = bits.mean, bits.standard_error
+        return Likelihood(name, **found)
+
+    def distances(self, made: Tensor) -> None:
+        self.say("measuring distances between samples, training and test data")
+        test = self.compared()
+        alike = self.draw(test.cond if self.labels is not None else None, len(test), place=3)
+        found = sliced_wasserstein_draws(alike, test.x, draws=DRAWS, generator=self.generator(4))
+        reference = sliced_wasserstein_draws(
+            self.train.x, test.x, draws=DRAWS, size=min(len(test), len(self.train)), generator=self.generator(4)
+        )
+        judged = self.judged
+        judged.distance, judged.distance_std, judged.distance_size = found.mean, found.std, len(test)
+        judged.distance_train, judged.distance_train_std = reference.mean, reference.std
+        near = memorisation(made, self.train.x, self.test.x, generator=self.generator(5))
+        judged.neighbours = {**near.medians, "samples to all of train": float(nearest_neighbours(made, self.train.x).median())}
+        judged.closer_to_train = near.closer_to_train
+
+    def by_evaluations(self, fitted: Classifier | None) -> None:
+        self.say(f"judging samples at {', '.join(map(str, EVALUATIONS))} network evaluations")
+        test = self.compared()
+        for evaluations in EVALUATIONS:
+            made = self.draw(self.labels, self.samples, sampler=Euler(evaluations))
+            alike = self.draw(test.cond if self.labels is not None else None, len(test), place=3, sampler=Euler(evaluations))
+            distance = sliced_wasserstein_draws(alike, test.x, draws=DRAWS, generator=self.generator(4))
+            share = None if fitted is None or self.labels is None else fitted.recognised(made, self.labels)
+            self.judged.quality.append(Quality(evaluations, share, distance.mean, distance.std))
+
+    def compared(self) -> Dataset:
+        return self.test if len(self.test) <= COMPARED else self.test.take(COMPARED)

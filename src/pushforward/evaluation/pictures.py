@@ -1,0 +1,158 @@
+"""Pictures of samples, trajectories and training: PNG files, drawn without a screen."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pushforward.data.dataset import Dataset
+from pushforward.evaluation.quantise import quantise
+from pushforward.families.model import GenerativeModel
+from pushforward.samplers.euler import Euler
+
+INK, ACCENT, SOFT = "#1f2933", "#2563eb", "#9aa5b1"
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def tiles(x: Tensor, levels: int | None, columns: int, gap: int = 1) -> numpy.ndarray:
+    """Return images (n, channels, height, width) in the data's units as one picture (rows, columns, 3), values in [0, 1]."""
+    x = x.detach().float().cpu()
+    x = quantise(x, levels) / (levels - 1) if levels else (x - x.amin()) / (x.amax() - x.amin()).clamp_min(1e-9)
+    x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
+    n, _, height, width = x.shape
+    rows = -(-n // columns)
+    sheet = torch.ones(3, rows * (height + gap) - gap, columns * (width + gap) - gap)
+    for k, image in enumerate(x):
+        top, left = (k // columns) * (height + gap), (k % columns) * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
+    return sheet.permute(1, 2, 0).numpy()
+
+
+def picture_of(
+    x: Tensor, path: Path, *, labels: Tensor | None = None, levels: int | None = None, title: str = "", columns: int = 10
+) -> None:
+    """Draw samples as they are: images as a grid, points in the plane as a scatter, other vectors as their first two features."""
+    if x.ndim == 4:
+        _sheet(tiles(x, levels, columns), path, title)
+        return
+    figure = _figure(5, 5)
+    axes = figure.subplots()
+    points = x.detach().float().cpu().flatten(1)
+    second = points[:, 1] if points.shape[1] > 1 else torch.zeros(len(points))
+    axes.scatter(points[:, 0], second, s=3, c=INK if labels is None else labels.cpu(), cmap="tab10", alpha=0.6, linewidths=0)
+    axes.set_aspect("equal", "datalim")
+    axes.set_title(title, color=INK)
+    figure.savefig(path)
+
+
+def _sheet(sheet: numpy.ndarray, path: Path, title: str, left: Sequence[str] = (), top: Sequence[str] = ()) -> None:
+    """Draw a grid of images with names at its left and above it, each image pixel some six pixels wide."""
+    height, width = sheet.shape[:2]
+    scale = max(4.0, 700 / width) / 150
+    figure = _figure(width * scale + (1.0 if left else 0.2), height * scale + (0.5 if title or top else 0.2))
+    axes = figure.subplots()
+    axes.imshow(sheet, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.tick_params(length=0, labelsize=9, labelcolor=INK)
+    axes.set_yticks(_centres(height, len(left)), left)
+    axes.set_xticks(_centres(width, len(top)), top)
+    axes.xaxis.tick_top()
+    axes.set_title(title, color=INK, fontsize=11)
+    figure.savefig(path)
+
+
+def _centres(length: int, parts: int) -> list[float]:
+    return [(k + 0.5) * length / parts - 0.5 for k in range(parts)]
+
+
+@torch.no_grad()
+def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int = 9, steps: int = 8) -> None:
+    """Draw samples on their way from noise to data: one row a sample, time runs to the right."""
+    n = 8 if len(model.shape) == 3 else 1000
+    labels = None if model.classes is None else (torch.arange(n) % model.classes)
+    device = next(model.parameters()).device
+    cond = None if labels is None else labels.to(device)
+    denoiser, (t_min, t_max) = model.denoiser(cond), model.interval  # type: ignore[operator, misc]
+    x = model.base.sample(n, generator=torch.Generator().manual_seed(seed))
+    places = torch.linspace(t_max, t_min, times, dtype=torch.float64).tolist()
+    states = [x]
+    for start, end in zip(places, places[1:], strict=False):
+        states.append(Euler(steps)(denoiser, states[-1], start, end))
+    shown = [model._from_model(state)[0].cpu() for state in states]
+    names = [f"t = {place:.2f}" for place in places]
+    if len(model.shape) == 3:
+        sheet = tiles(torch.stack(shown, dim=1).flatten(0, 1), model.levels, times)
+        _sheet(sheet, path, "", [] if labels is None else [str(int(k)) for k in labels], names)
+        return
+    figure = _figure(2.2 * times, 2.6)
+    for axes, state, name in zip(figure.subplots(1, times, sharex=True, sharey=True), shown, names, strict=True):
+        axes.scatter(state[:, 0], state.flatten(1)[:, -1], s=1.5, c=INK if labels is None else labels, cmap="tab10", linewidths=0)
+        axes.set_title(name, fontsize=9, color=INK)
+        axes.set_axis_off()
+    figure.savefig(path)
+
+
+def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw training and validation loss against the step."""
+    figure = _figure(6, 3.2)
+    axes = figure.subplots()
+    trained = [(row["step"], row["loss"]) for row in metrics if "loss" in row]
+    judged = [(row["step"], row["validation_loss"]) for row in metrics if "validation_loss" in row]
+    if trained:
+        axes.plot(*zip(*trained, strict=True), color=SOFT, linewidth=1, label="training")
+    if judged:
+        axes.plot(*zip(*judged, strict=True), "o-", color=ACCENT, markersize=3, linewidth=1.2, label="validation, averaged weights")
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.2)
+    figure.savefig(path)
+
+
+def by_evaluations(model: GenerativeModel, evaluations: Sequence[int], path: Path, *, seed: int = 0) -> None:
+    """Draw what the same noise becomes at each number of network evaluations: one row a number."""
+    n = model.classes or 10
+    cond = None if model.classes is None else torch.arange(n, device=next(model.parameters()).device)
+    made = [model.sample(n, cond, sampler=Euler(count), generator=torch.Generator().manual_seed(seed)).cpu() for count in evaluations]
+    _sheet(tiles(torch.cat(made), model.levels, n), path, "", [f"{count} evaluation{'s' * (count > 1)}" for count in evaluations])
+
+
+def quality_curve(quality: Sequence[Any], reference: float, path: Path) -> None:
+    """Draw the distance to test data, and the share recognised, against network evaluations."""
+    shares = [row.recognised for row in quality]
+    panels = 2 if all(share is not None for share in shares) else 1
+    figure = _figure(3.4 * panels, 2.8)
+    axes = numpy.atleast_1d(figure.subplots(1, panels))
+    counts = [row.evaluations for row in quality]
+    axes[0].errorbar(counts, [row.distance for row in quality], [row.distance_std for row in quality], fmt="o-", color=ACCENT, markersize=4)
+    axes[0].axhline(reference, color=SOFT, linestyle="--", linewidth=1)
+    axes[0].annotate("training data", (counts[-1], reference), ha="right", va="bottom", fontsize=8, color=INK)
+    axes[0].set(ylabel="sliced Wasserstein to test", ylim=(0, None))
+    if panels == 2:
+        axes[1].plot(counts, [100 * share for share in shares], "o-", color=ACCENT, markersize=4)
+        axes[1].set(ylabel="recognised, %", ylim=(min(90, *(100 * share for share in shares)) - 1, 100.5))
+    for one in axes:
+        one.set(xscale="log", xlabel="network evaluations")
+        one.set_xticks(counts, [str(count) for count in counts])
+        one.minorticks_off()
+        one.grid(alpha=0.2)
+    figure.savefig(path)
+
+
+def neighbours(samples: Tensor, train: Dataset, path: Path, *, count: int = 20) -> None:
+    """Draw samples above the training images nearest to them, those that are nearest of all first."""
+    flat, reference = samples.flatten(1), train.x.flatten(1)
+    distances = torch.cdist(flat, reference)
+    nearest, which = distances.min(dim=1)
+    chosen = nearest.argsort()[:count]
+    _sheet(tiles(torch.cat((samples[chosen], train.x[which[chosen]])), train.levels, count), path, "", ["sample", "nearest in train"])

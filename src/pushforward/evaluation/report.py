@@ -1,0 +1,68 @@
+"""A run's report: one HTML file that needs nothing else, with pictures, numbers, settings and the command that repeats it."""
+
+import base64
+import importlib.resources
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+
+from pushforward.evaluation.judge import Judgement
+from pushforward.formats.files import write_text
+
+
+def environment() -> dict[str, str]:
+    """Return what a number depends on beside the code: machine, threads, versions."""
+    from pushforward.formats.model import versions
+
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        processor = next(
+            (line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")), processor
+        )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "processor": f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "accelerator": device,
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        **versions(),
+    }
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    judgement: Judgement,
+    pictures: Mapping[str, tuple[Path, str]],
+    settings: str,
+    command: str,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write report.html.
+
+    Args:
+        path: where.
+        title: its heading.
+        judgement: the numbers.
+        pictures: name to (PNG file, caption); they are embedded.
+        settings: the run's config.yaml.
+        command: what repeats the run.
+        facts: more lines for the summary, such as the training time.
+    """
+    template = importlib.resources.files("pushforward.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    embedded = {
+        name: ("data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(), caption)
+        for name, (file, caption) in pictures.items()
+        if file.exists()
+    }
+    environment_of = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = environment_of.from_string(template).render(
+        title=title, j=judgement, pictures=embedded, settings=settings, command=command, facts=facts, environment=environment()
+    )
+    write_text(path, text)
