@@ -1,5 +1,6 @@
 """Pictures of samples, trajectories and training: PNG files, drawn without a screen."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int 
     x = model.base.sample(n, generator=torch.Generator().manual_seed(seed))
     places = torch.linspace(t_max, t_min, times, dtype=torch.float64).tolist()
     states = [x]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         states.append(Euler(steps)(denoiser, states[-1], start, end))
     shown = [model._from_model(state)[0].cpu() for state in states]
     names = [f"t = {place:.2f}" for place in places]

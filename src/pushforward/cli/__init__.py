@@ -1,0 +1,77 @@
+"""The command line: `pushforward COMMAND`. What the user wrote wrongly exits with 2, what happened exits with 1, both in one sentence.
+
+A command's module is imported when the command is run, so that `pushforward --help` stays quick.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": "train a rectified flow on handwritten digits for a minute, judge it, and write runs/demo/report.html",
+    "train": "train a preset on data: pushforward train rectified_flow --data moons --steps 2000",
+    "sample": "draw samples from a run: pushforward sample runs/demo -n 100 --label 3 --out threes.png",
+    "evaluate": "judge a run on data it has not seen, and write its report.html",
+    "list": "list the public names: presets, data sets, samplers, paths, networks, ...",
+    "info": "say what a run or a saved model is: preset, settings, progress, checkpoints",
+    "doctor": "check this machine: versions, devices, what is missing and how to get it",
+}
+OVERVIEW = """usage: pushforward COMMAND [ARGUMENTS] [--debug]
+
+Flow-based generative models: train, sample, judge.
+
+commands:
+{commands}
+
+`pushforward COMMAND --help` explains a command's arguments with their defaults and units.
+--debug shows the full traceback of an error, --version the version."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [one for one in given if one != "--debug"]
+    if not given or given[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS)) + 2
+        print(OVERVIEW.format(commands="\n".join(f"  {name:<{width}}{what}" for name, what in COMMANDS.items())))
+        return 0
+    if given[0] == "--version":
+        import pushforward
+
+        print(pushforward.__version__)
+        return 0
+    command, rest = given[0], given[1:]
+    if command not in COMMANDS:
+        from pushforward.registry import unknown
+
+        return _failed(unknown("command", command, COMMANDS), 2)
+    return _run(command, rest, debug)
+
+
+def _run(command: str, rest: list[str], debug: bool) -> int:
+    from pushforward.errors import PushforwardError
+    from pushforward.registry import UnknownNameError
+
+    try:
+        return importlib.import_module(f"pushforward.cli.{command}").run(rest)
+    except (PushforwardError, UnknownNameError) as error:
+        if debug:
+            raise
+        return _failed(str(error), getattr(error, "exit_status", 2))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say
+        return 0
+    except KeyboardInterrupt:
+        return _failed("interrupted.", 130)
+    except OSError as error:
+        if debug:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        return _failed(f"the system refused{where}: {error.strerror or error}; check the path, its permissions and free space.", 1)
+
+
+def _failed(sentence: str, status: int) -> int:
+    print(f"pushforward: {sentence}", file=sys.stderr)
+    return status

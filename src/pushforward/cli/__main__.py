@@ -1,0 +1,7 @@
+"""`python -m pushforward.cli` is the command `pushforward`."""
+
+import sys
+
+from pushforward.cli import main
+
+sys.exit(main())

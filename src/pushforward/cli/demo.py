@@ -1,0 +1,61 @@
+"""`pushforward demo`: a class-conditional rectified flow on real handwritten digits, trained and judged in two minutes."""
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from pushforward.cli.evaluate import Evaluate, evaluate, show
+from pushforward.cli.options import parse
+from pushforward.cli.run import device_of, load_data
+from pushforward.cli.train import finish, start
+from pushforward.nn.mlp import MLP
+from pushforward.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train and judge a rectified flow on scikit-learn's handwritten digits.
+
+    Args:
+        out: run folder.
+        steps: optimisation steps; the default takes about a minute on two CPU cores.
+        seed: seed of everything random.
+        device: "auto", "cpu", "cuda", ...
+        overwrite: replace a run that is there.
+    """
+
+    out: Path = Path("runs/demo")
+    steps: int = 5000
+    seed: int = 0
+    device: str = "auto"
+    overwrite: bool = False
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options = parse(Demo, arguments, prog="pushforward demo", description="Train and judge a rectified flow on handwritten digits.")
+    console = Console(stderr=True)
+    began = time.perf_counter()
+    section = {"name": "digits"}
+    train, validation = load_data(section, "train"), load_data(section, "validation")
+    section["fingerprint"] = train.fingerprint()
+    model = {"net": MLP.Config(hidden=(512, 512), time_features=32), "drop_cond": 0.1, "preprocess": "standardise"}
+    settings = Settings(steps=options.steps, lr=2e-3, seed=options.seed, validate_every=1000, checkpoint_every=1000, log_every=25)
+    trainer = start(
+        "rectified_flow", model, settings, train, validation, options.out,
+        section=section, device=device_of(options.device), overwrite=options.overwrite,
+    )  # fmt: skip
+    trainer.fit()
+    if trainer.stopped_by is not None:
+        return finish(trainer)
+    command = "pushforward demo " + " ".join(shlex.quote(one) for one in arguments)
+    facts = {"seconds of training": f"{trainer.seconds:.0f}"}
+    judging = Evaluate(run=options.out, seed=options.seed, device=options.device)
+    judged = evaluate(judging, command.strip(), facts, lambda text: console.print(f"{text} ...", highlight=False))
+    show(judged, options.out)
+    console.print(f"the whole command took {time.perf_counter() - began:.0f} s", highlight=False)
+    return 0

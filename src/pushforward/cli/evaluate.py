@@ -1,0 +1,132 @@
+"""`pushforward evaluate RUN`: judge a run on data it has not seen, and write evaluation.json, pictures and report.html."""
+
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from pushforward.cli.options import parse
+from pushforward.cli.run import CONFIG, device_of, load_data, run_config
+from pushforward.evaluation.judge import EVALUATIONS, Judgement, judge
+from pushforward.evaluation.pictures import by_evaluations, loss_curve, neighbours, picture_of, quality_curve, trajectory
+from pushforward.evaluation.report import write_report
+from pushforward.formats.files import write_text
+from pushforward.formats.model import load
+from pushforward.training.progress import read_metrics
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Judge a run.
+
+    Args:
+        run: run folder.
+        split: what to judge on; choose on validation, report on test.
+        checkpoint: "best" on validation, "last", or a name such as step-000500.
+        samples: number of samples, spread over the classes.
+        draws: dequantisation draws for each example of quantised data.
+        seed: seed of all draws.
+        device: "auto", "cpu", "cuda", ...
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    split: Literal["test", "validation"] = "test"
+    checkpoint: str = "best"
+    samples: int = 1000
+    draws: int = 4
+    seed: int = 0
+    device: str = "auto"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options = parse(Evaluate, arguments, prog="pushforward evaluate", description="Judge a run on data it has not seen.")
+    console = Console(stderr=True)
+    command = "pushforward evaluate " + " ".join(shlex.quote(one) for one in arguments)
+    judged = evaluate(options, command, {}, lambda text: console.print(f"{text} ...", highlight=False))
+    show(judged, options.run)
+    return 0
+
+
+def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Callable[[str], None]) -> Judgement:
+    """Judge a run, write its evaluation.json, pictures and report.html, and return the numbers."""
+    folder = options.run
+    config = run_config(folder)
+    model = load(folder, checkpoint=options.checkpoint).to(device_of(options.device))
+    section = config.get("data", {})
+    train, validation, test = (load_data(section, part) for part in ("train", "validation", options.split))
+    judged, made, labels = judge(
+        model, train, validation, test, split=options.split, samples=options.samples, draws=options.draws, seed=options.seed, say=say
+    )
+    write_text(folder / "evaluation.json", json.dumps(judged.plain(), indent=1) + "\n")
+    say("drawing pictures")
+    image = len(model.shape) == 3
+    columns = model.classes or 10
+    shown = made[: 10 * columns] if image else made
+    picture_of(shown, folder / "samples.png", labels=None if labels is None else labels[: len(shown)], levels=model.levels, columns=columns)
+    trajectory(model, folder / "trajectory.png", seed=options.seed)
+    metrics = read_metrics(folder / "metrics.jsonl")
+    loss_curve(metrics, folder / "loss.png")
+    quality_curve(judged.quality, judged.distance_train, folder / "quality.png")
+    pictures = {
+        "samples": (
+            folder / "samples.png",
+            f"Samples as they came, with {model.sampler}" + (", one class a column." if labels is not None else "."),
+        ),
+        "trajectory": (folder / "trajectory.png", "The same samples on their way from noise (t = 1) to data (t = 0)."),
+        "loss": (folder / "loss.png", "Loss against optimisation steps."),
+        "quality": (folder / "quality.png", "Distance to data never seen, and recognition, by number of network evaluations."),
+    }
+    if image:
+        neighbours(made, train, folder / "neighbours.png")
+        by_evaluations(model, EVALUATIONS, folder / "evaluations.png", seed=options.seed)
+        pictures["neighbours"] = (
+            folder / "neighbours.png",
+            "The samples nearest of all to training data, each above its nearest training example.",
+        )
+        pictures["evaluations"] = (folder / "evaluations.png", "The same noise at each number of network evaluations.")
+    write_report(
+        folder / "report.html",
+        title=f"{config.get('preset')} on {section.get('name')}",
+        judgement=judged,
+        pictures=pictures,
+        settings=(folder / CONFIG).read_text(encoding="utf-8"),
+        command=command,
+        facts={**facts, "samples a second": f"{1000 / judged.seconds_per_1000_samples:,.0f}"},
+    )
+    return judged
+
+
+def show(judged: Judgement, folder: Path) -> None:
+    """Print the numbers that matter, and where the report is."""
+    console = Console()
+    table = Table("measured on", judged.split + " data", box=None, pad_edge=False, show_header=False)
+    rows: list[tuple[str, Any]] = []
+    if judged.recognised is not None and judged.classifier_accuracy is not None:
+        rows.append(
+            (
+                f"recognised, of {judged.recognised_of}",
+                f"{judged.recognised:.1%} (real {judged.split} data: {judged.classifier_accuracy:.1%})",
+            )
+        )
+    own = judged.likelihood[0]
+    for name in ("pooled", "conditional", "mixture"):
+        value = getattr(own, name)
+        if value is not None:
+            best = min((getattr(row, name) for row in judged.likelihood[1:] if getattr(row, name) is not None), default=None)
+            rows.append(
+                (f"bits per dimension, {name}", f"{value:.3f}" + (f" (best of the others: {best:.3f})" if best is not None else ""))
+            )
+    ratio = judged.distance / judged.distance_train
+    rows.append(("sliced Wasserstein to data", f"{judged.distance:.3f} ± {judged.distance_std:.3f}, {ratio:.2f}x that of training data"))
+    rows.append(("nearer to training data", f"{judged.closer_to_train:.1%} (50 % is no copying)"))
+    for name, value in rows:
+        table.add_row(name, value)
+    console.print(table)
+    console.print(f"report: {folder / 'report.html'}", highlight=False)

@@ -1,0 +1,66 @@
+"""`pushforward info RUN`: what a run or a saved model is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from pushforward.cli.options import parse
+from pushforward.cli.run import run_config
+from pushforward.errors import CheckpointError
+from pushforward.formats.config import dump_yaml
+from pushforward.formats.files import check_folder
+from pushforward.formats.model import build
+from pushforward.formats.run import checkpoints
+from pushforward.training.progress import read_metrics
+
+
+@dataclass(frozen=True)
+class Info:
+    """Describe a run or a saved model.
+
+    Args:
+        run: run folder, or folder written by pushforward.save.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    folder = parse(Info, arguments, prog="pushforward info", description="Describe a run or a saved model.").run
+    config = run_config(folder)
+    model = build(config, str(folder / "config.yaml"))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("preset", str(config["preset"]))
+    table.add_row("parameters", f"{sum(p.numel() for p in model.parameters()):,}")
+    table.add_row("event shape", str(model.shape))
+    table.add_row("classes, levels", f"{model.classes}, {model.levels}")
+    metrics = read_metrics(folder / "metrics.jsonl")
+    steps = [row for row in metrics if "loss" in row]
+    if steps:
+        total = config.get("training", {}).get("steps")
+        table.add_row("progress", f"step {steps[-1]['step']} of {total}, {steps[-1]['seconds']:.0f} s, loss {steps[-1]['loss']:.4f}")
+    judged = [row for row in metrics if "validation_loss" in row]
+    if judged:
+        best = min(judged, key=lambda row: row["validation_loss"])
+        table.add_row(
+            "validation loss", f"{best['validation_loss']:.4f} at step {best['step']} (best), {judged[-1]['validation_loss']:.4f} (last)"
+        )
+    saved = checkpoints(folder)
+    for name in saved.names():
+        try:
+            check_folder(saved.folder / name)
+            state = "whole"
+        except CheckpointError as error:
+            state = str(error)
+        table.add_row(f"checkpoint {name}", state)
+    console = Console()
+    console.print(table, highlight=False)
+    console.print()
+    console.print(dump_yaml({key: value for key, value in config.items() if key != "preset"}).rstrip(), highlight=False, markup=False)
+    return 0

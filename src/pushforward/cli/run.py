@@ -1,0 +1,62 @@
+"""What commands share: devices, data from settings, run folders."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pushforward.data.dataset import Dataset
+from pushforward.data.load import load
+from pushforward.errors import ConfigError, RunExistsError, UserError
+from pushforward.formats.config import load_yaml
+
+CONFIG = "config.yaml"
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of this name; "auto" is the machine's accelerator, or the CPU where there is none."""
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return torch.device("cpu") if accelerator is None else accelerator
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UserError(f"--device is {name!r}, which this machine does not have; `pushforward doctor` lists its devices.") from None
+    return device
+
+
+def load_data(section: Mapping[str, Any], split: str) -> Dataset:
+    """Return a split of the data that a configuration's section `data` names."""
+    name = section.get("name")
+    if not isinstance(name, str):
+        raise ConfigError("the section data has no name; add `name: digits`, or the path of a file.")
+    options = {key: value for key, value in section.items() if key not in ("name", "fingerprint")}
+    return load(name, split, **options)
+
+
+def new_run(out: Path, overwrite: bool) -> Path:
+    """Return a new, empty run folder.
+
+    Raises:
+        RunExistsError: it exists and overwriting was not asked for, or it is no run.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunExistsError(f"--out is {out}, which is a file; give a folder.")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise RunExistsError(f"{out} exists already; add --overwrite to replace it, --resume to go on with it, or give another --out.")
+        if not (out / CONFIG).is_file():
+            raise RunExistsError(f"{out} is not a run (it has no {CONFIG}), so it is not overwritten; give another --out.")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def run_config(run: Path) -> dict[str, Any]:
+    """Return a run's configuration."""
+    if not run.is_dir():
+        raise ConfigError(f"{run} is not a run folder; train one with `pushforward train`, or give the folder that --out named.")
+    return load_yaml(run / CONFIG)

@@ -1,0 +1,116 @@
+"""`pushforward sample RUN`: draw samples into a picture or an array."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy
+import torch
+import tyro
+
+from pushforward.cli.options import named, parse
+from pushforward.cli.run import device_of
+from pushforward.errors import UserError
+from pushforward.evaluation.pictures import picture_of
+from pushforward.families.model import GenerativeModel
+from pushforward.formats.files import write_atomically
+from pushforward.formats.model import load
+
+SUFFIXES = (".png", ".npy", ".npz")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples from a run or a saved model.
+
+    Args:
+        run: run folder, checkpoint, or folder written by pushforward.save.
+        n: how many samples.
+        sampler: euler, midpoint, heun, rk4 or dopri5 (`pushforward list samplers`); by default the model's own.
+        steps: steps of a fixed-step sampler; without --sampler they are Euler's.
+        label: the class to draw, from 0; by default all classes in turn.
+        guidance: scale of classifier-free guidance; 1 is none. The model must have been trained with --drop-cond.
+        temperature: factor on the noise's standard deviation.
+        out: .png (a grid of images, or a scatter of points), .npy (n, *shape), or .npz with x and labels y.
+        seed: seed of the noise.
+        checkpoint: "best" on validation, "last", or a name such as step-000500.
+        batch_size: samples at once.
+        device: "auto", "cpu", "cuda", ...
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
+    sampler: str | None = None
+    steps: int | None = None
+    label: int | None = None
+    guidance: float | None = None
+    temperature: float = 1.0
+    out: Path = Path("samples.png")
+    seed: int = 0
+    checkpoint: str = "best"
+    batch_size: int = 1024
+    device: str = "auto"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options = parse(Sample, arguments, prog="pushforward sample", description="Draw samples from a run or a saved model.")
+    if options.out.suffix not in SUFFIXES:
+        raise UserError(f"--out is {options.out}, but samples are written to {', '.join(SUFFIXES)}; give one of these endings.")
+    if options.n < 1:
+        raise UserError(f"-n is {options.n}, but at least 1 sample must be drawn.")
+    model = load(options.run, checkpoint=options.checkpoint).to(device_of(options.device))
+    labels = _labels(options, model)
+    made = model.sample(
+        options.n,
+        labels,
+        sampler=_sampler(options),
+        guidance=options.guidance,
+        temperature=options.temperature,
+        generator=torch.Generator().manual_seed(options.seed),
+        batch_size=options.batch_size,
+    ).cpu()
+    _write(made, labels, options.out, model)
+    print(f"{options.n} samples of shape {model.shape} are in {options.out}.")
+    return 0
+
+
+def _labels(options: Sample, model: GenerativeModel) -> torch.Tensor | None:
+    device = next(model.parameters()).device
+    if options.label is not None:
+        if model.classes is None:
+            raise UserError(f"--label is {options.label}, but this model was trained without classes; leave it out.")
+        if not 0 <= options.label < model.classes:
+            raise UserError(f"--label is {options.label}, but classes go from 0 to {model.classes - 1}.")
+        return torch.full((options.n,), options.label, device=device)
+    return None if model.classes is None else torch.arange(options.n, device=device) % model.classes
+
+
+def _sampler(options: Sample) -> Any:
+    if options.sampler is None and options.steps is None:
+        return None
+    kind = named("samplers", options.sampler or "euler")
+    takes_steps = dataclasses.is_dataclass(kind) and any(one.name == "steps" for one in dataclasses.fields(kind))
+    if not hasattr(kind, "solves_ode"):
+        raise UserError(f"--sampler is {options.sampler!r}, which is no sampler but a part of one; try euler, heun or dopri5.")
+    if options.steps is not None and not takes_steps:
+        raise UserError(
+            f"--steps is {options.steps}, but {options.sampler} chooses its own steps; leave --steps out, or use --sampler heun."
+        )
+    return kind() if options.steps is None else kind(steps=options.steps)
+
+
+def _write(made: torch.Tensor, labels: torch.Tensor | None, out: Path, model: GenerativeModel) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".png":
+        picture_of(made, out, labels=labels, levels=model.levels)
+        return
+    arrays = {"x": made.numpy()} | ({} if labels is None else {"y": labels.cpu().numpy()})
+
+    def write(aside: Path) -> None:
+        with aside.open("wb") as file:
+            numpy.save(file, arrays["x"]) if out.suffix == ".npy" else numpy.savez(file, **arrays)
+
+    write_atomically(out, write)

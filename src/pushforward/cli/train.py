@@ -1,0 +1,202 @@
+"""`pushforward train PRESET --data NAME|PATH`: train a preset and keep the run in a folder."""
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+import yaml
+from rich.console import Console
+
+from pushforward import registry
+from pushforward.cli.options import FROM_DATA, parse, preset_record
+from pushforward.cli.run import CONFIG, device_of, load_data, new_run, run_config
+from pushforward.data.dataset import Dataset
+from pushforward.errors import ConfigError, UserError
+from pushforward.families.model import GenerativeModel
+from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml, to_plain
+from pushforward.formats.files import write_text
+from pushforward.formats.model import model_config
+from pushforward.training.grids import SampleGrid
+from pushforward.training.progress import Callback, MetricsFile, ProgressBar
+from pushforward.training.settings import Settings
+from pushforward.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where data comes from and where the run goes.
+
+    Args:
+        data: name of a data set (`pushforward list data`), or path of a .npy, .npz or .csv file.
+        data_options: what the data set takes besides, as NAME VALUE pairs, such as `label species` for a .csv.
+        out: run folder; by default runs/PRESET-DATA.
+        device: "auto" (an accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
+        overwrite: replace a run that is there.
+        resume: go on from the newest whole checkpoint of the run, with its settings.
+        config: a config.yaml to take settings from; what is given here besides goes first.
+    """
+
+    data: str = ""
+    data_options: dict[str, str] = field(default_factory=dict)
+    out: Path | None = None
+    device: str = "auto"
+    overwrite: bool = False
+    resume: bool = False
+    config: Path | None = None
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    given = list(arguments)
+    config = _base_config(given)
+    preset = given.pop(0) if given and not given[0].startswith("-") else config.get("preset")
+    known = [name.removeprefix("models.") for name in registry.names("models")]
+    if preset is None:
+        if "-h" in given or "--help" in given:
+            print(f"usage: pushforward train PRESET --data NAME|PATH [OPTIONS]\n\npresets: {', '.join(known)}")
+            print("\n`pushforward train PRESET --help` lists a preset's options with their defaults.")
+            return 0
+        raise UserError(f"train needs a preset: one of {', '.join(known)}; for instance `pushforward train rectified_flow --data moons`.")
+    if preset not in known:
+        raise UserError(registry.unknown("preset", str(preset), known))
+    return _train(str(preset), given, config)
+
+
+def _base_config(given: Sequence[str]) -> dict[str, Any]:
+    """Return the configuration that --config names, or the run's own under --resume, before anything else is parsed."""
+    peek = {flag: given[k + 1] for k, flag in enumerate(given[:-1]) if flag in ("--config", "--out")}
+    peek |= {flag: value for flag, _, value in (one.partition("=") for one in given) if value and flag in ("--config", "--out")}
+    if "--resume" in given:
+        if "--out" not in peek:
+            raise UserError("--resume needs the run to go on with: give --out FOLDER.")
+        return run_config(Path(peek["--out"]))
+    return load_yaml(Path(peek["--config"])) if "--config" in peek else {}
+
+
+def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
+    function = registry.get(f"models.{preset}")
+    settings_default = _settings(config.get("training", {}))
+    model_section = _section(config, "model")
+    data_section = _section(config, "data")
+    model_defaults = {"preprocess": "standardise", **_model_defaults(function, model_section)}
+    record = preset_record(function, {k: v for k, v in model_defaults.items() if k in inspect.signature(function).parameters})
+    run_default = Run(
+        data=str(data_section.get("name", "")),
+        data_options={key: str(value) for key, value in data_section.items() if key not in ("name", "fingerprint")},
+    )
+    whole = dataclasses.make_dataclass(
+        "Train",
+        [
+            (name, Annotated[kind, tyro.conf.arg(name="")], field(default=default))
+            for name, kind, default in (("run", Run, run_default), ("training", Settings, settings_default), ("model", record, record()))
+        ],
+        frozen=True,
+    )
+    parsed: Any = parse(whole, given, prog=f"pushforward train {preset}", description=registry.summary(f"models.{preset}"))
+    options: Run = parsed.run
+    if not options.data:
+        raise UserError(f"train {preset} needs data: give --data moons (`pushforward list data` shows all), or the path of a file.")
+    section = {"name": options.data, **{key: yaml.safe_load(value) for key, value in options.data_options.items()}}
+    train, validation = load_data(section, "train"), load_data(section, "validation")
+    section["fingerprint"] = train.fingerprint()
+    arguments = {f.name: getattr(parsed.model, f.name) for f in dataclasses.fields(parsed.model)}
+    out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
+    trainer = start(
+        preset, arguments, parsed.training, train, validation, out,
+        section=section, device=device_of(options.device), resume=options.resume, overwrite=options.overwrite,
+    )  # fmt: skip
+    trainer.fit()
+    return finish(trainer)
+
+
+def start(
+    preset: str,
+    arguments: Mapping[str, Any],
+    settings: Settings,
+    train: Dataset,
+    validation: Dataset,
+    out: Path,
+    *,
+    section: Mapping[str, Any],
+    device: torch.device,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Trainer:
+    """Return a Trainer for a preset on data, with its run folder made and config.yaml written."""
+    torch.manual_seed(settings.seed)
+    from_data = {"shape": train.shape, "classes": train.classes, "levels": train.levels}
+    model: GenerativeModel = registry.get(f"models.{preset}")(**arguments, **from_data)
+    whole = {**model_config(model), "data": dict(section), "training": to_plain(vars(settings))}
+    if resume:
+        _refuse_changes(run_config(out), whole, out)
+    else:
+        new_run(out, overwrite)
+    watching: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl"), SampleGrid(out / "samples")]
+    trainer = Trainer(
+        model.to(device), train, validation=validation, out=out, resume=resume, callbacks=[*watching, *callbacks],
+        config={"data": dict(section)}, **vars(settings),
+    )  # fmt: skip
+    write_text(out / CONFIG, dump_yaml(whole))
+    parameters = sum(p.numel() for p in model.parameters())
+    Console(stderr=True).print(
+        f"{preset} on {train!r}: {parameters:,} parameters, {device}, {settings.steps - trainer.step} steps into {out}", highlight=False
+    )
+    return trainer
+
+
+def finish(trainer: Trainer) -> int:
+    """Say how training ended and return the exit status."""
+    if trainer.stopped_by is not None:
+        print(f"pushforward: stopped at step {trainer.step}, which is saved; go on with --resume --out {trainer.out}.", file=sys.stderr)
+        return 128 + int(trainer.stopped_by)
+    print(f"trained {trainer.step} steps in {trainer.seconds:.0f} s; validation loss {trainer.best:.4f} at best; the run is {trainer.out}.")
+    print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.png")
+    return 0
+
+
+def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = config.get(name, {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"the section {name} is {section!r}, but it must be a mapping.")
+    unknown = [key for key in config if key not in ("preset", "model", "data", "training", "versions")]
+    if unknown:
+        raise ConfigError(
+            f"the configuration: {registry.unknown('section', str(unknown[0]), ['preset', 'model', 'data', 'training', 'versions'])}"
+        )
+    return section
+
+
+def _settings(section: Any) -> Settings:
+    if not isinstance(section, dict):
+        raise ConfigError(f"the section training is {section!r}, but it must be a mapping.")
+    return call_checked(Settings, section, "training")
+
+
+def _model_defaults(function: Any, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section `model` as values, checked against the preset, without what the data decides."""
+    given = {key: value for key, value in section.items() if key not in FROM_DATA}
+    parameters = inspect.signature(function).parameters
+    for key in given:
+        if key not in parameters:
+            raise ConfigError(f"model: {registry.unknown('setting', key, parameters)}")
+    hints = inspect.get_annotations(function.__wrapped__, eval_str=True)
+    return {key: from_plain(value, hints.get(key, Any), f"model.{key}") for key, value in given.items()}
+
+
+def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
+    """Refuse to resume another model or other data than the run's."""
+    now = yaml.safe_load(dump_yaml(now))
+    for name in ("preset", "model", "data"):
+        if before.get(name) != now.get(name):
+            old, new = before.get(name), now.get(name)
+            if isinstance(old, dict) and isinstance(new, dict):
+                key = next(key for key in (*old, *new) if old.get(key) != new.get(key))
+                name, old, new = f"{name}.{key}", old.get(key), new.get(key)
+            raise UserError(f"{out} was trained with {name} {old!r}, not {new!r}; resume it as it was, or train anew with another --out.")

@@ -1,0 +1,35 @@
+"""Sample pictures while training: one PNG a validation."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pushforward.evaluation.pictures import picture_of
+from pushforward.training.progress import Callback
+
+if TYPE_CHECKING:
+    from pushforward.training.trainer import Trainer
+
+
+class SampleGrid(Callback):
+    """Draw samples of the averaged weights from the same noise at every validation, into samples/step-000500.png.
+
+    Args:
+        folder: where the pictures go.
+        evaluation_seed: seed of the noise.
+    """
+
+    def __init__(self, folder: Path, evaluation_seed: int = 0) -> None:
+        self.folder, self.seed = folder, evaluation_seed
+
+    def on_validation(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
+        model = trainer.averaged_model
+        n = 100 if len(model.shape) == 3 else 1000
+        labels = None if model.classes is None else torch.arange(n, device=trainer.device) % model.classes
+        training = model.training
+        made = model.eval().sample(n, labels, generator=torch.Generator().manual_seed(self.seed))
+        model.train(training)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{trainer.step:06d}.png"
+        picture_of(made, path, labels=labels, levels=model.levels, title=f"step {trainer.step}", columns=min(10, model.classes or 10))

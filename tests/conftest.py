@@ -1,0 +1,27 @@
+"""What all tests share: shapes are checked by beartype, one thread, a seed for each test, and float64 where a law asks for it."""
+
+import sys
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+# Before pushforward is imported: the shapes in the annotations of `functional` are then checked at every call of every test.
+jaxtyping.install_import_hook("pushforward.functional", "beartype.beartype")
+sys.path.insert(0, str(Path(__file__).parent))  # for `import examples`
+
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def float64():
+    """Build everything in float64: laws are about the mathematics, so rounding is kept out of their way."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)

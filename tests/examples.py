@@ -1,0 +1,71 @@
+"""Where laws find their subjects: the registry's examples, and the analytic truth as a model."""
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor
+
+from pushforward import registry
+from pushforward.data.mixture import GaussianMixture, three_gaussians
+from pushforward.families.path_model import PathModel
+from pushforward.paths import Linear
+from pushforward.samplers.dopri5 import Dopri5
+from pushforward.times import Times
+
+TIGHT = Dopri5(1e-10, 1e-10)
+SOLVED = 1e-9  # a "solved" thing runs at tolerance 1e-10 and is right within 10 times that
+
+
+def examples(group, *, of=None, **facts):
+    """Return the entries of a group that come with an example (and are a kind of `of`), as parameters with their names."""
+    entries = [one for one in registry.entries(group, **facts) if one.example is not None]
+    return [pytest.param(one, id=one.name) for one in entries if of is None or (isinstance(one.thing, type) and issubclass(one.thing, of))]
+
+
+def things(group, *, of=None):
+    """Return the examples themselves, made when the test runs."""
+    return [pytest.param(functools.partial(_made, one.values[0]), id=one.id) for one in examples(group, of=of)]
+
+
+def _made(entry):
+    return entry.example()
+
+
+def truth_model(path=None, prediction="velocity", *, truth=None, sampler=TIGHT, exact_base=True, **options):
+    """Return the PathModel that perfect training on a Gaussian mixture would give, and the mixture.
+
+    With `exact_base` the base is the mixture's own marginal at the interval's end, where the default N(0, sigma²) forgets the little data
+    that is left in it.
+    """
+    path = Linear() if path is None else path
+    truth = three_gaussians(torch.float64) if truth is None else truth
+    low, high = path.interval_for(prediction)
+    base = marginal(truth, path, high) if exact_base else None
+    return PathModel(truth.net(path, prediction), truth.shape, path, prediction, base=base, sampler=sampler, **options), truth
+
+
+def marginal(truth: GaussianMixture, path, t: float) -> GaussianMixture:
+    at = torch.tensor(t, dtype=torch.float64)
+    return truth.marginal(float(path.alpha(at)), float(path.sigma(at)))
+
+
+class At(Times):
+    """All of training at one time."""
+
+    def __init__(self, t: float) -> None:
+        self.t = t
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return torch.full_like(u, self.t)
+
+
+def generators(n, seed=0):
+    """Return n generators, one a sample."""
+    return [torch.Generator().manual_seed(1000 * seed + k) for k in range(n)]
+
+
+def non_contiguous(x: Tensor) -> Tensor:
+    """Return equal values with strides that no fresh tensor has."""
+    wide = torch.stack((x, torch.full_like(x, 7)), dim=-1)
+    return wide[..., 0]
