@@ -67,7 +67,7 @@ class ODE(Bijection):
 
     def _solve(self, x: Tensor, cond: Any, start: float, end: float, generator: _random.Generators) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(x.dtype, torch.float32)
-        state = torch.cat((x.reshape(len(x), -1).to(wide), torch.zeros(len(x), 1, dtype=wide, device=x.device)), dim=1)
+        state = torch.cat((x.flatten(1).to(wide), torch.zeros(len(x), 1, dtype=wide, device=x.device)), dim=1)
         rates = _Rates(self.velocity, self.divergence, x, (cond, self.divergence.probes(x, generator)))
         state = self.sampler(rates, state, start, end)
         return state[:, :-1].reshape(x.shape).to(x.dtype), state[:, -1]
@@ -89,7 +89,7 @@ class _Rates:
     def __call__(self, state: Tensor, t: Tensor) -> "_Rate":
         x = state[:, :-1].reshape(-1, *self.like.shape[1:]).to(self.like.dtype)
         value, divergence = self.divergence(self.call, x, t, *self.args)
-        return _Rate(torch.cat((value.reshape(len(x), -1), divergence[:, None].to(value.dtype)), dim=1).to(state.dtype))
+        return _Rate(torch.cat((value.flatten(1), divergence[:, None].to(value.dtype)), dim=1).to(state.dtype))
 
 
 class _Rate:

@@ -17,6 +17,7 @@ COMMANDS = {
     "info": "say what a run or a saved model is: preset, settings, progress, checkpoints",
     "doctor": "check this machine: versions, devices, what is missing and how to get it",
 }
+MODULES = {"list": "listing"}  # a module named list would hide the builtin here
 OVERVIEW = """usage: pushforward COMMAND [ARGUMENTS] [--debug]
 
 Flow-based generative models: train, sample, judge.
@@ -55,7 +56,7 @@ def _run(command: str, rest: list[str], debug: bool) -> int:
     from pushforward.registry import UnknownNameError
 
     try:
-        return importlib.import_module(f"pushforward.cli.{command}").run(rest)
+        return importlib.import_module(f"pushforward.cli.{MODULES.get(command, command)}").run(rest)
     except (PushforwardError, UnknownNameError) as error:
         if debug:
             raise

@@ -11,8 +11,9 @@ from torch import Tensor
 from pushforward.data.dataset import Dataset
 from pushforward.evaluation.baselines import fit_baselines
 from pushforward.evaluation.classifier import Classifier, classifier
-from pushforward.evaluation.distances import memorisation, nearest_neighbours, sliced_wasserstein_draws
+from pushforward.evaluation.distances import Spread, memorisation, nearest_neighbours, sliced_wasserstein_draws
 from pushforward.evaluation.likelihood import bits_per_dim
+from pushforward.evaluation.quantise import quantise
 from pushforward.families.model import GenerativeModel
 from pushforward.registry import export
 from pushforward.samplers.euler import Euler
@@ -145,7 +146,8 @@ class _Judge:
 
     def draw(self, labels: Tensor | None, n: int, place: int = 0, **options: Any) -> Tensor:
         cond = None if labels is None else labels.to(self.device)
-        return self.model.sample(n, cond, generator=self.generator(place), batch_size=4096, **options).cpu()
+        made = self.model.sample(n, cond, generator=self.generator(place), batch_size=4096, **options).cpu()
+        return made if self.model.levels is None else quantise(made, self.model.levels)
 
     def recognise(self, made: Tensor) -> Classifier | None:
         if self.labels is None:
@@ -176,8 +178,7 @@ class _Judge:
     def distances(self, made: Tensor) -> None:
         self.say("measuring distances between samples, training and test data")
         test = self.compared()
-        alike = self.draw(test.cond if self.labels is not None else None, len(test), place=3)
-        found = sliced_wasserstein_draws(alike, test.x, draws=DRAWS, generator=self.generator(4))
+        found = self.distance_of(test)
         reference = sliced_wasserstein_draws(
             self.train.x, test.x, draws=DRAWS, size=min(len(test), len(self.train)), generator=self.generator(4)
         )
@@ -193,10 +194,15 @@ class _Judge:
         test = self.compared()
         for evaluations in EVALUATIONS:
             made = self.draw(self.labels, self.samples, sampler=Euler(evaluations))
-            alike = self.draw(test.cond if self.labels is not None else None, len(test), place=3, sampler=Euler(evaluations))
-            distance = sliced_wasserstein_draws(alike, test.x, draws=DRAWS, generator=self.generator(4))
+            distance = self.distance_of(test, sampler=Euler(evaluations))
             share = None if fitted is None or self.labels is None else fitted.recognised(made, self.labels)
             self.judged.quality.append(Quality(evaluations, share, distance.mean, distance.std))
+
+    def distance_of(self, test: Dataset, **options: Any) -> Spread:
+        """Return the distance to test data of equally many samples with its labels, drawn anew from four times as many."""
+        labels = None if self.labels is None or test.cond is None else test.cond.repeat(4)
+        alike = self.draw(labels, 4 * len(test), place=3, **options)
+        return sliced_wasserstein_draws(alike, test.x, draws=DRAWS, size=len(test), generator=self.generator(4))
 
     def compared(self) -> Dataset:
         return self.test if len(self.test) <= COMPARED else self.test.take(COMPARED)

@@ -22,7 +22,7 @@ def _example() -> tuple:
 def exact_divergence(
     field: Field, x: Float[Tensor, "n ..."], chunk: int | None = None
 ) -> tuple[Float[Tensor, "n ..."], Float[Tensor, " n"]]:
-    """Return a field's value and exact divergence, all directions in one vectorised forward-mode call.
+    """Return a field's value and exact divergence, all directions in one vectorised call.
 
         div f(x) = sum_i d f_i / d x_i
 
@@ -45,17 +45,40 @@ def exact_divergence(
     n, d = x.shape[0], math.prod(x.shape[1:])
     if n == 0:
         return field(x), x.new_zeros(0)
-    basis = torch.eye(d, dtype=x.dtype, device=x.device).view(d, 1, *x.shape[1:]).expand(d, *x.shape)
+    x = x.contiguous()  # forward-mode derivatives do not take an expanded tensor
+    directions = torch.eye(d, dtype=x.dtype, device=x.device).view(d, 1, *x.shape[1:]).expand(d, *x.shape)
+    total, start = x.new_zeros(n), 0
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward-mode and no second derivative
+        products = _products(field, x)
+        for part in directions.split(chunk or d):
+            value, derivatives = products(part)
+            total = total + derivatives.reshape(len(part), n, d).diagonal(offset=start, dim1=0, dim2=2).sum(-1)
+            start += len(part)
+    return value, total
 
-    def directional(direction: Tensor) -> tuple[Tensor, Tensor]:
+
+def _products(field: Field, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return what maps directions (k, n, *shape) to the field's value and its Jacobian's products with them (k, n, *shape).
+
+    Without gradients by forward mode, J e, which keeps no graph. With gradients by reverse mode, e' J, the same for a divergence: torch's
+    layer_norm differentiates its forward-mode derivative wrongly (2.13: mean and deviation are taken for constants).
+    """
+    if torch.is_grad_enabled():
+        value, pull = torch.func.vjp(field, x)
+        _refuse_other_shape(value, x)
+        return lambda directions: (value, torch.func.vmap(lambda direction: pull(direction)[0])(directions))
+
+    def along(direction: Tensor) -> tuple[Tensor, Tensor]:
         value, derivative = torch.func.jvp(field, (x,), (direction,))
-        if value.shape != x.shape:
-            raise ShapeError(f"the field maps {tuple(x.shape)} to {tuple(value.shape)}, but a divergence needs equal shapes.")
+        _refuse_other_shape(value, x)
         return value, derivative
 
-    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward-mode derivative
-        value, derivatives = torch.func.vmap(directional, out_dims=(None, 0), chunk_size=chunk)(basis)
-    return value, derivatives.reshape(d, n, d).diagonal(dim1=0, dim2=2).sum(-1)
+    return torch.func.vmap(along, out_dims=(None, 0), randomness="same")  # one dropout mask for all directions
+
+
+def _refuse_other_shape(value: Tensor, x: Tensor) -> None:
+    if value.shape != x.shape:
+        raise ShapeError(f"the field maps {tuple(x.shape)} to {tuple(value.shape)}, but a divergence needs equal shapes.")
 
 
 def _hutchinson_example() -> tuple:
@@ -87,12 +110,7 @@ def hutchinson_divergence(
     Source: Grathwohl et al., FFJORD, 2018, arXiv 1810.01367, eq. 7.
     """
 
-    def along(probe: Tensor) -> tuple[Tensor, Tensor]:
-        value, derivative = torch.func.jvp(field, (x,), (probe,))
-        return value, (derivative * probe).flatten(1).sum(1)
-
+    x = x.contiguous()
     with sdpa_kernel(SDPBackend.MATH):
-        if probes.shape[0] == 1:
-            return along(probes[0])
-        value, estimates = torch.func.vmap(along, out_dims=(None, 0))(probes)
-    return value, estimates.mean(0)
+        value, derivatives = _products(field, x)(probes)
+    return value, (derivatives * probes).flatten(2).sum(2).mean(0)

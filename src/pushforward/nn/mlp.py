@@ -112,7 +112,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         act = ACTIVATIONS[self.activation][0]
-        h = x.reshape(x.shape[0], -1)
+        h = x.flatten(1)
         for layer, shift in zip(self.layers, self._shifts(h, t, cond), strict=True):
             h = layer(h) if shift is None else layer(h).add_(shift)
             h = act(h)
@@ -125,7 +125,7 @@ class MLP(nn.Module):
         s_2' M s_1 with M = W_2 * (W_1 W)', one matrix product for the whole batch.
         """
         with_slope = ACTIVATIONS[self.activation][1]
-        h = x.reshape(x.shape[0], -1)
+        h = x.flatten(1)
         slopes = []
         for layer, shift in zip(self.layers, self._shifts(h, t, cond), strict=True):
             h, slope = with_slope(layer(h) if shift is None else layer(h).add_(shift))

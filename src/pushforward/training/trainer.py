@@ -114,28 +114,27 @@ class Trainer:
         losses: list[Tensor] = []
         norms: list[Tensor] = []
         started = since = time.perf_counter()
-        done_before = self.seconds
+        before = self.seconds
         for x, cond in batches(self.data, order):
             loss, norm = self._train_step(x, cond)
             losses.append(loss)
             norms.append(norm)
             self.step += 1
             last = self.step == s.steps or self.stopped_by is not None
-            if self.step % s.log_every == 0 or last:
-                now = time.perf_counter()
-                self.seconds = done_before + now - started
-                self._log(losses, norms, len(losses) / (now - since))
-                losses, norms = [], []
-                since = time.perf_counter()
             validate = _due(self.step, s.validate_every) or self.step == s.steps
+            save = last or _due(self.step, s.checkpoint_every)
+            if not (_due(self.step, s.log_every) or validate or save):
+                continue
+            now = time.perf_counter()
+            self.seconds = before + now - started
+            self._log(losses, norms, len(losses) / (now - since))  # raises before anything that is not finite is judged or saved
+            losses, norms = [], []
             better = validate and self._validate()
-            if self.out is not None and (better or last or _due(self.step, s.checkpoint_every)):
-                if losses:  # nothing that is not finite is ever saved
-                    self._log(losses, norms, len(losses) / (time.perf_counter() - since))
-                    losses, norms = [], []
+            if self.out is not None and (save or better):
                 self.save(better)
             if last:
                 return
+            since = time.perf_counter()
 
     def _train_step(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
         s = self.settings

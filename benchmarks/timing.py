@@ -1,0 +1,40 @@
+"""Fair times on a shared machine: contenders take turns, the minimum of many turns counts, and the whole race is run five times."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+RUNS = 5
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each contender in each of the interleaved runs."""
+
+    runs: dict[str, list[float]]
+
+    def best(self, name: str) -> float:
+        return min(self.runs[name])
+
+    def ratio(self, name: str, others: list[str]) -> tuple[float, float, float]:
+        """Return how many times faster `name` is than the fastest of the others: the median of the runs, the least and the most."""
+        ratios = [min(self.runs[other][k] for other in others) / mine for k, mine in enumerate(self.runs[name])]
+        return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def race(contenders: dict[str, Callable[[], object]], turns: int) -> Times:
+    """Time the contenders in turn, `turns` turns a run; the first call of each is not counted."""
+    for contender in contenders.values():
+        contender()
+    runs: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(RUNS):
+        best = dict.fromkeys(contenders, float("inf"))
+        for _ in range(turns):
+            for name, contender in contenders.items():
+                start = time.perf_counter()
+                contender()
+                best[name] = min(best[name], time.perf_counter() - start)
+        for name, seconds in best.items():
+            runs[name].append(seconds)
+    return Times(runs)
