@@ -40,7 +40,7 @@ class Entry:
     name: str
     thing: Any
     package: str
-    example: Callable[[], Any] | None = None
+    example: Callable[..., Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -49,7 +49,7 @@ _aliases: dict[str, str] = dict(ALIASES)
 
 
 def api_export(
-    name: str, *, package: str, aliases: Iterable[str] = (), example: Callable[[], Any] | None = None, **facts: Any
+    name: str, *, package: str, aliases: Iterable[str] = (), example: Callable[..., Any] | None = None, **facts: Any
 ) -> Callable[[T], T]:
     """Return a decorator that makes a function or class public under `name`.
 

@@ -151,4 +151,4 @@ class Shifted(Times):
 
 def shift(t: Tensor, factor: float) -> Tensor:
     """Return factor t / (1 + (factor - 1) t); the inverse is the shift by 1 / factor."""
-    return factor * t / (1 + (factor - 1) * t)
+    return factor * t / (factor * t + (1 - t))  # so written that 1 stays exactly 1, and nothing is rounded beyond it

@@ -58,9 +58,7 @@ def test_a_run_holds_config_metrics_checkpoints_and_samples(run):
 
 
 def test_help_names_every_command_and_imports_no_torch():
-    code = (
-        "import sys; from pushforward.cli import main; status = main(['--help']); sys.exit(status or ('torch' in sys.modules) * 3)"
-    )
+    code = "import sys; from pushforward.cli import main; status = main(['--help']); sys.exit(status or ('torch' in sys.modules) * 3)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
@@ -90,9 +88,7 @@ def test_the_written_config_trains_the_same_model_again(run, tmp_path):
 def test_a_run_stopped_by_sigterm_saves_and_resumes_to_the_same_bits(tmp_path):
     out = tmp_path / "stopped"
     long = [*TINY, "--steps", "1500", "--checkpoint-every", "0", "--validate-every", "0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pushforward.cli", *long, "--out", str(out), *NET], stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-m", "pushforward.cli", *long, "--out", str(out), *NET], stderr=subprocess.PIPE, text=True)
     metrics = out / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not (metrics.exists() and metrics.read_text().count("\n") > 3) and time.monotonic() < deadline:

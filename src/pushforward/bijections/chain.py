@@ -30,7 +30,7 @@ class Chain(Bijection):
 
     def __init__(self, steps: Sequence[Bijection]) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(steps)
+        self.steps: Any = nn.ModuleList(steps)  # Any: torch types what a ModuleList holds as bare Modules
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         total = _zeros(x)

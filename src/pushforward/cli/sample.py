@@ -111,6 +111,6 @@ def _write(made: torch.Tensor, labels: torch.Tensor | None, out: Path, model: Ge
 
     def write(aside: Path) -> None:
         with aside.open("wb") as file:
-            numpy.save(file, arrays["x"]) if out.suffix == ".npy" else numpy.savez(file, **arrays)
+            numpy.save(file, arrays["x"]) if out.suffix == ".npy" else numpy.savez(file, allow_pickle=False, **arrays)
 
     write_atomically(out, write)

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from pushforward import _random
 from pushforward.data.dataset import Dataset
 from pushforward.errors import DataError
 from pushforward.evaluation.gaussians import GaussianSum, PerClass
-from pushforward.evaluation.quantise import dequantise
+from pushforward.functional.standardise import dequantise
 from pushforward.registry import export
 
 Baseline = GaussianSum | PerClass
@@ -100,7 +101,8 @@ def _sample(train: Dataset, validation: Dataset, generator: Generator | None) ->
     has_labels = labels is not None and row_labels is not None
     if train.levels is not None:
         x = x + 0.5
-        rows = dequantise(rows.repeat(DRAWS, 1), generator)
+        rows = rows.repeat(DRAWS, 1)
+        rows = dequantise(rows, _random.uniform(rows.shape, generator, rows.device, rows.dtype))
         row_labels = None if row_labels is None else row_labels.repeat(DRAWS)
     noise = 0.0 if train.levels is None else 1 / 12
     return _Sample(x, labels if has_labels else None, noise, rows, row_labels if has_labels else None, train.classes or 0)

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
+from pushforward import _random
 from pushforward.data.dataset import Dataset
 from pushforward.errors import DataError, UserError
-from pushforward.evaluation.quantise import dequantise
+from pushforward.functional.standardise import dequantise
 from pushforward.registry import export, unknown
 
 CONDS = ("given", "mixture", "none")
@@ -99,7 +100,7 @@ def bits_per_dim(
             x, labels = data[start : start + batch_size]
             drawn = []
             for _ in range(rounds):
-                y = _suited(model, x if data.levels is None else dequantise(x, generator))
+                y = _suited(model, x if data.levels is None else dequantise(x, _random.uniform(x.shape, generator, x.device, x.dtype)))
                 drawn.append(_log_prob(model, y, labels if cond == "given" else None, log_weights, options))
             stacked = torch.stack(drawn)
             log_probs.append(stacked.mean(0) if average == "mean" else torch.logsumexp(stacked, 0) - math.log(rounds))

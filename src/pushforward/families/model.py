@@ -36,10 +36,13 @@ class GenerativeModel(nn.Module):
         levels: number of integer values 0, 1, ... that quantised data takes; `loss` then spreads them over unit cells.
     """
 
+    base: Any  # a distribution: torch types the methods of a bare Module as tensors
+    preprocess: Bijection | None
+
     def __init__(
         self,
         shape: Sequence[int],
-        base: nn.Module,
+        base: Any,
         *,
         preprocess: Bijection | None = None,
         sampler: Sampler | None = None,

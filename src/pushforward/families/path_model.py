@@ -66,7 +66,7 @@ class PathModel(GenerativeModel):
         prediction: Kind = "velocity",
         times: Times | None = None,
         pairing: Pairing | None = None,
-        base: nn.Module | None = None,
+        base: Any = None,
         *,
         drop_cond: float = 0.0,
         preprocess: Bijection | None = None,
@@ -110,6 +110,7 @@ class PathModel(GenerativeModel):
         t = low + (high - low) * self.times.sample(n, generator, x.device, torch.promote_types(x.dtype, torch.float32))
         if self.training and self.drop_cond and cond is not None:
             dropped = _random.uniform((n,), generator, x.device) < self.drop_cond
+            assert self.classes is not None
             cond = torch.where(dropped, self.classes, cond)  # the null row stands after the last class
         said = self.net(self.path.mix(x, noise, t), t, cond)
         return (said - self.path.target(self.prediction, x, noise, t)).square().mean()
@@ -138,10 +139,10 @@ class PathModel(GenerativeModel):
         return self.base.log_prob(z) + log_abs_det
 
     def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
-        return self._ode_sampler(sampler)(self.denoiser(cond), x, *self.interval)
+        return self._ode_sampler(sampler)(self.denoiser(cond), x, self.interval[0], self.interval[1])
 
     def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None) -> Tensor:
-        return self._ode_sampler(sampler)(self.denoiser(cond, guidance), z, *reversed(self.interval))
+        return self._ode_sampler(sampler)(self.denoiser(cond, guidance), z, self.interval[1], self.interval[0])
 
     def _sampler(self, sampler: Sampler | None) -> Sampler:
         sampler = self.sampler if sampler is None else sampler

@@ -109,7 +109,6 @@ def hutchinson_divergence(
 
     Source: Grathwohl et al., FFJORD, 2018, arXiv 1810.01367, eq. 7.
     """
-
     x = x.contiguous()
     with sdpa_kernel(SDPBackend.MATH):
         value, derivatives = _products(field, x)(probes)

@@ -48,14 +48,14 @@ def standardise(
 def dequantise(x: Float[Tensor, "n ..."], uniform: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
     """Spread integer levels over the unit cells that begin at them, so that a density on the line bounds their probability.
 
-        x + u,    u in [0, 1):    log P(x) >= E_u log p(x + u)
+        y = x + u,    u in [0, 1), so that floor(y) = x:    log P(x) >= E_u log p(x + u)
 
     Args:
         x: integer-valued levels 0, 1, ..., (n, *shape).
         uniform: numbers in [0, 1), (n, *shape).
 
     Returns:
-        Real values (n, *shape).
+        Real values (n, *shape), never rounded up to the next level.
 
     Example:
         >>> dequantise(torch.tensor([[2.0]]), torch.tensor([[0.25]]))
@@ -63,4 +63,4 @@ def dequantise(x: Float[Tensor, "n ..."], uniform: Float[Tensor, "n ..."]) -> Fl
 
     Source: Theis, van den Oord and Bethge, A note on the evaluation of generative models, 2015, arXiv 1511.01844, section 3.1.
     """
-    return x + uniform
+    return torch.minimum(x + uniform, torch.nextafter(x + 1, x).detach())  # 16 + 0.9999999 is 17 in float32

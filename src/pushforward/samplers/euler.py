@@ -7,7 +7,11 @@ from pushforward.registry import export
 from pushforward.samplers.sampler import FixedStepSampler
 
 
-@export("samplers.Euler", example=lambda steps=20: Euler(steps), order=1)
+def _example(steps: int = 20) -> "Euler":
+    return Euler(steps)
+
+
+@export("samplers.Euler", example=_example, order=1)
 @dataclass(frozen=True)
 class Euler(FixedStepSampler):
     """First order, one evaluation a step: x + h v(x, t).

@@ -7,7 +7,11 @@ from pushforward.registry import export
 from pushforward.samplers.sampler import FixedStepSampler
 
 
-@export("samplers.Heun", example=lambda steps=20: Heun(steps), order=2)
+def _example(steps: int = 20) -> "Heun":
+    return Heun(steps)
+
+
+@export("samplers.Heun", example=_example, order=2)
 @dataclass(frozen=True)
 class Heun(FixedStepSampler):
     """Second order, two evaluations a step: the mean of the slopes at the start and at Euler's end.

@@ -7,7 +7,11 @@ from pushforward.registry import export
 from pushforward.samplers.sampler import FixedStepSampler
 
 
-@export("samplers.Midpoint", example=lambda steps=20: Midpoint(steps), order=2)
+def _example(steps: int = 20) -> "Midpoint":
+    return Midpoint(steps)
+
+
+@export("samplers.Midpoint", example=_example, order=2)
 @dataclass(frozen=True)
 class Midpoint(FixedStepSampler):
     """Second order, two evaluations a step: x + h v(x + h v / 2, t + h / 2).

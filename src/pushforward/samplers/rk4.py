@@ -7,7 +7,11 @@ from pushforward.registry import export
 from pushforward.samplers.sampler import FixedStepSampler
 
 
-@export("samplers.RK4", example=lambda steps=20: RK4(steps), order=4)
+def _example(steps: int = 20) -> "RK4":
+    return RK4(steps)
+
+
+@export("samplers.RK4", example=_example, order=4)
 @dataclass(frozen=True)
 class RK4(FixedStepSampler):
     """Fourth order, four evaluations a step.
