@@ -17,6 +17,7 @@ GROUPS = {
     "paths": "Paths",
     "times": "Times",
     "pairings": "Pairings",
+    "bases": "Base distributions",
     "samplers": "Samplers",
     "guidance": "Guidance",
     "bijections": "Bijections",
@@ -161,7 +162,10 @@ def _docstring(doc: str) -> list[str]:
     lines += _list("Arguments", [(one.arg_name, one.type_name, one.description) for one in parsed.params])
     lines += _list("Returns", [("", one.type_name, one.description) for one in parsed.many_returns])
     lines += _list("Raises", [("", one.type_name, one.description) for one in parsed.raises])
-    return lines + _examples(parsed)
+    # A paragraph "Source: ..." after the sections is no section to the parser, which drops it.
+    after = SECTION.split(doc, maxsplit=1)[1:]
+    closing = [_markdown(paragraph) for paragraph in re.split(r"\n\s*\n", after[0] if after else "") if LABEL.match(paragraph)]
+    return lines + _examples(parsed) + [line for paragraph in closing for line in (paragraph, "")]
 
 
 def _list(title: str, items: list[tuple[str, str | None, str | None]]) -> list[str]:

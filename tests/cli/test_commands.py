@@ -88,7 +88,7 @@ def test_the_written_config_trains_the_same_model_again(run, tmp_path):
 def test_a_run_stopped_by_sigterm_saves_and_resumes_to_the_same_bits(tmp_path):
     out = tmp_path / "stopped"
     long = [*TINY, "--steps", "1500", "--checkpoint-every", "0", "--validate-every", "0"]
-    process = subprocess.Popen([sys.executable, "-m", "pushforward.cli", *long, "--out", str(out), *NET], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "pushforward", *long, "--out", str(out), *NET], stderr=subprocess.PIPE, text=True)
     metrics = out / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not (metrics.exists() and metrics.read_text().count("\n") > 3) and time.monotonic() < deadline:
@@ -297,7 +297,7 @@ def test_the_demo_reaches_its_bars(tmp_path):
     """The bars of the main job: 97 % recognised, better likelihood than all others, at most 1.5 times the distance of training data."""
     began = time.monotonic()
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    subprocess.run([sys.executable, "-m", "pushforward.cli", "demo", "--out", str(tmp_path / "demo")], check=True, env=environment)
+    subprocess.run([sys.executable, "-m", "pushforward", "demo", "--out", str(tmp_path / "demo")], check=True, env=environment)
     assert time.monotonic() - began < 600  # the two minutes are measured by hand on an idle machine; this only guards against a hang
     judged = json.loads((tmp_path / "demo" / "evaluation.json").read_text())
     own, *others = judged["likelihood"]

@@ -20,7 +20,7 @@ def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, descri
     """Return the record that arguments describe; help and mistakes leave by SystemExit with 0 and 2."""
     options = {} if default is None else {"default": default}
     try:
-        return tyro.cli(kind, args=list(arguments), prog=prog, description=description, **options)  # type: ignore[call-overload]
+        return tyro.cli(kind, args=list(arguments), prog=prog, description=description, **options)
     except PushforwardError as error:
         raise UserError(f"{error}") from None
 

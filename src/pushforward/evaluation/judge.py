@@ -162,7 +162,7 @@ class _Judge:
 
     def likelihoods(self) -> None:
         self.say("measuring exact likelihoods of test data")
-        self.judged.likelihood.append(self.likelihood(type(self.model).__name__, self.model, self.labels is not None))
+        self.judged.likelihood.append(self.likelihood("this model", self.model, self.labels is not None))
         self.say("fitting a Gaussian, a kernel density and a Gaussian mixture to compare with")
         for name, density in fit_baselines(self.train, self.validation, self.generator(1)).items():
             label = name.replace("_per_class", ", per class").replace("_", " ")

@@ -36,7 +36,7 @@ def to_plain(value: Any) -> Any:
     name = value.name if isinstance(value, NetConfig) else getattr(type(value), "public_name", None)
     if not dataclasses.is_dataclass(value) or name is None:
         raise ConfigError(
-            f"a {type(value).__name__} cannot be written to config.yaml; build the model from settings, such as net=pf.nn.MLP.Config(), to save it."
+            f"a {type(value).__name__} cannot be written to config.yaml; build it from settings, such as net=pf.nn.MLP.Config()."
         )
     fields = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return {"name": name, **fields}
@@ -157,8 +157,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it is not text"
         raise ConfigError(
-            f"{path} is not a plain YAML file{line}: {getattr(error, 'problem', None) or 'it is not text'}; objects are never built from it."
+            f"{path} is not a plain YAML file{line}: {problem}; objects are never built from it."
         ) from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds a {type(loaded).__name__}, but a configuration is a mapping of sections.")

@@ -114,6 +114,9 @@ def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", chec
         weights: "ema" for the averaged weights (the raw ones where no average was kept), "raw" for those that were trained.
         checkpoint: which one of a run: "best" on validation, "last", or its name, such as "step-000500".
 
+    Returns:
+        The model, built from the configuration.
+
     Raises:
         CheckpointError: there is no whole checkpoint; if an older one is whole, it is offered.
         ConfigError: the configuration cannot be read.

@@ -1,4 +1,4 @@
-"""`python -m pushforward.cli` is the command `pushforward`."""
+"""`python -m pushforward` is the command `pushforward`."""
 
 import sys
 
