@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 
 from pushforward.families.path_model import PathModel
-from pushforward.models.preset import Net, Preprocess, built, preset, units
+from pushforward.models.flow_matching import flow_matching
+from pushforward.models.preset import Net, Preprocess, preset
 from pushforward.nn.mlp import MLP
 from pushforward.pairings import Independent, Pairing
-from pushforward.paths import Linear
 from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.sampler import Sampler
@@ -62,15 +62,13 @@ def rectified_flow(
         >>> model.sample(3).shape
         torch.Size([3, 2])
     """
-    return PathModel(
-        built(net, shape, classes),
+    return flow_matching(
+        net,
         shape,
-        Linear(),
-        "velocity",
-        times,
-        pairing,
+        times=times,
+        pairing=pairing,
         drop_cond=drop_cond,
-        preprocess=units(preprocess, shape),
+        preprocess=preprocess,
         sampler=sampler,
         classes=classes,
         levels=levels,
