@@ -40,7 +40,7 @@ def truth_model(path=None, prediction="velocity", *, truth=None, sampler=TIGHT, 
     """
     path = Linear() if path is None else path
     truth = three_gaussians(torch.float64) if truth is None else truth
-    low, high = path.interval_for(prediction)
+    _, high = path.interval_for(prediction)
     base = marginal(truth, path, high) if exact_base else None
     return PathModel(truth.net(path, prediction), truth.shape, path, prediction, base=base, sampler=sampler, **options), truth
 

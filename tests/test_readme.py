@@ -22,10 +22,8 @@ def test_the_python_of_the_readme_runs(name):
 
 
 def test_both_readmes_run_the_same_code():
-    english, chinese = (
-        re.findall(r"```(?:python|sh)\n(.*?)```", (ROOT / one).read_text(encoding="utf-8"), flags=re.DOTALL)
-        for one in ("README.md", "README.zh.md")
-    )
+    texts = [(ROOT / one).read_text(encoding="utf-8") for one in ("README.md", "README.zh.md")]
+    english, chinese = (re.findall(r"```(?:python|sh)\n(.*?)```", text, flags=re.DOTALL) for text in texts)
 
     def code(blocks):
         return [[line.partition("#")[0].rstrip() for line in block.splitlines()] for block in blocks]

@@ -7,7 +7,7 @@ torch.manual_seed(0)
 data = pf.data.load("moons")
 model = pf.models.rectified_flow(pf.nn.MLP.Config(hidden=(64, 64)), shape=data.shape, classes=data.classes, drop_cond=0.1)
 optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-for step in range(600):
+for _ in range(600):
     rows = torch.randint(len(data), (256,))
     loss = model.loss(*data[rows])
     optimiser.zero_grad()

@@ -1,3 +1,5 @@
+import itertools
+
 # --8<-- [start:model]
 import torch
 from matplotlib.figure import Figure
@@ -37,7 +39,7 @@ def bare(axes, title):
 # The same points on their way from noise to data.
 places = [1.0, 0.75, 0.5, 0.25, 0.0]
 states = [torch.randn(1500, 2, generator=torch.Generator().manual_seed(2))]
-for start, end in zip(places, places[1:], strict=False):
+for start, end in itertools.pairwise(places):
     states.append(pf.samplers.RK4(20)(model.denoiser(), states[-1], start, end))
 colour = states[-1][:, 0]
 figure = Figure(figsize=(11, 2.6), layout="constrained")

@@ -32,7 +32,9 @@ def log_abs_det_by_autograd(function, x):
 
 def test_every_public_bijection_has_an_example_and_states_its_exactness():
     public = [one for one in registry.entries("bijections") if isinstance(one.thing, type) and issubclass(one.thing, Bijection)]
-    assert [one.name for one in public if one.thing is not Bijection and not (one.example and one.facts.get("exactness") in TOLERANCE)] == []
+    assert [
+        one.name for one in public if one.thing is not Bijection and not (one.example and one.facts.get("exactness") in TOLERANCE)
+    ] == []
 
 
 def test_inverse_gives_back_x(subject):
@@ -107,9 +109,9 @@ def test_bfloat16_values_keep_their_dtype_and_log_dets_are_wider(subject, direct
 def test_gradcheck_holds(subject, direction):
     """Differences of step 1e-6 see a solver's error of 1e-10 as 1e-4."""
     bijection, x, cond, _ = subject
-    few = None if cond is None else cond[:2]
+    few = None if cond is None else cond[:1]
     function = getattr(bijection, direction)
-    torch.autograd.gradcheck(lambda x: function(x, few), x[:2].clone().requires_grad_(), eps=1e-6, atol=1e-3, fast_mode=True)
+    torch.autograd.gradcheck(lambda x: function(x, few), x[:1].clone().requires_grad_(), eps=1e-6, atol=1e-3, fast_mode=True)
 
 
 def test_the_log_det_has_one_number_a_row(subject):

@@ -132,6 +132,13 @@ def test_the_analytic_trace_has_the_gradients_of_the_exact_divergence(hidden, ac
         torch.testing.assert_close(a, b, **EXACT)
 
 
+def test_the_divergence_is_right_in_inference_mode():
+    x, function = torch.randn(3, 4), field((4,))
+    with torch.inference_mode():
+        divergence = exact_divergence(function, x)[1]
+    torch.testing.assert_close(divergence.clone(), trace(function, x), **EXACT)
+
+
 def test_hutchinson_with_all_signs_is_exact():
     """The mean of e' J e over all 2^d sign vectors is the trace: mixed terms cancel in pairs."""
     x, function = torch.randn(2, 4), field((4,))

@@ -48,7 +48,8 @@ def test_expanded_arguments_are_as_good_as_their_copies(subject):
     function, arguments = subject
     axes = batch_axes(getattr(function, "__wrapped__", function))
     expanded = [
-        a if axis is None or not isinstance(a, Tensor) else a.narrow(axis, 0, 1).expand_as(a) for a, axis in zip(arguments, axes, strict=False)
+        a if axis is None or not isinstance(a, Tensor) else a.narrow(axis, 0, 1).expand_as(a)
+        for a, axis in zip(arguments, axes, strict=False)
     ]
     expanded += arguments[len(expanded) :]
     copies = [a.clone() if isinstance(a, Tensor) else a for a in expanded]

@@ -32,10 +32,11 @@ class ExactDivergence(Divergence):
     """The sum of the Jacobian's diagonal: by the velocity's own `value_and_divergence` if it has one, else by forward-mode derivatives.
 
     Args:
-        numbers: directions are taken in chunks so that n d chunk stays below this, to bound memory.
+        numbers: directions are taken in chunks so that n d chunk stays below this. An activation of a U-Net with 64 channels holds 64 times
+            as many numbers for grey images, 32 MB; more at once is not faster either, as it leaves the processor's cache.
     """
 
-    numbers: int = 1 << 24
+    numbers: int = 1 << 17
 
     def __call__(self, velocity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any, probes: Tensor | None) -> tuple[Tensor, Tensor]:
         own = getattr(velocity, "value_and_divergence", None)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward import _random
@@ -60,10 +61,10 @@ class ODE(Bijection):
         self.interval = (float(interval[0]), float(interval[1]))
 
     def forward(self, x: Tensor, cond: Any = None, *, generator: _random.Generators = None) -> tuple[Tensor, Tensor]:
-        return self._solve(x, cond, *self.interval, generator)
+        return self._solve(x, cond, self.interval[0], self.interval[1], generator)
 
     def inverse(self, z: Tensor, cond: Any = None, *, generator: _random.Generators = None) -> tuple[Tensor, Tensor]:
-        return self._solve(z, cond, *reversed(self.interval), generator)
+        return self._solve(z, cond, self.interval[1], self.interval[0], generator)
 
     def _solve(self, x: Tensor, cond: Any, start: float, end: float, generator: _random.Generators) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(x.dtype, torch.float32)
@@ -87,9 +88,16 @@ class _Rates:
         return _Rates(self.call, self.divergence, self.like, args)
 
     def __call__(self, state: Tensor, t: Tensor) -> "_Rate":
-        x = state[:, :-1].reshape(-1, *self.like.shape[1:]).to(self.like.dtype)
+        x = self.point(state)
         value, divergence = self.divergence(self.call, x, t, *self.args)
         return _Rate(torch.cat((value.flatten(1), divergence[:, None].to(value.dtype)), dim=1).to(state.dtype))
+
+    def scout(self, state: Tensor, t: Tensor) -> Tensor:
+        """Return the rate of x and a zero: all that counts where a sampler only looks for its next stage."""
+        return F.pad(self.call(self.point(state), t, self.args[0]).flatten(1), (0, 1)).to(state.dtype)
+
+    def point(self, state: Tensor) -> Tensor:
+        return state[:, :-1].reshape(-1, *self.like.shape[1:]).to(self.like.dtype)
 
 
 class _Rate:

@@ -9,6 +9,7 @@ import numpy
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 from torch import Tensor
 
 from pushforward.data.dataset import Dataset
@@ -78,9 +79,9 @@ def _centres(length: int, parts: int) -> list[float]:
 
 
 @torch.no_grad()
-def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int = 9, steps: int = 8) -> None:
+def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int = 11, steps: int = 8) -> None:
     """Draw samples on their way from noise to data: one row a sample, time runs to the right."""
-    n = 8 if len(model.shape) == 3 else 1000
+    n = min(10, model.classes or 8) if len(model.shape) == 3 else 1000
     labels = None if model.classes is None else (torch.arange(n) % model.classes)
     device = next(model.parameters()).device
     cond = None if labels is None else labels.to(device)
@@ -91,7 +92,7 @@ def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int 
     for start, end in itertools.pairwise(places):
         states.append(Euler(steps)(denoiser, states[-1], start, end))
     shown = [model._from_model(state)[0].cpu() for state in states]
-    names = [f"t = {place:.2f}" for place in places]
+    names = [f"t = {place:.3g}" for place in places]
     if len(model.shape) == 3:
         sheet = tiles(torch.stack(shown, dim=1).flatten(0, 1), model.levels, times)
         _sheet(sheet, path, "", [] if labels is None else [str(int(k)) for k in labels], names)
@@ -115,6 +116,8 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
     if judged:
         axes.plot(*zip(*judged, strict=True), "o-", color=ACCENT, markersize=3, linewidth=1.2, label="validation, averaged weights")
     axes.set(xlabel="step", ylabel="loss", yscale="log")
+    for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis_format(FormatStrFormatter("%.2g"))
     axes.legend(frameon=False)
     axes.grid(alpha=0.2)
     figure.savefig(path)

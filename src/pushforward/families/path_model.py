@@ -37,8 +37,8 @@ class PathModel(GenerativeModel):
         loss = E |net(x_t, t, cond) - target|²,    mean over the event, t drawn from `times` on the path's interval
 
     Sampling solves dx/dt = velocity from noise to data; the likelihood is that ODE's, with its exact divergence or an estimate. Where the
-    interval ends at some noise (sigma(t_min) > 0), `sample` finishes with one evaluation more, the expected data; encode, decode, log_prob and
-    `sample(log_prob=True)` are about x at t_min itself and stay inverse to each other.
+    interval ends at some noise (sigma(t_min) > 0), `sample` finishes with one evaluation more, the expected data; encode, decode,
+    log_prob and `sample(log_prob=True)` are about x at t_min itself and stay inverse to each other.
 
     Args:
         net: called as net(x, t, cond).

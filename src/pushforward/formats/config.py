@@ -55,7 +55,10 @@ def from_plain(value: Any, annotation: Any, where: str) -> Any:
     """
     options = _alternatives(annotation)
     if isinstance(value, Mapping) and "name" in value:
-        return _record(value, where)
+        record = _record(value, where)
+        if not any(one is Any or (inspect.isclass(one) and isinstance(record, one)) for one in options):
+            raise ConfigError(f"{where} is {value['name']}, but it must be {' or '.join(_described(one) for one in options)}.")
+        return record
     for option in options:
         fitting = _fits(value, option, where)
         if fitting is not _NO:

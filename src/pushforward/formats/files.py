@@ -44,13 +44,26 @@ def write_folder(folder: Path, fill: Callable[[Path], Any]) -> None:
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in (*files, aside / MANIFEST, aside):
             _sync(path)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(aside, folder)
+        _put_in_place(aside, folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _sync(folder.parent)
+
+
+def _put_in_place(aside: Path, folder: Path) -> None:
+    """Rename a folder over another one, which a system cannot do in one step: the old one is removed only when the new one stands."""
+    if not folder.exists():
+        os.replace(aside, folder)
+        return
+    former = aside.with_suffix(".old")
+    os.replace(folder, former)
+    try:
+        os.replace(aside, folder)
+    except BaseException:
+        os.replace(former, folder)
+        raise
+    shutil.rmtree(former)
 
 
 def check_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import pushforward
 from pushforward import registry
-from pushforward.errors import CheckpointError, ConfigError
+from pushforward.errors import CheckpointError, ConfigError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.config import call_checked, dump_yaml, load_yaml, to_plain
 from pushforward.formats.files import check_folder, write_folder
@@ -121,6 +121,8 @@ def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", chec
         CheckpointError: there is no whole checkpoint; if an older one is whole, it is offered.
         ConfigError: the configuration cannot be read.
     """
+    if weights not in ("ema", "raw"):
+        raise UserError(f"weights is {weights!r}, but it is 'ema' or 'raw'.")
     folder = Path(run_or_folder)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
@@ -148,9 +150,7 @@ def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], so
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     shapes = [key for key in sorted(own.keys() & tensors.keys()) if own[key].shape != tensors[key].shape]
     if missing or extra or shapes:
-        parts = [f"{len(missing)} missing (first {missing[0]})"] * bool(missing) + [f"{len(extra)} unknown (first {extra[0]})"] * bool(
-            extra
-        )
+        parts = [f"{len(keys)} {what} (first {keys[0]})" for what, keys in (("missing", missing), ("unknown", extra)) if keys]
         parts += [f"{key} is {tuple(tensors[key].shape)}, the model's is {tuple(own[key].shape)}" for key in shapes[:1]]
         raise CheckpointError(f"{source} does not fit the model: {'; '.join(parts)}; it was trained with another architecture.")
     model.load_state_dict(dict(tensors))

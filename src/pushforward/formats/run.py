@@ -32,7 +32,7 @@ class Checkpoints:
             pointers = [self.folder / one for one in (which, "last") if (self.folder / one).is_file()]
             name = pointers[0].read_text().strip() if pointers else (self.names() or [""])[-1]
         folder = self.folder / name
-        if not name or Path(name).name != name or not folder.is_dir():
+        if name not in self.names():
             known = ", ".join(self.names()) or "none"
             raise CheckpointError(f"{self.folder} has no checkpoint {which!r}; there are: {known}.")
         try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -104,7 +104,7 @@ class MLP(nn.Module):
             raise UserError(f"time_features is {time_features}, but cosines and sines come in pairs; make it even.")
         widths = [inputs, *hidden]
         self.inputs, self.outputs, self.hidden, self.activation = inputs, outputs, tuple(hidden), activation
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, hidden, strict=False))
+        self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, hidden, strict=False))  # Any: else bare Modules to mypy
         self.time_features = time_features
         self.time = nn.Linear(time_features, sum(hidden), bias=False) if time_features else None
         self.label = LabelEmbedding(classes, sum(hidden))
@@ -141,11 +141,7 @@ class MLP(nn.Module):
             return torch.linalg.vecdot(slopes[1], slopes[0] @ middle.T)
         tangents = slopes[0][:, None, :] * first.T  # (n, inputs, width): one row a direction
         for layer, slope in zip(self.layers[1:], slopes[1:], strict=True):
-            tangents = (
-                (tangents @ layer.weight.T).mul_(slope[:, None, :])
-                if not torch.is_grad_enabled()
-                else (tangents @ layer.weight.T * slope[:, None, :])
-            )
+            tangents = tangents @ layer.weight.T * slope[:, None, :]
         return torch.einsum("nih,ih->n", tangents, last)
 
     def _shifts(self, h: Tensor, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor | None]:

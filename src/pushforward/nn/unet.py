@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         nn.init.zeros_(self.conv2.weight)  # each block starts as its skip
-        nn.init.zeros_(self.conv2.bias)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]  # a convolution's bias may be None, this one is not
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -59,7 +59,8 @@ class Level(nn.Module):
 
     def __init__(self, blocks: Sequence[nn.Module], resize: nn.Module | None) -> None:
         super().__init__()
-        self.blocks, self.resize = nn.ModuleList(blocks), resize
+        self.blocks: Any = nn.ModuleList(blocks)
+        self.resize = resize
 
 
 @export("nn.UNet", example=lambda: (UNet((1, 8, 8), channels=8, classes=3), (torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([0, 2]))))
@@ -132,7 +133,8 @@ class UNet(nn.Module):
         self.embedding = TimeAndLabel(features, classes)
         self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
         skips, here = [channels], channels
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        self.down: Any = nn.ModuleList()
+        self.up: Any = nn.ModuleList()
         for level, multiplier in enumerate(multipliers):
             attend = max(height, width) >> level <= attention
             blocks: list[nn.Module] = []
@@ -144,7 +146,7 @@ class UNet(nn.Module):
             resize = nn.Conv2d(here, here, 3, stride=2, padding=1) if level < halvings else None
             skips += [here] if resize is not None else []
             self.down.append(Level(blocks, resize))
-        self.middle = nn.ModuleList(
+        self.middle: Any = nn.ModuleList(
             [ResidualBlock(here, here, features, dropout), AttentionBlock(here, heads), ResidualBlock(here, here, features, dropout)]
         )
         for level, multiplier in reversed(list(enumerate(multipliers))):
@@ -157,7 +159,7 @@ class UNet(nn.Module):
             self.up.append(Level(blocks, nn.Conv2d(here, here, 3, padding=1) if level else None))
         self.norm, self.last = _normalised(here), nn.Conv2d(here, image_channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         embedding = F.silu(self.embedding(t, cond))

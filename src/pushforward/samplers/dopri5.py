@@ -39,7 +39,7 @@ class Dopri5(Sampler):
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
-        tolerances = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps}
+        tolerances: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps}
         bind = getattr(denoiser, "bind", None)
         if bind is None:  # a bare function may hold the whole batch's conditions: nobody leaves the batch
             return dopri5(lambda x, t: denoiser(x, t).velocity, x, t_start, t_end, leave=False, **tolerances)

@@ -69,4 +69,5 @@ class FixedStepSampler(Sampler):
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
         times = self.grid(t_start, t_end, self.steps, getattr(denoiser, "path", None))
-        return fixed_steps(lambda x, t: denoiser(x, t).velocity, x, times, self.method)
+        scout = getattr(denoiser, "scout", None)
+        return fixed_steps(lambda x, t: denoiser(x, t).velocity, x, times, self.method, scout)

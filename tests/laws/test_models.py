@@ -1,0 +1,315 @@
+"""What every model owes, whatever built it: five verbs that agree with each other and leave what they were given alone."""
+
+import copy
+import math
+
+import pytest
+import torch
+from examples import SOLVED, TIGHT, examples, generators, non_contiguous
+
+from pushforward import registry
+from pushforward.bijections.standardise import Standardise
+from pushforward.errors import ConditionError, DtypeError, ShapeError, UserError
+from pushforward.families.model import GenerativeModel
+from pushforward.samplers.dopri5 import Dopri5
+
+QUICK, QUICKLY = Dopri5(1e-7, 1e-7), 1e-6  # where a law is not about the solver: a quarter of TIGHT's steps, right within 10 times
+MODELS = [*examples("models"), *[one for one in examples("families") if one.id != "families.GenerativeModel"]]
+
+
+@pytest.fixture(params=MODELS)
+def differentiable(request):
+    """The model with larger weights than it starts with, so that its map is no near-identity; x; cond."""
+    model, x, cond = request.param.example()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1.5)
+    return model, x, cond
+
+
+@pytest.fixture
+def subject(differentiable):
+    """The same without gradients, which laws about values have no use for."""
+    with torch.no_grad():
+        yield differentiable
+
+
+def test_every_preset_and_family_has_an_example():
+    public = [*registry.entries("models"), *registry.entries("families")]
+    assert [one.name for one in public if one.example is None] == ["families.GenerativeModel"]
+
+
+def test_sampling_with_log_prob_gives_the_log_prob_of_the_samples(subject):
+    model, x, cond = subject
+    samples, log_prob = model.sample(len(x), cond, sampler=TIGHT, log_prob=True)
+    torch.testing.assert_close(log_prob, model.log_prob(samples, cond, sampler=TIGHT).detach(), rtol=0, atol=SOLVED)
+
+
+def test_samples_are_the_same_with_and_without_their_log_prob(subject):
+    model, x, cond = subject
+    with_log_prob, _ = model.sample(len(x), cond, sampler=QUICK, log_prob=True, generator=torch.Generator().manual_seed(1))
+    alone = model.sample(len(x), cond, sampler=QUICK, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(with_log_prob, alone, rtol=0, atol=QUICKLY)
+
+
+def test_decode_undoes_encode(subject):
+    model, x, cond = subject
+    z = model.encode(x, cond, sampler=TIGHT)
+    assert z.shape == x.shape
+    torch.testing.assert_close(model.decode(z, cond, sampler=TIGHT), x, rtol=0, atol=SOLVED)
+
+
+def test_log_prob_is_the_base_density_of_the_code_and_the_jacobian(differentiable):
+    model, x, cond = differentiable
+    jacobian = torch.autograd.functional.jacobian(lambda x: model.encode(x, cond, sampler=TIGHT).sum(0), x)  # (d, n, d)
+    by_hand = model.base.log_prob(model.encode(x, cond, sampler=TIGHT)) + torch.linalg.slogdet(jacobian.transpose(0, 1)).logabsdet
+    torch.testing.assert_close(model.log_prob(x, cond, sampler=TIGHT), by_hand, rtol=0, atol=SOLVED)
+
+
+def test_the_density_over_the_plane_integrates_to_one(subject):
+    """Steps of 0.2 on [-10, 10]²: a density this smooth is integrated to its solver's tolerance, 1e-5, times 10."""
+    model = subject[0]
+    if model.shape != (2,):
+        pytest.skip("not a density over the plane")
+    axis = torch.arange(-10, 10, 0.2)
+    grid = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        total = model.log_prob(grid, sampler=Dopri5(1e-5, 1e-5), batch_size=2500).exp().sum() * 0.2**2
+    assert abs(float(total) - 1) < 1e-4
+
+
+def test_preprocessing_adds_its_log_determinant(subject):
+    """Density in the data's units: p(x) = p_model((x - m) / s) / prod s."""
+    model, x, cond = subject
+    preprocess = Standardise(model.shape)
+    preprocess.initialise(5 + 3 * torch.randn(20, *model.shape))
+    z, log_abs_det = preprocess(x)
+    plain = model.log_prob(z, cond, sampler=QUICK)
+    model.preprocess = preprocess
+    torch.testing.assert_close(model.log_prob(x, cond, sampler=QUICK), plain + log_abs_det, rtol=0, atol=QUICKLY)
+    assert float(log_abs_det[0].detach()) == pytest.approx(-float(preprocess.std.log().sum()))
+
+
+def test_preprocessing_is_undone_by_decode_and_sample(subject):
+    model, x, cond = subject
+    model.preprocess = Standardise(model.shape)
+    model.initialise(5 + 3 * torch.randn(20, *model.shape))
+    torch.testing.assert_close(model.decode(model.encode(x, cond, sampler=QUICK), cond, sampler=QUICK), x, rtol=0, atol=10 * QUICKLY)
+    samples, log_prob = model.sample(len(x), cond, sampler=QUICK, log_prob=True)
+    torch.testing.assert_close(log_prob, model.log_prob(samples, cond, sampler=QUICK).detach(), rtol=0, atol=QUICKLY)
+
+
+def test_temperature_scales_the_noise(subject):
+    model, x, cond = subject
+    cold = model.sample(len(x), cond, sampler=QUICK, temperature=0.5, generator=torch.Generator().manual_seed(1))
+    noise = model.base.sample(len(x), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(cold, model.decode(0.5 * noise, cond, sampler=QUICK).detach(), rtol=0, atol=QUICKLY)
+
+
+def test_the_log_prob_of_a_tempered_sample_is_that_of_the_tempered_model(subject):
+    """Base N(0, T²): log p_T(x) = log p(x) - log N(z; 0, 1) + log N(z; 0, T²)."""
+    model, x, cond = subject
+    samples, log_prob = model.sample(len(x), cond, sampler=QUICK, temperature=0.5, log_prob=True)
+    z = model.encode(samples, cond, sampler=QUICK)
+    tempered = model.base.log_prob(z / 0.5) - math.prod(model.shape) * math.log(0.5)
+    by_hand = model.log_prob(samples, cond, sampler=QUICK) - model.base.log_prob(z) + tempered
+    torch.testing.assert_close(log_prob, by_hand.detach(), rtol=0, atol=10 * QUICKLY)
+
+
+def test_a_sample_does_not_depend_on_who_shares_its_batch(subject):
+    model, x, cond = subject
+    n = len(x)
+    together = model.sample(n, cond, generator=generators(n))
+    alone = [model.sample(1, None if cond is None else cond[k : k + 1], generator=[generators(n)[k]]) for k in range(n)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)  # 10 times the sampler's tolerance
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_samples_are_the_same_in_chunks(subject, batch_size):
+    model, x, cond = subject
+    together = model.sample(len(x), cond, sampler=QUICK, generator=generators(len(x)))
+    chunks = model.sample(len(x), cond, sampler=QUICK, generator=generators(len(x)), batch_size=batch_size)
+    torch.testing.assert_close(chunks, together, rtol=0, atol=QUICKLY)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_log_probs_are_the_same_in_chunks(subject, batch_size):
+    model, x, cond = subject
+    together, chunks = model.log_prob(x, cond, sampler=QUICK), model.log_prob(x, cond, sampler=QUICK, batch_size=batch_size)
+    torch.testing.assert_close(chunks, together, rtol=0, atol=QUICKLY)
+
+
+def test_hutchinsons_log_prob_belongs_to_its_generators(subject):
+    model, x, cond = subject
+    n = len(x)
+    together = model.log_prob(x, cond, sampler=QUICK, divergence="hutchinson", generator=generators(n))
+    chunks = model.log_prob(x, cond, sampler=QUICK, divergence="hutchinson", generator=generators(n), batch_size=1)
+    torch.testing.assert_close(together, chunks, rtol=0, atol=QUICKLY)
+
+
+def test_samples_have_no_gradient(differentiable):
+    model, x, cond = differentiable
+    assert not model.sample(len(x), cond).requires_grad
+
+
+def test_log_prob_has_gradients_by_x_and_parameters(differentiable):
+    """A step along the gradient of length 1e-4 changes it as the gradient says, to second order: 1e-4 of the change, or so."""
+    model, x, cond = differentiable
+    x = x.clone().requires_grad_()
+    total = model.log_prob(x, cond, sampler=QUICK).sum()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(total, [x, *parameters], allow_unused=True, materialize_grads=True)
+    size = sum(float(g.square().sum()) for g in gradients)
+    step = 1e-4 / math.sqrt(size)
+    with torch.no_grad():
+        for p, g in zip([x, *parameters], gradients, strict=True):
+            p.add_(g, alpha=step)
+        ahead = model.log_prob(x, cond, sampler=QUICK).sum()
+    assert float(ahead - total.detach()) / (step * size) == pytest.approx(1, abs=1e-2)
+
+
+def test_encode_and_decode_have_gradients(differentiable):
+    model, x, cond = differentiable
+    for verb in (model.encode, model.decode):
+        x = x.detach().requires_grad_()
+        verb(x, cond).sum().backward()
+        assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_verb_changes_the_mode(subject, training):
+    model, x, cond = subject
+    model.train(training)
+    model.loss(x, cond), model.sample(1), model.log_prob(x, cond), model.decode(model.encode(x, cond), cond)
+    assert {module.training for module in model.modules()} == {training}
+
+
+def test_forward_is_the_loss(subject):
+    model, x, cond = subject
+    one, two = (verb(x, cond, generator=torch.Generator().manual_seed(1)) for verb in (model, model.loss))
+    assert torch.equal(one, two)
+
+
+def test_the_loss_is_a_finite_scalar_with_gradients(differentiable):
+    model, x, cond = differentiable
+    loss = model.loss(x, cond)
+    loss.backward()
+    assert loss.shape == ()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_loss_of_blocks_is_the_mean_of_theirs(subject):
+    model, x, cond = subject
+    half = len(x) // 2
+    parts = [(x[:half], None if cond is None else cond[:half]), (x[half:], None if cond is None else cond[half:])]
+    together = model.loss(x, cond, generator=generators(2))
+    alone = [model.loss(*part, generator=generators(2)[k]) for k, part in enumerate(parts)]
+    torch.testing.assert_close(together, torch.stack(alone).mean(), rtol=1e-12, atol=1e-12)
+
+
+def test_the_callers_tensors_are_not_written(subject):
+    model, x, cond = subject
+    before, labels = x.clone(), None if cond is None else cond.clone()
+    model.loss(x, cond, noise=x), model.log_prob(x, cond), model.decode(x, cond), model.sample(len(x), cond)
+    assert torch.equal(x, before)
+    assert cond is None or torch.equal(cond, labels)
+
+
+def test_expanded_and_non_contiguous_rows_are_as_good_as_copies(subject):
+    model, x, cond = subject
+    rows = x[:1].expand_as(x)
+    torch.testing.assert_close(
+        model.log_prob(rows, cond, sampler=QUICK), model.log_prob(rows.clone(), cond, sampler=QUICK), rtol=0, atol=QUICKLY
+    )
+    torch.testing.assert_close(
+        model.log_prob(non_contiguous(x), cond, sampler=QUICK), model.log_prob(x, cond, sampler=QUICK), rtol=0, atol=QUICKLY
+    )
+    for strided in (rows, non_contiguous(x)):
+        one, two = (model.loss(one, cond, noise=one, generator=torch.Generator().manual_seed(1)) for one in (strided, strided.clone()))
+        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+
+
+def test_no_rows_give_no_rows(subject):
+    model, x, cond = subject
+    none = None if cond is None else cond[:0]
+    assert model.sample(0, none).shape == (0, *model.shape)
+    assert model.log_prob(x[:0], none).shape == (0,)
+    assert model.decode(model.encode(x[:0], none), none).shape == (0, *model.shape)
+
+
+def test_a_copy_and_its_state_dict_are_the_same_model(subject):
+    model, x, cond = subject
+    twin = copy.deepcopy(model)
+    for p in twin.parameters():
+        torch.nn.init.zeros_(p)
+    assert not torch.equal(twin.log_prob(x, cond), model.log_prob(x, cond))
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(twin.log_prob(x, cond), model.log_prob(x, cond))
+
+
+def test_the_same_seed_gives_the_same_samples(subject):
+    model, x, cond = subject
+    one, two = (model.sample(len(x), cond, generator=torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lower_precision_gives_about_the_same_loss(differentiable, dtype):
+    """To 2^-5: bfloat16 keeps 2^-8, a few layers of them; the times are float32 in all."""
+    model, x, cond = differentiable
+    x, noise = x.bfloat16().double(), torch.randn_like(x).bfloat16().double()
+    exact = model.loss(x, cond, noise=noise, generator=torch.Generator().manual_seed(1))
+    low = model.to(dtype).loss(x.to(dtype), cond, noise=noise.to(dtype), generator=torch.Generator().manual_seed(1))
+    low.backward()
+    assert float(low.detach()) == pytest.approx(float(exact.detach()), rel=0.5)  # other draws of t: the same size is all that is asked
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_float32_samples_and_likelihoods_stay_float32(subject):
+    model, x, cond = subject
+    model = model.float()
+    samples, log_prob = model.sample(len(x), cond, log_prob=True)
+    assert {samples.dtype, log_prob.dtype, model.log_prob(x.float(), cond).dtype} == {torch.float32}
+
+
+def test_bfloat16_samples_keep_their_dtype(subject):
+    model, x, cond = subject
+    model = model.bfloat16()
+    coarse = Dopri5(0.05, 0.05)
+    samples, log_prob = model.sample(len(x), cond, log_prob=True, sampler=coarse)
+    assert (samples.dtype, log_prob.dtype) == (torch.bfloat16, torch.float32)
+    assert log_prob.isfinite().all()
+    assert model.sample(len(x), cond, sampler=coarse).dtype == torch.bfloat16
+
+
+def test_wrong_input_is_refused_by_name(subject):
+    model, x, cond = subject
+    model = model.float()
+    x = x.float()
+    n, d = x.shape
+    for call, error, message in (
+        (lambda: model.loss(x[:, :1], cond), ShapeError, rf"x has shape \({n}, 1\), but this model needs \(n, {d}\)"),
+        (lambda: model.loss(x[0]), ShapeError, r"x has shape \(2,\)"),
+        (lambda: model.log_prob(x.double(), cond), DtypeError, "x is torch.float64, but the model's parameters are torch.float32"),
+        (lambda: model.encode(x.long(), cond), DtypeError, "x is torch.int64"),
+        (lambda: model.decode(x[:, :1], cond), ShapeError, r"z has shape \(4, 1\)"),
+        (lambda: model.loss(x, cond, noise=x[:1]), ShapeError, r"noise has shape \(1, 2\), but this model needs \(4, 2\)"),
+        (lambda: model.loss(x, torch.tensor([0, 1, 5, 0])), ConditionError, r"cond\[2\] is 5, but labels go from 0 to 2"),
+        (lambda: model.loss(x, torch.tensor([0, -1, 1, 0])), ConditionError, r"cond\[1\] is -1"),
+        (lambda: model.loss(x, cond[:2]), ConditionError, r"cond has shape \(2,\), but its leading dimension must be 4"),
+        (lambda: model.sample(4, cond.float()), ConditionError, "cond is torch.float32 .* needs integer labels"),
+        (lambda: model.sample(4, 3), ConditionError, "cond is int"),
+        (lambda: model.sample(-1), UserError, "n is -1"),
+        (lambda: model.sample(2, temperature=0.0), UserError, "temperature is 0.0"),
+        (lambda: model.sample(2, batch_size=0), UserError, "batch_size is 0"),
+        (lambda: model.sample(2, sampler="euler"), UserError, "sampler is 'euler', but it must be an object such as"),
+        (lambda: model.sample(2, guidance=2.0), ConditionError, "guidance 2 needs a condition"),
+        (lambda: model.sample(3, generator=generators(2)), UserError, "generator is a list of 2, but 3 rows"),
+        (lambda: model.log_prob(x, cond, divergence="exakt"), UserError, "did you mean 'exact'"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_it_is_a_generative_model(subject):
+    assert isinstance(subject[0], GenerativeModel)

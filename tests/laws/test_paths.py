@@ -1,0 +1,211 @@
+"""What every path owes: its derivatives, its inverse in log-SNR, exact conversions, and marginals that its velocity carries."""
+
+import math
+
+import pytest
+import torch
+from examples import At, marginal, things
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pushforward.data.mixture import GaussianMixture, three_gaussians
+from pushforward.errors import UserError
+from pushforward.families.path_model import PathModel
+from pushforward.functional.prediction import KINDS
+from pushforward.paths import Cosine, Linear, Path, Prediction, VarianceExploding, VariancePreserving
+
+PATHS = things("paths", of=Path)
+inside = st.floats(0, 1, allow_subnormal=False)  # how far inside an interval
+
+
+def at(path, share, kind="velocity", margin=0.0):
+    low, high = path.interval_for(kind)
+    low, high = low + margin, high - margin
+    return torch.tensor([low + share * (high - low)], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("make", PATHS)
+@pytest.mark.parametrize("name", ["alpha", "sigma"])
+def test_derivatives_are_those_of_autograd(make, name):
+    path = make()
+    t = torch.linspace(*path.interval, 101, requires_grad=True)
+    value = getattr(path, name)(t)
+    derivative = torch.autograd.grad(value.sum(), t)[0] if value.requires_grad else torch.zeros_like(t)  # alpha = 1 forgets t
+    torch.testing.assert_close(getattr(path, f"{name}_dot")(t).detach(), derivative, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", PATHS)
+@given(share=inside)
+def test_time_inverts_log_snr(make, share):
+    """From 0.01 inside, where a log-SNR is known to 1e-16 and its slope is at least 1."""
+    path = make()
+    t = at(path, share, margin=0.01)
+    torch.testing.assert_close(path.time(path.log_snr(t)), t, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", PATHS)
+def test_log_snr_falls(make):
+    path = make()
+    low, high = path.interval
+    assert (path.log_snr(torch.linspace(low, high, 1001)[1:-1]).diff() < 0).all()
+
+
+@pytest.mark.parametrize("make", PATHS)
+def test_the_schedule_is_finite_and_not_negative_on_its_interval(make):
+    path = make()
+    t = torch.linspace(*path.interval, 1001)
+    values = torch.stack([path.alpha(t), path.sigma(t), path.alpha_dot(t).abs(), path.sigma_dot(t).abs()])
+    assert (values.isfinite() & (values >= 0)).all()
+
+
+@pytest.mark.parametrize("make", PATHS)
+@pytest.mark.parametrize("target", KINDS)
+@pytest.mark.parametrize("source", KINDS)
+@settings(max_examples=20)
+@given(share=inside)
+def test_conversions_round_trip(make, source, target, share):
+    """Within 0.01 of the ends a coefficient exceeds 100, and conditioning, not the formula, decides."""
+    path = make()
+    t, x, value = at(path, share, margin=0.01), torch.tensor([[0.3, -1.2]]), torch.tensor([[0.7, 2.0]])
+    there = Prediction(path, source, value, x, t).to(target)
+    torch.testing.assert_close(Prediction(path, target, there, x, t).to(source), value, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", PATHS)
+@pytest.mark.parametrize("source", KINDS)
+@pytest.mark.parametrize("target", KINDS)
+def test_the_target_of_one_kind_converts_into_that_of_another(make, source, target):
+    path = make()
+    t = torch.linspace(*path.interval, 9)[1:-1]
+    data, noise = torch.randn(7, 3), torch.randn(7, 3)
+    x = path.mix(data, noise, t)
+    converted = Prediction(path, source, path.target(source, data, noise, t), x, t).to(target)
+    torch.testing.assert_close(converted, path.target(target, data, noise, t), rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize("make", PATHS)
+def test_mix_is_alpha_data_plus_sigma_noise(make):
+    path, t = make(), torch.tensor([0.2, 0.9])
+    data, noise = torch.randn(2, 1, 2, 2), torch.randn(2, 1, 2, 2)
+    by_hand = torch.stack([path.alpha(t[k]) * data[k] + path.sigma(t[k]) * noise[k] for k in range(2)])
+    torch.testing.assert_close(path.mix(data, noise, t), by_hand, rtol=1e-12, atol=1e-12)
+
+
+def test_on_the_linear_path_data_is_x_minus_t_v():
+    t, x, v = torch.tensor([0.25]), torch.tensor([[1.0, -2.0]]), torch.tensor([[2.0, 3.0]])
+    torch.testing.assert_close(Prediction(Linear(), "velocity", v, x, t).data, x - 0.25 * v, rtol=1e-14, atol=1e-14)
+
+
+def test_on_the_linear_path_noise_is_x_plus_one_minus_t_v():
+    t, x, v = torch.tensor([0.25]), torch.tensor([[1.0, -2.0]]), torch.tensor([[2.0, 3.0]])
+    torch.testing.assert_close(Prediction(Linear(), "velocity", v, x, t).noise, x + 0.75 * v, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("make", PATHS)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_velocity_carries_the_marginals(make, share):
+    """The continuity equation d log p_t / dt = -div v - v . score, on a mixture whose marginals are written out so that autograd sees t."""
+    path, truth = make(), three_gaussians(torch.float64)
+    t, x = at(path, share)[0], torch.tensor([0.3, -0.4])
+
+    def log_prob(t):
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        variance = (alpha * truth.stds) ** 2 + sigma**2
+        squares = (x - alpha * truth.means).square().sum(1)
+        return torch.logsumexp(truth.weights.log() - squares / (2 * variance) - (2 * math.pi * variance).log(), 0)
+
+    net = truth.net(path, "velocity")
+    velocity = net(x[None], t[None])[0]
+    divergence = torch.func.jacrev(lambda x: net(x[None], t[None])[0])(x).trace()
+    score = marginal(truth, path, float(t)).score(x[None])[0]
+    torch.testing.assert_close(torch.func.grad(log_prob)(t), -divergence - velocity @ score, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", PATHS)
+@pytest.mark.parametrize("other", PATHS)
+def test_paths_agree_on_the_data_where_their_log_snr_is_the_same(make, other):
+    """x_t / alpha_t is data + noise / SNR on every path, so one path's model is another's, scaled by alpha / alpha."""
+    one, two, truth = make(), other(), three_gaussians(torch.float64)
+    log_snr, x = torch.tensor([-1.5, 0.0, 2.0]), torch.randn(3, 2)
+    t, s = one.time(log_snr), two.time(log_snr)
+    scale = (two.alpha(s) / one.alpha(t))[:, None]
+    torch.testing.assert_close(
+        truth.net(two, "data")(scale * x, s), Prediction(one, "velocity", truth.net(one, "velocity")(x, t), x, t).data, rtol=1e-9, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("make", PATHS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_prediction_gives_a_finite_velocity_on_its_interval(make, kind):
+    path = make()
+    t = torch.linspace(*path.interval_for(kind), 101)
+    assert Prediction(path, kind, torch.ones(101, 1), torch.ones(101, 1), t).velocity.isfinite().all()
+
+
+def test_the_interval_stops_short_of_a_time_that_says_nothing_of_the_velocity():
+    assert Linear().interval_for("velocity") == (0.0, 1.0)
+    assert Linear().interval_for("data") == (0.001, 1.0)
+    assert Cosine().interval_for("noise") == (0.0, 0.999)
+    assert Linear().interval_for("score") == (0.001, 0.999)
+    assert VariancePreserving().interval_for("noise") == (1e-4, 1.0)
+    assert VarianceExploding().interval_for("score") == (0.0, 1.0)
+
+
+def test_the_score_where_there_is_no_noise_is_refused():
+    x, t = torch.ones(1, 2), torch.zeros(1)
+    with pytest.raises(UserError, match="the score is not defined at t = 0"):
+        _ = Prediction(Linear(), "velocity", x, x, t).score
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: VariancePreserving(0.0, 1.0), "beta_min is 0.0"),
+        (lambda: VariancePreserving(3.0, 1.0), "0 < beta_min <= beta_max"),
+        (lambda: VarianceExploding(1.0, 0.5), "sigma_min is 1.0"),
+        (lambda: Linear().interval_for("velocty"), "prediction is 'velocty'"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
+
+
+# The loss that remains.
+
+SIGNS = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)  # (data, noise) with covariance exactly I
+
+
+@pytest.mark.parametrize("t", [0.0, 0.1, 0.5, 0.8, 1.0])
+def test_the_irreducible_loss_of_a_gaussian_is_known(t):
+    """For N(0, I) on the linear path 2 - (2t - 1)² / ((1-t)² + t²). The exact net is linear, so four points with covariance I do."""
+    truth = GaussianMixture(torch.zeros(1, 1), 1.0)
+    model = PathModel(truth.net(Linear()), (1,), times=At(t))
+    loss = model.loss(SIGNS[:, :1], noise=SIGNS[:, 1:])
+    expected = 2 - (2 * t - 1) ** 2 / ((1 - t) ** 2 + t**2)
+    torch.testing.assert_close(loss, torch.tensor(expected), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", PATHS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loss_is_the_velocity_loss_times_the_square_of_its_coefficient(make, kind):
+    """Of kind = a x + b velocity only b meets the error: for the noise b = alpha / D, on the linear path 1 - t."""
+    path, data, noise = make(), torch.randn(50, 2), torch.randn(50, 2)
+    net = torch.nn.Linear(2, 2)
+    share = 0.3
+
+    def loss(kind):
+        t = at(path, share, "score")
+
+        def predict(x, t, cond):
+            return Prediction(path, "velocity", net(x), x, t).to(kind)
+
+        low, high = path.interval_for(kind)
+        model = PathModel(predict, (2,), path, kind, times=At(float((t - low) / (high - low))))
+        return model.loss(data, noise=noise * float(path.sigma(torch.tensor(high)))), t
+
+    ours, t = loss(kind)
+    _, b = path.coefficients("velocity", kind, t)
+    torch.testing.assert_close(ours, loss("velocity")[0] * torch.as_tensor(b).square().squeeze(), rtol=1e-9, atol=1e-9)
+    if kind == "noise" and isinstance(path, Linear):
+        torch.testing.assert_close(b, 1 - t, rtol=1e-12, atol=1e-12)

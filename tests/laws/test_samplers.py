@@ -1,0 +1,206 @@
+"""What every sampler owes: its order on the analytic mixture along every path, the way back, and a sample that no other sample changes."""
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+from examples import SOLVED, TIGHT, examples, generators, non_contiguous, things, truth_model
+
+from pushforward.data.mixture import three_gaussians
+from pushforward.errors import UserError
+from pushforward.paths import Path, Prediction
+from pushforward.samplers.denoiser import Denoiser
+from pushforward.samplers.dopri5 import Dopri5
+from pushforward.samplers.euler import Euler
+from pushforward.samplers.grids import Grid, LogSNR, Uniform
+from pushforward.samplers.sampler import Sampler
+
+PATHS = things("paths", of=Path)
+GRIDS = things("samplers", of=Grid)
+SAMPLERS = examples("samplers", of=Sampler)
+ORDERED = [one for one in SAMPLERS if "order" in one.values[0].facts]
+BEST = Dopri5(1e-12, 1e-12)
+
+
+def denoiser(path, cond=None):
+    return Denoiser(three_gaussians(torch.float64).net(path, "velocity"), path, cond=cond)
+
+
+def middle(path):
+    """The part of the way in which the mixture takes its shape: log-SNR from -1.5 to 1.5."""
+    return path.time(torch.tensor([-1.5, 1.5])).tolist()
+
+
+def noisy(path, n=5):
+    start, _ = middle(path)
+    return (float(path.sigma(torch.tensor(start))) + 1) * torch.randn(n, 2, generator=torch.Generator().manual_seed(1))
+
+
+def test_every_public_sampler_has_an_example_and_fixed_ones_state_their_order():
+    assert [one.id for one in SAMPLERS if one not in ORDERED] == ["samplers.Dopri5"]
+
+
+@pytest.mark.parametrize("make", PATHS)
+@pytest.mark.parametrize("entry", ORDERED)
+def test_a_sampler_converges_at_its_order(entry, make):
+    path, order = make(), entry.facts["order"]
+    call, x, ends = denoiser(path), noisy(path), middle(path)
+    exact = BEST(call, x, *ends)
+    steps = {1: 400, 2: 200, 4: 60}[order]
+    errors = [(entry.example(k)(call, x, *ends) - exact).abs().max() for k in (steps, 2 * steps)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
+
+
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("make", PATHS)
+def test_dopri5_is_right_within_its_tolerance(make, tolerance):
+    """Errors grow along the way by at most the flow's own stretching, here below 10."""
+    path = make()
+    call, x, ends = denoiser(path), noisy(path), middle(path)
+    error = Dopri5(tolerance, tolerance)(call, x, *ends) - BEST(call, x, *ends)
+    assert error.abs().max() < 10 * tolerance * max(1.0, float(x.abs().max()))
+
+
+@pytest.mark.parametrize("make", PATHS)
+@pytest.mark.parametrize("entry", ORDERED)
+def test_there_and_back_converges_at_the_order(entry, make):
+    """Steps there and back differ from the identity by what each direction errs."""
+    path, order = make(), entry.facts["order"]
+    call, x, (start, end) = denoiser(path), noisy(path), middle(path)
+    sampler = entry.example({1: 800, 2: 200, 4: 50}[order])
+    back = sampler(call, sampler(call, x, start, end), end, start)
+    assert (back - x).abs().max() < 0.02 * max(1.0, float(x.abs().max()))
+
+
+@pytest.mark.parametrize("make", PATHS)
+def test_decode_undoes_encode(make):
+    model, _ = truth_model(make())
+    x = torch.randn(5, 2)
+    torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=0, atol=10 * SOLVED)
+
+
+@pytest.mark.parametrize("entry", SAMPLERS)
+def test_a_plain_function_is_denoiser_enough(entry):
+    path = things("paths")[0].values[0]()
+    net, x, sampler = three_gaussians(torch.float64).net(path), torch.randn(3, 2), entry.example()
+    plain = sampler(lambda x, t: Prediction(path, "velocity", net(x, t), x, t), x, 0.9, 0.1)
+    torch.testing.assert_close(plain, sampler(Denoiser(net, path), x, 0.9, 0.1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("entry", SAMPLERS)
+def test_any_strides_are_as_good_and_nothing_is_written(entry):
+    path = things("paths")[0].values[0]()
+    x, sampler = torch.randn(4, 2), entry.example()
+    expected = sampler(denoiser(path), x, 0.9, 0.1)
+    strided = non_contiguous(x)
+    torch.testing.assert_close(sampler(denoiser(path), strided, 0.9, 0.1), expected, rtol=0, atol=1e-12)
+    assert torch.equal(strided, x)
+    torch.testing.assert_close(sampler(denoiser(path), x[:1].expand(4, 2), 0.9, 0.1), expected[:1].expand(4, 2), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("entry", SAMPLERS)
+def test_an_empty_batch_stays_empty(entry):
+    assert entry.example()(denoiser(things("paths")[0].values[0]()), torch.zeros(0, 2), 0.9, 0.1).shape == (0, 2)
+
+
+@pytest.mark.parametrize("guidance", [None, 2.0])
+@pytest.mark.parametrize("entry", SAMPLERS)
+def test_a_sample_does_not_depend_on_who_shares_its_batch(entry, guidance):
+    """To 10 rtol, 1e-4 for Dopri5's default; its conditions are cut together with the batch, under guidance too."""
+    model, _ = truth_model(classes=3, exact_base=False)
+    cond, sampler = torch.tensor([0, 1, 2, 0, 1, 2]), entry.example()
+    together = model.sample(6, cond, sampler=sampler, guidance=guidance, generator=generators(6))
+    alone = [model.sample(1, cond[k : k + 1], sampler=sampler, guidance=guidance, generator=generators(6)[k : k + 1]) for k in range(6)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("entry", ORDERED)
+def test_evaluations_are_those_that_are_made(entry):
+    calls = []
+
+    def net(x, t, cond):
+        calls.append(1)
+        return x
+
+    sampler = entry.example(7)
+    sampler(Denoiser(net, things("paths")[0].values[0]()), torch.ones(2, 1), 1.0, 0.0)
+    assert len(calls) == sampler.evaluations
+
+
+@pytest.mark.parametrize("entry", SAMPLERS)
+def test_a_sampler_is_a_frozen_value(entry):
+    sampler = entry.example()
+    assert sampler == entry.example()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        sampler.steps = 3
+
+
+@pytest.mark.parametrize("backwards", [True, False])
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_grid_goes_from_end_to_end_without_turning(grid, path, backwards):
+    path = path()
+    start, end = sorted(path.interval, reverse=backwards)
+    for steps in (1, 2, 17):
+        times = grid()(start, end, steps, path)
+        assert (times[0], times[-1], len(times)) == (start, end, steps + 1)
+        assert all((a - b) * (start - end) > 0 for a, b in itertools.pairwise(times))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_log_snr_grid_has_equal_steps_in_log_snr(path):
+    path = path()
+    ends = middle(path)
+    times = torch.tensor(LogSNR()(*ends, 9, path))
+    steps = path.log_snr(times).diff()
+    torch.testing.assert_close(steps, torch.full_like(steps, 3 / 9), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("entry", [one for one in examples("samplers", of=Grid) if one.id != "samplers.Uniform"])
+def test_the_order_holds_on_other_grids(entry):
+    path = things("paths")[0].values[0]()
+    call, x, ends = denoiser(path), noisy(path), middle(path)
+    exact, grid = BEST(call, x, *ends), entry.example()
+    errors = [(Euler(k, grid)(call, x, *ends) - exact).abs().max() for k in (400, 800)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(1, abs=0.1)
+
+
+def test_a_grid_in_log_snr_needs_a_path():
+    with pytest.raises(UserError, match="the grid LogSNR needs a denoiser with a path; use Uniform"):
+        Euler(3, LogSNR())(lambda x, t: None, torch.ones(1, 1), 1.0, 0.0)
+
+
+def test_uniform_steps_are_equal():
+    assert Uniform()(1.0, 0.0, 4) == [1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Euler(0), "steps is 0, but Euler needs at least 1"),
+        (lambda: Dopri5(-1.0), "rtol is -1.0"),
+        (lambda: Dopri5(0.0, 0.0), "one positive"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
+
+
+def test_moments_of_samples_are_those_of_the_mixture():
+    """4,000 samples, seed 0: mean and second moment within 5 standard errors (0.022 a coordinate, 0.06): a false alarm in 400,000."""
+    model, truth = truth_model(sampler=Dopri5(1e-4, 1e-4))
+    n = 4000
+    x = model.sample(n, generator=torch.Generator().manual_seed(0))
+    mean = truth.weights @ truth.means
+    spread = (truth.weights[:, None] * (truth.stds[:, None] ** 2 + truth.means**2)).sum(0)
+    assert ((x.mean(0) - mean).abs() < 5 * ((spread - mean**2) / n).sqrt()).all()
+    assert ((x.square().mean(0) - spread).abs() < 5 * x.square().std(0) / math.sqrt(n)).all()
+
+
+def test_the_samplers_tolerance_is_the_models_when_none_is_given():
+    model, _ = truth_model()
+    z = torch.randn(3, 2)
+    assert torch.equal(model.decode(z), model.decode(z, sampler=TIGHT))

@@ -1,0 +1,200 @@
+"""Public names: known without torch, unique, found by their nearest, and the same everywhere they are read."""
+
+import functools
+import importlib.metadata
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import pushforward as pf
+from pushforward import registry
+from pushforward.registry import NameClashError, UnknownNameError, api_export
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "numpy", "scipy", "matplotlib", "sklearn", "yaml", "PIL")
+
+
+def python(code, **environment):
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment})
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
+
+
+@pytest.fixture
+def scratch(monkeypatch):
+    """Let a test register names that are forgotten after it."""
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(registry, "_aliases", dict(registry._aliases))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pushforward",
+        "import pushforward; pushforward.registry.names()",
+        "import pushforward; pushforward.registry.summary('models.rectified_flow')",
+        "import pushforward; dir(pushforward); dir(pushforward.models)",
+    ],
+)
+def test_names_are_known_without_anything_heavy(code):
+    assert python(f"{code}; import sys; print(*(one for one in {HEAVY} if one in sys.modules))") == []
+
+
+def test_the_generated_table_and_stubs_are_current():
+    run = subprocess.run([sys.executable, ROOT / "tools" / "generate_names.py", "--check"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("name", registry.NAMES)
+def test_a_public_name_is_an_attribute_path(name):
+    assert functools.reduce(getattr, name.split("."), pf) is registry.get(name)
+
+
+@pytest.mark.parametrize("name", registry.NAMES)
+def test_a_public_thing_says_what_it_is_in_a_sentence(name):
+    sentence = registry.first_sentence(registry.get(name))
+    assert sentence.endswith((".", ":", ")."))
+    assert registry.summary(name) == sentence
+
+
+def test_every_public_name_is_listed_by_dir():
+    assert {name.partition(".")[0] for name in registry.NAMES} <= set(dir(pf))
+    assert "rectified_flow" in dir(pf.models)
+
+
+@pytest.mark.parametrize("order", ["import pushforward.models.rectified_flow", "from pushforward.models import rectified_flow"])
+def test_importing_a_presets_module_does_not_hide_the_preset(order):
+    code = f"{order}; import pushforward as pf; print(type(pf.models.rectified_flow).__name__, pf.models.rectified_flow(shape=(2,)).shape)"
+    assert python(code) == ["function", "(2,)"]
+
+
+def test_a_clash_is_an_error(scratch):
+    def other():
+        """Something else."""
+
+    assert pf.models.rectified_flow
+    with pytest.raises(NameClashError, match=r"'models.rectified_flow' is asked for by .*other but belongs to .*rectified_flow"):
+        registry.export("models.rectified_flow")(other)
+
+
+def test_an_alias_that_is_taken_is_an_error(scratch):
+    assert pf.paths.Linear
+
+    def other():
+        """Something else."""
+
+    with pytest.raises(NameClashError, match=r"'paths.Linear' is asked for"):
+        registry.export("paths.Straight", aliases=("paths.Linear",))(other)
+    assert "paths.Straight" not in registry._entries
+
+
+def test_a_reloaded_module_may_register_itself_again(scratch):
+    def thing():
+        """A thing."""
+
+    registry.export("test.thing")(thing)
+    assert registry.export("test.thing")(thing) is thing
+
+
+def test_an_alias_works_and_warns(scratch):
+    @registry.export("test.new_name", aliases=("test.old_name",))
+    def thing():
+        """A thing."""
+
+    with pytest.warns(DeprecationWarning, match="test.old_name is an old name of test.new_name"):
+        assert registry.get("test.old_name") is thing
+    assert "test.old_name" not in registry.names()
+
+
+def test_an_alias_is_an_attribute_too(scratch):
+    @registry.export("paths.Straight", aliases=("paths.Bee",))
+    def thing():
+        """A thing."""
+
+    with pytest.warns(DeprecationWarning, match="paths.Bee is an old name"):
+        assert pf.paths.Bee is thing
+
+
+def test_another_package_makes_its_own_decorator(scratch):
+    export = functools.partial(api_export, package="my_flows")
+
+    @export("models.my_flow", example=lambda: 3, exactness="exact")
+    def my_flow():
+        """A flow of mine."""
+
+    entry = registry.entry("models.my_flow")
+    assert (entry.package, entry.thing, entry.example(), entry.facts) == ("my_flows", my_flow, 3, {"exactness": "exact"})
+    assert "models.my_flow" in registry.names("models")
+    assert pf.models.my_flow is my_flow
+
+
+PLUGIN = '''
+from pushforward.registry import api_export
+
+@api_export("models.their_flow", package="theirs")
+def their_flow():
+    """A flow of theirs."""
+    return "theirs"
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """A package installed beside ours, whose entry point is its public name."""
+    (tmp_path / "theirs.py").write_text(PLUGIN)
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pushforward]\nmodels.their_flow = theirs\n")
+    return str(tmp_path)
+
+
+def test_a_plugin_joins_by_its_entry_point(plugin):
+    code = "import pushforward as pf, sys; print('models.their_flow' in pf.registry.names('models'), 'theirs' in sys.modules); "
+    assert python(code + "print(pf.models.their_flow())", PYTHONPATH=plugin) == ["True", "False", "theirs"]
+
+
+def test_a_plugin_cannot_take_a_name_of_ours(monkeypatch):
+    point = importlib.metadata.EntryPoint("models.rectified_flow", "theirs", "pushforward")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
+    registry._plugins.cache_clear()
+    with pytest.raises(NameClashError, match=r"'models.rectified_flow' is asked for by the entry point theirs"):
+        registry.names()
+    monkeypatch.undo()
+    registry._plugins.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("models.rectifed_flow", "models.rectified_flow"), ("paths.linear", "paths.Linear"), ("Euler", "samplers.Euler")]
+)
+def test_an_unknown_name_is_refused_with_the_nearest(wrong, right):
+    with pytest.raises(UnknownNameError, match=f"'{wrong}' is not a known public name; did you mean '{right}'"):
+        registry.get(wrong)
+
+
+def test_an_unknown_attribute_is_refused_with_the_nearest():
+    with pytest.raises(AttributeError, match="'rectifiedflow' is not a known name; did you mean 'rectified_flow'"):
+        _ = pf.models.rectifiedflow
+    with pytest.raises(AttributeError, match="'modles' is not a known name"):
+        _ = pf.modles
+    assert not hasattr(pf, "_nothing")
+
+
+def test_entries_are_chosen_by_their_facts():
+    exact = registry.entries("bijections", exactness="exact")
+    assert {"bijections.Chain", "bijections.Standardise"} <= {entry.name for entry in exact}
+    assert all(entry.facts["exactness"] == "exact" for entry in exact)
+
+
+def test_names_of_a_group_are_sorted():
+    names = registry.names("paths")
+    assert names == sorted(names)
+    assert all(name.startswith("paths.") for name in names)
+
+
+def test_a_namespace_is_a_module():
+    assert isinstance(pf.models, types.ModuleType)

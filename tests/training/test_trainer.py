@@ -1,0 +1,349 @@
+"""The training loop: the same bits after any interruption, every example once an epoch, and a sentence for what goes wrong."""
+
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward.errors import CheckpointError, DivergedError, UserError
+from pushforward.formats.model import RAW, WEIGHTS, read_weights
+from pushforward.formats.run import checkpoints
+from pushforward.training.optimisation import averaged, learning_rate, optimiser
+from pushforward.training.order import Order, block_generators, seed_of
+from pushforward.training.progress import Callback, MetricsFile, ProgressBar, read_metrics
+from pushforward.training.settings import Settings
+
+SMALL = {"steps": 12, "batch_size": 16, "block": 8, "checkpoint_every": 4, "validate_every": 4, "log_every": 2, "warmup": 3, "lr": 0.01}
+
+
+def model():
+    torch.manual_seed(0)
+    return pf.models.rectified_flow(
+        pf.nn.MLP.Config((8,)), (2,), classes=2, drop_cond=0.2, preprocess="standardise", pairing=pf.pairings.MinibatchOT()
+    )
+
+
+@pytest.fixture
+def data():
+    return pf.data.moons(n=50)
+
+
+def trainer(data, out=None, **options):
+    return pf.Trainer(model(), data, out=out, **{**SMALL, **options})
+
+
+def weights(one):
+    return {**{f"raw.{k}": v for k, v in one.model.state_dict().items()}, **one.averaged_model.state_dict()}
+
+
+def same(one, two):
+    return all(torch.equal(a, b) for a, b in zip(weights(one).values(), weights(two).values(), strict=True))
+
+
+class Interrupt(Callback):
+    """Send this process a signal in the middle of training."""
+
+    def __init__(self, step, number=signal.SIGINT):
+        self.at, self.number = step, number
+
+    def on_step(self, trainer, metrics):
+        if metrics["step"] == self.at:
+            os.kill(os.getpid(), self.number)
+
+
+class Failure(Callback):
+    def on_step(self, trainer, metrics):
+        if metrics["step"] == 6:
+            raise RuntimeError("the power went")
+
+
+@pytest.fixture
+def straight(data):
+    return trainer(data, validation=pf.data.moons("validation", n=20)).fit()
+
+
+def resumed(data, out):
+    torch.manual_seed(99)  # nothing may hang on the global generator
+    return trainer(data, out, resume=True, validation=pf.data.moons("validation", n=20)).fit()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_resumes_to_the_same_bits(data, straight, tmp_path, number):
+    first = trainer(data, tmp_path, callbacks=[Interrupt(6, number)], validation=pf.data.moons("validation", n=20)).fit()
+    assert first.stopped_by == number
+    assert first.step < 12
+    second = resumed(data, tmp_path)
+    assert same(second, straight)
+    assert second.best == straight.best
+
+
+def test_a_run_that_failed_resumes_from_its_last_checkpoint_to_the_same_bits(data, straight, tmp_path):
+    with pytest.raises(RuntimeError, match="the power went"):
+        trainer(data, tmp_path, callbacks=[Failure()]).fit()
+    assert checkpoints(tmp_path).names() == ["step-000004"]
+    assert same(resumed(data, tmp_path), straight)
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, RAW, "training.pt", "config.yaml", "manifest.json"])
+def test_a_truncated_newest_checkpoint_is_passed_over_and_named(data, straight, tmp_path, capsys, file):
+    trainer(data, tmp_path, callbacks=[Interrupt(6)], validation=pf.data.moons("validation", n=20)).fit()
+    newest = checkpoints(tmp_path).folder / checkpoints(tmp_path).names()[-1]
+    (newest / file).write_bytes((newest / file).read_bytes()[:20])
+    assert same(resumed(data, tmp_path), straight)
+    said = capsys.readouterr()
+    assert f"{newest} is not whole, so step-000004 is resumed" in said.out + said.err
+
+
+def test_resuming_a_finished_run_changes_nothing(data, tmp_path):
+    first = trainer(data, tmp_path).fit()
+    assert same(trainer(data, tmp_path, resume=True).fit(), first)
+
+
+def test_the_handlers_of_signals_are_put_back(data):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    trainer(data, steps=1).fit()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize(("examples", "batch_size"), [(10, 3), (7, 7), (5, 12), (1, 3)])
+def test_every_epoch_has_each_example_once(examples, batch_size):
+    steps = 3 * examples
+    drawn = [index for batch in Order(examples, batch_size, 0, 0, steps) for index in batch]
+    epochs = [drawn[k : k + examples] for k in range(0, len(drawn) - examples + 1, examples)]
+    assert len(drawn) == steps * batch_size
+    assert all(sorted(epoch) == list(range(examples)) for epoch in epochs)
+
+
+def test_epochs_are_shuffled_anew():
+    drawn = [index for batch in Order(20, 20, 0, 0, 2) for index in batch]
+    assert drawn[:20] != drawn[20:]
+    assert drawn[:20] != list(range(20))
+
+
+@pytest.mark.parametrize("start", [1, 4, 7])
+def test_an_order_that_starts_later_is_the_rest_of_the_same(start):
+    assert list(Order(10, 4, 3, start, 9)) == list(Order(10, 4, 3, 0, 9))[start:]
+
+
+def test_another_seed_is_another_order():
+    assert list(Order(10, 4, 3, 0, 9)) != list(Order(10, 4, 4, 0, 9))
+
+
+def test_seeds_of_places_differ():
+    places = (
+        [(0, 1, step, block) for step in range(30) for block in range(30)] + [(0, 0, k) for k in range(30)] + [(1, 0, k) for k in range(30)]
+    )
+    assert len({seed_of(*place) for place in places}) == len(places)
+
+
+def test_the_loss_of_two_blocks_is_the_mean_of_the_blocks(data):
+    one, (x, cond) = model(), data[:16]
+    together = one.loss(x, cond, generator=block_generators(0, 5, 2))
+    apart = [one.loss(x[r], cond[r], generator=g) for r, g in zip((slice(0, 8), slice(8, 16)), block_generators(0, 5, 2), strict=True)]
+    torch.testing.assert_close(together, torch.stack(apart).mean(), rtol=1e-6, atol=1e-6)
+
+
+def test_the_average_is_the_exponential_one():
+    """a <- d a + (1 - d) w with d = min(decay, (1 + k) / (10 + k)); AveragedModel's first update copies."""
+    net = torch.nn.Linear(1, 1, bias=False)
+    average, expected = averaged(net, 0.3), None
+    for k, value in enumerate((1.0, 3.0, -2.0, 5.0)):
+        torch.nn.init.constant_(net.weight, value)
+        average.update_parameters(net)
+        decay = min(0.3, (1 + k) / (10 + k))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+    assert average.module.weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_an_average_the_trained_model_is_the_model(data):
+    one = trainer(data, steps=2, ema=0.0).fit()
+    assert one.averaged_model is one.model
+
+
+def test_the_learning_rate_rises_and_falls_as_a_cosine():
+    s = Settings(steps=110, warmup=10, lr=2.0, final_lr=0.1)
+    rates = [learning_rate(s, step) for step in range(110)]
+    assert rates[:10] == pytest.approx([0.2 * (k + 1) for k in range(10)])
+    assert rates[10] == 2.0
+    assert rates[60] == pytest.approx(2.0 * 0.55)  # half way: the mean of 1 and 0.1
+    assert learning_rate(s, 110) == pytest.approx(0.2)
+    assert sorted(rates[10:], reverse=True) == rates[10:]
+
+
+def test_a_constant_learning_rate_stays():
+    assert learning_rate(Settings(steps=100, warmup=0, lr=0.5, schedule="constant"), 99) == 0.5
+
+
+def test_gradients_are_clipped_before_the_step(data):
+    """SGD shows the length of the step, which AdamW would hide: with clip c it is lr c."""
+    one = trainer(data, clip=1e-3, warmup=0, schedule="constant", ema=0.0)
+    one.optimiser = torch.optim.SGD(one.model.parameters(), lr=1.0)
+    before = [p.detach().clone() for p in one.model.parameters()]
+    one._train_step(*data[:16])
+    moved = math.sqrt(sum(float((p.detach() - q).square().sum()) for p, q in zip(one.model.parameters(), before, strict=True)))
+    assert moved == pytest.approx(0.01 * 1e-3, rel=1e-3)
+
+
+def test_only_matrices_decay():
+    one = model()
+    names = {id(p): name for name, p in one.named_parameters()}
+    decayed, plain = ({names[id(p)] for p in group["params"]} for group in optimiser(one, Settings(weight_decay=0.5)).param_groups)
+    assert decayed == {"net.layers.0.weight", "net.time.weight", "net.out.weight"}
+    assert decayed | plain == set(names.values())
+
+
+def test_validation_is_the_same_each_time(data):
+    heard = []
+
+    class Hear(Callback):
+        def on_validation(self, trainer, metrics):
+            heard.append(metrics["validation_loss"])
+
+    one = trainer(data, steps=1, validation=pf.data.moons("validation", n=20), callbacks=[Hear()]).fit()
+    one._validate()
+    assert heard[0] == heard[1]
+    assert one.model.training
+
+
+def test_a_loss_that_is_nan_names_step_rate_and_the_last_good_checkpoint(data, tmp_path):
+    class Break(Callback):
+        def on_step(self, trainer, metrics):
+            if metrics["step"] == 6:
+                torch.nn.init.constant_(trainer.model.net.out.weight, math.nan)
+
+    with pytest.raises(
+        DivergedError, match=r"the loss became nan at step 7, where the learning rate is 0.00\d+; the last good .*step-000004"
+    ):
+        trainer(data, tmp_path, callbacks=[Break()]).fit()
+    assert checkpoints(tmp_path).names() == ["step-000004"]
+
+
+def test_callbacks_are_called_in_their_order(data, tmp_path):
+    heard = []
+
+    class Hear(Callback):
+        def __getattribute__(self, name):
+            if name.startswith("on_"):
+                return lambda trainer, *args: heard.append((name, trainer.step))
+            return super().__getattribute__(name)
+
+    trainer(data, tmp_path, steps=4, callbacks=[Hear()], validation=pf.data.moons("validation", n=20)).fit()
+    assert heard == [("on_start", 0), ("on_step", 2), ("on_step", 4), ("on_validation", 4), ("on_save", 4), ("on_end", 4)]
+
+
+def test_old_checkpoints_are_pruned_and_the_best_is_kept(data, tmp_path):
+    """After the first checkpoint the output is spoilt for good: the first is the best, and stays beside the newest two."""
+
+    class Spoil(Callback):
+        def on_save(self, trainer, folder):
+            torch.nn.init.constant_(trainer.model.net.out.bias, 100.0)
+
+    validation = pf.data.moons("validation", n=20)
+    one = trainer(data, tmp_path, steps=20, lr=1e-5, ema=0.0, validation=validation, callbacks=[Spoil()]).fit()
+    saved = checkpoints(tmp_path)
+    best = saved.path("best").name
+    assert saved.names() == sorted({best, "step-000016", "step-000020"})
+    assert best == "step-000004"
+    assert saved.path("last").name == "step-000020"
+    assert one.best < math.inf
+
+
+def test_metrics_are_written_and_cut_back_on_resuming(data, tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+    with pytest.raises(RuntimeError):
+        trainer(data, tmp_path, callbacks=[MetricsFile(metrics), Failure()]).fit()
+    with metrics.open("a") as file:
+        file.write('{"step": 8, "lo')  # a line cut off
+    trainer(data, tmp_path, resume=True, callbacks=[MetricsFile(metrics)]).fit()
+    assert [row["step"] for row in read_metrics(metrics)] == [2, 4, 6, 8, 10, 12]
+    assert all(math.isfinite(json.loads(line)["loss"]) for line in metrics.read_text().splitlines())
+
+
+def test_a_run_folder_that_cannot_be_written_is_an_error(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        trainer(data, tmp_path / "file" / "run", steps=1).fit()
+
+
+def test_there_must_be_something_to_resume(data, tmp_path):
+    with pytest.raises(CheckpointError, match="has no whole checkpoint to resume from"):
+        trainer(data, tmp_path, resume=True)
+    with pytest.raises(UserError, match="needs the run folder"):
+        trainer(data, resume=True)
+
+
+def test_weights_of_another_architecture_are_not_resumed(data, tmp_path):
+    trainer(data, tmp_path, steps=1).fit()
+    other = pf.models.rectified_flow(pf.nn.MLP.Config((9,)), (2,), classes=2, preprocess="standardise")
+    with pytest.raises(CheckpointError, match="does not fit the model: .*another architecture"):
+        pf.Trainer(other, data, out=tmp_path, resume=True, **SMALL)
+
+
+def test_a_checkpoint_holds_average_and_raw_weights(data, tmp_path):
+    one = trainer(data, tmp_path).fit()
+    folder = checkpoints(tmp_path).path("last")
+    assert torch.equal(read_weights(folder / RAW)["net.out.weight"], one.model.net.out.weight)
+    assert torch.equal(read_weights(folder / WEIGHTS)["net.out.weight"], one.averaged_model.net.out.weight)
+
+
+def test_the_loss_falls_on_moons():
+    """From about 2 (the velocity's own variance) towards 1: 150 steps reach below 1.6 with a wide margin."""
+    rows = []
+
+    class Hear(Callback):
+        def on_step(self, trainer, metrics):
+            rows.append(metrics["loss"])
+
+    net = pf.models.rectified_flow(pf.nn.MLP.Config((32, 32)), (2,), preprocess="standardise")
+    pf.Trainer(net, pf.data.moons(n=500).x, steps=150, batch_size=128, lr=5e-3, warmup=10, log_every=25, callbacks=[Hear()]).fit()
+    assert rows[-1] < 0.85 * rows[0]
+
+
+@pytest.mark.parametrize("rows", ["tensor", "pairs", "tuples", "alone"])
+def test_any_map_style_data_trains(rows):
+    x, cond = torch.randn(20, 2), torch.arange(20) % 2
+    sets = {
+        "tensor": x,
+        "pairs": torch.utils.data.TensorDataset(x, cond),
+        "tuples": torch.utils.data.TensorDataset(x),
+        "alone": [*x],
+    }
+    assert trainer(sets[rows], steps=2).fit().step == 2
+
+
+def test_empty_data_is_refused():
+    with pytest.raises(UserError, match="the training data is empty"):
+        trainer([])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"clip": -1.0}, "clip is -1.0"),
+        ({"block": 5}, "block is 5, which does not divide batch_size 16"),
+        ({"warmup": -1}, "warmup is -1"),
+    ],
+)
+def test_bad_settings_are_refused(data, options, message):
+    with pytest.raises(UserError, match=message):
+        trainer(data, **options)
+
+
+def test_a_batch_smaller_than_a_block_is_one_block():
+    assert Settings(batch_size=16, block=64).blocks == 1
+
+
+def test_the_progress_bar_says_loss_speed_and_time_left(data, capsys):
+    trainer(data, callbacks=[ProgressBar()]).fit()
+    said = capsys.readouterr().err
+    assert "step 12/12" in said
+    assert "steps/s" in said
+    assert "s left" in said
