@@ -12,8 +12,9 @@ import copy
 import math
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
+from pushforward import _random
 from pushforward.data.dataset import Dataset
 from pushforward.data.densities import drawn
 from pushforward.errors import ConditionError, DtypeError, ShapeError, UserError
@@ -78,15 +79,16 @@ class GaussianMixture(nn.Module):
         """The shape of one event."""
         return tuple(self.means.shape[1:])
 
-    def sample(self, n: int, cond: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
+    def sample(self, n: int, cond: Tensor | None = None, *, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape), from the components `cond` (n,) where they are given."""
         return self.draw(n, cond, generator=generator)[0]
 
-    def draw(self, n: int, cond: Tensor | None = None, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+    def draw(self, n: int, cond: Tensor | None = None, *, generator: _random.Generators = None) -> tuple[Tensor, Tensor]:
         """Return n draws (n, *shape) and the component (n,) of each."""
-        rows = self._log_weights(n, cond).exp()
-        component = torch.multinomial(rows, 1, generator=generator)[:, 0]
-        noise = torch.randn((n, *self.shape), generator=generator, dtype=self.means.dtype, device=self.means.device)
+        shares = self._log_weights(n, cond).exp().cumsum(1)
+        place = _random.uniform((n, 1), generator, shares.device, shares.dtype) * shares[:, -1:]
+        component = (place >= shares).sum(1).clamp(max=shares.shape[1] - 1)
+        noise = _random.normal((n, *self.shape), generator, self.means.device, self.means.dtype)
         return self.means[component] + per_row(self.stds[component], noise) * noise, component
 
     def log_prob(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
