@@ -1,5 +1,6 @@
 """The floors: careful hand-written eager PyTorch of the same mathematics for exactly one case, and nothing else."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.fields import Joined
 from pushforward.functional import timestep_embedding
 from pushforward.ode import ERROR, NODES, STAGES
 
@@ -15,12 +17,17 @@ class Layers:
     """An MLP velocity's weights, laid out for addmm, with what time adds to each layer computed for many times at once."""
 
     def __init__(self, net: nn.Module) -> None:
-        self.time = net.time.weight
-        (self.w1, self.b1), (self.w2, self.b2) = ((layer.weight.T.contiguous(), layer.bias) for layer in net.layers)
-        self.w3, self.b3 = net.out.weight.T.contiguous(), net.out.bias
+        mlp = net.net if isinstance(net, Joined) else net
+        (self.w1, self.b1), (self.w2, self.b2) = ((layer.weight.T.contiguous(), layer.bias) for layer in mlp.layers)
+        self.w3, self.b3 = mlp.out.weight.T.contiguous(), mlp.out.bias
+        self.joined = mlp is not net
+        self.time = self.w1[-1:].T if self.joined else mlp.time.weight
+        self.w1 = self.w1[:-1] if self.joined else self.w1
         self.middle = (self.w2 * (self.w3 @ self.w1).T).contiguous()
 
     def biases(self, times: Tensor) -> list[tuple[Tensor, Tensor]]:
+        if self.joined:
+            return [(bias, self.b2) for bias in torch.outer(times, self.time[:, 0]).add_(self.b1).unbind()]
         features = timestep_embedding(times, self.time.shape[1], scale=25.0, max_period=100.0)
         first, second = (features @ self.time.T).chunk(2, dim=1)
         return list(zip((first + self.b1).unbind(), (second + self.b2).unbind(), strict=True))
@@ -71,7 +78,7 @@ def euler(field: Callable, x: Tensor, steps: int) -> Tensor:
 
 def heun(field: Callable, x: Tensor, steps: int) -> Tensor:
     times = torch.arange(steps + 1.0).div_(steps).unbind()
-    for t, s in zip(times, times[1:], strict=False):
+    for t, s in itertools.pairwise(times):
         k1 = field(x, t)
         k2 = field(torch.add(x, k1, alpha=1 / steps), s)
         x = torch.add(x, k1.add(k2), alpha=0.5 / steps)
@@ -79,23 +86,23 @@ def heun(field: Callable, x: Tensor, steps: int) -> Tensor:
 
 
 def dopri5(layers: Layers, x: Tensor, tolerance: float) -> Tensor:
-    """Solve from 0 to 1 with one step size for the whole batch, that of its root mean square, as torchdiffeq does."""
-    t, h = 0.0, 0.05
+    """Solve from 1 to 0 with one step size for the whole batch, that of its root mean square, as torchdiffeq does."""
+    left, h = 1.0, 0.05
     tables = torch.tensor([(*row, *(0.0,) * (7 - len(row))) for row in (*STAGES, ERROR)])
     slopes = x.new_empty(7, *x.shape)
     flat = slopes.view(7, -1)
-    slopes[0] = layers.value(x, layers.biases(torch.zeros(1))[0])
-    while t < 1:
-        h = min(h, 1 - t)
-        biases = layers.biases(torch.tensor([t + node * h for node in NODES]))
-        weights = tables * h
+    slopes[0] = layers.value(x, layers.biases(torch.ones(1))[0])
+    while left > 0:
+        h = min(h, left)
+        biases = layers.biases(torch.tensor([left - node * h for node in NODES]))
+        weights = tables * -h
         for k in range(6):
             end = torch.addmv(x.view(-1), flat[: k + 1].T, weights[k, : k + 1]).view_as(x)
             slopes[k + 1] = layers.value(end, biases[k])
         scale = torch.maximum(x.abs(), end.abs()).mul_(tolerance).add_(tolerance)
         ratio = torch.mv(flat.T, weights[6]).view_as(x).div_(scale).square_().mean().sqrt_().item()
         if ratio <= 1:
-            t, x = t + h, end
+            left, x = left - h, end
             slopes[0] = slopes[6]
         h *= min(10.0, max(0.2, 0.9 * max(ratio, 1e-10) ** -0.2))
     return x

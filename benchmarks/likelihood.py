@@ -40,9 +40,7 @@ def _likelihood(features: int, bar: float) -> list[Row]:
 
     peers: dict[str, Callable[[], Tensor]] = {
         "zuko": by_zuko,
-        "flow_matching": lambda: matching.compute_likelihood(
-            x.clone(), _normal, 1 / STEPS, method="midpoint", exact_divergence=True
-        )[1],
+        "flow_matching": lambda: matching.compute_likelihood(x.clone(), _normal, 1 / STEPS, method="midpoint", exact_divergence=True)[1],
     }
     analytic = {
         OURS: lambda: known.log_prob(x, sampler=sampler),
@@ -79,9 +77,7 @@ def _normal(z: Tensor) -> Tensor:
     return -0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
 
 
-def _midpoint(
-    f: Callable[..., tuple[Tensor, ...]], state: Sequence[Tensor], t0: float, t1: float, *settings: object
-) -> tuple[Tensor, ...]:
+def _midpoint(f: Callable[..., tuple[Tensor, ...]], state: Sequence[Tensor], t0: float, t1: float, *settings: object) -> tuple[Tensor, ...]:
     """Replace `zuko.utils.odeint` by midpoint steps over its pair (x, ladj)."""
     h, state = (t1 - t0) / STEPS, tuple(state)
     times = torch.arange(2.0 * STEPS).mul_(h / 2).add_(t0).unbind()

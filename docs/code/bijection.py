@@ -33,6 +33,8 @@ class Cube(pf.bijections.Bijection):
         root = (1.5 * z.abs() + (2.25 * z**2 + a**3).sqrt()) ** (1 / 3)
         x = z.sign() * (root - a / root)
         return x, -(a + x**2).log().sum(dim=1)
+
+
 # --8<-- [end:new]
 
 

@@ -24,6 +24,8 @@ def trigonometric_flow(net: Net = None, shape: Sequence[int] = (2,), *, classes:
     return pf.families.PathModel(
         built(net, shape, classes), shape, pf.paths.Cosine(), "velocity", pf.times.LogitNormal(0.0, 1.0), classes=classes
     )
+
+
 # --8<-- [end:new]
 
 

@@ -33,6 +33,8 @@ class Power(pf.paths.Path):
 
     def sigma_dot(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
+
+
 # --8<-- [end:new]
 
 

@@ -34,6 +34,8 @@ class Ralston(Sampler):
             second = denoiser(x + 2 / 3 * h * first, t + 2 / 3 * h).velocity
             x = x + h / 4 * (first + 3 * second)
         return x
+
+
 # --8<-- [end:new]
 
 

@@ -7,7 +7,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "bases.Gaussian": ("pushforward.bases", "Independent normal noise N(0, std²) in every number of the event."),
     "bijections.Bijection": ("pushforward.bijections.bijection", "An invertible map; to add one, write `forward` and `inverse`, each returning its value and log_abs_det (n,)."),
     "bijections.Chain": ("pushforward.bijections.chain", "Bijections in sequence, data to noise from first to last: log-determinants add."),
-    "bijections.ExactDivergence": ("pushforward.bijections.divergences", "The sum of the Jacobian's diagonal: by the velocity's own `value_and_divergence` if it has one, else by forward-mode derivatives."),
+    "bijections.ExactDivergence": ("pushforward.bijections.divergences", "The sum of the Jacobian's diagonal: by the velocity's own `value_and_divergence` if it has one, else by vectorised products with it."),
     "bijections.HutchinsonDivergence": ("pushforward.bijections.divergences", "The mean of e' J e over random directions e that stay fixed along a trajectory: unbiased, at the cost of one direction each."),
     "bijections.Inverse": ("pushforward.bijections.chain", "A bijection the other way round."),
     "bijections.ODE": ("pushforward.bijections.ode", "The solution of dx/dt = velocity(x, t, cond) from t0 to t1, with the integral of the divergence as its log-determinant."),

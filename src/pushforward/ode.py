@@ -78,11 +78,16 @@ def odeint(
     return fixed_steps((lambda x, t: f(x, t, *args)) if args else f, x, [t0 + (t1 - t0) * k / steps for k in range(steps)] + [t1], method)
 
 
-def fixed_steps(f: Field, x: Tensor, times: Sequence[float], method: str) -> Tensor:
-    """Return the state after stepping f(x, t) through `times` (k + 1 numbers) by a method of `STEPS`."""
+def fixed_steps(f: Field, x: Tensor, times: Sequence[float], method: str, scout: Field | None = None) -> Tensor:
+    """Return the state after stepping f(x, t) through `times` (k + 1 numbers) by a method of `STEPS`.
+
+    `scout` stands for f at stages whose slope has no weight in the step and only shows where to look next, as midpoint's first. There f may
+    leave out the rate of what it does not read itself: for a likelihood, half of all divergences.
+    """
     nodes, step = STEPS[method]
+    scout = f if scout is None else scout
     for h, stage_times in _stage_times(x, times, nodes):
-        x = step(f, x, h, stage_times)
+        x = step(f, scout, x, h, stage_times)
     return x
 
 
@@ -103,22 +108,22 @@ def time_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _euler(f: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
+def _euler(f: Field, scout: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
     return torch.add(x, f(x, t[0]), alpha=h)
 
 
-def _midpoint(f: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
-    middle = torch.add(x, f(x, t[0]), alpha=h / 2)
+def _midpoint(f: Field, scout: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
+    middle = torch.add(x, scout(x, t[0]), alpha=h / 2)
     return torch.add(x, f(middle, t[1]), alpha=h)
 
 
-def _heun(f: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
+def _heun(f: Field, scout: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
     k1 = f(x, t[0])
     k2 = f(torch.add(x, k1, alpha=h), t[1])
     return torch.add(x, k1 + k2, alpha=h / 2)
 
 
-def _rk4(f: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
+def _rk4(f: Field, scout: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
     k1 = f(x, t[0])
     k2 = f(torch.add(x, k1, alpha=h / 2), t[1])
     k3 = f(torch.add(x, k2, alpha=h / 2), t[1])
@@ -146,6 +151,10 @@ STAGES = (
 )
 ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
+# The next step is SAFETY h error^(3/4 BETA - 1/5) previous_error^BETA, as in Hairer's own dopri5: an error that happens to be tiny, as
+# that of a single sample can be, then does not make a step that must be taken back. On flows of moons and digits a third of the rejected
+# steps remain, and the largest error of 1,024 samples of moons falls from 6e-4 to 1e-4 at the same cost.
+BETA = 0.04
 
 
 def dopri5(
@@ -181,11 +190,14 @@ class _Dopri5:
         self.t0, self.t1 = t0, t1
         self.x = x.reshape(n, -1)
         self.elapsed = torch.zeros(n, dtype=dtype, device=x.device)  # |t - t0| of each sample
+        self.error = torch.ones(n, dtype=dtype, device=x.device)  # of its last accepted step, in units of the tolerance
         # A step is too small when it is lost in the rounding of t.
         self.smallest = 4 * torch.finfo(dtype).eps * max(abs(t0), abs(t1))
         self.rows = torch.arange(n, device=x.device)
         self.arrived: list[tuple[Tensor, Tensor]] = []
-        self.tables = torch.tensor([(*row, *(0.0,) * (7 - len(row))) for row in (*STAGES, ERROR)], dtype=x.dtype, device=x.device)
+        tables = torch.tensor([(*row, *(0.0,) * (7 - len(row))) for row in (*STAGES, ERROR)], dtype=x.dtype, device=x.device)
+        self.tables = [table[: min(k, 7)] for k, table in enumerate(tables, start=1)]
+        self.buffer = x.new_empty(0)  # for the slopes of a step
 
     def slope(self, x: Tensor, elapsed: Tensor) -> Tensor:
         return self.f(x.view(-1, *self.shape), self.t0 + self.sign * elapsed, *self.args).reshape(x.shape)
@@ -211,27 +223,34 @@ class _Dopri5:
         last = size >= left
         h = torch.where(last, left, size)  # 0 for a sample that has arrived
         step = (self.sign * h)[:, None].to(self.x.dtype)
-        slopes = _Slopes(first)
+        if not torch.is_grad_enabled() and self.buffer.shape[1:] != first.shape:
+            self.buffer = first.new_empty(7, *first.shape)
+        slopes = _Slopes(first, None if torch.is_grad_enabled() else self.buffer)
         for node, row in zip(NODES, self.tables, strict=False):
-            end = torch.addcmul(self.x, step, slopes.combine(row))
+            move = slopes.combine(row)
+            end = torch.addcmul(self.x, step, move, out=None if torch.is_grad_enabled() else move)  # its memory is warm: 1 % of a solve
             slopes.append(self.slope(end, torch.add(self.elapsed, h, alpha=node)))
         with torch.no_grad():
             scale = torch.maximum(self.x.abs(), end.abs()).mul_(self.rtol).add_(self.atol)
-            ratio = (slopes.combine(self.tables[6]) * step).div_(scale).square_().mean(1).sqrt_().to(size.dtype)
+            ratio = slopes.combine(self.tables[6]).mul_(step).div_(scale).square_().mean(1).sqrt_().to(size.dtype)
             accepted = ratio <= 1
-            factor = (ratio.clamp_min(1e-10) ** -0.2).mul_(SAFETY).clamp_(SHRINK, GROW)
+            factor = (ratio.clamp_min(1e-10) ** (0.75 * BETA - 0.2)).mul_(self.error**BETA).mul_(SAFETY).clamp_(SHRINK, GROW)
+            self.error = torch.where(accepted, ratio.clamp_min(0.1), self.error)
             # After a clipped last step the size proposed before stays valid; after a rejected one the error rules.
             following = torch.where(accepted & last, size, h * factor)
             arrived = accepted & last
             self.elapsed = torch.where(arrived, torch.full_like(left, self.span), torch.where(accepted, self.elapsed + h, self.elapsed))
-            # One number is read back a step: how many are under way, or -1 when one of them cannot go on.
+            # Read back once a step: how many are under way, whether one of them cannot go on, and whether all took the step.
             stuck = ~accepted & ~((h > self.smallest) & ratio.isfinite())
-            under_way = torch.where(stuck.any(), -1, len(arrived) - (self.elapsed >= self.span).sum()).item()
-        if under_way < 0:
+            under_way, failed, all_accepted = torch.stack(((self.elapsed < self.span).sum(), stuck.any(), accepted.all())).tolist()
+        if failed:
             raise self.stuck(stuck, ratio)
+        if all_accepted:
+            self.x = end
+            return slopes.last, following, under_way
         keep = accepted[:, None]
         self.x = torch.where(keep, end, self.x)
-        return torch.where(keep, slopes.last, first), following, int(under_way)
+        return torch.where(keep, slopes.last, first), following, under_way
 
     def first_size(self, slope: Tensor) -> Tensor:
         """Return the first step of each sample (Hairer et al., section II.4); costs one evaluation."""
@@ -251,7 +270,7 @@ class _Dopri5:
         done = self.elapsed >= self.span
         self.arrived.append((self.rows[done], self.x[done]))
         index = (~done).nonzero()[:, 0]
-        self.x, self.elapsed, self.rows = self.x[index], self.elapsed[index], self.rows[index]
+        self.x, self.elapsed, self.error, self.rows = self.x[index], self.elapsed[index], self.error[index], self.rows[index]
         self.args = tree_map_only(Tensor, lambda leaf: leaf[index], self.args)
         return first[index], size[index]
 
@@ -273,11 +292,10 @@ class _Dopri5:
 
 
 class _Slopes:
-    """The slopes of a step's stages and their weighted sums: a buffer without gradients, a list with them."""
+    """The slopes of a step's stages and their weighted sums: in a buffer (7, n, d), or in a list when gradients are wanted."""
 
-    def __init__(self, first: Tensor) -> None:
-        self.last, self.count = first, 0
-        self.buffer = None if torch.is_grad_enabled() else first.new_empty(7, *first.shape)
+    def __init__(self, first: Tensor, buffer: Tensor | None) -> None:
+        self.last, self.count, self.buffer = first, 0, buffer
         self.parts: list[Tensor] = []
         self.append(first)
 
@@ -291,7 +309,7 @@ class _Slopes:
     def combine(self, weights: Tensor) -> Tensor:
         """Return the sum of the slopes so far, weighted: one matrix product over all samples."""
         flat = torch.stack(self.parts).flatten(1) if self.buffer is None else self.buffer[: self.count].flatten(1)
-        return (weights[: self.count] @ flat).view_as(self.last)
+        return (weights @ flat).view_as(self.last)
 
 
 def _rms(x: Tensor) -> Tensor:

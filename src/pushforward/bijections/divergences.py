@@ -29,7 +29,7 @@ class Divergence:
 @export("bijections.ExactDivergence", example=lambda: ExactDivergence())
 @dataclass(frozen=True)
 class ExactDivergence(Divergence):
-    """The sum of the Jacobian's diagonal: by the velocity's own `value_and_divergence` if it has one, else by forward-mode derivatives.
+    """The sum of the Jacobian's diagonal: by the velocity's own `value_and_divergence` if it has one, else by vectorised products with it.
 
     Args:
         numbers: directions are taken in chunks so that n d chunk stays below this. An activation of a U-Net with 64 channels holds 64 times

@@ -161,9 +161,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it is not text"
-        raise ConfigError(
-            f"{path} is not a plain YAML file{line}: {problem}; objects are never built from it."
-        ) from None
+        raise ConfigError(f"{path} is not a plain YAML file{line}: {problem}; objects are never built from it.") from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds a {type(loaded).__name__}, but a configuration is a mapping of sections.")
     return loaded

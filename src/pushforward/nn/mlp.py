@@ -20,7 +20,7 @@ Activation = Literal["silu", "tanh", "relu", "elu", "softplus"]
 def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
     gate = torch.sigmoid(x)
     value = x * gate
-    return value, torch.addcmul(value, gate, 1 - value)
+    return value, torch.lerp(value, torch.ones_like(value[:1]), gate)  # value + gate (1 - value) in one pass
 
 
 def _tanh(x: Tensor) -> tuple[Tensor, Tensor]:
