@@ -150,7 +150,7 @@ STAGES = (
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
 ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
+SAFETY, SHRINK, GROW = 0.95, 0.2, 10.0
 # The next step is SAFETY h error^(3/4 BETA - 1/5) previous_error^BETA, as in Hairer's own dopri5: an error that happens to be tiny, as
 # that of a single sample can be, then does not make a step that must be taken back. On flows of moons and digits a third of the rejected
 # steps remain, and the largest error of 1,024 samples of moons falls from 6e-4 to 1e-4 at the same cost.

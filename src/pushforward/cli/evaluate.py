@@ -39,7 +39,7 @@ class Evaluate:
     split: Literal["test", "validation"] = "test"
     checkpoint: str = "best"
     samples: int = 1000
-    draws: int = 4
+    draws: int = 2
     seed: int = 0
     device: str = "auto"
 
@@ -119,7 +119,9 @@ def show(judged: Judgement, folder: Path) -> None:
     for name in ("pooled", "conditional", "mixture"):
         value = getattr(own, name)
         if value is not None:
-            best = min((getattr(row, name) for row in judged.likelihood[1:] if getattr(row, name) is not None), default=None)
+            alike = ("pooled", "mixture") if name != "conditional" else (name,)  # densities that are not told the class
+            others = [getattr(row, one) for row in judged.likelihood[1:] for one in alike]
+            best = min((other for other in others if other is not None), default=None)
             rows.append(
                 (f"bits per dimension, {name}", f"{value:.3f}" + (f" (best of the others: {best:.3f})" if best is not None else ""))
             )

@@ -82,7 +82,7 @@ def judge(
     *,
     split: str = "test",
     samples: int = 1000,
-    draws: int = 4,
+    draws: int = 2,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Judgement, Tensor, Tensor | None]:

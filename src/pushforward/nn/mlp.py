@@ -114,8 +114,7 @@ class MLP(nn.Module):
         act = ACTIVATIONS[self.activation][0]
         h = x.flatten(1)
         for layer, shift in zip(self.layers, self._shifts(h, t, cond), strict=True):
-            h = layer(h) if shift is None else layer(h).add_(shift)
-            h = act(h)
+            h = act(_shifted(layer, h, shift))
         return self._shaped(self.out(h), x)
 
     def value_and_divergence(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -128,7 +127,7 @@ class MLP(nn.Module):
         h = x.flatten(1)
         slopes = []
         for layer, shift in zip(self.layers, self._shifts(h, t, cond), strict=True):
-            h, slope = with_slope(layer(h) if shift is None else layer(h).add_(shift))
+            h, slope = with_slope(_shifted(layer, h, shift))
             slopes.append(slope)
         return self._shaped(self.out(h), x), self._trace(slopes)
 
@@ -145,14 +144,35 @@ class MLP(nn.Module):
         return torch.einsum("nih,ih->n", tangents, last)
 
     def _shifts(self, h: Tensor, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor | None]:
-        total = self.label(cond, h.shape[0])
+        """Return what each hidden layer is shifted by: rows (n, width), or one row (1, width) when it is the same for all."""
+        total = self.label(cond, h.shape[0] if cond is not None else 1)
         if self.time is not None:
             if t is None:
                 raise UserError("this MLP reads the time, but none was given; call it as mlp(x, t) or build it with time_features=0.")
+            t = t[:1] if _one_for_all(t) else t
             # Low frequencies alone (periods from 0.25 up, in t): the field stays smooth in time, which adaptive solvers reward.
-            features = timestep_embedding(t, self.time_features, scale=25.0, max_period=100.0).to(self.time.weight.dtype)
-            total = self.time(features) if total is None else torch.addmm(total, features, self.time.weight.T)
+            moved = self.time(timestep_embedding(t, self.time_features, scale=25.0, max_period=100.0).to(self.time.weight.dtype))
+            total = moved if total is None else total + moved
         return [None] * len(self.hidden) if total is None else total.split(self.hidden, dim=1)
 
     def _shaped(self, out: Tensor, x: Tensor) -> Tensor:
         return out.view(x.shape) if self.outputs == self.inputs else out
+
+
+def _shifted(layer: nn.Linear, h: Tensor, shift: Tensor | None) -> Tensor:
+    """Return the layer's output, moved by a shift of each row (n, width) or by one of all (1, width), which costs no pass of its own."""
+    if shift is None:
+        return layer(h)
+    if shift.shape[0] == 1:
+        return F.linear(h, layer.weight, layer.bias + shift[0])
+    return layer(h).add_(shift)
+
+
+def _one_for_all(t: Tensor) -> bool:
+    """Whether all rows have one time, as in every fixed-step solver: then its features are computed once (a quarter of a small MLP's call).
+
+    Only where looking is cheap and nothing is differentiated: each row keeps its own derivative otherwise.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or t.device.type != "cpu" or len(t) < 2:
+        return False
+    return torch._C._functorch.maybe_current_level() is None and bool((t == t[0]).all())
