@@ -134,6 +134,9 @@ class GenerativeModel(nn.Module):
     ) -> Tensor:
         """Return the log-density (n,) of x in nats, in the data's own units; differentiable.
 
+        Where no gradient is wanted, call it under `torch.no_grad()`: an exact divergence otherwise keeps the graph of all directions,
+        which for a network over images is gigabytes.
+
         Args:
             x: data (n, *shape). No noise is added: spread quantised data over its cells first (`evaluation.bits_per_dim` does).
             cond: condition of each row, or None.
