@@ -168,7 +168,7 @@ def test_doctor_finds_what_is_needed(capsys):
         (["train", "rectified_flow", "--data", "mons"], ["mons", "moons"]),
         (["train", "rectified_flow", "--data", "no/such.csv"], ["no/such.csv"]),
         ([*TINY[:4], "--steps", "0"], ["steps", "0", "at least 1"]),
-        ([*TINY[:4], "--batch-size", "100"], ["block", "64", "divisor"]),
+        ([*TINY[:4], "--batch-size", "100", "--block", "64"], ["block", "64", "such as 50"]),
         ([*TINY[:4], "--lr", "-1"], ["lr", "-1", "positive"]),
         ([*TINY[:4], "--drop-cond", "2"], ["drop_cond", "2"]),
         ([*TINY[:4], "--device", "abacus"], ["abacus", "doctor"]),

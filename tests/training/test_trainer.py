@@ -341,6 +341,11 @@ def test_a_batch_smaller_than_a_block_is_one_block():
     assert Settings(batch_size=16, block=64).blocks == 1
 
 
+@pytest.mark.parametrize(("batch_size", "blocks"), [(256, 4), (100, 2), (64, 1), (101, 1), (1, 1), (96, 2)])
+def test_without_a_block_the_largest_divisor_up_to_64_is_taken(batch_size, blocks):
+    assert Settings(batch_size=batch_size).blocks == blocks
+
+
 def test_the_progress_bar_says_loss_speed_and_time_left(data, capsys):
     trainer(data, callbacks=[ProgressBar()]).fit()
     said = capsys.readouterr().err

@@ -22,6 +22,7 @@ class Settings:
         clip: norm to which gradients are clipped; 0 never clips.
         ema: decay of the averaged weights, reached after a warm-up; 0 keeps no average.
         block: samples a micro-block, the unit in which random numbers are drawn and optimal transport is solved; it divides batch_size.
+            0 takes the largest divisor up to 64, or the whole batch where that is below 8.
         seed: what the order of data and all random numbers depend on.
         validate_every: steps between validations (and sample grids); 0 for only at the end.
         checkpoint_every: steps between checkpoints; 0 for only at the end.
@@ -38,27 +39,35 @@ class Settings:
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 1.0
     ema: float = 0.999
-    block: int = 64
+    block: int = 0
     seed: int = 0
     validate_every: int = 500
     checkpoint_every: int = 500
     log_every: int = 20
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("block", 1), ("log_every", 1), ("warmup", 0)):
+        for name, least in (("steps", 1), ("batch_size", 1), ("log_every", 1), ("warmup", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} is {getattr(self, name)}, but it must be at least {least}.")
-        for name in ("validate_every", "checkpoint_every", "clip", "weight_decay", "seed"):
+        for name in ("block", "validate_every", "checkpoint_every", "clip", "weight_decay", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}, but it must be at least 0.")
         if not self.lr > 0:
             raise UserError(f"lr is {self.lr}, but a learning rate must be positive; try 1e-3.")
         if not 0 <= self.ema < 1:
             raise UserError(f"ema is {self.ema}, but a decay is at least 0 and below 1; 0.999 is usual, 0 keeps no average.")
-        if self.batch_size % self.block and self.batch_size > self.block:
-            raise UserError(f"block is {self.block}, which does not divide batch_size {self.batch_size}; use a divisor.")
+        if self.block and self.batch_size % self.block and self.batch_size > self.block:
+            near = _divisor(self.batch_size, self.block)
+            raise UserError(f"block is {self.block}, which does not divide batch_size {self.batch_size}; use a divisor, such as {near}.")
 
     @property
     def blocks(self) -> int:
         """Number of micro-blocks of a batch."""
-        return max(1, self.batch_size // self.block)
+        automatic = _divisor(self.batch_size, 64)
+        block = self.block or (automatic if automatic >= 8 else self.batch_size)
+        return max(1, self.batch_size // block)
+
+
+def _divisor(number: int, most: int) -> int:
+    """Return the largest divisor of a number that is at most `most`."""
+    return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)
