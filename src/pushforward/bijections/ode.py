@@ -69,7 +69,9 @@ class ODE(Bijection):
     def _solve(self, x: Tensor, cond: Any, start: float, end: float, generator: _random.Generators) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(x.dtype, torch.float32)
         state = torch.cat((x.flatten(1).to(wide), torch.zeros(len(x), 1, dtype=wide, device=x.device)), dim=1)
-        rates = _Rates(self.velocity, self.divergence, x, (cond, self.divergence.probes(x, generator)))
+        prepare = getattr(self.velocity, "prepared", None)  # what depends on weights alone is computed once a solve
+        velocity = self.velocity if prepare is None else prepare()
+        rates = _Rates(velocity, self.divergence, x, (cond, self.divergence.probes(x, generator)))
         state = self.sampler(rates, state, start, end)
         return state[:, :-1].reshape(x.shape).to(x.dtype), state[:, -1]
 

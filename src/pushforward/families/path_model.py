@@ -163,8 +163,11 @@ class PathModel(GenerativeModel):
 
 
 def _velocity(denoiser: Denoiser | Guided) -> "_Velocity":
-    own = getattr(getattr(denoiser, "net", None), "value_and_divergence", None)
-    return _Velocity(denoiser) if own is None else _VelocityWithDivergence(denoiser)
+    net: Any = getattr(denoiser, "net", None)
+    if not isinstance(denoiser, Denoiser) or not hasattr(net, "value_and_divergence"):
+        return _Velocity(denoiser)
+    net = net.prepared() if hasattr(net, "prepared") else net
+    return _VelocityWithDivergence(Denoiser(net, denoiser.path, denoiser.prediction, denoiser.cond))
 
 
 class _Velocity:

@@ -1,7 +1,5 @@
 """Time as features that a network can read."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -38,7 +36,11 @@ def timestep_embedding(
     if features % 2:
         raise ValueError(f"features is {features}, but cosines and sines come in pairs; make it even.")
     t = t.to(torch.promote_types(t.dtype, torch.float32))
-    half = features // 2
-    frequencies = torch.exp(torch.arange(half, dtype=t.dtype, device=t.device) * (-math.log(max_period) / half))
-    phase = t[:, None] * (scale * frequencies)
+    phase = t[:, None] * frequencies(features, scale, max_period).to(t)
     return torch.cat((phase.cos(), phase.sin()), dim=1)
+
+
+def frequencies(features: int, scale: float, max_period: float) -> Tensor:
+    """Return scale max_period^(-k / (features / 2)) for k < features / 2, in float64 on the CPU: constants of a layer."""
+    half = features // 2
+    return torch.tensor([scale * max_period ** (-k / half) for k in range(half)], dtype=torch.float64)

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import UserError
-from pushforward.functional.embedding import timestep_embedding
+from pushforward.functional.embedding import frequencies
 from pushforward.nn.config import NetConfig, features_of
 from pushforward.nn.embedding import LabelEmbedding
 from pushforward.registry import export
@@ -111,11 +111,7 @@ class MLP(nn.Module):
         self.out = nn.Linear(widths[-1], outputs)
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        act = ACTIVATIONS[self.activation][0]
-        h = x.flatten(1)
-        for layer, shift in zip(self.layers, self._shifts(h, t, cond), strict=True):
-            h = act(_shifted(layer, h, shift))
-        return self._shaped(self.out(h), x)
+        return self._value(self._constants(), x, t, cond)
 
     def value_and_divergence(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the value and sum_i d f_i / d x_i (n,), by a trace of weights and slopes rather than by differentiation.
@@ -123,49 +119,95 @@ class MLP(nn.Module):
         With slopes s_l = act'(pre-activation), the Jacobian is W diag(s_L) W_L ... diag(s_1) W_1; for two hidden layers its trace is
         s_2' M s_1 with M = W_2 * (W_1 W)', one matrix product for the whole batch.
         """
+        return self._value_and_divergence(self._constants(trace=True), x, t, cond)
+
+    def prepared(self) -> "Prepared":
+        """Return the same function with what depends on the weights alone computed once, for a solver that calls it many times."""
+        return Prepared(self, self._constants(trace=True))
+
+    def _value(self, constants: "_Constants", x: Tensor, t: Tensor | None, cond: Tensor | None) -> Tensor:
+        act = ACTIVATIONS[self.activation][0]
+        h = x.flatten(1)
+        for layer, bias in zip(self.layers, self._biases(constants, len(h), t, cond), strict=True):
+            h = act(_affine(layer, h, bias))
+        return self._shaped(self.out(h), x)
+
+    def _value_and_divergence(self, constants: "_Constants", x: Tensor, t: Tensor | None, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         with_slope = ACTIVATIONS[self.activation][1]
         h = x.flatten(1)
         slopes = []
-        for layer, shift in zip(self.layers, self._shifts(h, t, cond), strict=True):
-            h, slope = with_slope(_shifted(layer, h, shift))
+        for layer, bias in zip(self.layers, self._biases(constants, len(h), t, cond), strict=True):
+            h, slope = with_slope(_affine(layer, h, bias))
             slopes.append(slope)
-        return self._shaped(self.out(h), x), self._trace(slopes)
+        return self._shaped(self.out(h), x), self._trace(constants, slopes)
 
-    def _trace(self, slopes: list[Tensor]) -> Tensor:
-        first, last = self.layers[0].weight, self.out.weight
+    def _trace(self, constants: "_Constants", slopes: list[Tensor]) -> Tensor:
         if len(slopes) == 1:
-            return slopes[0] @ (first * last.T).sum(1)
+            return slopes[0] @ constants.middle
         if len(slopes) == 2:
-            middle = self.layers[1].weight * (first @ last).T
-            return torch.linalg.vecdot(slopes[1], slopes[0] @ middle.T)
-        tangents = slopes[0][:, None, :] * first.T  # (n, inputs, width): one row a direction
+            return torch.linalg.vecdot(slopes[1], slopes[0] @ constants.middle)
+        tangents = slopes[0][:, None, :] * self.layers[0].weight.T  # (n, inputs, width): one row a direction
         for layer, slope in zip(self.layers[1:], slopes[1:], strict=True):
             tangents = tangents @ layer.weight.T * slope[:, None, :]
-        return torch.einsum("nih,ih->n", tangents, last)
+        return torch.einsum("nih,ih->n", tangents, self.out.weight)
 
-    def _shifts(self, h: Tensor, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor | None]:
-        """Return what each hidden layer is shifted by: rows (n, width), or one row (1, width) when it is the same for all."""
-        total = self.label(cond, h.shape[0] if cond is not None else 1)
+    def _constants(self, trace: bool = False) -> "_Constants":
+        first, last = self.layers[0].weight, self.out.weight
+        middle = last
+        if trace and len(self.hidden) == 1:
+            middle = (first * last.T).sum(1)
+        elif trace and len(self.hidden) == 2:
+            middle = self.layers[1].weight.T * (first @ last)
+        biases = torch.cat([layer.bias for layer in self.layers])
+        # Low frequencies alone (periods from 0.25 up, in t): the field stays smooth in time, which adaptive solvers reward.
+        rates = frequencies(self.time_features, scale=25.0, max_period=100.0)
+        return _Constants(biases, rates.to(biases.device, torch.promote_types(biases.dtype, torch.float32)), middle)
+
+    def _biases(self, constants: "_Constants", n: int, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor]:
+        """Return what is added in each hidden layer: rows (n, width), or one (width,) where it is the same for all."""
+        total = constants.biases
+        label = self.label(cond, n if cond is not None else 1)
+        if label is not None:
+            total = total + (label if cond is not None else label[0])
         if self.time is not None:
             if t is None:
                 raise UserError("this MLP reads the time, but none was given; call it as mlp(x, t) or build it with time_features=0.")
-            t = t[:1] if _one_for_all(t) else t
-            # Low frequencies alone (periods from 0.25 up, in t): the field stays smooth in time, which adaptive solvers reward.
-            moved = self.time(timestep_embedding(t, self.time_features, scale=25.0, max_period=100.0).to(self.time.weight.dtype))
-            total = moved if total is None else total + moved
-        return [None] * len(self.hidden) if total is None else total.split(self.hidden, dim=1)
+            one = _one_for_all(t)
+            phase = (t[:1] if one else t)[:, None].to(torch.promote_types(t.dtype, torch.float32))
+            phase = phase * constants.frequencies.to(phase.dtype)
+            features = torch.cat((phase.cos(), phase.sin()), dim=1).to(self.time.weight.dtype)
+            total = total + F.linear(features, self.time.weight)[0] if one else torch.addmm(total, features, self.time.weight.T)
+        return total.split(self.hidden, dim=-1)
 
     def _shaped(self, out: Tensor, x: Tensor) -> Tensor:
         return out.view(x.shape) if self.outputs == self.inputs else out
 
 
-def _shifted(layer: nn.Linear, h: Tensor, shift: Tensor | None) -> Tensor:
-    """Return the layer's output, moved by a shift of each row (n, width) or by one of all (1, width), which costs no pass of its own."""
-    if shift is None:
-        return layer(h)
-    if shift.shape[0] == 1:
-        return F.linear(h, layer.weight, layer.bias + shift[0])
-    return layer(h).add_(shift)
+class _Constants(NamedTuple):
+    """What depends on the weights alone: all hidden biases in one row, the frequencies of time, the middle of the trace."""
+
+    biases: Tensor
+    frequencies: Tensor
+    middle: Tensor
+
+
+class Prepared:
+    """An MLP whose weights stay as they are while this is used (see `MLP.prepared`)."""
+
+    def __init__(self, mlp: MLP, constants: _Constants) -> None:
+        self.mlp, self.constants = mlp, constants
+
+    def __call__(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+        """Return the MLP's value."""
+        return self.mlp._value(self.constants, x, t, cond)
+
+    def value_and_divergence(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the MLP's value and divergence."""
+        return self.mlp._value_and_divergence(self.constants, x, t, cond)
+
+
+def _affine(layer: nn.Linear, h: Tensor, bias: Tensor) -> Tensor:
+    return F.linear(h, layer.weight, bias) if bias.ndim == 1 else torch.addmm(bias, h, layer.weight.T)
 
 
 def _one_for_all(t: Tensor) -> bool:
