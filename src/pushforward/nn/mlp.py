@@ -172,12 +172,17 @@ class MLP(nn.Module):
         if self.time is not None:
             if t is None:
                 raise UserError("this MLP reads the time, but none was given; call it as mlp(x, t) or build it with time_features=0.")
-            one = _one_for_all(t)
-            phase = (t[:1] if one else t)[:, None].to(torch.promote_types(t.dtype, torch.float32))
-            phase = phase * constants.frequencies.to(phase.dtype)
-            features = torch.cat((phase.cos(), phase.sin()), dim=1).to(self.time.weight.dtype)
-            total = total + F.linear(features, self.time.weight)[0] if one else torch.addmm(total, features, self.time.weight.T)
+            t = t.to(constants.frequencies.dtype)
+            if _one_for_all(t):
+                total = total + self.time.weight @ self._features(t[0] * constants.frequencies)
+            else:
+                features = self._features(t[:, None] * constants.frequencies)
+                total = torch.addmm(total, features, self.time.weight.T)
         return total.split(self.hidden, dim=-1)
+
+    def _features(self, phase: Tensor) -> Tensor:
+        assert self.time is not None
+        return torch.cat((phase.cos(), phase.sin()), dim=-1).to(self.time.weight.dtype)
 
     def _shaped(self, out: Tensor, x: Tensor) -> Tensor:
         return out.view(x.shape) if self.outputs == self.inputs else out
