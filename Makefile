@@ -1,13 +1,13 @@
 # Everything is run from here. Each target makes .venv by itself, and again when pyproject.toml or constraints.txt changed.
 #
 #   PYTHON=python3.12   the interpreter that .venv is made with (3.11 or newer)
-#   TORCH=cpu           torch without CUDA, from PyTorch's own index, a download of 200 MB instead of gigabytes; any other folder
-#                       of that index does as well (TORCH=cu126). Only read when .venv is made: rm -rf .venv to change it.
+#   TORCH_INDEX=URL     the index to take torch from: that of the CPU build, which PyTorch's installation page shows for pip, is a
+#                       download of 200 MB instead of gigabytes. Only read when .venv is made: rm -rf .venv to change it.
 #   ARGS="…"            passed on to demo, bench and pytest
 #   JOBS=2              processes that pytest uses
 
 PYTHON ?= python3
-TORCH  ?=
+TORCH_INDEX ?=
 ARGS   ?=
 JOBS   ?= 2
 
@@ -78,8 +78,8 @@ clean: ## Remove what was built; .venv and runs/ stay
 	  echo "make: pushforward needs Python 3.11 or newer, and '$(PYTHON)' is not; try make PYTHON=python3.12" >&2; exit 1; }
 	@$(PY) -m pip --version >/dev/null 2>&1 || { echo "making .venv"; $(PYTHON) -m venv --clear .venv; } || { \
 	  echo "make: '$(PYTHON) -m venv' did not work; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-ifneq ($(TORCH),)
-	@echo "installing torch ($(TORCH))" && $(PIP) --no-deps --index-url https://download.pytorch.org/whl/$(TORCH) torch
+ifneq ($(TORCH_INDEX),)
+	@echo "installing torch from $(TORCH_INDEX)" && $(PIP) --no-deps --index-url "$(TORCH_INDEX)" torch
 endif
 	@echo "installing pushforward (once; torch is large)" && $(PIP) -e .
 	@touch $@
