@@ -21,7 +21,7 @@ PIP = $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.tx
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@sed -n 's/^#   \([A-Z]*=.*\)/  \1/p; s/^#                       \(.*\)/                      \1/p' $(MAKEFILE_LIST)
+	@sed -n 's/^#   \([A-Z_]*=.*\)/  \1/p; s/^#                       \(.*\)/                      \1/p' $(MAKEFILE_LIST)
 
 demo: .venv/.stamp-base ## Train, sample and judge a model of handwritten digits (2 minutes on 2 cores)
 	@.venv/bin/pushforward demo $(ARGS)
