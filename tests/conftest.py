@@ -1,5 +1,6 @@
 """What all tests share: shapes are checked by beartype, one thread, a seed for each test, and float64 where a law asks for it."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -18,10 +19,23 @@ def _seed():
     torch.manual_seed(0)
 
 
+@contextlib.contextmanager
+def _default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
+
+
 @pytest.fixture
 def float64():
     """Build everything in float64: laws are about the mathematics, so rounding is kept out of their way."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+    with _default_dtype(torch.float64):
+        yield
+
+
+@pytest.fixture
+def float32():
+    """A reader's default dtype, whatever the laws' is."""
+    with _default_dtype(torch.float32):
+        yield

@@ -13,15 +13,6 @@ from pushforward import registry
 OWN = [name for name in registry.names() if name in registry.NAMES]
 
 
-@pytest.fixture
-def float32():
-    """A reader's default dtype, whatever the laws' is."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(before)
-
-
 @pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("name", OWN)
 def test_the_examples_of_a_docstring_print_what_they_say(name, tmp_path, monkeypatch):

@@ -33,8 +33,12 @@ def load_data(section: Mapping[str, Any], split: str) -> Dataset:
     name = section.get("name")
     if not isinstance(name, str):
         raise ConfigError("the section data has no name; add `name: digits`, or the path of a file.")
-    options = {key: value for key, value in section.items() if key not in ("name", "fingerprint")}
-    return load(name, split, **options)
+    return load(name, split, **data_options(section))
+
+
+def data_options(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a section `data` gives the data set besides its name."""
+    return {key: value for key, value in section.items() if key not in ("name", "fingerprint")}
 
 
 def new_run(out: Path, overwrite: bool) -> Path:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from pushforward import registry
 from pushforward.cli.options import FROM_DATA, parse, preset_record
-from pushforward.cli.run import CONFIG, device_of, load_data, new_run, run_config
+from pushforward.cli.run import CONFIG, data_options, device_of, load_data, new_run, run_config
 from pushforward.data.dataset import Dataset
 from pushforward.errors import ConfigError, UserError
 from pushforward.families.model import GenerativeModel
@@ -88,7 +88,7 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     record = preset_record(function, {k: v for k, v in model_defaults.items() if k in inspect.signature(function).parameters})
     run_default = Run(
         data=str(data_section.get("name", "")),
-        data_options={key: str(value) for key, value in data_section.items() if key not in ("name", "fingerprint")},
+        data_options={key: str(value) for key, value in data_options(data_section).items()},
     )
     whole = dataclasses.make_dataclass(
         "Train",

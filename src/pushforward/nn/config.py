@@ -2,17 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from pushforward.errors import UserError
-
-
-class Network(Protocol):
-    """What every family calls: net(x, t, cond) with x (n, *shape), t (n,) in [0, 1] returns x's shape."""
-
-    def __call__(self, x: Tensor, t: Tensor, cond: Any) -> Tensor: ...
 
 
 class NetConfig:
