@@ -3,7 +3,7 @@
 # ruff: noqa: E501
 
 NAMES: dict[str, tuple[str, str]] = {
-    "Trainer": ("pushforward.training.trainer", "Train a model on data for a number of steps."),
+    "Trainer": ("pushforward.training.trainer", "Train a model on data for a number of steps, in one process or, under torchrun, in many."),
     "bases.Gaussian": ("pushforward.bases", "Independent normal noise N(0, std²) in every number of the event."),
     "bijections.Bijection": ("pushforward.bijections.bijection", "An invertible map; to add one, write `forward` and `inverse`, each returning its value and log_abs_det (n,)."),
     "bijections.Chain": ("pushforward.bijections.chain", "Bijections in sequence, data to noise from first to last: log-determinants add."),
@@ -82,6 +82,8 @@ NAMES: dict[str, tuple[str, str]] = {
     "times.Shifted": ("pushforward.times", "Another distribution moved towards noise, as larger images need: t -> factor t / (1 + (factor - 1) t)."),
     "times.Uniform": ("pushforward.times", "All times alike: density 1."),
     "training.Callback": ("pushforward.training.progress", "What the Trainer calls: override what you need."),
+    "training.Profile": ("pushforward.training.tracing", "Trace some steps by torch's profiler, into a file that chrome://tracing and ui.perfetto.dev open."),
+    "training.TensorBoard": ("pushforward.training.tracing", "Write what the Trainer reports as TensorBoard's event files; look at them by `tensorboard --logdir runs`."),
 }
 
 ALIASES: dict[str, str] = {

@@ -15,13 +15,18 @@ from pushforward.formats.config import load_yaml
 CONFIG = "config.yaml"
 
 
-def device_of(name: str) -> torch.device:
-    """Return the device of this name; "auto" is the machine's accelerator, or the CPU where there is none."""
+def device_of(name: str, index: int | None = None) -> torch.device:
+    """Return the device of this name; "auto" is the machine's accelerator, or the CPU where there is none.
+
+    Args:
+        name: "auto", or a device's name in torch.
+        index: which of several accelerators, where the name does not say: one for each process of a machine.
+    """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return torch.device("cpu") if accelerator is None else accelerator
+        name = "cpu" if accelerator is None else accelerator.type
     try:
-        device = torch.device(name)
+        device = torch.device(f"cuda:{index or 0}" if name == "cuda" else name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(f"--device is {name!r}, which this machine does not have; `pushforward doctor` lists its devices.") from None

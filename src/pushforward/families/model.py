@@ -170,6 +170,10 @@ class GenerativeModel(nn.Module):
         if self.preprocess is not None:
             self.preprocess.initialise(x if self.levels is None else x + 0.5, cond)
 
+    def networks(self) -> list[nn.Module]:
+        """Return the Modules that do most of the work: what the Trainer compiles and lays out."""
+        return []
+
     # What a family writes, in the model's units.
 
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:

@@ -58,6 +58,8 @@ class PathModel(GenerativeModel):
     Source: Lipman et al., 2210.02747; Liu et al., 2209.03003; Song et al., 2011.13456.
     """
 
+    watch: Callable[[Tensor, Tensor], None] | None = None  # told the times (n,) and losses (n,) of each training batch
+
     def __init__(
         self,
         net: nn.Module | Callable[..., Tensor],
@@ -93,6 +95,9 @@ class PathModel(GenerativeModel):
         self._noise_scale = ends[1]
         self._noise_left = ends[0] > 1e-9
 
+    def networks(self) -> list[nn.Module]:
+        return [self.net] if isinstance(self.net, nn.Module) else []
+
     def denoiser(self, cond: Any = None, guidance: CFG | float | None = None) -> Denoiser | Guided:
         """Return what samplers call, in the model's units: (x, t) to a prediction, under a condition and guidance."""
         denoiser = Denoiser(self.net, self.path, self.prediction, cond)
@@ -113,7 +118,10 @@ class PathModel(GenerativeModel):
             assert self.classes is not None
             cond = torch.where(dropped, self.classes, cond)  # the null row stands after the last class
         said = self.net(self.path.mix(x, noise, t), t, cond)
-        return (said - self.path.target(self.prediction, x, noise, t)).square().mean()
+        losses = (said - self.path.target(self.prediction, x, noise, t)).square()
+        if self.watch is not None and self.training:
+            self.watch(t, losses.detach().flatten(1).mean(1))
+        return losses.mean()
 
     def _generate(
         self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None, log_det: bool, generator: _random.Generators
