@@ -26,7 +26,7 @@ def results(tmp_path_factory):
     def of(number, scenario):
         if number not in done:
             folder = tmp_path_factory.mktemp(f"processes-{number}")
-            names = ["law", "law32", "unet", "moody", "augmented", "verbs", "resume", "refusals"]
+            names = ["law", "law32", "unet", "moody", "augmented", "compiled", "verbs", "resume", "refusals"]
             run = torchrun(number, SCENARIOS, folder, *names)
             assert run.returncode == 0, run.stderr[-4000:]
             done[number] = folder

@@ -92,6 +92,12 @@ def augmented(folder, **settings):
     return {"weights": state(train(images(net), x, steps=3, flip=True, shift=1, workers=1, **settings))}
 
 
+def compiled(folder, **settings):
+    """The networks compiled, in each process, under DDP."""
+    net = pf.nn.DiT.Config(patch=4, width=16, depth=1, heads=2)
+    return {"weights": state(train(images(net), pf.data.digits("train").take(64), steps=3, **{"compile": True, **settings}))}
+
+
 def verbs(folder, **settings):
     """An adaptive solver needs another number of evaluations in each process: no verb may wait for the other."""
     among = processes()

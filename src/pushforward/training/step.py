@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
+from pushforward.nn.layers import Blocks
 from pushforward.training.guard import Guard
 from pushforward.training.optimisation import averaged, learning_rate, optimiser
 from pushforward.training.order import block_generators, generator_at, seed_of

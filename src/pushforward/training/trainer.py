@@ -180,8 +180,10 @@ class Trainer:
             self.progress.seconds = before + now - started
             self._log(losses, norms, over_time, (self.step - logged) / max(now - since, 1e-9))
             losses, norms, logged = [], [], self.step
-            with phases("validation"):
-                better = validate and self._validate()
+            better = False
+            if validate:
+                with phases("validation"):
+                    better = self._validate()
             if self.out is not None and (save or better):
                 with phases("save", host=True):
                     self.save(better)
