@@ -105,7 +105,7 @@ def divided(name: str, array: Array, labels: Array | None, split: str, seed: int
 
 
 def as_events(name: str, array: Array) -> tuple[Array, int | None]:
-    """Return an array as float32 (N, *shape), images in uint8 with their channels first, and the levels of such images.
+    """Return an array as float32 (N, *shape), images in uint8 as they are with their channels first, and the levels of such images.
 
     Args:
         name: what messages call the array.
@@ -130,7 +130,7 @@ def as_events(name: str, array: Array) -> tuple[Array, int | None]:
                 "make it (N, C, H, W) or (N, H, W, C)."
             )
     with numpy.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which Dataset refuses with its row
-        x = numpy.ascontiguousarray(array, dtype=numpy.float32)
+        x = numpy.ascontiguousarray(array, dtype=numpy.uint8 if levels else numpy.float32)
     return (x[:, None] if x.ndim == 1 else x), levels
 
 
