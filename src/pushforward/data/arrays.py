@@ -6,7 +6,7 @@ Pickled objects are never opened, since a pickle can run code.
 import contextlib
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy
@@ -79,7 +79,17 @@ def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) ->
     return Dataset(path.name, tensor, cond, classes=classes, levels=levels or found_levels, class_names=class_names)
 
 
-def divided(name: str, array: Array, labels: Array | None, split: str, seed: int, *, levels: int | None = None) -> Dataset:
+def divided(
+    name: str,
+    array: Array,
+    labels: Array | None,
+    split: str,
+    seed: int,
+    *,
+    levels: int | Sequence[int | None] | None = None,
+    columns: Sequence[str] | None = None,
+    categories: Mapping[str, Sequence[str]] | None = None,
+) -> Dataset:
     """Return one split of a seeded 80/10/10 permutation of the rows of an array, stratified when there are labels.
 
     The content is checked as a whole, so that a message names the row of the file and not of the split.
@@ -90,12 +100,21 @@ def divided(name: str, array: Array, labels: Array | None, split: str, seed: int
         labels: labels (N,), numbers or words, or None.
         split: "train", "validation" or "test".
         seed: seed of the permutation.
-        levels: number of values a coordinate can take; None for continuous data, but 256 for uint8 images.
+        levels: number of values a coordinate can take, or one entry a column; None for continuous data, but 256 for uint8 images.
+        columns: what the features of a table are called.
+        categories: the words behind the levels of columns.
     """
     x, found_levels = as_events(name, array)
     cond, classes, class_names = number_labels(name, labels)
     whole = Dataset(
-        name, torch.from_numpy(x), cond, classes=classes, levels=found_levels if levels is None else levels, class_names=class_names
+        name,
+        torch.from_numpy(x),
+        cond,
+        classes=classes,
+        levels=found_levels if levels is None else levels,
+        class_names=class_names,
+        columns=columns,
+        categories=categories,
     )
     try:
         sizes = split_sizes(len(whole))

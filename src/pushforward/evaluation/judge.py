@@ -147,7 +147,7 @@ class _Judge:
     def draw(self, labels: Tensor | None, n: int, place: int = 0, **options: Any) -> Tensor:
         cond = None if labels is None else labels.to(self.device)
         made = self.model.sample(n, cond, generator=self.generator(place), batch_size=4096, **options).cpu()
-        return made if self.model.levels is None else quantise(made, self.model.levels)
+        return quantise(made, self.model.levels)
 
     def recognise(self, made: Tensor) -> Classifier | None:
         if self.labels is None:
