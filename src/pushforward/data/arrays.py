@@ -21,6 +21,17 @@ CHANNELS = (1, 3, 4)
 UNREADABLE = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)  # what numpy raises on files cut off or changed
 
 
+def open_npy(path: Path, mapped: bool = False) -> Array:
+    """Return the array of a .npy file, in memory or mapped: then only what is asked of it is read."""
+    try:
+        array = numpy.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except UNREADABLE as error:
+        raise DataError(_sentence(path, error)) from None
+    if not isinstance(array, Array):
+        raise DataError(f"{path} is an archive of arrays; give it the suffix .npz.")
+    return array
+
+
 def read_npy(path: Path, split: str, seed: int, *, levels: int | None = None) -> Dataset:
     """Return one split of a .npy file's array (N, *shape), without labels.
 
@@ -33,10 +44,7 @@ def read_npy(path: Path, split: str, seed: int, *, levels: int | None = None) ->
     Raises:
         DataError: the file is cut off, no array or pickled, or its content does not fit (see `Dataset`).
     """
-    with _opened(path) as array:
-        if not isinstance(array, Array):
-            raise DataError(f"{path} is an archive of arrays; give it the suffix .npz.")
-        return divided(path.name, array, None, split, seed, levels=levels)
+    return divided(path.name, open_npy(path), None, split, seed, levels=levels)
 
 
 def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) -> Dataset:
