@@ -43,7 +43,7 @@ def greys(data):
 def test_a_flat_folder_has_no_labels_and_splits_that_are_the_whole(flat):
     parts = [load(flat, split, size=8, channels=1) for split in SPLITS]
     assert [len(part) for part in parts] == [16, 2, 2]
-    assert sorted(sum((greys(part) for part in parts), [])) == list(range(20))
+    assert sorted(grey for part in parts for grey in greys(part)) == list(range(20))
     assert (parts[0].shape, parts[0].levels, parts[0].cond, parts[0].captions) == ((1, 8, 8), 256, None, None)
 
 

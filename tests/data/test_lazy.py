@@ -109,10 +109,10 @@ print(peak() - before)
 
 
 def test_memory_does_not_grow_with_an_epoch(tmp_path):
-    """A file of 100 MB: a map that stayed open would hold 80 of them after an epoch over the training split."""
+    """A file of 100 MB: a map that stayed open would hold 80 of them after an epoch over the training split; 0 are measured."""
     numpy.save(tmp_path / "x.npy", numpy.zeros((50_000, 500), dtype=numpy.float32))
     done = subprocess.run([sys.executable, "-c", GROWTH, tmp_path / "x.npy"], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 30e6
+    assert int(done.stdout) < 10e6
 
 
 def test_all_examples_at_once_are_refused(folder):
@@ -155,6 +155,7 @@ def test_a_file_that_was_cut_after_it_was_opened_is_refused(tmp_path):
         (numpy.zeros((40, 2)), numpy.zeros(40), "integers from 0 or words"),
         (numpy.zeros((5, 2)), None, "x.npy: there are 5 examples, but a split"),
         (numpy.zeros((0, 2)), None, "no values"),
+        (numpy.zeros((40, 2), order="F"), None, "is in Fortran order"),
         (numpy.array(["a"] * 20), None, "needs real numbers"),
         (numpy.zeros((20, 5, 7, 2), numpy.uint8), None, "neither its second nor its last axis"),
     ],

@@ -95,6 +95,7 @@ def divided(
     seed: int,
     *,
     levels: int | Sequence[int | None] | None = None,
+    class_names: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     categories: Mapping[str, Sequence[str]] | None = None,
 ) -> Dataset:
@@ -109,18 +110,19 @@ def divided(
         split: "train", "validation" or "test".
         seed: seed of the permutation.
         levels: number of values a coordinate can take, or one entry a column; None for continuous data, but 256 for uint8 images.
+        class_names: what the classes are called, if the labels are no words.
         columns: what the features of a table are called.
         categories: the words behind the levels of columns.
     """
     x, found_levels = as_events(name, array)
-    cond, classes, class_names = number_labels(name, labels)
+    cond, classes, words = number_labels(name, labels)
     whole = Dataset(
         name,
         torch.from_numpy(x),
         cond,
         classes=classes,
         levels=found_levels if levels is None else levels,
-        class_names=class_names,
+        class_names=class_names or words,
         columns=columns,
         categories=categories,
     )

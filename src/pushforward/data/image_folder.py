@@ -86,7 +86,7 @@ def read_images(path: Path, split: str, seed: int, *, size: int | None = None, c
     here = root / given[part]
     captions = _captions(here, files[part])
     return ImageDataset(
-        path.name,
+        root.name,
         FileSource(here, tuple(files[part])),
         rows,
         size,

@@ -1,6 +1,9 @@
 """Arrays larger than memory: a .npy file, or a folder with x.npy and maybe y.npy, of which only the rows of a batch are read."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -14,9 +17,10 @@ from pushforward.errors import DataError
 
 
 class MappedDataset(LazyDataset):
-    """Read the rows of a batch out of a .npy file, which is mapped for that batch alone.
+    """Read the rows of a batch out of a .npy file, which is mapped to learn where they are, and read by pread.
 
-    A map that stays open keeps each page that was ever read in the memory of the process, so that an epoch would hold the whole file.
+    Rows that are read through the map bring in their surroundings, up to 2 MB a row where the page cache is made of large folios, and an
+    open map keeps every page that was touched: 320 MB for a file of 1 GB in batches of 256 rows, against none so.
     """
 
     path: Path
@@ -26,7 +30,7 @@ class MappedDataset(LazyDataset):
         array = open_npy(self.path, mapped=True)
         if len(array) and int(rows.max()) >= len(array):
             raise DataError(f"{self.path} has {len(array)} rows, but had at least {int(rows.max()) + 1} when it was opened: load it again.")
-        x = torch.from_numpy(as_events(self.name, numpy.array(array[rows.numpy()]))[0])
+        x = torch.from_numpy(as_events(self.name, _rows(self.path, array, rows.tolist()))[0])
         refuse_not_finite(self.name, x, rows)
         refuse_other_than_levels(self.name, x, self.levels, rows)
         return x, places
@@ -34,7 +38,14 @@ class MappedDataset(LazyDataset):
     def _signature(self, places: Tensor) -> bytes:
         array = open_npy(self.path, mapped=True)
         about = repr((array.shape, array.dtype.str, self.path.stat().st_size))
-        return about.encode() + numpy.array(array[self.rows[places].numpy()]).tobytes()
+        return about.encode() + _rows(self.path, array, self.rows[places].tolist()).tobytes()
+
+
+def _rows(path: Path, array: Any, rows: Sequence[int]) -> numpy.ndarray:
+    size = array[:1].nbytes
+    with open(path, "rb", buffering=0) as file:
+        content = b"".join([os.pread(file.fileno(), size, array.offset + row * size) for row in rows])
+    return numpy.frombuffer(bytearray(content), dtype=array.dtype).reshape(-1, *array.shape[1:])
 
 
 def read_mapped(path: Path, split: str, seed: int, *, levels: int | None = None) -> LazyDataset:
@@ -54,6 +65,8 @@ def read_mapped(path: Path, split: str, seed: int, *, levels: int | None = None)
     array = open_npy(file, mapped=True)
     if array.ndim == 0 or array.size == 0:
         raise DataError(f"{file} has shape {array.shape} and so no values; give at least one example with one value.")
+    if not array.flags.c_contiguous:
+        raise DataError(f"{file} is in Fortran order, where a row lies all over the file; save numpy.ascontiguousarray of it.")
     first, found_levels = as_events(file.name, array[:1])
     beside = path / "y.npy"
     labels = open_npy(beside) if path.is_dir() and beside.is_file() else None
@@ -66,7 +79,7 @@ def read_mapped(path: Path, split: str, seed: int, *, levels: int | None = None)
         raise DataError(f"{file}: {error}") from None
     rows = split_indices(split, sizes, seed, None if cond is None else cond.numpy())
     found = MappedDataset(
-        path.name,
+        path.resolve().name,
         rows,
         first.shape[1:],
         None if cond is None else cond[rows],

@@ -113,5 +113,5 @@ def _classified(name: str, split: str, seed: int) -> Dataset:
     from sklearn import datasets
 
     table = getattr(datasets, f"load_{name}")()
-    labels = table.target_names.astype(str)[table.target]  # their names are in order, so that numbers stay those of the source
-    return divided(name, table.data, labels, split, seed, columns=[str(column) for column in table.feature_names])
+    columns, class_names = ([str(one) for one in names] for names in (table.feature_names, table.target_names))
+    return divided(name, table.data, table.target, split, seed, columns=columns, class_names=class_names)

@@ -99,7 +99,7 @@ def fit_baselines(train: Dataset, validation: Dataset, generator: Generator | No
 def _sample(train: Dataset, validation: Dataset, generator: Generator | None) -> _Sample:
     x, held, labels = train.x.cpu().to(torch.float64).flatten(1), validation.take(min(VALIDATION, len(validation))), train.cond
     rows, row_labels = held.x.cpu().to(torch.float64).flatten(1), held.cond
-    has_labels = labels is not None and row_labels is not None
+    has_labels = train.classes is not None and validation.classes is not None
     width = cells(train.levels, x)
     if train.levels is not None:
         x = x + 0.5 * width

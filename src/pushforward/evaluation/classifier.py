@@ -73,7 +73,7 @@ def classifier(train: Dataset, validation: Dataset, seed: int = 0) -> Classifier
     Source: scikit-learn, sklearn.svm.SVC and sklearn.neighbors.KNeighborsClassifier.
     """
     for data in (train, validation):
-        if data.cond is None:
+        if data.classes is None:
             raise DataError(f"{data.name} has no labels, but a classifier needs them; for a CSV file name their column by label=.")
     assert train.cond is not None
     assert validation.cond is not None
