@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pushforward.cli.options import parse
 from pushforward.cli.run import CONFIG, device_of, load_data, run_config
-from pushforward.evaluation.judge import EVALUATIONS, Judgement, judge
+from pushforward.evaluation.judge import EVALUATIONS, HELD, Judgement, judge
 from pushforward.evaluation.pictures import by_evaluations, loss_curve, neighbours, picture_of, quality_curve, trajectory
 from pushforward.evaluation.report import write_report
 from pushforward.formats.files import write_text
@@ -60,7 +60,7 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     config = run_config(folder)
     model = load(folder, checkpoint=options.checkpoint).to(device_of(options.device))
     section = config.get("data", {})
-    train, validation, test = (load_data(section, part) for part in ("train", "validation", options.split))
+    train, validation, test = (load_data(section, part).in_memory(HELD) for part in ("train", "validation", options.split))
     judged, made, labels = judge(
         model, train, validation, test, split=options.split, samples=options.samples, draws=options.draws, seed=options.seed, say=say
     )

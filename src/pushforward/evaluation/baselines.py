@@ -2,7 +2,8 @@
 
 All are sums of Gaussians (`GaussianSum`), and differ in how many and whose covariance. What is chosen on validation is chosen for all
 classes at once, since a class alone has too few examples to choose by. The dequantisation noise of data with levels enters the fit by
-its moments (mean 1/2, variance 1/12), as if infinitely many draws were fitted; validation examples are dequantised by draws.
+its moments (mean 1/2, variance 1/12 in each column that has levels), as if infinitely many draws were fitted; validation examples are
+dequantised by draws.
 """
 
 import itertools
@@ -19,7 +20,7 @@ from pushforward import _random
 from pushforward.data.dataset import Dataset
 from pushforward.errors import DataError
 from pushforward.evaluation.gaussians import GaussianSum, PerClass
-from pushforward.functional.standardise import dequantise
+from pushforward.functional.levels import cells, spread
 from pushforward.registry import export
 
 Baseline = GaussianSum | PerClass
@@ -36,11 +37,11 @@ DRAWS = 2  # of dequantisation noise for each validation example
 
 @dataclass(frozen=True)
 class _Sample:
-    """Train and validation as float64: centres (N, D), the noise's variance, and validation rows (M, D) with their labels."""
+    """Train and validation as float64: centres (N, D), the noise's variances (D,), and validation rows (M, D) with their labels."""
 
     x: Tensor
     labels: Tensor | None
-    noise: float
+    noise: Tensor
     held: Tensor
     held_labels: Tensor | None
     classes: int
@@ -98,13 +99,14 @@ def fit_baselines(train: Dataset, validation: Dataset, generator: Generator | No
 def _sample(train: Dataset, validation: Dataset, generator: Generator | None) -> _Sample:
     x, held, labels = train.x.cpu().to(torch.float64).flatten(1), validation.take(min(VALIDATION, len(validation))), train.cond
     rows, row_labels = held.x.cpu().to(torch.float64).flatten(1), held.cond
-    has_labels = labels is not None and row_labels is not None
+    has_labels = train.classes is not None and validation.classes is not None
+    width = cells(train.levels, x)
     if train.levels is not None:
-        x = x + 0.5
+        x = x + 0.5 * width
         rows = rows.repeat(DRAWS, 1)
-        rows = dequantise(rows, _random.uniform(rows.shape, generator, rows.device, rows.dtype))
+        rows = spread(rows, train.levels, _random.uniform(rows.shape, generator, rows.device, rows.dtype))
         row_labels = None if row_labels is None else row_labels.repeat(DRAWS)
-    noise = 0.0 if train.levels is None else 1 / 12
+    noise = (width / 12).expand(x.shape[1])
     return _Sample(x, labels if has_labels else None, noise, rows, row_labels if has_labels else None, train.classes or 0)
 
 
@@ -200,15 +202,16 @@ def _best_mixture(build: Callable[..., Any], fits: Sequence[tuple[int, float]], 
     return _best(build, [(*fit, share, ridge) for share in SHARES for ridge in RIDGES[:4]], sample, names)
 
 
-def _expectation_maximisation(x: Tensor, count: int, ridge: float, noise: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _expectation_maximisation(x: Tensor, count: int, ridge: float, noise: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     from sklearn.mixture import GaussianMixture  # takes half a second, which those who fit nothing need not wait for
 
-    regularisation = noise + ridge * float(x.var(0, correction=0).mean())
+    regularisation = float(noise.min()) + ridge * float(x.var(0, correction=0).mean())
     mixture = GaussianMixture(min(count, len(x)), reg_covar=max(regularisation, 1e-12), max_iter=100, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged, or that there are fewer distinct points: validation judges
         mixture.fit(x.numpy())
-    return torch.from_numpy(mixture.weights_), torch.from_numpy(mixture.means_), torch.from_numpy(mixture.covariances_)
+    covariances = torch.from_numpy(mixture.covariances_) + (noise - noise.min()).diag()  # the fit's own term is the same in each column
+    return torch.from_numpy(mixture.weights_), torch.from_numpy(mixture.means_), covariances
 
 
 def _best(
@@ -231,8 +234,8 @@ def _best(
     return best
 
 
-def _covariance(x: Tensor, noise: float) -> Tensor:
-    return torch.cov(x.T, correction=0).reshape(x.shape[1], x.shape[1]) + noise * torch.eye(x.shape[1], dtype=x.dtype)
+def _covariance(x: Tensor, noise: Tensor) -> Tensor:
+    return torch.cov(x.T, correction=0).reshape(x.shape[1], x.shape[1]) + noise.diag()
 
 
 def _shrunk(covariances: Tensor, target: Tensor, share: float, ridge: float) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from pushforward.data.dataset import Dataset
 from pushforward.errors import DataError, ShapeError
 from pushforward.evaluation.quantise import quantise
+from pushforward.functional.levels import Levels
 from pushforward.registry import export
 
 
@@ -20,7 +21,7 @@ class Classifier:
         validation_accuracy: its share of correct answers on validation, by which it was chosen.
     """
 
-    def __init__(self, name: str, fitted: Any, levels: int | None, shape: tuple[int, ...], validation_accuracy: float = math.nan) -> None:
+    def __init__(self, name: str, fitted: Any, levels: Levels, shape: tuple[int, ...], validation_accuracy: float = math.nan) -> None:
         self.name, self.fitted, self.levels, self.shape = name, fitted, levels, shape
         self.validation_accuracy = validation_accuracy
 
@@ -33,8 +34,7 @@ class Classifier:
         held = x.detach().cpu().to(torch.float32)
         if not held.isfinite().all():
             raise DataError("x holds NaN or infinity, which no class fits; look at what made it.")
-        events = held if self.levels is None else quantise(held, self.levels)
-        return torch.from_numpy(self.fitted.predict(events.flatten(1).numpy())).to(torch.int64)
+        return torch.from_numpy(self.fitted.predict(quantise(held, self.levels).flatten(1).numpy())).to(torch.int64)
 
     def recognised(self, samples: Tensor, labels: Tensor) -> float:
         """Return the share of samples (n, *shape) that are taken for the class they were asked to be, labels (n,)."""
@@ -73,7 +73,7 @@ def classifier(train: Dataset, validation: Dataset, seed: int = 0) -> Classifier
     Source: scikit-learn, sklearn.svm.SVC and sklearn.neighbors.KNeighborsClassifier.
     """
     for data in (train, validation):
-        if data.cond is None:
+        if data.classes is None:
             raise DataError(f"{data.name} has no labels, but a classifier needs them; for a CSV file name their column by label=.")
     assert train.cond is not None
     assert validation.cond is not None

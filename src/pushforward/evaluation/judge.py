@@ -20,6 +20,7 @@ from pushforward.samplers.euler import Euler
 
 EVALUATIONS = (1, 2, 4, 8, 16, 64)
 DRAWS = 20
+HELD = 10_000  # examples that a set on disk is judged by; a set in memory is taken whole
 COMPARED = 2000  # rows of test (and as many samples) that distances compare at most
 
 
@@ -90,7 +91,7 @@ def judge(
 
     Args:
         model: any model; it is judged in eval mode.
-        train: what it was trained on.
+        train: what it was trained on; of sets on disk the first 10,000 examples are used.
         validation: what choices are made on.
         test: what it is judged on.
         split: name of the split that `test` is, for the record.
@@ -112,6 +113,7 @@ def judge(
     was_training = model.training
     model.eval()
     try:
+        train, validation, test = (data.in_memory(HELD) for data in (train, validation, test))
         return _Judge(model, train, validation, test, split, samples, draws, seed, say).run()
     finally:
         model.train(was_training)
@@ -147,7 +149,7 @@ class _Judge:
     def draw(self, labels: Tensor | None, n: int, place: int = 0, **options: Any) -> Tensor:
         cond = None if labels is None else labels.to(self.device)
         made = self.model.sample(n, cond, generator=self.generator(place), batch_size=4096, **options).cpu()
-        return made if self.model.levels is None else quantise(made, self.model.levels)
+        return quantise(made, self.model.levels)
 
     def recognise(self, made: Tensor) -> Classifier | None:
         if self.labels is None:

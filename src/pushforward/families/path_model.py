@@ -13,6 +13,7 @@ from pushforward.bijections.divergences import Divergence
 from pushforward.bijections.ode import ODE
 from pushforward.errors import ConditionError, NotInvertibleError, UserError
 from pushforward.families.model import GenerativeModel
+from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind, combine
 from pushforward.guidance.cfg import CFG, Guided
 from pushforward.pairings import Independent, Pairing
@@ -74,7 +75,7 @@ class PathModel(GenerativeModel):
         preprocess: Bijection | None = None,
         sampler: Sampler | None = None,
         classes: int | None = None,
-        levels: int | None = None,
+        levels: Levels = None,
     ) -> None:
         path = Linear() if path is None else path
         t_min, t_max = path.interval_for(prediction)

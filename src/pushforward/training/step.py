@@ -46,7 +46,10 @@ class Step:
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self.guard = Guard(settings.spike)
         self.phases = Phases(device)
-        self.augmentations: list[Any] = []
+        self.augmentations: list[Augmentation] = [
+            *([Flip()] if settings.flip else []),
+            *([Shift(settings.shift)] if settings.shift else []),
+        ]
         self.has_dropout = any(isinstance(one, nn.modules.dropout._DropoutNd) and one.p > 0 for one in model.modules())
         prepare(model, settings)
         self.whole: nn.Module = model if processes.size == 1 else self._distributed(*rows)
@@ -155,11 +158,11 @@ def prepare(model: GenerativeModel, settings: Settings) -> None:
         for network in networks:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.activation_checkpointing:
-        able = [one for one in model.modules() if hasattr(one, "activation_checkpointing")]
+        able = [one for one in model.modules() if isinstance(one, Blocks)]
         if not able:
             raise UserError("activation_checkpointing is on, but no network of this model has blocks to recompute; UNet and DiT have.")
         for one in able:
-            one.activation_checkpointing = True  # type: ignore[assignment]
+            one.activation_checkpointing = True
     if settings.compile:
         for network in networks:
             network.compile()
