@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from pushforward.augmentations import Augmentation, Flip, Shift
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.nn.layers import Blocks
