@@ -6,6 +6,7 @@ python -m torch.distributed.run --nproc-per-node 2 tests/distributed/scenarios.p
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -140,8 +141,40 @@ def refusals(folder, **settings):
     return said
 
 
+class Trouble(torch.utils.data.Dataset):
+    """Data whose fourth batch in the second process brings trouble."""
+
+    def __init__(self, what):
+        self.what, self.data, self.calls = what, pf.data.moons(n=100), 0
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitems__(self, indices):
+        self.calls += 1
+        if processes().rank == 1 and self.calls == 5:
+            self.what()
+        return self.data.__getitems__(indices)
+
+
+def fail():
+    raise OSError("the shelf broke")
+
+
+def dead(folder):
+    train(model(), Trouble(lambda: os.kill(os.getpid(), signal.SIGKILL)), out=folder / "run")
+
+
+def hung(folder):
+    train(model(), Trouble(lambda: time.sleep(1000)), out=folder / "run", timeout=5.0)
+
+
+def broken(folder):
+    train(model(), Trouble(fail), out=folder / "run")
+
+
 def main():
-    folder, among = Path(sys.argv[1]), processes(60.0)
+    folder, among = Path(sys.argv[1]), processes(5.0 if "hung" in sys.argv else 60.0)
     for name in sys.argv[2:]:
         here = folder / name
         here.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
 """The training loop: steps, validation, metrics, checkpoints, in one process or many."""
 
 import contextlib
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pushforward.data.dataset import Dataset
-from pushforward.errors import ConfigError, DivergedError, UserError
+from pushforward.errors import CheckpointError, ConfigError, DivergedError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import to_plain
@@ -131,6 +133,7 @@ class Trainer:
 
         Raises:
             DivergedError: steps in a row had no usable gradient; step, learning rate and the last good checkpoint are named.
+            CheckpointError: the run folder cannot be written; the state is saved elsewhere, and where is said.
             ProcessError: another process failed, hangs or is gone.
         """
         self.model.train()
@@ -142,6 +145,8 @@ class Trainer:
             try:
                 with _signals(self):
                     self._loop(over_time)
+            except OSError as error:  # a full disk, a folder that became read-only
+                raise self._rescued(error) from error
             finally:
                 if isinstance(self.model, PathModel):
                     self.model.watch = None
@@ -191,6 +196,21 @@ class Trainer:
                 break
             since = time.perf_counter()
         stop.close()
+
+    def _rescued(self, error: OSError) -> Exception:
+        """Save the state elsewhere when the run folder cannot be written, and return the error that says where."""
+        if self.out is None or not self.processes.main:
+            return error
+        spare = Path(tempfile.mkdtemp(prefix="pushforward-"))
+        try:
+            folder = save_state(spare, self._step, self.progress, self._fingerprint, self.extra_config, best=False)
+        except OSError:
+            shutil.rmtree(spare, ignore_errors=True)
+            return error
+        return CheckpointError(
+            f"the system refused {error.filename or self.out}: {error.strerror or error}; step {self.step} is saved in {folder}: "
+            f"make room, copy that folder into {self.out / 'checkpoints'}, and go on with --resume."
+        )
 
     def _check_skips(self, norm: float, judging: bool) -> None:
         """End a run whose steps are skipped again and again, and before weights that are broken are judged or saved."""
