@@ -188,6 +188,11 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path, x, y, message):
         load(tmp_path)
 
 
+def test_a_batch_of_no_examples_is_empty(folder):
+    x, cond = load(folder)[3:3]
+    assert (x.shape, len(cond)) == ((0, 3, 5, 4), 0)
+
+
 def test_an_index_beyond_the_end_is_refused(folder):
     with pytest.raises(IndexError, match="has no example 80"):
         load(folder)[80]
