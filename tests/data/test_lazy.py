@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+import pushforward as pf
 from pushforward.data.dataset import Dataset, keep_batch
 from pushforward.data.lazy import LazyDataset
 from pushforward.data.load import load
@@ -92,6 +93,25 @@ def test_the_fingerprint_changes_with_a_row_it_looks_at_and_with_the_size(tmp_pa
     assert load(path, mapped=True).subset(range(32)).fingerprint() != known
 
 
+def test_a_set_on_disk_trains_to_the_bits_of_a_set_in_memory(folder):
+    lazy, trained = load(folder), []
+    for data in (lazy, lazy.in_memory()):
+        torch.manual_seed(0)
+        model = pf.models.rectified_flow(pf.nn.MLP.Config((8,)), data.shape, classes=2, levels=256, preprocess="standardise")
+        pf.Trainer(model, data, validation=data.take(8), steps=2, batch_size=16, block=16).fit()
+        trained.append(torch.cat([p.flatten() for p in model.parameters()]))
+    assert torch.equal(*trained)
+
+
+def test_a_set_on_disk_is_judged_by_what_fits_in_memory(tmp_path):
+    numpy.save(tmp_path / "x.npy", numpy.random.RandomState(0).randn(100, 2))
+    parts = [load(tmp_path / "x.npy", split, mapped=True) for split in SPLITS]
+    model = pf.models.rectified_flow(pf.nn.MLP.Config((8,)), (2,))
+    on_disk, in_memory = (pf.evaluation.judge(model, *sets, samples=20)[0] for sets in (parts, [part.in_memory() for part in parts]))
+    assert on_disk.distance == in_memory.distance
+    assert on_disk.likelihood == in_memory.likelihood
+
+
 GROWTH = """
 import resource, sys, torch
 from pushforward.data.load import load
@@ -166,6 +186,11 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path, x, y, message):
         numpy.save(tmp_path / "y.npy", y)
     with pytest.raises(DataError, match=message):
         load(tmp_path)
+
+
+def test_a_batch_of_no_examples_is_empty(folder):
+    x, cond = load(folder)[3:3]
+    assert (x.shape, len(cond)) == ((0, 3, 5, 4), 0)
 
 
 def test_an_index_beyond_the_end_is_refused(folder):

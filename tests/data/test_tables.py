@@ -8,7 +8,7 @@ import torch
 import pushforward as pf
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import load
-from pushforward.errors import DataError, UserError
+from pushforward.errors import DataError, ShapeError, UserError
 from pushforward.evaluation.baselines import fit_baselines
 from pushforward.evaluation.likelihood import bits_per_dim
 from pushforward.evaluation.quantise import quantise
@@ -112,6 +112,11 @@ def test_the_loss_spreads_columns_with_levels_alone():
     assert torch.equal(seen[0].floor()[:, 0], data.x[:, 0])
     assert (seen[0][:, 0] != data.x[:, 0]).any()
     assert torch.equal(seen[0][:, 1], data.x[:, 1])
+
+
+def test_levels_of_another_number_of_columns_are_refused():
+    with pytest.raises(ShapeError, match=r"levels is \(3, None\), one entry a column, but an event has shape \(4,\)"):
+        pf.models.rectified_flow(pf.nn.MLP.Config((8,)), (4,), levels=(3, None))
 
 
 def test_a_saved_model_keeps_its_levels(tmp_path):

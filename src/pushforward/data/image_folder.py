@@ -6,7 +6,7 @@ The layout is that of Hugging Face's `imagefolder`, which torchvision's `ImageFo
 import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class FileSource:
 
 def holds_images(path: Path) -> bool:
     """Return whether there is an image anywhere in a folder."""
-    return any(_is_image(file) for _, _, files in os.walk(path) for file in files)
+    return any(file.lower().endswith(SUFFIXES) for file in _walk(path))
 
 
 def read_images(path: Path, split: str, seed: int, *, size: int | None = None, channels: int = 3) -> ImageDataset:
@@ -77,10 +77,10 @@ def read_images(path: Path, split: str, seed: int, *, size: int | None = None, c
         given = {"train": ""}
     files = {part: _files(root / folder) for part, folder in given.items() if part is not None}
     names = sorted({_class(file) for part in files.values() for file in part})
-    words = {part: numpy.array([names.index(_class(file)) for file in found]) for part, found in files.items()} if len(names) > 1 else {}
-    labels = {part: torch.from_numpy(found) for part, found in words.items()}
+    number = {name: place for place, name in enumerate(names)}
+    labels = {part: numpy.array([number[_class(file)] for file in found]) for part, found in files.items()} if len(names) > 1 else {}
     try:
-        part, rows = split_within(split, {one: len(found) for one, found in files.items()}, seed, words.get("train"))
+        part, rows = split_within(split, {one: len(found) for one, found in files.items()}, seed, labels.get("train"))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     here = root / given[part]
@@ -91,15 +91,11 @@ def read_images(path: Path, split: str, seed: int, *, size: int | None = None, c
         rows,
         size,
         channels,
-        labels[part][rows] if labels else None,
+        torch.from_numpy(labels[part])[rows] if labels else None,
         classes=len(names) if labels else None,
         class_names=names if labels else None,
         captions=None if captions is None else [captions[row] for row in rows.tolist()],
     )
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def _folders(folder: Path) -> list[str]:
@@ -110,12 +106,17 @@ def _class(file: str) -> str:
     return file.rpartition("/")[0].partition("/")[0]
 
 
-def _files(folder: Path) -> list[str]:
-    """Return the images of a folder and of all folders in it, sorted by their paths."""
-    found = []
+def _walk(folder: Path) -> Iterator[str]:
+    """Yield the paths of all files in a folder, but for hidden ones, relative to it and with slashes."""
     for place, folders, files in os.walk(folder):
         folders[:] = [one for one in folders if not one.startswith(".")]
-        found += [Path(place, file).relative_to(folder).as_posix() for file in files if _is_image(file)]
+        inside = Path(place).relative_to(folder).as_posix()
+        yield from (file if inside == "." else f"{inside}/{file}" for file in files if not file.startswith("."))
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the images of a folder and of all folders in it, sorted by their paths."""
+    found = [file for file in _walk(folder) if file.lower().endswith(SUFFIXES)]
     if not found:
         raise DataError(f"{folder} holds no images; they end in {', '.join(SUFFIXES)}.")
     beside = [file for file in found if "/" not in file]
@@ -131,8 +132,9 @@ def _captions(folder: Path, files: Sequence[str]) -> list[str] | None:
         known = _metadata(table)
         source = str(table)
     else:
-        texts = {file: (folder / file).with_suffix(".txt") for file in files}
-        known = {file: text.read_text(encoding="utf-8").strip() for file, text in texts.items() if text.is_file()}
+        texts = {file for file in _walk(folder) if file.endswith(".txt")}
+        beside = {file: f"{file.rpartition('.')[0]}.txt" for file in files}
+        known = {file: (folder / text).read_text(encoding="utf-8").strip() for file, text in beside.items() if text in texts}
         source = "a .txt beside it"
     if not known:
         return None

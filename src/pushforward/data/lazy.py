@@ -78,7 +78,8 @@ class LazyDataset(Dataset):
 
     def __getitems__(self, indices: Sequence[int] | Tensor) -> Batch:
         """Return one batch (x, cond) at once."""
-        x, places = self._read(torch.as_tensor(indices, dtype=torch.int64).cpu())
+        places = torch.as_tensor(indices, dtype=torch.int64).cpu()
+        x, places = self._read(places) if len(places) else (torch.empty(0, *self.shape), places)
         return x.to(torch.float32), None if self.cond is None else self.cond[places]
 
     def subset(self, indices: Sequence[int] | Tensor) -> "LazyDataset":

@@ -117,4 +117,5 @@ def _unknown(name: str, path: Path) -> Exception:
         hint = f" If it is a set of Hugging Face, write {HUB}{name}." if of_hub else ""
         return DataError(f"there is no folder {name}; check the path ({FOLDERS}).{hint}")
     loaders = [entry.name.rpartition(".")[2] for entry in registry.entries("data", loader=True)]
-    return registry.UnknownNameError(f"{registry.unknown('data set', name, loaders)} A file of your own ends in {', '.join(READERS)}.")
+    own = f"A file of your own ends in {', '.join(READERS)}; {FOLDERS}; a set of Hugging Face is {HUB}owner/name."
+    return registry.UnknownNameError(f"{registry.unknown('data set', name, loaders)} {own}")

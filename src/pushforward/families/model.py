@@ -54,6 +54,8 @@ class GenerativeModel(nn.Module):
         self.shape = tuple(shape)
         self.base, self.preprocess, self.sampler = base, preprocess, sampler
         self.classes, self.levels = classes, tuple(levels) if isinstance(levels, list) else levels
+        if isinstance(self.levels, tuple) and self.shape != (len(self.levels),):
+            raise ShapeError(f"levels is {levels}, one entry a column, but an event has shape {self.shape}; give ({len(self.levels)},).")
         self.config: dict[str, Any] | None = None  # what built the model, if a preset did: see `formats`
 
     # The verbs.
