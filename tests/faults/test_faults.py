@@ -120,7 +120,7 @@ def test_ctrl_c_stops_all_processes_with_one_checkpoint(tmp_path):
 def test_a_disk_that_is_full_at_the_next_checkpoint_loses_no_step(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(disk)], check=False, capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60k", "none", str(disk)], check=False, capture_output=True).returncode:
         pytest.skip("mounting a small disk needs root")
     try:
         done = subprocess.run(command(*TRAIN, "--out", str(disk / "run"), *NET), capture_output=True, text=True, check=False)

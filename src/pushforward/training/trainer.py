@@ -140,11 +140,10 @@ class Trainer:
         over_time = LossOverTime()
         if isinstance(self.model, PathModel):
             self.model.watch = over_time.add
-        with self.processes.watched():
+        with _signals(self), self.processes.watched():
             self._tell("on_start")
             try:
-                with _signals(self):
-                    self._loop(over_time)
+                self._loop(over_time)
             except OSError as error:  # a full disk, a folder that became read-only
                 raise self._rescued(error) from error
             finally:
