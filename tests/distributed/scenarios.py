@@ -3,6 +3,8 @@
 python -m torch.distributed.run --nproc-per-node 2 tests/distributed/scenarios.py FOLDER SCENARIO ...
 """
 
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import torch
 
 import pushforward as pf
+from pushforward.cli import main as main_command
 from pushforward.errors import PushforwardError
 from pushforward.training.processes import processes
 from pushforward.training.progress import Callback, MetricsFile, read_metrics
@@ -139,6 +142,19 @@ def refusals(folder, **settings):
         except (PushforwardError, OSError) as error:
             said[name] = f"{type(error).__name__}: {error}"
     return said
+
+
+def command(folder, **settings):
+    """The command line, as torchrun starts it; then what it says in each process when the run exists already."""
+    arguments = ["train", "rectified_flow", "--data", "moons", "--data-options", "n", "200", "--steps", "8", "--batch-size", "32"]
+    arguments += ["--block", "8", "--validate-every", "4", "--checkpoint-every", "4", "--log-every", "2", "--warmup", "2"]
+    arguments += ["--out", str(folder / "run"), "net:mlp", "--net.hidden", "16"]
+    status = main_command(arguments)
+    rows = [{k: row[k] for k in ("loss", "validation_loss") if k in row} for row in read_metrics(folder / "run" / "metrics.jsonl")]
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        again = main_command(arguments)
+    return {"status": status, "rows": rows, "again": again, "said": said.getvalue()}
 
 
 class Trouble(torch.utils.data.Dataset):

@@ -87,3 +87,18 @@ def test_what_fails_in_one_process_is_said_in_the_other(results):
     assert "tensor: x has shape (0, 2)" in second["one"]
     assert "process 0 of 2 failed while saving" in second["folder"]
     assert "ProcessError" not in first["folder"]
+
+
+def test_the_same_command_gives_the_same_run(results, number, tmp_path):
+    alone = scenarios.command(tmp_path)
+    for each in results(number, "command"):
+        assert each["status"] == alone["status"] == 0
+        for row, expected in zip(each["rows"], alone["rows"], strict=True):
+            assert row == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_the_command_refuses_it_refuses_in_every_process(results):
+    for rank, each in enumerate(results(2, "command")):
+        assert each["again"] == 2
+        assert each["said"].startswith(f"pushforward [process {rank}]: ")
+        assert "exists already; add --overwrite" in each["said"]
