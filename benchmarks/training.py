@@ -85,7 +85,9 @@ def _trainer() -> Row:
     middle = statistics.median(ratios)
     values = {OURS: 1e3 * min(runs[OURS]), FLOOR: 1e3 * min(runs[FLOOR])}
     ratio = (1 / middle, 1 / ratios[-1], 1 / ratios[0])
-    return Row("Trainer, a step of the demo (the floor is a hand-written loop)", "ms", values, ratio, "at most 1.03x the floor", middle <= 1.03)
+    return Row(
+        "Trainer, a step of the demo (the floor is a hand-written loop)", "ms", values, ratio, "at most 1.03x the floor", middle <= 1.03
+    )
 
 
 def _in_turn(contenders: dict[str, Callable[[], float]], turns: int) -> dict[str, list[float]]:

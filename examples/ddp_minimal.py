@@ -37,6 +37,7 @@ def ring_all_reduce(pieces: list[torch.Tensor], rank: int, size: int, say) -> No
 
 
 def main() -> None:
+    """Train for three steps."""
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if 4 % size:
         raise SystemExit(f"{size} processes cannot share 4 blocks of noise equally; use 1, 2 or 4.")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pushforward.cli.options import parse
-from pushforward.cli.run import CONFIG, device_of, load_data, run_config
+from pushforward.cli.run import CONFIG, device_of, load_data, run_config, sampler_of
 from pushforward.evaluation.judge import EVALUATIONS, HELD, Judgement, judge
 from pushforward.evaluation.pictures import by_evaluations, loss_curve, neighbours, picture_of, quality_curve, trajectory
 from pushforward.evaluation.report import write_report
@@ -31,6 +31,12 @@ class Evaluate:
         checkpoint: "best" on validation, "last", or a name such as step-000500.
         samples: number of samples, spread over the classes.
         draws: dequantisation draws for each example of quantised data.
+        compared: test examples that distances compare at most, with as many samples out of four times as many.
+        scored: test examples whose likelihood is measured; 0 for all.
+        evaluations: numbers of network evaluations at which samples are judged.
+        sampler: euler, midpoint, heun, rk4 or dopri5 (`pushforward list samplers`), for samples and likelihood; by default the model's own.
+        steps: steps of a fixed-step sampler; without --sampler they are Euler's.
+        divergence: of an ODE's likelihood: "exact", or "hutchinson" for an unbiased estimate; "auto" is exact up to 256 dimensions.
         seed: seed of all draws.
         device: "auto", "cpu", "cuda", ...
     """
@@ -40,6 +46,12 @@ class Evaluate:
     checkpoint: str = "best"
     samples: int = 1000
     draws: int = 2
+    compared: int = 2000
+    scored: int = 0
+    evaluations: tuple[int, ...] = EVALUATIONS
+    sampler: str | None = None
+    steps: int | None = None
+    divergence: Literal["auto", "exact", "hutchinson"] = "auto"
     seed: int = 0
     device: str = "auto"
 
@@ -59,11 +71,14 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     folder = options.run
     config = run_config(folder)
     model = load(folder, checkpoint=options.checkpoint).to(device_of(options.device))
+    model.sampler = sampler_of(options.sampler, options.steps) or model.sampler
     section = config.get("data", {})
     train, validation, test = (load_data(section, part).in_memory(HELD) for part in ("train", "validation", options.split))
     judged, made, labels = judge(
-        model, train, validation, test, split=options.split, samples=options.samples, draws=options.draws, seed=options.seed, say=say
-    )
+        model, train, validation, test, split=options.split, samples=options.samples, draws=options.draws, compared=options.compared,
+        scored=options.scored or None, evaluations=options.evaluations, seed=options.seed, say=say,
+        divergence=None if options.divergence == "auto" else options.divergence,
+    )  # fmt: skip
     write_text(folder / "evaluation.json", json.dumps(judged.plain(), indent=1) + "\n")
     say("drawing pictures")
     image = len(model.shape) == 3
@@ -85,7 +100,7 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     }
     if image:
         neighbours(made, train, folder / "neighbours.png")
-        by_evaluations(model, EVALUATIONS, folder / "evaluations.png", seed=options.seed)
+        by_evaluations(model, options.evaluations, folder / "evaluations.png", seed=options.seed)
         pictures["neighbours"] = (
             folder / "neighbours.png",
             "The samples nearest of all to training data, each above its nearest training example.",

@@ -1,5 +1,6 @@
 """What commands share: devices, data from settings, run folders."""
 
+import dataclasses
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pushforward.cli.options import named
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import load
 from pushforward.errors import ConfigError, RunExistsError, UserError
@@ -69,3 +71,20 @@ def run_config(run: Path) -> dict[str, Any]:
     if not run.is_dir():
         raise ConfigError(f"{run} is not a run folder; train one with `pushforward train`, or give the folder that --out named.")
     return load_yaml(run / CONFIG)
+
+
+def sampler_of(name: str | None, steps: int | None) -> Any:
+    """Return the sampler of this name with so many steps, or None where neither is given: the model's own.
+
+    Raises:
+        UserError: it is no sampler, or chooses its own steps.
+    """
+    if name is None and steps is None:
+        return None
+    kind = named("samplers", name or "euler")
+    takes_steps = dataclasses.is_dataclass(kind) and any(one.name == "steps" for one in dataclasses.fields(kind))
+    if not hasattr(kind, "solves_ode"):
+        raise UserError(f"--sampler is {name!r}, which is no sampler but a part of one; try euler, heun or dopri5.")
+    if steps is not None and not takes_steps:
+        raise UserError(f"--steps is {steps}, but {name} chooses its own steps; leave --steps out, or use --sampler heun.")
+    return kind() if steps is None else kind(steps=steps)

@@ -30,6 +30,7 @@ BANDWIDTHS = (0.015, 0.03, 0.06, 0.12, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # times t
 ROUNDNESS = (0.0, 0.01, 0.1, 1.0)  # of a kernel: 0 is as long and thin as the data, 1 is a ball
 COMPONENTS = (3, 6, 9, 12, 18, 30)
 COMPONENTS_PER_CLASS = (1, 2, 3, 6, 12)
+FITTED = 10_000  # training examples used at most: a kernel density of more takes minutes an evaluation
 VALIDATION = 1000  # examples to choose by, at most
 KERNELS = 2**21  # kernels evaluated a choice, at most: a kernel density costs one per training example in every row
 DRAWS = 2  # of dequantisation noise for each validation example
@@ -60,7 +61,7 @@ def fit_baselines(train: Dataset, validation: Dataset, generator: Generator | No
     train. The numbers a, r, h and of components are those of the highest log p on validation; they stand in `chosen`.
 
     Args:
-        train: the set to fit on; x (N, *shape) of D values, to be dequantised if it has levels.
+        train: the set to fit on, its first 10,000 examples at most; x (N, *shape) of D values, to be dequantised if it has levels.
         validation: the set to choose on.
         generator: where the noise on validation and the starts of the mixtures are drawn from.
 
@@ -97,7 +98,8 @@ def fit_baselines(train: Dataset, validation: Dataset, generator: Generator | No
 
 
 def _sample(train: Dataset, validation: Dataset, generator: Generator | None) -> _Sample:
-    x, held, labels = train.x.cpu().to(torch.float64).flatten(1), validation.take(min(VALIDATION, len(validation))), train.cond
+    held, train = validation.take(min(VALIDATION, len(validation))), train.take(min(FITTED, len(train)))
+    x, labels = train.x.cpu().to(torch.float64).flatten(1), train.cond
     rows, row_labels = held.x.cpu().to(torch.float64).flatten(1), held.cond
     has_labels = train.classes is not None and validation.classes is not None
     width = cells(train.levels, x)
