@@ -2,6 +2,7 @@
 
 import json
 
+import numpy
 import pytest
 import torch
 
@@ -129,3 +130,15 @@ def test_one_process_alone_agrees_with_itself_at_once():
     assert StopSignal(alone).agree(15) == 15
     assert alone.gather("x") == ["x"]
     assert alone.of_main(lambda: 3, "counting") == 3
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_a_million_samples(tmp_path):
+    """A tenth of the samples warms everything up; the nine tenths after it may not add to the most that was ever held."""
+    numpy.save(tmp_path / "x.npy", numpy.random.RandomState(0).standard_normal((250_000, 16)).astype(numpy.float32))
+    data = pf.data.load(tmp_path / "x.npy", mapped=True)
+    model = pf.models.rectified_flow(pf.nn.MLP.Config((16,)), (16,))
+    hear = Hear()
+    pf.Trainer(model, data, steps=500, batch_size=2000, block=500, log_every=50, workers=1, callbacks=[hear]).fit()
+    assert hear.rows[-1]["step"] * 2000 == 1_000_000
+    assert hear.rows[-1]["memory_mb"] - hear.rows[0]["memory_mb"] < 10

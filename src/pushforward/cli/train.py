@@ -35,7 +35,8 @@ class Run:
     """Where data comes from and where the run goes.
 
     Args:
-        data: name of a data set (`pushforward list data`), or path of a .npy, .npz or .csv file.
+        data: name of a data set (`pushforward list data`), path of a .npy, .npz or .csv file or of a folder of images or arrays, or
+            hf:OWNER/NAME for a set of the Hugging Face Hub.
         data_options: what the data set takes besides, as NAME VALUE pairs, such as `label species` for a .csv.
         out: run folder; by default runs/PRESET-DATA.
         device: "auto" (an accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
@@ -169,6 +170,11 @@ def finish(trainer: Trainer) -> int:
     if trainer.stopped_by is not None:
         print(f"pushforward: stopped at step {trainer.step}, which is saved; go on with --resume --out {trainer.out}.", file=sys.stderr)
         return 128 + int(trainer.stopped_by)
+    unreadable = getattr(trainer.data, "unreadable", ())
+    if unreadable:
+        print(f"{len(unreadable)} images could not be read and were replaced by others: {', '.join(unreadable[:5])}", file=sys.stderr)
+    if trainer.skipped:
+        print(f"{trainer.skipped} steps without a usable gradient were skipped.", file=sys.stderr)
     print(f"trained {trainer.step} steps in {trainer.seconds:.0f} s; validation loss {trainer.best:.4f} at best; the run is {trainer.out}.")
     print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.png")
     return 0
