@@ -30,6 +30,7 @@ BANDWIDTHS = (0.015, 0.03, 0.06, 0.12, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # times t
 ROUNDNESS = (0.0, 0.01, 0.1, 1.0)  # of a kernel: 0 is as long and thin as the data, 1 is a ball
 COMPONENTS = (3, 6, 9, 12, 18, 30)
 COMPONENTS_PER_CLASS = (1, 2, 3, 6, 12)
+MIXTURES = 256  # dimensions up to which Gaussian mixtures are fitted: full covariances of more take minutes
 FITTED = 10_000  # training examples used at most: a kernel density of more takes minutes an evaluation
 VALIDATION = 1000  # examples to choose by, at most
 KERNELS = 2**21  # kernels evaluated a choice, at most: a kernel density costs one per training example in every row
@@ -55,7 +56,8 @@ def fit_baselines(train: Dataset, validation: Dataset, generator: Generator | No
         gaussian            S = (1 - a) C + a diag(C) + r I                      pooled; per class a shrinks towards the common
                                                                                  within-class covariance (Friedman)
         kernel_density      one kernel an example, S = h^2 ((1 - a) C + a s I)   C the covariance, s the mean variance
-        gaussian_mixture    scikit-learn's, full covariances, each shrunk towards their mean (per class: the within-class one)
+        gaussian_mixture    scikit-learn's, full covariances, each shrunk towards their mean (per class: the within-class one); up to 256
+                            dimensions
 
     Each is fitted pooled, and again for each class under the name with "_per_class" if all classes have at least two examples in
     train. The numbers a, r, h and of components are those of the highest log p on validation; they stand in `chosen`.
@@ -85,15 +87,15 @@ def fit_baselines(train: Dataset, validation: Dataset, generator: Generator | No
         raise DataError(f"train is {train!r} and validation {validation!r}, but both must have one shape and equal levels.")
     sample = _sample(train, validation, generator)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
-    fitted: dict[str, Baseline] = {
-        "gaussian": _gaussian(sample),
-        "kernel_density": _kernel_density(sample),
-        "gaussian_mixture": _gaussian_mixture(sample, seed),
-    }
+    fitted: dict[str, Baseline] = {"gaussian": _gaussian(sample), "kernel_density": _kernel_density(sample)}
+    mixtures = sample.x.shape[1] <= MIXTURES
+    if mixtures:
+        fitted["gaussian_mixture"] = _gaussian_mixture(sample, seed)
     if sample.labels is not None and int(sample.labels.bincount(minlength=sample.classes).min()) >= 2:
         fitted["gaussian_per_class"] = _gaussian_per_class(sample)
         fitted["kernel_density_per_class"] = _kernel_density_per_class(sample)
-        fitted["gaussian_mixture_per_class"] = _gaussian_mixture_per_class(sample, seed)
+        if mixtures:
+            fitted["gaussian_mixture_per_class"] = _gaussian_mixture_per_class(sample, seed)
     return fitted
 
 
