@@ -14,7 +14,10 @@ EXAMPLE = Path(pf.__file__).parents[2] / "examples" / "ddp_minimal.py"
 
 def torchrun(number, *arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return done.stdout
 
 
 # What the example prints in two processes, one process after the other.

@@ -3,6 +3,7 @@
 Numbers and errors are exchanged over gloo on the CPU, whatever carries the gradients.
 """
 
+import atexit
 import contextlib
 import functools
 import hashlib
@@ -195,10 +196,17 @@ def processes(timeout: float = 600.0) -> Processes:
         store, rank, size = next(iter(rendezvous("env://", timeout=wait)))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=wait)
+        atexit.register(_part)
         store = PrefixStore(f"pushforward/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     size = dist.get_world_size()
     words = dist.new_group(backend="gloo", timeout=wait) if size > 1 else None
     return Processes(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", dist.get_rank())), words, store)
+
+
+def _part() -> None:
+    """Close the group before Python ends: threads of gloo that are still there when it has ended abort the process."""
+    with contextlib.suppress(Exception):
+        dist.destroy_process_group()
 
 
 class StopSignal:
