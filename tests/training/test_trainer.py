@@ -3,7 +3,10 @@
 import json
 import math
 import os
+import re
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -305,10 +308,14 @@ def test_metrics_are_written_and_cut_back_on_resuming(data, tmp_path):
     assert all(math.isfinite(json.loads(line)["loss"]) for line in metrics.read_text().splitlines())
 
 
-def test_a_run_folder_that_cannot_be_written_is_an_error(data, tmp_path):
+def test_a_run_whose_folder_cannot_be_written_is_saved_elsewhere_and_goes_on_from_there(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError):
-        trainer(data, tmp_path / "file" / "run", steps=1).fit()
+    broken = trainer(data, tmp_path / "file" / "run", checkpoint_every=5)
+    with pytest.raises(CheckpointError, match=r"Not a directory; step 5 is saved in (\S+): make room, copy that folder") as caught:
+        broken.fit()
+    elsewhere = Path(re.search(r"saved in (\S+):", str(caught.value))[1])
+    assert same(trainer(data, elsewhere.parents[1], resume=True).fit(), trainer(data).fit())
 
 
 def test_there_must_be_something_to_resume(data, tmp_path):

@@ -150,6 +150,17 @@ class Processes:
             self._leave(error)
             raise
 
+    def part(self, destroy: bool) -> None:
+        """Let go of the group before Python ends, since its threads may still hold tensors of Python's, which abort the process then.
+
+        Args:
+            destroy: whether the group was made here and ends with this.
+        """
+        self.words = self.store = None  # the last reference: the group's threads are joined
+        if destroy:
+            with contextlib.suppress(Exception):
+                dist.destroy_process_group()
+
     def _leave(self, error: BaseException) -> None:
         if self.store is not None:
             with contextlib.suppress(RuntimeError):
@@ -196,17 +207,13 @@ def processes(timeout: float = 600.0) -> Processes:
         store, rank, size = next(iter(rendezvous("env://", timeout=wait)))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=wait)
-        atexit.register(_part)
         store = PrefixStore(f"pushforward/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     size = dist.get_world_size()
     words = dist.new_group(backend="gloo", timeout=wait) if size > 1 else None
-    return Processes(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", dist.get_rank())), words, store)
-
-
-def _part() -> None:
-    """Close the group before Python ends: threads of gloo that are still there when it has ended abort the process."""
-    with contextlib.suppress(Exception):
-        dist.destroy_process_group()
+    found = Processes(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", dist.get_rank())), words, store)
+    del words
+    atexit.register(found.part, destroy=store is not None)
+    return found
 
 
 class StopSignal:

@@ -47,7 +47,7 @@ class Trainer:
         out: run folder for metrics and checkpoints, or None to keep nothing.
         resume: whether to go on from the newest whole checkpoint of `out`.
         callbacks: called around steps (`training.Callback`), in the first process.
-        device: where to train; None leaves the model where it is.
+        device: where to train; None leaves the model where it is. "cuda" is one GPU for each process of a machine.
         config: more sections for config.yaml, such as where the data came from.
         settings: the fields of `training.settings.Settings`: steps, batch_size, lr, ...
 
@@ -79,6 +79,8 @@ class Trainer:
         self.processes = processes(self.settings.timeout)
         with self.processes.watched(), self.processes.agreed("starting"):
             self.settings.check_shares(self.processes.size)
+            if device is not None and str(device) == "cuda" and self.processes.size > 1:
+                device = f"cuda:{self.processes.local_rank}"
             self.model = model if device is None else model.to(device)
             self.data, self.validation = _as_dataset(data), validation
             self.out = None if out is None else Path(out)
@@ -93,7 +95,8 @@ class Trainer:
                 x, cond = x.to(self.device, self.dtype), cond if cond is None else cond.to(self.device)
                 if not resume:
                     model.initialise(x, cond)
-                few = (x[:8], cond if cond is None else cond[:8])
+                share = self.settings.batch_size // (self.processes.size * self.settings.accumulate)
+                few = (x[:share], cond if cond is None else cond[:share])
                 self._step = Step(self.model, self.settings, self.processes, self.device, few)
             self.progress = Progress()
             if resume:
@@ -182,6 +185,8 @@ class Trainer:
                 continue
             now = time.perf_counter()
             self.progress.seconds = before + now - started
+            if self.processes.size > 1:
+                phases.add("all_reduce", self._step.all_reduce_seconds() * (self.step - logged))
             self._log(losses, norms, over_time, (self.step - logged) / max(now - since, 1e-9))
             losses, norms, logged = [], [], self.step
             better = False
