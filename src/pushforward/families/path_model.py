@@ -160,7 +160,7 @@ class PathModel(GenerativeModel):
         return sampler
 
     def _ode_sampler(self, sampler: Sampler | None) -> Sampler:
-        if sampler is None and not self.sampler.solves_ode:
+        if sampler is None and not self._sampler(None).solves_ode:
             return Dopri5()  # the model's own draws noise; encode, decode and log_prob are still the ODE's
         sampler = self._sampler(sampler)
         if not sampler.solves_ode:

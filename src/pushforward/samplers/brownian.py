@@ -1,7 +1,8 @@
 """The noise of stochastic samplers: drawn anew at each step, or the increments of one Brownian path that only the seed decides.
 
-The path is a tree of Brownian bridges over t in [0, 1]: a half-way point is the mean of its ends plus noise that is seeded by (seed, place
-in the tree). So W(t) is a function of the seed and t, whatever other times are asked for, and a sampler with more steps follows the same path.
+The path is a tree of Brownian bridges over t in [0, 1]: a half-way point is the mean of its ends plus noise that is seeded by (seed,
+place in the tree). So W(t) is a function of the seed and t, whatever other times are asked for, and a sampler with more steps follows the
+same path.
 """
 
 import math

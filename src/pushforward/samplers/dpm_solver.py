@@ -43,8 +43,8 @@ class DPMSolverPP(LinearSampler):
     Raises:
         UserError: an unknown variant or noise.
 
-    Source: Lu et al., DPM-Solver++, 2211.01095, algorithms 1 (2S) and 2 (2M), section 5 (SDE). Ours: where lambda is infinite, at the ends of
-    some paths, steps are of first order. 3M is third order, which the usual code (diffusers, k-diffusion) is not: it starts by a step of
+    Source: Lu et al., DPM-Solver++, 2211.01095, algorithms 1 (2S) and 2 (2M), section 5 (SDE). Ours: where lambda is infinite, at the ends
+    of some paths, steps are of first order. 3M is third order, which the usual code (diffusers, k-diffusion) is not: it starts by a step of
     2S rather than one of first order, and the parabola's second coefficient is twice theirs, as integrating it says.
     """
 

@@ -24,6 +24,8 @@ from pushforward.samplers.brownian import Noise, noise_source
 from pushforward.samplers.grids import Grid
 from pushforward.samplers.sampler import Sampler
 
+TARGETS: tuple[Kind, Kind] = ("data", "noise")
+
 
 class Step(NamedTuple):
     """The weights of one step, evaluated at t."""
@@ -118,7 +120,7 @@ class LinearSampler(Sampler):
         held = 2 * max(len(step.past) for step in steps)
         for k, (_, (t,)) in enumerate(stage_times(x, ends, (0.0,))):
             prediction = denoiser(x, t)
-            kind = getattr(prediction, "kind", "velocity")
+            kind: Kind = getattr(prediction, "kind", "velocity")
             value = prediction.velocity if kind == "velocity" else prediction.value
             weights = weights or _weights(path, kind, steps)
             of_x, of_value, *of_said = weights[k]
@@ -137,7 +139,7 @@ class LinearSampler(Sampler):
 def _weights(path: Path, kind: Kind, steps: list[Step]) -> list[tuple[float, ...]]:
     """Return for each step what x and the network's value are multiplied with, then the x and value of the evaluation before, and so on."""
     t = torch.tensor([step.t for step in steps], dtype=torch.float64)
-    data, noise = (_floats(path.coefficients(kind, target, t), len(steps)) for target in ("data", "noise"))  # type: ignore[arg-type]
+    data, noise = (_floats(path.coefficients(kind, target, t), len(steps)) for target in TARGETS)
     rows = []
     for k, step in enumerate(steps):
         of_x, of_value = step.state, 0.0
