@@ -9,9 +9,10 @@ import torch
 from examples import SOLVED, TIGHT, examples, generators, non_contiguous, things, truth_model
 
 from pushforward.data.mixture import three_gaussians
+from pushforward.discrete import Discrete
 from pushforward.errors import UserError
 from pushforward.functional.prediction import KINDS
-from pushforward.paths import Linear, Path, Prediction
+from pushforward.paths import Heat, Linear, Path, Prediction
 from pushforward.samplers.ddim import DDIM
 from pushforward.samplers.ddpm import DDPM
 from pushforward.samplers.denoiser import Denoiser
@@ -50,6 +51,11 @@ def middle(path):
     return path.time(torch.tensor([-1.5, 1.5])).tolist()
 
 
+def suited(sampler, path):
+    """Equal steps in t see nothing of the heat path's beginning, where sigma is the root of t; equal ones in log-SNR do."""
+    return dataclasses.replace(sampler, grid=LogSNR()) if isinstance(path, Heat) and hasattr(sampler, "grid") else sampler
+
+
 def noisy(path, n=5):
     start, _ = middle(path)
     return (float(path.sigma(torch.tensor(start))) + 1) * torch.randn(n, 2, generator=torch.Generator().manual_seed(1))
@@ -67,7 +73,7 @@ def test_a_sampler_converges_at_its_order(entry, make):
     call, x, ends = denoiser(path), noisy(path), middle(path)
     exact = BEST(call, x, *ends)
     steps = {1: 400, 2: 200, 3: 100, 4: 60}[order]
-    errors = [(entry.example(k)(call, x, *ends) - exact).abs().max() for k in (steps, 2 * steps)]
+    errors = [(suited(entry.example(k), path)(call, x, *ends) - exact).abs().max() for k in (steps, 2 * steps)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
 
 
@@ -87,7 +93,7 @@ def test_there_and_back_converges_at_the_order(entry, make):
     """Steps there and back differ from the identity by what each direction errs."""
     path, order = make(), entry.facts["order"]
     call, x, (start, end) = denoiser(path), noisy(path), middle(path)
-    sampler = entry.example({1: 800, 2: 200, 3: 100, 4: 50}[order])
+    sampler = suited(entry.example({1: 800, 2: 200, 3: 100, 4: 50}[order]), path)
     back = sampler(call, sampler(call, x, start, end), end, start)
     assert (back - x).abs().max() < 0.02 * max(1.0, float(x.abs().max()))
 
@@ -96,7 +102,8 @@ def test_there_and_back_converges_at_the_order(entry, make):
 def test_decode_undoes_encode(make):
     model, _ = truth_model(make())
     x = torch.randn(5, 2)
-    torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=0, atol=10 * SOLVED)
+    tolerance = (100 if isinstance(model.path, Discrete) else 10) * SOLVED  # its pieces cost a solver a digit
+    torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("entry", SAMPLERS)
@@ -247,7 +254,7 @@ def test_moments_of_samples_are_those_of_the_mixture():
 @pytest.mark.parametrize("make", PATHS)
 @pytest.mark.parametrize("entry", STOCHASTIC)
 def test_moments_of_stochastic_samples_are_right_along_every_path(entry, make):
-    moments_are_right(entry.example(300), make())
+    moments_are_right(suited(entry.example(300), make()), make())
 
 
 @pytest.mark.parametrize("prediction", KINDS)

@@ -38,10 +38,10 @@ def exact(path):
     [
         (lambda steps: DPMSolverPP(steps, "1S"), 1, 400),
         (lambda steps: DPMSolverPP(steps, "2S"), 2, 200),
-        (lambda steps: DPMSolverPP(steps, "2M", grid=Uniform()), 2, 400),
+        (lambda steps: DPMSolverPP(steps, "2M"), 2, 400),
         (lambda steps: DPMSolverPP(steps, "3M"), 3, 200),
         (lambda steps: UniPC(steps, 1), 2, 100),
-        (lambda steps: UniPC(steps, 3), 3, 200),
+        (lambda steps: UniPC(steps, 3), 3, 100),
         (lambda steps: DDIM(steps, grid=LogSNR()), 1, 400),
         (lambda steps: EDM(steps, grid=Uniform()), 2, 400),
     ],
