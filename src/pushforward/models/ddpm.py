@@ -42,7 +42,7 @@ def ddpm(
     weighting: NoiseLoss | MinSNR | Unit | None = None,
     drop_cond: float = 0.0,
     preprocess: Preprocess = "none",
-    sampler: Sampler = DDPM(250),
+    sampler: Sampler = DDPM(100),
     classes: int | None = None,
     levels: Levels = None,
 ) -> PathModel:

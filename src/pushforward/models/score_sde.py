@@ -40,7 +40,7 @@ def score_sde(
     weighting: NoiseLoss | MinSNR | Unit | None = None,
     drop_cond: float = 0.0,
     preprocess: Preprocess = "none",
-    sampler: Sampler = PredictorCorrector(200),
+    sampler: Sampler = PredictorCorrector(100),
     classes: int | None = None,
     levels: Levels = None,
 ) -> PathModel:
