@@ -25,7 +25,7 @@ from pushforward.weightings import Unit
 
 
 def _example() -> tuple:
-    return edm(MLP.Config((16, 16)), (2,), classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
+    return edm(MLP.Config((16, 16)), (2,), sigma_min=0.1, sigma_max=5.0, classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
 
 
 @export("models.edm", example=_example)

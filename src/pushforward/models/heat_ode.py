@@ -26,7 +26,7 @@ from pushforward.weightings import Unit
 
 
 def _example() -> tuple:
-    return heat_ode(MLP.Config((16, 16)), (2,), classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
+    return heat_ode(MLP.Config((16, 16)), (2,), duration=0.5, classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
 
 
 @export("models.heat_ode", example=_example)
