@@ -17,6 +17,7 @@ GROUPS = {
     "paths": "Paths",
     "times": "Times",
     "pairings": "Pairings",
+    "weightings": "Weightings",
     "augmentations": "Augmentations",
     "bases": "Base distributions",
     "samplers": "Samplers",

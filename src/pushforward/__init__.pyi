@@ -15,6 +15,7 @@ from pushforward import paths as paths
 from pushforward import samplers as samplers
 from pushforward import times as times
 from pushforward import training as training
+from pushforward import weightings as weightings
 from pushforward.training.trainer import Trainer as Trainer
 from pushforward.formats.model import load as load
 from pushforward.formats.model import save as save

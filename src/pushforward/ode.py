@@ -86,12 +86,12 @@ def fixed_steps(f: Field, x: Tensor, times: Sequence[float], method: str, scout:
     """
     nodes, step = STEPS[method]
     scout = f if scout is None else scout
-    for h, stage_times in _stage_times(x, times, nodes):
-        x = step(f, scout, x, h, stage_times)
+    for h, at in stage_times(x, times, nodes):
+        x = step(f, scout, x, h, at)
     return x
 
 
-def _stage_times(x: Tensor, times: Sequence[float], nodes: Sequence[float]) -> Iterator[tuple[float, tuple[Tensor, ...]]]:
+def stage_times(x: Tensor, times: Sequence[float], nodes: Sequence[float]) -> Iterator[tuple[float, tuple[Tensor, ...]]]:
     """Yield for each step its size and the times (n,) of its stages."""
     n, stages = x.shape[0], len(nodes)
     at_once = max(1, TIMES_AT_ONCE // max(1, n * stages))

@@ -221,9 +221,38 @@ class VariancePreserving(Path):
         return 0.5 * self._beta(t) * self.alpha(t) ** 2 / self.sigma(t)
 
     def time(self, log_snr: Tensor) -> Tensor:
-        integral = torch.nn.functional.softplus(-2 * log_snr)  # -log alpha², as alpha² = sigmoid(2 lambda)
+        return self._time(torch.nn.functional.softplus(-2 * log_snr))  # -log alpha², as alpha² = sigmoid(2 lambda)
+
+    def _time(self, integral: Tensor) -> Tensor:
         slope = self.beta_max - self.beta_min
         return 2 * integral / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * integral))
+
+
+@export("paths.SubVariancePreserving", example=lambda: SubVariancePreserving())
+@dataclass(frozen=True)
+class SubVariancePreserving(VariancePreserving):
+    """The same alpha under less noise: alpha = exp(-B / 2), sigma = 1 - alpha², with B as in `VariancePreserving`.
+
+    Nothing is singular at t = 0, where sigma grows in proportion to t.
+
+    Args:
+        beta_min: rate at t = 0.
+        beta_max: rate at t = 1.
+
+    Source: Song et al., 2011.13456, eq. 29 and appendix C.
+    """
+
+    interval: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return -torch.expm1(-self._integral(t))
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        return self._beta(t) * self.alpha(t) ** 2
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        inverse = torch.exp(-log_snr)  # 1 / r, where r = alpha / (1 - alpha²), so that sigma = 2 / (1 + sqrt(1 + 4 r²))
+        return self._time(-torch.log1p(-2 * inverse / (inverse + torch.sqrt(inverse**2 + 4))))
 
 
 @export("paths.VarianceExploding", example=lambda: VarianceExploding())
@@ -265,3 +294,40 @@ class VarianceExploding(Path):
 
     def time(self, log_snr: Tensor) -> Tensor:
         return (-log_snr - math.log(self.sigma_min)) / self._rate
+
+
+@export("paths.Heat", example=lambda: Heat())
+@dataclass(frozen=True)
+class Heat(Path):
+    """The heat equation: alpha = 1, sigma = sqrt(2 T t), so that the density p at heat time s = T t solves dp/ds = laplacian p.
+
+    The velocity that does this is -T score, the straight derivation of diffusion's ODE (`models.heat_ode`). sigma' is infinite at t = 0, so
+    the interval starts at 0.000001, where sigma is a thousandth of its end.
+
+    Args:
+        duration: T, the heat time at t = 1: noise of variance 2 T, so large that the (preprocessed) data's own scale is forgotten.
+
+    Source: Su, kexue.fm 9280 (in Chinese), where the ODE is derived from the Jacobian determinant and the heat equation.
+    """
+
+    duration: float = 50.0
+    interval: ClassVar[tuple[float, float]] = (1e-6, 1.0)
+
+    def __post_init__(self) -> None:
+        if not self.duration > 0:
+            raise UserError(f"duration is {self.duration}, but heat needs a positive time; try 50, noise of deviation 10.")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sqrt(2 * self.duration * t)
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        return self.duration / self.sigma(t)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return torch.exp(-2 * log_snr) / (2 * self.duration)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward.errors import UserError
+from pushforward.paths import Path, VarianceExploding
 from pushforward.registry import export, namespace
 
 namespace(__name__)
@@ -147,6 +148,48 @@ class Shifted(Times):
     def density(self, t: Tensor) -> Tensor:
         before = shift(t, 1 / self.factor)
         return self.times.density(before) * (1 + (self.factor - 1) * before) ** 2 / self.factor
+
+
+@export("times.NormalLogSNR", example=lambda: NormalLogSNR())
+@dataclass(frozen=True)
+class NormalLogSNR(Times):
+    """Times at which the log-SNR of a path, log(alpha / sigma), is normally distributed, cut to the path's interval.
+
+    On a path with alpha = 1 the noise sigma is then log-normal, as in EDM: its ln sigma ~ N(-1.2, 1.2²) is mean 1.2, std 1.2 here.
+
+    Args:
+        path: the path that is trained on.
+        mean: location in log-SNR; negative favours noise.
+        std: scale in log-SNR; positive.
+
+    Source: Karras et al. (EDM), 2206.00364, section 5.
+    """
+
+    path: Path = field(default_factory=VarianceExploding)
+    mean: float = 1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise UserError(f"std is {self.std}, but a normal distribution needs a positive one; try 1.2.")
+
+    def _shares(self) -> tuple[float, float]:
+        """What a normal distribution has below the log-SNR of the interval's start and of its end."""
+        ends = self.path.log_snr(torch.tensor(self.path.interval, dtype=torch.float64))
+        start, end = torch.special.ndtr((ends - self.mean) / self.std).tolist()
+        return start, end
+
+    def quantile(self, u: Tensor) -> Tensor:
+        (start, end), (low, high) = self._shares(), self.path.interval
+        t = self.path.time(self.mean + self.std * torch.special.ndtri(start + (end - start) * u))
+        return ((t - low) / (high - low)).clamp(0, 1)
+
+    def density(self, t: Tensor) -> Tensor:
+        (start, end), (low, high) = self._shares(), self.path.interval
+        t = low + (high - low) * t
+        slope = self.path.sigma_dot(t) / self.path.sigma(t) - self.path.alpha_dot(t) / self.path.alpha(t)
+        z = (self.path.log_snr(t) - self.mean) / self.std
+        return torch.exp(-0.5 * z * z) * slope * (high - low) / (self.std * math.sqrt(2 * math.pi) * (start - end))
 
 
 def shift(t: Tensor, factor: float) -> Tensor:

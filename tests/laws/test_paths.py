@@ -2,6 +2,7 @@
 
 import math
 
+import numpy
 import pytest
 import torch
 from examples import At, marginal, things
@@ -9,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pushforward.data.mixture import GaussianMixture, three_gaussians
+from pushforward.discrete import Discrete, _betas
 from pushforward.errors import UserError
 from pushforward.families.path_model import PathModel
 from pushforward.functional.prediction import KINDS
-from pushforward.paths import Cosine, Linear, Path, Prediction, VarianceExploding, VariancePreserving
+from pushforward.paths import Cosine, Heat, Linear, Path, Prediction, VarianceExploding, VariancePreserving
 
 PATHS = things("paths", of=Path)
 inside = st.floats(0, 1, allow_subnormal=False)  # how far inside an interval
@@ -163,12 +165,71 @@ def test_the_score_where_there_is_no_noise_is_refused():
         (lambda: VariancePreserving(0.0, 1.0), "beta_min is 0.0"),
         (lambda: VariancePreserving(3.0, 1.0), "0 < beta_min <= beta_max"),
         (lambda: VarianceExploding(1.0, 0.5), "sigma_min is 1.0"),
+        (lambda: Heat(0.0), "duration is 0.0"),
+        (lambda: Discrete("liner"), "'liner' is not a known schedule; did you mean 'linear'"),
+        (lambda: Discrete((0.1, 0.2, 0.3), 4), "steps is 4, but there are 3 betas"),
+        (lambda: Discrete((0.1, 0.2)), "steps is 2, but a discrete path needs at least 3"),
+        (lambda: Discrete((0.1, 1.2, 0.3)), "beta 1 of 3 is 1.2, but each must be between 0 and 1"),
+        (lambda: Discrete("linear", 10), "beta 5 of 10 is .*; use more steps"),
         (lambda: Linear().interval_for("velocty"), "prediction is 'velocty'"),
     ],
 )
 def test_bad_input_is_refused(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+@pytest.mark.parametrize("at", [1e-3, 0.1, 0.9])
+def test_density_along_the_heat_path_solves_the_heat_equation(at):
+    """dp/ds = laplacian p at heat time s = T t, on a mixture whose density is written out so that autograd sees t and x."""
+    path, truth = Heat(3.0), three_gaussians(torch.float64)
+
+    def density(s, x):
+        variance = truth.stds**2 + path.sigma(s / path.duration) ** 2
+        squares = (x - truth.means).square().sum(1)
+        return (truth.weights * torch.exp(-squares / (2 * variance)) / (2 * math.pi * variance)).sum()
+
+    s = torch.tensor(at * path.duration)
+    for x in torch.tensor([[0.3, -0.4], [1.5, 1.0], [-2.0, 0.0]]):
+        laplacian = torch.func.hessian(density, 1)(s, x).trace()
+        torch.testing.assert_close(torch.func.grad(density)(s, x), laplacian, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("t", [0.01, 0.5])
+def test_the_heat_paths_velocity_is_minus_the_score(t):
+    path, truth = Heat(3.0), three_gaussians(torch.float64)
+    x, t = torch.randn(4, 2), torch.full((4,), t)
+    torch.testing.assert_close(truth.net(path, "velocity")(x, t), -3 * truth.net(path, "score")(x, t), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
+@pytest.mark.parametrize("steps", [30, 1000])
+def test_a_discrete_path_goes_through_its_knots_and_never_turns(schedule, steps):
+    path = Discrete(schedule, steps)
+    kept = numpy.cumprod(1 - _betas(schedule, steps))
+    t = (torch.arange(steps) + 1) / steps
+    torch.testing.assert_close(path.alpha(t) ** 2, torch.from_numpy(kept), rtol=1e-9, atol=1e-12)
+    assert (path.log_snr(torch.linspace(1 / steps, 1, 20 * steps)).diff() < 0).all()
+    torch.testing.assert_close(path.alpha(t) ** 2 + path.sigma(t) ** 2, torch.ones(steps), rtol=1e-12, atol=1e-12)
+
+
+def test_betas_given_as_numbers_are_those_of_the_name():
+    numbers = Discrete(tuple(_betas("cosine", 50).tolist()))
+    t = torch.linspace(0.02, 1, 77)
+    assert torch.equal(numbers.log_snr(t), Discrete("cosine", 50).log_snr(t))
+
+
+@settings(max_examples=30)
+@given(betas=st.lists(st.floats(1e-4, 0.9), min_size=3, max_size=20))
+def test_any_betas_give_a_path_that_falls(betas):
+    path = Discrete(tuple(betas))
+    assert (path.log_snr(torch.linspace(1 / len(betas), 1, 1001, dtype=torch.float64)).diff() < 0).all()
+
+
+def test_the_linear_discrete_path_is_nearly_the_continuous_one():
+    """Its betas are those of the SDE over T: to 1 / T."""
+    t = torch.linspace(0.05, 1, 50)
+    torch.testing.assert_close(Discrete().alpha(t), VariancePreserving().alpha(t), rtol=0.05, atol=2e-3)
 
 
 # The loss that remains.

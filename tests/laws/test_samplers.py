@@ -9,17 +9,35 @@ import torch
 from examples import SOLVED, TIGHT, examples, generators, non_contiguous, things, truth_model
 
 from pushforward.data.mixture import three_gaussians
+from pushforward.discrete import Discrete
 from pushforward.errors import UserError
-from pushforward.paths import Path, Prediction
+from pushforward.functional.prediction import KINDS
+from pushforward.paths import Heat, Linear, Path, Prediction
+from pushforward.samplers.ddim import DDIM
+from pushforward.samplers.ddpm import DDPM
 from pushforward.samplers.denoiser import Denoiser
 from pushforward.samplers.dopri5 import Dopri5
+from pushforward.samplers.dpm_solver import DPMSolverPP
+from pushforward.samplers.edm import EDM
 from pushforward.samplers.euler import Euler
+from pushforward.samplers.euler_maruyama import EulerMaruyama
 from pushforward.samplers.grids import Grid, LogSNR, Uniform
+from pushforward.samplers.linear import LinearSampler
+from pushforward.samplers.predictor_corrector import PredictorCorrector
 from pushforward.samplers.sampler import Sampler
+from pushforward.samplers.unipc import UniPC
 
 PATHS = things("paths", of=Path)
 GRIDS = things("samplers", of=Grid)
 SAMPLERS = examples("samplers", of=Sampler)
+STOCHASTIC = [one for one in SAMPLERS if not one.values[0].example().solves_ode]
+MORE_STOCHASTIC = [  # settings under which samplers for the ODE draw noise, and others that draw less or more
+    pytest.param(lambda: DDIM(300, eta=0.5), id="DDIM"),
+    pytest.param(lambda: DPMSolverPP(200, "SDE-2M"), id="SDE-2M"),
+    pytest.param(lambda: EDM(60, churn=20), id="EDM"),
+    pytest.param(lambda: EulerMaruyama(500, lambda t: 1 + t), id="EulerMaruyama-g"),
+    pytest.param(lambda: DDPM(300, "brownian"), id="DDPM-brownian"),
+]
 ORDERED = [one for one in SAMPLERS if "order" in one.values[0].facts]
 BEST = Dopri5(1e-12, 1e-12)
 
@@ -33,13 +51,19 @@ def middle(path):
     return path.time(torch.tensor([-1.5, 1.5])).tolist()
 
 
+def suited(sampler, path):
+    """Equal steps in t see nothing of the heat path's beginning, where sigma is the root of t; equal ones in log-SNR do."""
+    return dataclasses.replace(sampler, grid=LogSNR()) if isinstance(path, Heat) and hasattr(sampler, "grid") else sampler
+
+
 def noisy(path, n=5):
     start, _ = middle(path)
     return (float(path.sigma(torch.tensor(start))) + 1) * torch.randn(n, 2, generator=torch.Generator().manual_seed(1))
 
 
-def test_every_public_sampler_has_an_example_and_fixed_ones_state_their_order():
-    assert [one.id for one in SAMPLERS if one not in ORDERED] == ["samplers.Dopri5"]
+def test_every_public_sampler_has_an_example_and_those_of_fixed_steps_for_the_ode_state_their_order():
+    without = [one.values[0].example() for one in SAMPLERS if one not in ORDERED]
+    assert [type(one).__name__ for one in without if one.solves_ode] == ["Dopri5"]
 
 
 @pytest.mark.parametrize("make", PATHS)
@@ -48,8 +72,8 @@ def test_a_sampler_converges_at_its_order(entry, make):
     path, order = make(), entry.facts["order"]
     call, x, ends = denoiser(path), noisy(path), middle(path)
     exact = BEST(call, x, *ends)
-    steps = {1: 400, 2: 200, 4: 60}[order]
-    errors = [(entry.example(k)(call, x, *ends) - exact).abs().max() for k in (steps, 2 * steps)]
+    steps = {1: 400, 2: 200, 3: 100, 4: 60}[order]
+    errors = [(suited(entry.example(k), path)(call, x, *ends) - exact).abs().max() for k in (steps, 2 * steps)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
 
 
@@ -69,7 +93,7 @@ def test_there_and_back_converges_at_the_order(entry, make):
     """Steps there and back differ from the identity by what each direction errs."""
     path, order = make(), entry.facts["order"]
     call, x, (start, end) = denoiser(path), noisy(path), middle(path)
-    sampler = entry.example({1: 800, 2: 200, 4: 50}[order])
+    sampler = suited(entry.example({1: 800, 2: 200, 3: 100, 4: 50}[order]), path)
     back = sampler(call, sampler(call, x, start, end), end, start)
     assert (back - x).abs().max() < 0.02 * max(1.0, float(x.abs().max()))
 
@@ -78,14 +102,23 @@ def test_there_and_back_converges_at_the_order(entry, make):
 def test_decode_undoes_encode(make):
     model, _ = truth_model(make())
     x = torch.randn(5, 2)
-    torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=0, atol=10 * SOLVED)
+    tolerance = (100 if isinstance(model.path, Discrete) else 10) * SOLVED  # its pieces cost a solver a digit
+    torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("entry", SAMPLERS)
-def test_a_plain_function_is_denoiser_enough(entry):
+def test_a_plain_function_is_denoiser_enough_where_no_schedule_is_read(entry):
     path = things("paths")[0].values[0]()
     net, x, sampler = three_gaussians(torch.float64).net(path), torch.randn(3, 2), entry.example()
-    plain = sampler(lambda x, t: Prediction(path, "velocity", net(x, t), x, t), x, 0.9, 0.1)
+
+    def function(x, t):
+        return Prediction(path, "velocity", net(x, t), x, t)
+
+    if isinstance(sampler, LinearSampler):
+        with pytest.raises(UserError, match=f"{type(sampler).__name__} needs a denoiser with a path; use Euler"):
+            sampler(function, x, 0.9, 0.1)
+        return
+    plain = sampler(function, x, 0.9, 0.1)
     torch.testing.assert_close(plain, sampler(Denoiser(net, path), x, 0.9, 0.1), rtol=1e-4, atol=1e-4)
 
 
@@ -93,11 +126,15 @@ def test_a_plain_function_is_denoiser_enough(entry):
 def test_any_strides_are_as_good_and_nothing_is_written(entry):
     path = things("paths")[0].values[0]()
     x, sampler = torch.randn(4, 2), entry.example()
-    expected = sampler(denoiser(path), x, 0.9, 0.1)
+
+    def solve(x):
+        return sampler(denoiser(path), x, 0.9, 0.1, [torch.Generator().manual_seed(0) for _ in range(4)])
+
+    expected = solve(x)
     strided = non_contiguous(x)
-    torch.testing.assert_close(sampler(denoiser(path), strided, 0.9, 0.1), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(solve(strided), expected, rtol=0, atol=1e-12)
     assert torch.equal(strided, x)
-    torch.testing.assert_close(sampler(denoiser(path), x[:1].expand(4, 2), 0.9, 0.1), expected[:1].expand(4, 2), rtol=0, atol=1e-9)
+    torch.testing.assert_close(solve(x[:1].expand(4, 2)), expected[:1].expand(4, 2), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("entry", SAMPLERS)
@@ -116,7 +153,7 @@ def test_a_sample_does_not_depend_on_who_shares_its_batch(entry, guidance):
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("entry", ORDERED)
+@pytest.mark.parametrize("entry", [one for one in SAMPLERS if one.id != "samplers.Dopri5"])
 def test_evaluations_are_those_that_are_made(entry):
     calls = []
 
@@ -182,6 +219,16 @@ def test_uniform_steps_are_equal():
         (lambda: Euler(0), "steps is 0, but Euler needs at least 1"),
         (lambda: Dopri5(-1.0), "rtol is -1.0"),
         (lambda: Dopri5(0.0, 0.0), "one positive"),
+        (lambda: DDIM(0), "steps is 0, but DDIM needs at least 1"),
+        (lambda: DDIM(eta=1.5), "eta is 1.5, but it is a share of the noise from 0"),
+        (lambda: DDIM(noise="pink"), "'pink' is not a known noise"),
+        (lambda: DDPM(noise="frsh"), "did you mean 'fresh'"),
+        (lambda: DPMSolverPP(variant="2N"), "'2N' is not a known variant"),
+        (lambda: UniPC(order=4), "order is 4, but UniPC has 1, 2 and 3"),
+        (lambda: EulerMaruyama(g=-1.0), "g is -1.0, but it must be at least 0"),
+        (lambda: EulerMaruyama(2, lambda t: -t)(denoiser(Linear()), torch.zeros(1, 2), 1.0, 0.1), "g\\(t\\) is -1 somewhere"),
+        (lambda: PredictorCorrector(corrections=-1), "corrections is -1"),
+        (lambda: EDM(churn=-1.0), "churn is -1.0"),
     ],
 )
 def test_bad_input_is_refused(call, message):
@@ -189,15 +236,73 @@ def test_bad_input_is_refused(call, message):
         call()
 
 
-def test_moments_of_samples_are_those_of_the_mixture():
+def moments_are_right(sampler, path=None, prediction="velocity"):
     """4,000 samples, seed 0: mean and second moment within 5 standard errors (0.022 a coordinate, 0.06): a false alarm in 400,000."""
-    model, truth = truth_model(sampler=Dopri5(1e-4, 1e-4))
+    model, truth = truth_model(path, prediction, sampler=sampler)
     n = 4000
     x = model.sample(n, generator=torch.Generator().manual_seed(0))
     mean = truth.weights @ truth.means
     spread = (truth.weights[:, None] * (truth.stds[:, None] ** 2 + truth.means**2)).sum(0)
     assert ((x.mean(0) - mean).abs() < 5 * ((spread - mean**2) / n).sqrt()).all()
     assert ((x.square().mean(0) - spread).abs() < 5 * x.square().std(0) / math.sqrt(n)).all()
+
+
+def test_moments_of_samples_are_those_of_the_mixture():
+    moments_are_right(Dopri5(1e-4, 1e-4))
+
+
+@pytest.mark.parametrize("make", PATHS)
+@pytest.mark.parametrize("entry", STOCHASTIC)
+def test_moments_of_stochastic_samples_are_right_along_every_path(entry, make):
+    moments_are_right(suited(entry.example(300), make()), make())
+
+
+@pytest.mark.parametrize("prediction", KINDS)
+@pytest.mark.parametrize("make", MORE_STOCHASTIC)
+def test_moments_of_stochastic_samples_are_right_with_every_prediction(make, prediction):
+    moments_are_right(make(), Linear(), prediction)
+
+
+@pytest.mark.parametrize("make", PATHS)
+@pytest.mark.parametrize("entry", ORDERED)
+def test_all_predictions_give_the_same_samples(entry, make):
+    """They are one function written in four ways, so what is left is rounding."""
+    path = make()
+    x, ends, truth = noisy(path), middle(path), three_gaussians(torch.float64)
+    velocity, *others = (entry.example()(Denoiser(truth.net(path, kind), path, kind), x, *ends) for kind in KINDS)
+    for other in others:
+        torch.testing.assert_close(other, velocity, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", PATHS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("entry", SAMPLERS)
+def test_samples_are_finite_from_end_to_end_of_every_path(entry, kind, make):
+    model, _ = truth_model(make(), kind, sampler=entry.example())
+    assert model.sample(3, generator=generators(3)).isfinite().all()
+
+
+@pytest.mark.parametrize("make", [*[one for one in SAMPLERS if one in ORDERED]])
+def test_a_sampler_for_the_ode_carries_a_likelihood(make):
+    """At 400 steps on the linear path, to 0.05 nats: first order errs by 0.01 at most, all others by less."""
+    model, truth = truth_model(exact_base=False, sampler=make.example(400))
+    x = truth.sample(20, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model.log_prob(x), truth.log_prob(x), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("make", [*STOCHASTIC, *MORE_STOCHASTIC])
+def test_what_draws_noise_goes_from_noise_to_data_only(make):
+    sampler = make.example() if hasattr(make, "example") else make()
+    with pytest.raises(UserError, match=r"t goes from 0.1 to 0.9, but .* draws noise: it goes from noise to data only"):
+        sampler(denoiser(Linear()), torch.zeros(1, 2), 0.1, 0.9)
+
+
+@pytest.mark.parametrize("entry", SAMPLERS)
+def test_float32_and_bfloat16_states_keep_their_dtype(entry):
+    for dtype in (torch.float32, torch.bfloat16):
+        still = Denoiser(lambda x, t, cond: torch.zeros_like(x), Linear())
+        sampler = Dopri5(0.05, 0.05) if entry.name == "samplers.Dopri5" else entry.example()
+        assert sampler(still, torch.ones(2, 3, dtype=dtype), 0.9, 0.1, generators(2)).dtype == dtype
 
 
 def test_the_samplers_tolerance_is_the_models_when_none_is_given():

@@ -12,9 +12,10 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
 from pushforward.bijections.ode import ODE
 from pushforward.errors import ConditionError, NotInvertibleError, UserError
+from pushforward.families.following import Following, common_interval
 from pushforward.families.model import GenerativeModel
 from pushforward.functional.levels import Levels
-from pushforward.functional.prediction import Kind, combine
+from pushforward.functional.prediction import Kind, combine, per_row
 from pushforward.guidance.cfg import CFG, Guided
 from pushforward.pairings import Independent, Pairing
 from pushforward.paths import Linear, Path
@@ -23,6 +24,7 @@ from pushforward.samplers.denoiser import Denoiser
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.sampler import Sampler
 from pushforward.times import Times, Uniform
+from pushforward.weightings import Weighting
 
 
 def _example() -> tuple:
@@ -50,6 +52,8 @@ class PathModel(GenerativeModel):
         pairing: which noise meets which data within a batch.
         base: the noise's distribution; None is N(0, sigma(t_max)²).
         drop_cond: share of samples whose label is dropped in training, as guidance needs.
+        weighting: a weight of the loss that depends on t, such as `weightings.MinSNR()`; None is 1.
+        interval: (t_min, t_max) within the path's; None is all on which the prediction determines the velocity.
         preprocess, sampler, classes, levels: as in `GenerativeModel`; the default sampler is Dopri5().
 
     Raises:
@@ -72,13 +76,15 @@ class PathModel(GenerativeModel):
         base: Any = None,
         *,
         drop_cond: float = 0.0,
+        weighting: Weighting | None = None,
+        interval: tuple[float, float] | None = None,
         preprocess: Bijection | None = None,
         sampler: Sampler | None = None,
         classes: int | None = None,
         levels: Levels = None,
     ) -> None:
         path = Linear() if path is None else path
-        t_min, t_max = path.interval_for(prediction)
+        t_min, t_max = path.interval_for(prediction) if interval is None else interval
         ends = path.sigma(torch.tensor([t_min, t_max], dtype=torch.float64)).tolist()
         base = Gaussian(shape, ends[1]) if base is None else base
         super().__init__(
@@ -91,6 +97,7 @@ class PathModel(GenerativeModel):
         self.net, self.path, self.prediction, self.drop_cond = net, path, prediction, drop_cond
         self.times = Uniform() if times is None else times
         self.pairing = Independent() if pairing is None else pairing
+        self.weighting = weighting
         self.interval = (t_min, t_max)
         # The noise at the interval's end in units of the base's: 1 but where the interval stops short of t = 1.
         self._noise_scale = ends[1]
@@ -98,6 +105,37 @@ class PathModel(GenerativeModel):
 
     def networks(self) -> list[nn.Module]:
         return [self.net] if isinstance(self.net, nn.Module) else []
+
+    def follow(self, path: Path) -> "PathModel":
+        """Return the same model along another path, without training: it shares the network and ends at the same data.
+
+            x_tau = c x_t at the tau with log-SNR_tau = log-SNR_t,    c = alpha_tau / alpha_t = sigma_tau / sigma_t
+
+        It runs on the log-SNRs that both paths have; where they end at the same ones, decode(c_max z) is c_min decode(z) exactly, and
+        samples that finish with the expected data are equal. Its prediction is the velocity.
+
+        Args:
+            path: the schedule to follow.
+
+        Raises:
+            UserError: the base is not the path's own Gaussian, so that it is no noise at some log-SNR.
+        """
+        if type(self.base) is not Gaussian:
+            raise UserError(f"the base is {type(self.base).__name__}, but only a model from Gaussian noise can follow another path.")
+        return PathModel(
+            Following(self.net, self.path, self.prediction, path, self.interval),
+            self.shape,
+            path,
+            "velocity",
+            self.times,
+            self.pairing,
+            interval=common_interval(self.path, self.interval, path),
+            drop_cond=self.drop_cond,
+            preprocess=self.preprocess,
+            sampler=self.sampler,
+            classes=self.classes,
+            levels=self.levels,
+        ).to(self.base.std)
 
     def denoiser(self, cond: Any = None, guidance: CFG | float | None = None) -> Denoiser | Guided:
         """Return what samplers call, in the model's units: (x, t) to a prediction, under a condition and guidance."""
@@ -120,6 +158,8 @@ class PathModel(GenerativeModel):
             cond = torch.where(dropped, self.classes, cond)  # the null row stands after the last class
         said = self.net(self.path.mix(x, noise, t), t, cond)
         losses = (said - self.path.target(self.prediction, x, noise, t)).square()
+        if self.weighting is not None:
+            losses = losses * per_row(self.weighting(self.path, self.prediction, t), losses)
         if self.watch is not None and self.training:
             self.watch(t, losses.detach().flatten(1).mean(1))
         return losses.mean()
@@ -160,6 +200,8 @@ class PathModel(GenerativeModel):
         return sampler
 
     def _ode_sampler(self, sampler: Sampler | None) -> Sampler:
+        if sampler is None and not self._sampler(None).solves_ode:
+            return Dopri5()  # the model's own draws noise; encode, decode and log_prob are still the ODE's
         sampler = self._sampler(sampler)
         if not sampler.solves_ode:
             raise NotInvertibleError(

@@ -4,6 +4,7 @@ from pushforward.nn.dit import DiT as DiT
 from pushforward.nn.embedding import LabelEmbedding as LabelEmbedding
 from pushforward.nn.mlp import MLP as MLP
 from pushforward.nn.layers import Patchify as Patchify
+from pushforward.nn.preconditioned import Preconditioned as Preconditioned
 from pushforward.nn.layers import SelfAttention as SelfAttention
 from pushforward.nn.embedding import TimestepEmbedding as TimestepEmbedding
 from pushforward.nn.unet import UNet as UNet

@@ -1,0 +1,127 @@
+"""DDPM's discrete schedules as paths: a list of betas, with a smooth log-SNR between its knots."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy
+import torch
+from scipy.interpolate import CubicSpline
+from torch import Tensor
+
+from pushforward.errors import UserError
+from pushforward.paths import Path
+from pushforward.registry import export, unknown
+
+Schedule = Literal["linear", "cosine", "sigmoid"]
+SCHEDULES: tuple[Schedule, ...] = ("linear", "cosine", "sigmoid")
+
+
+@export("paths.Discrete", example=lambda: Discrete())
+@dataclass(frozen=True)
+class Discrete(Path):
+    """A variance preserving path through T knots: alpha² at t = (k + 1) / T is the product of 1 - beta up to beta_k.
+
+        alpha² = sigmoid(2 lambda), sigma² = sigmoid(-2 lambda), lambda(t) a falling cubic spline through the knots' log-SNR
+
+    The spline has continuous curvature wherever the betas are smooth, so that solvers of high order keep their order, and is flattened
+    where it would turn. The interval is from the first knot, t = 1 / T, to 1.
+
+    Args:
+        betas: "linear" (0.0001 to 0.02 for T = 1000, for others in proportion), "cosine", "sigmoid" (as linear, by a logistic curve from -6
+            to 6), or the numbers themselves, each between 0 and 1.
+        steps: T; None is 1,000, or the number of betas.
+
+    Raises:
+        UserError: an unknown schedule, a beta that is not between 0 and 1, fewer than 3, or another number of them than steps.
+
+    Example:
+        >>> Discrete().interval
+        (0.001, 1.0)
+        >>> Discrete().alpha(torch.tensor([1.0]))
+        tensor([0.0064])
+
+    Source: Ho et al., 2006.11239, section 4 (linear); Nichol and Dhariwal, 2102.09672, eq. 17 (cosine); Xu et al., 2203.02923 (sigmoid).
+    """
+
+    betas: Schedule | tuple[float, ...] = "linear"
+    steps: int | None = None
+
+    _pieces: ClassVar[Tensor]  # follows from the betas and is no setting, as interval
+
+    def __post_init__(self) -> None:
+        if isinstance(self.betas, str) and self.betas not in SCHEDULES:
+            raise UserError(f"betas: {unknown('schedule', self.betas, SCHEDULES)}")
+        count = (1000 if isinstance(self.betas, str) else len(self.betas)) if self.steps is None else self.steps
+        if not isinstance(self.betas, str) and len(self.betas) != count:
+            raise UserError(f"steps is {count}, but there are {len(self.betas)} betas; leave steps out.")
+        if count < 3:
+            raise UserError(f"steps is {count}, but a discrete path needs at least 3; 1000 is usual.")
+        betas = _betas(self.betas, count) if isinstance(self.betas, str) else numpy.array(self.betas)
+        if not ((betas > 0) & (betas < 1)).all():
+            wrong = int(numpy.argmin((betas > 0) & (betas < 1)))
+            raise UserError(
+                f"beta {wrong} of {count} is {betas[wrong]:g}, but each must be between 0 and 1; use more steps or other betas."
+            )
+        log_kept = numpy.log1p(-betas).cumsum()  # log alpha²
+        object.__setattr__(self, "interval", (1 / count, 1.0))
+        object.__setattr__(self, "_pieces", _monotone_cubic(0.5 * (log_kept - numpy.log(-numpy.expm1(log_kept)))))
+
+    @property
+    def most_steps(self) -> int:
+        """How many steps there are from knot to knot."""
+        return len(self._pieces)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        u, (a, b, c, d) = self._piece(t)
+        return ((d * u + c) * u + b) * u + a
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.sigmoid(2 * self.log_snr(t)).sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sigmoid(-2 * self.log_snr(t)).sqrt()
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        return self.alpha(t) * self.sigma(t) ** 2 * self._log_snr_dot(t)
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        return -self.sigma(t) * self.alpha(t) ** 2 * self._log_snr_dot(t)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        low, high = (torch.full_like(log_snr, end) for end in self.interval)
+        for _ in range(60):  # bisection, as in `times.Mode`: 60 halvings exhaust float64
+            middle = (low + high) / 2
+            before = self.log_snr(middle) > log_snr
+            low, high = torch.where(before, middle, low), torch.where(before, high, middle)
+        return (low + high) / 2
+
+    def _log_snr_dot(self, t: Tensor) -> Tensor:
+        u, (_, b, c, d) = self._piece(t)
+        return ((3 * d * u + 2 * c) * u + b) * (self.most_steps + 1)
+
+    def _piece(self, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the place between two knots, from 0 to 1, and the coefficients of its powers."""
+        place = t * (self.most_steps + 1) - 1
+        index = place.detach().long().clamp(0, self.most_steps - 1)
+        return place - index, self._pieces.to(t.device, t.dtype)[index].unbind(-1)
+
+
+def _betas(schedule: Schedule, steps: int) -> numpy.ndarray:
+    if schedule == "cosine":
+        kept = numpy.cos((numpy.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
+        return numpy.minimum(1 - kept[1:] / kept[:-1], 0.999)
+    first, last = 0.1 / steps, 20 / steps  # 0.0001 and 0.02 at T = 1000
+    share = numpy.linspace(0, 1, steps) if schedule == "linear" else 1 / (1 + numpy.exp(-numpy.linspace(-6, 6, steps)))
+    return first + (last - first) * share
+
+
+def _monotone_cubic(values: numpy.ndarray) -> Tensor:
+    """Return coefficients (k - 1, 4) of cubics in [0, 1] through falling values: the spline's, its slopes cut where a piece would turn."""
+    falls = numpy.diff(values)
+    slopes = CubicSpline(numpy.arange(len(values)), values)(numpy.arange(len(values)), 1)
+    gentlest = numpy.maximum(numpy.append(falls, falls[-1]), numpy.append(falls[0], falls))  # of the two pieces that meet
+    slopes = numpy.clip(slopes, 3 * gentlest, 0.01 * gentlest)  # up to three times the fall a cubic is monotone (Fritsch and Carlson 1980)
+    start, end = slopes[:-1], slopes[1:]
+    pieces = numpy.stack((values[:-1], start, 3 * falls - 2 * start - end, start + end - 2 * falls), axis=1)
+    return torch.from_numpy(pieces)

@@ -1,0 +1,49 @@
+"""A network whose input, output and target have unit variance at every noise level."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import UserError
+from pushforward.functional.prediction import per_row
+from pushforward.paths import Path
+from pushforward.registry import export
+
+
+@export("nn.Preconditioned")
+class Preconditioned(nn.Module):
+    """Predict data as a share of x and a share of what a network says of scaled x, as far as each is worth.
+
+        data(x, t) = c_skip y + c_out net(c_in y, t, cond),    y = x / alpha, s = sigma / alpha
+        c_skip = d² / (s² + d²),  c_out = s d / sqrt(s² + d²),  c_in = 1 / sqrt(s² + d²),  d = data_std
+
+    Where there is little noise x itself is the answer and the network's errors count little; where there is much, x is no help. As its time
+    the network is told how far log(s) has come from its least value (0) to its highest (1), which is the paper's ln(s) / 4 up to scale.
+
+    Args:
+        net: called as net(x, t, cond).
+        path: the path that x_t lies on; alpha and sigma must not vanish at the ends of its interval.
+        data_std: standard deviation of the data.
+
+    Raises:
+        UserError: data_std is not positive.
+
+    Source: Karras et al. (EDM), 2206.00364, eq. 7 and table 1.
+    """
+
+    def __init__(self, net: nn.Module | Callable[..., Tensor], path: Path, data_std: float = 1.0) -> None:
+        super().__init__()
+        if not data_std > 0:
+            raise UserError(f"data_std is {data_std}, but a standard deviation is positive; 1 is that of standardised data.")
+        self.net, self.path, self.data_std = net, path, data_std
+        self.ends = path.log_snr(torch.tensor(path.interval, dtype=torch.float64)).tolist()
+
+    def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        """Return the data prediction (n, *shape) for x (n, *shape) and t (n,)."""
+        alpha, sigma, d = self.path.alpha(t), self.path.sigma(t), self.data_std
+        scale = torch.hypot(sigma, alpha * d)  # alpha sqrt(s² + d²)
+        clean, noisy = self.ends
+        said = self.net(x * per_row(1 / scale, x), (clean - self.path.log_snr(t)) / (clean - noisy), cond)
+        return torch.addcmul(x * per_row(alpha * d**2 / scale**2, x), said, per_row(sigma * d / scale, x))

@@ -1,0 +1,160 @@
+"""One loop for diffusion's samplers: each of their steps weighs a few tensors by numbers that are known before the first one is taken.
+
+A step from t reads what the network says of (x, t) as data and as noise, and goes on with
+
+    x' = state x + data data(x, t) + noise noise(x, t) + sum_j (past state_j x_j + past data_j data(x_j, t_j)) + random xi,
+
+where x_j is the state j evaluations ago and xi is standard normal. A sampler is its list of such steps (`plan`). As data and noise are
+a x + b value of whatever the network predicts, the loop only adds multiples of states and values.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pushforward import _random
+from pushforward.errors import UserError
+from pushforward.functional.prediction import Kind
+from pushforward.ode import stage_times
+from pushforward.paths import Path
+from pushforward.samplers.brownian import Noise, noise_source
+from pushforward.samplers.grids import Grid
+from pushforward.samplers.sampler import Sampler
+
+TARGETS: tuple[Kind, Kind] = ("data", "noise")
+
+
+class Step(NamedTuple):
+    """The weights of one step, evaluated at t."""
+
+    t: float
+    data: float = 0.0
+    noise: float = 0.0
+    state: float = 0.0
+    past: tuple[tuple[float, float], ...] = ()  # of (x_j, data_j), the latest first
+    random: float = 0.0
+
+
+class Point(NamedTuple):
+    """A path at one time."""
+
+    t: float
+    alpha: float
+    sigma: float
+    log_snr: float
+
+
+def points(path: Path, times: Sequence[float]) -> list[Point]:
+    """Return the path at these times."""
+    t = torch.tensor(times, dtype=torch.float64)
+    return [Point(*row) for row in zip(times, path.alpha(t).tolist(), path.sigma(t).tolist(), path.log_snr(t).tolist(), strict=True)]
+
+
+def first_order(p: Point, q: Point, eta: float = 0.0) -> Step:
+    """Return DDIM's step from p to q: data and noise are taken to stay what they are, and a share eta of the noise is drawn anew."""
+    fresh = eta * q.sigma * math.sqrt(max(0.0, 1 - (p.alpha * q.sigma / (q.alpha * p.sigma)) ** 2)) if eta else 0.0
+    return Step(p.t, q.alpha, math.sqrt(q.sigma**2 - fresh**2), random=fresh)
+
+
+def halves(path: Path, p: Point, q: Point) -> list[Step]:
+    """Return two steps of first order: what samplers of two evaluations a step do where alpha or sigma is 0 and theirs is not defined."""
+    (middle,) = points(path, [(p.t + q.t) / 2])
+    return [first_order(p, middle), first_order(middle, q)]
+
+
+class LinearSampler(Sampler):
+    """A sampler that is its plan; to add one, make a frozen dataclass with `steps` and `grid`, and write `plan`."""
+
+    steps: int
+    grid: Grid
+    least: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.steps < self.least:
+            raise UserError(f"steps is {self.steps}, but {type(self).__name__} needs at least {self.least}; try 20.")
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws noise on the way."""
+        return False
+
+    @property
+    def noise_kind(self) -> Noise:
+        """Where its noise comes from."""
+        return getattr(self, "noise", "fresh")
+
+    @property
+    def solves_ode(self) -> bool:  # type: ignore[override]
+        """Whether it follows the ODE, in either direction of time."""
+        return not self.stochastic
+
+    @property
+    def evaluations(self) -> int:
+        return self.steps
+
+    def plan(self, path: Path, times: Sequence[float]) -> list[Step]:
+        """Return the steps from times[0] to times[-1]."""
+        raise NotImplementedError
+
+    def __call__(
+        self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
+    ) -> Tensor:
+        path = getattr(denoiser, "path", None)
+        if path is None:
+            raise UserError(f"{type(self).__name__} needs a denoiser with a path; use Euler or Dopri5 for a bare velocity.")
+        if self.stochastic and t_end > t_start:
+            raise UserError(
+                f"t goes from {t_start:g} to {t_end:g}, but {type(self).__name__} draws noise: it goes from noise to data only."
+            )
+        most = getattr(path, "most_steps", self.steps)
+        if self.steps > most:
+            raise UserError(f"steps is {self.steps}, but the path is discrete and has only {most} of them; use at most {most}.")
+        steps = self.plan(path, self.grid(t_start, t_end, self.steps, path))
+        ends = [*(step.t for step in steps), t_end]
+        draw = noise_source(self.noise_kind, x, generator) if self.stochastic else None
+        weights: list[tuple[float, ...]] = []
+        said: list[Tensor] = []  # x and what the network said of it, the latest first
+        held = 2 * max(len(step.past) for step in steps)
+        for k, (_, (t,)) in enumerate(stage_times(x, ends, (0.0,))):
+            prediction = denoiser(x, t)
+            kind: Kind = getattr(prediction, "kind", "velocity")
+            value = prediction.velocity if kind == "velocity" else prediction.value
+            weights = weights or _weights(path, kind, steps)
+            of_x, of_value, *of_said = weights[k]
+            after = torch.mul(x, of_x).add_(value, alpha=of_value)
+            for weight, one in zip(of_said, said, strict=False):
+                after.add_(one, alpha=weight)
+            if steps[k].random:
+                assert draw is not None
+                after.add_(draw(ends[k], ends[k + 1]), alpha=steps[k].random)
+            if held:
+                said = [x, value, *said[: held - 2]]
+            x = after
+        return x
+
+
+def _weights(path: Path, kind: Kind, steps: list[Step]) -> list[tuple[float, ...]]:
+    """Return for each step what x and the network's value are multiplied with, then the x and value of the evaluation before, and so on."""
+    t = torch.tensor([step.t for step in steps], dtype=torch.float64)
+    data, noise = (_floats(path.coefficients(kind, target, t), len(steps)) for target in TARGETS)
+    rows = []
+    for k, step in enumerate(steps):
+        of_x, of_value = step.state, 0.0
+        if step.data:  # a weight of 0 may meet coefficients that are infinite
+            of_x, of_value = step.data * data[k][0], step.data * data[k][1]
+            of_x += step.state
+        if step.noise:
+            of_x, of_value = of_x + step.noise * noise[k][0], of_value + step.noise * noise[k][1]
+        row = [of_x, of_value]
+        for before, (state, weight) in enumerate(step.past, start=1):
+            row += [state + weight * data[k - before][0], weight * data[k - before][1]] if weight else [state, 0.0]
+        rows.append(tuple(row))
+    return rows
+
+
+def _floats(coefficients: tuple[Tensor | float, Tensor | float], n: int) -> list[tuple[float, float]]:
+    a, b = ([one] * n if isinstance(one, float) else one.tolist() for one in coefficients)
+    return list(zip(a, b, strict=True))
