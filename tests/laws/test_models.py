@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from examples import SOLVED, TIGHT, examples, generators, non_contiguous
 
+from examples import SOLVED, TIGHT, examples, generators, non_contiguous
 from pushforward import registry
 from pushforward.bijections.standardise import Standardise
 from pushforward.errors import ConditionError, DtypeError, ShapeError, UserError
