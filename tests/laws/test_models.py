@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from examples import SOLVED, TIGHT, examples, generators, non_contiguous
+from examples import SOLVED, TIGHT, by, examples, generators, non_contiguous
 
 from pushforward import registry
 from pushforward.bijections.standardise import Standardise
@@ -41,29 +41,29 @@ def test_every_preset_and_family_has_an_example():
 
 def test_sampling_with_log_prob_gives_the_log_prob_of_the_samples(subject):
     model, x, cond = subject
-    samples, log_prob = model.sample(len(x), cond, sampler=TIGHT, log_prob=True)
-    torch.testing.assert_close(log_prob, model.log_prob(samples, cond, sampler=TIGHT).detach(), rtol=0, atol=SOLVED)
+    samples, log_prob = model.sample(len(x), cond, **by(model, TIGHT), log_prob=True)
+    torch.testing.assert_close(log_prob, model.log_prob(samples, cond, **by(model, TIGHT)).detach(), rtol=0, atol=SOLVED)
 
 
 def test_samples_are_the_same_with_and_without_their_log_prob(subject):
     model, x, cond = subject
-    with_log_prob, _ = model.sample(len(x), cond, sampler=QUICK, log_prob=True, generator=torch.Generator().manual_seed(1))
-    alone = model.sample(len(x), cond, sampler=QUICK, generator=torch.Generator().manual_seed(1))
+    with_log_prob, _ = model.sample(len(x), cond, **by(model, QUICK), log_prob=True, generator=torch.Generator().manual_seed(1))
+    alone = model.sample(len(x), cond, **by(model, QUICK), generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(with_log_prob, alone, rtol=0, atol=QUICKLY)
 
 
 def test_decode_undoes_encode(subject):
     model, x, cond = subject
-    z = model.encode(x, cond, sampler=TIGHT)
+    z = model.encode(x, cond, **by(model, TIGHT))
     assert z.shape == x.shape
-    torch.testing.assert_close(model.decode(z, cond, sampler=TIGHT), x, rtol=0, atol=SOLVED)
+    torch.testing.assert_close(model.decode(z, cond, **by(model, TIGHT)), x, rtol=0, atol=SOLVED)
 
 
 def test_log_prob_is_the_base_density_of_the_code_and_the_jacobian(differentiable):
     model, x, cond = differentiable
-    jacobian = torch.autograd.functional.jacobian(lambda x: model.encode(x, cond, sampler=TIGHT).sum(0), x)  # (d, n, d)
-    by_hand = model.base.log_prob(model.encode(x, cond, sampler=TIGHT)) + torch.linalg.slogdet(jacobian.transpose(0, 1)).logabsdet
-    torch.testing.assert_close(model.log_prob(x, cond, sampler=TIGHT), by_hand, rtol=0, atol=SOLVED)
+    jacobian = torch.autograd.functional.jacobian(lambda x: model.encode(x, cond, **by(model, TIGHT)).sum(0), x)  # (d, n, d)
+    by_hand = model.base.log_prob(model.encode(x, cond, **by(model, TIGHT))) + torch.linalg.slogdet(jacobian.transpose(0, 1)).logabsdet
+    torch.testing.assert_close(model.log_prob(x, cond, **by(model, TIGHT)), by_hand, rtol=0, atol=SOLVED)
 
 
 def test_the_density_over_the_plane_integrates_to_one(subject):
@@ -74,7 +74,7 @@ def test_the_density_over_the_plane_integrates_to_one(subject):
     axis = torch.arange(-10, 10, 0.2)
     grid = torch.cartesian_prod(axis, axis)
     with torch.no_grad():
-        total = model.log_prob(grid, sampler=Dopri5(1e-5, 1e-5), batch_size=2500).exp().sum() * 0.2**2
+        total = model.log_prob(grid, **by(model, Dopri5(1e-5, 1e-5)), batch_size=2500).exp().sum() * 0.2**2
     assert abs(float(total) - 1) < 1e-4
 
 
@@ -84,9 +84,9 @@ def test_preprocessing_adds_its_log_determinant(subject):
     preprocess = Standardise(model.shape)
     preprocess.initialise(5 + 3 * torch.randn(20, *model.shape))
     z, log_abs_det = preprocess(x)
-    plain = model.log_prob(z, cond, sampler=QUICK)
+    plain = model.log_prob(z, cond, **by(model, QUICK))
     model.preprocess = preprocess
-    torch.testing.assert_close(model.log_prob(x, cond, sampler=QUICK), plain + log_abs_det, rtol=0, atol=QUICKLY)
+    torch.testing.assert_close(model.log_prob(x, cond, **by(model, QUICK)), plain + log_abs_det, rtol=0, atol=QUICKLY)
     assert float(log_abs_det[0].detach()) == pytest.approx(-float(preprocess.std.log().sum()))
 
 
@@ -94,25 +94,25 @@ def test_preprocessing_is_undone_by_decode_and_sample(subject):
     model, x, cond = subject
     model.preprocess = Standardise(model.shape)
     model.initialise(5 + 3 * torch.randn(20, *model.shape))
-    torch.testing.assert_close(model.decode(model.encode(x, cond, sampler=QUICK), cond, sampler=QUICK), x, rtol=0, atol=10 * QUICKLY)
-    samples, log_prob = model.sample(len(x), cond, sampler=QUICK, log_prob=True)
-    torch.testing.assert_close(log_prob, model.log_prob(samples, cond, sampler=QUICK).detach(), rtol=0, atol=QUICKLY)
+    torch.testing.assert_close(model.decode(model.encode(x, cond, **by(model, QUICK)), cond, **by(model, QUICK)), x, rtol=0, atol=10 * QUICKLY)
+    samples, log_prob = model.sample(len(x), cond, **by(model, QUICK), log_prob=True)
+    torch.testing.assert_close(log_prob, model.log_prob(samples, cond, **by(model, QUICK)).detach(), rtol=0, atol=QUICKLY)
 
 
 def test_temperature_scales_the_noise(subject):
     model, x, cond = subject
-    cold = model.sample(len(x), cond, sampler=QUICK, temperature=0.5, generator=torch.Generator().manual_seed(1))
+    cold = model.sample(len(x), cond, **by(model, QUICK), temperature=0.5, generator=torch.Generator().manual_seed(1))
     noise = model.base.sample(len(x), generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(cold, model.decode(0.5 * noise, cond, sampler=QUICK).detach(), rtol=0, atol=QUICKLY)
+    torch.testing.assert_close(cold, model.decode(0.5 * noise, cond, **by(model, QUICK)).detach(), rtol=0, atol=QUICKLY)
 
 
 def test_the_log_prob_of_a_tempered_sample_is_that_of_the_tempered_model(subject):
     """Base N(0, T²): log p_T(x) = log p(x) - log N(z; 0, 1) + log N(z; 0, T²)."""
     model, x, cond = subject
-    samples, log_prob = model.sample(len(x), cond, sampler=QUICK, temperature=0.5, log_prob=True)
-    z = model.encode(samples, cond, sampler=QUICK)
+    samples, log_prob = model.sample(len(x), cond, **by(model, QUICK), temperature=0.5, log_prob=True)
+    z = model.encode(samples, cond, **by(model, QUICK))
     tempered = model.base.log_prob(z / 0.5) - math.prod(model.shape) * math.log(0.5)
-    by_hand = model.log_prob(samples, cond, sampler=QUICK) - model.base.log_prob(z) + tempered
+    by_hand = model.log_prob(samples, cond, **by(model, QUICK)) - model.base.log_prob(z) + tempered
     torch.testing.assert_close(log_prob, by_hand.detach(), rtol=0, atol=10 * QUICKLY)
 
 
@@ -127,23 +127,23 @@ def test_a_sample_does_not_depend_on_who_shares_its_batch(subject):
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_samples_are_the_same_in_chunks(subject, batch_size):
     model, x, cond = subject
-    together = model.sample(len(x), cond, sampler=QUICK, generator=generators(len(x)))
-    chunks = model.sample(len(x), cond, sampler=QUICK, generator=generators(len(x)), batch_size=batch_size)
+    together = model.sample(len(x), cond, **by(model, QUICK), generator=generators(len(x)))
+    chunks = model.sample(len(x), cond, **by(model, QUICK), generator=generators(len(x)), batch_size=batch_size)
     torch.testing.assert_close(chunks, together, rtol=0, atol=QUICKLY)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_log_probs_are_the_same_in_chunks(subject, batch_size):
     model, x, cond = subject
-    together, chunks = model.log_prob(x, cond, sampler=QUICK), model.log_prob(x, cond, sampler=QUICK, batch_size=batch_size)
+    together, chunks = model.log_prob(x, cond, **by(model, QUICK)), model.log_prob(x, cond, **by(model, QUICK), batch_size=batch_size)
     torch.testing.assert_close(chunks, together, rtol=0, atol=QUICKLY)
 
 
 def test_hutchinsons_log_prob_belongs_to_its_generators(subject):
     model, x, cond = subject
     n = len(x)
-    together = model.log_prob(x, cond, sampler=QUICK, divergence="hutchinson", generator=generators(n))
-    chunks = model.log_prob(x, cond, sampler=QUICK, divergence="hutchinson", generator=generators(n), batch_size=1)
+    together = model.log_prob(x, cond, **by(model, QUICK), divergence="hutchinson", generator=generators(n))
+    chunks = model.log_prob(x, cond, **by(model, QUICK), divergence="hutchinson", generator=generators(n), batch_size=1)
     torch.testing.assert_close(together, chunks, rtol=0, atol=QUICKLY)
 
 
@@ -156,7 +156,7 @@ def test_log_prob_has_gradients_by_x_and_parameters(differentiable):
     """A step along the gradient of length 1e-4 changes it as the gradient says, to second order: 1e-4 of the change, or so."""
     model, x, cond = differentiable
     x = x.clone().requires_grad_()
-    total = model.log_prob(x, cond, sampler=QUICK).sum()
+    total = model.log_prob(x, cond, **by(model, QUICK)).sum()
     parameters = [p for p in model.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(total, [x, *parameters], allow_unused=True, materialize_grads=True)
     size = sum(float(g.square().sum()) for g in gradients)
@@ -164,7 +164,7 @@ def test_log_prob_has_gradients_by_x_and_parameters(differentiable):
     with torch.no_grad():
         for p, g in zip([x, *parameters], gradients, strict=True):
             p.add_(g, alpha=step)
-        ahead = model.log_prob(x, cond, sampler=QUICK).sum()
+        ahead = model.log_prob(x, cond, **by(model, QUICK)).sum()
     assert float(ahead - total.detach()) / (step * size) == pytest.approx(1, abs=1e-2)
 
 
@@ -219,10 +219,10 @@ def test_expanded_and_non_contiguous_rows_are_as_good_as_copies(subject):
     model, x, cond = subject
     rows = x[:1].expand_as(x)
     torch.testing.assert_close(
-        model.log_prob(rows, cond, sampler=QUICK), model.log_prob(rows.clone(), cond, sampler=QUICK), rtol=0, atol=QUICKLY
+        model.log_prob(rows, cond, **by(model, QUICK)), model.log_prob(rows.clone(), cond, **by(model, QUICK)), rtol=0, atol=QUICKLY
     )
     torch.testing.assert_close(
-        model.log_prob(non_contiguous(x), cond, sampler=QUICK), model.log_prob(x, cond, sampler=QUICK), rtol=0, atol=QUICKLY
+        model.log_prob(non_contiguous(x), cond, **by(model, QUICK)), model.log_prob(x, cond, **by(model, QUICK)), rtol=0, atol=QUICKLY
     )
     for strided in (rows, non_contiguous(x)):
         one, two = (model.loss(one, cond, noise=one, generator=torch.Generator().manual_seed(1)) for one in (strided, strided.clone()))
@@ -276,10 +276,10 @@ def test_bfloat16_samples_keep_their_dtype(subject):
     model, x, cond = subject
     model = model.bfloat16()
     coarse = Dopri5(0.05, 0.05)
-    samples, log_prob = model.sample(len(x), cond, log_prob=True, sampler=coarse)
+    samples, log_prob = model.sample(len(x), cond, log_prob=True, **by(model, coarse))
     assert (samples.dtype, log_prob.dtype) == (torch.bfloat16, torch.float32)
     assert log_prob.isfinite().all()
-    assert model.sample(len(x), cond, sampler=coarse).dtype == torch.bfloat16
+    assert model.sample(len(x), cond, **by(model, coarse)).dtype == torch.bfloat16
 
 
 def test_wrong_input_is_refused_by_name(subject):
