@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks [--only dopri5|overhead|likelihood] [--write]`."""
+"""Run the benchmarks: `python -m benchmarks [--only dopri5|overhead|likelihood|training] [--write]`."""
 
 import argparse
 import datetime
@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import likelihood, solvers  # noqa: F401  (they register their rows)
+from benchmarks import likelihood, solvers, training  # noqa: F401  (they register their rows)
 from benchmarks.rows import FLOOR, OURS, ROWS, Row
 
 PEERS = ("torchdiffeq", "torchode", "zuko", "diffusers", "flow_matching")

@@ -55,6 +55,11 @@ def by(model, sampler):
     return {} if model.sampler is None else {"sampler": sampler}
 
 
+def paired(model, noise):
+    """Return the argument that pairs data with noise: none for a model that finds each row's noise by itself."""
+    return {} if model.sampler is None else {"noise": noise}
+
+
 class At(Times):
     """All of training at one time."""
 

@@ -17,6 +17,7 @@ GROUPS = {
     "paths": "Paths",
     "times": "Times",
     "pairings": "Pairings",
+    "augmentations": "Augmentations",
     "bases": "Base distributions",
     "samplers": "Samplers",
     "guidance": "Guidance",

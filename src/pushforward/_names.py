@@ -3,7 +3,9 @@
 # ruff: noqa: E501
 
 NAMES: dict[str, tuple[str, str]] = {
-    "Trainer": ("pushforward.training.trainer", "Train a model on data for a number of steps."),
+    "Trainer": ("pushforward.training.trainer", "Train a model on data for a number of steps, in one process or, under torchrun, in many."),
+    "augmentations.Flip": ("pushforward.augmentations", "Mirror an image left to right, or leave it."),
+    "augmentations.Shift": ("pushforward.augmentations", "Move an image by a whole number of pixels, -pixels to pixels, each way alike; its edge is repeated where it moved away."),
     "bases.ConditionalGaussian": ("pushforward.bases", "Normal noise whose mean and scale a network reads off the condition: N(m(cond), diag exp(2 s(cond))), |s| < 5."),
     "bases.Gaussian": ("pushforward.bases", "Independent normal noise N(0, std²) in every number of the event."),
     "bases.Logistic": ("pushforward.bases", "Independent logistic noise in every number of the event: heavier tails than the Gaussian's, NICE's prior for images."),
@@ -35,16 +37,22 @@ NAMES: dict[str, tuple[str, str]] = {
     "bijections.Transform": ("pushforward.bijections.transform", "A transform of torch.distributions as a bijection: its log-determinants are summed over the event."),
     "data.Dataset": ("pushforward.data.dataset", "Hold examples x with their labels in memory, as a map-style torch data set of (x, cond)."),
     "data.GaussianMixture": ("pushforward.data.mixture", "Mix isotropic Gaussians: the analytic truth that samplers, likelihoods and losses are measured against."),
+    "data.LazyDataset": ("pushforward.data.lazy", "Read examples x from their source when a batch asks for them; labels are held in memory."),
+    "data.breast_cancer": ("pushforward.data.sklearn_tables", "Breast tumours from scikit-learn: 569 tumours, malignant or benign, 30 measurements of their cells' nuclei."),
     "data.checkerboard": ("pushforward.data.densities", "The uniform density on the dark fields of a board of 4 by 4 fields in the plane, without labels."),
+    "data.diabetes": ("pushforward.data.sklearn_tables", "Diabetes patients from scikit-learn: 442 patients, 10 measurements and the progression of the disease a year later."),
     "data.digits": ("pushforward.data.digits", "Handwritten digits from scikit-learn: 1,797 pictures of 8 by 8 pixels in 17 levels, 10 classes, nothing to download."),
     "data.eight_gaussians": ("pushforward.data.densities", "Eight Gaussians on a circle in the plane, each a class."),
+    "data.fashion_mnist": ("pushforward.data.fashion_mnist", "Pictures of clothes, 28 by 28 pixels in 256 levels, 10 classes: 55,000 train, 5,000 validation and the official 10,000 test."),
+    "data.iris": ("pushforward.data.sklearn_tables", "Iris flowers from scikit-learn: 150 flowers of 3 species, 4 lengths and widths in cm."),
     "data.keep_batch": ("pushforward.data.dataset", "Return the batch as it is: the `collate_fn` for a DataLoader over a `Dataset`, which makes whole batches itself."),
-    "data.load": ("pushforward.data.load", "Load one split of a data set by its name, or of a file of your own by its path."),
+    "data.load": ("pushforward.data.load", "Load one split of a data set by its name, or of a file or folder of your own by its path."),
     "data.mixture": ("pushforward.data.mixture", "Three unequal Gaussians in the plane, each a class, whose density is known in closed form (`three_gaussians`)."),
     "data.moons": ("pushforward.data.densities", "Two interleaved half circles in the plane, each a class."),
     "data.pinwheel": ("pushforward.data.densities", "Five curved blades around the origin of the plane, each a class."),
     "data.spirals": ("pushforward.data.densities", "Two spiral arms around each other in the plane, each a class."),
     "data.three_gaussians": ("pushforward.data.mixture", "Return the mixture that the data set `mixture` draws from: weights 1/2, 3/10, 1/5 and standard deviations 0.5, 0.3, 0.8."),
+    "data.wine": ("pushforward.data.sklearn_tables", "Wines from scikit-learn: 178 wines of 3 growers, 13 chemical measurements, each in its own unit."),
     "evaluation.bits_per_dim": ("pushforward.evaluation.likelihood", "Measure the negative log-likelihood of data under a model, in bits per dimension; lower is better."),
     "evaluation.classifier": ("pushforward.evaluation.classifier", "Train a classifier on real data, the best of support vector machines and nearest neighbours on examples it was not fitted on."),
     "evaluation.fit_baselines": ("pushforward.evaluation.baselines", "Fit the densities that a model should be better than, their regularisation chosen on validation."),
@@ -113,6 +121,8 @@ NAMES: dict[str, tuple[str, str]] = {
     "times.Shifted": ("pushforward.times", "Another distribution moved towards noise, as larger images need: t -> factor t / (1 + (factor - 1) t)."),
     "times.Uniform": ("pushforward.times", "All times alike: density 1."),
     "training.Callback": ("pushforward.training.progress", "What the Trainer calls: override what you need."),
+    "training.Profile": ("pushforward.training.tracing", "Trace some steps by torch's profiler, into a file that chrome://tracing and ui.perfetto.dev open."),
+    "training.TensorBoard": ("pushforward.training.tracing", "Write what the Trainer reports as TensorBoard's event files; look at them by `tensorboard --logdir runs`."),
 }
 
 ALIASES: dict[str, str] = {

@@ -53,3 +53,11 @@ class CheckpointError(PushforwardError):
 
 class DivergedError(PushforwardError, ArithmeticError):
     """Training met losses that are not finite."""
+
+
+class ProcessError(PushforwardError):
+    """Another process of a distributed run failed, hangs or is gone."""
+
+    def __init__(self, message: str, exit_status: int = 1) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status

@@ -78,6 +78,31 @@ def test_the_fingerprint_does_not_depend_on_memory_layout():
     assert small(x=transposed).fingerprint() == small().fingerprint()
 
 
+def test_few_levels_are_held_in_a_byte_and_come_out_as_float32():
+    given = torch.arange(12, dtype=torch.uint8).reshape(6, 2)
+    for x in (given, given.float(), given.long()):
+        data = small(x=x, levels=12)
+        assert data._held.dtype is torch.uint8
+        assert [one.dtype for one in (data.x, data[0][0], data[:2][0], data.__getitems__([1, 0])[0])] == [torch.float32] * 4
+        torch.testing.assert_close(data.take(3).x, given[:3].float())
+        assert data.fingerprint() == small(x=x, levels=12).subset(range(6)).fingerprint()
+    assert small(levels=257)._held.dtype is torch.float32
+
+
+def test_the_fingerprint_of_what_is_held_in_bytes_is_that_of_float32():
+    content = repr(((6, 2), 3, 12)).encode() + struct.pack("<12f", *range(12)) + struct.pack("<6q", 0, 1, 2, 0, 1, 2)
+    assert small(levels=12).fingerprint() == hashlib.sha256(content).hexdigest()[:16]
+
+
+def test_conditions_may_be_vectors_instead_of_labels():
+    encoded = torch.arange(18.0, dtype=torch.float64).reshape(6, 3)
+    data = small(class_names=["a", "b", "c"]).with_cond(encoded)
+    assert (data.classes, data.class_names, data.cond.dtype) == (None, None, torch.float32)
+    assert torch.equal(data.subset([4, 1])[:][1], encoded[[4, 1]].float())
+    assert small(cond=encoded).fingerprint() == data.fingerprint() != small().fingerprint()
+    assert data.with_cond(torch.tensor([0, 1, 0, 1, 0, 1]), classes=5).classes == 5
+
+
 def test_nan_is_refused_with_the_first_row_and_how_many():
     x = torch.zeros(6, 2)
     x[2, 1] = x[4, 0] = torch.nan
@@ -102,6 +127,10 @@ def test_float64_beyond_float32_is_refused():
         ({"cond": torch.tensor([0, 1, 2, -1, 1, 2])}, "row 3 has label -1"),
         ({"cond": -torch.ones(6, dtype=torch.int64)}, "row 0 has label -1, but labels must be 0 or more"),
         ({"cond": torch.zeros(6)}, "numbered by integers"),
+        ({"cond": torch.zeros(5, 3)}, r"cond has shape \(5, 3\) and no classes, but conditions that are no labels need \(6, features\)"),
+        ({"cond": torch.zeros(6, 3), "classes": 2}, "and 2 classes"),
+        ({"cond": torch.full((6, 3), torch.nan)}, "finite numbers"),
+        ({"x": torch.full((6, 2), 200, dtype=torch.uint8), "levels": 200}, "row 0 .* no integer in 0 to 199"),
         ({"cond": torch.zeros(5, dtype=torch.int64)}, r"6 examples need shape \(6,\)"),
         ({"cond": None, "classes": 3}, "there are no labels"),
         ({"levels": 1}, "at least 2 values"),

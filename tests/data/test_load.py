@@ -242,3 +242,12 @@ def test_an_unknown_option_is_refused_with_the_nearest(tmp_path):
     numpy.save(tmp_path / "x.npy", numpy.zeros((10, 2)))
     with pytest.raises(UserError, match="'label' is not a known option of .npy"):
         load(tmp_path / "x.npy", label="y")
+
+
+def test_a_path_that_is_not_there_is_refused_with_what_it_could_be(tmp_path):
+    with pytest.raises(DataError, match="there is no folder owner/name; check the path .*write hf:owner/name"):
+        load("owner/name")
+    with pytest.raises(DataError, match=r"there is no folder .*photos; check the path \(a folder holds x.npy \(and y.npy\), images"):
+        load(tmp_path / "photos")
+    with pytest.raises(UnknownNameError, match="A file of your own ends in .npy, .npz, .csv; a folder holds .*hf:owner/name"):
+        load("photos")

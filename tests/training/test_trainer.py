@@ -12,6 +12,7 @@ import pushforward as pf
 from pushforward.errors import CheckpointError, DivergedError, UserError
 from pushforward.formats.model import RAW, WEIGHTS, read_weights
 from pushforward.formats.run import checkpoints
+from pushforward.training.guard import Guard
 from pushforward.training.optimisation import averaged, learning_rate, optimiser
 from pushforward.training.order import Order, block_generators, seed_of
 from pushforward.training.progress import Callback, MetricsFile, ProgressBar, read_metrics
@@ -142,8 +143,10 @@ def test_seeds_of_places_differ():
 
 def test_the_loss_of_two_blocks_is_the_mean_of_the_blocks(data):
     one, (x, cond) = model(), data[:16]
-    together = one.loss(x, cond, generator=block_generators(0, 5, 2))
-    apart = [one.loss(x[r], cond[r], generator=g) for r, g in zip((slice(0, 8), slice(8, 16)), block_generators(0, 5, 2), strict=True)]
+    together = one.loss(x, cond, generator=block_generators(0, 5, range(2)))
+    apart = [
+        one.loss(x[r], cond[r], generator=g) for r, g in zip((slice(0, 8), slice(8, 16)), block_generators(0, 5, range(2)), strict=True)
+    ]
     torch.testing.assert_close(together, torch.stack(apart).mean(), rtol=1e-6, atol=1e-6)
 
 
@@ -181,9 +184,9 @@ def test_a_constant_learning_rate_stays():
 def test_gradients_are_clipped_before_the_step(data):
     """SGD shows the length of the step, which AdamW would hide: with clip c it is lr c."""
     one = trainer(data, clip=1e-3, warmup=0, schedule="constant", ema=0.0)
-    one.optimiser = torch.optim.SGD(one.model.parameters(), lr=1.0)
+    one._step.optimiser = torch.optim.SGD(one.model.parameters(), lr=1.0)
     before = [p.detach().clone() for p in one.model.parameters()]
-    one._train_step(*data[:16])
+    one._step(0, *data[:16])
     moved = math.sqrt(sum(float((p.detach() - q).square().sum()) for p, q in zip(one.model.parameters(), before, strict=True)))
     assert moved == pytest.approx(0.01 * 1e-3, rel=1e-3)
 
@@ -209,17 +212,56 @@ def test_validation_is_the_same_each_time(data):
     assert one.model.training
 
 
-def test_a_loss_that_is_nan_names_step_rate_and_the_last_good_checkpoint(data, tmp_path):
-    class Break(Callback):
-        def on_step(self, trainer, metrics):
-            if metrics["step"] == 6:
-                torch.nn.init.constant_(trainer.model.net.out.weight, math.nan)
+class Break(Callback):
+    """Spoil the weights, or the gradients of some steps."""
 
-    with pytest.raises(
-        DivergedError, match=r"the loss became nan at step 7, where the learning rate is 0.00\d+; the last good .*step-000004"
-    ):
-        trainer(data, tmp_path, callbacks=[Break()]).fit()
+    def __init__(self, weights_at=None, gradients_of=(), value=math.nan):
+        self.weights_at, self.gradients_of, self.value = weights_at, gradients_of, value
+
+    def on_start(self, trainer):
+        trainer.model.net.out.weight.register_hook(lambda g: g * (self.value if trainer.step in self.gradients_of else 1.0))
+
+    def on_every_step(self, trainer):
+        if trainer.step == self.weights_at:
+            torch.nn.init.constant_(trainer.model.net.out.weight, math.nan)
+
+
+def test_weights_that_are_nan_end_the_run_before_they_are_saved(data, tmp_path):
+    with pytest.raises(DivergedError, match=r"up to step 8, 2 steps in a row .*norm is nan.* learning rate is 0.00\d+\); .*step-000004"):
+        trainer(data, tmp_path, callbacks=[Break(6)]).fit()
     assert checkpoints(tmp_path).names() == ["step-000004"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted(data, value):
+    other = trainer(data, steps=5, schedule="constant").fit()
+    one = trainer(data, steps=6, schedule="constant", callbacks=[Break(gradients_of=[5], value=value)]).fit()
+    assert one.skipped == 1
+    assert same(one, other)
+
+
+def test_a_spike_is_skipped_and_a_lasting_rise_becomes_usual():
+    guard = Guard(spike=10.0)
+    assert all(guard.takes(1.0) for _ in range(50))
+    assert not guard.takes(1e6)
+    assert guard.takes(1.0)
+    taken = [guard.takes(100.0) for _ in range(1000)]
+    assert not taken[0]
+    assert taken[-1]
+    assert guard.skipped == 1 + taken.count(False)
+
+
+def test_a_run_ends_when_too_many_steps_in_a_row_are_skipped(data):
+    with pytest.raises(DivergedError, match="up to step 8, 5 steps in a row"):
+        trainer(data, skip_limit=5, log_every=100, validate_every=0, callbacks=[Break(gradients_of=range(3, 12))]).fit()
+
+
+def test_what_the_guard_has_seen_survives_resuming(data, tmp_path):
+    straight = trainer(data, callbacks=[Break(gradients_of=[2, 7])]).fit()
+    trainer(data, tmp_path, callbacks=[Break(gradients_of=[2, 7]), Interrupt(6)]).fit()
+    second = trainer(data, tmp_path, resume=True, callbacks=[Break(gradients_of=[2, 7])]).fit()
+    assert second.skipped == straight.skipped == 2
+    assert same(second, straight)
 
 
 def test_callbacks_are_called_in_their_order(data, tmp_path):
@@ -227,7 +269,7 @@ def test_callbacks_are_called_in_their_order(data, tmp_path):
 
     class Hear(Callback):
         def __getattribute__(self, name):
-            if name.startswith("on_"):
+            if name.startswith("on_") and name != "on_every_step":
                 return lambda trainer, *args: heard.append((name, trainer.step))
             return super().__getattribute__(name)
 

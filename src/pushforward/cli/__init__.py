@@ -74,5 +74,6 @@ def _run(command: str, rest: list[str], debug: bool) -> int:
 
 
 def _failed(sentence: str, status: int) -> int:
-    print(f"pushforward: {sentence}", file=sys.stderr)
+    rank = f" [process {os.environ.get('RANK')}]" if "TORCHELASTIC_RUN_ID" in os.environ else ""
+    print(f"pushforward{rank}: {sentence}", file=sys.stderr)
     return status

@@ -1,9 +1,10 @@
 """`pushforward info RUN`: what a run or a saved model is."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -45,6 +46,8 @@ def run(arguments: Sequence[str]) -> int:
     if steps:
         total = config.get("training", {}).get("steps")
         table.add_row("progress", f"step {steps[-1]['step']} of {total}, {steps[-1]['seconds']:.0f} s, loss {steps[-1]['loss']:.4f}")
+        for name, value in _costs(steps):
+            table.add_row(name, value)
     judged = [row for row in metrics if "validation_loss" in row]
     if judged:
         best = min(judged, key=lambda row: row["validation_loss"])
@@ -64,3 +67,34 @@ def run(arguments: Sequence[str]) -> int:
     console.print()
     console.print(dump_yaml({key: value for key, value in config.items() if key != "preset"}).rstrip(), highlight=False, markup=False)
     return 0
+
+
+def _costs(steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield what the telemetry of a run sums up to; runs of earlier versions have less of it."""
+    rates = [row["samples_per_second"] for row in steps if "samples_per_second" in row]
+    if rates:
+        yield "throughput", f"{statistics.median(rates):,.0f} samples/s (median)"
+    phases: dict[str, float] = {}
+    for row in steps:
+        for name, seconds in row.get("phases", {}).items():
+            phases[name] = phases.get(name, 0.0) + seconds
+    reduced = phases.pop("all_reduce", None)  # goes on during the backward pass
+    total = sum(phases.values())
+    if total:
+        parts = sorted(phases.items(), key=lambda one: -one[1])
+        yield "time by phase", ", ".join(f"{name} {seconds / total:.1%}" for name, seconds in parts)
+        if reduced is not None:
+            yield "all-reduce", f"{reduced / total:.1%} of that time, within backward"
+    if "loss_by_t" in steps[-1]:
+        tenths = [f"{sum(values) / len(values):.2f}" if values else "-" for values in _by_tenth(steps)]
+        yield "loss by tenths of t", " ".join(tenths)
+    if "memory_mb" in steps[-1]:
+        yield "memory", f"{steps[-1]['memory_mb']:,.0f} MB at most"
+    if "skipped" in steps[-1]:
+        yield "skipped steps", str(steps[-1]["skipped"])
+
+
+def _by_tenth(steps: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """Return the losses of each tenth of the time interval in the last tenth of the run."""
+    last = [row["loss_by_t"] for row in steps[-max(1, len(steps) // 10) :] if "loss_by_t" in row]
+    return [[value for value in column if value is not None] for column in zip(*last, strict=True)]

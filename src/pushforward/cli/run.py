@@ -1,5 +1,6 @@
 """What commands share: devices, data from settings, run folders."""
 
+import dataclasses
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pushforward.cli.options import named
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import load
 from pushforward.errors import ConfigError, RunExistsError, UserError
@@ -15,13 +17,18 @@ from pushforward.formats.config import load_yaml
 CONFIG = "config.yaml"
 
 
-def device_of(name: str) -> torch.device:
-    """Return the device of this name; "auto" is the machine's accelerator, or the CPU where there is none."""
+def device_of(name: str, index: int | None = None) -> torch.device:
+    """Return the device of this name; "auto" is the machine's accelerator, or the CPU where there is none.
+
+    Args:
+        name: "auto", or a device's name in torch.
+        index: which of several accelerators, where the name does not say: one for each process of a machine.
+    """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return torch.device("cpu") if accelerator is None else accelerator
+        name = "cpu" if accelerator is None else accelerator.type
     try:
-        device = torch.device(name)
+        device = torch.device(f"cuda:{index or 0}" if name == "cuda" else name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(f"--device is {name!r}, which this machine does not have; `pushforward doctor` lists its devices.") from None
@@ -64,3 +71,20 @@ def run_config(run: Path) -> dict[str, Any]:
     if not run.is_dir():
         raise ConfigError(f"{run} is not a run folder; train one with `pushforward train`, or give the folder that --out named.")
     return load_yaml(run / CONFIG)
+
+
+def sampler_of(name: str | None, steps: int | None) -> Any:
+    """Return the sampler of this name with so many steps, or None where neither is given: the model's own.
+
+    Raises:
+        UserError: it is no sampler, or chooses its own steps.
+    """
+    if name is None and steps is None:
+        return None
+    kind = named("samplers", name or "euler")
+    takes_steps = dataclasses.is_dataclass(kind) and any(one.name == "steps" for one in dataclasses.fields(kind))
+    if not hasattr(kind, "solves_ode"):
+        raise UserError(f"--sampler is {name!r}, which is no sampler but a part of one; try euler, heun or dopri5.")
+    if steps is not None and not takes_steps:
+        raise UserError(f"--steps is {steps}, but {name} chooses its own steps; leave --steps out, or use --sampler heun.")
+    return kind() if steps is None else kind(steps=steps)

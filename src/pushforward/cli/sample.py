@@ -1,17 +1,16 @@
 """`pushforward sample RUN`: draw samples into a picture or an array."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy
 import torch
 import tyro
 
-from pushforward.cli.options import named, parse
-from pushforward.cli.run import device_of
+from pushforward.cli.options import parse
+from pushforward.cli.run import device_of, sampler_of
 from pushforward.errors import UserError
 from pushforward.evaluation.pictures import picture_of
 from pushforward.families.model import GenerativeModel
@@ -66,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     made = model.sample(
         options.n,
         labels,
-        sampler=_sampler(options),
+        sampler=sampler_of(options.sampler, options.steps),
         guidance=options.guidance,
         temperature=options.temperature,
         generator=torch.Generator().manual_seed(options.seed),
@@ -86,20 +85,6 @@ def _labels(options: Sample, model: GenerativeModel) -> torch.Tensor | None:
             raise UserError(f"--label is {options.label}, but classes go from 0 to {model.classes - 1}.")
         return torch.full((options.n,), options.label, device=device)
     return None if model.classes is None else torch.arange(options.n, device=device) % model.classes
-
-
-def _sampler(options: Sample) -> Any:
-    if options.sampler is None and options.steps is None:
-        return None
-    kind = named("samplers", options.sampler or "euler")
-    takes_steps = dataclasses.is_dataclass(kind) and any(one.name == "steps" for one in dataclasses.fields(kind))
-    if not hasattr(kind, "solves_ode"):
-        raise UserError(f"--sampler is {options.sampler!r}, which is no sampler but a part of one; try euler, heun or dopri5.")
-    if options.steps is not None and not takes_steps:
-        raise UserError(
-            f"--steps is {options.steps}, but {options.sampler} chooses its own steps; leave --steps out, or use --sampler heun."
-        )
-    return kind() if options.steps is None else kind(steps=options.steps)
 
 
 def _write(made: torch.Tensor, labels: torch.Tensor | None, out: Path, model: GenerativeModel) -> None:

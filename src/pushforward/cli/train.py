@@ -23,8 +23,10 @@ from pushforward.formats.config import call_checked, dump_yaml, from_plain, load
 from pushforward.formats.files import write_text
 from pushforward.formats.model import model_config
 from pushforward.training.grids import SampleGrid
+from pushforward.training.processes import processes
 from pushforward.training.progress import Callback, MetricsFile, ProgressBar
 from pushforward.training.settings import Settings
+from pushforward.training.tracing import Profile, TensorBoard
 from pushforward.training.trainer import Trainer
 
 
@@ -33,7 +35,8 @@ class Run:
     """Where data comes from and where the run goes.
 
     Args:
-        data: name of a data set (`pushforward list data`), or path of a .npy, .npz or .csv file.
+        data: name of a data set (`pushforward list data`), path of a .npy, .npz or .csv file or of a folder of images or arrays, or
+            hf:OWNER/NAME for a set of the Hugging Face Hub.
         data_options: what the data set takes besides, as NAME VALUE pairs, such as `label species` for a .csv.
         out: run folder; by default runs/PRESET-DATA.
         device: "auto" (an accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
@@ -49,6 +52,8 @@ class Run:
     overwrite: bool = False
     resume: bool = False
     config: Path | None = None
+    tensorboard: bool = False
+    profile: int = 0
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -103,13 +108,18 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     if not options.data:
         raise UserError(f"train {preset} needs data: give --data moons (`pushforward list data` shows all), or the path of a file.")
     section = {"name": options.data, **{key: yaml.safe_load(value) for key, value in options.data_options.items()}}
-    train, validation = load_data(section, "train"), load_data(section, "validation")
-    section["fingerprint"] = train.fingerprint()
+    among = processes(parsed.training.timeout)
+    with among.watched(), among.agreed("loading the data"):
+        train, validation = load_data(section, "train"), load_data(section, "validation")
+        section["fingerprint"] = train.fingerprint()
+        device = device_of(options.device, among.local_rank)
     arguments = {f.name: getattr(parsed.model, f.name) for f in dataclasses.fields(parsed.model)}
     out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
     trainer = start(
         preset, arguments, parsed.training, train, validation, out,
-        section=section, device=device_of(options.device), resume=options.resume, overwrite=options.overwrite,
+        section=section, device=device, resume=options.resume, overwrite=options.overwrite,
+        callbacks=[*([TensorBoard(out / "tensorboard")] if options.tensorboard else []),
+                   *([Profile(out / "trace.json", options.profile)] if options.profile else [])],
     )  # fmt: skip
     trainer.fit()
     return finish(trainer)
@@ -130,32 +140,41 @@ def start(
     callbacks: Sequence[Callback] = (),
 ) -> Trainer:
     """Return a Trainer for a preset on data, with its run folder made and config.yaml written."""
+    among = processes(settings.timeout)
     torch.manual_seed(settings.seed)
     from_data = {"shape": train.shape, "classes": train.classes, "levels": train.levels}
     model: GenerativeModel = registry.get(f"models.{preset}")(**arguments, **from_data)
     whole = {**model_config(model), "data": dict(section), "training": to_plain(vars(settings))}
-    if resume:
-        _refuse_changes(run_config(out), whole, out)
-    else:
-        new_run(out, overwrite)
+    with among.watched():
+        among.of_main(lambda: _refuse_changes(run_config(out), whole, out) if resume else new_run(out, overwrite), "making the run folder")
     watching: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl"), SampleGrid(out / "samples")]
     trainer = Trainer(
         model.to(device), train, validation=validation, out=out, resume=resume, callbacks=[*watching, *callbacks],
         config={"data": dict(section)}, **vars(settings),
     )  # fmt: skip
-    write_text(out / CONFIG, dump_yaml(whole))
-    parameters = sum(p.numel() for p in model.parameters())
-    Console(stderr=True).print(
-        f"{preset} on {train!r}: {parameters:,} parameters, {device}, {settings.steps - trainer.step} steps into {out}", highlight=False
-    )
+    with among.watched():
+        among.of_main(lambda: write_text(out / CONFIG, dump_yaml(whole)), "writing the configuration")
+    if among.main:
+        parameters = sum(p.numel() for p in model.parameters())
+        where = f"{device}" if among.size == 1 else f"{among.size} processes on {device.type}"
+        Console(stderr=True).print(
+            f"{preset} on {train!r}: {parameters:,} parameters, {where}, {settings.steps - trainer.step} steps into {out}", highlight=False
+        )
     return trainer
 
 
 def finish(trainer: Trainer) -> int:
     """Say how training ended and return the exit status."""
+    if not trainer.processes.main:
+        return 0 if trainer.stopped_by is None else 128 + int(trainer.stopped_by)
     if trainer.stopped_by is not None:
         print(f"pushforward: stopped at step {trainer.step}, which is saved; go on with --resume --out {trainer.out}.", file=sys.stderr)
         return 128 + int(trainer.stopped_by)
+    unreadable = getattr(trainer.data, "unreadable", ())
+    if unreadable:
+        print(f"{len(unreadable)} images could not be read and were replaced by others: {', '.join(unreadable[:5])}", file=sys.stderr)
+    if trainer.skipped:
+        print(f"{trainer.skipped} steps without a usable gradient were skipped.", file=sys.stderr)
     print(f"trained {trainer.step} steps in {trainer.seconds:.0f} s; validation loss {trainer.best:.4f} at best; the run is {trainer.out}.")
     print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.png")
     return 0

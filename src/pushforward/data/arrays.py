@@ -6,7 +6,7 @@ Pickled objects are never opened, since a pickle can run code.
 import contextlib
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy
@@ -21,6 +21,17 @@ CHANNELS = (1, 3, 4)
 UNREADABLE = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)  # what numpy raises on files cut off or changed
 
 
+def open_npy(path: Path, mapped: bool = False) -> Array:
+    """Return the array of a .npy file, in memory or mapped: then only what is asked of it is read."""
+    try:
+        array = numpy.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except UNREADABLE as error:
+        raise DataError(_sentence(path, error)) from None
+    if not isinstance(array, Array):
+        raise DataError(f"{path} is an archive of arrays; give it the suffix .npz.")
+    return array
+
+
 def read_npy(path: Path, split: str, seed: int, *, levels: int | None = None) -> Dataset:
     """Return one split of a .npy file's array (N, *shape), without labels.
 
@@ -33,10 +44,7 @@ def read_npy(path: Path, split: str, seed: int, *, levels: int | None = None) ->
     Raises:
         DataError: the file is cut off, no array or pickled, or its content does not fit (see `Dataset`).
     """
-    with _opened(path) as array:
-        if not isinstance(array, Array):
-            raise DataError(f"{path} is an archive of arrays; give it the suffix .npz.")
-        return divided(path.name, array, None, split, seed, levels=levels)
+    return divided(path.name, open_npy(path), None, split, seed, levels=levels)
 
 
 def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) -> Dataset:
@@ -79,7 +87,18 @@ def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) ->
     return Dataset(path.name, tensor, cond, classes=classes, levels=levels or found_levels, class_names=class_names)
 
 
-def divided(name: str, array: Array, labels: Array | None, split: str, seed: int, *, levels: int | None = None) -> Dataset:
+def divided(
+    name: str,
+    array: Array,
+    labels: Array | None,
+    split: str,
+    seed: int,
+    *,
+    levels: int | Sequence[int | None] | None = None,
+    class_names: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    categories: Mapping[str, Sequence[str]] | None = None,
+) -> Dataset:
     """Return one split of a seeded 80/10/10 permutation of the rows of an array, stratified when there are labels.
 
     The content is checked as a whole, so that a message names the row of the file and not of the split.
@@ -90,12 +109,22 @@ def divided(name: str, array: Array, labels: Array | None, split: str, seed: int
         labels: labels (N,), numbers or words, or None.
         split: "train", "validation" or "test".
         seed: seed of the permutation.
-        levels: number of values a coordinate can take; None for continuous data, but 256 for uint8 images.
+        levels: number of values a coordinate can take, or one entry a column; None for continuous data, but 256 for uint8 images.
+        class_names: what the classes are called, if the labels are no words.
+        columns: what the features of a table are called.
+        categories: the words behind the levels of columns.
     """
     x, found_levels = as_events(name, array)
-    cond, classes, class_names = number_labels(name, labels)
+    cond, classes, words = number_labels(name, labels)
     whole = Dataset(
-        name, torch.from_numpy(x), cond, classes=classes, levels=found_levels if levels is None else levels, class_names=class_names
+        name,
+        torch.from_numpy(x),
+        cond,
+        classes=classes,
+        levels=found_levels if levels is None else levels,
+        class_names=class_names or words,
+        columns=columns,
+        categories=categories,
     )
     try:
         sizes = split_sizes(len(whole))
@@ -105,7 +134,7 @@ def divided(name: str, array: Array, labels: Array | None, split: str, seed: int
 
 
 def as_events(name: str, array: Array) -> tuple[Array, int | None]:
-    """Return an array as float32 (N, *shape), images in uint8 with their channels first, and the levels of such images.
+    """Return an array as float32 (N, *shape), images in uint8 as they are with their channels first, and the levels of such images.
 
     Args:
         name: what messages call the array.
@@ -130,7 +159,7 @@ def as_events(name: str, array: Array) -> tuple[Array, int | None]:
                 "make it (N, C, H, W) or (N, H, W, C)."
             )
     with numpy.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which Dataset refuses with its row
-        x = numpy.ascontiguousarray(array, dtype=numpy.float32)
+        x = numpy.ascontiguousarray(array, dtype=numpy.uint8 if levels else numpy.float32)
     return (x[:, None] if x.ndim == 1 else x), levels
 
 

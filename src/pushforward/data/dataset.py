@@ -1,7 +1,8 @@
 """The one kind of data set that models, evaluation and the Trainer take: x and its labels, checked once and held in memory."""
 
+import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from pushforward.errors import DataError, UserError
+from pushforward.functional.levels import Levels, highest
 from pushforward.registry import export
 
 T = TypeVar("T")
@@ -21,19 +23,24 @@ class Dataset(torch_data.Dataset[Batch]):
 
     x stays in the units of its source; a model normalises in its own `preprocess`. Data with levels (pixels) hold the integers
     0 .. levels - 1, so that neighbouring values are 1 apart; noise that fills the gaps is added by the loss and by
-    `evaluation.bits_per_dim`, never here. The whole batch of a set without labels has cond None.
+    `evaluation.bits_per_dim`, never here. The whole batch of a set without labels has cond None. What has 256 levels at most is held
+    as uint8, a quarter of the memory, and handed out as float32; `x` is then a fresh copy each time.
 
     Args:
         name: what messages and reports call the set.
-        x: examples (N, *shape) in the units of the source, held as float32.
-        cond: labels (N,), integers in 0 .. classes - 1, held as int64; None for a set without labels.
+        x: examples (N, *shape) in the units of the source, handed out as float32.
+        cond: labels (N,), integers in 0 .. classes - 1, held as int64; or conditions (N, features) in a floating dtype, such as
+            encoded captions, held as float32; None for a set without.
         classes: number of classes; by default the largest label plus 1.
-        levels: number of values a coordinate can take, for integer-valued data such as pixels; None for continuous data.
+        levels: number of values a coordinate can take, for integer-valued data such as pixels; None for continuous data; for a table
+            with columns of both kinds one entry a column, None for the continuous ones.
         class_names: what the classes are called, when their source has names for them.
+        columns: what the features of a table are called.
+        categories: for each column of words by its name, the words that its levels stand for.
 
     Raises:
         DataError: x is empty, has no event axis, holds NaN or infinity (the first such row is named, counted from 0) or a value
-            that is none of the levels; a label is no integer, out of range or missing.
+            that is none of the levels; a label is no integer, out of range or missing; there are not as many names as things.
 
     Example:
         >>> import torch
@@ -56,8 +63,10 @@ class Dataset(torch_data.Dataset[Batch]):
         cond: Tensor | None = None,
         *,
         classes: int | None = None,
-        levels: int | None = None,
+        levels: int | Sequence[int | None] | None = None,
         class_names: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        categories: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         if x.ndim < 2:
             raise DataError(f"{name}: x has shape {tuple(x.shape)}, but needs (N, *shape); one number an example is x[:, None].")
@@ -65,32 +74,56 @@ class Dataset(torch_data.Dataset[Batch]):
             raise DataError(f"{name}: x has shape {tuple(x.shape)} and so no values; give at least one example with one value.")
         if x.is_complex() or x.dtype is torch.bool:
             raise DataError(f"{name}: x has dtype {x.dtype}, but needs real numbers; convert it first.")
+        self._describe(name, tuple(x.shape), cond, classes, levels, class_names, columns, categories)
+        in_bytes = isinstance(self.levels, int) and self.levels <= 256
+        x = x.detach() if in_bytes and x.dtype is torch.uint8 else x.detach().to(torch.float32)
+        refuse_not_finite(name, x)
+        refuse_other_than_levels(name, x, self.levels)
+        self._held = x.to(torch.uint8) if in_bytes else x
+
+    def _describe(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        cond: Tensor | None,
+        classes: int | None,
+        levels: int | Sequence[int | None] | None,
+        class_names: Sequence[str] | None,
+        columns: Sequence[str] | None = None,
+        categories: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Check and keep everything but x, whose shape with all examples is `shape`."""
         self.name = name
-        self.x = x.detach().to(torch.float32)
-        self.cond, self.classes = _checked_labels(name, len(x), cond, classes)
-        self.levels = levels
+        self.cond, self.classes = _checked_cond(name, shape[0], cond, classes)
+        self.levels = _checked_levels(name, levels, shape[1:])
         self.class_names = None if class_names is None else tuple(class_names)
-        _refuse_not_finite(name, self.x)
-        if levels is not None:
-            _refuse_other_than_levels(name, self.x, levels)
+        self.columns = None if columns is None else tuple(columns)
+        self.categories = {column: tuple(words) for column, words in (categories or {}).items()}
         if self.class_names is not None and len(self.class_names) != self.classes:
             raise DataError(f"{name}: class_names has {len(self.class_names)} names for {self.classes} classes; give one for each.")
+        if self.columns is not None and shape[1:] != (len(self.columns),):
+            raise DataError(f"{name}: columns has {len(self.columns)} names for examples of shape {shape[1:]}; give one for each feature.")
+
+    @property
+    def x(self) -> Tensor:
+        """All examples (N, *shape) in float32."""
+        return self._held.to(torch.float32)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one example."""
-        return tuple(self.x.shape[1:])
+        return tuple(self._held.shape[1:])
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self._held)
 
     def __getitem__(self, index: int | slice) -> Batch:
-        return self.x[index], None if self.cond is None else self.cond[index]
+        return self._held[index].to(torch.float32), None if self.cond is None else self.cond[index]
 
     def __getitems__(self, indices: Sequence[int] | Tensor) -> Batch:
         """Return one batch (x, cond) at once, which a DataLoader with `collate_fn=keep_batch` asks for instead of single examples."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64, device=self.x.device)
-        return self.x[chosen], None if self.cond is None else self.cond[chosen]
+        chosen = torch.as_tensor(indices, dtype=torch.int64, device=self._held.device)
+        return self._held[chosen].to(torch.float32), None if self.cond is None else self.cond[chosen]
 
     def take(self, n: int) -> "Dataset":
         """Return the set of the first n examples."""
@@ -100,13 +133,29 @@ class Dataset(torch_data.Dataset[Batch]):
 
     def subset(self, indices: Sequence[int] | Tensor) -> "Dataset":
         """Return the set of the examples with these indices, in this order; classes and levels stay."""
-        x, cond = self.__getitems__(indices)
-        return Dataset(self.name, x, cond, classes=self.classes, levels=self.levels, class_names=self.class_names)
+        chosen = torch.as_tensor(indices, dtype=torch.int64, device=self._held.device)
+        if len(chosen) == 0:
+            raise DataError(f"{self.name}: a subset of no examples was asked for; give at least one example.")
+        part = copy.copy(self)
+        part._held, part.cond = self._held[chosen], None if self.cond is None else self.cond[chosen]
+        return part
+
+    def with_cond(self, cond: Tensor | None, classes: int | None = None) -> "Dataset":
+        """Return the set with other conditions: encoded captions (N, features), labels (N,) of so many classes, or None for none."""
+        changed = copy.copy(self)
+        changed.cond, changed.classes = _checked_cond(self.name, len(self), cond, classes)
+        changed.class_names = None
+        return changed
+
+    def in_memory(self, most: int | None = None) -> "Dataset":
+        """Return the set with all its examples in memory: this one. A lazy set reads its own, the first `most` of them if given."""
+        return self
 
     def fingerprint(self) -> str:
         """Return the first 16 hexadecimal digits of the SHA-256 of x, cond, shape, classes and levels (not of the name)."""
-        digest = hashlib.sha256(repr((tuple(self.x.shape), self.classes, self.levels)).encode())
-        digest.update(self.x.cpu().contiguous().numpy().tobytes())
+        digest = hashlib.sha256(repr(((len(self), *self.shape), self.classes, self.levels)).encode())
+        for rows in self._held.split(4096):  # as float32 and in parts, so that images held in bytes stay small
+            digest.update(rows.to(torch.float32).cpu().contiguous().numpy().tobytes())
         if self.cond is not None:
             digest.update(self.cond.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -114,8 +163,9 @@ class Dataset(torch_data.Dataset[Batch]):
     def __repr__(self) -> str:
         parts = [repr(self.name), f"{len(self)} examples", f"shape {self.shape}"]
         parts += [f"{self.classes} classes"] if self.classes is not None else []
-        parts += [f"{self.levels} levels"] if self.levels is not None else []
-        return f"Dataset({', '.join(parts)})"
+        parts += [f"{self.levels} levels"] if isinstance(self.levels, int) else []
+        parts += [f"{sum(one is not None for one in self.levels)} columns with levels"] if isinstance(self.levels, tuple) else []
+        return f"{type(self).__name__}({', '.join(parts)})"
 
 
 @export("data.keep_batch", example=lambda: (torch.zeros(3, 2), None))
@@ -136,11 +186,19 @@ def keep_batch(batch: T) -> T:
     return batch
 
 
-def _checked_labels(name: str, count: int, cond: Tensor | None, classes: int | None) -> tuple[Tensor | None, int | None]:
+def _checked_cond(name: str, count: int, cond: Tensor | None, classes: int | None) -> tuple[Tensor | None, int | None]:
+    """Return labels as int64 with the number of classes, or other conditions as float32 without."""
     if cond is None:
         if classes is not None:
             raise DataError(f"{name}: classes is {classes}, but there are no labels; give cond too, or leave classes out.")
         return None, None
+    if cond.is_floating_point() and cond.ndim > 1:
+        if len(cond) != count or classes is not None or not cond.isfinite().all():
+            raise DataError(
+                f"{name}: cond has shape {tuple(cond.shape)} and {classes or 'no'} classes, but conditions that are no labels need "
+                f"({count}, features), finite numbers and no classes."
+            )
+        return cond.detach().to(torch.float32), None
     if cond.is_floating_point() or cond.is_complex() or cond.dtype is torch.bool:
         raise DataError(f"{name}: the labels have dtype {cond.dtype}, but classes are numbered by integers; convert them first.")
     if tuple(cond.shape) != (count,):
@@ -155,22 +213,47 @@ def _checked_labels(name: str, count: int, cond: Tensor | None, classes: int | N
     return labels, allowed
 
 
-def _refuse_not_finite(name: str, x: Tensor) -> None:
-    rows = (~torch.isfinite(x).flatten(1).all(dim=1)).nonzero().flatten()
-    if len(rows):
-        what = "NaN" if x[rows[0]].isnan().any() else "an infinite value"
+def _checked_levels(name: str, levels: int | Sequence[int | None] | None, shape: tuple[int, ...]) -> Levels:
+    """Return levels as one number, or as a tuple with one entry a column, of which some have levels."""
+    each = [levels] if isinstance(levels, int) or levels is None else list(levels)
+    if not isinstance(levels, int) and levels is not None and shape != (len(each),):
+        raise DataError(f"{name}: levels has {len(each)} entries for examples of shape {shape}; give one for each column, or one number.")
+    for one in each:
+        if one is not None and one < 2:
+            raise DataError(f"{name}: levels is {levels}, but a coordinate needs at least 2 values; leave levels out for continuous data.")
+    if isinstance(levels, int) or all(one is None for one in each):
+        return levels if isinstance(levels, int) else None
+    return tuple(each)
+
+
+def refuse_not_finite(name: str, x: Tensor, rows: Tensor | None = None) -> None:
+    """Refuse x (n, *shape) with NaN or infinity, naming the first such row by its number in the source: `rows` (n,), or its place."""
+    if not x.is_floating_point():
+        return
+    wrong = (~torch.isfinite(x).flatten(1).all(dim=1)).nonzero().flatten()
+    if len(wrong):
+        what = "NaN" if x[wrong[0]].isnan().any() else "an infinite value"
+        first = int(wrong[0] if rows is None else rows[wrong[0]])
         raise DataError(
-            f"{name}: row {int(rows[0])} (counted from 0) holds {what}; {len(rows)} of {len(x)} rows hold NaN or infinity: "
+            f"{name}: row {first} (counted from 0) holds {what}; {len(wrong)} of {len(x)} rows hold NaN or infinity: "
             "remove them or fill them in."
         )
 
 
-def _refuse_other_than_levels(name: str, x: Tensor, levels: int) -> None:
-    if levels < 2:
-        raise DataError(f"{name}: levels is {levels}, but a coordinate needs at least 2 values; leave levels out for continuous data.")
-    rows = ((x < 0) | (x > levels - 1) | (x != x.floor())).flatten(1).any(dim=1).nonzero().flatten()
-    if len(rows):
+def refuse_other_than_levels(name: str, x: Tensor, levels: Levels, rows: Tensor | None = None) -> None:
+    """Refuse x (n, *shape) with values that are none of its levels, naming the first such row as `refuse_not_finite` does."""
+    if levels is None:
+        return
+    if x.dtype is torch.uint8:
+        outside = x > highest(levels, torch.zeros(()))
+    else:
+        limit = highest(levels, x)
+        outside = ((x < 0) | (x > limit) | (x != x.floor())) & limit.isfinite()
+    wrong = outside.flatten(1).any(dim=1).nonzero().flatten()
+    if len(wrong):
+        first = int(wrong[0] if rows is None else rows[wrong[0]])
+        allowed = f"0 to {levels - 1}" if isinstance(levels, int) else f"the levels of its column ({levels})"
         raise DataError(
-            f"{name}: row {int(rows[0])} (counted from 0) holds a value that is no integer in 0 to {levels - 1} ({len(rows)} of "
+            f"{name}: row {first} (counted from 0) holds a value that is no integer in {allowed} ({len(wrong)} of "
             f"{len(x)} rows do); scale x to its levels, or leave levels out."
         )

@@ -1,4 +1,4 @@
-"""Real data behind one name: a registered set, or a file of one's own."""
+"""Real data behind one name: a registered set, a file or folder of one's own, or a set of Hugging Face."""
 
 import inspect
 from collections.abc import Callable
@@ -8,36 +8,51 @@ from typing import Any
 from pushforward import registry
 from pushforward.data.arrays import read_npy, read_npz
 from pushforward.data.dataset import Dataset
+from pushforward.data.hub import HUB, read_hub, read_saved
+from pushforward.data.image_folder import holds_images, read_images
+from pushforward.data.mapped import read_mapped
 from pushforward.data.splits import check_split
 from pushforward.data.tables import read_csv
 from pushforward.errors import DataError, UserError
 
-READERS: dict[str, Callable[..., Dataset]] = {".npy": read_npy, ".npz": read_npz, ".csv": read_csv}
+Reader = Callable[..., Dataset]
+FOLDERS = "a folder holds x.npy (and y.npy), images, or what `datasets` saved"
+
+
+def _read_npy(path: Path, split: str, seed: int, *, levels: int | None = None, mapped: bool = False) -> Dataset:
+    return (read_mapped if mapped else read_npy)(path, split, seed, levels=levels)
+
+
+READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": read_npz, ".csv": read_csv}
 
 
 @registry.export("data.load", example=lambda: load("moons", n=16))
 def load(name_or_path: str | Path, split: str = "train", *, seed: int = 0, **options: Any) -> Dataset:
-    """Load one split of a data set by its name, or of a file of your own by its path.
+    """Load one split of a data set by its name, or of a file or folder of your own by its path.
 
     Choose on validation, report on test. A name is that of a function of the registry's group `data` with the fact `loader=True`
-    (digits, moons, eight_gaussians, checkerboard, spirals, pinwheel, mixture, and those of other packages). A file that is not split
-    already is split 80/10/10 by a seeded permutation, stratified when there are labels.
+    (`pushforward list data` shows them, those of other packages too), or "hf:owner/name" for a set of Hugging Face. What is not split
+    already is split 80/10/10 by a seeded permutation, stratified when there are labels. Folders are not read into memory: what comes
+    of them is a `LazyDataset`.
 
     Args:
         name_or_path: a name, or the path of a file: .npy with an array (N, *shape); .npz with x and maybe labels y (N,), or with
-            x_train, x_validation, x_test and maybe y_train, ..., and maybe one number `levels`; .csv with numeric columns. Images in
-            uint8, (N, H, W), (N, H, W, C) or (N, C, H, W), become (N, C, H, W) with 256 levels.
+            x_train, x_validation, x_test and maybe y_train, ..., and maybe one number `levels`; .csv with columns of numbers and of
+            words. Images in uint8, (N, H, W), (N, H, W, C) or (N, C, H, W), become (N, C, H, W) with 256 levels. Or the path of a
+            folder: with x.npy and maybe y.npy, which stay on disk; with images, in sub-folders that are classes or splits or neither;
+            or what `save_to_disk` of the package datasets wrote.
         split: "train", "validation" or "test".
         seed: seed of the permutation, or of the draws. It is not the seed of a training run: another seed is another test set.
-        options: what the set takes besides: `n` for the densities in the plane, `levels` for files, `label` (the column of classes)
-            and `delimiter` for .csv.
+        options: what the set takes besides: `n` for the densities in the plane; `levels` for files; `mapped=True` for a .npy that stays
+            on disk; `label` (the column of classes), `categorical` (columns of words) and `delimiter` for .csv; `size` and `channels`
+            for images; `image` or `columns`, `label`, `caption` for Hugging Face.
 
     Returns:
         The split as a `Dataset` of (x, cond) in the units of its source.
 
     Raises:
         UnknownNameError: there is no such name; the nearest is offered.
-        DataError: there is no such file, or it does not hold what it should (row and column are named).
+        DataError: there is no such file or folder, or it does not hold what it should (row and column are named).
         UserError: the split or an option is unknown.
 
     Example:
@@ -54,17 +69,28 @@ def load(name_or_path: str | Path, split: str = "train", *, seed: int = 0, **opt
         loader = registry.get(public)
         _check_options(name, loader, options)
         return loader(split, seed=seed, **options)
+    if name.startswith(HUB):
+        _check_options(HUB, read_hub, options)
+        return read_hub(name, split, seed, **options)
     path = Path(name_or_path).expanduser()
-    reader = READERS.get(path.suffix.lower())
+    what, reader = _reader_of_folder(path) if path.is_dir() else (path.suffix.lower(), READERS.get(path.suffix.lower()))
     if reader is None:
         raise _unknown(name, path)
-    if not path.is_file():
+    if not path.exists():
         raise DataError(_missing(name, path))
-    _check_options(path.suffix.lower(), reader, options)
+    _check_options(what, reader, options)
     return reader(path, split, seed, **options)
 
 
-def _check_options(what: str, loader: Callable[..., Dataset], options: dict[str, Any]) -> None:
+def _reader_of_folder(path: Path) -> tuple[str, Reader | None]:
+    if (path / "x.npy").is_file():
+        return "a folder with x.npy", read_mapped
+    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+        return "a folder of datasets", read_saved
+    return "a folder of images", read_images if holds_images(path) else None
+
+
+def _check_options(what: str, loader: Reader, options: dict[str, Any]) -> None:
     allowed = [p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "seed"]
     for option in options:
         if option not in allowed:
@@ -75,8 +101,6 @@ def _check_options(what: str, loader: Callable[..., Dataset], options: dict[str,
 
 
 def _missing(name: str, path: Path) -> str:
-    if path.exists():
-        return f"{name} is a folder, not a file; give the path of a {path.suffix.lower()} file."
     beside = [one.name for one in path.parent.iterdir() if one.suffix.lower() in READERS] if path.parent.is_dir() else []
     if beside:
         return registry.unknown(f"file of data in {path.parent.resolve()}", path.name, beside)
@@ -85,7 +109,13 @@ def _missing(name: str, path: Path) -> str:
 
 def _unknown(name: str, path: Path) -> Exception:
     if path.exists():
-        what = "folder" if path.is_dir() else "file"
-        return DataError(f"{name} is a {what} that cannot be read; files of data end in {', '.join(READERS)}.")
+        if path.is_dir():
+            return DataError(f"{name} is a folder without data; {FOLDERS}.")
+        return DataError(f"{name} is a file that cannot be read; files of data end in {', '.join(READERS)}.")
+    if "/" in name:
+        of_hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+        hint = f" If it is a set of Hugging Face, write {HUB}{name}." if of_hub else ""
+        return DataError(f"there is no folder {name}; check the path ({FOLDERS}).{hint}")
     loaders = [entry.name.rpartition(".")[2] for entry in registry.entries("data", loader=True)]
-    return registry.UnknownNameError(f"{registry.unknown('data set', name, loaders)} A file of your own ends in {', '.join(READERS)}.")
+    own = f"A file of your own ends in {', '.join(READERS)}; {FOLDERS}; a set of Hugging Face is {HUB}owner/name."
+    return registry.UnknownNameError(f"{registry.unknown('data set', name, loaders)} {own}")

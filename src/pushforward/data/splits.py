@@ -1,6 +1,6 @@
 """Train, validation and test: who belongs to which, from a seed, the same on every machine and with every version of numpy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy
 import torch
@@ -56,3 +56,40 @@ def _spread(count: int, chosen: int) -> numpy.ndarray:
     """Return a mask (count,) with `chosen` entries set, at even distances."""
     steps = numpy.arange(count + 1, dtype=numpy.int64) * chosen // max(count, 1)
     return steps[1:] > steps[:-1]
+
+
+def split_within(split: str, counts: Mapping[str, int], seed: int, labels: numpy.ndarray | None = None) -> tuple[str, Tensor]:
+    """Return which part of a source holds a split, and the indices there, for a source that may be split already.
+
+    What the source lacks of validation and test is a seeded, stratified tenth of its train each.
+
+    Args:
+        split: "train", "validation" or "test".
+        counts: number of examples of each part the source has; a source that is not split has train alone.
+        seed: seed of the permutation.
+        labels: class of each example of the part train, or None.
+
+    Returns:
+        The name of the part and indices (size of the split,) int64, in permuted order.
+    """
+    check_split(split)
+    if split != "train" and split in counts:
+        return split, split_indices("train", (counts[split], 0, 0), seed)
+    count = counts["train"]
+    lacking = [one for one in SPLITS[1:] if one not in counts]
+    if lacking and count < 10:
+        split_sizes(count)  # refuses it
+    taken = [count // 10 if one in lacking else 0 for one in SPLITS[1:]]
+    return "train", split_indices(split, (count - sum(taken), *taken), seed, labels)
+
+
+def split_named(name: str) -> str | None:
+    """Return the split that a folder or a part of a source is called by, or None if it is no split."""
+    return {
+        "train": "train",
+        "validation": "validation",
+        "valid": "validation",
+        "val": "validation",
+        "dev": "validation",
+        "test": "test",
+    }.get(name.lower())

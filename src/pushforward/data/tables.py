@@ -1,6 +1,7 @@
-"""Tables of one's own in CSV files: numeric columns, and one column of classes if it is named."""
+"""Tables of one's own in CSV files: columns of numbers, columns of words if they are named, and one column of classes if it is."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -14,11 +15,20 @@ Rows = list[tuple[int, list[str]]]  # (line of the file, cells)
 
 
 def read_csv(
-    path: Path, split: str, seed: int, *, label: str | int | None = None, delimiter: str = ",", levels: int | None = None
+    path: Path,
+    split: str,
+    seed: int,
+    *,
+    label: str | int | None = None,
+    categorical: str | int | Sequence[str | int] = (),
+    delimiter: str = ",",
+    levels: int | None = None,
 ) -> Dataset:
     """Return one split of a CSV file, each row an example and each column but the label a feature.
 
-    The first row is a header when it holds the label's name or none of its cells is a number.
+    The first row is a header when it holds the name of the label or of a categorical column, or none of its cells is a number. A
+    categorical column becomes integers that are its levels, while the others stay as they are: `levels` of the set is then a tuple,
+    `categories` has the words.
 
     Args:
         path: the file, in UTF-8.
@@ -26,14 +36,15 @@ def read_csv(
         seed: seed of the permutation.
         label: name of the column of classes, or its number from 0 (negative from the end); by default there are no classes. Its
             distinct values, sorted as numbers if they all are integers and as text otherwise, are numbered from 0.
+        categorical: name or number of a column of words (colours, places), or several. Its distinct values are numbered as a label's
+            are, over the whole file, so that all splits agree.
         delimiter: what stands between two cells.
-        levels: number of values a coordinate can take; None for continuous data.
+        levels: number of values a coordinate can take that is not categorical; None for continuous data.
 
     Raises:
         DataError: a cell is empty or no number, a row is shorter or longer than the first (row and column are named, rows counted
-            as lines of the file from 1), or there are
-            too few rows to split.
-        UserError: `label` is no column.
+            as lines of the file from 1), a categorical column has one value alone, or there are too few rows to split.
+        UserError: `label` or `categorical` is no column, or a column is both.
     """
     if len(delimiter) != 1:
         raise UserError(f"delimiter is {delimiter!r}, but must be one character, such as ',' or ';'.")
@@ -41,17 +52,31 @@ def read_csv(
     if not rows:
         raise DataError(f"{path} has no rows; a table needs at least 10.")
     first = [cell.strip() for cell in rows[0][1]]
-    has_header = (label is not None and str(label) in first) or not any(_is_number(cell) for cell in first)
+    named = [categorical] if isinstance(categorical, str | int) else list(categorical)
+    has_header = any(str(one) in first for one in (named if label is None else [*named, label])) or not any(
+        _is_number(cell) for cell in first
+    )
     columns = first if has_header else [str(number) for number in range(len(first))]
     rows = rows[1:] if has_header else rows
     for line, cells in rows:
         if len(cells) != len(columns):
             raise DataError(f"{path}: row {line} has {len(cells)} cells, but the table has {len(columns)} columns; mend this row.")
-    place = None if label is None else _place(path, label, columns)
+    place = None if label is None else _place(path, "label", label, columns)
+    words = {_place(path, "categorical", one, columns) for one in named}
+    if place in words:
+        raise UserError(f"{path}: column {columns[place]!r} is both label and categorical; name it by one of the two.")
     features = [number for number in range(len(columns)) if number != place]
-    x = numpy.array([[_number(path, line, columns[j], cells[j]) for j in features] for line, cells in rows], dtype=numpy.float64)
+    x = numpy.empty((len(rows), len(features)))
+    categories: dict[str, list[str]] = {}
+    for feature, j in enumerate(features):
+        if j in words:
+            x[:, feature], categories[columns[j]] = _codes(path, columns[j], rows, j)
+        else:
+            x[:, feature] = [_number(path, line, columns[j], cells[j]) for line, cells in rows]
+    each = [len(categories[columns[j]]) if j in words else levels for j in features]
     labels = None if place is None else _labels([cells[place].strip() for _, cells in rows])
-    return divided(path.name, x.reshape(len(rows), len(features)), labels, split, seed, levels=levels)
+    names = [columns[j] for j in features]
+    return divided(path.name, x, labels, split, seed, levels=each if words else levels, columns=names, categories=categories)
 
 
 def _rows(path: Path, delimiter: str) -> Rows:
@@ -65,13 +90,13 @@ def _rows(path: Path, delimiter: str) -> Rows:
         raise DataError(f"{path} cannot be read as CSV ({error}).") from None
 
 
-def _place(path: Path, label: str | int, columns: list[str]) -> int:
+def _place(path: Path, option: str, label: str | int, columns: list[str]) -> int:
     if str(label) in columns:
         return columns.index(str(label))
     try:
         return range(len(columns))[int(label)]
     except (ValueError, IndexError):
-        raise UserError(f"{path}: label: {unknown('column', str(label), columns)}") from None
+        raise UserError(f"{path}: {option}: {unknown('column', str(label), columns)}") from None
 
 
 def _is_number(cell: str) -> bool:
@@ -88,12 +113,34 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
     except ValueError:
         what = repr(cell) if cell.strip() else "empty"
         hint = (
-            "fill it in, or remove the row" if not cell.strip() else f"remove the column, or name it by label={column!r} if it is the class"
+            "fill it in, or remove the row"
+            if not cell.strip()
+            else f"name it by label={column!r} if it is the class, or by categorical={column!r} if it is one of several words, or remove it"
         )
         raise DataError(f"{path}: row {line}, column {column!r} is {what}, but a feature must be a number; {hint}.") from None
 
 
+def _codes(path: Path, column: str, rows: Rows, place: int) -> tuple[numpy.ndarray, list[str]]:
+    """Return a column's values as integers from 0, and what they stand for."""
+    values = [cells[place].strip() for _, cells in rows]
+    if "" in values:
+        line = rows[values.index("")][0]
+        raise DataError(f"{path}: row {line}, column {column!r} is empty, but a category needs a word; fill it in, or remove the row.")
+    ranks = _ranks(values)
+    if len(set(ranks.values())) < 2:
+        raise DataError(f"{path}: column {column!r} is {values[0]!r} in every row, but a category needs at least 2; remove the column.")
+    return numpy.array([ranks[value] for value in values]), [word for word, _ in sorted(ranks.items(), key=lambda one: one[1])]
+
+
+def _ranks(values: list[str]) -> dict[str, int]:
+    """Return the place of each distinct value, in the order of numbers if they all are integers and of text otherwise."""
+    distinct = set(values)
+    numbers = all(value.lstrip("+-").isdecimal() for value in distinct)
+    return {value: rank for rank, value in enumerate(sorted(distinct, key=int if numbers else str))}
+
+
 def _labels(cells: list[str]) -> numpy.ndarray:
+    """Return words as they are, and integers by their rank."""
     try:
         numbers = [int(cell) for cell in cells]
     except ValueError:

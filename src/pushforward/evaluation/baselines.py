@@ -2,7 +2,8 @@
 
 All are sums of Gaussians (`GaussianSum`), and differ in how many and whose covariance. What is chosen on validation is chosen for all
 classes at once, since a class alone has too few examples to choose by. The dequantisation noise of data with levels enters the fit by
-its moments (mean 1/2, variance 1/12), as if infinitely many draws were fitted; validation examples are dequantised by draws.
+its moments (mean 1/2, variance 1/12 in each column that has levels), as if infinitely many draws were fitted; validation examples are
+dequantised by draws.
 """
 
 import itertools
@@ -19,7 +20,7 @@ from pushforward import _random
 from pushforward.data.dataset import Dataset
 from pushforward.errors import DataError
 from pushforward.evaluation.gaussians import GaussianSum, PerClass
-from pushforward.functional.standardise import dequantise
+from pushforward.functional.levels import cells, spread
 from pushforward.registry import export
 
 Baseline = GaussianSum | PerClass
@@ -29,6 +30,8 @@ BANDWIDTHS = (0.015, 0.03, 0.06, 0.12, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # times t
 ROUNDNESS = (0.0, 0.01, 0.1, 1.0)  # of a kernel: 0 is as long and thin as the data, 1 is a ball
 COMPONENTS = (3, 6, 9, 12, 18, 30)
 COMPONENTS_PER_CLASS = (1, 2, 3, 6, 12)
+MIXTURES = 256  # dimensions up to which Gaussian mixtures are fitted: full covariances of more take minutes
+FITTED = 10_000  # training examples used at most: a kernel density of more takes minutes an evaluation
 VALIDATION = 1000  # examples to choose by, at most
 KERNELS = 2**21  # kernels evaluated a choice, at most: a kernel density costs one per training example in every row
 DRAWS = 2  # of dequantisation noise for each validation example
@@ -36,11 +39,11 @@ DRAWS = 2  # of dequantisation noise for each validation example
 
 @dataclass(frozen=True)
 class _Sample:
-    """Train and validation as float64: centres (N, D), the noise's variance, and validation rows (M, D) with their labels."""
+    """Train and validation as float64: centres (N, D), the noise's variances (D,), and validation rows (M, D) with their labels."""
 
     x: Tensor
     labels: Tensor | None
-    noise: float
+    noise: Tensor
     held: Tensor
     held_labels: Tensor | None
     classes: int
@@ -53,13 +56,14 @@ def fit_baselines(train: Dataset, validation: Dataset, generator: Generator | No
         gaussian            S = (1 - a) C + a diag(C) + r I                      pooled; per class a shrinks towards the common
                                                                                  within-class covariance (Friedman)
         kernel_density      one kernel an example, S = h^2 ((1 - a) C + a s I)   C the covariance, s the mean variance
-        gaussian_mixture    scikit-learn's, full covariances, each shrunk towards their mean (per class: the within-class one)
+        gaussian_mixture    scikit-learn's, full covariances, each shrunk towards their mean (per class: the within-class one); up to 256
+                            dimensions
 
     Each is fitted pooled, and again for each class under the name with "_per_class" if all classes have at least two examples in
     train. The numbers a, r, h and of components are those of the highest log p on validation; they stand in `chosen`.
 
     Args:
-        train: the set to fit on; x (N, *shape) of D values, to be dequantised if it has levels.
+        train: the set to fit on, its first 10,000 examples at most; x (N, *shape) of D values, to be dequantised if it has levels.
         validation: the set to choose on.
         generator: where the noise on validation and the starts of the mixtures are drawn from.
 
@@ -83,28 +87,30 @@ def fit_baselines(train: Dataset, validation: Dataset, generator: Generator | No
         raise DataError(f"train is {train!r} and validation {validation!r}, but both must have one shape and equal levels.")
     sample = _sample(train, validation, generator)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
-    fitted: dict[str, Baseline] = {
-        "gaussian": _gaussian(sample),
-        "kernel_density": _kernel_density(sample),
-        "gaussian_mixture": _gaussian_mixture(sample, seed),
-    }
+    fitted: dict[str, Baseline] = {"gaussian": _gaussian(sample), "kernel_density": _kernel_density(sample)}
+    mixtures = sample.x.shape[1] <= MIXTURES
+    if mixtures:
+        fitted["gaussian_mixture"] = _gaussian_mixture(sample, seed)
     if sample.labels is not None and int(sample.labels.bincount(minlength=sample.classes).min()) >= 2:
         fitted["gaussian_per_class"] = _gaussian_per_class(sample)
         fitted["kernel_density_per_class"] = _kernel_density_per_class(sample)
-        fitted["gaussian_mixture_per_class"] = _gaussian_mixture_per_class(sample, seed)
+        if mixtures:
+            fitted["gaussian_mixture_per_class"] = _gaussian_mixture_per_class(sample, seed)
     return fitted
 
 
 def _sample(train: Dataset, validation: Dataset, generator: Generator | None) -> _Sample:
-    x, held, labels = train.x.cpu().to(torch.float64).flatten(1), validation.take(min(VALIDATION, len(validation))), train.cond
+    held, train = validation.take(min(VALIDATION, len(validation))), train.take(min(FITTED, len(train)))
+    x, labels = train.x.cpu().to(torch.float64).flatten(1), train.cond
     rows, row_labels = held.x.cpu().to(torch.float64).flatten(1), held.cond
-    has_labels = labels is not None and row_labels is not None
+    has_labels = train.classes is not None and validation.classes is not None
+    width = cells(train.levels, x)
     if train.levels is not None:
-        x = x + 0.5
+        x = x + 0.5 * width
         rows = rows.repeat(DRAWS, 1)
-        rows = dequantise(rows, _random.uniform(rows.shape, generator, rows.device, rows.dtype))
+        rows = spread(rows, train.levels, _random.uniform(rows.shape, generator, rows.device, rows.dtype))
         row_labels = None if row_labels is None else row_labels.repeat(DRAWS)
-    noise = 0.0 if train.levels is None else 1 / 12
+    noise = (width / 12).expand(x.shape[1])
     return _Sample(x, labels if has_labels else None, noise, rows, row_labels if has_labels else None, train.classes or 0)
 
 
@@ -200,15 +206,16 @@ def _best_mixture(build: Callable[..., Any], fits: Sequence[tuple[int, float]], 
     return _best(build, [(*fit, share, ridge) for share in SHARES for ridge in RIDGES[:4]], sample, names)
 
 
-def _expectation_maximisation(x: Tensor, count: int, ridge: float, noise: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _expectation_maximisation(x: Tensor, count: int, ridge: float, noise: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     from sklearn.mixture import GaussianMixture  # takes half a second, which those who fit nothing need not wait for
 
-    regularisation = noise + ridge * float(x.var(0, correction=0).mean())
+    regularisation = float(noise.min()) + ridge * float(x.var(0, correction=0).mean())
     mixture = GaussianMixture(min(count, len(x)), reg_covar=max(regularisation, 1e-12), max_iter=100, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged, or that there are fewer distinct points: validation judges
         mixture.fit(x.numpy())
-    return torch.from_numpy(mixture.weights_), torch.from_numpy(mixture.means_), torch.from_numpy(mixture.covariances_)
+    covariances = torch.from_numpy(mixture.covariances_) + (noise - noise.min()).diag()  # the fit's own term is the same in each column
+    return torch.from_numpy(mixture.weights_), torch.from_numpy(mixture.means_), covariances
 
 
 def _best(
@@ -231,8 +238,8 @@ def _best(
     return best
 
 
-def _covariance(x: Tensor, noise: float) -> Tensor:
-    return torch.cov(x.T, correction=0).reshape(x.shape[1], x.shape[1]) + noise * torch.eye(x.shape[1], dtype=x.dtype)
+def _covariance(x: Tensor, noise: Tensor) -> Tensor:
+    return torch.cov(x.T, correction=0).reshape(x.shape[1], x.shape[1]) + noise.diag()
 
 
 def _shrunk(covariances: Tensor, target: Tensor, share: float, ridge: float) -> Tensor:

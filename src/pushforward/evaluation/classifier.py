@@ -9,7 +9,10 @@ from torch import Tensor
 from pushforward.data.dataset import Dataset
 from pushforward.errors import DataError, ShapeError
 from pushforward.evaluation.quantise import quantise
+from pushforward.functional.levels import Levels
 from pushforward.registry import export
+
+FITTED = 10_000  # training examples used at most: the cost of a support vector machine grows with their square
 
 
 class Classifier:
@@ -20,7 +23,7 @@ class Classifier:
         validation_accuracy: its share of correct answers on validation, by which it was chosen.
     """
 
-    def __init__(self, name: str, fitted: Any, levels: int | None, shape: tuple[int, ...], validation_accuracy: float = math.nan) -> None:
+    def __init__(self, name: str, fitted: Any, levels: Levels, shape: tuple[int, ...], validation_accuracy: float = math.nan) -> None:
         self.name, self.fitted, self.levels, self.shape = name, fitted, levels, shape
         self.validation_accuracy = validation_accuracy
 
@@ -33,8 +36,7 @@ class Classifier:
         held = x.detach().cpu().to(torch.float32)
         if not held.isfinite().all():
             raise DataError("x holds NaN or infinity, which no class fits; look at what made it.")
-        events = held if self.levels is None else quantise(held, self.levels)
-        return torch.from_numpy(self.fitted.predict(events.flatten(1).numpy())).to(torch.int64)
+        return torch.from_numpy(self.fitted.predict(quantise(held, self.levels).flatten(1).numpy())).to(torch.int64)
 
     def recognised(self, samples: Tensor, labels: Tensor) -> float:
         """Return the share of samples (n, *shape) that are taken for the class they were asked to be, labels (n,)."""
@@ -52,7 +54,7 @@ def classifier(train: Dataset, validation: Dataset, seed: int = 0) -> Classifier
     second and gets 98.9 % of test right.
 
     Args:
-        train: the set to train on, with labels.
+        train: the set to train on, with labels; its first 10,000 examples at most.
         validation: the set to choose on, with labels.
         seed: seed of the folds of the cross-validation.
 
@@ -73,13 +75,15 @@ def classifier(train: Dataset, validation: Dataset, seed: int = 0) -> Classifier
     Source: scikit-learn, sklearn.svm.SVC and sklearn.neighbors.KNeighborsClassifier.
     """
     for data in (train, validation):
-        if data.cond is None:
+        if data.classes is None:
             raise DataError(f"{data.name} has no labels, but a classifier needs them; for a CSV file name their column by label=.")
     assert train.cond is not None
     assert validation.cond is not None
     sizes = train.cond.unique(return_counts=True)[1]
     if len(sizes) < 2:
         raise DataError(f"{train.name} has one class only, but a classifier needs at least two to tell apart.")
+    train = train.take(min(FITTED, len(train)))
+    assert train.cond is not None
     x, labels = train.x.cpu().flatten(1).numpy(), train.cond.cpu().numpy()
     folds = min(5, int(sizes.min())) if len(train) <= 5000 else 1
     best, most = None, -1.0

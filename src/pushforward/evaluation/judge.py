@@ -1,7 +1,8 @@
 """Judge a trained model against data it never saw: likelihood, distances, recognition, memorisation, and quality against cost."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,12 +16,14 @@ from pushforward.evaluation.distances import Spread, memorisation, nearest_neigh
 from pushforward.evaluation.likelihood import bits_per_dim
 from pushforward.evaluation.quantise import quantise
 from pushforward.families.model import GenerativeModel
+from pushforward.families.path_model import PathModel
 from pushforward.registry import export
 from pushforward.samplers.euler import Euler
 
 EVALUATIONS = (1, 2, 4, 8, 16, 64)
 DRAWS = 20
-COMPARED = 2000  # rows of test (and as many samples) that distances compare at most
+HELD = 10_000  # examples that a set on disk is judged by; a set in memory is taken whole
+EXACT = 256  # dimensions up to which an ODE's divergence is computed rather than estimated
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class Judgement:
     quality: list[Quality] = field(default_factory=list)
     seconds_per_1000_samples: float = 0.0
     sampler: str = ""
+    divergence: str | None = None
+    scored: int = 0
+    scored_draws: int = 1
 
     def plain(self) -> dict[str, Any]:
         """Return the numbers as mappings and lists, as evaluation.json holds them."""
@@ -83,6 +89,10 @@ def judge(
     split: str = "test",
     samples: int = 1000,
     draws: int = 2,
+    compared: int = 2000,
+    scored: int | None = None,
+    evaluations: Sequence[int] = EVALUATIONS,
+    divergence: str | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Judgement, Tensor, Tensor | None]:
@@ -90,12 +100,16 @@ def judge(
 
     Args:
         model: any model; it is judged in eval mode.
-        train: what it was trained on.
+        train: what it was trained on; of sets on disk the first 10,000 examples are used.
         validation: what choices are made on.
         test: what it is judged on.
         split: name of the split that `test` is, for the record.
         samples: how many samples, spread evenly over the classes.
         draws: dequantisation draws for each test example.
+        compared: test examples, and as many samples out of four times as many, that distances compare at most.
+        scored: how many of the test examples likelihoods are measured of; None for all.
+        evaluations: numbers of network evaluations at which samples are judged.
+        divergence: that of an ODE's likelihood; None is "exact" up to 256 dimensions and one "hutchinson" estimate each beyond.
         seed: seed of all draws.
         say: called with a line of text before each part.
 
@@ -112,23 +126,44 @@ def judge(
     was_training = model.training
     model.eval()
     try:
-        return _Judge(model, train, validation, test, split, samples, draws, seed, say).run()
+        train, validation, test = (data.in_memory(HELD) for data in (train, validation, test))
+        settings = _Settings(samples, draws, compared, scored, tuple(evaluations), divergence, seed)
+        return _Judge(model, train, validation, test, split, settings, say).run()
     finally:
         model.train(was_training)
 
 
+@dataclass(frozen=True)
+class _Settings:
+    samples: int
+    draws: int
+    compared: int
+    scored: int | None
+    evaluations: tuple[int, ...]
+    divergence: str | None
+    seed: int
+
+
 class _Judge:
     def __init__(
-        self, model: GenerativeModel, train: Dataset, validation: Dataset, test: Dataset, split: str, samples: int, draws: int, seed: int,
+        self, model: GenerativeModel, train: Dataset, validation: Dataset, test: Dataset, split: str, settings: _Settings,
         say: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.model, self.train, self.validation, self.test = model, train, validation, test
-        self.draws, self.seed, self.say = draws, seed, say
+        self.draws, self.seed, self.say = settings.draws, settings.seed, say
         self.device = next(model.parameters()).device
         conditional = model.classes is not None and test.classes is not None
-        self.labels = torch.arange(samples) % model.classes if conditional and model.classes else None
-        self.samples = samples
-        self.judged = Judgement(split, len(test), sampler=str(model.sampler))
+        self.labels = torch.arange(settings.samples) % model.classes if conditional and model.classes else None
+        self.samples, self.evaluations = settings.samples, settings.evaluations
+        self.compared = test if len(test) <= settings.compared else test.take(settings.compared)
+        self.scored = test if settings.scored is None or len(test) <= settings.scored else test.take(settings.scored)
+        by_ode = isinstance(model, PathModel)
+        large = math.prod(model.shape) > EXACT
+        self.divergence = (settings.divergence or ("hutchinson" if large else "exact")) if by_ode else None
+        self.rows = max(64, 2**18 // math.prod(model.shape))  # samples at once: more of large images gain nothing and fill the memory
+        self.judged = Judgement(
+            split, len(test), sampler=str(model.sampler), divergence=self.divergence, scored=len(self.scored), scored_draws=self.draws
+        )
 
     def run(self) -> tuple[Judgement, Tensor, Tensor | None]:
         self.say(f"drawing {self.samples} samples")
@@ -146,8 +181,8 @@ class _Judge:
 
     def draw(self, labels: Tensor | None, n: int, place: int = 0, **options: Any) -> Tensor:
         cond = None if labels is None else labels.to(self.device)
-        made = self.model.sample(n, cond, generator=self.generator(place), batch_size=4096, **options).cpu()
-        return made if self.model.levels is None else quantise(made, self.model.levels)
+        made = self.model.sample(n, cond, generator=self.generator(place), batch_size=self.rows, **options).cpu()
+        return quantise(made, self.model.levels)
 
     def recognise(self, made: Tensor) -> Classifier | None:
         if self.labels is None:
@@ -161,23 +196,30 @@ class _Judge:
         return fitted
 
     def likelihoods(self) -> None:
-        self.say("measuring exact likelihoods of test data")
-        self.judged.likelihood.append(self.likelihood("this model", self.model, self.labels is not None))
+        estimated = self.divergence not in (None, "exact")
+        self.say(f"measuring likelihoods of {len(self.scored)} test examples" + (" by an estimated divergence" if estimated else ""))
+        options: dict[str, Any] = {} if self.divergence is None else {"divergence": self.divergence, "batch_size": min(512, self.rows)}
+        # The logarithm of a mean of estimates is no unbiased estimate, so that a mixture over classes needs exact ones.
+        parts = ("pooled",) if self.labels is None else ("conditional",) if estimated else ("conditional", "mixture")
+        self.judged.likelihood.append(self.likelihood("this model", self.model, parts, **options))
         self.say("fitting a Gaussian, a kernel density and a Gaussian mixture to compare with")
         for name, density in fit_baselines(self.train, self.validation, self.generator(1)).items():
             label = name.replace("_per_class", ", per class").replace("_", " ")
-            self.judged.likelihood.append(self.likelihood(label, density, "per_class" in name))
+            parts = ("conditional", "mixture") if "per_class" in name else ("pooled",)
+            self.judged.likelihood.append(self.likelihood(label, density, parts))
 
-    def likelihood(self, name: str, density: Any, per_class: bool) -> Likelihood:
+    def likelihood(self, name: str, density: Any, parts: Sequence[str], **options: Any) -> Likelihood:
         found = {}
-        for field_name, cond in (("conditional", "given"), ("mixture", "mixture")) if per_class else (("pooled", "none"),):
-            bits = bits_per_dim(density, self.test, self.draws if self.test.levels else 1, cond=cond, generator=self.generator(2))
-            found[field_name], found[f"{field_name}_error"] = bits.mean, bits.standard_error
+        for part in parts:
+            cond = {"conditional": "given", "mixture": "mixture", "pooled": "none"}[part]
+            draws = self.draws if self.scored.levels else 1
+            bits = bits_per_dim(density, self.scored, draws, cond=cond, generator=self.generator(2), **options)
+            found[part], found[f"{part}_error"] = bits.mean, bits.standard_error
         return Likelihood(name, **found)
 
     def distances(self, made: Tensor) -> None:
         self.say("measuring distances between samples, training and test data")
-        test = self.compared()
+        test = self.compared
         found = self.distance_of(test)
         reference = sliced_wasserstein_draws(
             self.train.x, test.x, draws=DRAWS, size=min(len(test), len(self.train)), generator=self.generator(4)
@@ -190,9 +232,9 @@ class _Judge:
         judged.closer_to_train = near.closer_to_train
 
     def by_evaluations(self, fitted: Classifier | None) -> None:
-        self.say(f"judging samples at {', '.join(map(str, EVALUATIONS))} network evaluations")
-        test = self.compared()
-        for evaluations in EVALUATIONS:
+        self.say(f"judging samples at {', '.join(map(str, self.evaluations))} network evaluations")
+        test = self.compared
+        for evaluations in self.evaluations:
             made = self.draw(self.labels, self.samples, sampler=Euler(evaluations))
             distance = self.distance_of(test, sampler=Euler(evaluations))
             share = None if fitted is None or self.labels is None else fitted.recognised(made, self.labels)
@@ -203,6 +245,3 @@ class _Judge:
         labels = None if self.labels is None or test.cond is None else test.cond.repeat(4)
         alike = self.draw(labels, 4 * len(test), place=3, **options)
         return sliced_wasserstein_draws(alike, test.x, draws=DRAWS, size=len(test), generator=self.generator(4))
-
-    def compared(self) -> Dataset:
-        return self.test if len(self.test) <= COMPARED else self.test.take(COMPARED)

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from pushforward import _random
 from pushforward.data.dataset import Dataset
 from pushforward.errors import DataError, UserError
-from pushforward.functional.standardise import dequantise
+from pushforward.functional.levels import spread
 from pushforward.registry import export, unknown
 
 CONDS = ("given", "mixture", "none")
@@ -53,6 +53,8 @@ def bits_per_dim(
     """Measure the negative log-likelihood of data under a model, in bits per dimension; lower is better.
 
         b(x) = -E_u[log2 p(x + u)] / D,    u uniform in [0, 1)^D if the data have levels, else 0
+
+    For a table with levels in some columns alone, u is 0 in the others.
 
     For data with levels this is an upper bound of -log2 P(x) / D of the discrete data (Jensen). `average="importance"` takes the
     mean over draws inside the log, -log2 mean_u p(x + u) / D: a tighter bound that falls with `draws`, so that only results of
@@ -100,7 +102,8 @@ def bits_per_dim(
             x, labels = data[start : start + batch_size]
             drawn = []
             for _ in range(rounds):
-                y = _suited(model, x if data.levels is None else dequantise(x, _random.uniform(x.shape, generator, x.device, x.dtype)))
+                uniform = None if data.levels is None else _random.uniform(x.shape, generator, x.device, x.dtype)
+                y = _suited(model, x if uniform is None else spread(x, data.levels, uniform))
                 drawn.append(_log_prob(model, y, labels if cond == "given" else None, log_weights, options))
             stacked = torch.stack(drawn)
             log_probs.append(stacked.mean(0) if average == "mean" else torch.logsumexp(stacked, 0) - math.log(rounds))
@@ -108,8 +111,8 @@ def bits_per_dim(
     wrong = bits.isnan().nonzero().flatten()
     if len(wrong):
         raise ArithmeticError(f"log_prob is NaN for {len(wrong)} of {len(data)} examples of {data.name}, first for row {int(wrong[0])}.")
-    spread = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
-    return BitsPerDim(float(bits.mean()), spread, bits)
+    error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
+    return BitsPerDim(float(bits.mean()), error, bits)
 
 
 def _log_class_weights(data: Dataset, weights: Tensor | None) -> Tensor:

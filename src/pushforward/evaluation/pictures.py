@@ -15,6 +15,7 @@ from torch import Tensor
 from pushforward.data.dataset import Dataset
 from pushforward.evaluation.quantise import quantise
 from pushforward.families.model import GenerativeModel
+from pushforward.functional.levels import Levels
 from pushforward.samplers.euler import Euler
 
 INK, ACCENT, SOFT = "#1f2933", "#2563eb", "#9aa5b1"
@@ -26,10 +27,10 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def tiles(x: Tensor, levels: int | None, columns: int, gap: int = 1) -> numpy.ndarray:
+def tiles(x: Tensor, levels: Levels, columns: int, gap: int = 1) -> numpy.ndarray:
     """Return images (n, channels, height, width) in the data's units as one picture (rows, columns, 3), values in [0, 1]."""
     x = x.detach().float().cpu()
-    x = quantise(x, levels) / (levels - 1) if levels else (x - x.amin()) / (x.amax() - x.amin()).clamp_min(1e-9)
+    x = quantise(x, levels) / (levels - 1) if isinstance(levels, int) else (x - x.amin()) / (x.amax() - x.amin()).clamp_min(1e-9)
     x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
     n, _, height, width = x.shape
     rows = -(-n // columns)
@@ -40,9 +41,7 @@ def tiles(x: Tensor, levels: int | None, columns: int, gap: int = 1) -> numpy.nd
     return sheet.permute(1, 2, 0).numpy()
 
 
-def picture_of(
-    x: Tensor, path: Path, *, labels: Tensor | None = None, levels: int | None = None, title: str = "", columns: int = 10
-) -> None:
+def picture_of(x: Tensor, path: Path, *, labels: Tensor | None = None, levels: Levels = None, title: str = "", columns: int = 10) -> None:
     """Draw samples as they are: images as a grid, points in the plane as a scatter, other vectors as their first two features."""
     if x.ndim == 4:
         _sheet(tiles(x, levels, columns), path, title)

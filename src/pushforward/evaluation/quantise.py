@@ -4,21 +4,22 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import UserError
+from pushforward.functional.levels import Levels, cells, highest
 from pushforward.registry import export
 
 
 @export("evaluation.quantise", example=lambda: (torch.tensor([[-0.3, 3.7, 17.0]]), 17))
-def quantise(x: Tensor, levels: int) -> Tensor:
+def quantise(x: Tensor, levels: Levels) -> Tensor:
     """Round continuous samples down to the levels of their data.
 
         q = min(max(floor(x), 0), levels - 1)
 
     Args:
         x: samples (n, *shape), in the units of data with levels 1 apart; a value in [k, k + 1) is level k.
-        levels: number of values a coordinate can take.
+        levels: number of values a coordinate can take; for a table one entry a column, where None leaves the column as it is.
 
     Returns:
-        q (n, *shape) in the dtype of x, integers in 0 .. levels - 1.
+        q (n, *shape) in the dtype of x, integers in 0 .. levels - 1 where there are levels.
 
     Raises:
         UserError: levels < 2.
@@ -28,7 +29,11 @@ def quantise(x: Tensor, levels: int) -> Tensor:
         >>> from pushforward import evaluation
         >>> evaluation.quantise(torch.tensor([-0.3, 3.7, 17.0]), levels=17)
         tensor([ 0.,  3., 16.])
+        >>> evaluation.quantise(torch.tensor([[1.7, 1.7]]), levels=(3, None))
+        tensor([[1.0000, 1.7000]])
     """
-    if levels < 2:
+    if levels is None:
+        return x
+    if any(one is not None and one < 2 for one in (levels if isinstance(levels, tuple) else (levels,))):
         raise UserError(f"levels is {levels}, but a coordinate needs at least 2 values.")
-    return x.floor().clamp(0, levels - 1)
+    return torch.where(cells(levels, x) > 0, x.floor().clamp_min(0).minimum(highest(levels, x)), x)

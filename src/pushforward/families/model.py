@@ -12,7 +12,7 @@ from pushforward import _random
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
 from pushforward.errors import ConditionError, DtypeError, ShapeError, UserError
-from pushforward.functional.standardise import dequantise
+from pushforward.functional.levels import Levels, cells, spread
 from pushforward.guidance.cfg import CFG
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
@@ -33,7 +33,8 @@ class GenerativeModel(nn.Module):
         preprocess: bijection from the data's units to the model's; None leaves them.
         sampler: what `sampler=None` means in every verb.
         classes: number of class labels, or None for a model without them.
-        levels: number of integer values 0, 1, ... that quantised data takes; `loss` then spreads them over unit cells.
+        levels: number of integer values 0, 1, ... that quantised data takes, for a table one entry a column, None for continuous
+            ones; `loss` spreads them over unit cells.
     """
 
     base: Any  # a distribution: torch types the methods of a bare Module as tensors
@@ -47,12 +48,14 @@ class GenerativeModel(nn.Module):
         preprocess: Bijection | None = None,
         sampler: Sampler | None = None,
         classes: int | None = None,
-        levels: int | None = None,
+        levels: Levels = None,
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
         self.base, self.preprocess, self.sampler = base, preprocess, sampler
-        self.classes, self.levels = classes, levels
+        self.classes, self.levels = classes, tuple(levels) if isinstance(levels, list) else levels
+        if isinstance(self.levels, tuple) and self.shape != (len(self.levels),):
+            raise ShapeError(f"levels is {levels}, one entry a column, but an event has shape {self.shape}; give ({len(self.levels)},).")
         self.config: dict[str, Any] | None = None  # what built the model, if a preset did: see `formats`
 
     # The verbs.
@@ -73,7 +76,7 @@ class GenerativeModel(nn.Module):
         self._check(x, "x")
         cond = self._checked_cond(cond, len(x), look=x.device.type == "cpu")  # elsewhere a look at labels would stall the queue
         if self.levels is not None:
-            x = dequantise(x, _random.uniform(x.shape, generator, x.device, x.dtype))
+            x = spread(x, self.levels, _random.uniform(x.shape, generator, x.device, x.dtype))
         if noise is not None:
             self._check(noise, "noise", len(x))
         return self._loss(self._to_model(x)[0], cond, noise, generator)
@@ -168,7 +171,11 @@ class GenerativeModel(nn.Module):
         """Fit `preprocess` (and whatever else starts from data) to training data x (n, *shape) in its own units."""
         self._check(x, "x")
         if self.preprocess is not None:
-            self.preprocess.initialise(x if self.levels is None else x + 0.5, cond)
+            self.preprocess.initialise(x + 0.5 * cells(self.levels, x), cond)
+
+    def networks(self) -> list[nn.Module]:
+        """Return the Modules that do most of the work: what the Trainer compiles and lays out."""
+        return []
 
     # What a family writes, in the model's units.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -20,6 +20,7 @@ from pushforward.bijections.divergences import Divergence
 from pushforward.errors import ConditionError, DtypeError, NotInvertibleError, ShapeError, UserError
 from pushforward.families.distribution import FlowDistribution
 from pushforward.families.model import GenerativeModel
+from pushforward.functional.levels import Levels, cells
 from pushforward.guidance.cfg import CFG
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
@@ -76,7 +77,7 @@ class NormalizingFlow(GenerativeModel):
         preprocess: Bijection | None = None,
         classes: int | None = None,
         cond_features: int | None = None,
-        levels: int | None = None,
+        levels: Levels = None,
     ) -> None:
         features = features_of(bijection)
         if shape is None:
@@ -93,12 +94,15 @@ class NormalizingFlow(GenerativeModel):
         self.bijection, self.cond_features = bijection, cond_features
         _warn_of_untouched(bijection)
 
+    def networks(self) -> list[nn.Module]:
+        return [self.bijection]
+
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:
         """Fit `preprocess`, then start what is data-dependent in the bijection, from training data x (n, *shape) in its own units."""
         super().initialise(x, cond)
         cond = tree_map_only(Tensor, lambda leaf: leaf.to(x.device), cond)
-        self.bijection.initialise(self._to_model(x if self.levels is None else x + 0.5)[0], self._checked_cond(cond, len(x)))
+        self.bijection.initialise(self._to_model(x + 0.5 * cells(self.levels, x))[0], self._checked_cond(cond, len(x)))
 
     def as_distribution(self, cond: Any = None) -> Distribution:
         """Return the model under a condition as a torch.distributions.Distribution, for Pyro and sbi alike.

@@ -13,6 +13,7 @@ from pushforward.bijections.divergences import Divergence
 from pushforward.bijections.ode import ODE
 from pushforward.errors import ConditionError, NotInvertibleError, UserError
 from pushforward.families.model import GenerativeModel
+from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind, combine
 from pushforward.guidance.cfg import CFG, Guided
 from pushforward.pairings import Independent, Pairing
@@ -58,6 +59,8 @@ class PathModel(GenerativeModel):
     Source: Lipman et al., 2210.02747; Liu et al., 2209.03003; Song et al., 2011.13456.
     """
 
+    watch: Callable[[Tensor, Tensor], None] | None = None  # told the times (n,) and losses (n,) of each training batch
+
     def __init__(
         self,
         net: nn.Module | Callable[..., Tensor],
@@ -72,7 +75,7 @@ class PathModel(GenerativeModel):
         preprocess: Bijection | None = None,
         sampler: Sampler | None = None,
         classes: int | None = None,
-        levels: int | None = None,
+        levels: Levels = None,
     ) -> None:
         path = Linear() if path is None else path
         t_min, t_max = path.interval_for(prediction)
@@ -92,6 +95,9 @@ class PathModel(GenerativeModel):
         # The noise at the interval's end in units of the base's: 1 but where the interval stops short of t = 1.
         self._noise_scale = ends[1]
         self._noise_left = ends[0] > 1e-9
+
+    def networks(self) -> list[nn.Module]:
+        return [self.net] if isinstance(self.net, nn.Module) else []
 
     def denoiser(self, cond: Any = None, guidance: CFG | float | None = None) -> Denoiser | Guided:
         """Return what samplers call, in the model's units: (x, t) to a prediction, under a condition and guidance."""
@@ -113,7 +119,10 @@ class PathModel(GenerativeModel):
             assert self.classes is not None
             cond = torch.where(dropped, self.classes, cond)  # the null row stands after the last class
         said = self.net(self.path.mix(x, noise, t), t, cond)
-        return (said - self.path.target(self.prediction, x, noise, t)).square().mean()
+        losses = (said - self.path.target(self.prediction, x, noise, t)).square()
+        if self.watch is not None and self.training:
+            self.watch(t, losses.detach().flatten(1).mean(1))
+        return losses.mean()
 
     def _generate(
         self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None, log_det: bool, generator: _random.Generators

@@ -1,13 +1,18 @@
 """Files that are either whole or not there: written aside, fsynced, renamed."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from pushforward.errors import CheckpointError
 
@@ -38,7 +43,8 @@ def write_folder(folder: Path, fill: Callable[[Path], Any]) -> None:
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     aside.mkdir()
     try:
-        fill(aside)
+        with _system_errors(aside):
+            fill(aside)
         files = sorted(path for path in aside.iterdir() if path.is_file())
         manifest = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in files}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -49,6 +55,19 @@ def write_folder(folder: Path, fill: Callable[[Path], Any]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _sync(folder.parent)
+
+
+@contextlib.contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """Let errors of the system be errors of the system: torch and safetensors have a full disk as one of their own."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None and "write" not in str(error).lower():
+            raise
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _put_in_place(aside: Path, folder: Path) -> None:

@@ -64,6 +64,8 @@ class Checkpoints:
         for name in self.names()[: -self.keep]:
             if name not in pointed:
                 shutil.rmtree(self.folder / name)
+        for left in self.folder.glob(".step-*"):  # parts of checkpoints whose process was killed while it wrote them
+            shutil.rmtree(left, ignore_errors=True)
         return folder
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from pushforward.families.path_model import PathModel
+from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind
 from pushforward.models.preset import Net, Preprocess, built, preset, units
 from pushforward.nn.mlp import MLP
@@ -41,7 +42,7 @@ def flow_matching(
     preprocess: Preprocess = "none",
     sampler: Sampler = Dopri5(),
     classes: int | None = None,
-    levels: int | None = None,
+    levels: Levels = None,
 ) -> PathModel:
     """Regress the velocity alpha' data + sigma' noise of any Gaussian path.
 
@@ -57,7 +58,7 @@ def flow_matching(
             its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
-        levels: number of values of quantised data, or None for continuous data.
+        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
 
     Returns:
         A PathModel.

@@ -18,13 +18,14 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.chain import Chain, Inverse
 from pushforward.bijections.mixing import Reverse
 from pushforward.families.normalizing_flow import NormalizingFlow
+from pushforward.functional.levels import Levels
 from pushforward.models.preset import Preprocess, checked_layers, preset, units
 from pushforward.nn.mlp import Activation
 from pushforward.registry import export
 
 
 def _example() -> tuple:
-    return iaf(2, hidden=(16,), classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
+    return iaf(2, 2, (16,), classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
 
 
 @export("models.iaf", example=_example)
@@ -40,7 +41,7 @@ def iaf(
     preprocess: Preprocess = "none",
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | None = None,
+    levels: Levels = None,
 ) -> NormalizingFlow:
     """Stack inverses of masked autoregressive affine layers, the order of the features turned round between them.
 
@@ -55,7 +56,7 @@ def iaf(
             its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
-        levels: number of values of quantised data, or None for continuous data.
+        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
 
     Returns:
         A NormalizingFlow with Gaussian noise, whose fast direction is sampling.

@@ -20,13 +20,14 @@ from pushforward.bijections.mixing import Reverse
 from pushforward.bijections.scaling import ActNorm, BatchNorm
 from pushforward.errors import UserError
 from pushforward.families.normalizing_flow import NormalizingFlow
+from pushforward.functional.levels import Levels
 from pushforward.models.preset import Preprocess, checked_layers, preset, units
 from pushforward.nn.mlp import Activation
 from pushforward.registry import export
 
 
 def _example() -> tuple:
-    return maf(2, hidden=(16,), classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
+    return maf(2, 2, (16,), classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
 
 
 @export("models.maf", example=_example)
@@ -43,7 +44,7 @@ def maf(
     preprocess: Preprocess = "none",
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | None = None,
+    levels: Levels = None,
 ) -> NormalizingFlow:
     """Stack masked autoregressive affine layers, the order of the features turned round between them.
 
@@ -59,7 +60,7 @@ def maf(
             its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
-        levels: number of values of quantised data, or None for continuous data.
+        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
 
     Returns:
         A NormalizingFlow with Gaussian noise, whose fast direction is log_prob.

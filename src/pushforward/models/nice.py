@@ -19,6 +19,7 @@ from pushforward.bijections.coupling import AdditiveCoupling
 from pushforward.bijections.mixing import Permutation
 from pushforward.bijections.scaling import Scale
 from pushforward.families.normalizing_flow import NormalizingFlow
+from pushforward.functional.levels import Levels
 from pushforward.models.preset import Preprocess, checked_layers, preset, units
 from pushforward.nn.mlp import Activation
 from pushforward.registry import export
@@ -40,7 +41,7 @@ def nice(
     preprocess: Preprocess = "none",
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | None = None,
+    levels: Levels = None,
 ) -> NormalizingFlow:
     """Stack additive couplings, whose volume is kept, under one diagonal scale.
 
@@ -54,7 +55,7 @@ def nice(
             its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
-        levels: number of values of quantised data, or None for continuous data.
+        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
 
     Returns:
         A NormalizingFlow with logistic noise.

@@ -21,13 +21,14 @@ from pushforward.bijections.coupling import SplineCoupling
 from pushforward.bijections.mixing import LULinear, Reverse
 from pushforward.errors import UserError
 from pushforward.families.normalizing_flow import NormalizingFlow
+from pushforward.functional.levels import Levels
 from pushforward.models.preset import Preprocess, checked_layers, preset, units
 from pushforward.nn.mlp import Activation
 from pushforward.registry import export
 
 
 def _example() -> tuple:
-    return nsf(2, layers=2, hidden=(16,), classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
+    return nsf(2, 2, 4, (16,), activation="tanh", classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
 
 
 @export("models.nsf", example=_example)
@@ -46,7 +47,7 @@ def nsf(
     preprocess: Preprocess = "none",
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | None = None,
+    levels: Levels = None,
 ) -> NormalizingFlow:
     """Stack spline couplings, or masked autoregressive splines, with learned linear mixing between them.
 
@@ -65,7 +66,7 @@ def nsf(
             its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
-        levels: number of values of quantised data, or None for continuous data.
+        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
 
     Returns:
         A NormalizingFlow with Gaussian noise.

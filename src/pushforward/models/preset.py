@@ -11,6 +11,7 @@ from pushforward.bijections.squash import Logit
 from pushforward.bijections.standardise import Standardise
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
+from pushforward.functional.levels import Levels
 from pushforward.nn.config import NetConfig
 from pushforward.nn.mlp import MLP
 from pushforward.nn.unet import UNet
@@ -75,12 +76,12 @@ def built(net: Net, shape: Sequence[int], classes: int | None) -> Any:
     return net.build(shape, classes) if isinstance(net, NetConfig) else net
 
 
-def units(preprocess: Preprocess, shape: Sequence[int], levels: int | None = None) -> Bijection | None:
+def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None) -> Bijection | None:
     """Return the bijection from the data's units to the model's."""
     if preprocess not in ("none", "standardise", "logit"):
         raise UserError(f"preprocess is {preprocess!r}, but it is 'none', 'standardise' or 'logit'.")
     if preprocess == "logit":
-        if levels is None:
-            raise UserError("preprocess is 'logit', but the data has no levels, so its interval is not known; use 'standardise'.")
+        if not isinstance(levels, int):
+            raise UserError(f"preprocess is 'logit', but levels is {levels}, so there is no one interval to spread; use 'standardise'.")
         return Logit(0.0, float(levels))
     return Standardise(shape) if preprocess == "standardise" else None

@@ -14,13 +14,14 @@ import torch
 from pushforward.bijections.chain import Chain
 from pushforward.bijections.coupling import AffineCoupling
 from pushforward.families.normalizing_flow import NormalizingFlow
+from pushforward.functional.levels import Levels
 from pushforward.models.preset import Preprocess, checked_layers, preset, units
 from pushforward.nn.mlp import Activation
 from pushforward.registry import export
 
 
 def _example() -> tuple:
-    return realnvp(2, hidden=(16,), classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
+    return realnvp(2, 2, (16,), activation="tanh", classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
 
 
 @export("models.realnvp", example=_example)
@@ -36,7 +37,7 @@ def realnvp(
     preprocess: Preprocess = "none",
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | None = None,
+    levels: Levels = None,
 ) -> NormalizingFlow:
     """Stack affine couplings that change the two halves in turn.
 
@@ -51,7 +52,7 @@ def realnvp(
             its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
-        levels: number of values of quantised data, or None for continuous data.
+        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
 
     Returns:
         A NormalizingFlow with Gaussian noise.

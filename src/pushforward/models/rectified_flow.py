@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from pushforward.families.path_model import PathModel
+from pushforward.functional.levels import Levels
 from pushforward.models.flow_matching import flow_matching
 from pushforward.models.preset import Net, Preprocess, preset
 from pushforward.nn.mlp import MLP
@@ -39,7 +40,7 @@ def rectified_flow(
     preprocess: Preprocess = "none",
     sampler: Sampler = Dopri5(),
     classes: int | None = None,
-    levels: int | None = None,
+    levels: Levels = None,
 ) -> PathModel:
     """Regress the velocity noise - data along x_t = (1 - t) data + t noise.
 
@@ -53,7 +54,7 @@ def rectified_flow(
             its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
-        levels: number of values of quantised data, or None for continuous data.
+        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
 
     Returns:
         A PathModel on the linear path with velocity prediction.

@@ -13,7 +13,7 @@ from pushforward.functional.embedding import timestep_embedding
 from pushforward.functional.patches import patchify, unpatchify
 from pushforward.nn.config import NetConfig, image_sides
 from pushforward.nn.embedding import TimeAndLabel
-from pushforward.nn.layers import SelfAttention
+from pushforward.nn.layers import Blocks, SelfAttention
 from pushforward.registry import export
 
 
@@ -42,7 +42,7 @@ class DiTBlock(nn.Module):
     "nn.DiT",
     example=lambda: (DiT((1, 8, 8), width=16, depth=2, heads=2, classes=3), (torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([0, 2]))),
 )
-class DiT(nn.Module):
+class DiT(Blocks):
     """A transformer over the patches of images (n, channels, height, width), conditioned on time and label.
 
     Positions are fixed cosines and sines, half of the channels for the row and half for the column. The output starts at zero.
@@ -113,6 +113,6 @@ class DiT(nn.Module):
         embedding = F.silu(self.embedding(t, cond))
         tokens = self.first(patchify(x, self.patch)) + self.positions
         for block in self.blocks:
-            tokens = block(tokens, embedding)
+            tokens = self.run(block, tokens, embedding)
         shift, scale = self.modulation(embedding).chunk(2, dim=1)
         return unpatchify(self.last(_modulated(tokens, shift, scale)), self.patch, *x.shape[2:])

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pushforward import _random
 from pushforward.errors import UserError
@@ -62,3 +63,20 @@ class Dequantise(nn.Module):
 
     def forward(self, x: Tensor, generator: _random.Generators = None) -> Tensor:
         return dequantise(x, _random.uniform(x.shape, generator, x.device, x.dtype))
+
+
+class Blocks(nn.Module):
+    """A network made of blocks; with `activation_checkpointing` their activations are recomputed in the backward pass instead of kept.
+
+    Source: Chen et al., Training deep nets with sublinear memory cost, 1604.06174.
+    """
+
+    activation_checkpointing: bool = False
+
+    def run(self, block: nn.Module, *args: Tensor) -> Tensor:
+        """Return what a block makes of its arguments."""
+        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+            value: Tensor = checkpoint(block, *args, use_reentrant=False)
+            return value
+        made: Tensor = block(*args)
+        return made

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pushforward.errors import UserError
 from pushforward.nn.config import NetConfig, image_sides
 from pushforward.nn.embedding import TimeAndLabel
-from pushforward.nn.layers import SelfAttention
+from pushforward.nn.layers import Blocks, SelfAttention
 from pushforward.registry import export
 
 
@@ -64,7 +64,7 @@ class Level(nn.Module):
 
 
 @export("nn.UNet", example=lambda: (UNet((1, 8, 8), channels=8, classes=3), (torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([0, 2]))))
-class UNet(nn.Module):
+class UNet(Blocks):
     """A U-Net over images (n, channels, height, width), conditioned on time and label.
 
     Height and width must be divisible by 2^(levels - 1). The last convolution starts at zero.
@@ -167,7 +167,7 @@ class UNet(nn.Module):
         skips = [h]
         for level in self.down:
             for block in level.blocks:
-                h = block(h, embedding)
+                h = self.run(block, h, embedding)
                 if isinstance(block, AttentionBlock):
                     skips[-1] = h  # the skip carries what attention made of its block
                 else:
@@ -176,12 +176,12 @@ class UNet(nn.Module):
                 h = level.resize(h)
                 skips.append(h)
         for block in self.middle:
-            h = block(h, embedding)
+            h = self.run(block, h, embedding)
         for level in self.up:
             for block in level.blocks:
                 if isinstance(block, ResidualBlock):
                     h = torch.cat((h, skips.pop()), dim=1)
-                h = block(h, embedding)
+                h = self.run(block, h, embedding)
             if level.resize is not None:
                 h = level.resize(F.interpolate(h, scale_factor=2.0, mode="nearest"))
         return self.last(F.silu(self.norm(h)))

@@ -1,6 +1,7 @@
 """Which sample and which random numbers a step gets: pure functions of (seed, step, block), so that resuming needs no history."""
 
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,8 @@ class Order(Sampler[list[int]]):
         seed: what the shuffles depend on.
         start: the first step to yield.
         stop: the step before which to end.
+        rank: which of `size` equal shares of each batch to yield, from 0.
+        size: the number of shares; it divides `batch_size`.
     """
 
     examples: int
@@ -37,6 +40,8 @@ class Order(Sampler[list[int]]):
     seed: int
     start: int
     stop: int
+    rank: int = 0
+    size: int = 1
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
@@ -54,17 +59,35 @@ class Order(Sampler[list[int]]):
                 part = shuffled[begin : begin + self.batch_size - len(chosen)].tolist()
                 chosen += part
                 place += len(part)
-            yield chosen
+            share = self.batch_size // self.size
+            yield chosen[self.rank * share : (self.rank + 1) * share]
 
 
-def block_generators(seed: int, step: int, blocks: int) -> list[torch.Generator]:
+def block_generators(seed: int, step: int, blocks: Iterable[int]) -> list[torch.Generator]:
     """Return the generators of a step's micro-blocks: block i draws from (seed, 1, step, i), whoever computes it."""
-    return [generator_at(seed, 1, step, block) for block in range(blocks)]
+    return [generator_at(seed, 1, step, block) for block in blocks]
 
 
-def batches(data: Any, order: Order) -> DataLoader[Any]:
-    """Return a loader of (x, cond) batches in this order."""
-    return DataLoader(data, batch_sampler=order, collate_fn=as_batch)
+def batches(data: Any, order: Order, workers: int = 0, *, pinned: bool = False, timeout: float = 0) -> DataLoader[Any]:
+    """Return a loader of (x, cond) batches in this order.
+
+    Args:
+        data: a map-style set.
+        order: whose indices to load.
+        workers: processes that load ahead; 0 loads when asked.
+        pinned: whether batches come in pinned memory, as copies to a GPU like them.
+        timeout: seconds after which a worker that gives nothing is an error.
+    """
+    own = generator_at(order.seed, 4)  # the loader's draw of a seed for its workers is not to touch the global generator
+    options: dict[str, Any] = {}
+    if workers:
+        options = {"num_workers": workers, "timeout": timeout}
+        if order.size > 1:
+            # A process with the threads of gloo or NCCL must not be forked: a lock that a thread holds stays locked in the child.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])
+            options["multiprocessing_context"] = context
+    return DataLoader(data, batch_sampler=order, collate_fn=as_batch, pin_memory=pinned, generator=own, **options)
 
 
 def as_batch(rows: Any) -> tuple[Tensor, Any]:

@@ -29,8 +29,16 @@ class Callback:
     def on_start(self, trainer: "Trainer") -> None:
         """Called before the first step, after resuming."""
 
+    def on_every_step(self, trainer: "Trainer") -> None:
+        """Called after each step."""
+
     def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
-        """Called every `log_every` steps with step, loss, lr, gradient_norm and steps_per_second."""
+        """Called every `log_every` steps with what happened since the last call.
+
+        step, loss and gradient_norm (means over the steps taken; absent if none was), lr, steps_per_second, samples_per_second, seconds,
+        skipped (steps so far), memory_mb (the most so far), phases (seconds by phase, all_reduce being part of backward), t_histogram and
+        loss_by_t (tenths of the time interval).
+        """
 
     def on_validation(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
         """Called after a validation with step and validation_loss; `trainer.averaged_model` has the weights that were judged."""
@@ -67,11 +75,12 @@ class ProgressBar(Callback):
 
     def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
         step, total, rate = metrics["step"], trainer.settings.steps, metrics["steps_per_second"]
+        loss = f"{metrics['loss']:.4f}" if "loss" in metrics else "(all steps skipped)"
         if self.bar is not None:
-            self.bar.update(self.task, completed=step, loss=f"{metrics['loss']:.4f}", rate=f"{rate:.1f}")
+            self.bar.update(self.task, completed=step, loss=loss, rate=f"{rate:.1f}")
         elif step // trainer.settings.log_every % max(1, total // trainer.settings.log_every // 10) == 0 or step == total:
             left = (total - step) / max(rate, 1e-9)
-            self.console.print(f"step {step}/{total}  loss {metrics['loss']:.4f}  {rate:.1f} steps/s  {left:.0f} s left", highlight=False)
+            self.console.print(f"step {step}/{total}  loss {loss}  {rate:.1f} steps/s  {left:.0f} s left", highlight=False)
 
     def on_end(self, trainer: "Trainer") -> None:
         if self.bar is not None:

@@ -23,10 +23,22 @@ class Settings:
         ema: decay of the averaged weights, reached after a warm-up; 0 keeps no average.
         block: samples a micro-block, the unit in which random numbers are drawn and optimal transport is solved; it divides batch_size.
             0 takes the largest divisor up to 64, or the whole batch where that is below 8.
+        accumulate: parts in which a process computes its share of a batch, one after another, to fit into memory; results stay the same.
         seed: what the order of data and all random numbers depend on.
         validate_every: steps between validations (and sample grids); 0 for only at the end.
         checkpoint_every: steps between checkpoints; 0 for only at the end.
         log_every: steps between lines of metrics.jsonl.
+        precision: "float32", or "bf16" or "fp16" in autocast (fp16 with a gradient scaler); weights and optimiser stay in float32.
+        compile: compile the networks by torch.compile.
+        activation_checkpointing: recompute the blocks of UNet and DiT in the backward pass instead of keeping their activations.
+        channels_last: keep convolutions' weights and activations with channels innermost.
+        workers: processes that load data ahead; 0 loads between steps.
+        flip: mirror each training image left to right with probability 1/2.
+        shift: pixels by which each training image is moved at most, in each direction.
+        spike: a step whose gradient norm is above so many times the usual is skipped; 0 for no such limit.
+        skip_limit: skipped steps in a row (not finite, or spikes) that end the run.
+        unused_parameters: say that some losses leave parameters out, for several processes; found unasked if the first loss does.
+        timeout: seconds that a process waits for the others before it gives up and names them.
     """
 
     steps: int = 2000
@@ -40,20 +52,36 @@ class Settings:
     clip: float = 1.0
     ema: float = 0.999
     block: int = 0
+    accumulate: int = 1
     seed: int = 0
     validate_every: int = 500
     checkpoint_every: int = 500
     log_every: int = 20
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    compile: bool = False
+    activation_checkpointing: bool = False
+    channels_last: bool = False
+    workers: int = 0
+    flip: bool = False
+    shift: int = 0
+    spike: float = 20.0
+    skip_limit: int = 10
+    unused_parameters: bool = False
+    timeout: float = 600.0
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("log_every", 1), ("warmup", 0)):
+        for name, least in (("steps", 1), ("batch_size", 1), ("log_every", 1), ("accumulate", 1), ("skip_limit", 1), ("warmup", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} is {getattr(self, name)}, but it must be at least {least}.")
-        for name in ("block", "validate_every", "checkpoint_every", "clip", "weight_decay", "seed"):
+        for name in ("block", "validate_every", "checkpoint_every", "clip", "weight_decay", "seed", "workers", "shift", "spike"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}, but it must be at least 0.")
         if not self.lr > 0:
             raise UserError(f"lr is {self.lr}, but a learning rate must be positive; try 1e-3.")
+        if not self.timeout > 0:
+            raise UserError(f"timeout is {self.timeout}, but it must be a positive number of seconds; 600 is usual.")
+        if self.precision not in ("float32", "bf16", "fp16"):
+            raise UserError(f"precision is {self.precision!r}, but it is one of 'float32', 'bf16', 'fp16'.")
         if not 0 <= self.ema < 1:
             raise UserError(f"ema is {self.ema}, but a decay is at least 0 and below 1; 0.999 is usual, 0 keeps no average.")
         if self.block and self.batch_size % self.block and self.batch_size > self.block:
@@ -66,6 +94,23 @@ class Settings:
         automatic = _divisor(self.batch_size, 64)
         block = self.block or (automatic if automatic >= 8 else self.batch_size)
         return max(1, self.batch_size // block)
+
+    def check_shares(self, processes: int) -> None:
+        """Refuse a number of processes, and of parts each, among whom the micro-blocks cannot be shared equally."""
+        parts = processes * self.accumulate
+        if self.blocks % parts == 0:
+            return
+        size = self.batch_size // self.blocks
+        among = f"{processes} process{'es' if processes > 1 else ''} with accumulate {self.accumulate}"
+        fix = (
+            f"use block {_divisor(self.batch_size // parts, 64)} (which changes the random numbers)"
+            if self.batch_size % parts == 0
+            else f"use a batch_size that {parts} divides"
+        )
+        raise UserError(
+            f"batch_size {self.batch_size} is {self.blocks} micro-blocks of {size}, which {among} cannot share equally; "
+            f"{fix}, or a number of processes times accumulate that divides {self.blocks}."
+        )
 
 
 def _divisor(number: int, most: int) -> int:

@@ -1,8 +1,9 @@
-"""The training loop: AdamW, warm-up and cosine, clipping, averaged weights, validation, atomic checkpoints, exact resume."""
+"""The training loop: steps, validation, metrics, checkpoints, in one process or many."""
 
 import contextlib
-import math
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,30 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pushforward.data.dataset import Dataset
-from pushforward.errors import CheckpointError, DivergedError, UserError
+from pushforward.errors import CheckpointError, ConfigError, DivergedError, UserError
 from pushforward.families.model import GenerativeModel
+from pushforward.families.path_model import PathModel
 from pushforward.formats.config import to_plain
-from pushforward.formats.model import RAW, WEIGHTS, load_weights, model_config, read_weights, versions, write_model
-from pushforward.formats.run import Checkpoints, checkpoints
+from pushforward.formats.run import checkpoints
 from pushforward.registry import export
-from pushforward.training.optimisation import averaged, learning_rate, optimiser
-from pushforward.training.order import Order, as_batch, batches, block_generators, generator_at
+from pushforward.training.optimisation import learning_rate
+from pushforward.training.order import Order, as_batch, batches, generator_at
+from pushforward.training.processes import StopSignal, code_digest, processes
 from pushforward.training.progress import Callback
 from pushforward.training.settings import Settings
+from pushforward.training.state import Progress, newest, restore, save_state
+from pushforward.training.step import Step
+from pushforward.training.telemetry import LossOverTime, by_time, memory_mb
 
-STATE = "training.pt"
 VALIDATION_DRAWS = 8  # validation losses are means over so many fixed draws of noise and time
 
 
 @export("Trainer")
 class Trainer:
-    """Train a model on data for a number of steps.
+    """Train a model on data for a number of steps, in one process or, under torchrun, in many.
 
     The order of the data and every random number are functions of (seed, step, block): a run that was stopped and resumed ends with the
-    same bits as one that was not.
+    same bits as one that was not, and the number of processes changes results by the order of summation only. (Dropout is the exception:
+    its masks depend on the number of processes.) Under torchrun every process makes the same Trainer; the first one writes and speaks.
 
     Args:
         model: any GenerativeModel.
@@ -41,14 +46,14 @@ class Trainer:
         validation: data to choose the best checkpoint on, or None.
         out: run folder for metrics and checkpoints, or None to keep nothing.
         resume: whether to go on from the newest whole checkpoint of `out`.
-        callbacks: called around steps (`training.Callback`).
+        callbacks: called around steps (`training.Callback`), in the first process.
         device: where to train; None leaves the model where it is.
         config: more sections for config.yaml, such as where the data came from.
         settings: the fields of `training.settings.Settings`: steps, batch_size, lr, ...
 
     Raises:
-        UserError: settings out of range, or data that is empty.
-        CheckpointError: nothing to resume from, or a checkpoint of another architecture.
+        UserError: settings out of range, data that is empty, or processes that differ or cannot share a batch.
+        CheckpointError: nothing to resume from, or a checkpoint of another architecture or other data.
 
     Example:
         >>> import pushforward as pf, torch
@@ -71,103 +76,170 @@ class Trainer:
         **settings: Any,
     ) -> None:
         self.settings = Settings(**settings)
-        self.model = model if device is None else model.to(device)
-        self.data, self.validation = _as_dataset(data), validation
-        self.callbacks = list(callbacks)
-        self.out = None if out is None else Path(out)
-        self.extra_config = dict(config or {})
-        self.step, self.best, self.seconds = 0, math.inf, 0.0
+        self.processes = processes(self.settings.timeout)
+        with self.processes.watched(), self.processes.agreed("starting"):
+            self.settings.check_shares(self.processes.size)
+            self.model = model if device is None else model.to(device)
+            self.data, self.validation = _as_dataset(data), validation
+            self.out = None if out is None else Path(out)
+            self.extra_config = dict(config or {})
+            self.device, self.dtype = next(model.parameters()).device, model.dtype
+            self._fingerprint = self.data.fingerprint() if hasattr(self.data, "fingerprint") else None
+        with self.processes.watched():
+            if self.processes.size > 1:
+                self.processes.check_same(self._facts())
+            with self.processes.agreed("starting"):
+                x, cond = _first_rows(self.data, 4096)
+                x, cond = x.to(self.device, self.dtype), cond if cond is None else cond.to(self.device)
+                if not resume:
+                    model.initialise(x, cond)
+                few = (x[:8], cond if cond is None else cond[:8])
+                self._step = Step(self.model, self.settings, self.processes, self.device, few)
+            self.progress = Progress()
+            if resume:
+                folder = self.processes.of_main(lambda: newest(self.out), "resuming")
+                with self.processes.agreed("resuming"):
+                    self.progress = restore(folder, self._step, self._fingerprint)
+        self.callbacks = list(callbacks) if self.processes.main else []
         self.stopped_by: int | None = None
-        self.device = next(model.parameters()).device
-        self.dtype = model.dtype
-        if not resume:
-            x, cond = _first_rows(self.data, 4096)
-            model.initialise(x.to(self.device, self.dtype), cond)
-        self.optimiser = optimiser(model, self.settings)
-        self.average = averaged(model, self.settings.ema) if self.settings.ema else None
-        if resume:
-            self._resume()
+
+    @property
+    def step(self) -> int:
+        """Number of steps done."""
+        return self.progress.step
+
+    @property
+    def best(self) -> float:
+        """Lowest validation loss so far."""
+        return self.progress.best
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training, in seconds, over all sessions of the run."""
+        return self.progress.seconds
+
+    @property
+    def skipped(self) -> int:
+        """Number of steps that were not taken since their gradient was not finite or a spike."""
+        return self._step.guard.skipped
 
     @property
     def averaged_model(self) -> GenerativeModel:
         """The model with averaged weights, or the trained one where no average is kept."""
-        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
+        return self.model if self._step.average is None else self._step.average.module  # type: ignore[return-value]
 
     def fit(self) -> "Trainer":
         """Train to the last step, or until Ctrl-C or SIGTERM, which save a checkpoint first (`stopped_by` is then the signal).
 
         Raises:
-            DivergedError: a loss is not finite; the step, its learning rate and the last good checkpoint are named.
+            DivergedError: steps in a row had no usable gradient; step, learning rate and the last good checkpoint are named.
+            CheckpointError: the run folder cannot be written; the state is saved elsewhere, and where is said.
+            ProcessError: another process failed, hangs or is gone.
         """
         self.model.train()
-        self._tell("on_start")
-        try:
-            with _signals(self):
-                self._loop()
-        finally:
-            self._tell("on_end")
+        over_time = LossOverTime()
+        if isinstance(self.model, PathModel):
+            self.model.watch = over_time.add
+        with _signals(self), self.processes.watched():
+            self._tell("on_start")
+            try:
+                self._loop(over_time)
+            except OSError as error:  # a full disk, a folder that became read-only
+                raise self._rescued(error) from error
+            finally:
+                if isinstance(self.model, PathModel):
+                    self.model.watch = None
+                self._tell("on_end")
         return self
 
-    def _loop(self) -> None:
-        s = self.settings
-        order = Order(len(self.data), s.batch_size, s.seed, self.step, s.steps)
+    def _loop(self, over_time: LossOverTime) -> None:
+        s, phases, stop = self.settings, self._step.phases, StopSignal(self.processes)
+        order = Order(len(self.data), s.batch_size, s.seed, self.step, s.steps, self.processes.rank, self.processes.size)
+        loader = iter(batches(self.data, order, s.workers, pinned=self.device.type == "cuda", timeout=s.timeout))
         losses: list[Tensor] = []
-        norms: list[Tensor] = []
+        norms: list[float] = []
         started = since = time.perf_counter()
-        before = self.seconds
-        for x, cond in batches(self.data, order):
-            loss, norm = self._train_step(x, cond)
-            losses.append(loss)
-            norms.append(norm)
-            self.step += 1
+        before, logged = self.seconds, self.step
+        while self.step < s.steps:
+            with phases("data", host=True):
+                x, cond = next(loader)
+                x = x.to(self.device, self.dtype, non_blocking=True)
+                cond = cond if cond is None else cond.to(self.device, non_blocking=True)
+            loss, norm, taken = self._step(self.step, x, cond)
+            if taken:
+                losses.append(loss)
+                norms.append(norm)
+            self.progress.step += 1
+            self.processes.note(self.step)
+            self._tell("on_every_step")
+            self.stopped_by = stop.agree(self.stopped_by)
             last = self.step == s.steps or self.stopped_by is not None
             validate = _due(self.step, s.validate_every) or self.step == s.steps
             save = last or _due(self.step, s.checkpoint_every)
+            if not taken:
+                self._check_skips(norm, validate or save)
             if not (_due(self.step, s.log_every) or validate or save):
                 continue
             now = time.perf_counter()
-            self.seconds = before + now - started
-            self._log(losses, norms, len(losses) / (now - since))  # raises before anything that is not finite is judged or saved
-            losses, norms = [], []
-            better = validate and self._validate()
+            self.progress.seconds = before + now - started
+            self._log(losses, norms, over_time, (self.step - logged) / max(now - since, 1e-9))
+            losses, norms, logged = [], [], self.step
+            better = False
+            if validate:
+                with phases("validation"):
+                    better = self._validate()
             if self.out is not None and (save or better):
-                self.save(better)
+                with phases("save", host=True):
+                    self.save(better)
             if last:
-                return
+                break
             since = time.perf_counter()
+        stop.close()
 
-    def _train_step(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
-        s = self.settings
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(s, self.step)
-        x = x.to(self.device, self.dtype)
-        cond = cond if cond is None else cond.to(self.device)
-        loss = self.model(x, cond, generator=block_generators(s.seed, self.step, s.blocks))
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), s.clip or math.inf)
-        self.optimiser.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-        return loss.detach(), norm
+    def _rescued(self, error: OSError) -> Exception:
+        """Save the state elsewhere when the run folder cannot be written, and return the error that says where."""
+        if self.out is None or not self.processes.main:
+            return error
+        spare = Path(tempfile.mkdtemp(prefix="pushforward-"))
+        try:
+            folder = save_state(spare, self._step, self.progress, self._fingerprint, self.extra_config, best=False)
+        except OSError:
+            shutil.rmtree(spare, ignore_errors=True)
+            return error
+        return CheckpointError(
+            f"the system refused {error.filename or self.out}: {error.strerror or error}; step {self.step} is saved in {folder}: "
+            f"make room, copy that folder into {self.out / 'checkpoints'}, and go on with --resume."
+        )
 
-    def _log(self, losses: list[Tensor], norms: list[Tensor], rate: float) -> None:
-        values = torch.stack(losses)
-        if not bool(values.isfinite().all()):
-            step = self.step - len(losses) + int((~values.isfinite()).nonzero()[0, 0])
+    def _check_skips(self, norm: float, judging: bool) -> None:
+        """End a run whose steps are skipped again and again, and before weights that are broken are judged or saved."""
+        in_row = self._step.guard.in_row
+        broken = judging and (in_row >= 3 or not all(bool(p.isfinite().all()) for p in self.model.parameters()))
+        if broken or in_row >= self.settings.skip_limit:
             good = checkpoints(self.out).newest_whole() if self.out is not None else None
             raise DivergedError(
-                f"the loss became {float(values[step - self.step + len(losses)])} at step {step + 1}, where the learning rate is "
-                f"{learning_rate(self.settings, step):.3g}; the last good checkpoint is {good or 'none'}; "
+                f"up to step {self.step}, {in_row} step{'s' if in_row > 1 else ''} in a row had no usable gradient (the last one's norm is "
+                f"{norm:.3g}, where {self._step.guard.usual:.3g} is usual and the learning rate is "
+                f"{learning_rate(self.settings, self.step - 1):.3g}); the last good checkpoint is {good or 'none'}; "
                 "resume from it with a smaller --lr or --clip."
             )
+
+    def _log(self, losses: list[Tensor], norms: list[float], over_time: LossOverTime, rate: float) -> None:
+        taken = len(losses)
+        own = torch.stack(losses).double().sum().cpu() if losses else torch.zeros((), dtype=torch.float64)
+        sums = self.processes.sum(torch.cat([own[None], over_time.take().flatten()]))
+        means = {"loss": float(sums[0]) / (taken * self.processes.size), "gradient_norm": sum(norms) / taken} if taken else {}
         metrics = {
             "step": self.step,
-            "loss": float(values.mean()),
+            **means,
             "lr": learning_rate(self.settings, self.step - 1),
-            "gradient_norm": float(torch.stack(norms).mean()),
             "steps_per_second": round(rate, 3),
+            "samples_per_second": round(rate * self.settings.batch_size, 1),
             "seconds": round(self.seconds, 3),
+            "skipped": self.skipped,
+            "memory_mb": memory_mb(self.device),
+            "phases": self._step.phases.take(),
+            **by_time(sums[1:].reshape(2, -1)),
         }
         self._tell("on_step", metrics)
 
@@ -179,63 +251,48 @@ class Trainer:
         model, s = self.averaged_model, self.settings
         training = model.training
         model.eval()
-        total, count = 0.0, 0
-        for start in range(0, len(self.validation), s.batch_size):
+        sums = torch.zeros(2, dtype=torch.float64)
+        starts = range(0, len(self.validation), s.batch_size)
+        for start in starts[self.processes.rank :: self.processes.size]:
             x, cond = self.validation[start : start + s.batch_size]
             x, cond = x.to(self.device, self.dtype), None if cond is None else cond.to(self.device)
             for draw in range(VALIDATION_DRAWS):
-                total += float(model.loss(x, cond, generator=generator_at(s.seed, 2, start, draw))) * len(x)
-                count += len(x)
+                sums[0] += float(model.loss(x, cond, generator=generator_at(s.seed, 2, start, draw))) * len(x)
+                sums[1] += len(x)
         model.train(training)
+        total, count = self.processes.sum(sums).tolist()
         better = total / count < self.best
-        self.best = min(self.best, total / count)
+        self.progress.best = min(self.best, total / count)
         self._tell("on_validation", {"step": self.step, "validation_loss": total / count})
         return better
 
     def save(self, best: bool = False) -> Path:
-        """Write a checkpoint of this step: weights and configuration, and beside them the training state that only resuming reads."""
+        """Write a checkpoint of this step; in the first process, while the others wait for its success."""
         assert self.out is not None
-        config = {**_config_of(self.model), **self.extra_config, "training": to_plain(vars(self.settings)), "versions": versions()}
-        state = {"step": self.step, "best": self.best, "seconds": self.seconds, "optimiser": self.optimiser.state_dict()}
-
-        def fill(folder: Path) -> None:
-            raw = self.model.state_dict() if self.average is not None else None
-            write_model(folder, config, self.averaged_model.state_dict(), raw)
-            torch.save(state, folder / STATE)
-
-        folder = checkpoints(self.out).write(self.step, fill, best)
+        out = self.out
+        folder: Path = self.processes.of_main(
+            lambda: save_state(out, self._step, self.progress, self._fingerprint, self.extra_config, best), "saving"
+        )
         self._tell("on_save", folder)
         return folder
 
-    def _resume(self) -> None:
-        if self.out is None:
-            raise UserError("resume=True needs the run folder to resume: give out=FOLDER.")
-        saved: Checkpoints = checkpoints(self.out)
-        folder = saved.newest_whole()
-        if folder is None:
-            raise CheckpointError(f"{self.out} has no whole checkpoint to resume from; train anew with overwrite.")
-        newest = saved.names()[-1]
-        if folder.name != newest:
-            print(f"pushforward: {saved.folder / newest} is not whole, so {folder.name} is resumed.")
-        trained = folder / (RAW if (folder / RAW).exists() else WEIGHTS)
-        load_weights(self.model, read_weights(trained), trained)
-        try:
-            state = torch.load(folder / STATE, map_location=self.device, weights_only=True)
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.step, self.best, self.seconds = int(state["step"]), float(state["best"]), float(state["seconds"])
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise CheckpointError(f"{folder / STATE} cannot be resumed from: {error}.") from None
-        if self.average is not None:
-            load_weights(self.average.module, read_weights(folder / WEIGHTS), folder / WEIGHTS)
-            self.average.n_averaged.fill_(self.step)
+    def _facts(self) -> dict[str, Any]:
+        """Return what must be the same in all processes, or they would train different things together."""
+        config: Any = {}
+        with contextlib.suppress(ConfigError):  # a live network has no description but its parameters
+            config = to_plain(self.model.config or {})
+        return {
+            "training": to_plain(vars(self.settings)),
+            **config,
+            "parameters": {name: list(p.shape) for name, p in self.model.named_parameters()},
+            "data": self._fingerprint or len(self.data),
+            "code": code_digest(),
+            "torch": str(torch.__version__),
+        }
 
     def _tell(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self, *args)
-
-
-def _config_of(model: GenerativeModel) -> dict[str, Any]:
-    return model_config(model) if model.config is not None else {}
 
 
 def _due(step: int, every: int) -> bool:

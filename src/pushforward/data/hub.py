@@ -1,0 +1,227 @@
+"""Sets of the Hugging Face library `datasets` (the extra `data`): by name, `hf:owner/name`, or a folder that `save_to_disk` wrote."""
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from pushforward.data.arrays import as_events, number_labels
+from pushforward.data.dataset import refuse_not_finite
+from pushforward.data.images import ImageDataset, checked_image_options
+from pushforward.data.lazy import LazyDataset
+from pushforward.data.splits import split_named, split_within
+from pushforward.errors import DataError, UserError
+from pushforward.registry import unknown
+
+HUB = "hf:"
+
+
+@dataclass(frozen=True)
+class HubImages:
+    """The encoded images in a column of a table."""
+
+    table: Any
+    column: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def open(self, row: int) -> Path | io.BytesIO:
+        """Return an encoded image: its bytes, or the file that the table names."""
+        encoded = self.table[row][self.column]
+        return Path(encoded["path"]) if encoded["bytes"] is None else io.BytesIO(encoded["bytes"])
+
+    def name(self, row: int) -> str:
+        """Return what an image is called in messages."""
+        return f"{self.table[row][self.column]['path'] or 'image'} (row {row}, column {self.column!r})"
+
+    def signature(self, rows: Sequence[int]) -> bytes:
+        """Return the size of the table, and the content of some of its images."""
+        held = [self.open(row) for row in rows]
+        return repr(len(self)).encode() + b"".join(one.read_bytes() if isinstance(one, Path) else one.getvalue() for one in held)
+
+
+class HubTable(LazyDataset):
+    """Read the columns of numbers of a batch's rows out of a table."""
+
+    table: Any
+    numbers: Sequence[str]
+
+    def _read(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self.rows[places]
+        x = torch.from_numpy(_events(self.name, self.table[rows.tolist()], self.numbers))
+        refuse_not_finite(self.name, x, rows)
+        return x, places
+
+    def _signature(self, places: Tensor) -> bytes:
+        rows = self.table[self.rows[places].tolist()]
+        about = repr((len(self.table), [str(self.table.features[one]) for one in self.numbers]))
+        return hashlib.sha256((about + repr([rows[one] for one in self.numbers])).encode()).digest()
+
+
+def read_hub(
+    name: str,
+    split: str,
+    seed: int,
+    *,
+    image: str | None = None,
+    columns: str | Sequence[str] | None = None,
+    label: str | None = None,
+    caption: str | None = None,
+    size: int | None = None,
+    channels: int = 3,
+    config: str | None = None,
+) -> LazyDataset:
+    """Return one split of a set of the Hugging Face Hub, downloaded when it is asked for first.
+
+    Args:
+        name: "hf:" and the set's name there, such as "hf:ylecun/mnist".
+        split: "train", "validation" or "test": what the set lacks is a seeded tenth of its train each.
+        seed: seed of the permutation.
+        image: column of images; by default the only one there is.
+        columns: columns of numbers to take instead of images, together one vector; a single one may hold arrays.
+        label: column of classes; by default the only one whose type says that it holds classes.
+        caption: column of captions; by default `text`, if there is one beside images.
+        size: pixels of an image's side.
+        channels: 3, or 1 for grey.
+        config: which configuration of the set, where it has several.
+    """
+    return _split(name, load_parts(name, config), split, seed, image, columns, label, caption, size, channels)
+
+
+def read_saved(
+    path: Path,
+    split: str,
+    seed: int,
+    *,
+    image: str | None = None,
+    columns: str | Sequence[str] | None = None,
+    label: str | None = None,
+    caption: str | None = None,
+    size: int | None = None,
+    channels: int = 3,
+) -> LazyDataset:
+    """Return one split of a folder that `datasets.Dataset.save_to_disk` (or that of a DatasetDict) wrote; see `read_hub`."""
+    datasets = _datasets(str(path))
+    try:
+        found = datasets.load_from_disk(str(path))
+    except Exception as error:
+        raise DataError(f"{path} cannot be read by datasets ({error}); save it again.") from None
+    return _split(path.name, _parts(path.name, found), split, seed, image, columns, label, caption, size, channels)
+
+
+def load_parts(name: str, config: str | None = None) -> dict[str, Any]:
+    """Return the tables of train and maybe validation and test of a set of the Hub, downloaded or from datasets' own cache."""
+    datasets = _datasets(name)
+    try:
+        found = datasets.load_dataset(name.removeprefix(HUB), config)
+    except Exception as error:  # network, access and formats each raise their own
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"{name} cannot be loaded ({first}); check its name and the network, or give a folder of save_to_disk.") from None
+    return _parts(name, found)
+
+
+def _parts(name: str, found: Any) -> dict[str, Any]:
+    named = dict(found) if isinstance(found, Mapping) else {"train": found}
+    parts = {split: table for key, table in named.items() if (split := split_named(key))}
+    if "train" in parts:
+        return parts
+    if len(named) == 1:
+        return {"train": next(iter(named.values()))}
+    raise DataError(f"{name} has the parts {', '.join(named)}, but one must be train; save the one you mean by save_to_disk and load it.")
+
+
+def _datasets(name: str) -> Any:
+    try:
+        import datasets  # takes 1.5 s, which other data need not wait for
+    except ImportError:
+        raise UserError(f"{name} needs the package datasets; install it by pip install 'pushforward[data]'.") from None
+    return datasets
+
+
+def _split(
+    name: str,
+    parts: Mapping[str, Any],
+    split: str,
+    seed: int,
+    image: str | None,
+    columns: str | Sequence[str] | None,
+    label: str | None,
+    caption: str | None,
+    size: int | None,
+    channels: int,
+) -> LazyDataset:
+    features = parts["train"].features
+    kinds = {column: type(feature).__name__ for column, feature in features.items()}
+    for option, column in (("image", image), ("label", label), ("caption", caption)):
+        if column is not None and column not in kinds:
+            raise UserError(f"{name}: {option}: {unknown('column', column, kinds)}")
+    labels, classes, class_names = _labels(name, parts, label or _only(kinds, "ClassLabel"))
+    here, rows = split_within(split, {one: len(table) for one, table in parts.items()}, seed, labels.get("train"))
+    table, cond = parts[here], torch.from_numpy(labels[here])[rows] if labels else None
+    if columns is not None:
+        return _numbers(name, table, [columns] if isinstance(columns, str) else list(columns), rows, cond, classes, class_names)
+    image = image or _only(kinds, "Image")
+    if image is None:
+        raise UserError(f"{name} has the columns {', '.join(kinds)}; name that of images by image=, or those of numbers by columns=.")
+    size = checked_image_options(name, size, channels)
+    caption = caption or ("text" if "text" in kinds else None)
+    return ImageDataset(
+        name,
+        HubImages(table.select_columns([image]).cast_column(image, _datasets(name).Image(decode=False)), image),
+        rows,
+        size,
+        channels,
+        cond,
+        classes=classes,
+        class_names=class_names,
+        captions=None if caption is None else [str(text) for text in table.select_columns([caption])[rows.tolist()][caption]],
+    )
+
+
+def _only(kinds: Mapping[str, str], kind: str) -> str | None:
+    found = [column for column, one in kinds.items() if one == kind]
+    return found[0] if len(found) == 1 else None
+
+
+def _labels(name: str, parts: Mapping[str, Any], label: str | None) -> tuple[dict[str, numpy.ndarray], int | None, Sequence[str] | None]:
+    """Return the labels of each part, numbered alike, how many classes there are and what they are called."""
+    if label is None:
+        return {}, None, None
+    held = {part: numpy.asarray(table.select_columns([label])[:][label]) for part, table in parts.items()}
+    numbered, classes, words = number_labels(name, numpy.concatenate(list(held.values())))
+    names = getattr(parts["train"].features[label], "names", None) or words
+    ends = numpy.cumsum([len(one) for one in held.values()])[:-1]
+    assert numbered is not None
+    split = numpy.split(numbered.numpy(), ends)
+    return dict(zip(held, split, strict=True)), len(names) if names else classes, names
+
+
+def _numbers(
+    name: str, table: Any, columns: list[str], rows: Tensor, cond: Tensor | None, classes: int | None, class_names: Sequence[str] | None
+) -> HubTable:
+    for column in columns:
+        if column not in table.features:
+            raise UserError(f"{name}: columns: {unknown('column', column, table.features)}")
+    table = table.select_columns(columns)
+    shape = _events(name, table[:1], columns).shape[1:]
+    names = columns if shape == (len(columns),) else None
+    found = HubTable(name, rows, shape, cond, classes=classes, class_names=class_names, columns=names)
+    found.table, found.numbers = table, columns
+    return found
+
+
+def _events(name: str, rows: Mapping[str, Any], columns: Sequence[str]) -> numpy.ndarray:
+    """Return columns of numbers as float32 (n, features), or one column of arrays as (n, *shape)."""
+    try:
+        arrays = [numpy.asarray(rows[column], dtype=numpy.float64) for column in columns]
+        joined = arrays[0] if len(arrays) == 1 else numpy.column_stack(arrays)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: the columns {', '.join(columns)} are no arrays of numbers of one shape ({error}).") from None
+    return as_events(name, joined)[0]

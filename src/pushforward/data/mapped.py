@@ -1,0 +1,91 @@
+"""Arrays larger than memory: a .npy file, or a folder with x.npy and maybe y.npy, of which only the rows of a batch are read."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from pushforward.data.arrays import as_events, number_labels, open_npy
+from pushforward.data.dataset import refuse_not_finite, refuse_other_than_levels
+from pushforward.data.lazy import LazyDataset
+from pushforward.data.splits import split_indices, split_sizes
+from pushforward.errors import DataError
+
+
+class MappedDataset(LazyDataset):
+    """Read the rows of a batch out of a .npy file, which is mapped to learn where they are, and read by pread.
+
+    Rows that are read through the map bring in their surroundings: batches of 256 rows of 1 kB out of 1 GB took 320 MB, though each batch
+    had a map of its own. So they take none.
+    """
+
+    path: Path
+
+    def _read(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self.rows[places]
+        array = open_npy(self.path, mapped=True)
+        if int(rows.max()) >= len(array):
+            raise DataError(f"{self.path} has {len(array)} rows, but had at least {int(rows.max()) + 1} when it was opened: load it again.")
+        x = torch.from_numpy(as_events(self.name, _rows(self.path, array, rows.tolist()))[0])
+        refuse_not_finite(self.name, x, rows)
+        refuse_other_than_levels(self.name, x, self.levels, rows)
+        return x, places
+
+    def _signature(self, places: Tensor) -> bytes:
+        array = open_npy(self.path, mapped=True)
+        about = repr((array.shape, array.dtype.str, self.path.stat().st_size))
+        return about.encode() + _rows(self.path, array, self.rows[places].tolist()).tobytes()
+
+
+def _rows(path: Path, array: Any, rows: Sequence[int]) -> numpy.ndarray:
+    size = array[:1].nbytes
+    with open(path, "rb", buffering=0) as file:
+        content = b"".join([os.pread(file.fileno(), size, array.offset + row * size) for row in rows])
+    return numpy.frombuffer(bytearray(content), dtype=array.dtype).reshape(-1, *array.shape[1:])
+
+
+def read_mapped(path: Path, split: str, seed: int, *, levels: int | None = None) -> LazyDataset:
+    """Return one split of a folder with x.npy (N, *shape) and maybe labels y.npy (N,), of which x stays on disk.
+
+    Args:
+        path: the folder, or a .npy file without labels.
+        split: "train", "validation" or "test" of a seeded 80/10/10 permutation, stratified when there are labels.
+        seed: seed of the permutation.
+        levels: number of values a coordinate can take; 256 by default for uint8 images, which become (N, C, H, W).
+
+    Raises:
+        DataError: a file is cut off or pickled, the labels do not fit, or (when a row is read) it holds NaN, infinity or none of the
+            levels: the row of the file is named.
+    """
+    file = path / "x.npy" if path.is_dir() else path
+    array = open_npy(file, mapped=True)
+    if array.ndim == 0 or array.size == 0:
+        raise DataError(f"{file} has shape {array.shape} and so no values; give at least one example with one value.")
+    if not array.flags.c_contiguous:
+        raise DataError(f"{file} is in Fortran order, where a row lies all over the file; save numpy.ascontiguousarray of it.")
+    first, found_levels = as_events(file.name, array[:1])
+    beside = path / "y.npy"
+    labels = open_npy(beside) if path.is_dir() and beside.is_file() else None
+    cond, classes, class_names = number_labels(beside.name, labels)
+    if cond is not None and tuple(cond.shape) != (len(array),):
+        raise DataError(f"{beside} has labels of shape {tuple(cond.shape)}, but {len(array)} examples need shape ({len(array)},).")
+    try:
+        sizes = split_sizes(len(array))
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+    rows = split_indices(split, sizes, seed, None if cond is None else cond.numpy())
+    found = MappedDataset(
+        path.resolve().name,
+        rows,
+        first.shape[1:],
+        None if cond is None else cond[rows],
+        classes=classes,
+        levels=found_levels if levels is None else levels,
+        class_names=class_names,
+    )
+    found.path = file.resolve()  # workers may start in another folder
+    return found

@@ -1,0 +1,169 @@
+"""One optimisation step: losses of the micro-blocks, gradients summed over them and averaged over processes, clipped, guarded, applied."""
+
+import contextlib
+import inspect
+import math
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from pushforward.augmentations import Augmentation, Flip, Shift
+from pushforward.errors import UserError
+from pushforward.families.model import GenerativeModel
+from pushforward.nn.layers import Blocks
+from pushforward.training.guard import Guard
+from pushforward.training.optimisation import averaged, learning_rate, optimiser
+from pushforward.training.order import block_generators, generator_at, seed_of
+from pushforward.training.processes import Processes
+from pushforward.training.settings import Settings
+from pushforward.training.telemetry import Phases
+
+AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Step:
+    """What the Trainer repeats.
+
+    Args:
+        model: what is trained.
+        settings: how.
+        processes: among whom the micro-blocks of a batch are shared.
+        device: where the model is.
+        rows: a few rows (x, cond) of training data, the same in all processes, to see which parameters a loss leaves out.
+    """
+
+    def __init__(
+        self, model: GenerativeModel, settings: Settings, processes: Processes, device: torch.device, rows: tuple[Tensor, Any]
+    ) -> None:
+        self.model, self.settings, self.processes, self.device = model, settings, processes, device
+        self.optimiser = optimiser(model, settings)
+        self.average = averaged(model, settings.ema) if settings.ema else None
+        self.autocast = AUTOCAST[settings.precision]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self.guard = Guard(settings.spike)
+        self.phases = Phases(device)
+        self.augmentations: list[Augmentation] = [
+            *([Flip()] if settings.flip else []),
+            *([Shift(settings.shift)] if settings.shift else []),
+        ]
+        self.has_dropout = any(isinstance(one, nn.modules.dropout._DropoutNd) and one.p > 0 for one in model.modules())
+        prepare(model, settings)
+        self.whole: nn.Module = model if processes.size == 1 else self._distributed(*rows)
+
+    def _distributed(self, x: Tensor, cond: Any) -> DistributedDataParallel:
+        """Return the model in DDP: its gradients are averaged over processes while the backward pass goes on."""
+        unused = self.settings.unused_parameters or bool(unused_parameters(self.model, x, cond))
+        known = inspect.signature(DistributedDataParallel).parameters
+        options: dict[str, Any] = {one: False for one in ("forward_sync_buffers", "broadcast_buffers") if one in known}
+        if len(options) == 2:
+            del options["broadcast_buffers"]  # the older name; buffers are the same from the start, and no loss changes them
+        whole = DistributedDataParallel(
+            self.model,
+            device_ids=[self.device.index] if self.device.type == "cuda" else None,
+            find_unused_parameters=unused,
+            gradient_as_bucket_view=True,
+            **options,
+        )
+        whole.register_comm_hook(None, self._timed_all_reduce)
+        # After a first backward pass DDP sorts gradients into other buckets, which are summed in another order: with three processes or
+        # more a resumed run would differ in its last bits, if this pass were a step.
+        whole(x, cond, generator=generator_at(0)).backward()
+        self.optimiser.zero_grad(set_to_none=True)
+        return whole
+
+    def _timed_all_reduce(self, state: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
+        started = time.perf_counter()
+
+        def ended(future: torch.futures.Future[Tensor]) -> Tensor:
+            self.phases.add("all_reduce", time.perf_counter() - started)
+            return future.value()
+
+        return allreduce_hook(None, bucket).then(ended)  # type: ignore[arg-type]  # None is the default group
+
+    def __call__(self, step: int, x: Tensor, cond: Any) -> tuple[Tensor, float, bool]:
+        """Take a step on this process's share of the batch; return its loss, the gradient's norm, and whether the step was taken."""
+        s = self.settings
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(s, step)
+        blocks = s.blocks // self.processes.size
+        generators = block_generators(s.seed, step, range(blocks * self.processes.rank, blocks * (self.processes.rank + 1)))
+        if self.has_dropout:
+            torch.manual_seed(seed_of(s.seed, 3, step, self.processes.rank))
+        rows, part = len(x) // s.accumulate, blocks // s.accumulate
+        losses = []
+        self.optimiser.zero_grad(set_to_none=True)
+        for k in range(s.accumulate):
+            with self._synchronised(k == s.accumulate - 1):
+                with self.phases("forward"), torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+                    some, own = slice(k * rows, (k + 1) * rows), generators[k * part : (k + 1) * part]
+                    loss = self.whole(self._augmented(x[some], own), None if cond is None else cond[some], generator=own)
+                with self.phases("backward"):
+                    self.scaler.scale(loss / s.accumulate).backward()
+                losses.append(loss.detach())
+        with self.phases("optimiser"):
+            self.scaler.unscale_(self.optimiser)
+            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), s.clip or math.inf))
+            taken = self._apply(norm)
+        return torch.stack(losses).mean(), norm, taken
+
+    def _augmented(self, x: Tensor, generators: list[torch.Generator]) -> Tensor:
+        for augment in self.augmentations:
+            x = augment(x, generators)
+        return x
+
+    def _apply(self, norm: float) -> bool:
+        # A scale that is too large is the scaler's business, which tries a smaller one.
+        overflow = self.scaler.is_enabled() and not math.isfinite(norm) and self.scaler.get_scale() > 1
+        taken = not overflow and self.guard.takes(norm)
+        if taken:
+            self.scaler.step(self.optimiser)
+            if self.average is not None:
+                self.average.update_parameters(self.model)
+        self.scaler.update()
+        return taken
+
+    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Gradients of all micro-batches but the last only add up where they are: they are averaged over processes once."""
+        if last or not isinstance(self.whole, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.whole.no_sync()
+
+
+def unused_parameters(model: GenerativeModel, x: Tensor, cond: Any) -> list[str]:
+    """Return the names of the parameters that a training loss of these rows leaves without a gradient."""
+    before = [buffer.clone() for buffer in model.buffers()]
+    model.train()
+    model(x, cond, generator=generator_at(0)).backward()
+    unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    model.zero_grad(set_to_none=True)
+    for buffer, value in zip(model.buffers(), before, strict=True):
+        buffer.copy_(value)
+    return unused
+
+
+def prepare(model: GenerativeModel, settings: Settings) -> None:
+    """Switch on what makes a model's networks faster or smaller: channels_last, activation checkpointing, compilation.
+
+    Raises:
+        UserError: a switch that means nothing to these networks.
+    """
+    networks = model.networks()
+    if settings.channels_last:
+        if not any(isinstance(one, nn.Conv2d) for one in model.modules()):
+            raise UserError("channels_last is on, but the model has no convolutions, which alone gain by it; switch it off.")
+        for network in networks:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if settings.activation_checkpointing:
+        able = [one for one in model.modules() if isinstance(one, Blocks)]
+        if not able:
+            raise UserError("activation_checkpointing is on, but no network of this model has blocks to recompute; UNet and DiT have.")
+        for one in able:
+            one.activation_checkpointing = True
+    if settings.compile:
+        for network in networks:
+            network.compile()

@@ -1,0 +1,145 @@
+"""Tables with words in them, and the tables that scikit-learn brings: levels for each column."""
+
+import math
+
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward.data.dataset import Dataset
+from pushforward.data.load import load
+from pushforward.errors import DataError, ShapeError, UserError
+from pushforward.evaluation.baselines import fit_baselines
+from pushforward.evaluation.likelihood import bits_per_dim
+from pushforward.evaluation.quantise import quantise
+
+COLOURS = ("blue", "green", "red")
+
+
+def table(tmp_path, *lines):
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    rows = [f"{i / 7:.3f},{COLOURS[i % 3]},{10 ** (i % 2)},{'ab'[i % 2]}" for i in range(60)]
+    return table(tmp_path, "size,colour,count,kind", *rows)
+
+
+def test_columns_of_words_become_levels_and_the_others_stay(mixed):
+    data = load(mixed, label="kind", categorical=["colour", "count"])
+    assert (data.columns, data.levels) == (("size", "colour", "count"), (None, 3, 2))
+    assert data.categories == {"colour": COLOURS, "count": ("1", "10")}
+    row = (data.x[:, 0] * 7).round().long()
+    assert torch.equal(data.x[:, 1].long(), row % 3)
+    assert torch.equal(data.x[:, 2].long(), row % 2)
+    assert repr(data) == "Dataset('table.csv', 48 examples, shape (3,), 2 classes, 2 columns with levels)"
+
+
+def test_one_name_or_number_is_enough(mixed):
+    assert load(mixed, label="kind", categorical="colour").fingerprint() == load(mixed, label=3, categorical=1).fingerprint()
+
+
+def test_a_subset_keeps_columns_and_categories(mixed):
+    part = load(mixed, label="kind", categorical="colour").take(5)
+    assert (part.columns, part.categories, part.levels) == (("size", "colour", "count"), {"colour": COLOURS}, (None, 3, None))
+
+
+def test_a_column_of_words_that_is_not_named_is_refused_with_both_hints(mixed):
+    with pytest.raises(DataError, match="row 2, column 'colour' is 'blue'.*label='colour'.*categorical='colour'"):
+        load(mixed, label="kind")
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "message"),
+    [
+        (["a,b", *["1,x"] * 10], {"categorical": "b"}, "column 'b' is 'x' in every row, but a category needs at least 2"),
+        (["a,b", *["1,x"] * 10, "2,"], {"categorical": "b"}, "row 12, column 'b' is empty, but a category needs a word"),
+        (["a,b", *["1,x"] * 10], {"categorical": "c"}, "categorical: 'c' is not a known column"),
+        (["a,b", *["1,x"] * 10], {"categorical": "b", "label": "b"}, "column 'b' is both label and categorical"),
+    ],
+)
+def test_categories_that_do_not_fit_are_refused(tmp_path, lines, options, message):
+    with pytest.raises(UserError, match=message):
+        load(table(tmp_path, *lines), **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"levels": (3, None, 2)}, "3 entries for examples of shape \\(2,\\)"),
+        ({"levels": (1, None)}, "at least 2 values"),
+        ({"levels": (2, None)}, "row 2 .* holds a value that is no integer in the levels of its column"),
+        ({"columns": ["a"]}, "1 names for examples of shape \\(2,\\)"),
+    ],
+)
+def test_levels_that_do_not_fit_the_columns_are_refused(changes, message):
+    with pytest.raises(DataError, match=message):
+        Dataset("small", torch.tensor([[0.0, 0.5], [1.0, -3.0], [2.0, 7.0]]), **changes)
+
+
+def mixture_table(n):
+    """x_0 in {0, 1, 2} with the probabilities 1/2, 1/4, 1/4 (exactly), x_1 standard normal."""
+    level = torch.tensor([0.0, 0.0, 1.0, 2.0]).repeat(n // 4)
+    return Dataset("table", torch.stack((level, torch.randn(n, generator=torch.Generator().manual_seed(0))), dim=1), levels=(3, None))
+
+
+def test_quantise_touches_columns_with_levels_alone():
+    x = torch.tensor([[-0.2, -0.2], [1.9, 1.9], [9.0, 9.0]])
+    torch.testing.assert_close(quantise(x, (3, None)), torch.tensor([[0.0, -0.2], [1.0, 1.9], [2.0, 9.0]]))
+    assert quantise(x, None) is x
+
+
+def test_a_model_fits_its_units_to_the_cells_of_the_columns_that_have_them():
+    data = mixture_table(400)
+    model = pf.models.rectified_flow(pf.nn.MLP.Config((8,)), (2,), levels=(3, None), preprocess="standardise")
+    model.initialise(data.x)
+    torch.testing.assert_close(model.preprocess.mean, data.x.mean(0) + torch.tensor([0.5, 0.0]))
+
+
+def test_the_loss_spreads_columns_with_levels_alone():
+    seen = []
+
+    class Watching(pf.families.PathModel):
+        def _loss(self, x, cond, noise, generator):
+            seen.append(x)
+            return x.sum()
+
+    model, data = Watching(pf.nn.MLP(2, 2, (4,)), (2,), levels=(3, None)), mixture_table(64)
+    model.loss(data.x, generator=[torch.Generator().manual_seed(k) for k in range(4)])
+    assert torch.equal(seen[0].floor()[:, 0], data.x[:, 0])
+    assert (seen[0][:, 0] != data.x[:, 0]).any()
+    assert torch.equal(seen[0][:, 1], data.x[:, 1])
+
+
+def test_levels_of_another_number_of_columns_are_refused():
+    with pytest.raises(ShapeError, match=r"levels is \(3, None\), one entry a column, but an event has shape \(4,\)"):
+        pf.models.rectified_flow(pf.nn.MLP.Config((8,)), (4,), levels=(3, None))
+
+
+def test_a_saved_model_keeps_its_levels(tmp_path):
+    model = pf.models.rectified_flow(pf.nn.MLP.Config((8,)), (2,), levels=(3, None))
+    assert pf.load(pf.save(model, tmp_path / "model")).levels == (3, None)
+
+
+def test_bits_of_the_true_density_are_its_entropy():
+    """The density that is constant on the cells has log2 p = log2 P(level) + log2 N(x_1): 1.5 bits and log2(2 pi e) / 2."""
+
+    class Truth:
+        def log_prob(self, x, cond=None):
+            probability = torch.tensor([0.5, 0.25, 0.25])[x[:, 0].floor().long()]
+            return probability.log() - x[:, 1] ** 2 / 2 - math.log(2 * math.pi) / 2
+
+    data = mixture_table(4000)
+    exact = (1.5 + (data.x[:, 1].square().mean() / 2 + math.log(2 * math.pi) / 2) / math.log(2)) / 2
+    assert bits_per_dim(Truth(), data, 2).mean == pytest.approx(float(exact), abs=1e-5)
+
+
+def test_baselines_know_the_variance_of_the_cells():
+    """A Gaussian fitted to levels 0, 0, 1, 2 (variance 11/16, and 1/12 of the cell) and N(0, 1)."""
+    fitted = fit_baselines(mixture_table(400), mixture_table(400), torch.Generator().manual_seed(0))
+    x = torch.tensor([[1.25, 0.0], [1.25 + math.sqrt(11 / 16 + 1 / 12), 0.0]], dtype=torch.float64)
+    at_mean, one_deviation_off = fitted["gaussian"].log_prob(x).tolist()
+    assert at_mean - one_deviation_off == pytest.approx(0.5, abs=0.03)

@@ -1,0 +1,104 @@
+"""The law of data parallel training: any number of processes and any accumulation give one process's results, up to summation order."""
+
+import pytest
+import scenarios
+import torch
+
+BOUND = {"law": 1e-12, "law32": 1e-4, "unet": 1e-9, "augmented": 1e-9}  # AdamW divides by tiny second moments, which enlarges rounding
+NUMBERS = [2, pytest.param(4, marks=pytest.mark.slow)]
+
+
+@pytest.fixture(params=NUMBERS)
+def number(request):
+    return request.param
+
+
+def distance(one, other):
+    """The largest difference between two sets of weights, in units of the largest weight of each tensor."""
+    assert one.keys() == other.keys()
+    return max(float((one[k] - other[k]).abs().max() / other[k].abs().max().clamp(min=1e-8)) for k in one)
+
+
+@pytest.mark.parametrize("scenario", ["law", "law32", "unet", "augmented"])
+def test_processes_give_the_weights_of_one(results, number, scenario, tmp_path):
+    alone = getattr(scenarios, scenario)(tmp_path)
+    for each in results(number, scenario):
+        assert distance(each["weights"], alone["weights"]) < BOUND[scenario]
+
+
+def test_compiled_processes_give_the_weights_of_an_eager_one(results, number, tmp_path):
+    alone = scenarios.compiled(tmp_path, compile=False)
+    for each in results(number, "compiled"):
+        assert distance(each["weights"], alone["weights"]) < 1e-8
+
+
+@pytest.mark.parametrize("scenario", ["law", "law32", "unet", "moody", "augmented", "compiled"])
+def test_all_processes_hold_the_same_bits(results, number, scenario):
+    first, *others = results(number, scenario)
+    assert all(torch.equal(first["weights"][key], one["weights"][key]) for one in others for key in first["weights"])
+
+
+@pytest.mark.parametrize("scenario", ["law", "law32"])
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_accumulation_gives_the_weights_of_a_whole_batch(scenario, accumulate, tmp_path):
+    (tmp_path / "parts").mkdir()
+    whole, parts = getattr(scenarios, scenario)(tmp_path), getattr(scenarios, scenario)(tmp_path / "parts", accumulate=accumulate)
+    assert distance(parts["weights"], whole["weights"]) < BOUND[scenario]
+    assert parts["losses"] == pytest.approx(whole["losses"], rel=BOUND[scenario])
+
+
+@pytest.mark.parametrize("scenario", ["law", "law32"])
+def test_losses_are_those_of_the_whole_batch(results, number, scenario, tmp_path):
+    alone = getattr(scenarios, scenario)(tmp_path)["losses"]
+    assert results(number, scenario)[0]["losses"] == pytest.approx(alone, rel=BOUND[scenario])
+
+
+def test_parameters_without_a_gradient_do_no_harm(results, number):
+    assert [each["unused"] for each in results(number, "unet")] == [["net.spare"]] * number
+
+
+def test_sample_and_log_prob_wait_for_nobody(results, number):
+    for each in results(number, "verbs"):
+        alone = scenarios.model()
+        alone.load_state_dict(each["weights"])
+        torch.testing.assert_close(alone.eval().log_prob(each["x"]), each["log_prob"], rtol=1e-9, atol=1e-9)
+        assert each["drawn"].isfinite().all()
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(results, number):
+    for each in results(number, "resume"):
+        assert each["stopped"][0] < 12
+        assert each["stopped"][1] == 15
+        assert all(torch.equal(each["resumed"][key], each["straight"][key]) for key in each["straight"])
+
+
+def test_what_differs_between_processes_is_named_in_all_of_them(results):
+    for said in results(2, "refusals"):
+        assert "process 1 of 2 has training.lr 0.02, but process 0 has 0.01" in said["rate"]
+        assert "process 1 of 2 has model.pairing." in said["network"]
+        assert "process 1 of 2 has data" in said["data"]
+        assert "is 3 micro-blocks of 11, which 2 processes with accumulate 1 cannot share equally" in said["shares"]
+        assert "no whole checkpoint" in said["resume"]
+
+
+def test_what_fails_in_one_process_is_said_in_the_other(results):
+    first, second = (said for said in results(2, "refusals"))
+    assert "process 1 of 2 failed while starting: tensor: x has shape (0, 2)" in first["one"]
+    assert "tensor: x has shape (0, 2)" in second["one"]
+    assert "process 0 of 2 failed while saving" in second["folder"]
+    assert "ProcessError" not in first["folder"]
+
+
+def test_the_same_command_gives_the_same_run(results, number, tmp_path):
+    alone = scenarios.command(tmp_path)
+    for each in results(number, "command"):
+        assert each["status"] == alone["status"] == 0
+        for row, expected in zip(each["rows"], alone["rows"], strict=True):
+            assert row == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_the_command_refuses_it_refuses_in_every_process(results):
+    for rank, each in enumerate(results(2, "command")):
+        assert each["again"] == 2
+        assert each["said"].startswith(f"pushforward [process {rank}]: ")
+        assert "exists already; add --overwrite" in each["said"]
