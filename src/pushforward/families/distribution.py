@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.utils._pytree import tree_map_only
 
+from pushforward.errors import ShapeError
+
 
 class FlowDistribution(Distribution):
     """What `NormalizingFlow.as_distribution` returns: the model under a condition, one distribution a row of it."""
@@ -53,7 +55,11 @@ class FlowDistribution(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-density of value (..., *event_shape), broadcast against batch_shape, in nats."""
-        outer = value.shape[: value.ndim - len(self.event_shape)]
+        outer = value.shape[: max(0, value.ndim - len(self.event_shape))]
+        if value.shape[len(outer) :] != self.event_shape:
+            raise ShapeError(
+                f"value has shape {tuple(value.shape)}, but it must end in the event's shape {tuple(self.event_shape)}; reshape it."
+            )
         batch = torch.broadcast_shapes(outer, self.batch_shape)
         rows = value.expand(*batch, *self.event_shape).reshape(-1, *self.event_shape)
         return self.model.log_prob(rows, self._repeated(len(rows))).reshape(batch)
