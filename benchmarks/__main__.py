@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks [--only dopri5|overhead|likelihood|training] [--write]`."""
+"""Run the benchmarks: `python -m benchmarks [--only flows|dopri5|overhead|likelihood|training] [--write]`."""
 
 import argparse
 import datetime
@@ -12,10 +12,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import likelihood, solvers, training  # noqa: F401  (they register their rows)
+from benchmarks import flows, likelihood, solvers, training  # noqa: F401  (they register their rows)
 from benchmarks.rows import FLOOR, OURS, ROWS, Row
 
-PEERS = ("torchdiffeq", "torchode", "zuko", "diffusers", "flow_matching")
+PEERS = ("torchdiffeq", "torchode", "zuko", "diffusers", "flow_matching", "nflows", "normflows", "FrEIA")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

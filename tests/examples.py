@@ -50,6 +50,16 @@ def marginal(truth: GaussianMixture, path, t: float) -> GaussianMixture:
     return truth.marginal(float(path.alpha(at)), float(path.sigma(at)))
 
 
+def by(model, sampler):
+    """Return the argument that makes a model solve with this sampler: none for one whose map is exact."""
+    return {} if model.sampler is None else {"sampler": sampler}
+
+
+def paired(model, noise):
+    """Return the argument that pairs data with noise: none for a model that finds each row's noise by itself."""
+    return {} if model.sampler is None else {"noise": noise}
+
+
 class At(Times):
     """All of training at one time."""
 

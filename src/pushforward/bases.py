@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward import _random
+from pushforward.errors import ConditionError, UserError
 from pushforward.registry import export, namespace
 
 namespace(__name__)
@@ -47,3 +49,135 @@ class Gaussian(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.shape}, std={self.std:g}"
+
+
+@export("bases.Logistic", example=lambda: Logistic((2,)))
+class Logistic(nn.Module):
+    """Independent logistic noise in every number of the event: heavier tails than the Gaussian's, NICE's prior for images.
+
+        log p(z) = -sum log(1 + exp(z / scale)) + log(1 + exp(-z / scale)) + log scale
+
+    Args:
+        shape: the event's shape.
+        scale: scale, positive; the standard deviation is pi / sqrt(3) times that.
+
+    Example:
+        >>> Logistic((2,)).log_prob(torch.zeros(1, 2))
+        tensor([-2.7726])
+
+    Source: Dinh, Krueger and Bengio, NICE, 2014, arXiv 1410.8516, section 3.4.
+    """
+
+    scale: Tensor
+
+    def __init__(self, shape: Sequence[int], scale: float = 1.0) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise UserError(f"scale is {scale}, but it must be positive; 1 is usual.")
+        self.shape = tuple(shape)
+        self.register_buffer("scale", torch.tensor(float(scale)), persistent=False)
+
+    def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
+        """Return n draws (n, *shape), on the device and in the dtype of the model."""
+        # Drawn in float32 or wider and kept off 0 and 1: a uniform number in bfloat16 is 1 too often, where the logit is infinite.
+        wide = torch.promote_types(self.scale.dtype, torch.float32)
+        u = _random.uniform((n, *self.shape), generator, self.scale.device, wide)
+        return torch.logit(u, torch.finfo(wide).eps / 2).to(self.scale.dtype) * self.scale
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""
+        wide = torch.promote_types(z.dtype, torch.float32)
+        scaled = (z.to(wide) / self.scale).flatten(1)
+        return -(F.softplus(scaled) + F.softplus(-scaled)).sum(1) - scaled.shape[1] * self.scale.to(wide).log()
+
+    def extra_repr(self) -> str:
+        return f"{self.shape}, scale={self.scale:g}"
+
+
+@export("bases.Mixture", example=lambda: Mixture((2,), 3))
+class Mixture(nn.Module):
+    """A mixture of Gaussians with learned weights, means and scales: noise that may have several modes from the start.
+
+        log p(z) = log sum_k softmax(w)_k N(z; m_k, diag exp(2 s_k))
+
+    Args:
+        shape: the event's shape.
+        components: how many Gaussians, at least 1.
+
+    Example:
+        >>> Mixture((2,), 4).sample(3).shape
+        torch.Size([3, 2])
+
+    Ours: the means begin as draws of N(0, I), the scales as 1, the weights as equal.
+    """
+
+    def __init__(self, shape: Sequence[int], components: int) -> None:
+        super().__init__()
+        if components < 1:
+            raise UserError(f"components is {components}, but a mixture has at least 1.")
+        self.shape = tuple(shape)
+        self.weights = nn.Parameter(torch.zeros(components))
+        self.means = nn.Parameter(torch.randn(components, *shape))
+        self.log_scales = nn.Parameter(torch.zeros(components, *shape))
+
+    def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
+        """Return n draws (n, *shape); gradients reach means and scales."""
+        device, wide = self.means.device, torch.promote_types(self.means.dtype, torch.float32)
+        u = _random.uniform((n, 1), generator, device, wide)
+        ends = self.weights.detach().to(wide).softmax(0).cumsum(0)
+        k = (u >= ends[:-1]).sum(1)
+        noise = _random.normal((n, *self.shape), generator, device, self.means.dtype)
+        return torch.addcmul(self.means[k], noise, self.log_scales[k].exp())
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""
+        wide = torch.promote_types(z.dtype, torch.float32)
+        scaled = (z.to(wide)[:, None] - self.means.to(wide)) * (-self.log_scales.to(wide)).exp()
+        each = -0.5 * scaled.square().flatten(2).sum(2) - self.log_scales.to(wide).flatten(1).sum(1)
+        d = math.prod(self.shape)
+        return torch.logsumexp(each + self.weights.to(wide).log_softmax(0), 1) - d * math.log(2 * math.pi) / 2
+
+    def extra_repr(self) -> str:
+        return f"{self.shape}, components={len(self.weights)}"
+
+
+@export("bases.ConditionalGaussian", example=lambda: ConditionalGaussian((2,), nn.Linear(3, 4)))
+class ConditionalGaussian(nn.Module):
+    """Normal noise whose mean and scale a network reads off the condition: N(m(cond), diag exp(2 s(cond))), |s| < 5.
+
+    Args:
+        shape: the event's shape.
+        net: called as net(cond); returns (n, 2 numbers): the means, then the log-scales before they are bounded.
+
+    Raises:
+        ConditionError: no condition is given.
+
+    Example:
+        >>> base = ConditionalGaussian((2,), nn.Linear(3, 4))
+        >>> base.sample(5, torch.randn(5, 3)).shape
+        torch.Size([5, 2])
+    """
+
+    conditional = True  # `NormalizingFlow` then gives it the condition
+
+    def __init__(self, shape: Sequence[int], net: nn.Module) -> None:
+        super().__init__()
+        self.shape, self.net = tuple(shape), net
+
+    def sample(self, n: int, cond: Tensor | None = None, generator: _random.Generators = None) -> Tensor:
+        """Return n draws (n, *shape), one a row of cond; gradients reach the network."""
+        mean, s = self._moments(cond)
+        return torch.addcmul(mean, _random.normal((n, *self.shape), generator, mean.device, mean.dtype), s.exp())
+
+    def log_prob(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape) given cond."""
+        wide = torch.promote_types(z.dtype, torch.float32)
+        mean, s = (one.to(wide).flatten(1) for one in self._moments(cond))
+        scaled = (z.to(wide).flatten(1) - mean) * (-s).exp()
+        return -0.5 * scaled.square().sum(1) - s.sum(1) - scaled.shape[1] * math.log(2 * math.pi) / 2
+
+    def _moments(self, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        if cond is None:
+            raise ConditionError("cond is None, but this base's mean and scale are read off the condition; give one a row.")
+        mean, raw = self.net(cond).chunk(2, dim=1)
+        return mean.reshape(-1, *self.shape), (5 * torch.tanh(raw / 5)).reshape(-1, *self.shape)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from examples import SOLVED, TIGHT, marginal, things, truth_model
+
 from pushforward.data.mixture import GaussianMixture
 from pushforward.errors import UserError
 from pushforward.families.path_model import PathModel

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 import torch
-
 from examples import SOLVED, At, marginal, things, truth_model
+
 from pushforward.bases import Gaussian
 from pushforward.data.mixture import GaussianMixture
 from pushforward.discrete import Discrete

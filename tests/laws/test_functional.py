@@ -9,10 +9,12 @@ from examples import examples, non_contiguous
 from torch import Tensor
 
 from pushforward import _random, registry
+from pushforward.bijections.spline import RationalQuadraticSpline
 from pushforward.bijections.standardise import Standardise
 from pushforward.functional.attention import self_attention
 from pushforward.functional.embedding import timestep_embedding
 from pushforward.functional.patches import patchify, unpatchify
+from pushforward.functional.spline import rational_quadratic_spline, spline_knots
 from pushforward.functional.standardise import dequantise, standardise
 from pushforward.nn.embedding import TimestepEmbedding
 from pushforward.nn.layers import Dequantise, Patchify, SelfAttention, Unpatchify
@@ -117,6 +119,20 @@ def _standardise():
     )
 
 
+def _spline():
+    layer, x = RationalQuadraticSpline((3,), bins=4), 3 * torch.randn(4, 3)
+    torch.nn.init.normal_(layer.raw)
+    knots = spline_knots(layer.raw, layer.bound)
+    return (
+        torch.cat([one for direction in (layer.forward, layer.inverse) for one in _with_sum(*direction(x))]),
+        torch.cat([one for inverse in (False, True) for one in _with_sum(*rational_quadratic_spline(x, *knots, inverse=inverse))]),
+    )
+
+
+def _with_sum(y, log_slopes):
+    return y.flatten(), log_slopes.sum(1) if log_slopes.ndim > 1 else log_slopes
+
+
 def _dequantise():
     x = torch.arange(6.0).reshape(2, 3)
     uniform = _random.uniform(x.shape, torch.Generator().manual_seed(3), None, x.dtype)
@@ -128,6 +144,7 @@ TWINS = {
     "self_attention": _attention,
     "standardise": _standardise,
     "dequantise": _dequantise,
+    "rational_quadratic_spline": _spline,
     "patchify": lambda: (Patchify(2)(X), patchify(X, 2)),
     "unpatchify": lambda: (Unpatchify(2, 4, 6)(TOKENS), unpatchify(TOKENS, 2, 4, 6)),
     "timestep_embedding": lambda: (TimestepEmbedding(8, 25.0, 100.0)(T), timestep_embedding(T, 8, 25.0, 100.0)),

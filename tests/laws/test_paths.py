@@ -5,10 +5,10 @@ import math
 import numpy
 import pytest
 import torch
+from examples import At, marginal, things
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples import At, marginal, things
 from pushforward.data.mixture import GaussianMixture, three_gaussians
 from pushforward.discrete import Discrete, _betas
 from pushforward.errors import UserError

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-
 from examples import SOLVED, TIGHT, examples, generators, non_contiguous, things, truth_model
+
 from pushforward.data.mixture import three_gaussians
 from pushforward.discrete import Discrete
 from pushforward.errors import UserError

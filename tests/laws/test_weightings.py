@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from examples import things
+
 from pushforward.data.mixture import three_gaussians
 from pushforward.errors import UserError
 from pushforward.families.path_model import PathModel

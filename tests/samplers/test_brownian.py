@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-
 from examples import generators
+
 from pushforward.data.mixture import three_gaussians
 from pushforward.paths import Cosine
 from pushforward.samplers.brownian import BrownianPath

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-
 from examples import things
+
 from pushforward.data.mixture import GaussianMixture, three_gaussians
 from pushforward.paths import Linear, Path, VariancePreserving
 from pushforward.samplers.ddim import DDIM

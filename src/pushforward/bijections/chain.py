@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.bijections.bijection import Bijection
+from pushforward.bijections.columns import Parts, features_of, through
+from pushforward.errors import ShapeError
 from pushforward.registry import export
 
 
@@ -26,26 +28,40 @@ class Chain(Bijection):
 
     Args:
         steps: the bijections, in the order in which data meets them; none at all is the identity.
+
+    Raises:
+        ShapeError: steps for vectors of different lengths.
     """
 
     def __init__(self, steps: Sequence[Bijection]) -> None:
         super().__init__()
         self.steps: Any = nn.ModuleList(steps)  # Any: torch types what a ModuleList holds as bare Modules
+        sizes = sorted({size for size in map(features_of, steps) if size is not None})
+        if len(sizes) > 1:
+            raise ShapeError(f"the steps are for vectors of {sizes[0]} and of {sizes[1]} features; give all of a chain one number.")
+
+    @property
+    def features(self) -> int | None:
+        """How many features the vectors have, if all steps are bijections of vectors."""
+        sizes = [features_of(step) for step in self.steps]
+        return sizes[0] if sizes and None not in sizes else None
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        total = _zeros(x)
-        for step in self.steps:
-            x, log_abs_det = step(x, cond)
-            total = total + log_abs_det
-        return x, total
+        return through(list(self.steps), x, cond, inverse=False)
 
     def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        total = _zeros(z)
-        for step in reversed(self.steps):
-            z, log_abs_det = step.inverse(z, cond)
-            total = total + log_abs_det
-        return z, total
+        return through(list(self.steps), z, cond, inverse=True)
 
+    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+        """Return the parts mapped by all steps, and their log_abs_det, as a step of another chain does."""
+        total = None
+        for step in reversed(self.steps) if inverse else self.steps:
+            parts, log_abs_det = step.columns(parts, cond, inverse)
+            if log_abs_det is not None:
+                total = log_abs_det if total is None else total + log_abs_det
+        return parts, total
+
+    @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:
         for step in self.steps:
             step.initialise(x, cond)
@@ -62,7 +78,12 @@ class Inverse(Bijection):
 
     def __init__(self, bijection: Bijection) -> None:
         super().__init__()
-        self.bijection = bijection
+        self.bijection: Any = bijection  # Any: columns is there where features is
+
+    @property
+    def features(self) -> int | None:
+        """How many features the vectors have, if it is a bijection of vectors that is turned round."""
+        return features_of(self.bijection)
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         return self.bijection.inverse(x, cond)
@@ -70,6 +91,6 @@ class Inverse(Bijection):
     def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         return self.bijection(z, cond)
 
-
-def _zeros(x: Tensor) -> Tensor:
-    return torch.zeros(x.shape[0], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+        """Return the parts mapped the other way round, as a step of a chain does."""
+        return self.bijection.columns(parts, cond, not inverse)

@@ -13,9 +13,11 @@ from rich.table import Table
 
 from pushforward.cli.options import parse
 from pushforward.cli.run import CONFIG, device_of, load_data, run_config, sampler_of
+from pushforward.errors import UserError
 from pushforward.evaluation.judge import EVALUATIONS, HELD, Judgement, judge
 from pushforward.evaluation.pictures import by_evaluations, loss_curve, neighbours, picture_of, quality_curve, trajectory
 from pushforward.evaluation.report import write_report
+from pushforward.families.path_model import PathModel
 from pushforward.formats.files import write_text
 from pushforward.formats.model import load
 from pushforward.training.progress import read_metrics
@@ -71,12 +73,17 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     folder = options.run
     config = run_config(folder)
     model = load(folder, checkpoint=options.checkpoint).to(device_of(options.device))
-    model.sampler = sampler_of(options.sampler, options.steps) or model.sampler
+    sampler = sampler_of(options.sampler, options.steps)
+    by_ode = isinstance(model, PathModel)
+    if not by_ode and (sampler is not None or options.divergence != "auto"):
+        raise UserError(f"--sampler, --steps or --divergence is given, but {config.get('preset')} solves no ODE; leave them out.")
+    model.sampler = sampler or model.sampler
+    evaluations = options.evaluations if by_ode else ()  # an exact map takes one pass, whatever is asked
     section = config.get("data", {})
     train, validation, test = (load_data(section, part).in_memory(HELD) for part in ("train", "validation", options.split))
     judged, made, labels = judge(
         model, train, validation, test, split=options.split, samples=options.samples, draws=options.draws, compared=options.compared,
-        scored=options.scored or None, evaluations=options.evaluations, seed=options.seed, say=say,
+        scored=options.scored or None, evaluations=evaluations, seed=options.seed, say=say,
         divergence=None if options.divergence == "auto" else options.divergence,
     )  # fmt: skip
     write_text(folder / "evaluation.json", json.dumps(judged.plain(), indent=1) + "\n")
@@ -85,26 +92,26 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     columns = model.classes or 10
     shown = made[: 10 * columns] if image else made
     picture_of(shown, folder / "samples.png", labels=None if labels is None else labels[: len(shown)], levels=model.levels, columns=columns)
-    trajectory(model, folder / "trajectory.png", seed=options.seed)
     metrics = read_metrics(folder / "metrics.jsonl")
     loss_curve(metrics, folder / "loss.png")
-    quality_curve(judged.quality, judged.distance_train, folder / "quality.png")
+    solved = f", with {model.sampler}" if by_ode else ""
     pictures = {
-        "samples": (
-            folder / "samples.png",
-            f"Samples as they came, with {model.sampler}" + (", one class a column." if labels is not None else "."),
-        ),
-        "trajectory": (folder / "trajectory.png", "The same samples on their way from noise (t = 1) to data (t = 0)."),
+        "samples": (folder / "samples.png", f"Samples as they came{solved}" + (", one class a column." if labels is not None else ".")),
         "loss": (folder / "loss.png", "Loss against optimisation steps."),
-        "quality": (folder / "quality.png", "Distance to data never seen, and recognition, by number of network evaluations."),
     }
+    if by_ode:
+        trajectory(model, folder / "trajectory.png", seed=options.seed)
+        quality_curve(judged.quality, judged.distance_train, folder / "quality.png")
+        pictures["trajectory"] = (folder / "trajectory.png", "The same samples on their way from noise (t = 1) to data (t = 0).")
+        pictures["quality"] = (folder / "quality.png", "Distance to data never seen, and recognition, by number of network evaluations.")
     if image:
         neighbours(made, train, folder / "neighbours.png")
-        by_evaluations(model, options.evaluations, folder / "evaluations.png", seed=options.seed)
         pictures["neighbours"] = (
             folder / "neighbours.png",
             "The samples nearest of all to training data, each above its nearest training example.",
         )
+    if image and by_ode:
+        by_evaluations(model, evaluations, folder / "evaluations.png", seed=options.seed)
         pictures["evaluations"] = (folder / "evaluations.png", "The same noise at each number of network evaluations.")
     write_report(
         folder / "report.html",

@@ -13,7 +13,7 @@ from pushforward import registry
 from pushforward.errors import PushforwardError, UserError
 
 T = TypeVar("T")
-FROM_DATA = ("shape", "classes", "levels")  # a preset's arguments that the data decides
+FROM_DATA = ("features", "shape", "classes", "cond_features", "levels")  # a preset's arguments that the data decides
 
 
 def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, description: str, default: Any = None) -> T:

@@ -114,13 +114,13 @@ class GenerativeModel(nn.Module):
         parts, values = [], []
         for rows in _chunks(n, batch_size):
             count, part_generator = rows.stop - rows.start, _random.select(generator, rows, n)
-            noise = self.base.sample(count, generator=part_generator)
             part_cond = None if cond is None else cond[rows]
+            noise = self._base_sample(count, part_cond, part_generator)
             x, log_abs_det = self._generate(noise * temperature, part_cond, sampler, guidance, log_prob, part_generator)
             x, pre = self._from_model(x)
             parts.append(x)
             if log_prob:
-                tempered = self.base.log_prob(noise) - math.prod(self.shape) * math.log(temperature)
+                tempered = self._base_log_prob(noise, part_cond) - math.prod(self.shape) * math.log(temperature)
                 values.append(tempered - log_abs_det - pre)
         x = torch.cat(parts)
         return (x, torch.cat(values)) if log_prob else x
@@ -192,6 +192,12 @@ class GenerativeModel(nn.Module):
         self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
     ) -> Tensor:
         raise NotImplementedError
+
+    def _base_sample(self, n: int, cond: Any, generator: _random.Generators) -> Tensor:
+        return self.base.sample(n, generator=generator)
+
+    def _base_log_prob(self, z: Tensor, cond: Any) -> Tensor:
+        return self.base.log_prob(z)
 
     def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
         raise NotImplementedError

@@ -50,7 +50,8 @@ def rectified_flow(
         times: which t to train on; LogitNormal() is Stable Diffusion 3's.
         pairing: which noise meets which data within a batch.
         drop_cond: share of labels dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data, "none" leaves its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
+            its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.

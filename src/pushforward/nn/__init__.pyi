@@ -2,6 +2,7 @@
 from pushforward.nn.layers import Dequantise as Dequantise
 from pushforward.nn.dit import DiT as DiT
 from pushforward.nn.embedding import LabelEmbedding as LabelEmbedding
+from pushforward.nn.made import MADE as MADE
 from pushforward.nn.mlp import MLP as MLP
 from pushforward.nn.layers import Patchify as Patchify
 from pushforward.nn.preconditioned import Preconditioned as Preconditioned

@@ -1,0 +1,156 @@
+"""Discrete flows of vectors beside the other libraries: RealNVP, spline couplings and MAF; log_prob, a training step, and samples."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import FrEIA.framework
+import FrEIA.modules
+import normflows
+import torch
+import zuko
+from nflows.distributions import StandardNormal
+from nflows.flows import Flow
+from nflows.transforms import (
+    AffineCouplingTransform,
+    CompositeTransform,
+    MaskedAffineAutoregressiveTransform,
+    PiecewiseRationalQuadraticCouplingTransform,
+    ReversePermutation,
+)
+from nflows.utils.torchutils import create_alternating_binary_mask
+from torch import Tensor, nn
+
+import pushforward as pf
+from benchmarks.rows import OURS, Row, rows
+from benchmarks.timing import Times, race
+
+BATCH, HIDDEN, BINS, BOUND = 1024, 128, 8, 5.0
+BARS = {"realnvp": (1.0, 1.0, 1.0), "spline": (2.5, 1.7, 2.5), "maf": (1.0, 1.0, 8.0)}  # log_prob, training step, samples
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One library's flow, as three functions; all of a row have two hidden layers of 128 units a layer."""
+
+    parameters: Callable[[], Iterable[nn.Parameter]]
+    log_prob: Callable[[Tensor], Tensor]
+    sample: Callable[[int], object]
+
+
+@rows
+def flows() -> list[Row]:
+    return [*_flow("realnvp", 64, 8), *_flow("spline", 16, 8), *_flow("maf", 16, 5)]
+
+
+def _flow(kind: str, features: int, layers: int) -> list[Row]:
+    torch.manual_seed(0)
+    contenders = {name: build(kind, features, layers) for name, build in BUILDERS.items() if not (name == "FrEIA" and kind != "realnvp")}
+    x = torch.randn(BATCH, features)
+    with torch.no_grad():
+        density = race({name: lambda one=one: one.log_prob(x) for name, one in contenders.items()}, turns=10)
+        drawn = race({name: lambda one=one: one.sample(BATCH) for name, one in contenders.items()}, turns=5)
+    trained = race({name: _step(one, x) for name, one in contenders.items()}, turns=5)
+    title = f"{kind} D={features}, {layers} layers, batch {BATCH}"
+    cases = zip((f"{title}: log_prob", "… training step (Adam)", "… sample"), (density, trained, drawn), BARS[kind], strict=True)
+    return [_row(case, times, bar) for case, times, bar in cases]
+
+
+def _row(case: str, times: Times, bar: float) -> Row:
+    peers = [name for name in times.runs if name != OURS]
+    ratio = times.ratio(OURS, peers)
+    return Row(
+        case, "ms", {name: 1000 * times.best(name) for name in times.runs}, ratio, f"{bar:g}x the fastest peer", ratio[0] >= 0.95 * bar
+    )
+
+
+def _step(one: Contender, x: Tensor) -> Callable[[], None]:
+    optimizer = torch.optim.Adam(one.parameters(), 1e-4)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (-one.log_prob(x).mean()).backward()
+        optimizer.step()
+
+    return step
+
+
+def _ours(kind: str, features: int, layers: int) -> Contender:
+    hidden = (HIDDEN, HIDDEN)
+    flow = {
+        "realnvp": lambda: pf.models.realnvp(features, layers, hidden),
+        "spline": lambda: pf.models.nsf(features, layers, BINS, hidden, mixing="none", bound=BOUND),
+        "maf": lambda: pf.models.maf(features, layers, hidden),
+    }[kind]()
+    return Contender(flow.parameters, flow.log_prob, flow.sample)
+
+
+def _zuko(kind: str, features: int, layers: int) -> Contender:
+    options = {"transforms": layers, "hidden_features": (HIDDEN, HIDDEN)}
+    flow = {
+        "realnvp": lambda: zuko.flows.RealNVP(features, **options),
+        "spline": lambda: zuko.flows.NSF(features, bins=BINS, passes=2, **options),
+        "maf": lambda: zuko.flows.MAF(features, **options),
+    }[kind]()
+    return Contender(flow.parameters, lambda x: flow().log_prob(x), lambda n: flow().sample((n,)))
+
+
+def _nflows(kind: str, features: int, layers: int) -> Contender:
+    steps: list[nn.Module] = []
+    for k in range(layers):
+        mask = create_alternating_binary_mask(features, even=k % 2 == 0)
+        if kind == "maf":
+            steps += [
+                MaskedAffineAutoregressiveTransform(features, HIDDEN, num_blocks=1, use_residual_blocks=False),
+                ReversePermutation(features),
+            ]
+        elif kind == "realnvp":
+            steps += [AffineCouplingTransform(mask, _Mlp)]
+        else:
+            steps += [PiecewiseRationalQuadraticCouplingTransform(mask, _Mlp, num_bins=BINS, tails="linear", tail_bound=BOUND)]
+    flow = Flow(CompositeTransform(steps), StandardNormal([features]))
+    return Contender(flow.parameters, flow.log_prob, flow.sample)
+
+
+class _Mlp(nn.Sequential):
+    """Two hidden layers of 128 and relu, called with or without a context, which there is none of."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.Linear(inputs, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs))
+
+    def forward(self, x: Tensor, context: None = None) -> Tensor:
+        return super().forward(x)
+
+
+def _normflows(kind: str, features: int, layers: int) -> Contender:
+    steps: list[nn.Module] = []
+    half = features // 2
+    for k in range(layers):
+        if kind == "maf":
+            layer = normflows.flows.MaskedAffineAutoregressive(features, HIDDEN, num_blocks=1, use_residual_blocks=False)
+            # Theirs goes from noise to data in one pass, as IAF does; turned round it is MAF.
+            steps += [normflows.flows.Reverse(layer), normflows.flows.Permute(features, mode="swap")]
+        elif kind == "realnvp":
+            steps += [normflows.flows.AffineCouplingBlock(_Mlp(half, features)), normflows.flows.Permute(features, mode="swap")]
+        else:
+            steps += [
+                normflows.flows.CoupledRationalQuadraticSpline(
+                    features, 1, HIDDEN, num_bins=BINS, tail_bound=BOUND, reverse_mask=k % 2 == 1
+                )
+            ]
+    flow = normflows.NormalizingFlow(normflows.distributions.DiagGaussian(features, trainable=False), steps)
+    return Contender(flow.parameters, flow.log_prob, flow.sample)
+
+
+def _freia(kind: str, features: int, layers: int) -> Contender:
+    flow = FrEIA.framework.SequenceINN(features)
+    for _ in range(layers // 2):  # a block is two couplings
+        flow.append(FrEIA.modules.GLOWCouplingBlock, subnet_constructor=_Mlp)
+    return Contender(flow.parameters, lambda x: _normal(*flow(x)), lambda n: flow(torch.randn(n, features), rev=True))
+
+
+def _normal(z: Tensor, log_abs_det: Tensor) -> Tensor:
+    return log_abs_det - 0.5 * z.square().sum(1) - z.shape[1] * math.log(2 * math.pi) / 2
+
+
+BUILDERS = {OURS: _ours, "zuko": _zuko, "nflows": _nflows, "normflows": _normflows, "FrEIA": _freia}

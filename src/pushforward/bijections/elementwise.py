@@ -1,0 +1,65 @@
+"""What a network can do to each number once it has said the parameters: shift it, scale and shift it, or bend it along a spline."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pushforward.bijections.columns import summed
+from pushforward.errors import UserError
+from pushforward.functional.affine import bounded_affine
+from pushforward.functional.spline import MIN_BIN, spline_of_columns
+
+
+@dataclass(frozen=True)
+class Additive:
+    """Shift: x + t."""
+
+    parameters: int = 1
+
+    def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Return y (features, n) and log_abs_det (n,) of x (features, n) under parameters raw (parameters, features, n)."""
+        return (x - raw[0] if inverse else x + raw[0]), None
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Scale and shift, with a bounded logarithm of the scale: `functional.bounded_affine`."""
+
+    bound: float
+    parameters: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.bound > 0:
+            raise UserError(f"bound is {self.bound}, but the bound of a log-scale must be positive; 2 is usual.")
+
+    def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Return y (features, n) and log_abs_det (n,) of x (features, n) under parameters raw (parameters, features, n)."""
+        y, s = bounded_affine(x, raw[0], raw[1], self.bound, inverse)
+        return y, summed(s)
+
+
+@dataclass(frozen=True)
+class Spline:
+    """Rational-quadratic splines on [-bound, bound] with identity tails: `functional.rational_quadratic_spline` of `spline_knots`."""
+
+    bins: int
+    bound: float
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bins < 1 / MIN_BIN:
+            raise UserError(f"bins is {self.bins}, but a spline has from 2 to {round(1 / MIN_BIN) - 1}; 8 is usual.")
+        if not self.bound > 0:
+            raise UserError(f"bound is {self.bound}, but the splines act on [-bound, bound], so it must be positive; 5 is usual.")
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers describe one spline."""
+        return 3 * self.bins - 1
+
+    def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Return y (features, n) and log_abs_det (n,) of x (features, n) under parameters raw (parameters, features, n)."""
+        y, log_slopes = spline_of_columns(x, raw, self.bins, self.bound, inverse)
+        return y, summed(log_slopes)
+
+
+Elementwise = Additive | Affine | Spline

@@ -1,0 +1,139 @@
+"""Linear maps that mix features, so that what one layer kept another changes: permutations, LU, orthogonal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pushforward.bijections.columns import Parts, VectorBijection, joined, moved, wide
+from pushforward.errors import UserError
+from pushforward.registry import export
+
+
+@export("bijections.Permutation", example=lambda: (Permutation([2, 0, 3, 1]), torch.randn(4, 4), None), exactness="exact")
+class Permutation(VectorBijection):
+    """Put the features in another order.
+
+        z_k = x_(order[k]),    log|det| = 0
+
+    Args:
+        order: each of 0, 1, ..., features - 1 once.
+
+    Raises:
+        UserError: order is no permutation.
+
+    Example:
+        >>> Permutation([2, 0, 1])(torch.tensor([[1.0, 2.0, 3.0]]))[0]
+        tensor([[3., 1., 2.]])
+    """
+
+    order: Tensor
+
+    def __init__(self, order: Sequence[int]) -> None:
+        super().__init__(len(order))
+        if sorted(order) != list(range(len(order))):
+            raise UserError(f"order is {list(order)}, but a permutation has each of 0 to {len(order) - 1} once.")
+        self.register_buffer("order", torch.tensor(list(order)))
+
+    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+        return (joined(parts).index_select(0, torch.argsort(self.order) if inverse else self.order),), None
+
+    def reaches(self, touched: Tensor) -> Tensor:
+        return touched[self.order]
+
+
+@export("bijections.Reverse", example=lambda: (Reverse(5), torch.randn(4, 5), None), exactness="exact")
+class Reverse(VectorBijection):
+    """Turn the order of the features round: z_k = x_(features - 1 - k), log|det| = 0.
+
+    Args:
+        features: numbers a vector.
+
+    Example:
+        >>> Reverse(3)(torch.tensor([[1.0, 2.0, 3.0]]))[0]
+        tensor([[3., 2., 1.]])
+    """
+
+    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+        return tuple(part.flip(0) for part in reversed(parts)), None
+
+    def reaches(self, touched: Tensor) -> Tensor:
+        return touched.flip(0)
+
+
+@export("bijections.LULinear", example=lambda: (moved(LULinear(4)), torch.randn(4, 4), None), exactness="exact")
+class LULinear(VectorBijection):
+    """Multiply by a matrix that is kept as its triangular factors, and shift.
+
+        z = L U x + b,    L lower with ones on its diagonal, U upper with exp(s) on its own,    log|det| = sum s
+
+    It is never singular and begins as the identity; both directions cost one product, the inverse two triangular solves.
+
+    Args:
+        features: numbers a vector.
+
+    Example:
+        >>> LULinear(3)(torch.ones(1, 3))
+        (tensor([[1., 1., 1.]], grad_fn=<ViewBackward0>), tensor([0.], grad_fn=<AddBackward0>))
+
+    Source: Oliva et al., Transformation autoregressive networks, 2018, arXiv 1801.09819, section 3.2; Durkan et al., 1906.04032, section 3.
+    Ours: no permutation beside the factors.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.off_diagonal = nn.Parameter(torch.zeros(features, features))  # below it L, above it U
+        self.log_diagonal = nn.Parameter(torch.zeros(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+        x = joined(parts)
+        dtype = wide(x)  # triangular solves know no bfloat16
+        s = self.log_diagonal.to(dtype)
+        lower = self.off_diagonal.to(dtype).tril(-1) + torch.eye(self.features, dtype=dtype, device=x.device)
+        upper = self.off_diagonal.to(dtype).triu(1) + torch.diag(s.exp())
+        if inverse:
+            shifted = x.to(dtype) - self.bias.to(dtype)[:, None]
+            half = torch.linalg.solve_triangular(lower, shifted, upper=False, unitriangular=True)
+            return (torch.linalg.solve_triangular(upper, half, upper=True).to(x.dtype),), -s.sum()
+        return (torch.addmm(self.bias[:, None], (lower @ upper).to(x.dtype), x),), s.sum()
+
+
+@export("bijections.Orthogonal", example=lambda: (moved(Orthogonal(4)), torch.randn(4, 4), None), exactness="exact")
+class Orthogonal(VectorBijection):
+    """Multiply by an orthogonal matrix, a product of Householder reflections.
+
+        z = H_1 H_2 ... H_m x,    H_i = I - 2 v_i v_i' / |v_i|²,    log|det| = 0
+
+    v_i is 0 above its own place i and 1 there, so that any orthogonal matrix with the determinant (-1)^m can be reached when m is features.
+
+    Args:
+        features: numbers a vector.
+        reflections: m, from 1 to features; None is features.
+
+    Raises:
+        UserError: reflections outside 1 to features.
+
+    Example:
+        >>> z, log_abs_det = Orthogonal(3)(torch.tensor([[3.0, 4.0, 0.0]]))
+        >>> round(float(z.norm().detach()), 4), float(log_abs_det)
+        (5.0, 0.0)
+
+    Source: Tomczak and Welling, Improving variational auto-encoders using Householder flow, 2016, arXiv 1611.09630, section 3.
+    """
+
+    def __init__(self, features: int, reflections: int | None = None) -> None:
+        super().__init__(features)
+        reflections = features if reflections is None else reflections
+        if not 1 <= reflections <= features:
+            raise UserError(f"reflections is {reflections}, but there are from 1 to {features} of them, one a feature at most.")
+        self.vectors = nn.Parameter(torch.randn(features, reflections) / features**0.5)  # only what stands below the diagonal is read
+
+    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+        x = joined(parts)
+        below = self.vectors.to(wide(x)).tril(-1)
+        rest = self.features - below.shape[1]  # what is not reflected: scales of 0, so that all columns of the product are made
+        q = torch.linalg.householder_product(F.pad(below, (0, rest)), F.pad(2 / (1 + below.square().sum(0)), (0, rest)))
+        return ((q.T if inverse else q).to(x.dtype) @ x,), None

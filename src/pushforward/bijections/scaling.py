@@ -1,0 +1,145 @@
+"""A scale and a shift for each feature: learned, started from data, or taken from the batch."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.bijections.columns import Parts, VectorBijection, joined, moved, per_part, wide
+from pushforward.errors import ShapeError
+from pushforward.registry import export
+
+
+class _Diagonal(VectorBijection):
+    """What acts on each feature alone, and so mixes none."""
+
+    def reaches(self, touched: Tensor) -> Tensor:
+        return touched
+
+
+@export("bijections.Scale", example=lambda: (moved(Scale(3)), torch.randn(4, 3), None), exactness="exact")
+class Scale(_Diagonal):
+    """Multiply each feature by a positive number of its own, 1 at the start.
+
+        z = x exp(s),    log|det| = sum s
+
+    Args:
+        features: numbers a vector.
+
+    Source: Dinh, Krueger and Bengio, NICE, 2014, arXiv 1410.8516, section 3.3.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.log_scale = nn.Parameter(torch.zeros(features))
+
+    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+        s = -self.log_scale if inverse else self.log_scale
+        return tuple(part * scale for part, scale in per_part(parts, s.exp())), s.sum(dtype=wide(s))
+
+
+@export("bijections.ActNorm", example=lambda: (moved(ActNorm(3)), torch.randn(4, 3), None), exactness="exact")
+class ActNorm(_Diagonal):
+    """Scale and shift each feature by learned numbers that `initialise` sets to make the first data standard.
+
+        z = x exp(s) + b,    log|det| = sum s
+
+    Until `initialise` has seen data it is the identity; a feature that is constant there keeps its scale.
+
+    Args:
+        features: numbers a vector.
+
+    Raises:
+        ShapeError: the data to start from has fewer than two rows.
+
+    Example:
+        >>> layer, x = ActNorm(2), torch.tensor([[0.0, 5.0], [2.0, 5.0]])
+        >>> layer.initialise(x)
+        >>> layer(x)[0].detach()
+        tensor([[-0.7071,  0.0000],
+                [ 0.7071,  0.0000]])
+
+    Source: Kingma and Dhariwal, Glow, 2018, arXiv 1807.03039, section 3.1.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.shift = nn.Parameter(torch.zeros(features))
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor, cond: Any = None) -> None:
+        """Start from data x (n, features), n at least 2: each feature gets mean 0 and standard deviation 1."""
+        mean, std = _moments(x, self.features)
+        self.log_scale.copy_(-std.log())
+        self.shift.copy_(-mean / std)
+
+    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+        return _affine(parts, self.log_scale, self.shift, inverse)
+
+
+@export("bijections.BatchNorm", example=lambda: (moved(BatchNorm(3)).eval(), torch.randn(4, 3), None), exactness="exact")
+class BatchNorm(_Diagonal):
+    """Make each feature standard by the batch's own moments in training and by their running mean elsewhere, then scale and shift it.
+
+        z = (x - mean) / sqrt(var + eps) exp(s) + b,    log|det| = sum s - log(var + eps) / 2
+
+    In training mode forward depends on the whole batch (at least two rows) and moves the running moments; inverse always uses the
+    running ones. So it is a bijection of single rows in eval mode alone. `initialise` sets the running moments.
+
+    Args:
+        features: numbers a vector.
+        momentum: share of the batch in the running moments.
+        eps: what is added to variances.
+
+    Raises:
+        ShapeError: a batch of fewer than two rows in training mode.
+
+    Source: Papamakarios, Pavlakou and Murray, Masked autoregressive flow, 2017, arXiv 1705.07057, appendix B.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, features: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__(features)
+        self.momentum, self.eps = momentum, eps
+        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.shift = nn.Parameter(torch.zeros(features))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("var", torch.ones(features))
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor, cond: Any = None) -> None:
+        """Set the running moments to those of data x (n, features), n at least 2."""
+        mean, std = _moments(x, self.features)
+        self.mean.copy_(mean)
+        self.var.copy_(std.square())
+
+    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+        mean, var = self.mean, self.var
+        if self.training and not inverse:
+            x = joined(parts)
+            if x.shape[1] < 2:
+                raise ShapeError(f"a batch of {x.shape[1]} has no moments; give BatchNorm at least two rows in training, or use .eval().")
+            var, mean = torch.var_mean(x, 1, correction=0)
+            with torch.no_grad():
+                self.mean.lerp_(mean.to(self.mean.dtype), self.momentum)
+                self.var.lerp_(var.to(self.var.dtype), self.momentum)
+        s = self.log_scale - 0.5 * (var + self.eps).log()
+        return _affine(parts, s, self.shift - mean * s.exp(), inverse)
+
+
+def _affine(parts: Parts, s: Tensor, b: Tensor, inverse: bool) -> tuple[Parts, Tensor]:
+    total = s.sum(dtype=wide(s))
+    if inverse:
+        return tuple((part - shift) * scale for part, shift, scale in per_part(parts, b, (-s).exp())), -total
+    return tuple(torch.addcmul(shift, part, scale) for part, shift, scale in per_part(parts, b, s.exp())), total
+
+
+def _moments(x: Tensor, features: int) -> tuple[Tensor, Tensor]:
+    rows = x.flatten(1).to(wide(x))
+    if len(rows) < 2 or rows.shape[1] != features:
+        raise ShapeError(f"x has shape {tuple(x.shape)}, but starting from data needs at least two rows of {features} features.")
+    std = rows.std(0)
+    return rows.mean(0), torch.where(std > 0, std, 1.0)

@@ -1,0 +1,42 @@
+"""Scale and shift by numbers that a network reads off something else: what an affine coupling does to each number."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pushforward.registry import export
+
+
+def _example() -> tuple:
+    return tuple(torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(k)) for k in range(3))
+
+
+@export("functional.bounded_affine", example=_example)
+def bounded_affine(
+    x: Float[Tensor, "n ..."], raw: Float[Tensor, "n ..."], shift: Float[Tensor, "n ..."], bound: float = 2.0, inverse: bool = False
+) -> tuple[Float[Tensor, "n ..."], Float[Tensor, "n ..."]]:
+    """Scale each number by exp(s) and shift it, or undo it, with |s| below a bound so that nothing overflows.
+
+        y = x exp(s) + shift,    s = bound tanh(raw / bound);    inverse: y = (x - shift) exp(-s)
+
+    Args:
+        x: numbers (n, *shape).
+        raw: log-scales before they are bounded (n, *shape).
+        shift: what is added (n, *shape).
+        bound: the bound of |s|; 2 lets one layer scale by 1/7.4 to 7.4.
+        inverse: whether to undo it.
+
+    Returns:
+        y (n, *shape), and the logarithm of the slope dy/dx of each number (n, *shape), s or -s. (Sum it for a log-determinant.)
+
+    Example:
+        >>> bounded_affine(torch.tensor([2.0]), torch.tensor([0.0]), torch.tensor([1.0]))
+        (tensor([3.]), tensor([0.]))
+
+    Source: Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, equations 7 and 8.
+    """
+    if inverse:
+        s = torch.tanh(raw * (1 / bound)) * -bound
+        return (x - shift) * s.exp(), s
+    s = torch.tanh(raw * (1 / bound)) * bound
+    return torch.addcmul(shift, x, s.exp()), s

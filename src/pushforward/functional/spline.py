@@ -1,0 +1,180 @@
+"""Monotone rational-quadratic splines with linear tails: curves through knots with given slopes, inverted in closed form."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pushforward.errors import UserError
+from pushforward.registry import export
+
+MIN_BIN = 1e-3  # least width and height of a bin, as a share of the whole
+MIN_DERIVATIVE = 1e-3
+_ONE = math.log(math.expm1(1 - MIN_DERIVATIVE))  # softplus of this and MIN_DERIVATIVE are 1: raw zeros are the identity
+
+
+def _example() -> tuple:
+    raw = torch.linspace(-1, 1, 22, dtype=torch.float64).reshape(2, 11).sin()
+    return (torch.tensor([[-4.0, 0.3], [1.2, -0.4], [2.9, 7.0]], dtype=torch.float64), *spline_knots(raw, bound=3.0))
+
+
+@export("functional.rational_quadratic_spline", example=_example)
+def rational_quadratic_spline(
+    x: Float[Tensor, "n ..."],
+    positions: Float[Tensor, "*rows knots"],
+    heights: Float[Tensor, "*rows knots"],
+    derivatives: Float[Tensor, "*rows knots"],
+    inverse: bool = False,
+) -> tuple[Float[Tensor, "n ..."], Float[Tensor, "n ..."]]:
+    """Map each number along a rising curve through knots, each piece a quotient of two quadratics; beyond the knots the curve is straight.
+
+        y = y_0 + h (s θ² + d_0 q) / (s + (d_0 + d_1 - 2 s) q),    θ = (x - x_0) / w,    q = θ (1 - θ),    s = h / w
+
+    in a bin of width w and height h whose lower knot is (x_0, y_0) and whose ends have the slopes d_0 and d_1. Beyond the outermost knots
+    the curve goes on with their slope. A number on a knot, or one that rounding puts beyond it, is in one of the bins beside it.
+
+    Args:
+        x: numbers (n, *shape).
+        positions: the knots' places, increasing along the last axis, broadcast to (n, *shape, knots).
+        heights: the knots' values, increasing, likewise.
+        derivatives: the slopes at the knots, positive, likewise.
+        inverse: whether to go from heights to positions.
+
+    Returns:
+        y (n, *shape), and the logarithm of the slope dy/dx of each number (n, *shape), in float32 or wider. (Sum it for a log-determinant.)
+
+    Example:
+        >>> knots = torch.tensor([-1.0, 0.0, 1.0])
+        >>> rational_quadratic_spline(torch.tensor([-2.0, 0.5]), knots, knots, torch.ones(3))
+        (tensor([-2.0000,  0.5000]), tensor([0., 0.]))
+
+    Source: Durkan et al., Neural spline flows, 2019, arXiv 1906.04032, equations 4 to 8; Gregory and Delbourgo, 1982.
+    Ours: the inverse is written as a sum of numbers of one sign, so that no difference cancels and no root is of a negative number.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    table = torch.stack([one.to(wide).expand(*x.shape, -1).movedim(-1, 0) for one in (positions, heights, derivatives)])
+    start = table[1 if inverse else 0]
+    clamped = torch.minimum(torch.maximum(x.to(wide), start[0]), start[-1])
+    k = _bin(clamped, start[1:-1])
+    low, high = table.gather(1, torch.stack((k, k + 1)).expand(3, *(-1,) * (k.ndim + 1))).unbind(1)
+    y, log_slope = _piece(x.to(wide), clamped, low[0], high[0] - low[0], low[1], high[1] - low[1], low[2], high[2], inverse)
+    return y.to(x.dtype), log_slope
+
+
+@export("functional.spline_knots", example=lambda: (torch.linspace(-2, 2, 22, dtype=torch.float64).reshape(2, 11).sin(), 3.0))
+def spline_knots(
+    raw: Float[Tensor, "n ... parameters"], bound: float
+) -> tuple[Float[Tensor, "n ... knots"], Float[Tensor, "n ... knots"], Float[Tensor, "n ... knots"]]:
+    """Turn 3 K - 1 free numbers into the K + 1 knots of a spline on [-bound, bound] whose outermost slopes are 1; zeros make the identity.
+
+        widths, heights: 2 bound (0.001 + (1 - 0.001 K) softmax),    inner slopes: 0.001 + softplus
+
+    Args:
+        raw: K numbers for the widths, K for the heights and K - 1 for the inner slopes along the last axis, K at least 2; any axes before.
+        bound: where the tails begin.
+
+    Returns:
+        positions, heights and derivatives (n, ..., K + 1), as `rational_quadratic_spline` takes them, in float32 or wider.
+
+    Raises:
+        UserError: the last axis is not 3 K - 1 long.
+
+    Example:
+        >>> positions, heights, derivatives = spline_knots(torch.zeros(1, 5), bound=1.0)
+        >>> derivatives
+        tensor([[1.0000, 1.0000, 1.0000]])
+
+    Source: Durkan et al., 1906.04032, section 3.1.
+    """
+    bins = (raw.shape[-1] + 1) // 3
+    if raw.shape[-1] != 3 * bins - 1 or bins < 2:
+        raise UserError(f"raw has {raw.shape[-1]} numbers on its last axis, but a spline of K bins needs 3 K - 1, with K at least 2.")
+    sizes, inner = raw.to(torch.promote_types(raw.dtype, torch.float32)).movedim(-1, 0).tensor_split((2 * bins,))
+    cumulative = _cumulative(sizes.unflatten(0, (2, bins)))
+    knots = torch.addcmul(torch.full_like(cumulative, -bound), cumulative, 2 * bound / cumulative[:, -1:])
+    positions, heights = knots.movedim(1, -1)
+    return positions, heights, _slopes(_with_ends(inner)).movedim(0, -1)
+
+
+def spline_of_columns(x: Tensor, raw: Tensor, bins: int, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
+    """Return y and log slopes, both (features, n), of the splines whose parameters are raw (3 bins - 1, features, n).
+
+    The same as `rational_quadratic_spline(x, *spline_knots(raw, bound))` with the knots first, which makes every operation run along
+    features and batch at once. The softmax is never divided by its sum (x is multiplied instead) and what is needed of the two knots
+    beside x alone becomes a position, a height or a slope.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    value = x.to(wide)
+    clamped = value.clamp(-bound, bound)
+    cumulative = _cumulative(raw[: 2 * bins].to(wide).unflatten(0, (2, bins)))
+    unit = 2 * bound / cumulative[:, -1]
+    place = int(inverse)
+    k = _bin((clamped + bound) / unit[place], cumulative[place, 1:-1])
+    beside = torch.stack((k, k + 1))
+    knots = cumulative.gather(1, beside.expand(2, *(-1,) * beside.ndim))
+    d_0, d_1 = _slopes(_with_ends(raw[2 * bins :]).gather(0, beside).to(wide))
+    low, size = knots[:, 0] * unit - bound, (knots[:, 1] - knots[:, 0]) * unit
+    y, log_slope = _piece(value, clamped, low[0], size[0], low[1], size[1], d_0, d_1, inverse)
+    return y.to(x.dtype), log_slope
+
+
+def _cumulative(raw: Tensor) -> Tensor:
+    """Return the knots (2, K + 1, ...) of raw sizes (2, K, ...) in units of which the last is the sum: 0, e_1, e_1 + e_2, ...
+
+    Sums and least sizes are one product with a constant matrix, in which a step of autograd costs half of cumsum's.
+    """
+    bins = raw.shape[1]
+    if bins * MIN_BIN >= 1:
+        raise UserError(f"bins is {bins}, but each is at least {MIN_BIN} of the whole; use fewer than {round(1 / MIN_BIN)}.")
+    sizes = (raw - raw.detach().amax(1, keepdim=True)).exp()
+    step = torch.arange(bins + 1, dtype=raw.dtype, device=raw.device)[:, None]
+    weights = torch.ones(bins + 1, bins, dtype=raw.dtype, device=raw.device).tril(-1) + step * (MIN_BIN / (1 - MIN_BIN * bins))
+    with torch.autocast(raw.device.type, enabled=False):
+        return torch.matmul(weights, sizes.flatten(2)).unflatten(2, raw.shape[2:]) if raw.ndim > 2 else sizes @ weights.T
+
+
+def _with_ends(inner: Tensor) -> Tensor:
+    """Return the raw slopes with those of the tails, 1, at both ends of the first axis."""
+    end = inner.new_full((1, *inner.shape[1:]), _ONE)
+    return torch.cat((end, inner + _ONE, end))
+
+
+def _slopes(raw: Tensor) -> Tensor:
+    return torch.nn.functional.softplus(raw) + MIN_DERIVATIVE
+
+
+def _bin(x: Tensor, inner: Tensor) -> Tensor:
+    """Return how many of the inner knots (K - 1, ...) are not above x: the bin's number, 0 to K - 1 whatever rounding did."""
+    return (x >= inner).sum(0)
+
+
+def _piece(
+    x: Tensor, clamped: Tensor, x_0: Tensor, w: Tensor, y_0: Tensor, h: Tensor, d_0: Tensor, d_1: Tensor, inverse: bool
+) -> tuple[Tensor, Tensor]:
+    """Return y and log dy/dx from the bin that `clamped` lies in; what x has beyond it follows the slope there."""
+    s = h / w
+    theta = _solve(((clamped - y_0) / h).clamp(0, 1), s, d_0, d_1) if inverse else ((clamped - x_0) / w).clamp(0, 1)
+    rest = 1 - theta
+    q = theta * rest
+    scale = s / torch.addcmul(s, d_0 + d_1 - 2 * s, q)  # s over the denominator
+    slope = scale.square() * (d_1 * theta.square() + 2 * s * q + d_0 * rest.square())
+    if inverse:
+        return torch.addcmul(x_0, w, theta) + (x - clamped) / slope, -slope.log()
+    inside = y_0 + w * scale * torch.addcmul(d_0 * q, s, theta.square())
+    return torch.addcmul(inside, x - clamped, slope), slope.log()
+
+
+def _solve(eta: Tensor, s: Tensor, d_0: Tensor, d_1: Tensor) -> Tensor:
+    """Return theta at which a piece has risen by the share eta of its height.
+
+    With g = d_0 (1 - eta) - d_1 eta the quadratic's discriminant is g² + 4 s² eta (1 - eta), and measured from the end that the sign of g
+    points to, theta is 2 s eta / (|g| + 2 s eta + root): all terms are positive.
+    """
+    rest = 1 - eta
+    g = d_0 * rest - d_1 * eta
+    root = torch.addcmul(g.square(), 4 * s.square(), eta * rest).sqrt()
+    near = torch.where(g >= 0, eta, rest)
+    part = 2 * s * near
+    theta = part / (g.abs() + part + root)
+    return torch.where(g >= 0, theta, 1 - theta)

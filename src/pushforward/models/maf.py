@@ -1,0 +1,88 @@
+"""MAF: masked autoregressive flow, density in one pass.
+
+Paper: Papamakarios, Pavlakou and Murray, Masked autoregressive flow for density estimation, 2017, arXiv 1705.07057.
+What it says: an autoregressive model with Gaussian conditionals is a flow. Feature k is standardised by a mean and a scale that a masked
+network (MADE) reads off the features before it, for all features in one pass; stacking such layers, with the order of the features turned
+round between them, models what the conditionals of one layer cannot. Sampling goes feature by feature: the price, and the mirror image
+of `iaf`. The paper puts batch norm between layers; here that is an option, since its training depends on who shares a batch.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from pushforward.bijections.autoregressive import AffineAutoregressive
+from pushforward.bijections.bijection import Bijection
+from pushforward.bijections.chain import Chain
+from pushforward.bijections.mixing import Reverse
+from pushforward.bijections.scaling import ActNorm, BatchNorm
+from pushforward.errors import UserError
+from pushforward.families.normalizing_flow import NormalizingFlow
+from pushforward.functional.levels import Levels
+from pushforward.models.preset import Preprocess, checked_layers, preset, units
+from pushforward.nn.mlp import Activation
+from pushforward.registry import export
+
+
+def _example() -> tuple:
+    return maf(2, 2, (16,), classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
+
+
+@export("models.maf", example=_example)
+@preset
+def maf(
+    features: int | None = None,
+    layers: int = 5,
+    hidden: tuple[int, ...] = (128, 128),
+    *,
+    shape: Sequence[int] | None = None,
+    bound: float = 2.0,
+    norm: Literal["none", "act", "batch"] = "none",
+    activation: Activation = "relu",
+    preprocess: Preprocess = "none",
+    classes: int | None = None,
+    cond_features: int | None = None,
+    levels: Levels = None,
+) -> NormalizingFlow:
+    """Stack masked autoregressive affine layers, the order of the features turned round between them.
+
+    Args:
+        features: numbers a sample; or give shape.
+        layers: number of autoregressive layers.
+        hidden: widths of each MADE's hidden layers.
+        shape: shape of one event (an image is flattened); what the command line gives, from the data.
+        bound: bound of each layer's log-scales.
+        norm: what stands after each layer: "none", "act" (ActNorm) or "batch" (BatchNorm, as in the paper).
+        activation: "relu", "silu", "tanh", "elu" or "softplus".
+        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
+            its units.
+        classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+
+    Returns:
+        A NormalizingFlow with Gaussian noise, whose fast direction is log_prob.
+
+    Example:
+        >>> maf(6).log_prob(torch.randn(3, 6)).shape
+        torch.Size([3])
+    """
+    assert shape is not None  # `preset` fills it in from features
+    if norm not in ("none", "act", "batch"):
+        raise UserError(f"norm is {norm!r}, but it is 'none', 'act' or 'batch'.")
+    size = math.prod(shape)
+    steps: list[Bijection] = []
+    for k in range(checked_layers(layers)):
+        steps += [Reverse(size)] if k else []
+        steps += [AffineAutoregressive(size, hidden, bound=bound, activation=activation, classes=classes, cond_features=cond_features)]
+        steps += [ActNorm(size)] if norm == "act" else [BatchNorm(size)] if norm == "batch" else []
+    return NormalizingFlow(
+        Chain(steps),
+        shape=shape,
+        preprocess=units(preprocess, shape, levels),
+        classes=classes,
+        cond_features=cond_features,
+        levels=levels,
+    )

@@ -1,0 +1,138 @@
+"""MADE: one network that says the parameters of every feature from the features before it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import UserError
+from pushforward.nn.coupling import Condition, activation_of, checked_widths, shifted_linear
+from pushforward.nn.mlp import Activation
+from pushforward.registry import export
+
+
+@export("nn.MADE", example=lambda: (MADE(4, 2, (16, 16), classes=3), (torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))))
+class MADE(nn.Module):
+    """An MLP whose weights are masked so that the outputs of feature k read only the features before k (and the condition).
+
+        degree of feature k: k + 1;  hidden units: 1 to features - 1 (from 0 under a condition), rising
+        a unit reads what has its degree or less, the outputs of feature k what has degree k or less
+
+    Hidden units are sorted by degree, so that masks are staircases: `sequential` then walks along the features, computes in each step only
+    the units that become known, and needs no mask; all steps together cost about one pass.
+
+    Shapes: x (n, features); the value is (n, features, outputs).
+
+    Args:
+        features: numbers a sample.
+        outputs: parameters that are said for each feature.
+        hidden: widths of the hidden layers.
+        activation: "silu", "tanh", "relu", "elu" or "softplus".
+        classes: number of labels, or None.
+        cond_features: length of the condition vectors, or None.
+
+    Raises:
+        UserError: features < 1, no hidden layer, or an unknown activation.
+        ConditionError: a condition that the network was not built for, or a vector that is missing.
+
+    Source: Germain, Gregor, Murray and Larochelle, MADE, 2015, arXiv 1502.03509, equations 8 and 9.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        outputs: int,
+        hidden: Sequence[int] = (128, 128),
+        *,
+        activation: Activation = "relu",
+        classes: int | None = None,
+        cond_features: int | None = None,
+    ) -> None:
+        super().__init__()
+        if features < 1:
+            raise UserError(f"features is {features}, but it must be at least 1.")
+        widths = checked_widths(hidden)
+        self.features, self.outputs, self.act = features, outputs, activation_of(activation)
+        self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in zip([features, *widths], widths, strict=False))
+        self.condition = Condition(widths[0], classes, cond_features)
+        self.out = nn.Linear(widths[-1], outputs * features)  # row p * features + k: parameter p of feature k
+        lowest = 0 if self.condition.conditional or features == 1 else 1
+        degrees = [_degrees(width, lowest, features - 1) for width in widths]
+        # ends[l][k]: how many units of layer l have degree k or less.
+        self.ends = [[int((one <= k).sum()) for k in range(features)] for one in degrees]
+        below = torch.arange(1, features + 1)
+        for index, degree in enumerate(degrees):
+            self.register_buffer(f"mask{index}", (degree[:, None] >= below).to(torch.get_default_dtype()), persistent=False)
+            below = degree
+        mask = torch.arange(features).repeat(outputs)[:, None] >= below
+        self.register_buffer("mask_out", mask.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self.columns(x.T, cond).permute(2, 1, 0)
+
+    def columns(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Return the parameters (outputs, features, n) of columns x (features, n)."""
+        h, shift = x.T, self.condition(cond)
+        for index, layer in enumerate(self.layers):
+            h = self.act(shifted_linear(h, layer.weight * self.get_buffer(f"mask{index}"), layer.bias, shift if index == 0 else None))
+        out = torch.addmm(self.out.bias[:, None], self.out.weight * self.get_buffer("mask_out"), h.T)
+        return out.view(self.outputs, self.features, x.shape[1])
+
+    def sequential(self, like: Tensor, cond: Tensor | None, solve: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Return columns x (features, n) made one feature after another.
+
+        Args:
+            like: columns (features, n) of the dtype and device wanted.
+            cond: condition of each column, or None.
+            solve: called as solve(k, raw) with the parameters raw (outputs, 1, n) of feature k; returns that feature (1, n).
+        """
+        n = like.shape[1]
+        shift = self.condition(cond)
+        shift = None if shift is None else (shift[:, None] if shift.ndim == 1 else shift.T)
+        x = _Growing(self.features, like)
+        hidden = [_Growing(layer.out_features, like) for layer in self.layers]
+        weights = self.out.weight.view(self.outputs, self.features, -1)
+        biases = self.out.bias.view(self.outputs, self.features, 1)
+        for k in range(self.features):
+            known = x.known()
+            for index, layer in enumerate(self.layers):
+                rows = slice(self.ends[index][k - 1] if k else 0, self.ends[index][k])
+                if rows.start < rows.stop:
+                    bias = layer.bias[rows, None]
+                    if index == 0 and shift is not None:
+                        bias = bias + shift[rows]
+                    slot = hidden[index].slot(rows.stop - rows.start)
+                    pre = torch.addmm(bias, layer.weight[rows, : known.shape[0]], known, out=slot)
+                    hidden[index].add(self.act(pre), slot)
+                known = hidden[index].known()
+            raw = torch.addmm(biases[:, k], weights[:, k, : known.shape[0]], known)
+            x.add(solve(k, raw.view(self.outputs, 1, n)), x.slot(1))
+        return x.known()
+
+
+class _Growing:
+    """Columns that become known a few at a time: written into one buffer, or joined where gradients must flow through them."""
+
+    def __init__(self, rows: int, like: Tensor) -> None:
+        self.buffer = None if torch.is_grad_enabled() else like.new_empty(rows, like.shape[1])
+        self.joined = like.new_empty(0, like.shape[1])
+        self.count = 0
+
+    def known(self) -> Tensor:
+        return self.joined if self.buffer is None else self.buffer[: self.count]
+
+    def slot(self, rows: int) -> Tensor | None:
+        return None if self.buffer is None else self.buffer[self.count : self.count + rows]
+
+    def add(self, block: Tensor, slot: Tensor | None) -> None:
+        self.count += block.shape[0]
+        if slot is None:
+            self.joined = torch.cat((self.joined, block))
+        elif block is not slot:
+            slot.copy_(block)
+
+
+def _degrees(width: int, lowest: int, highest: int) -> Tensor:
+    """Return rising degrees from lowest to highest, each about equally often; the highest is always there, so that every input is read."""
+    return (lowest + torch.arange(width) * (highest - lowest + 1) // max(width - 1, 1)).clamp(max=highest)
