@@ -4,8 +4,6 @@ import argparse
 import datetime
 import importlib.metadata
 import platform
-import shlex
-import sys
 from pathlib import Path
 
 import torch
@@ -25,11 +23,21 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name} too")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for name, measure in ROWS.items() if options.only in (None, name) for row in measure()]
-    Console(width=170).print(_table(rows))
-    if options.write:
-        RESULTS.write_text(_markdown(rows, "python -m benchmarks " + shlex.join(sys.argv[1:])), encoding="utf-8")
+    for name, measure in ROWS.items():
+        if options.only in (None, name):
+            rows = measure()
+            Console(width=170).print(_table(rows))
+            if options.write:
+                write(name, rows)
     return 0
+
+
+def write(name: str, rows: list[Row]) -> None:
+    """Put a group's section into RESULTS.md, in place of the one that was there; other groups keep theirs, with their dates."""
+    head, *sections = RESULTS.read_text(encoding="utf-8").split("\n## ")
+    kept = {section.split("\n", 1)[0]: section for section in sections}
+    kept[name] = _section(name, rows)
+    RESULTS.write_text("\n## ".join([head, *(kept[one] for one in sorted(kept))]).rstrip() + "\n", encoding="utf-8")
 
 
 def _cells(row: Row) -> list[str]:
@@ -56,20 +64,13 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
-def _markdown(rows: list[Row], command: str) -> str:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", *PEERS))
+def _section(name: str, rows: list[Row]) -> str:
+    versions = ", ".join(f"{one} {importlib.metadata.version(one)}" for one in ("torch", *PEERS))
     lines = [
-        "# Times against the peers",
+        name,
         "",
-        f"Command: `OMP_NUM_THREADS=1 {command.strip()}` (or `make bench`), {datetime.date.today().isoformat()}.",
-        f"Machine: {_processor()}, one thread, {platform.system()}, Python {platform.python_version()}, {versions}.",
-        "",
-        "Contenders take turns and the minimum counts; the ratio is the median of five such runs, with the least and the most. Before",
-        "anything is timed, all results of a row are compared. The floor is hand-written eager PyTorch for exactly this case",
-        "(`floors.py`), in dopri5 with one step size for the whole batch where we have one a sample. Overhead is what 1,000 steps cost",
-        "over the field itself. In both rows of dopri5's error, and in its time at d=2, the ratio is to torchdiffeq alone. zuko's",
-        "likelihood is its own `FreeFormJacobianTransform` with the same midpoint steps in place of its adaptive solver. We and the",
-        "floor leave out the divergence of midpoint's first stage, which has no weight in the step; the peers evaluate it.",
+        f"`OMP_NUM_THREADS=1 python -m benchmarks --only {name} --write`, {datetime.date.today().isoformat()}. {_processor()}, one thread, "
+        f"{platform.system()}, Python {platform.python_version()}, {versions}.",
         "",
         "| " + " | ".join(HEADS[:-1]) + " | reached |",
         "|---|---:|---|---:|---|---|---|",
