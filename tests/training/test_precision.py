@@ -55,6 +55,12 @@ def test_the_loss_is_that_of_the_plain_run(plain, net, settings):
     assert other.skipped == 0
 
 
+def test_another_layout_is_averaged_as_any_other(plain):
+    other = fit(channels_last=True)
+    for a, b in zip(other.averaged_model.parameters(), plain["unet"].averaged_model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_weights_stay_in_float32(precision):
     one = fit(precision=precision, steps=1)

@@ -16,7 +16,7 @@ from pushforward.errors import CheckpointError, DivergedError, UserError
 from pushforward.formats.model import RAW, WEIGHTS, read_weights
 from pushforward.formats.run import checkpoints
 from pushforward.training.guard import Guard
-from pushforward.training.optimisation import averaged, learning_rate, optimiser
+from pushforward.training.optimisation import Averaged, learning_rate, optimiser
 from pushforward.training.order import Order, block_generators, seed_of
 from pushforward.training.progress import Callback, MetricsFile, ProgressBar, read_metrics
 from pushforward.training.settings import Settings
@@ -156,7 +156,7 @@ def test_the_loss_of_two_blocks_is_the_mean_of_the_blocks(data):
 def test_the_average_is_the_exponential_one():
     """a <- d a + (1 - d) w with d = min(decay, (1 + k) / (10 + k)); AveragedModel's first update copies."""
     net = torch.nn.Linear(1, 1, bias=False)
-    average, expected = averaged(net, 0.3), None
+    average, expected = Averaged(net, 0.3), None
     for k, value in enumerate((1.0, 3.0, -2.0, 5.0)):
         torch.nn.init.constant_(net.weight, value)
         average.update_parameters(net)

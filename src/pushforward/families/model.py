@@ -1,5 +1,6 @@
 """The verbs that every generative model has, and what they share: checks at the door, the user's units, chunks, temperature."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -216,7 +217,9 @@ class GenerativeModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The floating dtype of the parameters, which data must have."""
-        return next((p.dtype for p in (*self.parameters(), *self.buffers()) if p.is_floating_point()), torch.get_default_dtype())
+        return next(
+            (p.dtype for p in itertools.chain(self.parameters(), self.buffers()) if p.is_floating_point()), torch.get_default_dtype()
+        )
 
     def _check(self, x: Tensor, name: str, n: int | None = None) -> None:
         if tuple(x.shape[1:]) != self.shape or x.ndim == 0 or (n is not None and len(x) != n):

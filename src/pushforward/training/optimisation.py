@@ -1,7 +1,7 @@
 """AdamW, its schedule, and averaged weights."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +34,25 @@ def learning_rate(settings: Settings, step: int) -> float:
     return settings.lr * (settings.final_lr + (1 - settings.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """Return an exponential moving average of a model's weights, whose decay warms up as (1 + updates) / (10 + updates)."""
+class Averaged(AveragedModel):
+    """An exponential moving average of a model's weights, whose decay warms up as (1 + updates) / (10 + updates).
+
+    Args:
+        model: whose weights are averaged; the average starts as a copy.
+        decay: reached after the warm-up.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=False)
+        self.decay = decay
+        pairs = [(a, c) for a, c in zip(self.module.parameters(), model.parameters(), strict=True) if a.is_floating_point()]
+        # Kept, since looking for the parameters of both models takes longer than averaging small ones.
+        self._averages, self._currents = [a.detach() for a, _ in pairs], [c.detach() for _, c in pairs]
 
     @torch.no_grad()
-    def update(averages: Iterable[Tensor], currents: Iterable[Tensor], updates: Tensor | int) -> None:
-        now = min(decay, (1 + int(updates)) / (10 + int(updates)))
-        pairs = [(a, c) for a, c in zip(averages, currents, strict=True) if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in pairs], [c for _, c in pairs], 1 - now)
-
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=False)
+    def update_parameters(self, model: nn.Module) -> None:
+        """Bring the weights of the model, which is the one that was given at the start, into the average."""
+        updates = int(self.n_averaged)
+        now = min(self.decay, (1 + updates) / (10 + updates)) if updates else 0.0
+        torch._foreach_lerp_(self._averages, self._currents, 1 - now)
+        self.n_averaged += 1

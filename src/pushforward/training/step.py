@@ -14,7 +14,7 @@ from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.nn.layers import Blocks
 from pushforward.training.guard import Guard
-from pushforward.training.optimisation import averaged, learning_rate, optimiser
+from pushforward.training.optimisation import Averaged, learning_rate, optimiser
 from pushforward.training.order import block_generators, generator_at, seed_of
 from pushforward.training.processes import Processes
 from pushforward.training.settings import Settings
@@ -38,8 +38,10 @@ class Step:
         self, model: GenerativeModel, settings: Settings, processes: Processes, device: torch.device, rows: tuple[Tensor, Any]
     ) -> None:
         self.model, self.settings, self.processes, self.device = model, settings, processes, device
+        prepare(model, settings)  # first, as another layout is another storage
         self.optimiser = optimiser(model, settings)
-        self.average = averaged(model, settings.ema) if settings.ema else None
+        self.average = Averaged(model, settings.ema) if settings.ema else None
+        self.parameters = list(model.parameters())
         self.autocast = AUTOCAST[settings.precision]
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self.guard = Guard(settings.spike)
@@ -49,7 +51,9 @@ class Step:
             *([Shift(settings.shift)] if settings.shift else []),
         ]
         self.has_dropout = any(isinstance(one, nn.modules.dropout._DropoutNd) and one.p > 0 for one in model.modules())
-        prepare(model, settings)
+        if settings.compile:
+            for network in model.networks():
+                network.compile()
         self.whole: nn.Module = model if processes.size == 1 else self._distributed(*rows)
 
     def _distributed(self, x: Tensor, cond: Any) -> DistributedDataParallel:
@@ -104,7 +108,7 @@ class Step:
                 losses.append(loss.detach())
         with self.phases("optimiser"):
             self.scaler.unscale_(self.optimiser)
-            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), s.clip or math.inf))
+            norm = float(nn.utils.clip_grad_norm_(self.parameters, s.clip or math.inf))
             taken = self._apply(norm)
         return torch.stack(losses).mean(), norm, taken
 
@@ -144,16 +148,15 @@ def unused_parameters(model: GenerativeModel, x: Tensor, cond: Any) -> list[str]
 
 
 def prepare(model: GenerativeModel, settings: Settings) -> None:
-    """Switch on what makes a model's networks faster or smaller: channels_last, activation checkpointing, compilation.
+    """Switch on what makes a model's networks faster or smaller: channels_last and activation checkpointing.
 
     Raises:
         UserError: a switch that means nothing to these networks.
     """
-    networks = model.networks()
     if settings.channels_last:
         if not any(isinstance(one, nn.Conv2d) for one in model.modules()):
             raise UserError("channels_last is on, but the model has no convolutions, which alone gain by it; switch it off.")
-        for network in networks:
+        for network in model.networks():
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.activation_checkpointing:
         able = [one for one in model.modules() if isinstance(one, Blocks)]
@@ -161,6 +164,3 @@ def prepare(model: GenerativeModel, settings: Settings) -> None:
             raise UserError("activation_checkpointing is on, but no network of this model has blocks to recompute; UNet and DiT have.")
         for one in able:
             one.activation_checkpointing = True
-    if settings.compile:
-        for network in networks:
-            network.compile()
