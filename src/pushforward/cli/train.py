@@ -115,11 +115,13 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
         device = device_of(options.device, among.local_rank)
     arguments = {f.name: getattr(parsed.model, f.name) for f in dataclasses.fields(parsed.model)}
     out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
+    callbacks: list[Callback] = [TensorBoard(out / "tensorboard")] if options.tensorboard else []
+    if options.profile:
+        callbacks.append(Profile(out / "trace.json", options.profile))
     trainer = start(
         preset, arguments, parsed.training, train, validation, out,
         section=section, device=device, resume=options.resume, overwrite=options.overwrite,
-        callbacks=[*([TensorBoard(out / "tensorboard")] if options.tensorboard else []),
-                   *([Profile(out / "trace.json", options.profile)] if options.profile else [])],
+        callbacks=callbacks,
     )  # fmt: skip
     trainer.fit()
     return finish(trainer)

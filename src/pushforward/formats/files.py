@@ -64,7 +64,7 @@ def _system_errors(path: Path) -> Iterator[None]:
         yield
     except (SafetensorError, RuntimeError) as error:
         found = re.search(r"os error (\d+)", str(error))
-        if found is None and "write" not in str(error).lower():
+        if found is None and "PytorchStreamWriter" not in str(error):
             raise
         number = int(found[1]) if found else errno.EIO
         raise OSError(number, os.strerror(number), str(path)) from error

@@ -5,7 +5,6 @@ Numbers and errors are exchanged over gloo on the CPU, whatever carries the grad
 
 import atexit
 import contextlib
-import functools
 import hashlib
 import os
 import time
@@ -21,9 +20,8 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from pushforward.errors import ProcessError, PushforwardError, UserError
+from pushforward.errors import ProcessError, UserError
 
-COMMUNICATION = ("gloo", "nccl", "connection", "timed out", "timeout", "socket", "peer")  # what torch says when a process is gone
 NOTICE = 5.0  # seconds in which those still there make themselves known after a failure
 
 
@@ -112,7 +110,7 @@ class Processes:
         Raises:
             UserError: a fact differs between processes; the first is named with both values, on every process.
         """
-        every = [_flat(facts)] if self.size == 1 else self.gather(_flat(facts))
+        every = self.gather(_flat(facts))
         for rank, other in enumerate(every):
             for name in sorted(every[0].keys() | other.keys()):
                 if every[0].get(name) != other.get(name):
@@ -142,7 +140,7 @@ class Processes:
         except ProcessError:
             raise
         except RuntimeError as error:
-            if isinstance(error, PushforwardError) or not any(word in str(error).lower() for word in COMMUNICATION):
+            if not isinstance(error, dist.DistError) and not any(word in str(error).lower() for word in ("gloo", "nccl")):
                 self._leave(error)
                 raise
             raise ProcessError(self._missing(error)) from error
@@ -192,17 +190,25 @@ class Processes:
         return f"process {rank} is gone or hangs" + (f", {reached}" if reached else " and never began")
 
 
-@functools.cache
+_JOINED: list[Processes] = []  # at most one
+
+
 def processes(timeout: float = 600.0) -> Processes:
     """Return the processes of this run: those of torchrun, or of a group that is initialised already, else this one alone.
 
     Args:
-        timeout: seconds that a process waits for the others before it gives up and names them.
+        timeout: seconds that a process waits for the others before it gives up and names them; the first call decides.
     """
-    wait = timedelta(seconds=timeout)
-    store = None
     if not dist.is_available() or not (dist.is_initialized() or "TORCHELASTIC_RUN_ID" in os.environ):
         return Processes()
+    if not _JOINED:
+        _JOINED.append(_join(timedelta(seconds=timeout)))
+    return _JOINED[0]
+
+
+def _join(wait: timedelta) -> Processes:
+    """Meet the other processes, or make a group of words for those that have met already."""
+    store = None
     if not dist.is_initialized():
         store, rank, size = next(iter(rendezvous("env://", timeout=wait)))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -31,11 +31,11 @@ class Step:
         settings: how.
         processes: among whom the micro-blocks of a batch are shared.
         device: where the model is.
-        rows: a few rows (x, cond) of training data, the same in all processes, to see which parameters a loss leaves out.
+        rows: for several processes, rows (x, cond) of training data, the same in all, to see which parameters a loss leaves out.
     """
 
     def __init__(
-        self, model: GenerativeModel, settings: Settings, processes: Processes, device: torch.device, rows: tuple[Tensor, Any]
+        self, model: GenerativeModel, settings: Settings, processes: Processes, device: torch.device, rows: tuple[Tensor, Any] | None = None
     ) -> None:
         self.model, self.settings, self.processes, self.device = model, settings, processes, device
         prepare(model, settings)  # first, as another layout is another storage
@@ -46,15 +46,14 @@ class Step:
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self.guard = Guard(settings.spike)
         self.phases = Phases(device)
-        self.augmentations: list[Augmentation] = [
-            *([Flip()] if settings.flip else []),
-            *([Shift(settings.shift)] if settings.shift else []),
-        ]
+        self.augmentations: list[Augmentation] = [Flip()] if settings.flip else []
+        if settings.shift:
+            self.augmentations.append(Shift(settings.shift))
         self.has_dropout = any(isinstance(one, nn.modules.dropout._DropoutNd) and one.p > 0 for one in model.modules())
         if settings.compile:
             for network in model.networks():
                 network.compile()
-        self.whole: nn.Module = model if processes.size == 1 else self._distributed(*rows)
+        self.whole: nn.Module = model if rows is None else self._distributed(*rows)
 
     def _distributed(self, x: Tensor, cond: Any) -> DistributedDataParallel:
         """Return the model in DDP: its gradients are averaged over processes while the backward pass goes on."""

@@ -91,13 +91,11 @@ class Trainer:
             if self.processes.size > 1:
                 self.processes.check_same(self._facts())
             with self.processes.agreed("starting"):
-                x, cond = _first_rows(self.data, 4096)
-                x, cond = x.to(self.device, self.dtype), cond if cond is None else cond.to(self.device)
                 if not resume:
-                    model.initialise(x, cond)
+                    model.initialise(*self._rows(4096))
                 share = self.settings.batch_size // (self.processes.size * self.settings.accumulate)
-                few = (x[:share], cond if cond is None else cond[:share])
-                self._step = Step(self.model, self.settings, self.processes, self.device, few)
+                rows = self._rows(share) if self.processes.size > 1 else None
+                self._step = Step(self.model, self.settings, self.processes, self.device, rows)
             self.progress = Progress()
             if resume:
                 folder = self.processes.of_main(lambda: newest(self.out), "resuming")
@@ -280,6 +278,11 @@ class Trainer:
         )
         self._tell("on_save", folder)
         return folder
+
+    def _rows(self, most: int) -> tuple[Tensor, Any]:
+        """Return up to `most` rows of training data, spread evenly over the set, where the model is."""
+        x, cond = _first_rows(self.data, most)
+        return x.to(self.device, self.dtype), cond if cond is None else cond.to(self.device)
 
     def _facts(self) -> dict[str, Any]:
         """Return what must be the same in all processes, or they would train different things together."""
