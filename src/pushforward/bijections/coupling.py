@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.bijections.columns import Parts, VectorBijection, halves
+from pushforward.bijections.columns import Parts, VectorBijection, halves, summed
 from pushforward.bijections.elementwise import Additive, Affine, Elementwise, Spline
 from pushforward.errors import UserError
 from pushforward.nn.coupling import CouplingNet
@@ -38,8 +38,8 @@ class Coupling(VectorBijection):
         first, second = halves(parts, self.split)
         kept, changed = (second, first) if self.swap else (first, second)
         raw = self.net(kept, cond).to(changed.dtype).view(self.change.parameters, *changed.shape)
-        changed, log_abs_det = self.change(changed, raw, inverse)
-        return ((changed, kept) if self.swap else (kept, changed)), log_abs_det
+        changed, log_slopes = self.change(changed, raw, inverse)
+        return ((changed, kept) if self.swap else (kept, changed)), summed(log_slopes)
 
     def reaches(self, touched: Tensor) -> Tensor:
         place = torch.arange(self.features, device=touched.device) < self.split

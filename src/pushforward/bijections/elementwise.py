@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pushforward.bijections.columns import summed
 from pushforward.errors import UserError
 from pushforward.functional.affine import bounded_affine
 from pushforward.functional.spline import MIN_BIN, spline_of_columns
@@ -17,7 +16,7 @@ class Additive:
     parameters: int = 1
 
     def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y (features, n) and log_abs_det (n,) of x (features, n) under parameters raw (parameters, features, n)."""
+        """Return y and log dy/dx, None for 0, of x (features, n) under parameters raw (parameters, features, n)."""
         return (x - raw[0] if inverse else x + raw[0]), None
 
 
@@ -33,9 +32,9 @@ class Affine:
             raise UserError(f"bound is {self.bound}, but the bound of a log-scale must be positive; 2 is usual.")
 
     def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y (features, n) and log_abs_det (n,) of x (features, n) under parameters raw (parameters, features, n)."""
-        y, s = bounded_affine(x, raw[0], raw[1], self.bound, inverse)
-        return y, summed(s)
+        """Return y and log dy/dx, None for 0, of x (features, n) under parameters raw (parameters, features, n)."""
+        scale, shift = raw.unbind()  # gradients are stacked, not added into zeros one after another
+        return bounded_affine(x, scale, shift, self.bound, inverse)
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,8 @@ class Spline:
         return 3 * self.bins - 1
 
     def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y (features, n) and log_abs_det (n,) of x (features, n) under parameters raw (parameters, features, n)."""
-        y, log_slopes = spline_of_columns(x, raw, self.bins, self.bound, inverse)
-        return y, summed(log_slopes)
+        """Return y and log dy/dx, None for 0, of x (features, n) under parameters raw (parameters, features, n)."""
+        return spline_of_columns(x, raw, self.bins, self.bound, inverse)
 
 
 Elementwise = Additive | Affine | Spline
