@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.columns import Parts, features_of, through
+from pushforward.bijections.pixels import with_folds
 from pushforward.errors import ShapeError
 from pushforward.registry import export
 
@@ -47,10 +48,10 @@ class Chain(Bijection):
         return sizes[0] if sizes and None not in sizes else None
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return through(list(self.steps), x, cond, inverse=False)
+        return through(with_folds(self.steps), x, cond, inverse=False)
 
     def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return through(list(self.steps), z, cond, inverse=True)
+        return through(with_folds(self.steps), z, cond, inverse=True)
 
     def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
         """Return the parts mapped by all steps, and their log_abs_det, as a step of another chain does."""
@@ -66,6 +67,12 @@ class Chain(Bijection):
         for step in self.steps:
             step.initialise(x, cond)
             x = step(x, cond)[0]
+
+    def reaches(self, touched: Tensor) -> Tensor:
+        for step in self.steps:
+            whole = features_of(step) is None
+            touched = step.reaches(touched) if whole else step.reaches(touched.flatten()).view(touched.shape)
+        return touched
 
 
 @export("bijections.Inverse", example=lambda: (Inverse(_small()[0]), *_small()[1:]), exactness="exact")

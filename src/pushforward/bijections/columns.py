@@ -44,10 +44,6 @@ class VectorBijection(Bijection):
         """Return the parts mapped, and log_abs_det (n,) or one number for all, or None for 0."""
         raise NotImplementedError
 
-    def reaches(self, touched: Tensor) -> Tensor:
-        """Return which features the bijections so far have changed, after this one as well, given (features,) booleans."""
-        return torch.ones_like(touched)
-
 
 def through(steps: Sequence[Bijection], x: Tensor, cond: Any, inverse: bool) -> tuple[Tensor, Tensor]:
     """Return x (n, *shape) mapped by all steps in turn (from the last if inverse) and the sum of their log-determinants (n,)."""
@@ -103,7 +99,7 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def moved(bijection: VectorBijection) -> VectorBijection:
+def moved(bijection: Bijection) -> Bijection:
     """Return a bijection away from where it starts, for examples: the laws would otherwise be those of the identity."""
     for p in bijection.parameters():
         nn.init.normal_(p, std=0.5)

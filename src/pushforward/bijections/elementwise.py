@@ -16,9 +16,13 @@ class Additive:
 
     parameters: int = 1
 
+    def slopes(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Return y and the log-slope of each number, or None for 0, of x under parameters raw (parameters, *x.shape)."""
+        return (x - raw[0] if inverse else x + raw[0]), None
+
     def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return y (features, n) and log_abs_det (n,) of x (features, n) under parameters raw (parameters, features, n)."""
-        return (x - raw[0] if inverse else x + raw[0]), None
+        return self.slopes(x, raw, inverse)
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,13 @@ class Affine:
         if not self.bound > 0:
             raise UserError(f"bound is {self.bound}, but the bound of a log-scale must be positive; 2 is usual.")
 
+    def slopes(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Return y and the log-slope of each number of x under parameters raw (parameters, *x.shape)."""
+        return bounded_affine(x, raw[0], raw[1], self.bound, inverse)
+
     def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return y (features, n) and log_abs_det (n,) of x (features, n) under parameters raw (parameters, features, n)."""
-        y, s = bounded_affine(x, raw[0], raw[1], self.bound, inverse)
+        y, s = self.slopes(x, raw, inverse)
         return y, summed(s)
 
 
@@ -56,9 +64,13 @@ class Spline:
         """How many numbers describe one spline."""
         return 3 * self.bins - 1
 
+    def slopes(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Return y and the log-slope of each number of x under parameters raw (parameters, *x.shape)."""
+        return spline_of_columns(x, raw, self.bins, self.bound, inverse)
+
     def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return y (features, n) and log_abs_det (n,) of x (features, n) under parameters raw (parameters, features, n)."""
-        y, log_slopes = spline_of_columns(x, raw, self.bins, self.bound, inverse)
+        y, log_slopes = self.slopes(x, raw, inverse)
         return y, summed(log_slopes)
 
 

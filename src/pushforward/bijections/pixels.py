@@ -1,0 +1,121 @@
+"""Bijections of images that do the same affine map at every pixel: several in a row are one matrix, kept while their parameters stay.
+
+A chain multiplies their small matrices (channels by channels) and touches the images once, in training too. Where no gradient is wanted,
+matrix and inverse are kept until a parameter is written or replaced, as autograd's own counter of writes says.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.bijections.bijection import Bijection
+from pushforward.bijections.columns import wide
+from pushforward.errors import ShapeError, UserError
+
+Affine = tuple[Tensor, Tensor, Tensor]  # a matrix (channels, channels), a shift (channels,), and log|det| of the matrix
+
+
+class PixelAffine(Bijection):
+    """z_ij = W x_ij + b at each pixel, log|det| = height width log|det W|; to add one, write `affine`.
+
+    Args:
+        channels: channels of an image.
+
+    Raises:
+        UserError: channels < 1.
+        ShapeError: x has another number of channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels < 1:
+            raise UserError(f"channels is {channels}, but it must be at least 1.")
+        self.channels = channels
+
+    def affine(self) -> Affine:
+        """Return W, b and log|det W| in float32 or wider."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+        return at_each_pixel(x, *folded([self], inverse=False))
+
+    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+        return at_each_pixel(z, *folded([self], inverse=True))
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}"
+
+
+class Folded:
+    """Neighbouring steps of a chain that are affine at each pixel, as one."""
+
+    def __init__(self, steps: Sequence[PixelAffine]) -> None:
+        self.steps = steps
+
+    def __call__(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+        """Return the images mapped by all steps, and log_abs_det (n,)."""
+        return at_each_pixel(x, *folded(self.steps, inverse=False))
+
+    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+        """Return the images mapped by the inverses of all steps, from the last, and log_abs_det (n,)."""
+        return at_each_pixel(z, *folded(self.steps, inverse=True))
+
+
+def with_folds(steps: Sequence[Bijection]) -> list[Any]:
+    """Return the steps with each run of neighbours that are affine at each pixel in one."""
+    found: list[Any] = []
+    run: list[PixelAffine] = []
+    for step in steps:
+        if isinstance(step, PixelAffine):
+            run.append(step)
+            continue
+        if run:
+            found.append(Folded(run))
+            run = []
+        found.append(step)
+    return [*found, Folded(run)] if run else found
+
+
+def folded(steps: Sequence[PixelAffine], inverse: bool) -> Affine:
+    """Return the affine map of steps in a row, or of its inverse."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return _composed(steps, inverse)
+    parameters = [p for step in steps for p in step.parameters(recurse=False)]
+    if any(p.is_inference() for p in parameters):
+        return _composed(steps, inverse)
+    name = "_kept_inverse" if inverse else "_kept"
+    state = [(p.data_ptr(), p._version, p.dtype) for p in parameters]
+    kept = vars(steps[0]).get(name)
+    if kept is None or kept[0] != state:
+        # The parameters' memory is kept as well, so that no other can come to lie there and be taken for it.
+        kept = state, _composed(steps, inverse), [p.detach() for p in parameters]
+        object.__setattr__(steps[0], name, kept)
+    affine: Affine = kept[1]
+    return affine
+
+
+def at_each_pixel(x: Tensor, matrix: Tensor, shift: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
+    """Return matrix x_ij + shift for images x (n, channels, height, width), and log_abs_det (n,); channels are innermost in memory."""
+    if x.ndim != 4 or x.shape[1] != matrix.shape[0]:
+        raise ShapeError(f"x has shape {tuple(x.shape)}, but this bijection needs images (n, {matrix.shape[0]}, height, width).")
+    n, channels, height, width = x.shape
+    with torch.autocast(x.device.type, enabled=False):
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
+        moved = torch.addmm(shift.to(x.dtype), pixels, matrix.to(x.dtype).T)
+    total = log_abs_det * (height * width)
+    return moved.view(n, height, width, channels).permute(0, 3, 1, 2), total.to(wide(x)).expand(n)
+
+
+def _composed(steps: Sequence[PixelAffine], inverse: bool) -> Affine:
+    first, *others = steps
+    with torch.autocast(next(first.parameters()).device.type, enabled=False):
+        matrix, shift, log_abs_det = first.affine()
+        for step in others:
+            w, b, more = step.affine()
+            matrix, shift, log_abs_det = w @ matrix, torch.addmv(b, w, shift), log_abs_det + more
+        if not inverse:
+            return matrix, shift, log_abs_det
+        back = torch.linalg.inv(matrix)
+        return back, -(back @ shift), -log_abs_det
