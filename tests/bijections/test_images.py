@@ -153,7 +153,17 @@ def loaded(layer):
     layer.load_state_dict({**layer.state_dict(), "log_diagonal": layer.log_diagonal.detach() + 0.5})
 
 
-@pytest.mark.parametrize("change", [written_in_place, replaced, loaded])
+def written_beside_autograd(layer):
+    layer.log_diagonal.data.add_(0.5)
+
+
+def optimised_by_a_fused_kernel(layer):
+    """Of which autograd's counter of writes learns nothing (torch 2.13); a first step of Adam is the learning rate."""
+    layer.log_diagonal.grad = -torch.ones(3)
+    torch.optim.Adam([layer.log_diagonal], lr=0.5, fused=True).step()
+
+
+@pytest.mark.parametrize("change", [written_in_place, replaced, loaded, written_beside_autograd, optimised_by_a_fused_kernel])
 def test_what_is_kept_goes_when_a_parameter_changes(change):
     layer, x = InvertibleConv(3), torch.randn(2, 3, 2, 2)
     with torch.no_grad():

@@ -54,15 +54,15 @@ def through(steps: Sequence[Bijection], x: Tensor, cond: Any, inverse: bool) -> 
         features = features_of(step)
         if features is not None:
             if parts is None:
-                shape, parts = x.shape, (_columns(x, features),)
+                shape, parts = x.shape, (columns_of(x, features),)
             parts, log_abs_det = step.columns(parts, cond, inverse)  # type: ignore[operator]
         else:
             if parts is not None:
-                x, parts = _rows(parts, shape), None
+                x, parts = rows_of(parts, shape), None
             x, log_abs_det = step.inverse(x, cond) if inverse else step(x, cond)
         if log_abs_det is not None:
             total = total + log_abs_det
-    return (x if parts is None else _rows(parts, shape)), total
+    return (x if parts is None else rows_of(parts, shape)), total
 
 
 def features_of(step: Bijection) -> int | None:
@@ -106,11 +106,13 @@ def moved(bijection: Bijection) -> Bijection:
     return bijection
 
 
-def _columns(x: Tensor, features: int) -> Tensor:
+def columns_of(x: Tensor, features: int) -> Tensor:
+    """Return rows (n, *shape) as columns (features, n)."""
     if x.ndim < 2 or math.prod(x.shape[1:]) != features:
         raise ShapeError(f"x has shape {tuple(x.shape)}, but this bijection needs (n, {features}); reshape it.")
     return x.reshape(x.shape[0], features).T.contiguous()
 
 
-def _rows(parts: Parts, shape: Sequence[int]) -> Tensor:
+def rows_of(parts: Parts, shape: Sequence[int]) -> Tensor:
+    """Return columns in parts as rows of this shape (n, *shape)."""
     return joined(parts).T.contiguous().view(shape)

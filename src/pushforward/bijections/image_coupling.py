@@ -99,23 +99,24 @@ class ImageCoupling(Bijection):
         return self.united(kept, changed), log_abs_det
 
     def divided(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the kept and the changed part: halves of the channels, or the image with zeros at the other part's pixels."""
+        """Return what holds the kept and what holds the changed part: halves of the channels, or twice the image."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ShapeError(f"x has shape {tuple(x.shape)}, but this coupling needs images (n, {self.channels}, height, width).")
         if self.mask == "checkerboard":
-            changed = self._changes(x)
-            return x * ~changed, x * changed
+            return x, x
         first, second = x[:, : self.split], x[:, self.split :]
         return (second, first) if self.swap else (first, second)
 
     def united(self, kept: Tensor, changed: Tensor) -> Tensor:
         """Return the image of both parts."""
         if self.mask == "checkerboard":
-            return kept + changed
+            return torch.where(self._changes(kept), changed, kept)
         return torch.cat((changed, kept) if self.swap else (kept, changed), dim=1)
 
     def said(self, kept: Tensor, cond: Any) -> Tensor:
         """Return what the network says of the kept part: raw parameters (parameters, *changed.shape)."""
+        if self.mask == "checkerboard":
+            kept = kept * ~self._changes(kept)
         return self.net(kept, cond).to(kept.dtype).unflatten(1, (self.change.parameters, -1)).movedim(1, 0)
 
     def altered(self, changed: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:

@@ -1,7 +1,9 @@
 """Bijections of images that do the same affine map at every pixel: several in a row are one matrix, kept while their parameters stay.
 
 A chain multiplies their small matrices (channels by channels) and touches the images once, in training too. Where no gradient is wanted,
-matrix and inverse are kept until a parameter is written or replaced, as autograd's own counter of writes says.
+matrix and inverse are kept as long as the parameters have the same values. Autograd's counter of writes would be quicker to ask, but
+torch's fused optimisers and writes through `.data` do not count. Values are compared on the CPU alone; elsewhere to look stalls the queue,
+which costs more than the matrices.
 """
 
 from collections.abc import Sequence
@@ -58,6 +60,10 @@ class Folded:
         """Return the images mapped by all steps, and log_abs_det (n,)."""
         return at_each_pixel(x, *folded(self.steps, inverse=False))
 
+    def affine(self) -> Affine:
+        """Return the matrix, the shift and log|det| of all steps."""
+        return folded(self.steps, inverse=False)
+
     def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         """Return the images mapped by the inverses of all steps, from the last, and log_abs_det (n,)."""
         return at_each_pixel(z, *folded(self.steps, inverse=True))
@@ -82,18 +88,20 @@ def folded(steps: Sequence[PixelAffine], inverse: bool) -> Affine:
     """Return the affine map of steps in a row, or of its inverse."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return _composed(steps, inverse)
-    parameters = [p for step in steps for p in step.parameters(recurse=False)]
-    if any(p.is_inference() for p in parameters):
+    now = [one for step in steps for held in (step._parameters, step._buffers) for one in held.values() if one is not None]
+    if any(one.device.type != "cpu" for one in now):
         return _composed(steps, inverse)
     name = "_kept_inverse" if inverse else "_kept"
-    state = [(p.data_ptr(), p._version, p.dtype) for p in parameters]
     kept = vars(steps[0]).get(name)
-    if kept is None or kept[0] != state:
-        # The parameters' memory is kept as well, so that no other can come to lie there and be taken for it.
-        kept = state, _composed(steps, inverse), [p.detach() for p in parameters]
+    if kept is None or len(kept[0]) != len(now) or not all(map(_same, kept[0], now)):
+        kept = [one.detach().clone() for one in now], _composed(steps, inverse)
         object.__setattr__(steps[0], name, kept)
     affine: Affine = kept[1]
     return affine
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def at_each_pixel(x: Tensor, matrix: Tensor, shift: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:

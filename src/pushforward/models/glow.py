@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 
 from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.chain import Chain
+from pushforward.bijections.chain import Chain, Memory
 from pushforward.bijections.columns import moved
 from pushforward.bijections.image_coupling import Change, ImageCoupling
 from pushforward.bijections.invertible_conv import InvertibleConv, Parametrisation
@@ -54,6 +54,7 @@ def glow(
     classes: int | None = None,
     cond_features: int | None = None,
     values: int | None = None,
+    memory: Memory = "full",
 ) -> NormalizingFlow:
     """Stack steps of actnorm, invertible 1x1 convolution and coupling, at several scales.
 
@@ -72,6 +73,7 @@ def glow(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         values: number of values 0, 1, ... of quantised data (256 for 8-bit images), or None for continuous data.
+        memory: "full", or "reversible" for training in memory that does not grow with depth: see `bijections.Chain`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -96,7 +98,7 @@ def glow(
             steps += [ImageActNorm(now), InvertibleConv(now, mixing), net]
         if level < levels - 1:
             steps += [ImageCoupling(now, None, classes=classes, cond_features=cond_features)]  # the learned prior
-        scales += [Chain(steps)]
+        scales += [Chain(steps, memory)]
         now //= 2
     return NormalizingFlow(
         Multiscale(scales),

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 
 from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.chain import Chain
+from pushforward.bijections.chain import Chain, Memory
 from pushforward.bijections.columns import moved
 from pushforward.bijections.image_coupling import ImageCoupling
 from pushforward.bijections.multiscale import Multiscale
@@ -49,6 +49,7 @@ def realnvp_image(
     classes: int | None = None,
     cond_features: int | None = None,
     values: int | None = None,
+    memory: Memory = "full",
 ) -> NormalizingFlow:
     """Stack affine couplings by checkerboard and by channel at several scales.
 
@@ -66,6 +67,7 @@ def realnvp_image(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         values: number of values 0, 1, ... of quantised data (256 for 8-bit images), or None for continuous data.
+        memory: "full", or "reversible" for training in memory that does not grow with depth: see `bijections.Chain`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -93,7 +95,7 @@ def realnvp_image(
             for k in range(depth):
                 steps += [ImageActNorm(now), coupling(now, swap=k % 2 == 1)]
             now //= 2
-        scales += [Chain(steps)]
+        scales += [Chain(steps, memory)]
     return NormalizingFlow(
         Multiscale(scales),
         shape=shape,
