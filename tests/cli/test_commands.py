@@ -323,3 +323,25 @@ def test_the_demo_reaches_its_bars(tmp_path):
     assert own["conditional"] < min(row["conditional"] for row in others if row["conditional"] is not None)
     assert own["mixture"] < min(row[name] for row in others for name in ("pooled", "mixture") if row[name] is not None)
     assert judged["distance"] <= 1.5 * judged["distance_train"]
+
+
+IMAGES = ["--data", "digits", "--steps", "4", "--batch-size", "32", "--block", "16", "--depth", "1", "--hidden", "4"]
+IMAGES += ["--validate-every", "4", "--checkpoint-every", "2", "--log-every", "2", "--warmup", "2"]
+
+
+@pytest.mark.parametrize("preset", ["glow", "realnvp_image"])
+def test_a_flow_of_images_trains_goes_on_and_draws_from_the_command_line(preset, tmp_path):
+    out = tmp_path / preset
+    assert main(["train", preset, *IMAGES, "--levels", "1", "--out", str(out)]) == 0
+    config = yaml.safe_load((out / "config.yaml").read_text())["model"]
+    assert (config["shape"], config["values"], config["levels"], config["preprocess"]) == ([1, 8, 8], 17, 1, "auto")
+    assert main(["train", "--resume", "--out", str(out)]) == 0
+    assert load(out).levels == 17
+    assert main(["sample", str(out), "-n", "4", "--out", str(tmp_path / "drawn.npy")]) == 0
+    drawn = numpy.load(tmp_path / "drawn.npy")
+    assert (drawn.shape, drawn.dtype, bool((drawn >= -1).all())) == ((4, 1, 8, 8), numpy.dtype("float32"), True)
+
+
+def test_levels_that_images_do_not_allow_are_one_sentence(tmp_path, capsys):
+    status, said = sentence(capsys, ["train", "glow", *IMAGES, "--levels", "4", "--out", str(tmp_path / "deep")])
+    assert (status, "8 allows 3 (8 -> 4 -> 2 -> 1); give levels=3 at most" in said) == (2, True)

@@ -7,7 +7,7 @@ import torch
 from launch import SCENARIOS, torchrun
 
 sys.path.insert(0, str(SCENARIOS.parent))
-NAMES = ["law", "law32", "unet", "moody", "augmented", "compiled", "verbs", "resume", "refusals", "command"]
+NAMES = ["law", "law32", "unet", "moody", "augmented", "reversible", "compiled", "verbs", "resume", "refusals", "command"]
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,13 @@ def unet(folder, **settings):
     return {"weights": state(trained), "unused": [name for name, p in one.named_parameters() if p.grad is None]}
 
 
+def reversible(folder, memory="reversible", **settings):
+    """A flow that finds its activations again: its gradients reach the processes' exchange through autograd all the same."""
+    torch.manual_seed(0)
+    one = pf.models.glow(1, 8, 2, 2, 8, values=17, classes=10, memory=memory).double()
+    return {"weights": state(train(one, pf.data.digits("train").take(64), steps=3, **settings))}
+
+
 class Moody(torch.nn.Module):
     """Leaves a parameter out of some losses, in one process and not in the other."""
 

@@ -8,9 +8,13 @@ from pushforward.bijections.bijection import Bijection as Bijection
 from pushforward.bijections.chain import Chain as Chain
 from pushforward.bijections.divergences import ExactDivergence as ExactDivergence
 from pushforward.bijections.divergences import HutchinsonDivergence as HutchinsonDivergence
+from pushforward.bijections.scaling import ImageActNorm as ImageActNorm
+from pushforward.bijections.image_coupling import ImageCoupling as ImageCoupling
 from pushforward.bijections.chain import Inverse as Inverse
+from pushforward.bijections.invertible_conv import InvertibleConv as InvertibleConv
 from pushforward.bijections.mixing import LULinear as LULinear
 from pushforward.bijections.squash import Logit as Logit
+from pushforward.bijections.multiscale import Multiscale as Multiscale
 from pushforward.bijections.ode import ODE as ODE
 from pushforward.bijections.mixing import Orthogonal as Orthogonal
 from pushforward.bijections.mixing import Permutation as Permutation
@@ -22,5 +26,6 @@ from pushforward.bijections.scaling import Scale as Scale
 from pushforward.bijections.squash import Sigmoid as Sigmoid
 from pushforward.bijections.autoregressive import SplineAutoregressive as SplineAutoregressive
 from pushforward.bijections.coupling import SplineCoupling as SplineCoupling
+from pushforward.bijections.squeeze import Squeeze as Squeeze
 from pushforward.bijections.standardise import Standardise as Standardise
 from pushforward.bijections.transform import Transform as Transform

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pushforward.registry import export
@@ -25,3 +26,10 @@ class Bijection(nn.Module):
 
     def initialise(self, x: Tensor, cond: Any = None) -> None:
         """Let data-dependent parts start from x (n, *shape); most bijections have none."""
+
+    def reaches(self, touched: Tensor) -> Tensor:
+        """Return which numbers of the event the bijections so far have changed, after this one as well, given (*shape) booleans.
+
+        This says all of them, as is right of what mixes; a coupling says which it changes, so that what none does can be warned of.
+        """
+        return torch.ones_like(touched)

@@ -44,10 +44,6 @@ class VectorBijection(Bijection):
         """Return the parts mapped, and log_abs_det (n,) or one number for all, or None for 0."""
         raise NotImplementedError
 
-    def reaches(self, touched: Tensor) -> Tensor:
-        """Return which features the bijections so far have changed, after this one as well, given (features,) booleans."""
-        return torch.ones_like(touched)
-
 
 def through(steps: Sequence[Bijection], x: Tensor, cond: Any, inverse: bool) -> tuple[Tensor, Tensor]:
     """Return x (n, *shape) mapped by all steps in turn (from the last if inverse) and the sum of their log-determinants (n,)."""
@@ -58,15 +54,15 @@ def through(steps: Sequence[Bijection], x: Tensor, cond: Any, inverse: bool) -> 
         features = features_of(step)
         if features is not None:
             if parts is None:
-                shape, parts = x.shape, (_columns(x, features),)
+                shape, parts = x.shape, (columns_of(x, features),)
             parts, log_abs_det = step.columns(parts, cond, inverse)  # type: ignore[operator]
         else:
             if parts is not None:
-                x, parts = _rows(parts, shape), None
+                x, parts = rows_of(parts, shape), None
             x, log_abs_det = step.inverse(x, cond) if inverse else step(x, cond)
         if log_abs_det is not None:
             total = total + log_abs_det
-    return (x if parts is None else _rows(parts, shape)), total
+    return (x if parts is None else rows_of(parts, shape)), total
 
 
 def features_of(step: Bijection) -> int | None:
@@ -103,7 +99,7 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def moved(bijection: VectorBijection) -> VectorBijection:
+def moved(bijection: Bijection) -> Bijection:
     """Return a bijection away from where it starts, for examples: the laws would otherwise be those of the identity."""
     for p in bijection.parameters():
         nn.init.normal_(p, std=0.5)
@@ -136,11 +132,13 @@ def _transposed(x: Tensor) -> Tensor:
     return _Transposed.apply(x) if x.requires_grad else x.T.contiguous()
 
 
-def _columns(x: Tensor, features: int) -> Tensor:
+def columns_of(x: Tensor, features: int) -> Tensor:
+    """Return rows (n, *shape) as columns (features, n)."""
     if x.ndim < 2 or math.prod(x.shape[1:]) != features:
         raise ShapeError(f"x has shape {tuple(x.shape)}, but this bijection needs (n, {features}); reshape it.")
     return _transposed(x.reshape(x.shape[0], features))
 
 
-def _rows(parts: Parts, shape: Sequence[int]) -> Tensor:
+def rows_of(parts: Parts, shape: Sequence[int]) -> Tensor:
+    """Return columns in parts as rows of this shape (n, *shape)."""
     return _transposed(joined(parts)).view(shape)

@@ -35,11 +35,27 @@ class Coupling(VectorBijection):
         self.net = CouplingNet(kept, change.parameters * changed, hidden, activation, classes, cond_features)
 
     def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+        kept, changed = self.divided(parts)
+        changed, log_abs_det = self.altered(changed, self.said(kept, cond), inverse)
+        return self.united(kept, changed), log_abs_det
+
+    def divided(self, parts: Parts) -> tuple[Tensor, Tensor]:
+        """Return the kept and the changed half, as columns."""
         first, second = halves(parts, self.split)
-        kept, changed = (second, first) if self.swap else (first, second)
-        raw = self.net(kept, cond).to(changed.dtype).view(self.change.parameters, *changed.shape)
+        return (second, first) if self.swap else (first, second)
+
+    def united(self, kept: Tensor, changed: Tensor) -> Parts:
+        """Return both halves in the order of the features."""
+        return (changed, kept) if self.swap else (kept, changed)
+
+    def said(self, kept: Tensor, cond: Any) -> Tensor:
+        """Return what the network says of the kept half: raw parameters (parameters, changed features, n)."""
+        return self.net(kept, cond).to(kept.dtype).view(self.change.parameters, self.features - kept.shape[0], kept.shape[1])
+
+    def altered(self, changed: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the changed half after (before, if inverse) the change by raw parameters, and its log_abs_det (n,) or None for 0."""
         changed, log_slopes = self.change(changed, raw, inverse)
-        return ((changed, kept) if self.swap else (kept, changed)), summed(log_slopes)
+        return changed, summed(log_slopes)
 
     def reaches(self, touched: Tensor) -> Tensor:
         place = torch.arange(self.features, device=touched.device) < self.split

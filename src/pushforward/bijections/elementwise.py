@@ -16,7 +16,7 @@ class Additive:
     parameters: int = 1
 
     def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y and log dy/dx, None for 0, of x (features, n) under parameters raw (parameters, features, n)."""
+        """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
         return (x - raw[0] if inverse else x + raw[0]), None
 
 
@@ -32,7 +32,7 @@ class Affine:
             raise UserError(f"bound is {self.bound}, but the bound of a log-scale must be positive; 2 is usual.")
 
     def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y and log dy/dx, None for 0, of x (features, n) under parameters raw (parameters, features, n)."""
+        """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
         scale, shift = raw.unbind()  # gradients are stacked, not added into zeros one after another
         return bounded_affine(x, scale, shift, self.bound, inverse)
 
@@ -56,7 +56,7 @@ class Spline:
         return 3 * self.bins - 1
 
     def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y and log dy/dx, None for 0, of x (features, n) under parameters raw (parameters, features, n)."""
+        """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
         return spline_of_columns(x, raw, self.bins, self.bound, inverse)
 
 

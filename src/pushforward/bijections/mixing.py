@@ -133,7 +133,12 @@ class Orthogonal(VectorBijection):
 
     def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
         x = joined(parts)
-        below = self.vectors.to(wide(x)).tril(-1)
-        rest = self.features - below.shape[1]  # what is not reflected: scales of 0, so that all columns of the product are made
-        q = torch.linalg.householder_product(F.pad(below, (0, rest)), F.pad(2 / (1 + below.square().sum(0)), (0, rest)))
+        q = reflections_of(self.vectors.to(wide(x)))
         return ((q.T if inverse else q).to(x.dtype) @ x,), None
+
+
+def reflections_of(vectors: Tensor) -> Tensor:
+    """Return the product (features, features) of Householder reflections whose vectors (features, m) stand below the diagonal."""
+    below = vectors.tril(-1)
+    rest = below.shape[0] - below.shape[1]  # what is not reflected: scales of 0, so that all columns of the product are made
+    return torch.linalg.householder_product(F.pad(below, (0, rest)), F.pad(2 / (1 + below.square().sum(0)), (0, rest)))

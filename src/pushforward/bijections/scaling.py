@@ -1,11 +1,13 @@
-"""A scale and a shift for each feature: learned, started from data, or taken from the batch."""
+"""A scale and a shift for each feature or channel: learned, started from data, or taken from the batch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pushforward.bijections.columns import Parts, VectorBijection, joined, moved, per_part, wide
+from pushforward.bijections.pixels import PixelAffine
 from pushforward.errors import ShapeError
 from pushforward.registry import export
 
@@ -70,12 +72,56 @@ class ActNorm(_Diagonal):
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:
         """Start from data x (n, features), n at least 2: each feature gets mean 0 and standard deviation 1."""
-        mean, std = _moments(x, self.features)
+        mean, std = _moments(x.flatten(1), self.features, x.shape)
         self.log_scale.copy_(-std.log())
         self.shift.copy_(-mean / std)
 
     def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
         return _affine(parts, self.log_scale, self.shift, inverse)
+
+
+@export("bijections.ImageActNorm", example=lambda: (moved(ImageActNorm(3)), torch.randn(4, 3, 2, 2), None), exactness="exact")
+class ImageActNorm(PixelAffine):
+    """Scale and shift each channel of an image by learned numbers that `initialise` sets to make the first data standard.
+
+        z_cij = x_cij exp(s_c) + b_c,    log|det| = height width sum s
+
+    Until `initialise` has seen data it is the identity; a channel that is constant there keeps its scale.
+
+    Args:
+        channels: channels of an image.
+
+    Raises:
+        ShapeError: x has another number of channels; the data to start from has fewer than two pixels.
+
+    Example:
+        >>> layer = ImageActNorm(3)
+        >>> layer.initialise(5 + 2 * torch.randn(10, 3, 4, 4))
+        >>> bool(layer(5 * torch.ones(1, 3, 4, 4))[0].abs().max() < 0.5)
+        True
+
+    Source: Kingma and Dhariwal, Glow, 2018, arXiv 1807.03039, section 3.1.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor, cond: Any = None) -> None:
+        """Start from images x (n, channels, height, width): each channel gets mean 0 and standard deviation 1 over all pixels."""
+        mean, std = _moments(x.movedim(1, -1).flatten(0, -2), self.channels, x.shape)
+        self.log_scale.copy_(-std.log())
+        self.shift.copy_(-mean / std)
+
+    def affine(self) -> tuple[Tensor, Tensor, Tensor]:
+        dtype = wide(self.log_scale)
+        s = self.log_scale.to(dtype)
+        return s.exp().diag(), self.shift.to(dtype), s.sum()
+
+    def reaches(self, touched: Tensor) -> Tensor:
+        return touched
 
 
 @export("bijections.BatchNorm", example=lambda: (moved(BatchNorm(3)).eval(), torch.randn(4, 3), None), exactness="exact")
@@ -112,7 +158,7 @@ class BatchNorm(_Diagonal):
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:
         """Set the running moments to those of data x (n, features), n at least 2."""
-        mean, std = _moments(x, self.features)
+        mean, std = _moments(x.flatten(1), self.features, x.shape)
         self.mean.copy_(mean)
         self.var.copy_(std.square())
 
@@ -137,9 +183,9 @@ def _affine(parts: Parts, s: Tensor, b: Tensor, inverse: bool) -> tuple[Parts, T
     return tuple(torch.addcmul(shift, part, scale) for part, shift, scale in per_part(parts, b, s.exp())), total
 
 
-def _moments(x: Tensor, features: int) -> tuple[Tensor, Tensor]:
-    rows = x.flatten(1).to(wide(x))
+def _moments(rows: Tensor, features: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    rows = rows.to(wide(rows))
     if len(rows) < 2 or rows.shape[1] != features:
-        raise ShapeError(f"x has shape {tuple(x.shape)}, but starting from data needs at least two rows of {features} features.")
+        raise ShapeError(f"x has shape {tuple(shape)}, but starting from data needs at least two rows of {features} features.")
     std = rows.std(0)
     return rows.mean(0), torch.where(std > 0, std, 1.0)

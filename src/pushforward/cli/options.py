@@ -13,7 +13,20 @@ from pushforward import registry
 from pushforward.errors import PushforwardError, UserError
 
 T = TypeVar("T")
-FROM_DATA = ("features", "shape", "classes", "cond_features", "levels")  # a preset's arguments that the data decides
+
+
+def from_data(preset: Callable[..., Any]) -> dict[str, str | None]:
+    """Return a preset's arguments that the data decides, each with the data set's own name for it, or None where it follows from others.
+
+    The number of values of quantised data is the data's `levels`; a preset whose `levels` are those of a multiscale flow says `values`.
+    """
+    names: dict[str, str | None] = dict.fromkeys(("features", "cond_features", "channels", "size")) | {
+        "shape": "shape",
+        "classes": "classes",
+    }
+    takes = inspect.signature(preset).parameters
+    names["values" if "values" in takes else "levels"] = "levels"
+    return {name: of for name, of in names.items() if name in takes}
 
 
 def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, description: str, default: Any = None) -> T:
@@ -35,7 +48,7 @@ def preset_record(preset: Callable[..., Any], defaults: Mapping[str, Any]) -> ty
     helps = _argument_helps(preset)
     fields = []
     for name, parameter in inspect.signature(preset).parameters.items():
-        if name in FROM_DATA:
+        if name in from_data(preset):
             continue
         default = defaults.get(name, parameter.default)
         annotation = _option(name, hints[name])

@@ -14,7 +14,7 @@ import yaml
 from rich.console import Console
 
 from pushforward import registry
-from pushforward.cli.options import FROM_DATA, parse, preset_record
+from pushforward.cli.options import from_data, parse, preset_record
 from pushforward.cli.run import CONFIG, data_options, device_of, load_data, new_run, run_config
 from pushforward.data.dataset import Dataset
 from pushforward.errors import ConfigError, UserError
@@ -89,8 +89,9 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     settings_default = _settings(config.get("training", {}))
     model_section = _section(config, "model")
     data_section = _section(config, "data")
-    model_defaults = {"preprocess": "standardise", **_model_defaults(function, model_section)}
-    record = preset_record(function, {k: v for k, v in model_defaults.items() if k in inspect.signature(function).parameters})
+    parameters = inspect.signature(function).parameters
+    units = {"preprocess": "standardise"} if "preprocess" in parameters and parameters["preprocess"].default == "none" else {}
+    record = preset_record(function, {**units, **_model_defaults(function, model_section)})
     run_default = Run(
         data=str(data_section.get("name", "")),
         data_options={key: str(value) for key, value in data_options(data_section).items()},
@@ -144,8 +145,9 @@ def start(
     """Return a Trainer for a preset on data, with its run folder made and config.yaml written."""
     among = processes(settings.timeout)
     torch.manual_seed(settings.seed)
-    from_data = {"shape": train.shape, "classes": train.classes, "levels": train.levels}
-    model: GenerativeModel = registry.get(f"models.{preset}")(**arguments, **from_data)
+    function = registry.get(f"models.{preset}")
+    decided = {name: getattr(train, of) for name, of in from_data(function).items() if of is not None}
+    model: GenerativeModel = function(**arguments, **decided)
     whole = {**model_config(model), "data": dict(section), "training": to_plain(vars(settings))}
     with among.watched():
         among.of_main(lambda: _refuse_changes(run_config(out), whole, out) if resume else new_run(out, overwrite), "making the run folder")
@@ -202,7 +204,7 @@ def _settings(section: Any) -> Settings:
 
 def _model_defaults(function: Any, section: Mapping[str, Any]) -> dict[str, Any]:
     """Return a section `model` as values, checked against the preset, without what the data decides."""
-    given = {key: value for key, value in section.items() if key not in FROM_DATA}
+    given = {key: value for key, value in section.items() if key not in from_data(function)}
     parameters = inspect.signature(function).parameters
     for key in given:
         if key not in parameters:

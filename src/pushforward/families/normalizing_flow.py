@@ -13,10 +13,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from pushforward import _random
 from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.chain import Chain
-from pushforward.bijections.columns import VectorBijection, features_of
+from pushforward.bijections.columns import features_of
 from pushforward.bijections.coupling import Coupling
 from pushforward.bijections.divergences import Divergence
+from pushforward.bijections.image_coupling import ImageCoupling
 from pushforward.errors import ConditionError, DtypeError, NotInvertibleError, ShapeError, UserError
 from pushforward.families.distribution import FlowDistribution
 from pushforward.families.model import GenerativeModel
@@ -27,6 +27,7 @@ from pushforward.samplers.sampler import Sampler
 
 
 def _example() -> tuple:
+    from pushforward.bijections.chain import Chain
     from pushforward.bijections.coupling import AffineCoupling
 
     steps = [AffineCoupling(2, (8,), swap=swap, activation="tanh", classes=3) for swap in (False, True)]
@@ -56,7 +57,7 @@ class NormalizingFlow(GenerativeModel):
         ConditionError: both classes and cond_features; a condition of another kind than the model's.
 
     Warns:
-        UserWarning: some features pass through all couplings unchanged, so that the model cannot fit them.
+        UserWarning: some features, channels or pixels pass through all couplings unchanged, so that the model cannot fit them.
 
     Example:
         >>> flow = NormalizingFlow(pf.bijections.Chain([pf.bijections.AffineCoupling(2), pf.bijections.Reverse(2),
@@ -92,7 +93,7 @@ class NormalizingFlow(GenerativeModel):
             )
         super().__init__(shape, Gaussian(shape) if base is None else base, preprocess=preprocess, classes=classes, levels=levels)
         self.bijection, self.cond_features = bijection, cond_features
-        _warn_of_untouched(bijection)
+        _warn_of_untouched(bijection, self.shape)
 
     def networks(self) -> list[nn.Module]:
         return [self.bijection]
@@ -188,26 +189,25 @@ def _leaves(cond: Any) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(cond) if isinstance(leaf, Tensor))
 
 
-def _warn_of_untouched(bijection: Bijection) -> None:
-    """Warn of features that pass through a chain of couplings unchanged."""
-    features = features_of(bijection)
-    if features is None or not any(isinstance(one, Coupling) for one in bijection.modules()):
+def _warn_of_untouched(bijection: Bijection, shape: Sequence[int]) -> None:
+    """Warn of numbers of the event that pass through a chain of couplings unchanged."""
+    if not any(isinstance(one, Coupling | ImageCoupling) for one in bijection.modules()):
         return
-    touched = torch.zeros(features, dtype=torch.bool)
-    for step in _flat(bijection):
-        touched = step.reaches(touched) if isinstance(step, VectorBijection) else torch.ones_like(touched)
-    if not bool(touched.all()):
-        left = ", ".join(str(k) for k in (~touched).nonzero().flatten().tolist())
-        warnings.warn(
-            f"features {left} pass through all couplings unchanged, so the model cannot fit them; alternate swap=True, or put Reverse or "
-            "Permutation between the couplings.",
-            stacklevel=3,
-        )
-
-
-def _flat(bijection: Bijection) -> Iterator[Bijection]:
-    if isinstance(bijection, Chain):
-        for step in bijection.steps:
-            yield from _flat(step)
+    flat = features_of(bijection) is not None
+    left = ~bijection.reaches(torch.zeros(math.prod(shape) if flat else tuple(shape), dtype=torch.bool))
+    if not bool(left.any()):
+        return
+    if left.ndim == 3:
+        whole = left.flatten(1).all(1)
+        some = [] if bool(whole.any()) else [tuple(place) for place in left.nonzero().tolist()]
+        what = f"channels {_listed(whole.nonzero().flatten().tolist())}" if not some else f"pixels (channel, row, column) {_listed(some)}"
+        remedy = "alternate swap=True, or put InvertibleConv between the couplings."
     else:
-        yield bijection
+        what = f"features {_listed(left.flatten().nonzero().flatten().tolist())}"
+        remedy = "alternate swap=True, or put Reverse or Permutation between the couplings."
+    warnings.warn(f"{what} pass through all couplings unchanged, so the model cannot fit them; {remedy}", stacklevel=3)
+
+
+def _listed(places: Sequence[Any]) -> str:
+    shown = ", ".join(str(place) for place in places[:20])
+    return shown if len(places) <= 20 else f"{shown} and {len(places) - 20} more"

@@ -20,13 +20,14 @@ P = ParamSpec("P")
 M = TypeVar("M", bound=GenerativeModel)
 Net = NetConfig | Callable[..., Any] | None
 Preprocess = Literal["none", "standardise", "logit"]
+ImagePreprocess = Literal["auto", "none", "standardise", "logit"]
 
 
 def preset(function: Callable[P, M]) -> Callable[P, M]:
     """Let a preset keep its arguments in `model.config`, from which `pushforward.load` builds the same model again.
 
-    `net=None` is replaced by the default network's configuration first, and `features` by the shape it stands for, so that the record
-    says what was built.
+    `net=None` is replaced by the default network's configuration first, and `features`, or `channels` and `size`, by the shape they stand
+    for, so that the record says what was built.
     """
     signature = inspect.signature(function)
 
@@ -35,7 +36,8 @@ def preset(function: Callable[P, M]) -> Callable[P, M]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = bound.arguments
-        arguments["shape"] = checked_shape(_shape_of_features(arguments) if "features" in arguments else arguments["shape"])
+        shape_of = _shape_of_features if "features" in arguments else _shape_of_image if "channels" in arguments else None
+        arguments["shape"] = checked_shape(arguments["shape"] if shape_of is None else shape_of(arguments))
         if "net" in arguments and arguments["net"] is None:
             arguments["net"] = MLP.Config() if len(arguments["shape"]) == 1 else UNet.Config()
         model = function(*bound.args, **bound.kwargs)
@@ -56,11 +58,45 @@ def _shape_of_features(arguments: dict[str, Any]) -> Sequence[int]:
     return (features,) if shape is None else shape
 
 
-def checked_layers(layers: int) -> int:
+def _shape_of_image(arguments: dict[str, Any]) -> Sequence[int]:
+    """Return the shape that `channels` and `size`, or `shape`, or all of them, ask for; channels and size become None."""
+    channels, size, shape = arguments["channels"], arguments["size"], arguments["shape"]
+    if shape is None:
+        if channels is None or size is None:
+            raise UserError(
+                f"channels is {channels} and size is {size}, but a flow of images must know both; give glow(3, 32), or shape=(1, 28, 28)."
+            )
+        shape = (channels, size, size)
+    if len(shape) != 3:
+        raise UserError(f"shape is {tuple(shape)}, but this flow is for images (channels, height, width); take realnvp or nsf for vectors.")
+    if channels not in (None, shape[0]) or (size is not None and (size, size) != tuple(shape[1:])):
+        raise UserError(f"channels is {channels} and size is {size}, but shape is {tuple(shape)}; give one of them.")
+    arguments["channels"] = arguments["size"] = None
+    return tuple(shape)
+
+
+def checked_layers(layers: int, name: str = "layers") -> int:
     """Return the number of layers, or refuse what is none."""
     if layers < 1:
-        raise UserError(f"layers is {layers}, but a flow needs at least 1; try 8.")
+        raise UserError(f"{name} is {layers}, but a flow needs at least 1; try 8.")
     return layers
+
+
+def checked_levels(levels: int, shape: Sequence[int], halvings: int) -> None:
+    """Refuse no levels, and more halvings of the sides than they allow."""
+    if levels < 1:
+        raise UserError(f"levels is {levels}, but a flow has at least 1.")
+    for name, side in zip(("height", "width"), shape[1:], strict=True):
+        sides = [side]
+        while sides[-1] % 2 == 0:
+            sides.append(sides[-1] // 2)
+        if halvings >= len(sides):
+            most = levels - halvings + len(sides) - 1
+            remedy = f"give levels={most} at most" if most > 0 else "pad or crop the images to an even size"
+            raise UserError(
+                f"levels is {levels}, which halves the {name} {halvings} time{'s' * (halvings > 1)}, but {side} allows {len(sides) - 1} "
+                f"({' -> '.join(map(str, sides))}); {remedy}."
+            )
 
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
@@ -74,6 +110,17 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
 def built(net: Net, shape: Sequence[int], classes: int | None) -> Any:
     """Return the network: built from its configuration, or as it is."""
     return net.build(shape, classes) if isinstance(net, NetConfig) else net
+
+
+def image_units(preprocess: ImagePreprocess, shape: Sequence[int], values: int | None) -> Bijection | None:
+    """Return the bijection from the units of images to the model's; "auto" is the logit where data are quantised."""
+    if preprocess not in ("auto", "none", "standardise", "logit"):
+        raise UserError(f"preprocess is {preprocess!r}, but it is 'auto', 'none', 'standardise' or 'logit'.")
+    if preprocess == "logit" and values is None:
+        raise UserError("preprocess is 'logit', but values is None, so there is no interval to spread; give values=256 for 8-bit images.")
+    if preprocess == "auto":
+        preprocess = "standardise" if values is None else "logit"
+    return units(preprocess, shape, values)
 
 
 def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None) -> Bijection | None:

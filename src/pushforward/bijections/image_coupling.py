@@ -1,0 +1,152 @@
+"""Couplings of images: one part of the channels or of the pixels says how the other part is changed."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pushforward.bijections.bijection import Bijection
+from pushforward.bijections.columns import moved, wide
+from pushforward.bijections.elementwise import Additive, Affine, Elementwise, Spline
+from pushforward.errors import ShapeError, UserError
+from pushforward.nn.conv import ConvNet
+from pushforward.nn.mlp import Activation
+from pushforward.registry import export
+
+Change = Literal["affine", "additive", "spline"]
+Mask = Literal["channel", "checkerboard"]
+
+
+def _example() -> tuple:
+    return moved(ImageCoupling(3, 4, activation="tanh", classes=3)), torch.randn(4, 3, 2, 3), torch.tensor([0, 2, 1, 0])
+
+
+@export("bijections.ImageCoupling", example=_example, exactness="exact")
+class ImageCoupling(Bijection):
+    """Keep one part of an image and change each number of the other by what a convolutional network says of the kept part.
+
+        z_a = x_a,    z_b = x_b exp(s(x_a, cond)) + t(x_a, cond),    |s| < bound,    log|det| = sum s    ("affine")
+
+    "additive" shifts alone; "spline" bends each number along a rational-quadratic spline on [-bound, bound]. The network's last convolution
+    starts at zero, so that the coupling starts as the identity. With `hidden=None` the network is a single convolution, and the coupling is
+    Glow's learned prior: of the half that `Multiscale` is done with, mean and deviation are read off the half that goes on.
+
+    Args:
+        channels: channels of an image; at least 2 where the channels are halved.
+        hidden: channels of the network's two hidden layers, or None for a single convolution.
+        change: "affine", "additive" or "spline".
+        mask: "channel" keeps channels // 2 channels and changes the rest, "checkerboard" keeps every other pixel.
+        swap: change the part that is kept otherwise; a chain of couplings alone alternates it.
+        bound: bound of the log-scales (None: 2), or of the interval on which splines act (None: 5).
+        bins: pieces of each spline.
+        activation: "silu", "tanh", "relu", "elu" or "softplus".
+        classes: number of labels that `cond` may be, or None.
+        cond_features: length of the vectors that `cond` may be, or None.
+
+    Raises:
+        UserError: fewer channels than halves, a change or a mask that there is not, a bound that is not positive, a network that cannot be.
+        ShapeError: x has another number of channels.
+        ConditionError: a condition that the network was not built for, or a vector that is missing.
+
+    Example:
+        >>> z, log_abs_det = ImageCoupling(4, 16)(torch.randn(2, 4, 8, 8))
+        >>> z.shape, log_abs_det.shape
+        (torch.Size([2, 4, 8, 8]), torch.Size([2]))
+
+    Source: Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, equations 7 to 9 and figure 3;
+    Kingma and Dhariwal, Glow, 2018, arXiv 1807.03039, section 3.3.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int | None = 128,
+        *,
+        change: Change = "affine",
+        mask: Mask = "channel",
+        swap: bool = False,
+        bound: float | None = None,
+        bins: int = 8,
+        activation: Activation = "relu",
+        classes: int | None = None,
+        cond_features: int | None = None,
+    ) -> None:
+        super().__init__()
+        if mask not in ("channel", "checkerboard"):
+            raise UserError(f"mask is {mask!r}, but it is 'channel' or 'checkerboard'.")
+        least = 2 if mask == "channel" else 1
+        if channels < least:
+            raise UserError(f"channels is {channels}, but a coupling of mask {mask!r} needs at least {least}; squeeze first.")
+        self.channels, self.mask, self.swap = channels, mask, swap
+        self.change = _change(change, bound, bins)
+        self.split = channels // 2
+        kept, changed = (self.split, channels - self.split) if mask == "channel" else (channels, channels)
+        if swap and mask == "channel":
+            kept, changed = changed, kept
+        self.net = ConvNet(kept, self.change.parameters * changed, hidden, activation, classes, cond_features)
+
+    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+        return self._through(x, cond, inverse=False)
+
+    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+        return self._through(z, cond, inverse=True)
+
+    def _through(self, x: Tensor, cond: Any, inverse: bool) -> tuple[Tensor, Tensor]:
+        kept, changed = self.divided(x)
+        changed, log_abs_det = self.altered(changed, self.said(kept, cond), inverse)
+        if log_abs_det is None:
+            log_abs_det = torch.zeros(len(x), dtype=wide(x), device=x.device)
+        return self.united(kept, changed), log_abs_det
+
+    def divided(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what holds the kept and what holds the changed part: halves of the channels, or twice the image."""
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ShapeError(f"x has shape {tuple(x.shape)}, but this coupling needs images (n, {self.channels}, height, width).")
+        if self.mask == "checkerboard":
+            return x, x
+        first, second = x[:, : self.split], x[:, self.split :]
+        return (second, first) if self.swap else (first, second)
+
+    def united(self, kept: Tensor, changed: Tensor) -> Tensor:
+        """Return the image of both parts."""
+        if self.mask == "checkerboard":
+            return torch.where(self._changes(kept), changed, kept)
+        return torch.cat((changed, kept) if self.swap else (kept, changed), dim=1)
+
+    def said(self, kept: Tensor, cond: Any) -> Tensor:
+        """Return what the network says of the kept part: raw parameters (parameters, *changed.shape)."""
+        if self.mask == "checkerboard":
+            kept = kept * ~self._changes(kept)
+        return self.net(kept, cond).to(kept.dtype).unflatten(1, (self.change.parameters, -1)).movedim(1, 0)
+
+    def altered(self, changed: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the changed part after (before, if inverse) the change by raw parameters, and log_abs_det (n,) or None for 0."""
+        y, log_slopes = self.change(changed, raw, inverse)
+        if self.mask == "checkerboard":
+            place = self._changes(y)
+            y, log_slopes = y * place, None if log_slopes is None else log_slopes * place
+        return y, None if log_slopes is None else log_slopes.sum((1, 2, 3), dtype=wide(log_slopes))
+
+    def reaches(self, touched: Tensor) -> Tensor:
+        if self.mask == "checkerboard":
+            return touched | self._changes(touched)
+        changed = torch.arange(self.channels, device=touched.device) < self.split
+        return touched | (changed if self.swap else ~changed)[:, None, None]
+
+    def _changes(self, x: Tensor) -> Tensor:
+        """Return at which pixels (h, w) numbers are changed: those of odd row + column, or of even with swap."""
+        rows, columns = (torch.arange(side, device=x.device) for side in x.shape[-2:])
+        return (rows[:, None] + columns) % 2 == int(not self.swap)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, {self.change}, mask={self.mask!r}, swap={self.swap}"
+
+
+def _change(change: Change, bound: float | None, bins: int) -> Elementwise:
+    if change == "additive":
+        return Additive()
+    if change == "affine":
+        return Affine(2.0 if bound is None else bound)
+    if change == "spline":
+        return Spline(bins, 5.0 if bound is None else bound)
+    raise UserError(f"change is {change!r}, but it is 'affine', 'additive' or 'spline'.")

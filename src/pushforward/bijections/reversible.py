@@ -1,0 +1,176 @@
+"""Training a chain in memory that does not grow with its depth: only the output is kept, the rest is found again by going backwards.
+
+In the backward pass each step, from the last, is undone and differentiated at once. A coupling's network reads the half that the step has
+kept, so that one evaluation of it says both how to undo the other half and what the gradients are; neighbours that are affine at each pixel
+need their matrix alone. Any other step is inverted and then evaluated again.
+
+Source: Gomez, Ren, Urtasun and Grosse, The reversible residual network, 2017, arXiv 1707.04585, algorithm 1.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from pushforward.bijections.bijection import Bijection
+from pushforward.bijections.columns import columns_of, features_of, joined, rows_of, through
+from pushforward.bijections.coupling import Coupling
+from pushforward.bijections.image_coupling import ImageCoupling
+from pushforward.bijections.pixels import Folded, at_each_pixel, with_folds
+from pushforward.bijections.scaling import BatchNorm
+from pushforward.errors import UserError
+
+State = Any  # a tensor (n, *shape), or columns in parts
+
+
+@torch.compiler.disable
+def reversible(steps: Sequence[Bijection], x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
+    """Return x mapped by all steps and log_abs_det (n,); for the backward pass nothing is kept but the output."""
+    for step in steps:
+        for part in step.modules():
+            if part.training and (isinstance(part, BatchNorm | _BatchNorm) or (isinstance(part, _DropoutNd) and part.p > 0)):
+                raise UserError(
+                    f'memory="reversible" evaluates each step twice, but {type(part).__name__} in training mode says something else each '
+                    'time; take ActNorm or ImageActNorm for it, or memory="full".'
+                )
+    leaves, form = tree_flatten(cond)
+    parameters = list({id(p): p for step in steps for p in step.parameters() if p.requires_grad}.values())
+    found: tuple[Tensor, Tensor] = _Reversible.apply(steps, form, len(leaves), x, *leaves, *parameters)
+    return found
+
+
+class _Reversible(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, steps: Sequence[Bijection], form: Any, count: int, x: Tensor, *tensors: Any) -> tuple[Tensor, Tensor]:
+        kind = x.device.type
+        ctx.precision = {"device_type": kind, "dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind)}
+        # Weights cast here would be kept without their graphs, and be found so by who uses them in the same region later.
+        with torch.autocast(**ctx.precision, cache_enabled=False):
+            z, log_abs_det = through(with_folds(steps), x, tree_unflatten(tensors[:count], form), inverse=False)
+        ctx.steps, ctx.form, ctx.count = steps, form, count
+        ctx.others = [None if isinstance(one, Tensor) else one for one in tensors[:count]]
+        ctx.save_for_backward(z, *(one if isinstance(one, Tensor) else None for one in tensors))
+        return z, log_abs_det
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        z, *tensors = ctx.saved_tensors
+        needed = ctx.needs_input_grad[4:]
+        # The condition is read through fresh leaves: what its gradient goes on to is not this function's.
+        leaves = [
+            other if one is None else one.detach().requires_grad_(need)
+            for one, other, need in zip(tensors[: ctx.count], ctx.others, needed, strict=False)
+        ]
+        wanted = [one for one, need in zip([*leaves, *tensors[ctx.count :]], needed, strict=True) if need]
+        total = _Gradients(wanted, leaves)
+        cond = tree_unflatten(leaves, ctx.form)
+        with torch.autocast(**ctx.precision, cache_enabled=False):
+            x_gradient = _rewound(with_folds(ctx.steps), z, cond, gradients[0], gradients[1], total)
+        found = iter(total.sums)
+        return None, None, None, x_gradient, *(next(found) if need else None for need in needed)
+
+
+class _Gradients:
+    """Sums of gradients by parameters and conditions."""
+
+    def __init__(self, wanted: Sequence[Tensor], shared: Sequence[Any]) -> None:
+        self.wanted, self.sums = wanted, [None] * len(wanted)
+        self.place = {id(one): k for k, one in enumerate(wanted)}
+        self.shared = [self.place[id(one)] for one in shared if id(one) in self.place]
+
+    def places(self, parameters: Iterable[Tensor], shared: bool = True) -> list[int]:
+        """Return where the parameters of a step, and what all steps read, stand among the wanted."""
+        own = {id(p): self.place[id(p)] for p in parameters if id(p) in self.place}
+        return [*own.values(), *(self.shared if shared else ())]
+
+    def add(self, places: Sequence[int], gradients: Sequence[Any]) -> None:
+        for k, gradient in zip(places, gradients, strict=True):
+            if gradient is not None:
+                self.sums[k] = gradient if self.sums[k] is None else self.sums[k] + gradient
+
+
+def _rewound(steps: Sequence[Any], z: Tensor, cond: Any, gradient: Tensor, log_gradient: Tensor, total: _Gradients) -> Tensor:
+    """Return the gradient by x, given those by z (n, *shape) and by the log-determinant (n,); those by parameters are added to `total`."""
+    state: State = z
+    slope: State = gradient
+    shape = z.shape
+    for step in reversed(steps):
+        features = features_of(step)
+        if features is not None and isinstance(state, Tensor):
+            shape = state.shape
+            state, slope = (columns_of(state, features),), (columns_of(slope, features),)
+        elif features is None and not isinstance(state, Tensor):
+            state, slope = rows_of(state, shape), rows_of(slope, shape)
+        undo = _undo_coupling if isinstance(step, Coupling | ImageCoupling) else _undo_pixels if isinstance(step, Folded) else _undo_any
+        state, slope = undo(step, state, cond, slope, log_gradient, total)
+    return slope if isinstance(slope, Tensor) else rows_of(slope, shape)
+
+
+def _undo_coupling(step: Any, z: State, cond: Any, slope: State, log_gradient: Tensor, total: _Gradients) -> tuple[State, State]:
+    """Undo a coupling and differentiate it with one evaluation of its network."""
+    kept, changed = step.divided(z)
+    kept_slope, changed_slope = step.divided(slope)
+    places = total.places(step.parameters())
+    with torch.enable_grad():
+        kept = kept.detach().requires_grad_()
+        raw = step.said(kept, cond)
+        before = step.altered(changed, raw.detach(), True)[0].detach().requires_grad_()
+        after, log_abs_det = step.altered(before, raw, False)
+        ends = ((after, changed_slope),) if log_abs_det is None else ((after, changed_slope), (log_abs_det, log_gradient))
+        kept_more, changed_slope, *more = _differentiated(ends, [kept, before, *(total.wanted[k] for k in places)])
+    total.add(places, more)
+    if kept_more is not None:
+        kept_slope = kept_slope + kept_more
+    return step.united(kept.detach(), before.detach()), step.united(kept_slope, changed_slope)
+
+
+def _undo_pixels(step: Folded, z: Tensor, cond: Any, slope: Tensor, log_gradient: Tensor, total: _Gradients) -> tuple[Tensor, Tensor]:
+    """Undo what is affine at each pixel, and differentiate it by its matrix and shift."""
+    places = total.places((p for one in step.steps for p in one.parameters()), shared=False)
+    with torch.enable_grad():
+        matrix, shift, log_abs_det = step.affine()
+    channels, fixed = matrix.shape[0], matrix.detach()
+    back = torch.linalg.inv(fixed)
+    x = at_each_pixel(z, back, -(back @ shift.detach()), log_abs_det.detach())[0]
+    with torch.enable_grad():
+        slopes, pixels = (one.permute(0, 2, 3, 1).reshape(-1, channels) for one in (slope, x))
+        with torch.autocast(x.device.type, enabled=False):
+            by_matrix = (slopes.T @ pixels).to(matrix.dtype)
+        by_log = log_gradient.sum().to(log_abs_det.dtype) * (x.shape[2] * x.shape[3])
+        ends = ((matrix, by_matrix), (shift, slopes.sum(0, dtype=shift.dtype)), (log_abs_det, by_log))
+        total.add(places, _differentiated(ends, [total.wanted[k] for k in places]))
+    with torch.autocast(x.device.type, enabled=False):
+        moved = slopes @ fixed.to(slopes.dtype)
+    n, _, height, width = x.shape
+    return x, moved.view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _undo_any(step: Any, z: State, cond: Any, slope: State, log_gradient: Tensor, total: _Gradients) -> tuple[State, State]:
+    """Invert a step and evaluate it again."""
+    places = total.places(step.parameters())
+    whole = isinstance(z, Tensor)
+    x = step.inverse(z, cond)[0] if whole else joined(step.columns(z, cond, True)[0])
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        again, log_abs_det = step(x, cond) if whole else step.columns((x,), cond, False)
+        ends: Any = ((again, slope),) if whole else ((joined(again), joined(slope)),)
+        if log_abs_det is not None:
+            ends = *ends, (log_abs_det, log_gradient if log_abs_det.ndim else log_gradient.sum())
+        slope, *more = _differentiated(ends, [x, *(total.wanted[k] for k in places)])
+    total.add(places, more)
+    x = x.detach()
+    return (x, slope) if whole else ((x,), (slope,))
+
+
+def _differentiated(ends: Iterable[tuple[Tensor, Tensor]], by: Sequence[Tensor]) -> Sequence[Any]:
+    """Return the gradients of pairs (output, its gradient) by tensors, None where one has no part in them."""
+    outputs = [(one, gradient.to(one.dtype)) for one, gradient in ends if one.requires_grad]
+    if not outputs or not by:
+        return [None] * len(by)
+    return torch.autograd.grad([one for one, _ in outputs], by, [gradient for _, gradient in outputs], allow_unused=True)

@@ -1,0 +1,61 @@
+"""The network inside a coupling of images: reads one part of an image, says the parameters of the other."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import UserError
+from pushforward.nn.coupling import Condition, activation_of
+from pushforward.nn.mlp import Activation
+
+
+class ConvNet(nn.Module):
+    """Convolutions 3x3, 1x1 and 3x3 from images (n, inputs, h, w) to (n, outputs, h, w); a condition shifts the first hidden layer.
+
+    The last one is zero at the start, so that a coupling starts as the identity. Without hidden units it is a single such convolution,
+    whose output the condition shifts. Channels are innermost in memory, where convolutions are fastest.
+
+    Args:
+        inputs: channels that are read.
+        outputs: channels that are said.
+        hidden: channels of both hidden layers, or None for a single convolution.
+        activation: "silu", "tanh", "relu", "elu" or "softplus".
+        classes: number of labels, or None.
+        cond_features: length of the condition vectors, or None.
+
+    Raises:
+        UserError: hidden < 1, or an unknown activation.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: int | None,
+        activation: Activation = "relu",
+        classes: int | None = None,
+        cond_features: int | None = None,
+    ) -> None:
+        super().__init__()
+        if hidden is not None and hidden < 1:
+            raise UserError(f"hidden is {hidden}, but the network needs at least 1 hidden channel; try 128.")
+        self.act = activation_of(activation)
+        self.first: Any = None if hidden is None else nn.Conv2d(inputs, hidden, 3, padding=1)
+        self.middle: Any = None if hidden is None else nn.Conv2d(hidden, hidden, 1)
+        self.condition = Condition(outputs if hidden is None else hidden, classes, cond_features)
+        self.out: Any = nn.Conv2d(inputs if hidden is None else hidden, outputs, 3, padding=1)
+        for p in self.out.parameters():
+            nn.init.zeros_(p)
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        h = x.contiguous(memory_format=torch.channels_last)
+        if self.first is None:
+            return self._shifted(self.out(h), cond)
+        h = self.act(self._shifted(self.first(h), cond))
+        out: Tensor = self.out(self.act(self.middle(h)))
+        return out
+
+    def _shifted(self, h: Tensor, cond: Tensor | None) -> Tensor:
+        shift = self.condition(cond)
+        return h if shift is None else h + shift[..., None, None]
