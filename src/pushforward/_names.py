@@ -67,6 +67,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "evaluation.judge": ("pushforward.evaluation.judge", "Judge a model on test data; choices (the classifier, the baselines' regularisation) are made on validation."),
     "evaluation.memorisation": ("pushforward.evaluation.distances", "Compare how near samples come to training examples with how near they come to test examples."),
     "evaluation.nearest_neighbours": ("pushforward.evaluation.distances", "Return the Euclidean distance of each sample to the nearest of a reference set."),
+    "evaluation.picture_layers": ("pushforward.evaluation.flow_pictures", "Draw a two-dimensional flow on its way from noise to data: samples above, a square grid of noise below, the density at the end."),
     "evaluation.quantise": ("pushforward.evaluation.quantise", "Round continuous samples down to the levels of their data."),
     "evaluation.sliced_wasserstein": ("pushforward.evaluation.distances", "Measure the sliced Wasserstein distance of order 2 between two equally large sets of samples."),
     "evaluation.sliced_wasserstein_draws": ("pushforward.evaluation.distances", "Measure the sliced Wasserstein distance several times, with new directions and new subsets of equal size each time."),

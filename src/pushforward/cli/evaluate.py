@@ -14,6 +14,7 @@ from rich.table import Table
 from pushforward.cli.options import parse
 from pushforward.cli.run import CONFIG, device_of, load_data, run_config, sampler_of
 from pushforward.errors import UserError
+from pushforward.evaluation.flow_pictures import has_layers, picture_layers
 from pushforward.evaluation.judge import EVALUATIONS, HELD, Judgement, judge
 from pushforward.evaluation.pictures import by_evaluations, loss_curve, neighbours, picture_of, quality_curve, trajectory
 from pushforward.evaluation.report import write_report
@@ -104,6 +105,9 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
         quality_curve(judged.quality, judged.distance_train, folder / "quality.png")
         pictures["trajectory"] = (folder / "trajectory.png", "The same samples on their way from noise (t = 1) to data (t = 0).")
         pictures["quality"] = (folder / "quality.png", "Distance to data never seen, and recognition, by number of network evaluations.")
+    if has_layers(model):
+        picture_layers(model, folder / "layers.png", seed=options.seed)
+        pictures["layers"] = (folder / "layers.png", "Samples, and a square grid of noise, layer by layer; the density of data.")
     if image:
         neighbours(made, train, folder / "neighbours.png")
         pictures["neighbours"] = (

@@ -7,6 +7,7 @@ from pushforward.evaluation.latents import interpolate as interpolate
 from pushforward.evaluation.judge import judge as judge
 from pushforward.evaluation.distances import memorisation as memorisation
 from pushforward.evaluation.distances import nearest_neighbours as nearest_neighbours
+from pushforward.evaluation.flow_pictures import picture_layers as picture_layers
 from pushforward.evaluation.quantise import quantise as quantise
 from pushforward.evaluation.distances import sliced_wasserstein as sliced_wasserstein
 from pushforward.evaluation.distances import sliced_wasserstein_draws as sliced_wasserstein_draws

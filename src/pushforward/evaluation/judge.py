@@ -173,7 +173,8 @@ class _Judge:
         judge_of_classes = self.recognise(made)
         self.likelihoods()
         self.distances(made)
-        self.by_evaluations(judge_of_classes)
+        if self.evaluations:
+            self.by_evaluations(judge_of_classes)
         return self.judged, made, self.labels
 
     def generator(self, place: int) -> torch.Generator:

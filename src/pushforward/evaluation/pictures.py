@@ -21,7 +21,8 @@ from pushforward.samplers.euler import Euler
 INK, ACCENT, SOFT = "#1f2933", "#2563eb", "#9aa5b1"
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure_of(width: float, height: float) -> Figure:
+    """Return an empty figure of so many inches, to be saved without a screen."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -46,7 +47,7 @@ def picture_of(x: Tensor, path: Path, *, labels: Tensor | None = None, levels: L
     if x.ndim == 4:
         _sheet(tiles(x, levels, columns), path, title)
         return
-    figure = _figure(5, 5)
+    figure = figure_of(5, 5)
     axes = figure.subplots()
     points = x.detach().float().cpu().flatten(1)
     second = points[:, 1] if points.shape[1] > 1 else torch.zeros(len(points))
@@ -60,7 +61,7 @@ def _sheet(sheet: numpy.ndarray, path: Path, title: str, left: Sequence[str] = (
     """Draw a grid of images with names at its left and above it, each image pixel some six pixels wide."""
     height, width = sheet.shape[:2]
     scale = max(4.0, 700 / width) / 150
-    figure = _figure(width * scale + (1.0 if left else 0.2), height * scale + (0.5 if title or top else 0.2))
+    figure = figure_of(width * scale + (1.0 if left else 0.2), height * scale + (0.5 if title or top else 0.2))
     axes = figure.subplots()
     axes.imshow(sheet, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
     for spine in axes.spines.values():
@@ -96,7 +97,7 @@ def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int 
         sheet = tiles(torch.stack(shown, dim=1).flatten(0, 1), model.levels, times)
         _sheet(sheet, path, "", [] if labels is None else [str(int(k)) for k in labels], names)
         return
-    figure = _figure(2.2 * times, 2.6)
+    figure = figure_of(2.2 * times, 2.6)
     for axes, state, name in zip(figure.subplots(1, times, sharex=True, sharey=True), shown, names, strict=True):
         axes.scatter(state[:, 0], state.flatten(1)[:, -1], s=1.5, c=INK if labels is None else labels, cmap="tab10", linewidths=0)
         axes.set_title(name, fontsize=9, color=INK)
@@ -106,7 +107,7 @@ def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int 
 
 def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw training and validation loss against the step."""
-    figure = _figure(6, 3.2)
+    figure = figure_of(6, 3.2)
     axes = figure.subplots()
     trained = [(row["step"], row["loss"]) for row in metrics if "loss" in row]
     judged = [(row["step"], row["validation_loss"]) for row in metrics if "validation_loss" in row]
@@ -114,9 +115,11 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.plot(*zip(*trained, strict=True), color=SOFT, linewidth=1, label="training")
     if judged:
         axes.plot(*zip(*judged, strict=True), "o-", color=ACCENT, markersize=3, linewidth=1.2, label="validation, averaged weights")
-    axes.set(xlabel="step", ylabel="loss", yscale="log")
-    for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        axis_format(FormatStrFormatter("%.2g"))
+    axes.set(xlabel="step", ylabel="loss")
+    if all(loss > 0 for _, loss in trained + judged):  # a flow's loss, a density's logarithm, may have either sign
+        axes.set_yscale("log")
+        for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            axis_format(FormatStrFormatter("%.2g"))
     axes.legend(frameon=False)
     axes.grid(alpha=0.2)
     figure.savefig(path)
@@ -134,7 +137,7 @@ def quality_curve(quality: Sequence[Any], reference: float, path: Path) -> None:
     """Draw the distance to test data, and the share recognised, against network evaluations."""
     shares = [row.recognised for row in quality]
     panels = 2 if all(share is not None for share in shares) else 1
-    figure = _figure(3.4 * panels, 2.8)
+    figure = figure_of(3.4 * panels, 2.8)
     axes = numpy.atleast_1d(figure.subplots(1, panels))
     counts = [row.evaluations for row in quality]
     axes[0].errorbar(counts, [row.distance for row in quality], [row.distance_std for row in quality], fmt="o-", color=ACCENT, markersize=4)
