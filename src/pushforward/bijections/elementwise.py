@@ -1,6 +1,7 @@
 """What a network can do to each number once it has said the parameters: shift it, scale and shift it, or bend it along a spline."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -9,6 +10,8 @@ from pushforward.errors import UserError
 from pushforward.functional.affine import bounded_affine
 from pushforward.functional.spline import MIN_BIN, spline_of_columns
 
+Raw = Any  # a tensor (parameters, *x.shape), or, where there are two at most, a tuple of them
+
 
 @dataclass(frozen=True)
 class Additive:
@@ -16,7 +19,7 @@ class Additive:
 
     parameters: int = 1
 
-    def slopes(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
+    def slopes(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return y and the log-slope of each number, or None for 0, of x under parameters raw (parameters, *x.shape)."""
         return (x - raw[0] if inverse else x + raw[0]), None
 
@@ -36,7 +39,7 @@ class Affine:
         if not self.bound > 0:
             raise UserError(f"bound is {self.bound}, but the bound of a log-scale must be positive; 2 is usual.")
 
-    def slopes(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    def slopes(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor]:
         """Return y and the log-slope of each number of x under parameters raw (parameters, *x.shape)."""
         return bounded_affine(x, raw[0], raw[1], self.bound, inverse)
 
@@ -64,8 +67,8 @@ class Spline:
         """How many numbers describe one spline."""
         return 3 * self.bins - 1
 
-    def slopes(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Return y and the log-slope of each number of x under parameters raw (parameters, *x.shape)."""
+    def slopes(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Return y and the log-slope of each number of x under parameters raw (parameters, *x.shape), one tensor."""
         return spline_of_columns(x, raw, self.bins, self.bound, inverse)
 
     def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:

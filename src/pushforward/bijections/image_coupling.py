@@ -104,7 +104,7 @@ class ImageCoupling(Bijection):
             raise ShapeError(f"x has shape {tuple(x.shape)}, but this coupling needs images (n, {self.channels}, height, width).")
         if self.mask == "checkerboard":
             return x, x
-        first, second = x[:, : self.split], x[:, self.split :]
+        first, second = x.narrow(1, 0, self.split), x.narrow(1, self.split, self.channels - self.split)
         return (second, first) if self.swap else (first, second)
 
     def united(self, kept: Tensor, changed: Tensor) -> Tensor:
@@ -114,14 +114,16 @@ class ImageCoupling(Bijection):
         return torch.cat((changed, kept) if self.swap else (kept, changed), dim=1)
 
     def said(self, kept: Tensor, cond: Any) -> Tensor:
-        """Return what the network says of the kept part: raw parameters (parameters, *changed.shape)."""
+        """Return what the network says of the kept part: raw parameters (n, parameters * changed channels, height, width)."""
         if self.mask == "checkerboard":
             kept = kept * ~self._changes(kept)
-        return self.net(kept, cond).to(kept.dtype).unflatten(1, (self.change.parameters, -1)).movedim(1, 0)
+        raw: Tensor = self.net(kept, cond)
+        return raw if raw.dtype == kept.dtype else raw.to(kept.dtype)
 
     def altered(self, changed: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return the changed part after (before, if inverse) the change by raw parameters, and log_abs_det (n,) or None for 0."""
-        y, log_slopes = self.change.slopes(changed, raw, inverse)
+        each = raw.chunk(self.change.parameters, 1)
+        y, log_slopes = self.change.slopes(changed, torch.stack(each) if len(each) > 2 else each, inverse)
         if self.mask == "checkerboard":
             place = self._changes(y)
             y, log_slopes = y * place, None if log_slopes is None else log_slopes * place

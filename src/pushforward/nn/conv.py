@@ -44,9 +44,11 @@ class ConvNet(nn.Module):
         self.first: Any = None if hidden is None else nn.Conv2d(inputs, hidden, 3, padding=1)
         self.middle: Any = None if hidden is None else nn.Conv2d(hidden, hidden, 1)
         self.condition = Condition(outputs if hidden is None else hidden, classes, cond_features)
+        self.conditional = self.condition.conditional
         self.out: Any = nn.Conv2d(inputs if hidden is None else hidden, outputs, 3, padding=1)
         for p in self.out.parameters():
             nn.init.zeros_(p)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # or the weights are laid out so at every call
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         h = x.contiguous(memory_format=torch.channels_last)
@@ -57,5 +59,7 @@ class ConvNet(nn.Module):
         return out
 
     def _shifted(self, h: Tensor, cond: Tensor | None) -> Tensor:
+        if cond is None and not self.conditional:
+            return h
         shift = self.condition(cond)
         return h if shift is None else h + shift[..., None, None]
