@@ -42,6 +42,7 @@ class ImageCoupling(Bijection):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels that `cond` may be, or None.
         cond_features: length of the vectors that `cond` may be, or None.
+        cond_channels: channels of the images that `cond` is, as large as x, or None.
 
     Raises:
         UserError: fewer channels than halves, a change or a mask that there is not, a bound that is not positive, a network that cannot be.
@@ -70,6 +71,7 @@ class ImageCoupling(Bijection):
         activation: Activation = "relu",
         classes: int | None = None,
         cond_features: int | None = None,
+        cond_channels: int | None = None,
     ) -> None:
         super().__init__()
         if mask not in ("channel", "checkerboard"):
@@ -83,7 +85,7 @@ class ImageCoupling(Bijection):
         kept, changed = (self.split, channels - self.split) if mask == "channel" else (channels, channels)
         if swap and mask == "channel":
             kept, changed = changed, kept
-        self.net = ConvNet(kept, self.change.parameters * changed, hidden, activation, classes, cond_features)
+        self.net = ConvNet(kept, self.change.parameters * changed, hidden, activation, classes, cond_features, cond_channels)
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         return self._through(x, cond, inverse=False)

@@ -50,9 +50,15 @@ class NormalizingFlow(GenerativeModel):
         shape: shape of one event; None is the base's own, or (features,) for a bijection of vectors.
         preprocess, classes, levels: as in `GenerativeModel`; the bijection's networks must have been built with the same `classes`.
         cond_features: length of the vectors that `cond` is, as the networks were built with, or None; not together with classes.
+        dequantisation: how quantised data are spread over their cells, a bijection from noise N(0, I) to (0, 1) that is conditional on the
+            data (as `cond`, between -1 and 1); it is learned with the flow. None spreads uniformly.
+
+    Variational dequantisation tightens the bound on the probability of quantised data, as the flow need not be flat over each cell:
+
+        log P(x) >= E_q(u | x) [log p(x + u) - log q(u | x)],    u = g(eps, x),    log q = log N(eps; 0, I) - log|det dg/deps|
 
     Raises:
-        UserError: no shape is known, or a verb is given what it has no use for.
+        UserError: no shape is known, or a verb is given what it has no use for; a dequantisation for data that have no levels.
         ShapeError: the bijection is for vectors of another length.
         ConditionError: both classes and cond_features; a condition of another kind than the model's.
 
@@ -66,7 +72,8 @@ class NormalizingFlow(GenerativeModel):
         >>> samples.shape, log_prob.shape
         (torch.Size([5, 2]), torch.Size([5]))
 
-    Source: Dinh, Krueger and Bengio, NICE, 2014, arXiv 1410.8516, equation 1; Papamakarios et al., 2019, arXiv 1912.02762.
+    Source: Dinh, Krueger and Bengio, NICE, 2014, arXiv 1410.8516, equation 1; Papamakarios et al., 2019, arXiv 1912.02762; Ho et al.,
+    Flow++, 2019, arXiv 1902.00275, section 3.1 (variational dequantisation).
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class NormalizingFlow(GenerativeModel):
         classes: int | None = None,
         cond_features: int | None = None,
         levels: Levels = None,
+        dequantisation: Bijection | None = None,
     ) -> None:
         features = features_of(bijection)
         if shape is None:
@@ -92,11 +100,21 @@ class NormalizingFlow(GenerativeModel):
                 f"classes is {classes} and cond_features is {cond_features}, but a condition is labels or vectors; give one of them."
             )
         super().__init__(shape, Gaussian(shape) if base is None else base, preprocess=preprocess, classes=classes, levels=levels)
-        self.bijection, self.cond_features = bijection, cond_features
+        if dequantisation is not None and not isinstance(levels, int):
+            raise UserError(f"a dequantisation is given, but levels is {levels}; give the number of levels of the data, or leave it out.")
+        self.bijection, self.cond_features, self.dequantisation = bijection, cond_features, dequantisation
         _warn_of_untouched(bijection, self.shape)
 
     def networks(self) -> list[nn.Module]:
-        return [self.bijection]
+        return [self.bijection] if self.dequantisation is None else [self.bijection, self.dequantisation]
+
+    def dequantised(self, x: Tensor, generator: _random.Generators = None) -> tuple[Tensor, Tensor | None]:
+        """Return quantised data x (n, *shape) spread over their unit cells, and the log-density (n,) of the draw, None for 0."""
+        if self.dequantisation is None or not isinstance(self.levels, int):
+            return super().dequantised(x, generator)
+        noise = _random.normal(x.shape, generator, x.device, x.dtype)
+        u, log_abs_det = self.dequantisation(noise, (2 * x + 1) / self.levels - 1)
+        return x + u, Gaussian(self.shape).to(noise).log_prob(noise) - log_abs_det
 
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:
@@ -126,6 +144,11 @@ class NormalizingFlow(GenerativeModel):
         if noise is not None:
             raise UserError("noise is given, but a normalizing flow finds each row's noise by itself; leave it out.")
         return -self._log_prob(x, cond, None, None, generator).mean() / math.prod(self.shape)
+
+    def _in_data_units(self, loss: Tensor, pre: Tensor | float, log_q: Tensor | None) -> Tensor:
+        """Return the loss of a likelihood, to which both belong: a learned dequantisation would else be drawn to its cell's ends."""
+        rest = -pre if log_q is None else log_q - pre
+        return loss + (rest.mean() if isinstance(rest, Tensor) else rest) / math.prod(self.shape)
 
     def _generate(
         self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None, log_det: bool, generator: _random.Generators
