@@ -52,22 +52,27 @@ class _Reversible(torch.autograd.Function):
         # Weights cast here would be kept without their graphs, and be found so by who uses them in the same region later.
         with torch.autocast(**ctx.precision, cache_enabled=False):
             z, log_abs_det = through(with_folds(steps), x, tree_unflatten(tensors[:count], form), inverse=False)
-        ctx.steps, ctx.form, ctx.count = steps, form, count
+        ctx.steps, ctx.form = steps, form
         ctx.others = [None if isinstance(one, Tensor) else one for one in tensors[:count]]
-        ctx.save_for_backward(z, *(one if isinstance(one, Tensor) else None for one in tensors))
+        ctx.save_for_backward(z, *(one if isinstance(one, Tensor) else None for one in tensors[:count]))
+        # Parameters are found again by who they are, which hooks on saved tensors (such as save_on_cpu) would lose.
+        ctx.parameters = tensors[count:]
+        ctx.versions = [p._version for p in ctx.parameters]
         return z, log_abs_det
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        if ctx.versions != [p._version for p in ctx.parameters]:
+            raise RuntimeError("a parameter was written between the forward and the backward pass of a chain with memory='reversible'.")
         z, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[4:]
         # The condition is read through fresh leaves: what its gradient goes on to is not this function's.
         leaves = [
             other if one is None else one.detach().requires_grad_(need)
-            for one, other, need in zip(tensors[: ctx.count], ctx.others, needed, strict=False)
+            for one, other, need in zip(tensors, ctx.others, needed, strict=False)
         ]
-        wanted = [one for one, need in zip([*leaves, *tensors[ctx.count :]], needed, strict=True) if need]
+        wanted = [one for one, need in zip([*leaves, *ctx.parameters], needed, strict=True) if need]
         total = _Gradients(wanted, leaves)
         cond = tree_unflatten(leaves, ctx.form)
         with torch.autocast(**ctx.precision, cache_enabled=False):
