@@ -35,13 +35,16 @@ def select(generator: Generators, rows: slice, n: int) -> Generators:
 
 
 def _draw(
-    function: Callable[..., Tensor], shape: Sequence[int], generator: Generators, device: torch.device | None, dtype: torch.dtype | None
+    fill: Callable[..., Tensor], shape: Sequence[int], generator: Generators, device: torch.device | None, dtype: torch.dtype | None
 ) -> Tensor:
-    parts = []
-    for rows, one in blocks(generator, shape[0]):
-        at = device if one is None else one.device  # a CPU generator draws the same numbers whatever the model's device
-        parts.append(function((rows.stop - rows.start, *shape[1:]), generator=one, device=at, dtype=dtype))
-    drawn = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if generator is None or isinstance(generator, torch.Generator):
+        at = device if generator is None else generator.device  # a CPU generator draws the same numbers whatever the model's device
+        drawn = fill(torch.empty(tuple(shape), device=at, dtype=dtype), generator=generator)
+    else:
+        shares = list(blocks(generator, shape[0]))
+        drawn = torch.empty(tuple(shape), device=generator[0].device, dtype=dtype)
+        for rows, one in shares:
+            fill(drawn[rows], generator=one)
     return drawn if device is None else drawn.to(device)
 
 
@@ -49,11 +52,11 @@ def normal(
     shape: Sequence[int], generator: Generators = None, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
     """Return standard normal numbers of this shape; its first dimension is the batch."""
-    return _draw(torch.randn, shape, generator, device, dtype)
+    return _draw(torch.Tensor.normal_, shape, generator, device, dtype)
 
 
 def uniform(
     shape: Sequence[int], generator: Generators = None, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
     """Return uniform numbers in [0, 1) of this shape; its first dimension is the batch."""
-    return _draw(torch.rand, shape, generator, device, dtype)
+    return _draw(torch.Tensor.uniform_, shape, generator, device, dtype)

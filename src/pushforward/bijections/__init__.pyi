@@ -29,3 +29,4 @@ from pushforward.bijections.coupling import SplineCoupling as SplineCoupling
 from pushforward.bijections.squeeze import Squeeze as Squeeze
 from pushforward.bijections.standardise import Standardise as Standardise
 from pushforward.bijections.transform import Transform as Transform
+from pushforward.bijections.causal import TransformerAutoregressive as TransformerAutoregressive

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.bijections.columns import Parts, VectorBijection, joined
+from pushforward.bijections.columns import Parts, VectorBijection, joined, summed
 from pushforward.bijections.elementwise import Affine, Elementwise, Spline
 from pushforward.nn.made import MADE
 from pushforward.nn.mlp import Activation
@@ -32,17 +32,18 @@ class Autoregressive(VectorBijection):
     def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
         whole = joined(parts)
         if not inverse:
-            y, log_abs_det = self.change(whole, self.net.columns(whole, cond).to(whole.dtype), False)
-            return (y,), log_abs_det
-        log_abs_dets: list[Any] = []
+            y, log_slopes = self.change(whole, self.net.columns(whole, cond).to(whole.dtype), False)
+            return (y,), summed(log_slopes)
+        rows = whole.split(1)
+        slopes: list[Any] = []
 
         def solve(k: int, raw: Tensor) -> Tensor:
-            y, log_abs_det = self.change(whole[k : k + 1], raw.to(whole.dtype), True)
-            log_abs_dets.append(log_abs_det)
+            y, log_slope = self.change(rows[k], raw.to(whole.dtype), True)
+            slopes.append(log_slope)
             return y
 
         y = self.net.sequential(whole, cond, solve)
-        return (y,), torch.stack(log_abs_dets).sum(0)
+        return (y,), summed(torch.cat(slopes))
 
     def extra_repr(self) -> str:
         return f"{self.features}, {self.change}"

@@ -89,9 +89,9 @@ def per_part(parts: Parts, *vectors: Tensor) -> list[tuple[Tensor, ...]]:
     return list(zip(parts, *(vector[:, None].split(sizes) for vector in vectors), strict=True))
 
 
-def summed(log_slopes: Tensor) -> Tensor:
-    """Return the sum over features (n,) of log-slopes (features, n), in float32 or wider."""
-    return log_slopes.sum(0, dtype=wide(log_slopes))
+def summed(log_slopes: Tensor | None) -> Tensor | None:
+    """Return the sum over features (n,) of log-slopes (features, n), in float32 or wider; None, for 0, stays."""
+    return None if log_slopes is None else log_slopes.sum(0, dtype=wide(log_slopes))
 
 
 def wide(x: Tensor) -> torch.dtype:
@@ -106,13 +106,39 @@ def moved(bijection: Bijection) -> Bijection:
     return bijection
 
 
+class _Transposed(torch.autograd.Function):
+    """A transposed copy whose gradient is a copy too: operations on two layouts at once would take several times as long."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.T.contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.T.contiguous()
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return tangent.T.contiguous()
+
+
+def _transposed(x: Tensor) -> Tensor:
+    return _Transposed.apply(x) if x.requires_grad else x.T.contiguous()
+
+
 def columns_of(x: Tensor, features: int) -> Tensor:
     """Return rows (n, *shape) as columns (features, n)."""
     if x.ndim < 2 or math.prod(x.shape[1:]) != features:
         raise ShapeError(f"x has shape {tuple(x.shape)}, but this bijection needs (n, {features}); reshape it.")
-    return x.reshape(x.shape[0], features).T.contiguous()
+    return _transposed(x.reshape(x.shape[0], features))
 
 
 def rows_of(parts: Parts, shape: Sequence[int]) -> Tensor:
     """Return columns in parts as rows of this shape (n, *shape)."""
-    return joined(parts).T.contiguous().view(shape)
+    return _transposed(joined(parts)).view(shape)

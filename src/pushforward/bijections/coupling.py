@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.bijections.columns import Parts, VectorBijection, halves
+from pushforward.bijections.columns import Parts, VectorBijection, halves, summed
 from pushforward.bijections.elementwise import Additive, Affine, Elementwise, Spline
 from pushforward.errors import UserError
 from pushforward.nn.coupling import CouplingNet
@@ -54,7 +54,8 @@ class Coupling(VectorBijection):
 
     def altered(self, changed: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return the changed half after (before, if inverse) the change by raw parameters, and its log_abs_det (n,) or None for 0."""
-        return self.change(changed, raw, inverse)
+        changed, log_slopes = self.change(changed, raw, inverse)
+        return changed, summed(log_slopes)
 
     def reaches(self, touched: Tensor) -> Tensor:
         place = torch.arange(self.features, device=touched.device) < self.split

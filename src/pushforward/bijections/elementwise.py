@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import Tensor
 
-from pushforward.bijections.columns import summed
 from pushforward.errors import UserError
 from pushforward.functional.affine import bounded_affine
 from pushforward.functional.spline import MIN_BIN, spline_of_columns
@@ -19,13 +18,9 @@ class Additive:
 
     parameters: int = 1
 
-    def slopes(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y and the log-slope of each number, or None for 0, of x under parameters raw (parameters, *x.shape)."""
+    def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
         return (x - raw[0] if inverse else x + raw[0]), None
-
-    def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y (features, n) and log_abs_det (n,) of x (features, n) under parameters raw (parameters, features, n)."""
-        return self.slopes(x, raw, inverse)
 
 
 @dataclass(frozen=True)
@@ -39,14 +34,10 @@ class Affine:
         if not self.bound > 0:
             raise UserError(f"bound is {self.bound}, but the bound of a log-scale must be positive; 2 is usual.")
 
-    def slopes(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Return y and the log-slope of each number of x under parameters raw (parameters, *x.shape)."""
-        return bounded_affine(x, raw[0], raw[1], self.bound, inverse)
-
-    def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y (features, n) and log_abs_det (n,) of x (features, n) under parameters raw (parameters, features, n)."""
-        y, s = self.slopes(x, raw, inverse)
-        return y, summed(s)
+    def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
+        scale, shift = raw  # of a tensor, unbind: gradients are stacked, not added into zeros one after another
+        return bounded_affine(x, scale, shift, self.bound, inverse)
 
 
 @dataclass(frozen=True)
@@ -67,14 +58,9 @@ class Spline:
         """How many numbers describe one spline."""
         return 3 * self.bins - 1
 
-    def slopes(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Return y and the log-slope of each number of x under parameters raw (parameters, *x.shape), one tensor."""
+    def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
         return spline_of_columns(x, raw, self.bins, self.bound, inverse)
-
-    def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y (features, n) and log_abs_det (n,) of x (features, n) under parameters raw (parameters, features, n)."""
-        y, log_slopes = self.slopes(x, raw, inverse)
-        return y, summed(log_slopes)
 
 
 Elementwise = Additive | Affine | Spline

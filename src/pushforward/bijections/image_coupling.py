@@ -125,7 +125,7 @@ class ImageCoupling(Bijection):
     def altered(self, changed: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return the changed part after (before, if inverse) the change by raw parameters, and log_abs_det (n,) or None for 0."""
         each = raw.chunk(self.change.parameters, 1)
-        y, log_slopes = self.change.slopes(changed, torch.stack(each) if len(each) > 2 else each, inverse)
+        y, log_slopes = self.change(changed, torch.stack(each) if len(each) > 2 else each, inverse)
         if self.mask == "checkerboard":
             place = self._changes(y)
             y, log_slopes = y * place, None if log_slopes is None else log_slopes * place

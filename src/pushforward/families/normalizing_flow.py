@@ -1,8 +1,8 @@
 """Normalizing flows: bijections whose log-determinant is known, trained by maximum likelihood."""
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,21 +13,22 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from pushforward import _random
 from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
+from pushforward.bijections.chain import Chain
 from pushforward.bijections.columns import features_of
-from pushforward.bijections.coupling import Coupling
 from pushforward.bijections.divergences import Divergence
-from pushforward.bijections.image_coupling import ImageCoupling
 from pushforward.errors import ConditionError, DtypeError, NotInvertibleError, ShapeError, UserError
 from pushforward.families.distribution import FlowDistribution
+from pushforward.families.dropped import checked_drop_cond, with_dropped
 from pushforward.families.model import GenerativeModel
+from pushforward.families.untouched import warn_of_untouched
 from pushforward.functional.levels import Levels, cells
 from pushforward.guidance.cfg import CFG
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
+from pushforward.samplers.tweedie import Tweedie
 
 
 def _example() -> tuple:
-    from pushforward.bijections.chain import Chain
     from pushforward.bijections.coupling import AffineCoupling
 
     steps = [AffineCoupling(2, (8,), swap=swap, activation="tanh", classes=3) for swap in (False, True)]
@@ -42,7 +43,7 @@ class NormalizingFlow(GenerativeModel):
 
     The loss is in nats per dimension, so that learning rates and losses compare across sizes; of quantised data it is, times
     1 / log 2, an upper bound on bits per dimension. Sampling is the bijection's inverse, with its log-probability in the same pass. No
-    verb has a use for a sampler, guidance, a divergence or paired noise: these are refused by name.
+    verb has a use for a divergence or paired noise, few flows have one for a sampler or guidance: these are refused by name.
 
     Args:
         bijection: from data to noise, such as a `bijections.Chain`.
@@ -52,6 +53,11 @@ class NormalizingFlow(GenerativeModel):
         cond_features: length of the vectors that `cond` is, as the networks were built with, or None; not together with classes.
         dequantisation: how quantised data are spread over their cells, a bijection from noise N(0, I) to (0, 1) that is conditional on the
             data (as `cond`, between -1 and 1); it is learned with the flow. None spreads uniformly.
+        drop_cond: share of the labels that are left out in training, so that guidance has an unconditional model to move away from.
+        noise: standard deviation, in the model's units, of the Gaussian noise that is added to data in training; the density is that of
+            noisy data.
+        sampler: what ends `sample` when there is noise, `samplers.Tweedie()` to take it off, or None to leave it. (Samples whose
+            log-probability is asked for keep it.)
 
     Variational dequantisation tightens the bound on the probability of quantised data, as the flow need not be flat over each cell:
 
@@ -87,6 +93,9 @@ class NormalizingFlow(GenerativeModel):
         cond_features: int | None = None,
         levels: Levels = None,
         dequantisation: Bijection | None = None,
+        drop_cond: float = 0.0,
+        noise: float = 0.0,
+        sampler: Sampler | None = None,
     ) -> None:
         features = features_of(bijection)
         if shape is None:
@@ -99,11 +108,16 @@ class NormalizingFlow(GenerativeModel):
             raise ConditionError(
                 f"classes is {classes} and cond_features is {cond_features}, but a condition is labels or vectors; give one of them."
             )
-        super().__init__(shape, Gaussian(shape) if base is None else base, preprocess=preprocess, classes=classes, levels=levels)
+        base = Gaussian(shape) if base is None else base
+        super().__init__(shape, base, preprocess=preprocess, sampler=sampler, classes=classes, levels=levels)
+        self.bijection, self.cond_features, self.dequantisation = bijection, cond_features, dequantisation
+        self.drop_cond, self.noise = checked_drop_cond(drop_cond, classes), noise
+        if not noise >= 0:
+            raise UserError(f"noise is {noise}, but a standard deviation is 0 or more; 0.05 is usual for images.")
         if dequantisation is not None and not isinstance(levels, int):
             raise UserError(f"a dequantisation is given, but levels is {levels}; give the number of levels of the data, or leave it out.")
-        self.bijection, self.cond_features, self.dequantisation = bijection, cond_features, dequantisation
-        _warn_of_untouched(bijection, self.shape)
+        self._checked_sampler(sampler)
+        warn_of_untouched(bijection, self.shape)
 
     def networks(self) -> list[nn.Module]:
         return [self.bijection] if self.dequantisation is None else [self.bijection, self.dequantisation]
@@ -143,7 +157,12 @@ class NormalizingFlow(GenerativeModel):
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
         if noise is not None:
             raise UserError("noise is given, but a normalizing flow finds each row's noise by itself; leave it out.")
-        return -self._log_prob(x, cond, None, None, generator).mean() / math.prod(self.shape)
+        if self.noise:
+            x = torch.add(x, _random.normal(x.shape, generator, x.device, x.dtype), alpha=self.noise)
+        if self.training and self.drop_cond and cond is not None:
+            cond = with_dropped(cond, self.drop_cond, self.classes, generator)
+        z, log_abs_det = self.bijection(x, cond)
+        return -(self._base_log_prob(z, cond) + log_abs_det).mean() / math.prod(self.shape)
 
     def _in_data_units(self, loss: Tensor, pre: Tensor | float, log_q: Tensor | None) -> Tensor:
         """Return the loss of a likelihood, to which both belong: a learned dequantisation would else be drawn to its cell's ends."""
@@ -153,8 +172,12 @@ class NormalizingFlow(GenerativeModel):
     def _generate(
         self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None, log_det: bool, generator: _random.Generators
     ) -> tuple[Tensor, Tensor]:
-        _refuse(sampler=sampler, guidance=guidance)
-        return self.bijection.inverse(noise, cond)
+        self._checked_sampler(sampler)
+        if log_det and sampler is not None:
+            raise UserError(f"sampler is {sampler!r}, but a log-probability is of samples with their noise; leave one of them out.")
+        x, log_abs_det = self._inverse(noise, cond, guidance)
+        sampler = self.sampler if sampler is None else sampler
+        return (x if sampler is None or log_det else sampler(lambda y, t: self._denoised(y, cond), x, 0.0, 0.0, generator)), log_abs_det
 
     def _log_prob(
         self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
@@ -168,8 +191,41 @@ class NormalizingFlow(GenerativeModel):
         return self.bijection(x, cond)[0]
 
     def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None) -> Tensor:
-        _refuse(sampler=sampler, guidance=guidance)
-        return self.bijection.inverse(z, cond)[0]
+        _refuse(sampler=sampler)
+        return self._inverse(z, cond, guidance)[0]
+
+    def _inverse(self, z: Tensor, cond: Any, guidance: CFG | float | None) -> tuple[Tensor, Tensor]:
+        """Return data from noise and log|det| of the map, which guidance changes where the bijections know how."""
+        if guidance is None:
+            return self.bijection.inverse(z, cond)
+        steps = list(_flat(self.bijection))
+        if not any(hasattr(step, "guided") for step in steps):
+            _refuse(guidance=guidance)
+        guidance = guidance if isinstance(guidance, CFG) else CFG(float(guidance))
+        if cond is None:
+            raise ConditionError(f"guidance {guidance.scale:g} needs a condition to follow; give cond, or leave guidance out.")
+        if guidance.interval != (0.0, 1.0) or guidance.rescale:
+            raise UserError(f"guidance is {guidance}, but a flow has no times or velocities: its interval is (0, 1) and rescale 0.")
+        if guidance.scale == 1:
+            return self.bijection.inverse(z, cond)
+        total: Any = 0.0
+        for step in reversed(steps):
+            z, log_abs_det = step.guided(z, cond, guidance) if hasattr(step, "guided") else step.inverse(z, cond)
+            total = total + log_abs_det
+        return z, total
+
+    def _denoised(self, y: Tensor, cond: Any) -> Any:
+        """Return a prediction whose `.data` is the data expected behind y, by the score of the density of noisy data."""
+        with torch.enable_grad():
+            y = y.detach().requires_grad_()
+            (score,) = torch.autograd.grad(self._log_prob(y, cond, None, None, None).sum(), y)
+        return SimpleNamespace(data=torch.add(y.detach(), score, alpha=self.noise**2))
+
+    def _checked_sampler(self, sampler: Sampler | None) -> None:
+        if not self.noise:
+            _refuse(sampler=sampler)
+        elif sampler is not None and not isinstance(sampler, Tweedie):
+            raise UserError(f"sampler is {sampler!r}, but a normalizing flow's samples end with samplers.Tweedie() or with nothing more.")
 
     def _base_sample(self, n: int, cond: Any, generator: _random.Generators) -> Tensor:
         return self.base.sample(n, cond, generator=generator) if self._base_reads_cond() else self.base.sample(n, generator=generator)
@@ -208,29 +264,13 @@ def _refuse(**arguments: Any) -> None:
             )
 
 
+def _flat(bijection: Bijection) -> Iterator[Any]:
+    if isinstance(bijection, Chain):
+        for step in bijection.steps:
+            yield from _flat(step)
+    else:
+        yield bijection
+
+
 def _leaves(cond: Any) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(cond) if isinstance(leaf, Tensor))
-
-
-def _warn_of_untouched(bijection: Bijection, shape: Sequence[int]) -> None:
-    """Warn of numbers of the event that pass through a chain of couplings unchanged."""
-    if not any(isinstance(one, Coupling | ImageCoupling) for one in bijection.modules()):
-        return
-    flat = features_of(bijection) is not None
-    left = ~bijection.reaches(torch.zeros(math.prod(shape) if flat else tuple(shape), dtype=torch.bool))
-    if not bool(left.any()):
-        return
-    if left.ndim == 3:
-        whole = left.flatten(1).all(1)
-        some = [] if bool(whole.any()) else [tuple(place) for place in left.nonzero().tolist()]
-        what = f"channels {_listed(whole.nonzero().flatten().tolist())}" if not some else f"pixels (channel, row, column) {_listed(some)}"
-        remedy = "alternate swap=True, or put InvertibleConv between the couplings."
-    else:
-        what = f"features {_listed(left.flatten().nonzero().flatten().tolist())}"
-        remedy = "alternate swap=True, or put Reverse or Permutation between the couplings."
-    warnings.warn(f"{what} pass through all couplings unchanged, so the model cannot fit them; {remedy}", stacklevel=3)
-
-
-def _listed(places: Sequence[Any]) -> str:
-    shown = ", ".join(str(place) for place in places[:20])
-    return shown if len(places) <= 20 else f"{shown} and {len(places) - 20} more"

@@ -11,7 +11,8 @@ from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
 from pushforward.bijections.ode import ODE
-from pushforward.errors import ConditionError, NotInvertibleError, UserError
+from pushforward.errors import NotInvertibleError, UserError
+from pushforward.families.dropped import checked_drop_cond, with_dropped
 from pushforward.families.following import Following, common_interval
 from pushforward.families.model import GenerativeModel
 from pushforward.functional.levels import Levels
@@ -90,11 +91,7 @@ class PathModel(GenerativeModel):
         super().__init__(
             shape, base, preprocess=preprocess, sampler=Dopri5() if sampler is None else sampler, classes=classes, levels=levels
         )
-        if not 0 <= drop_cond < 1:
-            raise UserError(f"drop_cond is {drop_cond}, but it is a share from 0 to below 1; 0.1 is usual.")
-        if drop_cond and classes is None:
-            raise ConditionError(f"drop_cond is {drop_cond}, but the model has no classes to drop; give classes=K or drop_cond=0.")
-        self.net, self.path, self.prediction, self.drop_cond = net, path, prediction, drop_cond
+        self.net, self.path, self.prediction, self.drop_cond = net, path, prediction, checked_drop_cond(drop_cond, classes)
         self.times = Uniform() if times is None else times
         self.pairing = Independent() if pairing is None else pairing
         self.weighting = weighting
@@ -153,9 +150,7 @@ class PathModel(GenerativeModel):
         low, high = self.interval
         t = low + (high - low) * self.times.sample(n, generator, x.device, torch.promote_types(x.dtype, torch.float32))
         if self.training and self.drop_cond and cond is not None:
-            dropped = _random.uniform((n,), generator, x.device) < self.drop_cond
-            assert self.classes is not None
-            cond = torch.where(dropped, self.classes, cond)  # the null row stands after the last class
+            cond = with_dropped(cond, self.drop_cond, self.classes, generator)
         said = self.net(self.path.mix(x, noise, t), t, cond)
         losses = (said - self.path.target(self.prediction, x, noise, t)).square()
         if self.weighting is not None:

@@ -8,6 +8,20 @@ from torch import Tensor
 from pushforward.registry import export
 
 
+class KeyValues:
+    """Keys and values of the tokens so far, so that a token which comes later need not compute those before it again."""
+
+    def __init__(self) -> None:
+        self.pair: tuple[Tensor, Tensor] | None = None
+
+    def add(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Take those of the next tokens (n, heads, tokens, width / heads) and return all."""
+        if self.pair is not None:
+            keys, values = torch.cat((self.pair[0], keys), 2), torch.cat((self.pair[1], values), 2)
+        self.pair = keys, values
+        return self.pair
+
+
 def _example() -> tuple:
     return (
         torch.randn(2, 3, 8, dtype=torch.float64),
@@ -16,6 +30,7 @@ def _example() -> tuple:
         torch.eye(8, dtype=torch.float64),
         None,
         2,
+        True,
     )
 
 
@@ -27,6 +42,8 @@ def self_attention(
     out_weight: Float[Tensor, "width width"],
     out_bias: Float[Tensor, " width"] | None,
     heads: int,
+    causal: bool = False,
+    past: KeyValues | None = None,
 ) -> Float[Tensor, "n tokens width"]:
     """Return multi-head self-attention over the tokens of x.
 
@@ -39,6 +56,8 @@ def self_attention(
         out_weight: weights of the output map (width, width).
         out_bias: its bias (width,), or None.
         heads: number of heads, which divides the width.
+        causal: whether a token sees only itself and those before it.
+        past: keys and values of the tokens before x, all of which are seen; those of x, one token then, are added to them.
 
     Returns:
         Tokens (n, tokens, width).
@@ -52,5 +71,7 @@ def self_attention(
     """
     n, tokens, width = x.shape
     q, k, v = F.linear(x, qkv_weight, qkv_bias).view(n, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
-    joined = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, width)
+    if past is not None:
+        k, v = past.add(k, v)
+    joined = F.scaled_dot_product_attention(q, k, v, is_causal=causal and past is None).transpose(1, 2).reshape(n, tokens, width)
     return F.linear(joined, out_weight, out_bias)

@@ -13,3 +13,4 @@ from pushforward.models.realnvp import realnvp as realnvp
 from pushforward.models.realnvp_image import realnvp_image as realnvp_image
 from pushforward.models.rectified_flow import rectified_flow as rectified_flow
 from pushforward.models.score_sde import score_sde as score_sde
+from pushforward.models.tarflow import tarflow as tarflow

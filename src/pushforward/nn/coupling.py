@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import ConditionError, UserError
@@ -58,7 +57,7 @@ class Condition(nn.Module):
 class CouplingNet(nn.Module):
     """An MLP from columns (inputs, n) to columns (outputs, n), whose condition shifts the first hidden layer.
 
-    In between, rows: a matrix product takes either side transposed for nothing, and torch adds the bias of rows within the product.
+    Everything in between is columns too: operations on two layouts at once would take several times as long.
 
     Args:
         inputs: features that are read.
@@ -87,17 +86,17 @@ class CouplingNet(nn.Module):
 
     def forward(self, a: Tensor, cond: Tensor | None = None) -> Tensor:
         first, *others = self.layers
-        h = self.act(shifted_linear(a.T, first.weight, first.bias, self.condition(cond)))
+        h = self.act(torch.addmm(shifted_bias(first.bias, self.condition(cond)), first.weight, a))
         for layer in others:
-            h = self.act(layer(h))
-        return torch.addmm(self.out.bias[:, None], self.out.weight, h.T)
+            h = self.act(torch.addmm(layer.bias[:, None], layer.weight, h))
+        return torch.addmm(self.out.bias[:, None], self.out.weight, h)
 
 
-def shifted_linear(rows: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None) -> Tensor:
-    """Return rows weight' + bias + shift, where shift is rows, one row, or None."""
+def shifted_bias(bias: Tensor, shift: Tensor | None) -> Tensor:
+    """Return a bias as columns (width, 1), or (width, n) under a condition's shift by rows; the shift may be one row for all, or None."""
     if shift is None or shift.ndim == 1:
-        return F.linear(rows, weight, bias if shift is None else bias + shift)
-    return torch.addmm(shift + bias, rows, weight.T)
+        return (bias if shift is None else bias + shift)[:, None]
+    return (shift + bias).T
 
 
 def checked_widths(hidden: Sequence[int]) -> list[int]:

@@ -6,31 +6,32 @@ from torch.utils.checkpoint import checkpoint
 
 from pushforward import _random
 from pushforward.errors import UserError
-from pushforward.functional.attention import self_attention
+from pushforward.functional.attention import KeyValues, self_attention
 from pushforward.functional.patches import patchify, unpatchify
 from pushforward.functional.standardise import dequantise
 from pushforward.registry import export
 
 
-@export("nn.SelfAttention", example=lambda: (SelfAttention(8, 2), (torch.randn(2, 3, 8),)))
+@export("nn.SelfAttention", example=lambda: (SelfAttention(8, 2, causal=True), (torch.randn(2, 3, 8),)))
 class SelfAttention(nn.Module):
     """Multi-head self-attention over tokens (n, tokens, width): `functional.self_attention` with its own weights.
 
     Args:
         width: channels of a token.
         heads: number of heads, which divides the width.
+        causal: whether a token sees only itself and those before it.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, causal: bool = False) -> None:
         super().__init__()
         if width % heads:
             raise UserError(f"heads is {heads}, which does not divide the width {width}; use a divisor.")
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self_attention(x, self.qkv.weight, self.qkv.bias, self.out.weight, self.out.bias, self.heads)
+    def forward(self, x: Tensor, past: KeyValues | None = None) -> Tensor:
+        return self_attention(x, self.qkv.weight, self.qkv.bias, self.out.weight, self.out.bias, self.heads, self.causal, past)
 
 
 @export("nn.Patchify", example=lambda: (Patchify(2), (torch.randn(2, 3, 4, 6),)))

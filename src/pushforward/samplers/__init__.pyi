@@ -14,5 +14,6 @@ from pushforward.samplers.midpoint import Midpoint as Midpoint
 from pushforward.samplers.predictor_corrector import PredictorCorrector as PredictorCorrector
 from pushforward.samplers.rk4 import RK4 as RK4
 from pushforward.samplers.grids import Shifted as Shifted
+from pushforward.samplers.tweedie import Tweedie as Tweedie
 from pushforward.samplers.unipc import UniPC as UniPC
 from pushforward.samplers.grids import Uniform as Uniform

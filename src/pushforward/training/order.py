@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 def seed_of(*place: int) -> int:
     """Return a 63-bit seed mixed from whole numbers: neighbouring places get unrelated seeds."""
-    return int(numpy.random.SeedSequence(place).generate_state(1, numpy.uint64)[0] >> 1)
+    # An array of words, where it holds all numbers, is mixed as they are, without being looked through one by one.
+    words = numpy.array(place, numpy.uint32) if max(place) < 2**32 else place
+    return int(numpy.random.SeedSequence(words).generate_state(1, numpy.uint64)[0] >> 1)
 
 
 def generator_at(*place: int) -> torch.Generator:
@@ -68,8 +70,8 @@ def block_generators(seed: int, step: int, blocks: Iterable[int]) -> list[torch.
     return [generator_at(seed, 1, step, block) for block in blocks]
 
 
-def batches(data: Any, order: Order, workers: int = 0, *, pinned: bool = False, timeout: float = 0) -> DataLoader[Any]:
-    """Return a loader of (x, cond) batches in this order.
+def batches(data: Any, order: Order, workers: int = 0, *, pinned: bool = False, timeout: float = 0) -> Iterable[tuple[Tensor, Any]]:
+    """Return the batches (x, cond) in this order.
 
     Args:
         data: a map-style set.
@@ -78,6 +80,8 @@ def batches(data: Any, order: Order, workers: int = 0, *, pinned: bool = False, 
         pinned: whether batches come in pinned memory, as copies to a GPU like them.
         timeout: seconds after which a worker that gives nothing is an error.
     """
+    if not (workers or pinned):  # with nothing to do ahead, a DataLoader takes longer than small batches themselves
+        return (as_batch(_fetched(data, chosen)) for chosen in order)
     own = generator_at(order.seed, 4)  # the loader's draw of a seed for its workers is not to touch the global generator
     options: dict[str, Any] = {}
     if workers:
@@ -88,6 +92,11 @@ def batches(data: Any, order: Order, workers: int = 0, *, pinned: bool = False, 
             context.set_forkserver_preload([__name__])
             options["multiprocessing_context"] = context
     return DataLoader(data, batch_sampler=order, collate_fn=as_batch, pin_memory=pinned, generator=own, **options)
+
+
+def _fetched(data: Any, chosen: list[int]) -> Any:
+    """Return the examples as a batch, if the data set makes one at once, or as a list of rows."""
+    return data.__getitems__(chosen) if hasattr(data, "__getitems__") else [data[index] for index in chosen]
 
 
 def as_batch(rows: Any) -> tuple[Tensor, Any]:

@@ -1,0 +1,102 @@
+"""TarFlow: an autoregressive flow over patches whose networks are causal transformers.
+
+Paper: Zhai et al., Normalizing flows are capable generative models, 2024, arXiv 2412.06329.
+What it adds to MAF: the numbers that are shifted and scaled together are a patch, and what says by how much is a transformer, which sees
+all patches before. Blocks begin at the first patch and at the last in turn. Three things make its samples good: data has Gaussian noise
+added in training, which one step along the score takes off again; labels are dropped now and then, so that sampling can be guided; and
+keys and values are kept while a sample is made patch by patch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pushforward.bijections.causal import TransformerAutoregressive
+from pushforward.bijections.chain import Chain
+from pushforward.families.normalizing_flow import NormalizingFlow
+from pushforward.functional.levels import Levels
+from pushforward.models.preset import Preprocess, checked_layers, preset, units
+from pushforward.registry import export
+from pushforward.samplers.tweedie import Tweedie
+
+
+def _example() -> tuple:
+    model = tarflow((1, 2, 2), 2, 1, width=8, depth=1, heads=2, noise=0.0, preprocess="none", classes=3, drop_cond=0.0)
+    for layer in model.modules():
+        if isinstance(layer, TransformerAutoregressive):
+            nn.init.normal_(layer.net.out.weight, std=0.3)
+    return model, torch.randn(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
+
+
+@export("models.tarflow", example=_example)
+@preset
+def tarflow(
+    shape: Sequence[int],
+    layers: int = 4,
+    patch: int = 4,
+    *,
+    width: int = 128,
+    depth: int = 4,
+    heads: int = 4,
+    bound: float = 3.0,
+    noise: float = 0.05,
+    denoise: bool = True,
+    drop_cond: float = 0.1,
+    preprocess: Preprocess = "standardise",
+    classes: int | None = None,
+    cond_features: int | None = None,
+    levels: Levels = None,
+) -> NormalizingFlow:
+    """Stack causal transformers over patches, which begin at the first patch and at the last in turn.
+
+    Args:
+        shape: (channels, height, width) of an image.
+        layers: number of flow blocks.
+        patch: side of a patch in pixels, which divides height and width.
+        width: channels of each transformer.
+        depth: blocks of each transformer.
+        heads: heads of their attention.
+        bound: bound of each patch's log-scales.
+        noise: standard deviation of the Gaussian noise in training, in the model's units; 0 for the density of the data itself.
+        denoise: whether samples end with a step along the score, which takes the noise off; needs noise.
+        drop_cond: share of labels that are left out in training, so that sampling can be guided.
+        preprocess: "standardise" fits mean and deviation of each channel to the training data, "logit" spreads quantised data over the
+            line, "none" leaves its units.
+        classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        levels: number of values of quantised data; None for continuous data.
+
+    Returns:
+        A NormalizingFlow with Gaussian noise.
+
+    Example:
+        >>> flow = tarflow((1, 8, 8), layers=2, width=16, depth=1, classes=10)
+        >>> flow.sample(2, torch.tensor([3, 7]), guidance=2.0).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    steps = [
+        TransformerAutoregressive(
+            shape,
+            patch,
+            width=width,
+            depth=depth,
+            heads=heads,
+            reverse=k % 2 == 1,
+            bound=bound,
+            classes=classes,
+            cond_features=cond_features,
+        )
+        for k in range(checked_layers(layers))
+    ]
+    return NormalizingFlow(
+        Chain(steps),
+        shape=shape,
+        preprocess=units(preprocess, shape, levels),
+        classes=classes,
+        cond_features=cond_features,
+        levels=levels,
+        drop_cond=0.0 if classes is None else drop_cond,
+        noise=noise,
+        sampler=Tweedie() if denoise and noise else None,
+    )

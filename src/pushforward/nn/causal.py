@@ -1,0 +1,121 @@
+"""The causal transformer: says the parameters of each token from the tokens before it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import UserError
+from pushforward.functional.attention import KeyValues
+from pushforward.nn.coupling import Condition
+from pushforward.nn.layers import Blocks, SelfAttention
+from pushforward.registry import export
+
+
+class CausalBlock(nn.Module):
+    """Attention to the tokens before, and an MLP, each of the normalised tokens and added to them."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = SelfAttention(width, heads, causal=True)
+        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(approximate="tanh"), nn.Linear(mlp_ratio * width, width))
+
+    def forward(self, x: Tensor, past: KeyValues | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), past)
+        return x + self.mlp(self.norm2(x))
+
+
+def _example() -> tuple:
+    net = CausalTransformer(5, 3, 6, width=8, depth=2, heads=2, classes=3)
+    nn.init.normal_(net.out.weight, std=0.5)
+    return net, (torch.randn(4, 5, 3), torch.tensor([0, 1, 2, 0]))
+
+
+@export("nn.CausalTransformer", example=_example)
+class CausalTransformer(Blocks):
+    """A transformer whose output at a token reads only the tokens before it (and the condition); the output starts at zero.
+
+    What it reads at place k is token k - 1, and a learned start at place 0. `sequential` makes the tokens one after another and keeps keys
+    and values, so that all of them together cost about one pass.
+
+    Shapes: x (n, tokens, features); the value is (n, tokens, outputs).
+
+    Args:
+        tokens: how many tokens a sample has.
+        features: numbers a token.
+        outputs: numbers that are said of each token.
+        width: channels inside, divisible by `heads`.
+        depth: number of blocks.
+        heads: heads of the attention.
+        mlp_ratio: width of a block's hidden layer in units of `width`.
+        classes: number of labels, or None.
+        cond_features: length of the condition vectors, or None.
+
+    Raises:
+        UserError: fewer than 1 token or block, or heads that do not divide the width.
+        ConditionError: a condition that the network was not built for, or a vector that is missing.
+
+    Source: Vaswani et al., Attention is all you need, 2017, arXiv 1706.03762.
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        features: int,
+        outputs: int,
+        *,
+        width: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        mlp_ratio: int = 4,
+        classes: int | None = None,
+        cond_features: int | None = None,
+    ) -> None:
+        super().__init__()
+        if tokens < 1 or depth < 1:
+            raise UserError(f"tokens is {tokens} and depth {depth}, but a causal transformer needs at least 1 of each.")
+        self.first = nn.Linear(features, width)
+        self.start = nn.Parameter(torch.zeros(width))
+        self.positions = nn.Parameter(0.02 * torch.randn(tokens, width))
+        self.condition = Condition(width, classes, cond_features)
+        self.blocks = nn.ModuleList(CausalBlock(width, heads, mlp_ratio) for _ in range(depth))
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, outputs)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        begin = self.start.expand(len(x), 1, -1)
+        h = self._placed(torch.cat((begin, self.first(x[:, :-1])), 1), cond, slice(None))
+        for block in self.blocks:
+            h = self.run(block, h)
+        return self.out(self.norm(h))
+
+    def sequential(self, n: int, cond: Any, solve: Callable[[int, Tensor], Tensor], others: Sequence[Any] = ()) -> Tensor:
+        """Return tokens (n, tokens, features) made one after another.
+
+        Args:
+            n: how many samples.
+            cond: condition of each, or None.
+            solve: called as solve(k, outputs) with what is said of token k, (1 + conditions, n, outputs); returns that token (n, features).
+            others: more conditions, under each of which the outputs are said too.
+        """
+        conds = (cond, *others)
+        past = [[KeyValues() for _ in self.blocks] for _ in conds]
+        made: list[Tensor] = []
+        for k in range(len(self.positions)):
+            own = self.first(made[-1])[:, None] if made else self.start.expand(n, 1, -1)
+            said = []
+            for one, kept in zip(conds, past, strict=True):
+                h = self._placed(own, one, slice(k, k + 1))
+                for block, pair in zip(self.blocks, kept, strict=True):
+                    h = block(h, pair)
+                said.append(self.out(self.norm(h))[:, 0])
+            made.append(solve(k, torch.stack(said)))
+        return torch.stack(made, 1)
+
+    def _placed(self, h: Tensor, cond: Any, places: slice) -> Tensor:
+        h = h + self.positions[places]
+        shift = self.condition(cond)
+        return h if shift is None else h + (shift if shift.ndim == 1 else shift[:, None])
