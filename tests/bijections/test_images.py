@@ -41,6 +41,19 @@ def test_every_change_under_every_mask_is_exactly_inverse(change, mask, swap):
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("mask", ["channel", "checkerboard"])
+def test_an_image_as_condition_is_read_at_every_pixel(mask):
+    coupling, x, cond = (
+        moved(ImageCoupling(2, 4, mask=mask, activation="tanh", cond_channels=3)),
+        torch.randn(2, 2, 2, 3),
+        torch.randn(2, 3, 2, 3),
+    )
+    exactly_inverse(coupling, x, cond)
+    by_cond = torch.autograd.functional.jacobian(lambda cond: coupling(x, cond)[1].sum(), cond)
+    assert (by_cond != 0).all()
+
+
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("parametrisation", ["plu", "free", "householder"])
 def test_every_parametrisation_of_the_convolution_is_exactly_inverse_and_starts_as_a_rotation(parametrisation):
     layer, x = InvertibleConv(3, parametrisation), torch.randn(2, 3, 2, 3)
@@ -253,6 +266,9 @@ def test_wrong_sizes_and_settings_are_refused_by_name():
         (lambda: ImageCoupling(2, change="scale"), UserError, "change is 'scale', but it is 'affine', 'additive' or 'spline'"),
         (lambda: ImageCoupling(2, bound=-1.0), UserError, "bound is -1.0"),
         (lambda: ImageCoupling(3, 4, cond_features=2)(x), ConditionError, "reads condition vectors of length 2, but cond is None"),
+        (lambda: ImageCoupling(3, 4, cond_channels=1)(x), ConditionError, r"cond is None, but this network reads images \(2, 1, 4, 5\)"),
+        (lambda: ImageCoupling(3, 4, cond_channels=1)(x, x), ConditionError, r"cond is of shape \(2, 3, 4, 5\), but this network reads"),
+        (lambda: ImageCoupling(3, 4, cond_channels=1, classes=2), ConditionError, "cond_channels is 1, but classes is 2"),
         (lambda: ImageActNorm(3).initialise(x[:1, :, :1, :1]), ShapeError, "needs at least two rows of 3 features"),
         (lambda: bijections.Chain([ActNorm(7)])(x), ShapeError, "7"),
     ):

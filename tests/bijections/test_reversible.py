@@ -144,6 +144,24 @@ def test_one_parameter_in_two_steps_gets_both_gradients():
     close(gradients(light, x, None), gradients(full, x, None), 1e-5)
 
 
+def test_hooks_on_saved_tensors_take_no_gradients_away():
+    full, light, x = pair("images", {}, 0.1)
+    with torch.autograd.graph.save_on_cpu():
+        loss = light(x)[1].sum()
+    loss.backward()
+    full(x)[1].sum().backward()
+    close([p.grad for p in light.parameters()], [p.grad for p in full.parameters()], 1e-5)
+
+
+def test_a_parameter_written_before_the_backward_pass_is_an_error():
+    _, light, x = pair("vectors", {}, 0.1)
+    loss = light(x)[1].sum()
+    with torch.no_grad():
+        light.steps[0].shift.add_(1)
+    with pytest.raises(RuntimeError, match="a parameter was written between the forward and the backward pass"):
+        loss.backward()
+
+
 def held(model, x):
     """Bytes that the graph of one loss keeps for its backward pass, parameters excluded, each piece of memory once."""
     own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}

@@ -27,6 +27,14 @@ def test_the_loss_is_minus_the_mean_log_prob_in_nats_per_dimension(vectors):
     torch.testing.assert_close(vectors.loss(x, cond), -vectors.log_prob(x, cond).mean() / 3)
 
 
+def test_the_loss_speaks_the_datas_units():
+    """It is the bound that bits per dimension are, whatever the preprocessing."""
+    model = models.nice(2, hidden=(8,), preprocess="logit", levels=4)
+    x = torch.randint(4, (50, 2)).float()
+    u = torch.rand(50, 2, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(model.loss(x, generator=torch.Generator().manual_seed(1)), -model.log_prob(x + u).mean() / 2)
+
+
 def test_a_condition_changes_the_density_and_none_is_the_null_row(vectors, labels):
     x = torch.randn(5, 3)
     assert not torch.equal(vectors.log_prob(x, torch.zeros(5, 2)), vectors.log_prob(x, torch.ones(5, 2)))

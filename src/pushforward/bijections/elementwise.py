@@ -1,12 +1,15 @@
 """What a network can do to each number once it has said the parameters: shift it, scale and shift it, or bend it along a spline."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from pushforward.errors import UserError
 from pushforward.functional.affine import bounded_affine
 from pushforward.functional.spline import MIN_BIN, spline_of_columns
+
+Raw = Any  # a tensor (parameters, *x.shape), or, where there are two at most, a tuple of them
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Additive:
 
     parameters: int = 1
 
-    def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
         return (x - raw[0] if inverse else x + raw[0]), None
 
@@ -31,9 +34,9 @@ class Affine:
         if not self.bound > 0:
             raise UserError(f"bound is {self.bound}, but the bound of a log-scale must be positive; 2 is usual.")
 
-    def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
-        scale, shift = raw.unbind()  # gradients are stacked, not added into zeros one after another
+        scale, shift = raw  # of a tensor, unbind: gradients are stacked, not added into zeros one after another
         return bounded_affine(x, scale, shift, self.bound, inverse)
 
 
@@ -55,7 +58,7 @@ class Spline:
         """How many numbers describe one spline."""
         return 3 * self.bins - 1
 
-    def __call__(self, x: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
         return spline_of_columns(x, raw, self.bins, self.bound, inverse)
 

@@ -42,6 +42,7 @@ class ImageCoupling(Bijection):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels that `cond` may be, or None.
         cond_features: length of the vectors that `cond` may be, or None.
+        cond_channels: channels of the images that `cond` is, as large as x, or None.
 
     Raises:
         UserError: fewer channels than halves, a change or a mask that there is not, a bound that is not positive, a network that cannot be.
@@ -70,6 +71,7 @@ class ImageCoupling(Bijection):
         activation: Activation = "relu",
         classes: int | None = None,
         cond_features: int | None = None,
+        cond_channels: int | None = None,
     ) -> None:
         super().__init__()
         if mask not in ("channel", "checkerboard"):
@@ -83,7 +85,7 @@ class ImageCoupling(Bijection):
         kept, changed = (self.split, channels - self.split) if mask == "channel" else (channels, channels)
         if swap and mask == "channel":
             kept, changed = changed, kept
-        self.net = ConvNet(kept, self.change.parameters * changed, hidden, activation, classes, cond_features)
+        self.net = ConvNet(kept, self.change.parameters * changed, hidden, activation, classes, cond_features, cond_channels)
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         return self._through(x, cond, inverse=False)
@@ -104,7 +106,7 @@ class ImageCoupling(Bijection):
             raise ShapeError(f"x has shape {tuple(x.shape)}, but this coupling needs images (n, {self.channels}, height, width).")
         if self.mask == "checkerboard":
             return x, x
-        first, second = x[:, : self.split], x[:, self.split :]
+        first, second = x.narrow(1, 0, self.split), x.narrow(1, self.split, self.channels - self.split)
         return (second, first) if self.swap else (first, second)
 
     def united(self, kept: Tensor, changed: Tensor) -> Tensor:
@@ -114,14 +116,16 @@ class ImageCoupling(Bijection):
         return torch.cat((changed, kept) if self.swap else (kept, changed), dim=1)
 
     def said(self, kept: Tensor, cond: Any) -> Tensor:
-        """Return what the network says of the kept part: raw parameters (parameters, *changed.shape)."""
+        """Return what the network says of the kept part: raw parameters (n, parameters * changed channels, height, width)."""
         if self.mask == "checkerboard":
             kept = kept * ~self._changes(kept)
-        return self.net(kept, cond).to(kept.dtype).unflatten(1, (self.change.parameters, -1)).movedim(1, 0)
+        raw: Tensor = self.net(kept, cond)
+        return raw if raw.dtype == kept.dtype else raw.to(kept.dtype)
 
     def altered(self, changed: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return the changed part after (before, if inverse) the change by raw parameters, and log_abs_det (n,) or None for 0."""
-        y, log_slopes = self.change(changed, raw, inverse)
+        each = raw.chunk(self.change.parameters, 1)
+        y, log_slopes = self.change(changed, torch.stack(each) if len(each) > 2 else each, inverse)
         if self.mask == "checkerboard":
             place = self._changes(y)
             y, log_slopes = y * place, None if log_slopes is None else log_slopes * place

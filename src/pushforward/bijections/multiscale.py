@@ -53,7 +53,7 @@ class Multiscale(Bijection):
         super().__init__()
         if not levels:
             raise UserError("levels is empty, but a multiscale flow has at least one.")
-        self.levels = nn.ModuleList(levels)
+        self.levels: Any = nn.ModuleList(levels)  # Any: torch types what a ModuleList holds as bare Modules
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         return self._down(0, x, cond)
@@ -75,16 +75,13 @@ class Multiscale(Bijection):
             onward, done = _halves(z)
             onward, log_abs_det = self._up(k + 1, onward, cond)
             z = torch.cat((onward, done), dim=1)
-        x, more = self._level(k).inverse(z, cond)
+        x, more = self.levels[k].inverse(z, cond)
         return x, more if log_abs_det is None else log_abs_det + more
-
-    def _level(self, k: int) -> Any:
-        return self.levels[k]
 
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:
         for k, level in enumerate(self.levels):
-            self._level(k).initialise(x, cond)
+            level.initialise(x, cond)
             if k + 1 < len(self.levels):
                 x = _halves(level(x, cond)[0])[0]
 
@@ -92,7 +89,7 @@ class Multiscale(Bijection):
         return self._reached(0, touched)
 
     def _reached(self, k: int, touched: Tensor) -> Tensor:
-        touched = self._level(k).reaches(touched)
+        touched = self.levels[k].reaches(touched)
         if k + 1 < len(self.levels):
             onward, done = _halves(touched[None])
             touched = torch.cat((self._reached(k + 1, onward[0]), done[0]))

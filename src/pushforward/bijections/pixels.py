@@ -6,6 +6,7 @@ torch's fused optimisers and writes through `.data` do not count. Values are com
 which costs more than the matrices.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,23 +42,23 @@ class PixelAffine(Bijection):
         raise NotImplementedError
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return at_each_pixel(x, *folded([self], inverse=False))
+        return _for_each_image(*at_each_pixel(x, *folded([self], inverse=False)))
 
     def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return at_each_pixel(z, *folded([self], inverse=True))
+        return _for_each_image(*at_each_pixel(z, *folded([self], inverse=True)))
 
     def extra_repr(self) -> str:
         return f"{self.channels}"
 
 
 class Folded:
-    """Neighbouring steps of a chain that are affine at each pixel, as one."""
+    """Neighbouring steps of a chain that are affine at each pixel, as one; a log_abs_det is one number for all images."""
 
     def __init__(self, steps: Sequence[PixelAffine]) -> None:
         self.steps = steps
 
     def __call__(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        """Return the images mapped by all steps, and log_abs_det (n,)."""
+        """Return the images mapped by all steps, and log_abs_det."""
         return at_each_pixel(x, *folded(self.steps, inverse=False))
 
     def affine(self) -> Affine:
@@ -65,7 +66,7 @@ class Folded:
         return folded(self.steps, inverse=False)
 
     def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        """Return the images mapped by the inverses of all steps, from the last, and log_abs_det (n,)."""
+        """Return the images mapped by the inverses of all steps, from the last, and log_abs_det."""
         return at_each_pixel(z, *folded(self.steps, inverse=True))
 
 
@@ -105,20 +106,31 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def at_each_pixel(x: Tensor, matrix: Tensor, shift: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-    """Return matrix x_ij + shift for images x (n, channels, height, width), and log_abs_det (n,); channels are innermost in memory."""
+    """Return matrix x_ij + shift for images x (n, channels, height, width), channels innermost in memory; and log_abs_det of one image."""
     if x.ndim != 4 or x.shape[1] != matrix.shape[0]:
         raise ShapeError(f"x has shape {tuple(x.shape)}, but this bijection needs images (n, {matrix.shape[0]}, height, width).")
     n, channels, height, width = x.shape
-    with torch.autocast(x.device.type, enabled=False):
-        pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
-        moved = torch.addmm(shift.to(x.dtype), pixels, matrix.to(x.dtype).T)
-    total = log_abs_det * (height * width)
-    return moved.view(n, height, width, channels).permute(0, 3, 1, 2), total.to(wide(x)).expand(n)
+    pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    if matrix.dtype != x.dtype:
+        matrix, shift = matrix.to(x.dtype), shift.to(x.dtype)
+    with exact(x):
+        moved = torch.addmm(shift, pixels, matrix.T)
+    return moved.view(n, height, width, channels).permute(0, 3, 1, 2), log_abs_det * (height * width)
+
+
+def exact(x: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Return a region without autocast on the device of x; asking first costs a tenth of opening one."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
+
+
+def _for_each_image(y: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
+    return y, log_abs_det.to(wide(y)).expand(len(y))
 
 
 def _composed(steps: Sequence[PixelAffine], inverse: bool) -> Affine:
     first, *others = steps
-    with torch.autocast(next(first.parameters()).device.type, enabled=False):
+    with exact(next(first.parameters())):
         matrix, shift, log_abs_det = first.affine()
         for step in others:
             w, b, more = step.affine()

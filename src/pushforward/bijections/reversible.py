@@ -21,7 +21,7 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.columns import columns_of, features_of, joined, rows_of, through
 from pushforward.bijections.coupling import Coupling
 from pushforward.bijections.image_coupling import ImageCoupling
-from pushforward.bijections.pixels import Folded, at_each_pixel, with_folds
+from pushforward.bijections.pixels import Folded, at_each_pixel, exact, with_folds
 from pushforward.bijections.scaling import BatchNorm
 from pushforward.errors import UserError
 
@@ -52,22 +52,27 @@ class _Reversible(torch.autograd.Function):
         # Weights cast here would be kept without their graphs, and be found so by who uses them in the same region later.
         with torch.autocast(**ctx.precision, cache_enabled=False):
             z, log_abs_det = through(with_folds(steps), x, tree_unflatten(tensors[:count], form), inverse=False)
-        ctx.steps, ctx.form, ctx.count = steps, form, count
+        ctx.steps, ctx.form = steps, form
         ctx.others = [None if isinstance(one, Tensor) else one for one in tensors[:count]]
-        ctx.save_for_backward(z, *(one if isinstance(one, Tensor) else None for one in tensors))
+        ctx.save_for_backward(z, *(one if isinstance(one, Tensor) else None for one in tensors[:count]))
+        # Parameters are found again by who they are, which hooks on saved tensors (such as save_on_cpu) would lose.
+        ctx.parameters = tensors[count:]
+        ctx.versions = [p._version for p in ctx.parameters]
         return z, log_abs_det
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        if ctx.versions != [p._version for p in ctx.parameters]:
+            raise RuntimeError("a parameter was written between the forward and the backward pass of a chain with memory='reversible'.")
         z, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[4:]
         # The condition is read through fresh leaves: what its gradient goes on to is not this function's.
         leaves = [
             other if one is None else one.detach().requires_grad_(need)
-            for one, other, need in zip(tensors[: ctx.count], ctx.others, needed, strict=False)
+            for one, other, need in zip(tensors, ctx.others, needed, strict=False)
         ]
-        wanted = [one for one, need in zip([*leaves, *tensors[ctx.count :]], needed, strict=True) if need]
+        wanted = [one for one, need in zip([*leaves, *ctx.parameters], needed, strict=True) if need]
         total = _Gradients(wanted, leaves)
         cond = tree_unflatten(leaves, ctx.form)
         with torch.autocast(**ctx.precision, cache_enabled=False):
@@ -135,20 +140,16 @@ def _undo_pixels(step: Folded, z: Tensor, cond: Any, slope: Tensor, log_gradient
     places = total.places((p for one in step.steps for p in one.parameters()), shared=False)
     with torch.enable_grad():
         matrix, shift, log_abs_det = step.affine()
-    channels, fixed = matrix.shape[0], matrix.detach()
-    back = torch.linalg.inv(fixed)
-    x = at_each_pixel(z, back, -(back @ shift.detach()), log_abs_det.detach())[0]
-    with torch.enable_grad():
-        slopes, pixels = (one.permute(0, 2, 3, 1).reshape(-1, channels) for one in (slope, x))
-        with torch.autocast(x.device.type, enabled=False):
-            by_matrix = (slopes.T @ pixels).to(matrix.dtype)
-        by_log = log_gradient.sum().to(log_abs_det.dtype) * (x.shape[2] * x.shape[3])
-        ends = ((matrix, by_matrix), (shift, slopes.sum(0, dtype=shift.dtype)), (log_abs_det, by_log))
+    fixed = matrix.detach()
+    with exact(z):
+        back = torch.linalg.inv(fixed)
+        # What is counted once for each pixel is the log-determinant, and so is its gradient.
+        x, by_log = at_each_pixel(z, back, -(back @ shift.detach()), log_gradient.sum().to(back.dtype))
+        slopes, pixels = (one.permute(0, 2, 3, 1).reshape(-1, len(back)) for one in (slope, x))
+        by_matrix, by_shift = (slopes.T @ pixels).to(back.dtype), slopes.sum(0, dtype=back.dtype)
+        ends = ((matrix, by_matrix), (shift, by_shift), (log_abs_det, by_log))
         total.add(places, _differentiated(ends, [total.wanted[k] for k in places]))
-    with torch.autocast(x.device.type, enabled=False):
-        moved = slopes @ fixed.to(slopes.dtype)
-    n, _, height, width = x.shape
-    return x, moved.view(n, height, width, channels).permute(0, 3, 1, 2)
+        return x, at_each_pixel(slope, fixed.T, torch.zeros_like(back[0]), by_log)[0]
 
 
 def _undo_any(step: Any, z: State, cond: Any, slope: State, log_gradient: Tensor, total: _Gradients) -> tuple[State, State]:

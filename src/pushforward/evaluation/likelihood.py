@@ -59,7 +59,8 @@ def bits_per_dim(
     For data with levels this is an upper bound of -log2 P(x) / D of the discrete data (Jensen). `average="importance"` takes the
     mean over draws inside the log, -log2 mean_u p(x + u) / D: a tighter bound that falls with `draws`, so that only results of
     equally many draws compare. Both are in units where neighbouring levels are 1 apart. The model is judged in eval mode and
-    without gradients; its mode is put back.
+    without gradients; its mode is put back. A flow that has learned how to spread data (`dequantisation`) draws u from its own q, and log q
+    is subtracted from log p.
 
     Args:
         model: has log_prob(x, cond) -> (n,) nats in the units of the data.
@@ -102,9 +103,9 @@ def bits_per_dim(
             x, labels = data[start : start + batch_size]
             drawn = []
             for _ in range(rounds):
-                uniform = None if data.levels is None else _random.uniform(x.shape, generator, x.device, x.dtype)
-                y = _suited(model, x if uniform is None else spread(x, data.levels, uniform))
-                drawn.append(_log_prob(model, y, labels if cond == "given" else None, log_weights, options))
+                y, log_q = _spread(model, data, x, generator)
+                log_prob = _log_prob(model, y, labels if cond == "given" else None, log_weights, options)
+                drawn.append(log_prob if log_q is None else log_prob - log_q.cpu().to(torch.float64))
             stacked = torch.stack(drawn)
             log_probs.append(stacked.mean(0) if average == "mean" else torch.logsumexp(stacked, 0) - math.log(rounds))
     bits = -torch.cat(log_probs) / (math.prod(data.shape) * math.log(2))
@@ -113,6 +114,15 @@ def bits_per_dim(
         raise ArithmeticError(f"log_prob is NaN for {len(wrong)} of {len(data)} examples of {data.name}, first for row {int(wrong[0])}.")
     error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
     return BitsPerDim(float(bits.mean()), error, bits)
+
+
+def _spread(model: Density, data: Dataset, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None]:
+    """Return data spread over the cells of their levels, suited to the model, and log q of the draw where the model has learned q."""
+    if data.levels is not None and getattr(model, "dequantisation", None) is not None:
+        found: tuple[Tensor, Tensor | None] = model.dequantised(_suited(model, x), generator)  # type: ignore[attr-defined]
+        return found
+    uniform = None if data.levels is None else _random.uniform(x.shape, generator, x.device, x.dtype)
+    return _suited(model, x if uniform is None else spread(x, data.levels, uniform)), None
 
 
 def _log_class_weights(data: Dataset, weights: Tensor | None) -> Tensor:

@@ -76,11 +76,17 @@ class GenerativeModel(nn.Module):
         """
         self._check(x, "x")
         cond = self._checked_cond(cond, len(x), look=x.device.type == "cpu")  # elsewhere a look at labels would stall the queue
+        log_q = None
         if self.levels is not None:
-            x = spread(x, self.levels, _random.uniform(x.shape, generator, x.device, x.dtype))
+            x, log_q = self.dequantised(x, generator)
         if noise is not None:
             self._check(noise, "noise", len(x))
-        return self._loss(self._to_model(x)[0], cond, noise, generator)
+        z, pre = self._to_model(x)
+        return self._in_data_units(self._loss(z, cond, noise, generator), pre, log_q)
+
+    def dequantised(self, x: Tensor, generator: _random.Generators = None) -> tuple[Tensor, Tensor | None]:
+        """Return quantised data x (n, *shape) spread over their unit cells, and the log-density (n,) of the draw, None for 0."""
+        return spread(x, self.levels, _random.uniform(x.shape, generator, x.device, x.dtype)), None
 
     @torch.no_grad()
     def sample(
@@ -182,6 +188,10 @@ class GenerativeModel(nn.Module):
 
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
         raise NotImplementedError
+
+    def _in_data_units(self, loss: Tensor, pre: Tensor | float, log_q: Tensor | None) -> Tensor:
+        """Return the loss with what it owes to the log-determinant of `preprocess` and to the density of the dequantisation: nothing."""
+        return loss
 
     def _generate(
         self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None, log_det: bool, generator: _random.Generators

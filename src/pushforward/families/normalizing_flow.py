@@ -1,7 +1,6 @@
 """Normalizing flows: bijections whose log-determinant is known, trained by maximum likelihood."""
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +15,12 @@ from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.chain import Chain
 from pushforward.bijections.columns import features_of
-from pushforward.bijections.coupling import Coupling
 from pushforward.bijections.divergences import Divergence
-from pushforward.bijections.image_coupling import ImageCoupling
 from pushforward.errors import ConditionError, DtypeError, NotInvertibleError, ShapeError, UserError
 from pushforward.families.distribution import FlowDistribution
 from pushforward.families.dropped import checked_drop_cond, with_dropped
 from pushforward.families.model import GenerativeModel
+from pushforward.families.untouched import warn_of_untouched
 from pushforward.functional.levels import Levels, cells
 from pushforward.guidance.cfg import CFG
 from pushforward.registry import export
@@ -53,14 +51,20 @@ class NormalizingFlow(GenerativeModel):
         shape: shape of one event; None is the base's own, or (features,) for a bijection of vectors.
         preprocess, classes, levels: as in `GenerativeModel`; the bijection's networks must have been built with the same `classes`.
         cond_features: length of the vectors that `cond` is, as the networks were built with, or None; not together with classes.
+        dequantisation: how quantised data are spread over their cells, a bijection from noise N(0, I) to (0, 1) that is conditional on the
+            data (as `cond`, between -1 and 1); it is learned with the flow. None spreads uniformly.
         drop_cond: share of the labels that are left out in training, so that guidance has an unconditional model to move away from.
         noise: standard deviation, in the model's units, of the Gaussian noise that is added to data in training; the density is that of
             noisy data.
         sampler: what ends `sample` when there is noise, `samplers.Tweedie()` to take it off, or None to leave it. (Samples whose
             log-probability is asked for keep it.)
 
+    Variational dequantisation tightens the bound on the probability of quantised data, as the flow need not be flat over each cell:
+
+        log P(x) >= E_q(u | x) [log p(x + u) - log q(u | x)],    u = g(eps, x),    log q = log N(eps; 0, I) - log|det dg/deps|
+
     Raises:
-        UserError: no shape is known, or a verb is given what it has no use for.
+        UserError: no shape is known, or a verb is given what it has no use for; a dequantisation for data that have no levels.
         ShapeError: the bijection is for vectors of another length.
         ConditionError: both classes and cond_features; a condition of another kind than the model's.
 
@@ -74,7 +78,8 @@ class NormalizingFlow(GenerativeModel):
         >>> samples.shape, log_prob.shape
         (torch.Size([5, 2]), torch.Size([5]))
 
-    Source: Dinh, Krueger and Bengio, NICE, 2014, arXiv 1410.8516, equation 1; Papamakarios et al., 2019, arXiv 1912.02762.
+    Source: Dinh, Krueger and Bengio, NICE, 2014, arXiv 1410.8516, equation 1; Papamakarios et al., 2019, arXiv 1912.02762; Ho et al.,
+    Flow++, 2019, arXiv 1902.00275, section 3.1 (variational dequantisation).
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class NormalizingFlow(GenerativeModel):
         classes: int | None = None,
         cond_features: int | None = None,
         levels: Levels = None,
+        dequantisation: Bijection | None = None,
         drop_cond: float = 0.0,
         noise: float = 0.0,
         sampler: Sampler | None = None,
@@ -104,15 +110,25 @@ class NormalizingFlow(GenerativeModel):
             )
         base = Gaussian(shape) if base is None else base
         super().__init__(shape, base, preprocess=preprocess, sampler=sampler, classes=classes, levels=levels)
-        self.bijection, self.cond_features = bijection, cond_features
+        self.bijection, self.cond_features, self.dequantisation = bijection, cond_features, dequantisation
         self.drop_cond, self.noise = checked_drop_cond(drop_cond, classes), noise
         if not noise >= 0:
             raise UserError(f"noise is {noise}, but a standard deviation is 0 or more; 0.05 is usual for images.")
+        if dequantisation is not None and not isinstance(levels, int):
+            raise UserError(f"a dequantisation is given, but levels is {levels}; give the number of levels of the data, or leave it out.")
         self._checked_sampler(sampler)
-        _warn_of_untouched(bijection, self.shape)
+        warn_of_untouched(bijection, self.shape)
 
     def networks(self) -> list[nn.Module]:
-        return [self.bijection]
+        return [self.bijection] if self.dequantisation is None else [self.bijection, self.dequantisation]
+
+    def dequantised(self, x: Tensor, generator: _random.Generators = None) -> tuple[Tensor, Tensor | None]:
+        """Return quantised data x (n, *shape) spread over their unit cells, and the log-density (n,) of the draw, None for 0."""
+        if self.dequantisation is None or not isinstance(self.levels, int):
+            return super().dequantised(x, generator)
+        noise = _random.normal(x.shape, generator, x.device, x.dtype)
+        u, log_abs_det = self.dequantisation(noise, (2 * x + 1) / self.levels - 1)
+        return x + u, Gaussian(self.shape).to(noise).log_prob(noise) - log_abs_det
 
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:
@@ -147,6 +163,11 @@ class NormalizingFlow(GenerativeModel):
             cond = with_dropped(cond, self.drop_cond, self.classes, generator)
         z, log_abs_det = self.bijection(x, cond)
         return -(self._base_log_prob(z, cond) + log_abs_det).mean() / math.prod(self.shape)
+
+    def _in_data_units(self, loss: Tensor, pre: Tensor | float, log_q: Tensor | None) -> Tensor:
+        """Return the loss of a likelihood, to which both belong: a learned dequantisation would else be drawn to its cell's ends."""
+        rest = -pre if log_q is None else log_q - pre
+        return loss + (rest.mean() if isinstance(rest, Tensor) else rest) / math.prod(self.shape)
 
     def _generate(
         self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None, log_det: bool, generator: _random.Generators
@@ -253,27 +274,3 @@ def _flat(bijection: Bijection) -> Iterator[Any]:
 
 def _leaves(cond: Any) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(cond) if isinstance(leaf, Tensor))
-
-
-def _warn_of_untouched(bijection: Bijection, shape: Sequence[int]) -> None:
-    """Warn of numbers of the event that pass through a chain of couplings unchanged."""
-    if not any(isinstance(one, Coupling | ImageCoupling) for one in bijection.modules()):
-        return
-    flat = features_of(bijection) is not None
-    left = ~bijection.reaches(torch.zeros(math.prod(shape) if flat else tuple(shape), dtype=torch.bool))
-    if not bool(left.any()):
-        return
-    if left.ndim == 3:
-        whole = left.flatten(1).all(1)
-        some = [] if bool(whole.any()) else [tuple(place) for place in left.nonzero().tolist()]
-        what = f"channels {_listed(whole.nonzero().flatten().tolist())}" if not some else f"pixels (channel, row, column) {_listed(some)}"
-        remedy = "alternate swap=True, or put InvertibleConv between the couplings."
-    else:
-        what = f"features {_listed(left.flatten().nonzero().flatten().tolist())}"
-        remedy = "alternate swap=True, or put Reverse or Permutation between the couplings."
-    warnings.warn(f"{what} pass through all couplings unchanged, so the model cannot fit them; {remedy}", stacklevel=3)
-
-
-def _listed(places: Sequence[Any]) -> str:
-    shown = ", ".join(str(place) for place in places[:20])
-    return shown if len(places) <= 20 else f"{shown} and {len(places) - 20} more"

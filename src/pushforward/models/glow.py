@@ -26,7 +26,7 @@ from pushforward.bijections.multiscale import Multiscale
 from pushforward.bijections.scaling import ImageActNorm
 from pushforward.bijections.squeeze import Squeeze
 from pushforward.families.normalizing_flow import NormalizingFlow
-from pushforward.models.preset import ImagePreprocess, checked_layers, checked_levels, image_units, preset
+from pushforward.models.preset import Dequantise, ImagePreprocess, checked_layers, checked_levels, dequantisation, image_units, preset
 from pushforward.nn.mlp import Activation
 from pushforward.registry import export
 
@@ -51,6 +51,7 @@ def glow(
     mixing: Parametrisation = "plu",
     activation: Activation = "relu",
     preprocess: ImagePreprocess = "auto",
+    dequantise: Dequantise = "uniform",
     classes: int | None = None,
     cond_features: int | None = None,
     values: int | None = None,
@@ -70,6 +71,8 @@ def glow(
         activation: "relu", "silu", "tanh", "elu" or "softplus".
         preprocess: "logit" spreads quantised data over the line, "standardise" fits mean and deviation to the training data, "none" leaves
             its units; "auto" is "logit" for quantised data and "standardise" for other.
+        dequantise: how `loss` spreads quantised data over their unit cells: "uniform" noise, or "variational", drawn by a small flow
+            that is learned too.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         values: number of values 0, 1, ... of quantised data (256 for 8-bit images), or None for continuous data.
@@ -107,4 +110,5 @@ def glow(
         classes=classes,
         cond_features=cond_features,
         levels=values,
+        dequantisation=dequantisation(dequantise, shape, hidden, values),
     )

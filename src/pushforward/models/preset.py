@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.squash import Logit
+from pushforward.bijections.chain import Chain
+from pushforward.bijections.image_coupling import ImageCoupling
+from pushforward.bijections.squash import Logit, Sigmoid
 from pushforward.bijections.standardise import Standardise
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
@@ -21,6 +23,7 @@ M = TypeVar("M", bound=GenerativeModel)
 Net = NetConfig | Callable[..., Any] | None
 Preprocess = Literal["none", "standardise", "logit"]
 ImagePreprocess = Literal["auto", "none", "standardise", "logit"]
+Dequantise = Literal["uniform", "variational"]
 
 
 def preset(function: Callable[P, M]) -> Callable[P, M]:
@@ -121,6 +124,19 @@ def image_units(preprocess: ImagePreprocess, shape: Sequence[int], values: int |
     if preprocess == "auto":
         preprocess = "standardise" if values is None else "logit"
     return units(preprocess, shape, values)
+
+
+def dequantisation(kind: Dequantise, shape: Sequence[int], hidden: int, values: int | None) -> Bijection | None:
+    """Return how images are spread over their levels: None for uniformly, or four couplings by checkerboard that read the image."""
+    if kind not in ("uniform", "variational"):
+        raise UserError(f"dequantise is {kind!r}, but it is 'uniform' or 'variational'.")
+    if kind == "uniform":
+        return None
+    if values is None:
+        raise UserError("dequantise is 'variational', but values is None; give the number of values of quantised data, or 'uniform'.")
+    channels = shape[0]
+    couplings = [ImageCoupling(channels, hidden, mask="checkerboard", swap=k % 2 == 1, cond_channels=channels) for k in range(4)]
+    return Chain([*couplings, Sigmoid()])
 
 
 def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None) -> Bijection | None:

@@ -22,7 +22,7 @@ from pushforward.bijections.multiscale import Multiscale
 from pushforward.bijections.scaling import ImageActNorm
 from pushforward.bijections.squeeze import Squeeze
 from pushforward.families.normalizing_flow import NormalizingFlow
-from pushforward.models.preset import ImagePreprocess, checked_layers, checked_levels, image_units, preset
+from pushforward.models.preset import Dequantise, ImagePreprocess, checked_layers, checked_levels, dequantisation, image_units, preset
 from pushforward.nn.mlp import Activation
 from pushforward.registry import export
 
@@ -46,6 +46,7 @@ def realnvp_image(
     bound: float = 2.0,
     activation: Activation = "relu",
     preprocess: ImagePreprocess = "auto",
+    dequantise: Dequantise = "uniform",
     classes: int | None = None,
     cond_features: int | None = None,
     values: int | None = None,
@@ -64,6 +65,8 @@ def realnvp_image(
         activation: "relu", "silu", "tanh", "elu" or "softplus".
         preprocess: "logit" spreads quantised data over the line, "standardise" fits mean and deviation to the training data, "none" leaves
             its units; "auto" is "logit" for quantised data and "standardise" for other.
+        dequantise: how `loss` spreads quantised data over their unit cells: "uniform" noise, or "variational", drawn by a small flow
+            that is learned too.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         values: number of values 0, 1, ... of quantised data (256 for 8-bit images), or None for continuous data.
@@ -103,4 +106,5 @@ def realnvp_image(
         classes=classes,
         cond_features=cond_features,
         levels=values,
+        dequantisation=dequantisation(dequantise, shape, hidden, values),
     )
