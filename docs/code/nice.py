@@ -34,8 +34,8 @@ def fitted(model, x, steps, lr=2e-3, batch=256):
 # --8<-- [start:moons]
 torch.manual_seed(0)
 x = pf.data.moons().x
-nice = fitted(pf.models.nice(2, 8, (64, 64), preprocess="standardise"), x, 1000)
-realnvp = fitted(pf.models.realnvp(2, 8, (64, 64), preprocess="standardise"), x, 1000)
+nice = fitted(pf.models.nice(2, 8, (32, 32), preprocess="standardise"), x, 600)
+realnvp = fitted(pf.models.realnvp(2, 8, (32, 32), preprocess="standardise"), x, 600)
 pf.evaluation.picture_layers(nice, "nice.png")
 pf.evaluation.picture_layers(realnvp, "realnvp.png")
 # --8<-- [end:moons]
@@ -44,7 +44,7 @@ pf.evaluation.picture_layers(realnvp, "realnvp.png")
 generator = torch.Generator().manual_seed(1)
 for name, model in (("NICE", nice), ("RealNVP", realnvp)):
     _, log_prob = model.sample(20000, log_prob=True, generator=generator)
-    held_out = float(model.log_prob(pf.data.moons("test").x).mean())
+    held_out = model.log_prob(pf.data.moons("test").x).mean().detach()
     print(f"{name:8} log p of its samples {log_prob.mean():.2f} ± {log_prob.std():.2f}, of moons never seen {held_out:.2f}")
 # --8<-- [end:entropy]
 
@@ -63,9 +63,9 @@ figure.savefig("volume.svg")
 # --8<-- [start:digits]
 torch.manual_seed(0)
 data = pf.data.load("digits")
-digits = fitted(pf.models.nice(shape=data.shape, layers=4, hidden=(256, 256), preprocess="logit", levels=data.levels), data.x, 600, 1e-3)
+digits = fitted(pf.models.nice(shape=data.shape, layers=4, hidden=(256, 256), preprocess="logit", levels=data.levels), data.x, 400, 1e-3)
 test = pf.data.load("digits", "test")
-bits = pf.evaluation.bits_per_dim(digits, test, draws=4)
+bits = pf.evaluation.bits_per_dim(digits, test, draws=4, cond="none")
 print(f"NICE on digits: {bits.mean:.2f} ± {bits.standard_error:.2f} bits per dimension on test digits")
 # --8<-- [end:digits]
 scales = digits.bijection.steps[-1].log_scale.detach().exp()
