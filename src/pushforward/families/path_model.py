@@ -112,7 +112,7 @@ class PathModel(GenerativeModel):
             x_tau = c x_t at the tau with log-SNR_tau = log-SNR_t,    c = alpha_tau / alpha_t = sigma_tau / sigma_t
 
         It runs on the log-SNRs that both paths have; where they end at the same ones, decode(c_max z) is c_min decode(z) exactly, and
-        samples that finish with the expected data are equal. Its prediction is the velocity.
+        samples that finish with the expected data are equal. Its prediction is the velocity. It is saved and loaded as any other model is.
 
         Args:
             path: the schedule to follow.
@@ -122,7 +122,7 @@ class PathModel(GenerativeModel):
         """
         if type(self.base) is not Gaussian:
             raise UserError(f"the base is {type(self.base).__name__}, but only a model from Gaussian noise can follow another path.")
-        return PathModel(
+        followed = PathModel(
             Following(self.net, self.path, self.prediction, path, self.interval),
             self.shape,
             path,
@@ -136,6 +136,9 @@ class PathModel(GenerativeModel):
             classes=self.classes,
             levels=self.levels,
         ).to(self.base.std)
+        if self.config is not None:
+            followed.config = {**self.config, "follow": (*self.config.get("follow", ()), path)}
+        return followed.train(self.training)
 
     def denoiser(self, cond: Any = None, guidance: CFG | float | None = None) -> Denoiser | Guided:
         """Return what samplers call, in the model's units: (x, t) to a prediction, under a condition and guidance."""
