@@ -168,24 +168,28 @@ def dopri5(
     atol: float,
     max_steps: int = 10_000,
     leave: bool = True,
+    log: bool = False,
 ) -> Tensor:
     """Return the solution at t1 by Dormand-Prince 5(4) with one step size a sample.
 
     The arguments are those of `odeint`; with `leave=False` samples that have arrived stay in the batch, which f may then know by heart.
+    With `log` steps are taken in u = log(t), where dx/du = t f(x, t): for positive times, and fields that vary on the scale of t itself.
     """
     if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
         raise UserError(f"rtol is {rtol} and atol {atol}, but both must be at least 0 and one positive; try 1e-5.")
     if x.shape[0] == 0 or t0 == t1:
         return x.clone()
-    return _Dopri5(f, x, t0, t1, args, rtol, atol).run(max_steps, leave)
+    return _Dopri5(f, x, t0, t1, args, rtol, atol, log).run(max_steps, leave)
 
 
 class _Dopri5:
     """One solve: the state of the samples that are still under way, and where the others have arrived."""
 
-    def __init__(self, f: Field, x: Tensor, t0: float, t1: float, args: tuple[Any, ...], rtol: float, atol: float) -> None:
+    def __init__(self, f: Field, x: Tensor, t0: float, t1: float, args: tuple[Any, ...], rtol: float, atol: float, log: bool) -> None:
         n, dtype = x.shape[0], time_dtype(x)
-        self.f, self.args, self.rtol, self.atol = f, args, rtol, atol
+        self.f, self.args, self.rtol, self.atol, self.log = f, args, rtol, atol, log
+        if log:  # from here on, times are u
+            t0, t1 = math.log(t0), math.log(t1)
         self.shape, self.sign, self.span = x.shape[1:], math.copysign(1.0, t1 - t0), abs(t1 - t0)
         self.t0, self.t1 = t0, t1
         self.x = x.reshape(n, -1)
@@ -200,7 +204,11 @@ class _Dopri5:
         self.buffer = x.new_empty(0)  # for the slopes of a step
 
     def slope(self, x: Tensor, elapsed: Tensor) -> Tensor:
-        return self.f(x.view(-1, *self.shape), self.t0 + self.sign * elapsed, *self.args).reshape(x.shape)
+        event, t = x.view(-1, *self.shape), self.t0 + self.sign * elapsed
+        if not self.log:
+            return self.f(event, t, *self.args).reshape(x.shape)
+        t = t.exp()
+        return self.f(event, t, *self.args).reshape(x.shape) * t[:, None].to(x.dtype)
 
     def run(self, max_steps: int, leave: bool) -> Tensor:
         first = self.slope(self.x, self.elapsed)
@@ -281,7 +289,8 @@ class _Dopri5:
         return torch.cat(parts)[torch.cat(rows).argsort()].view(-1, *self.shape)
 
     def time(self, row: int) -> float:
-        return self.t0 + self.sign * float(self.elapsed[row])
+        t = self.t0 + self.sign * float(self.elapsed[row])
+        return math.exp(t) if self.log else t
 
     def stuck(self, which: Tensor, ratio: Tensor) -> SolverError:
         row = int(which.nonzero()[0, 0])

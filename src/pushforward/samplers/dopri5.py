@@ -18,6 +18,8 @@ from pushforward.samplers.sampler import Sampler
 class Dopri5(Sampler):
     """Fifth order with error control; each sample has its own steps, and one that has arrived costs nothing more.
 
+    Along a path whose velocity varies on the scale of t itself (`path.log`) steps are taken in log(t).
+
     Args:
         rtol: tolerance relative to the state.
         atol: absolute tolerance, in units of the model's (preprocessed) data.
@@ -39,9 +41,10 @@ class Dopri5(Sampler):
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
-        tolerances: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps}
+        options: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps}
+        options["log"] = getattr(getattr(denoiser, "path", None), "log", False) and min(t_start, t_end) > 0
         bind = getattr(denoiser, "bind", None)
         if bind is None:  # a bare function may hold the whole batch's conditions: nobody leaves the batch
-            return dopri5(lambda x, t: denoiser(x, t).velocity, x, t_start, t_end, leave=False, **tolerances)
+            return dopri5(lambda x, t: denoiser(x, t).velocity, x, t_start, t_end, leave=False, **options)
         args = denoiser.args  # type: ignore[attr-defined]
-        return dopri5(lambda x, t, *args: bind(*args)(x, t).velocity, x, t_start, t_end, args, **tolerances)
+        return dopri5(lambda x, t, *args: bind(*args)(x, t).velocity, x, t_start, t_end, args, **options)
