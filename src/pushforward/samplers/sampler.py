@@ -48,10 +48,12 @@ class FixedStepSampler(Sampler):
     Args:
         steps: number of steps.
         grid: where they lie.
+        adjoint: whether gradients come from the adjoint ODE, in memory that does not grow with the steps (see `ode.odeint`).
     """
 
     steps: int = 20
     grid: Grid = field(default_factory=Uniform)
+    adjoint: bool = False
 
     solves_ode: ClassVar[bool] = True
     method: ClassVar[str]
@@ -69,5 +71,16 @@ class FixedStepSampler(Sampler):
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
         times = self.grid(t_start, t_end, self.steps, getattr(denoiser, "path", None))
+        if self.adjoint:
+            call, args = bound(denoiser)
+            return fixed_steps(call, x, times, self.method, args=args, adjoint=True)
         scout = getattr(denoiser, "scout", None)
         return fixed_steps(lambda x, t: denoiser(x, t).velocity, x, times, self.method, scout)
+
+
+def bound(denoiser: Callable[[Tensor, Tensor], Any]) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
+    """Return velocity(x, t, *args) and args: what a denoiser reads for each sample, or nothing where it does not say."""
+    bind = getattr(denoiser, "bind", None)
+    if bind is None:
+        return lambda x, t: denoiser(x, t).velocity, ()
+    return lambda x, t, *args: bind(*args)(x, t).velocity, denoiser.args  # type: ignore[attr-defined]
