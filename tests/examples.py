@@ -57,7 +57,7 @@ def by(model, sampler):
 
 def paired(model, noise):
     """Return the argument that pairs data with noise: none for a model that finds each row's noise by itself."""
-    return {} if model.sampler is None else {"noise": noise}
+    return {"noise": noise} if isinstance(model, PathModel) else {}
 
 
 class At(Times):

@@ -154,6 +154,27 @@ def test_a_discrete_flow_trains_resumes_samples_and_is_evaluated(preset, data, t
     assert f"{preset} solves no ODE; leave them out" in said
 
 
+@pytest.mark.parametrize(
+    ("data", "more"),
+    [
+        (["moons", "--data-options", "n", "200"], ["loss-sampler:rk4", "--loss-sampler.steps", "2", "--loss-sampler.adjoint"]),
+        pytest.param(["digits"], [], marks=pytest.mark.slow),
+    ],
+)
+def test_a_continuous_flow_trains_resumes_samples_and_is_evaluated(data, more, tmp_path, capsys):
+    folder, coarse = tmp_path / "run", ["--sampler", "heun", "--steps", "2"]
+    options = ["train", "ffjord", "--data", *data, "--out", str(folder), "--batch-size", "32", "--kinetic", "0.01", "--jacobian", "0.01"]
+    parts = ["net:mlp", "--net.hidden", "16", "16", *more]
+    assert main([*options, "--steps", "3", *parts]) == 0
+    assert main(["train", "--out", str(folder), "--steps", "4", "--resume"]) == 0
+    assert main(["sample", str(folder), "-n", "4", "--out", str(tmp_path / "made.npy")]) == 0
+    assert numpy.load(tmp_path / "made.npy").shape == (4, *load(folder).shape)
+    assert main(["evaluate", str(folder), "--samples", "40", "--scored", "50", "--evaluations", "1", "2", *coarse]) == 0
+    assert [row["evaluations"] for row in json.loads((folder / "evaluation.json").read_text())["quality"]] == [1, 2]
+    status, said = sentence(capsys, ["sample", str(folder), "--guidance", "2"])
+    assert (status, "a continuous flow has no use for it" in said) == (2, True)
+
+
 def test_info_says_what_the_run_is(run, capsys):
     assert main(["info", str(run)]) == 0
     said = capsys.readouterr().out

@@ -98,11 +98,12 @@ def test_preprocessing_adds_its_log_determinant(subject):
 
 
 def test_preprocessing_is_undone_by_decode_and_sample(subject):
+    """To 10 times the law's tolerance in the model's units, of which the data's are 3."""
     model, x, cond = subject
     model.preprocess = Standardise(model.shape)
     model.initialise(5 + 3 * torch.randn(20, *model.shape))
     torch.testing.assert_close(
-        model.decode(model.encode(x, cond, **by(model, QUICK)), cond, **by(model, QUICK)), x, rtol=0, atol=10 * QUICKLY
+        model.decode(model.encode(x, cond, **by(model, QUICK)), cond, **by(model, QUICK)), x, rtol=0, atol=30 * QUICKLY
     )
     samples, log_prob = model.sample(len(x), cond, **by(model, QUICK), log_prob=True)
     torch.testing.assert_close(log_prob, model.log_prob(samples, cond, **by(model, QUICK)).detach(), rtol=0, atol=QUICKLY)
@@ -329,7 +330,11 @@ def test_what_a_verb_cannot_use_is_refused_by_name(subject):
     useless = "has no use for it, as its map is exact"
     for call, error, message in (
         (lambda: model.sample(2, sampler="euler"), UserError, f"sampler is 'euler', but .*{useless if exact else 'object such as'}"),
-        (lambda: model.sample(2, guidance=2.0), (UserError, ConditionError), useless if exact else "guidance 2 needs a condition"),
+        (
+            lambda: model.sample(2, guidance=2.0),
+            (UserError, ConditionError),
+            useless if exact else "guidance 2 needs a condition|guidance is 2.0, but",
+        ),
         (lambda: model.log_prob(x, cond, divergence="exakt"), UserError, useless if exact else "did you mean 'exact'"),
         *(
             (

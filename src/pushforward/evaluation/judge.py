@@ -16,7 +16,6 @@ from pushforward.evaluation.distances import Spread, memorisation, nearest_neigh
 from pushforward.evaluation.likelihood import bits_per_dim
 from pushforward.evaluation.quantise import quantise
 from pushforward.families.model import GenerativeModel
-from pushforward.families.path_model import PathModel
 from pushforward.registry import export
 from pushforward.samplers.euler import Euler
 
@@ -157,7 +156,7 @@ class _Judge:
         self.samples, self.evaluations = settings.samples, settings.evaluations
         self.compared = test if len(test) <= settings.compared else test.take(settings.compared)
         self.scored = test if settings.scored is None or len(test) <= settings.scored else test.take(settings.scored)
-        by_ode = isinstance(model, PathModel)
+        by_ode = model.sampler is not None
         large = math.prod(model.shape) > EXACT
         self.divergence = (settings.divergence or ("hutchinson" if large else "exact")) if by_ode else None
         self.rows = max(64, 2**18 // math.prod(model.shape))  # samples at once: more of large images gain nothing and fill the memory

@@ -2,6 +2,7 @@
 from pushforward.models.ddim import ddim as ddim
 from pushforward.models.ddpm import ddpm as ddpm
 from pushforward.models.edm import edm as edm
+from pushforward.models.ffjord import ffjord as ffjord
 from pushforward.models.flow_matching import flow_matching as flow_matching
 from pushforward.models.heat_ode import heat_ode as heat_ode
 from pushforward.models.iaf import iaf as iaf
