@@ -344,3 +344,38 @@ def test_the_demo_reaches_its_bars(tmp_path):
     assert own["conditional"] < min(row["conditional"] for row in others if row["conditional"] is not None)
     assert own["mixture"] < min(row[name] for row in others for name in ("pooled", "mixture") if row[name] is not None)
     assert judged["distance"] <= 1.5 * judged["distance_train"]
+
+
+def test_reflow_and_distill_make_runs_that_resume_sample_and_are_evaluated(run, tmp_path, capsys):
+    quick = ["--pairs", "40", "--steps", "4", "--out", str(tmp_path / "flow")]
+    assert main(["reflow", str(run), "--rounds", "2", *quick]) == 0
+    assert "straightness" in capsys.readouterr().out
+    first, second = tmp_path / "flow-1", tmp_path / "flow-2"
+    config = yaml.safe_load((second / "config.yaml").read_text())
+    assert config["reflow"] == {"of": str(first), "round": 2}
+    before = (second / "config.yaml").stat().st_mtime_ns
+    assert main(["reflow", str(run), "--rounds", "2", *quick, "--resume"]) == 0  # both are done: nothing is written
+    assert (second / "config.yaml").stat().st_mtime_ns == before
+    longer = ["--pairs", "40", "--steps", "6", "--out", str(tmp_path / "flow")]
+    assert main(["reflow", str(run), *longer, "--resume"]) == 0
+    assert main(["info", str(first)]) == 0
+    assert "step 6 of 6" in capsys.readouterr().out
+    status, said = sentence(capsys, ["reflow", str(run), *quick])
+    assert (status, "--overwrite" in said) == (2, True)
+
+    one = tmp_path / "one"
+    assert main(["distill", str(first), "--pairs", "40", "--steps", "4", "--out", str(one)]) == 0
+    assert main(["sample", str(one), "-n", "4", "--out", str(tmp_path / "made.npy")]) == 0
+    assert main(["evaluate", str(one), "--samples", "40"]) == 0
+    numbers = json.loads((one / "evaluation.json").read_text())
+    assert [row["evaluations"] for row in numbers["quality"]] == [1]
+    assert numbers["likelihood"][0]["conditional"] is None
+
+
+def test_reflow_of_what_has_no_trajectories_is_refused(tmp_path, capsys):
+    folder = tmp_path / "nice"
+    assert main(["train", "nice", "--data", "moons", "--steps", "1", "--out", str(folder), "--hidden", "8"]) == 0
+    status, said = sentence(capsys, ["reflow", str(folder)])
+    assert (status, "holds a NormalizingFlow" in said) == (2, True)
+    status, said = sentence(capsys, ["reflow", str(folder), "--rounds", "0"])
+    assert (status, "--rounds is 0" in said) == (2, True)

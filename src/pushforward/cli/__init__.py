@@ -13,6 +13,8 @@ COMMANDS = {
     "train": "train a preset on data: pushforward train rectified_flow --data moons --steps 2000",
     "sample": "draw samples from a run: pushforward sample runs/demo -n 100 --label 3 --out threes.png",
     "evaluate": "judge a run on data it has not seen, and write its report.html",
+    "reflow": "train a run's model on its own pairs of noise and sample, so that its trajectories become straight",
+    "distill": "teach a run's model to say a sample in one step",
     "list": "list the public names: presets, data sets, samplers, paths, networks, ...",
     "info": "say what a run or a saved model is: preset, settings, progress, checkpoints",
     "doctor": "check this machine: versions, devices, what is missing and how to get it",

@@ -8,3 +8,4 @@ from pushforward.evaluation.distances import nearest_neighbours as nearest_neigh
 from pushforward.evaluation.quantise import quantise as quantise
 from pushforward.evaluation.distances import sliced_wasserstein as sliced_wasserstein
 from pushforward.evaluation.distances import sliced_wasserstein_draws as sliced_wasserstein_draws
+from pushforward.evaluation.straightness import straightness as straightness

@@ -9,6 +9,7 @@ from pushforward.models.iaf import iaf as iaf
 from pushforward.models.maf import maf as maf
 from pushforward.models.nice import nice as nice
 from pushforward.models.nsf import nsf as nsf
+from pushforward.models.ot_flow_matching import ot_flow_matching as ot_flow_matching
 from pushforward.models.realnvp import realnvp as realnvp
 from pushforward.models.rectified_flow import rectified_flow as rectified_flow
 from pushforward.models.score_sde import score_sde as score_sde

@@ -69,7 +69,7 @@ def block_generators(seed: int, step: int, blocks: Iterable[int]) -> list[torch.
 
 
 def batches(data: Any, order: Order, workers: int = 0, *, pinned: bool = False, timeout: float = 0) -> DataLoader[Any]:
-    """Return a loader of (x, cond) batches in this order.
+    """Return a loader of (x, cond, noise) batches in this order; noise is None but for sets of pairs.
 
     Args:
         data: a map-style set.
@@ -90,13 +90,15 @@ def batches(data: Any, order: Order, workers: int = 0, *, pinned: bool = False, 
     return DataLoader(data, batch_sampler=order, collate_fn=as_batch, pin_memory=pinned, generator=own, **options)
 
 
-def as_batch(rows: Any) -> tuple[Tensor, Any]:
-    """Return (x, cond): a batch as the data set made it, or one collated from rows (x, cond), (x,) or x."""
+def as_batch(rows: Any) -> tuple[Tensor, Any, Tensor | None]:
+    """Return (x, cond, noise): a batch as the data set made it, or one collated from rows (x, cond, noise), (x, cond), (x,) or x.
+
+    What rows do not have is None.
+    """
     if isinstance(rows, tuple):
-        return rows
+        x, cond, *noise = rows
+        return x, cond, noise[0] if noise else None
     if isinstance(rows[0], Tensor):
-        return torch.stack(rows), None
-    if len(rows[0]) == 1 or rows[0][1] is None:
-        return torch.stack([row[0] for row in rows]), None
-    x, cond = default_collate(rows)
-    return x, cond
+        return torch.stack(rows), None, None
+    columns: list[Any] = [None if column[0] is None else default_collate(list(column)) for column in zip(*rows, strict=True)]
+    return columns[0], columns[1] if len(columns) > 1 else None, columns[2] if len(columns) > 2 else None
