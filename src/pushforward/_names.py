@@ -58,6 +58,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "distill": ("pushforward.training.reflow", "Return a copy of the model that says a whole trajectory's end in one step, trained on the model's pairs."),
     "evaluation.bits_per_dim": ("pushforward.evaluation.likelihood", "Measure the negative log-likelihood of data under a model, in bits per dimension; lower is better."),
     "evaluation.classifier": ("pushforward.evaluation.classifier", "Train a classifier on real data, the best of support vector machines and nearest neighbours on examples it was not fitted on."),
+    "evaluation.explain": ("pushforward.evaluation.explain", "Return what each model is and what its verbs cost, one row a question: how a flow and a diffusion model are one thing."),
     "evaluation.fit_baselines": ("pushforward.evaluation.baselines", "Fit the densities that a model should be better than, their regularisation chosen on validation."),
     "evaluation.judge": ("pushforward.evaluation.judge", "Judge a model on test data; choices (the classifier, the baselines' regularisation) are made on validation."),
     "evaluation.memorisation": ("pushforward.evaluation.distances", "Compare how near samples come to training examples with how near they come to test examples."),

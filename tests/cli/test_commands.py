@@ -379,3 +379,19 @@ def test_reflow_of_what_has_no_trajectories_is_refused(tmp_path, capsys):
     assert (status, "holds a NormalizingFlow" in said) == (2, True)
     status, said = sentence(capsys, ["reflow", str(folder), "--rounds", "0"])
     assert (status, "--rounds is 0" in said) == (2, True)
+
+
+def test_compare_puts_runs_side_by_side_and_explains_them(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["evaluate", str(run), "--samples", "40"]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(run), str(run)]) == 0
+    said = capsys.readouterr().out
+    assert all(row in said for row in ("preset", "12 steps", "bits per dimension, mixture", "distance at 16 evaluations"))
+    assert main(["compare", "--explain", str(run)]) == 0
+    assert "regression on the conditional velocity" in capsys.readouterr().out
+    assert main(["compare", "--explain"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("normalizing flow", "continuous flow", "diffusion", "regression on the conditional noise"))
+    status, said = sentence(capsys, ["compare"])
+    assert (status, "--explain" in said) == (2, True)

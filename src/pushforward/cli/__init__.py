@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train a preset on data: pushforward train rectified_flow --data moons --steps 2000",
     "sample": "draw samples from a run: pushforward sample runs/demo -n 100 --label 3 --out threes.png",
     "evaluate": "judge a run on data it has not seen, and write its report.html",
+    "compare": "put runs side by side; --explain says what normalizing flows and diffusion share",
     "reflow": "train a run's model on its own pairs of noise and sample, so that its trajectories become straight",
     "distill": "teach a run's model to say a sample in one step",
     "list": "list the public names: presets, data sets, samplers, paths, networks, ...",
