@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from pushforward import _random
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
-from pushforward.errors import ConditionError, DtypeError, NotInvertibleError, ShapeError, UserError
+from pushforward.errors import ConditionError, DtypeError, NotInvertibleError, ShapeError, SolverError, UserError
 from pushforward.functional.levels import Levels, cells, spread
 from pushforward.guidance.cfg import CFG
 from pushforward.registry import export
@@ -122,6 +122,13 @@ class GenerativeModel(nn.Module):
             noise = self._base_sample(count, part_cond, part_generator)
             x, log_abs_det = self._generate(noise * temperature, part_cond, sampler, guidance, log_prob, part_generator)
             x, pre = self._from_model(x)
+            finite = x.flatten(1).isfinite().all(1)
+            if not bool(finite.all()):
+                row = rows.start + int((~finite).nonzero()[0, 0])
+                raise SolverError(
+                    f"sample {row} is not finite: the network says NaN, or the steps of {sampler or self.sampler} are too few for its field; "
+                    "take more of them, or Dopri5(), which names the time."
+                )
             parts.append(x)
             if log_prob:
                 tempered = self._base_log_prob(noise, part_cond) - math.prod(self.shape) * math.log(temperature)

@@ -10,7 +10,7 @@ from pushforward import _random
 from pushforward.errors import UserError
 from pushforward.ode import dopri5
 from pushforward.registry import export
-from pushforward.samplers.sampler import Sampler, bound
+from pushforward.samplers.sampler import Sampler, bound, check_times
 
 
 @export("samplers.Dopri5", example=lambda: Dopri5())
@@ -43,6 +43,7 @@ class Dopri5(Sampler):
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
+        check_times(denoiser, t_start, t_end)
         options: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps, "adjoint": self.adjoint}
         options["log"] = getattr(getattr(denoiser, "path", None), "log", False) and min(t_start, t_end) > 0
         call, args = bound(denoiser)
