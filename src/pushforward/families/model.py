@@ -126,8 +126,8 @@ class GenerativeModel(nn.Module):
             if not bool(finite.all()):
                 row = rows.start + int((~finite).nonzero()[0, 0])
                 raise SolverError(
-                    f"sample {row} is not finite: the network says NaN, or the steps of {sampler or self.sampler} are too few; take more of "
-                    "them, or Dopri5(), which names the time."
+                    f"sample {row} is not finite: the network says NaN, or the steps of {sampler or self.sampler} are too few; take more "
+                    "of them, or Dopri5(), which names the time."
                 )
             parts.append(x)
             if log_prob:
