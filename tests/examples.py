@@ -20,11 +20,7 @@ SOLVED = 1e-9  # a "solved" thing runs at tolerance 1e-10 and is right within 10
 def examples(group, *, of=None, **facts):
     """Return the entries of a group that come with an example (and are a kind of `of`), as parameters with their names."""
     entries = [one for one in registry.entries(group, **facts) if one.example is not None]
-    return [
-        pytest.param(one, id=one.name, marks=[pytest.mark.slow] * bool(one.facts.get("steep")))
-        for one in entries
-        if of is None or (isinstance(one.thing, type) and issubclass(one.thing, of))
-    ]
+    return [pytest.param(one, id=one.name) for one in entries if of is None or (isinstance(one.thing, type) and issubclass(one.thing, of))]
 
 
 def things(group, *, of=None):
@@ -61,7 +57,7 @@ def by(model, sampler):
 
 def paired(model, noise):
     """Return the argument that pairs data with noise: none for a model that finds each row's noise by itself."""
-    return {} if model.sampler is None else {"noise": noise}
+    return {"noise": noise} if isinstance(model, PathModel) else {}
 
 
 class At(Times):

@@ -238,3 +238,25 @@ def test_too_many_steps_are_refused_with_sample_and_time():
 def test_bad_options_are_refused(options, message, x0):
     with pytest.raises(UserError, match=message):
         odeint(f, x0, 0.0, 1.0, **options)
+
+
+@pytest.mark.parametrize(("t0", "t1"), [(1e-8, 1.0), (1.0, 1e-8)])
+def test_steps_in_log_t_are_few_where_the_field_grows_towards_zero(t0, t1):
+    """dx/dt = x / (2 sqrt t) has x(t) = x_0 exp(sqrt t - sqrt t_0)."""
+    calls = Counter()
+
+    def steep(x, t):
+        calls["f"] += 1
+        return x / (2 * t.sqrt())[:, None]
+
+    x = dopri5(steep, torch.ones(1, 1), t0, t1, rtol=1e-6, atol=1e-6, log=True)
+    assert float(x) == pytest.approx(math.exp(math.sqrt(t1) - math.sqrt(t0)), rel=1e-5)
+    in_log, calls["f"] = calls["f"], 0
+    dopri5(steep, torch.ones(1, 1), t0, t1, rtol=1e-6, atol=1e-6)
+    assert in_log < calls["f"] / 2
+
+
+def test_an_error_in_log_t_names_t():
+    """What is solved would not reach t = 0.5: log t is negative, t itself is not."""
+    with pytest.raises(SolverError, match=r"not finite at t = 0\.[0-4][0-9]* in sample 0"):
+        dopri5(lambda x, t: torch.where(t < 0.5, x, math.nan), torch.ones(1, 1), 0.1, 1.0, rtol=1e-5, atol=1e-5, log=True)

@@ -17,7 +17,9 @@ from pushforward import times as times
 from pushforward import training as training
 from pushforward import weightings as weightings
 from pushforward.training.trainer import Trainer as Trainer
+from pushforward.training.reflow import distill as distill
 from pushforward.formats.model import load as load
+from pushforward.training.reflow import reflow as reflow
 from pushforward.formats.model import save as save
 
 __version__: str

@@ -181,3 +181,47 @@ class ConditionalGaussian(nn.Module):
             raise ConditionError("cond is None, but this base's mean and scale are read off the condition; give one a row.")
         mean, raw = self.net(cond).chunk(2, dim=1)
         return mean.reshape(-1, *self.shape), (5 * torch.tanh(raw / 5)).reshape(-1, *self.shape)
+
+
+@export("bases.Samples", example=lambda: Samples(torch.randn(5, 2)))
+class Samples(nn.Module):
+    """Draws from the rows of a data set, with replacement: data in the noise's place, so that a model carries data to data.
+
+    It has no density, so that neither does a model from it; what takes the base for Gaussian noise is refused by name.
+
+    Args:
+        x: the rows (N, *shape), in the units of the model.
+
+    Example:
+        >>> Samples(torch.randn(5, 2)).sample(3).shape
+        torch.Size([3, 2])
+    """
+
+    x: Tensor
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        if x.ndim < 2 or len(x) == 0:
+            raise UserError(f"x has shape {tuple(x.shape)}, but rows to draw from need (N, *shape) with N at least 1.")
+        self.shape = tuple(x.shape[1:])
+        self.register_buffer("x", x.detach().clone(), persistent=False)
+
+    @classmethod
+    def of(cls, name: str, shape: Sequence[int]) -> "Samples":
+        """Return the base of a data set's training split, whose events must have this shape."""
+        from pushforward.data.load import load  # data comes after bases: only a base by name reads it
+
+        rows = load(name, "train")
+        if rows.shape != tuple(shape):
+            raise UserError(
+                f"source is {name!r}, whose events have shape {rows.shape}, but the data's have {tuple(shape)}; make them agree."
+            )
+        return cls(rows.x.to(torch.get_default_dtype()))
+
+    def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
+        """Return n of the rows (n, *shape)."""
+        u = _random.uniform((n,), generator, self.x.device, torch.float32)
+        return self.x[(u * len(self.x)).long().clamp_max(len(self.x) - 1)]
+
+    def extra_repr(self) -> str:
+        return f"{len(self.x)} of {self.shape}"

@@ -1,7 +1,7 @@
 """Solving dx/dt = f(x, t): fixed-step methods, and Dormand-Prince 5(4) in which each sample has its own time, step and error.
 
 Steps, stage times and coefficients are Python floats or rows cut once before the loop: a step makes no tensor that is not the state and
-never waits for a number. Every method differentiates through its steps (discretise, then optimise).
+never waits for a number. Every method differentiates through its steps (discretise, then optimise), or by the adjoint ODE (`adjoint`).
 """
 
 import math
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from pushforward.adjoint import FIXED, Backwards, Tableau, solve_with_adjoint
 from pushforward.errors import SolverError, UserError
 from pushforward.registry import export, namespace, unknown
 
@@ -34,6 +35,7 @@ def odeint(
     atol: float = 1e-5,
     steps: int | None = None,
     max_steps: int = 10_000,
+    adjoint: bool = False,
 ) -> Tensor:
     """Return the solution at t1 of dx/dt = f(x, t, *args) that starts at x at t0.
 
@@ -50,6 +52,10 @@ def odeint(
             event of error / (atol + rtol |x|) is at most 1.
         steps: number of equal steps of a fixed-step method.
         max_steps: most steps that dopri5 may try.
+        adjoint: whether gradients come from the adjoint ODE, solved backwards by the same method: memory does not grow with the steps, and
+            each step costs two evaluations and a backward pass of f. They are those of the exact solution, to the method's error, for x,
+            for the tensors in args and for all parameters that f reads; x is found again on the way back, which loses digits where f
+            contracts much. False differentiates through the steps, which is exact and quicker, and holds each step's activations.
 
     Returns:
         State at t1 (n, *shape).
@@ -63,27 +69,42 @@ def odeint(
         >>> torch.allclose(x, torch.full((3, 2), math.exp(-1)), atol=1e-5)
         True
 
-    Source: Hairer, Nørsett and Wanner, Solving ordinary differential equations I, 2nd edition, chapter II.
+    Source: Hairer, Nørsett and Wanner, Solving ordinary differential equations I, 2nd edition, chapter II; Chen et al., 1806.07366
+    (adjoint).
     """
     if method == "dopri5":
         if steps is not None:
             raise UserError(
                 f"steps is {steps}, but dopri5 chooses its own; give rtol and atol, or a fixed-step method such as method='rk4'."
             )
-        return dopri5(f, x, t0, t1, args, rtol=rtol, atol=atol, max_steps=max_steps)
+        return dopri5(f, x, t0, t1, args, rtol=rtol, atol=atol, max_steps=max_steps, adjoint=adjoint)
     if method not in STEPS:
         raise UserError(unknown("method", str(method), [*STEPS, "dopri5"]))
     if steps is None or steps < 1:
         raise UserError(f"steps is {steps}, but {method} needs at least 1; try steps=20.")
-    return fixed_steps((lambda x, t: f(x, t, *args)) if args else f, x, [t0 + (t1 - t0) * k / steps for k in range(steps)] + [t1], method)
+    times = [t0 + (t1 - t0) * k / steps for k in range(steps)] + [t1]
+    return fixed_steps(f, x, times, method, args=args, adjoint=adjoint)
 
 
-def fixed_steps(f: Field, x: Tensor, times: Sequence[float], method: str, scout: Field | None = None) -> Tensor:
-    """Return the state after stepping f(x, t) through `times` (k + 1 numbers) by a method of `STEPS`.
+def fixed_steps(
+    f: Field,
+    x: Tensor,
+    times: Sequence[float],
+    method: str,
+    scout: Field | None = None,
+    args: tuple[Any, ...] = (),
+    adjoint: bool = False,
+) -> Tensor:
+    """Return the state after stepping f(x, t, *args) through `times` (k + 1 numbers) by a method of `STEPS`.
 
     `scout` stands for f at stages whose slope has no weight in the step and only shows where to look next, as midpoint's first. There f may
-    leave out the rate of what it does not read itself: for a likelihood, half of all divergences.
+    leave out the rate of what it does not read itself: for a likelihood, half of all divergences. With `adjoint` it is not used.
     """
+    if adjoint:
+        back = Backwards(tuple(reversed(times)), FIXED[method])
+        return solve_with_adjoint(lambda x, args: fixed_steps(f, x, times, method, args=args), f, x, args, back)
+    if args:
+        return fixed_steps(lambda x, t: f(x, t, *args), x, times, method, scout)
     nodes, step = STEPS[method]
     scout = f if scout is None else scout
     for h, at in stage_times(x, times, nodes):
@@ -168,24 +189,40 @@ def dopri5(
     atol: float,
     max_steps: int = 10_000,
     leave: bool = True,
+    log: bool = False,
+    adjoint: bool = False,
 ) -> Tensor:
     """Return the solution at t1 by Dormand-Prince 5(4) with one step size a sample.
 
     The arguments are those of `odeint`; with `leave=False` samples that have arrived stay in the batch, which f may then know by heart.
+    With `log` steps are taken in u = log(t), where dx/du = t f(x, t): for positive times, and fields that vary on the scale of t itself.
     """
     if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
         raise UserError(f"rtol is {rtol} and atol {atol}, but both must be at least 0 and one positive; try 1e-5.")
     if x.shape[0] == 0 or t0 == t1:
         return x.clone()
-    return _Dopri5(f, x, t0, t1, args, rtol, atol).run(max_steps, leave)
+    if log:
+        f, t0, t1 = _in_log_time(f), math.log(t0), math.log(t1)
+    if adjoint:
+        back = Backwards((t1, t0), Tableau((0.0, *NODES), STAGES, (*STAGES[-1], 0.0), ERROR), rtol, atol, max_steps, log)
+        return solve_with_adjoint(lambda x, args: _Dopri5(f, x, t0, t1, args, rtol, atol, log).run(max_steps, leave), f, x, args, back)
+    return _Dopri5(f, x, t0, t1, args, rtol, atol, log).run(max_steps, leave)
+
+
+def _in_log_time(f: Field) -> Field:
+    def by_log(x: Tensor, u: Tensor, *args: Any) -> Tensor:
+        t = u.exp()
+        return f(x, t, *args) * t.view(-1, *(1,) * (x.ndim - 1)).to(x.dtype)
+
+    return by_log
 
 
 class _Dopri5:
     """One solve: the state of the samples that are still under way, and where the others have arrived."""
 
-    def __init__(self, f: Field, x: Tensor, t0: float, t1: float, args: tuple[Any, ...], rtol: float, atol: float) -> None:
+    def __init__(self, f: Field, x: Tensor, t0: float, t1: float, args: tuple[Any, ...], rtol: float, atol: float, log: bool) -> None:
         n, dtype = x.shape[0], time_dtype(x)
-        self.f, self.args, self.rtol, self.atol = f, args, rtol, atol
+        self.f, self.args, self.rtol, self.atol, self.log = f, args, rtol, atol, log
         self.shape, self.sign, self.span = x.shape[1:], math.copysign(1.0, t1 - t0), abs(t1 - t0)
         self.t0, self.t1 = t0, t1
         self.x = x.reshape(n, -1)
@@ -281,7 +318,8 @@ class _Dopri5:
         return torch.cat(parts)[torch.cat(rows).argsort()].view(-1, *self.shape)
 
     def time(self, row: int) -> float:
-        return self.t0 + self.sign * float(self.elapsed[row])
+        t = self.t0 + self.sign * float(self.elapsed[row])
+        return math.exp(t) if self.log else t
 
     def stuck(self, which: Tensor, ratio: Tensor) -> SolverError:
         row = int(which.nonzero()[0, 0])

@@ -24,10 +24,12 @@ MARGIN = 1e-3  # how far a model stays from a time at which its kind of predicti
 class Path:
     """A schedule alpha(t), sigma(t) with its derivatives; to add one, write these four, `time` and `interval`.
 
-    Times are tensors (n,), values likewise. `interval = (t_min, t_max)` lies inside [0, 1].
+    Times are tensors (n,), values likewise. `interval = (t_min, t_max)` lies inside [0, 1]. `log` says that the
+    velocity varies on the scale of t itself, as where sigma is a power of t: adaptive solvers then take their steps in log(t).
     """
 
     interval: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    log: ClassVar[bool] = False
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return alpha_t, what the data is multiplied with."""
@@ -312,6 +314,7 @@ class Heat(Path):
 
     duration: float = 50.0
     interval: ClassVar[tuple[float, float]] = (1e-6, 1.0)
+    log: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.duration > 0:

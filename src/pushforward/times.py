@@ -192,6 +192,31 @@ class NormalLogSNR(Times):
         return torch.exp(-0.5 * z * z) * slope * (high - low) / (self.std * math.sqrt(2 * math.pi) * (start - end))
 
 
+@export("times.Point")
+@dataclass(frozen=True)
+class Point(Times):
+    """All of training at one time, as one-step distillation does at t = 1: a point mass, which has no density.
+
+    Args:
+        t: the time, from 0 to 1 of the path's interval.
+
+    Raises:
+        UserError: t is outside, or the density is asked for.
+    """
+
+    t: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t <= 1:
+            raise UserError(f"t is {self.t}, but times lie between 0 (data) and 1 (noise).")
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return torch.full_like(u, self.t)
+
+    def density(self, t: Tensor) -> Tensor:
+        raise UserError(f"Point({self.t}) is a point mass, which has no density; use LogitNormal for one.")
+
+
 def shift(t: Tensor, factor: float) -> Tensor:
     """Return factor t / (1 + (factor - 1) t); the inverse is the shift by 1 / factor."""
     return factor * t / (factor * t + (1 - t))  # so written that 1 stays exactly 1, and nothing is rounded beyond it

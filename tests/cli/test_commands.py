@@ -154,6 +154,27 @@ def test_a_discrete_flow_trains_resumes_samples_and_is_evaluated(preset, data, t
     assert f"{preset} solves no ODE; leave them out" in said
 
 
+@pytest.mark.parametrize(
+    ("data", "more"),
+    [
+        (["moons", "--data-options", "n", "200"], ["loss-sampler:rk4", "--loss-sampler.steps", "2", "--loss-sampler.adjoint"]),
+        pytest.param(["digits"], [], marks=pytest.mark.slow),
+    ],
+)
+def test_a_continuous_flow_trains_resumes_samples_and_is_evaluated(data, more, tmp_path, capsys):
+    folder, coarse = tmp_path / "run", ["--sampler", "heun", "--steps", "2"]
+    options = ["train", "ffjord", "--data", *data, "--out", str(folder), "--batch-size", "32", "--kinetic", "0.01", "--jacobian", "0.01"]
+    parts = ["net:mlp", "--net.hidden", "16", "16", *more]
+    assert main([*options, "--steps", "3", *parts]) == 0
+    assert main(["train", "--out", str(folder), "--steps", "4", "--resume"]) == 0
+    assert main(["sample", str(folder), "-n", "4", "--out", str(tmp_path / "made.npy")]) == 0
+    assert numpy.load(tmp_path / "made.npy").shape == (4, *load(folder).shape)
+    assert main(["evaluate", str(folder), "--samples", "40", "--scored", "50", "--evaluations", "1", "2", *coarse]) == 0
+    assert [row["evaluations"] for row in json.loads((folder / "evaluation.json").read_text())["quality"]] == [1, 2]
+    status, said = sentence(capsys, ["sample", str(folder), "--guidance", "2"])
+    assert (status, "a continuous flow has no use for it" in said) == (2, True)
+
+
 def test_info_says_what_the_run_is(run, capsys):
     assert main(["info", str(run)]) == 0
     said = capsys.readouterr().out
@@ -345,3 +366,54 @@ def test_a_flow_of_images_trains_goes_on_and_draws_from_the_command_line(preset,
 def test_levels_that_images_do_not_allow_are_one_sentence(tmp_path, capsys):
     status, said = sentence(capsys, ["train", "glow", *IMAGES, "--levels", "4", "--out", str(tmp_path / "deep")])
     assert (status, "8 allows 3 (8 -> 4 -> 2 -> 1); give levels=3 at most" in said) == (2, True)
+
+
+def test_reflow_and_distill_make_runs_that_resume_sample_and_are_evaluated(run, tmp_path, capsys):
+    quick = ["--pairs", "40", "--steps", "4", "--out", str(tmp_path / "flow")]
+    assert main(["reflow", str(run), "--rounds", "2", *quick]) == 0
+    assert "straightness" in capsys.readouterr().out
+    first, second = tmp_path / "flow-1", tmp_path / "flow-2"
+    config = yaml.safe_load((second / "config.yaml").read_text())
+    assert config["reflow"] == {"of": str(first), "round": 2}
+    before = (second / "config.yaml").stat().st_mtime_ns
+    assert main(["reflow", str(run), "--rounds", "2", *quick, "--resume"]) == 0  # both are done: nothing is written
+    assert (second / "config.yaml").stat().st_mtime_ns == before
+    longer = ["--pairs", "40", "--steps", "6", "--out", str(tmp_path / "flow")]
+    assert main(["reflow", str(run), *longer, "--resume"]) == 0
+    assert main(["info", str(first)]) == 0
+    assert "step 6 of 6" in capsys.readouterr().out
+    status, said = sentence(capsys, ["reflow", str(run), *quick])
+    assert (status, "--overwrite" in said) == (2, True)
+
+    one = tmp_path / "one"
+    assert main(["distill", str(first), "--pairs", "40", "--steps", "4", "--out", str(one)]) == 0
+    assert main(["sample", str(one), "-n", "4", "--out", str(tmp_path / "made.npy")]) == 0
+    assert main(["evaluate", str(one), "--samples", "40"]) == 0
+    numbers = json.loads((one / "evaluation.json").read_text())
+    assert [row["evaluations"] for row in numbers["quality"]] == [1]
+    assert numbers["likelihood"][0]["conditional"] is None
+
+
+def test_reflow_of_what_has_no_trajectories_is_refused(tmp_path, capsys):
+    folder = tmp_path / "nice"
+    assert main(["train", "nice", "--data", "moons", "--steps", "1", "--out", str(folder), "--hidden", "8"]) == 0
+    status, said = sentence(capsys, ["reflow", str(folder)])
+    assert (status, "holds a NormalizingFlow" in said) == (2, True)
+    status, said = sentence(capsys, ["reflow", str(folder), "--rounds", "0"])
+    assert (status, "--rounds is 0" in said) == (2, True)
+
+
+def test_compare_puts_runs_side_by_side_and_explains_them(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["evaluate", str(run), "--samples", "40"]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(run), str(run)]) == 0
+    said = capsys.readouterr().out
+    assert all(row in said for row in ("preset", "12 steps", "bits per dimension, mixture", "distance at 16 evaluations"))
+    assert main(["compare", "--explain", str(run)]) == 0
+    assert "regression on the conditional velocity" in capsys.readouterr().out
+    assert main(["compare", "--explain"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("normalizing flow", "continuous flow", "diffusion", "regression on the conditional noise"))
+    status, said = sentence(capsys, ["compare"])
+    assert (status, "--explain" in said) == (2, True)

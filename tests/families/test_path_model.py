@@ -124,9 +124,11 @@ def test_given_noise_is_used_and_not_paired_anew():
 
 def test_levels_are_spread_over_their_cells():
     model = PathModel(Heard(), (1,), times=At(0.0), levels=4)
-    loss = model.loss(torch.full((2000, 1), 2.0), noise=torch.zeros(2000, 1), generator=torch.Generator().manual_seed(0))
-    # at t = 0 the net says x and the target is noise - x = -x: (2x)², for x uniform on [2, 3] 4 (19/3), deviation 4 sqrt(2.1)
-    assert float(loss) == pytest.approx(4 * 19 / 3, abs=5 * 4 * 1.45 / 2000**0.5)
+    loss = model.loss(torch.full((2000, 1), 2.0), generator=torch.Generator().manual_seed(0))
+    # at t = 0 the net says x and the target is noise - x: (2x - noise)², for x uniform on [2, 3] 4 (19/3) + 1, deviation 11.7
+    assert float(loss) == pytest.approx(4 * 19 / 3 + 1, abs=5 * 11.7 / 2000**0.5)
+    # a row with noise of its own is a model's sample and stays what it is: (2 2.5)²
+    assert float(model.loss(torch.full((3, 1), 2.5), noise=torch.zeros(3, 1))) == 25.0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 import pushforward as pf
 from pushforward.errors import CheckpointError, ConfigError
 from pushforward.formats.files import _digest
-from pushforward.formats.model import WEIGHTS
+from pushforward.formats.model import WEIGHTS, build
 from pushforward.formats.run import checkpoints
 
 
@@ -40,6 +40,23 @@ def test_a_loaded_model_gives_the_same_bits(saved):
     one, two = (m.sample(4, cond, generator=torch.Generator().manual_seed(0)) for m in (model, again))
     assert torch.equal(one, two)
     assert again.sampler == pf.samplers.Euler(3)
+
+
+@pytest.mark.parametrize("followed", [[pf.paths.Linear()], [pf.paths.VarianceExploding(0.1, 10.0), pf.paths.Cosine()]])
+def test_a_model_that_follows_other_paths_is_saved_with_them(followed, tmp_path):
+    model = pf.models.ddpm(pf.nn.MLP.Config((8,)), (2,), classes=3, preprocess="standardise").eval()
+    model.initialise(torch.randn(10, 2) * 3 + 1)
+    for path in followed:
+        model = model.follow(path)
+    again, cond = pf.load(pf.save(model, tmp_path / "model")), torch.tensor([0, 1, 2, 0])
+    one, two = (m.sample(4, cond, sampler=pf.samplers.Heun(5), generator=torch.Generator().manual_seed(0)) for m in (model, again))
+    assert torch.equal(one, two)
+    assert again.path == followed[-1]
+
+
+def test_a_section_follow_for_a_model_without_a_path_is_refused():
+    with pytest.raises(ConfigError, match="section follow, but realnvp has no path"):
+        build({"preset": "realnvp", "model": {"features": 2}, "follow": [{"name": "paths.Linear"}]})
 
 
 def test_a_loaded_model_is_in_eval_mode(saved):

@@ -71,7 +71,7 @@ def test_log_prob_is_the_base_density_of_the_code_and_the_jacobian(differentiabl
 
 
 def test_the_density_over_the_plane_integrates_to_one(subject):
-    """Steps of 0.2 on [-10, 10]²: a density this smooth is integrated to its solver's tolerance, 1e-5, times 10.
+    """Steps of 0.2 on [-10, 10]²: a density this smooth is integrated to its solver's tolerance, 3e-6, times 30.
 
     That of a discrete flow has kinks (relu, splines), whose error goes with the step squared, and tails as long as its layers stretch
     them: steps of 0.05 on [-30, 30]².
@@ -83,7 +83,7 @@ def test_the_density_over_the_plane_integrates_to_one(subject):
     axis = torch.arange(-end, end, step)
     grid = torch.cartesian_prod(axis, axis)
     with torch.no_grad():
-        total = model.log_prob(grid, **by(model, Dopri5(1e-5, 1e-5)), batch_size=rows).exp().sum() * step**2
+        total = model.log_prob(grid, **by(model, Dopri5(3e-6, 3e-6)), batch_size=rows).exp().sum() * step**2
     assert abs(float(total) - 1) < 1e-4
 
 
@@ -100,14 +100,15 @@ def test_preprocessing_adds_its_log_determinant(subject):
 
 
 def test_preprocessing_is_undone_by_decode_and_sample(subject):
+    """To 10 times the law's tolerance in the model's units, of which the data's are 3."""
     model, x, cond = subject
     model.preprocess = Standardise(model.shape)
     model.initialise(5 + 3 * torch.randn(20, *model.shape))
     torch.testing.assert_close(
-        model.decode(model.encode(x, cond, **by(model, QUICK)), cond, **by(model, QUICK)), x, rtol=0, atol=10 * QUICKLY
+        model.decode(model.encode(x, cond, **by(model, QUICK)), cond, **by(model, QUICK)), x, rtol=0, atol=30 * QUICKLY
     )
     samples, log_prob = model.sample(len(x), cond, **by(model, QUICK), log_prob=True)
-    torch.testing.assert_close(log_prob, model.log_prob(samples, cond, **by(model, QUICK)).detach(), rtol=0, atol=QUICKLY)
+    torch.testing.assert_close(log_prob, model.log_prob(samples, cond, **by(model, QUICK)).detach(), rtol=0, atol=10 * QUICKLY)
 
 
 def test_temperature_scales_the_noise(subject):
@@ -333,7 +334,7 @@ def test_what_a_verb_cannot_use_is_refused_by_name(subject):
     model, x, cond = subject
     exact = model.sampler is None
     guidable = not exact or any(hasattr(one, "guided") for one in model.modules())
-    wanting = "guidance 2 needs a condition"
+    wanting = "guidance 2 needs a condition|guidance is 2.0, but"
     useless = "has no use for it, as its map is exact"
     for call, error, message in (
         (lambda: model.sample(2, sampler="euler"), UserError, f"sampler is 'euler', but .*{useless if exact else 'object such as'}"),

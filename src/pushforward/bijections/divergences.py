@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward.errors import UserError
-from pushforward.functional.divergence import exact_divergence, hutchinson_divergence
+from pushforward.functional.divergence import exact_divergence, hutchinson_divergence, hutchinson_jacobian
 from pushforward.registry import export, unknown
 
 
@@ -24,6 +24,14 @@ class Divergence:
     def __call__(self, velocity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any, probes: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return velocity(x, t, cond) (n, *shape) and its divergence over x (n,)."""
         raise NotImplementedError
+
+    def with_norm(
+        self, velocity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any, probes: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the same two and the squared Frobenius norm of the Jacobian (n,), which a regulariser may ask for."""
+        raise UserError(
+            f"{type(self).__name__} does not know the Jacobian's norm; use divergence='hutchinson' with the regulariser jacobian."
+        )
 
 
 @export("bijections.ExactDivergence", example=lambda: ExactDivergence())
@@ -45,6 +53,13 @@ class ExactDivergence(Divergence):
         d = math.prod(x.shape[1:])
         chunk = max(1, min(d, self.numbers // max(1, x.numel())))
         return exact_divergence(lambda x: velocity(x, t, cond), x, None if chunk == d else chunk)
+
+    def with_norm(
+        self, velocity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any, probes: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        d = math.prod(x.shape[1:])  # along all d axes with weight d each, the estimates are sums and exact
+        axes = d**0.5 * torch.eye(d, dtype=x.dtype, device=x.device).view(d, 1, *x.shape[1:]).expand(d, *x.shape)
+        return hutchinson_jacobian(lambda x: velocity(x, t, cond), x, axes)
 
 
 @export("bijections.HutchinsonDivergence", example=lambda: HutchinsonDivergence())
@@ -75,6 +90,12 @@ class HutchinsonDivergence(Divergence):
     def __call__(self, velocity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any, probes: Tensor | None) -> tuple[Tensor, Tensor]:
         assert probes is not None
         return hutchinson_divergence(lambda x: velocity(x, t, cond), x, probes.transpose(0, 1))
+
+    def with_norm(
+        self, velocity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any, probes: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        assert probes is not None
+        return hutchinson_jacobian(lambda x: velocity(x, t, cond), x, probes.transpose(0, 1))
 
 
 def as_divergence(divergence: "str | Divergence | None") -> Divergence:

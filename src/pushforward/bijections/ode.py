@@ -61,45 +61,68 @@ class ODE(Bijection):
         self.interval = (float(interval[0]), float(interval[1]))
 
     def forward(self, x: Tensor, cond: Any = None, *, generator: _random.Generators = None) -> tuple[Tensor, Tensor]:
-        return self._solve(x, cond, self.interval[0], self.interval[1], generator)
+        return self._solve(x, cond, self.interval[0], self.interval[1], generator)[:2]
+
+    def with_costs(
+        self, x: Tensor, cond: Any = None, *, generator: _random.Generators = None, norm: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return z, log|det dz/dx| and two costs of the way there (n,): int |v|² dt, and int |dv/dx|_F² dt (0 without `norm`).
+
+        They are solved together with the rest and have gradients: regularisers that keep trajectories straight and a solver's steps few.
+
+        Source: Finlay et al. (RNODE), 2002.02798, eq. 9.
+        """
+        return self._solve(x, cond, self.interval[0], self.interval[1], generator, 2 if norm else 1)
 
     def inverse(self, z: Tensor, cond: Any = None, *, generator: _random.Generators = None) -> tuple[Tensor, Tensor]:
-        return self._solve(z, cond, self.interval[1], self.interval[0], generator)
+        return self._solve(z, cond, self.interval[1], self.interval[0], generator)[:2]
 
-    def _solve(self, x: Tensor, cond: Any, start: float, end: float, generator: _random.Generators) -> tuple[Tensor, Tensor]:
+    def _solve(
+        self, x: Tensor, cond: Any, start: float, end: float, generator: _random.Generators, costs: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         wide = torch.promote_types(x.dtype, torch.float32)
-        state = torch.cat((x.flatten(1).to(wide), torch.zeros(len(x), 1, dtype=wide, device=x.device)), dim=1)
+        state = torch.cat((x.flatten(1).to(wide), torch.zeros(len(x), 1 + costs, dtype=wide, device=x.device)), dim=1)
         prepare = getattr(self.velocity, "prepared", None)  # what depends on weights alone is computed once a solve
         velocity = self.velocity if prepare is None else prepare()
-        rates = _Rates(velocity, self.divergence, x, (cond, self.divergence.probes(x, generator)))
-        state = self.sampler(rates, state, start, end)
-        return state[:, :-1].reshape(x.shape).to(x.dtype), state[:, -1]
+        rates = _Rates(velocity, self.divergence, x, (cond, self.divergence.probes(x, generator)), costs)
+        d, state = state.shape[1] - 1 - costs, self.sampler(rates, state, start, end)
+        none = state.new_zeros(len(x))
+        gathered = [state[:, d + k] if k <= costs else none for k in range(3)]
+        return state[:, :d].reshape(x.shape).to(x.dtype), gathered[0], gathered[1], gathered[2]
 
     def extra_repr(self) -> str:
         return f"sampler={self.sampler}, divergence={self.divergence}, interval={self.interval}"
 
 
 class _Rates:
-    """What a sampler calls: the rate of the state (x, log|det|), flattened to (n, d + 1)."""
+    """What a sampler calls: the rate of the state (x, log|det|, costs so far), flattened to (n, d + 1 + costs)."""
 
-    def __init__(self, velocity: Callable[..., Tensor], divergence: Divergence, like: Tensor, args: tuple[Any, ...]) -> None:
-        self.call, self.divergence, self.like, self.args = velocity, divergence, like, args
+    def __init__(
+        self, velocity: Callable[..., Tensor], divergence: Divergence, like: Tensor, args: tuple[Any, ...], costs: int = 0
+    ) -> None:
+        self.call, self.divergence, self.like, self.args, self.costs = velocity, divergence, like, args, costs
         self.path = getattr(velocity, "path", None)
 
     def bind(self, *args: Any) -> "_Rates":
-        return _Rates(self.call, self.divergence, self.like, args)
+        return _Rates(self.call, self.divergence, self.like, args, self.costs)
 
     def __call__(self, state: Tensor, t: Tensor) -> "_Rate":
         x = self.point(state)
-        value, divergence = self.divergence(self.call, x, t, *self.args)
-        return _Rate(torch.cat((value.flatten(1), divergence[:, None].to(value.dtype)), dim=1).to(state.dtype))
+        if self.costs == 2:
+            value, *rates = self.divergence.with_norm(self.call, x, t, *self.args)
+        else:
+            value, *rates = self.divergence(self.call, x, t, *self.args)
+        flat = value.flatten(1)
+        if self.costs:
+            rates.insert(1, flat.square().sum(1))
+        return _Rate(torch.cat((flat, *(rate[:, None].to(value.dtype) for rate in rates)), dim=1).to(state.dtype))
 
     def scout(self, state: Tensor, t: Tensor) -> Tensor:
-        """Return the rate of x and a zero: all that counts where a sampler only looks for its next stage."""
-        return F.pad(self.call(self.point(state), t, self.args[0]).flatten(1), (0, 1)).to(state.dtype)
+        """Return the rate of x, and zeros: all that counts where a sampler only looks for its next stage."""
+        return F.pad(self.call(self.point(state), t, self.args[0]).flatten(1), (0, 1 + self.costs)).to(state.dtype)
 
     def point(self, state: Tensor) -> Tensor:
-        return state[:, :-1].reshape(-1, *self.like.shape[1:]).to(self.like.dtype)
+        return state[:, : state.shape[1] - 1 - self.costs].reshape(-1, *self.like.shape[1:]).to(self.like.dtype)
 
 
 class _Rate:

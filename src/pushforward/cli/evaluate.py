@@ -18,7 +18,6 @@ from pushforward.evaluation.flow_pictures import has_layers, picture_layers
 from pushforward.evaluation.judge import EVALUATIONS, HELD, Judgement, judge
 from pushforward.evaluation.pictures import by_evaluations, loss_curve, neighbours, picture_of, quality_curve, trajectory
 from pushforward.evaluation.report import write_report
-from pushforward.families.path_model import PathModel
 from pushforward.formats.files import write_text
 from pushforward.formats.model import load
 from pushforward.training.progress import read_metrics
@@ -75,7 +74,7 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     config = run_config(folder)
     model = load(folder, checkpoint=options.checkpoint).to(device_of(options.device))
     sampler = sampler_of(options.sampler, options.steps)
-    by_ode = isinstance(model, PathModel)
+    by_ode = model.sampler is not None
     if not by_ode and (sampler is not None or options.divergence != "auto"):
         raise UserError(f"--sampler, --steps or --divergence is given, but {config.get('preset')} solves no ODE; leave them out.")
     model.sampler = sampler or model.sampler

@@ -2,6 +2,7 @@
 from pushforward.evaluation.latents import attribute_direction as attribute_direction
 from pushforward.evaluation.likelihood import bits_per_dim as bits_per_dim
 from pushforward.evaluation.classifier import classifier as classifier
+from pushforward.evaluation.explain import explain as explain
 from pushforward.evaluation.baselines import fit_baselines as fit_baselines
 from pushforward.evaluation.latents import interpolate as interpolate
 from pushforward.evaluation.judge import judge as judge
@@ -11,3 +12,4 @@ from pushforward.evaluation.flow_pictures import picture_layers as picture_layer
 from pushforward.evaluation.quantise import quantise as quantise
 from pushforward.evaluation.distances import sliced_wasserstein as sliced_wasserstein
 from pushforward.evaluation.distances import sliced_wasserstein_draws as sliced_wasserstein_draws
+from pushforward.evaluation.straightness import straightness as straightness

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from pushforward.data.dataset import Dataset
+from pushforward.errors import NotInvertibleError
 from pushforward.evaluation.baselines import fit_baselines
 from pushforward.evaluation.classifier import Classifier, classifier
 from pushforward.evaluation.distances import Spread, memorisation, nearest_neighbours, sliced_wasserstein_draws
 from pushforward.evaluation.likelihood import bits_per_dim
 from pushforward.evaluation.quantise import quantise
 from pushforward.families.model import GenerativeModel
-from pushforward.families.path_model import PathModel
 from pushforward.registry import export
 from pushforward.samplers.euler import Euler
 
@@ -154,10 +154,11 @@ class _Judge:
         self.device = next(model.parameters()).device
         conditional = model.classes is not None and test.classes is not None
         self.labels = torch.arange(settings.samples) % model.classes if conditional and model.classes else None
-        self.samples, self.evaluations = settings.samples, settings.evaluations
+        one_step = getattr(model, "one_step", False)
+        self.samples, self.evaluations = settings.samples, (1,) if one_step and settings.evaluations else settings.evaluations
         self.compared = test if len(test) <= settings.compared else test.take(settings.compared)
         self.scored = test if settings.scored is None or len(test) <= settings.scored else test.take(settings.scored)
-        by_ode = isinstance(model, PathModel)
+        by_ode = model.sampler is not None
         large = math.prod(model.shape) > EXACT
         self.divergence = (settings.divergence or ("hutchinson" if large else "exact")) if by_ode else None
         self.rows = max(64, 2**18 // math.prod(model.shape))  # samples at once: more of large images gain nothing and fill the memory
@@ -202,7 +203,12 @@ class _Judge:
         options: dict[str, Any] = {} if self.divergence is None else {"divergence": self.divergence, "batch_size": min(512, self.rows)}
         # The logarithm of a mean of estimates is no unbiased estimate, so that a mixture over classes needs exact ones.
         parts = ("pooled",) if self.labels is None else ("conditional",) if estimated else ("conditional", "mixture")
-        self.judged.likelihood.append(self.likelihood("this model", self.model, parts, **options))
+        try:
+            own = self.likelihood("this model", self.model, parts, **options)
+        except NotInvertibleError as error:
+            self.say(f"leaving out this model's likelihood: {error}")
+            own, self.judged.divergence = Likelihood("this model"), None
+        self.judged.likelihood.append(own)
         self.say("fitting a Gaussian, a kernel density and a Gaussian mixture to compare with")
         for name, density in fit_baselines(self.train, self.validation, self.generator(1)).items():
             label = name.replace("_per_class", ", per class").replace("_", " ")

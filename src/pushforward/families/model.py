@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from pushforward import _random
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
-from pushforward.errors import ConditionError, DtypeError, ShapeError, UserError
+from pushforward.errors import ConditionError, DtypeError, NotInvertibleError, ShapeError, SolverError, UserError
 from pushforward.functional.levels import Levels, cells, spread
 from pushforward.guidance.cfg import CFG
 from pushforward.registry import export
@@ -71,13 +71,14 @@ class GenerativeModel(nn.Module):
         Args:
             x: data (n, *shape) in its own units; quantised data as integers in a floating dtype.
             cond: condition of each row, or None.
-            noise: the noise (n, *shape) that each row is paired with; drawn and paired by the model if None.
+            noise: the noise (n, *shape) that each row is paired with; drawn and paired by the model if None. Rows with noise of their
+                own are a model's samples, so that those of quantised data are not spread over cells once more.
             generator: randomness; a list of k makes k blocks of n / k rows, each with its own generator and paired within itself.
         """
         self._check(x, "x")
         cond = self._checked_cond(cond, len(x), look=x.device.type == "cpu")  # elsewhere a look at labels would stall the queue
         log_q = None
-        if self.levels is not None:
+        if self.levels is not None and noise is None:
             x, log_q = self.dequantised(x, generator)
         if noise is not None:
             self._check(noise, "noise", len(x))
@@ -117,6 +118,8 @@ class GenerativeModel(nn.Module):
             raise UserError(f"n is {n}, but it must be at least 0.")
         if not temperature > 0:
             raise UserError(f"temperature is {temperature}, but it must be positive; 1 is the model's own distribution.")
+        if temperature != 1 and not hasattr(self.base, "log_prob"):
+            raise UserError(f"temperature is {temperature}, but the base {type(self.base).__name__} is data and no noise to scale; use 1.")
         cond = self._checked_cond(cond, n)
         parts, values = [], []
         for rows in _chunks(n, batch_size):
@@ -125,6 +128,13 @@ class GenerativeModel(nn.Module):
             noise = self._base_sample(count, part_cond, part_generator)
             x, log_abs_det = self._generate(noise * temperature, part_cond, sampler, guidance, log_prob, part_generator)
             x, pre = self._from_model(x)
+            finite = x.flatten(1).isfinite().all(1)
+            if not bool(finite.all()):
+                row = rows.start + int((~finite).nonzero()[0, 0])
+                raise SolverError(
+                    f"sample {row} is not finite: the network says NaN, or the steps of {sampler or self.sampler} are too few; take more "
+                    "of them, or Dopri5(), which names the time."
+                )
             parts.append(x)
             if log_prob:
                 tempered = self._base_log_prob(noise, part_cond) - math.prod(self.shape) * math.log(temperature)
@@ -208,6 +218,10 @@ class GenerativeModel(nn.Module):
         return self.base.sample(n, generator=generator)
 
     def _base_log_prob(self, z: Tensor, cond: Any) -> Tensor:
+        if not hasattr(self.base, "log_prob"):
+            raise NotInvertibleError(
+                f"the base {type(self.base).__name__} has no log_prob, so the model has none; use a base with a density."
+            )
         return self.base.log_prob(z)
 
     def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:

@@ -16,7 +16,7 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.chain import Chain
 from pushforward.bijections.columns import features_of
 from pushforward.bijections.divergences import Divergence
-from pushforward.errors import ConditionError, DtypeError, NotInvertibleError, ShapeError, UserError
+from pushforward.errors import ConditionError, DtypeError, ShapeError, UserError
 from pushforward.families.distribution import FlowDistribution
 from pushforward.families.dropped import checked_drop_cond, with_dropped
 from pushforward.families.model import GenerativeModel
@@ -231,11 +231,7 @@ class NormalizingFlow(GenerativeModel):
         return self.base.sample(n, cond, generator=generator) if self._base_reads_cond() else self.base.sample(n, generator=generator)
 
     def _base_log_prob(self, z: Tensor, cond: Any) -> Tensor:
-        if not hasattr(self.base, "log_prob"):
-            raise NotInvertibleError(
-                f"the base {type(self.base).__name__} has no log_prob, so the model has none; use a base with a density."
-            )
-        return self.base.log_prob(z, cond) if self._base_reads_cond() else self.base.log_prob(z)
+        return self.base.log_prob(z, cond) if self._base_reads_cond() else super()._base_log_prob(z, cond)
 
     def _base_reads_cond(self) -> bool:
         return getattr(self.base, "conditional", False)

@@ -1,5 +1,6 @@
 """Models of a Gaussian path: diffusion, flow matching and rectified flow are one family, trained by regression and sampled by an ODE."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.sampler import Sampler
-from pushforward.times import Times, Uniform
+from pushforward.times import Point, Times, Uniform
 from pushforward.weightings import Weighting
 
 
@@ -51,9 +52,12 @@ class PathModel(GenerativeModel):
         prediction: what the network predicts: "velocity", "noise", "data" or "score".
         times: which t to train on.
         pairing: which noise meets which data within a batch.
-        base: the noise's distribution; None is N(0, sigma(t_max)²).
+        base: the noise's distribution; None is N(0, sigma(t_max)²). Any with `.sample` will do, data as well (`bases.Samples`); without
+            a `.log_prob` there are no likelihoods, and nothing that takes it for Gaussian: stochastic samplers, the score, temperature.
         drop_cond: share of samples whose label is dropped in training, as guidance needs.
         weighting: a weight of the loss that depends on t, such as `weightings.MinSNR()`; None is 1.
+        bridge: noise on the way from one end to the other, x_t + bridge sin²(pi t) xi with xi ~ N(0, I): a stochastic interpolant. The
+            velocity that is learned still carries one end onto the other; for the prediction "velocity" alone.
         interval: (t_min, t_max) within the path's; None is all on which the prediction determines the velocity.
         preprocess, sampler, classes, levels: as in `GenerativeModel`; the default sampler is Dopri5().
 
@@ -61,7 +65,8 @@ class PathModel(GenerativeModel):
         UserError: an unknown prediction, or a share that is none.
         ConditionError: drop_cond without classes.
 
-    Source: Lipman et al., 2210.02747; Liu et al., 2209.03003; Song et al., 2011.13456.
+    Source: Lipman et al., 2210.02747; Liu et al., 2209.03003; Song et al., 2011.13456; Albergo, Boffi and Vanden-Eijnden, 2303.08797
+    (bridge).
     """
 
     watch: Callable[[Tensor, Tensor], None] | None = None  # told the times (n,) and losses (n,) of each training batch
@@ -78,6 +83,7 @@ class PathModel(GenerativeModel):
         *,
         drop_cond: float = 0.0,
         weighting: Weighting | None = None,
+        bridge: float = 0.0,
         interval: tuple[float, float] | None = None,
         preprocess: Bijection | None = None,
         sampler: Sampler | None = None,
@@ -91,10 +97,16 @@ class PathModel(GenerativeModel):
         super().__init__(
             shape, base, preprocess=preprocess, sampler=Dopri5() if sampler is None else sampler, classes=classes, levels=levels
         )
+        if bridge < 0 or (bridge and prediction != "velocity"):
+            raise UserError(
+                f"bridge is {bridge} and prediction {prediction!r}, but a bridge's noise is at least 0 and for the velocity; use bridge=0."
+            )
+        if prediction == "score" and not hasattr(base, "log_prob"):
+            raise UserError(f"prediction is 'score', but the base {type(base).__name__} is not Gaussian noise; use 'velocity'.")
         self.net, self.path, self.prediction, self.drop_cond = net, path, prediction, checked_drop_cond(drop_cond, classes)
         self.times = Uniform() if times is None else times
         self.pairing = Independent() if pairing is None else pairing
-        self.weighting = weighting
+        self.weighting, self.bridge = weighting, bridge
         self.interval = (t_min, t_max)
         # The noise at the interval's end in units of the base's: 1 but where the interval stops short of t = 1.
         self._noise_scale = ends[1]
@@ -109,7 +121,7 @@ class PathModel(GenerativeModel):
             x_tau = c x_t at the tau with log-SNR_tau = log-SNR_t,    c = alpha_tau / alpha_t = sigma_tau / sigma_t
 
         It runs on the log-SNRs that both paths have; where they end at the same ones, decode(c_max z) is c_min decode(z) exactly, and
-        samples that finish with the expected data are equal. Its prediction is the velocity.
+        samples that finish with the expected data are equal. Its prediction is the velocity. It is saved and loaded as any other model is.
 
         Args:
             path: the schedule to follow.
@@ -119,7 +131,7 @@ class PathModel(GenerativeModel):
         """
         if type(self.base) is not Gaussian:
             raise UserError(f"the base is {type(self.base).__name__}, but only a model from Gaussian noise can follow another path.")
-        return PathModel(
+        followed = PathModel(
             Following(self.net, self.path, self.prediction, path, self.interval),
             self.shape,
             path,
@@ -133,6 +145,9 @@ class PathModel(GenerativeModel):
             classes=self.classes,
             levels=self.levels,
         ).to(self.base.std)
+        if self.config is not None:
+            followed.config = {**self.config, "follow": (*self.config.get("follow", ()), path)}
+        return followed.train(self.training)
 
     def denoiser(self, cond: Any = None, guidance: CFG | float | None = None) -> Denoiser | Guided:
         """Return what samplers call, in the model's units: (x, t) to a prediction, under a condition and guidance."""
@@ -151,8 +166,12 @@ class PathModel(GenerativeModel):
         t = low + (high - low) * self.times.sample(n, generator, x.device, torch.promote_types(x.dtype, torch.float32))
         if self.training and self.drop_cond and cond is not None:
             cond = with_dropped(cond, self.drop_cond, self.classes, generator)
-        said = self.net(self.path.mix(x, noise, t), t, cond)
-        losses = (said - self.path.target(self.prediction, x, noise, t)).square()
+        x_t, target = self.path.mix(x, noise, t), self.path.target(self.prediction, x, noise, t)
+        if self.bridge:
+            xi = _random.normal(x.shape, generator, x.device, x.dtype)
+            x_t = torch.addcmul(x_t, xi, per_row(self.bridge * torch.sin(math.pi * t) ** 2, x))
+            target = torch.addcmul(target, xi, per_row(self.bridge * math.pi * torch.sin(2 * math.pi * t), x))
+        losses = (self.net(x_t, t, cond) - target).square()
         if self.weighting is not None:
             losses = losses * per_row(self.weighting(self.path, self.prediction, t), losses)
         if self.watch is not None and self.training:
@@ -164,8 +183,13 @@ class PathModel(GenerativeModel):
     ) -> tuple[Tensor, Tensor]:
         denoiser = self.denoiser(cond, guidance)
         if log_det:
+            self._refuse_one_step("log_prob")
             return self._ode(denoiser, sampler, None).inverse(noise, denoiser.args, generator=generator)
         t_min, t_max = self.interval
+        if not hasattr(self.base, "log_prob") and not self._sampler(sampler).solves_ode:
+            raise UserError(
+                f"{self._sampler(sampler)} draws noise by the score, but the base {type(self.base).__name__} is not Gaussian; use Dopri5()."
+            )
         x = self._sampler(sampler)(denoiser, noise, t_max, t_min, generator)
         if self._noise_left:
             x = denoiser(x, torch.full((len(x),), t_min, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)).data
@@ -174,15 +198,24 @@ class PathModel(GenerativeModel):
     def _log_prob(
         self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
     ) -> Tensor:
-        if not hasattr(self.base, "log_prob"):
-            raise NotInvertibleError(
-                f"the base {type(self.base).__name__} has no log_prob, so the model has none; use a base with a density."
-            )
+        self._refuse_one_step("log_prob")
         denoiser = self.denoiser(cond)
         z, log_abs_det = self._ode(denoiser, sampler, divergence)(x, denoiser.args, generator=generator)
-        return self.base.log_prob(z) + log_abs_det
+        return self._base_log_prob(z, cond) + log_abs_det
+
+    @property
+    def one_step(self) -> bool:
+        """Whether it was distilled into one step, from t_max alone."""
+        return isinstance(self.times, Point)
+
+    def _refuse_one_step(self, what: str) -> None:
+        if self.one_step:
+            raise NotInvertibleError(
+                f"this model was distilled into one step from t = {self.interval[1]:g} and has no {what}; use what it was distilled from."
+            )
 
     def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
+        self._refuse_one_step("encode")
         return self._ode_sampler(sampler)(self.denoiser(cond), x, self.interval[0], self.interval[1])
 
     def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None) -> Tensor:

@@ -10,10 +10,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import pushforward
-from pushforward import registry
+from pushforward import paths, registry
 from pushforward.errors import CheckpointError, ConfigError, UserError
 from pushforward.families.model import GenerativeModel
-from pushforward.formats.config import call_checked, dump_yaml, load_yaml, to_plain
+from pushforward.families.path_model import PathModel
+from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml, to_plain
 from pushforward.formats.files import check_folder, write_folder
 from pushforward.formats.run import checkpoints
 from pushforward.registry import export
@@ -38,7 +39,7 @@ def model_config(model: GenerativeModel) -> dict[str, Any]:
 
 
 def build(config: Mapping[str, Any], where: str = "config.yaml") -> GenerativeModel:
-    """Return the untrained model that a configuration's sections preset and model describe.
+    """Return the untrained model that a configuration's sections preset and model describe, along the paths of its section follow.
 
     Raises:
         ConfigError: a section is missing, or a name, key or type is wrong.
@@ -50,7 +51,12 @@ def build(config: Mapping[str, Any], where: str = "config.yaml") -> GenerativeMo
     known = registry.names("models")
     if name not in known:
         raise ConfigError(f"{where}: {registry.unknown('preset', preset, [one.removeprefix('models.') for one in known])}")
-    return call_checked(registry.get(name), arguments, f"model ({preset})")
+    model = call_checked(registry.get(name), arguments, f"model ({preset})")
+    for path in from_plain(config.get("follow", []), tuple[paths.Path, ...], "follow"):
+        if not isinstance(model, PathModel):
+            raise ConfigError(f"{where} has a section follow, but {preset} has no path that another could follow; leave it out.")
+        model = model.follow(path)
+    return model
 
 
 @export("save")

@@ -2,6 +2,7 @@
 from pushforward.models.ddim import ddim as ddim
 from pushforward.models.ddpm import ddpm as ddpm
 from pushforward.models.edm import edm as edm
+from pushforward.models.ffjord import ffjord as ffjord
 from pushforward.models.flow_matching import flow_matching as flow_matching
 from pushforward.models.glow import glow as glow
 from pushforward.models.heat_ode import heat_ode as heat_ode
@@ -9,6 +10,7 @@ from pushforward.models.iaf import iaf as iaf
 from pushforward.models.maf import maf as maf
 from pushforward.models.nice import nice as nice
 from pushforward.models.nsf import nsf as nsf
+from pushforward.models.ot_flow_matching import ot_flow_matching as ot_flow_matching
 from pushforward.models.realnvp import realnvp as realnvp
 from pushforward.models.realnvp_image import realnvp_image as realnvp_image
 from pushforward.models.rectified_flow import rectified_flow as rectified_flow

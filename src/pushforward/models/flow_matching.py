@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pushforward.bases import Samples
 from pushforward.families.path_model import PathModel
 from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind
@@ -38,6 +39,8 @@ def flow_matching(
     prediction: Kind = "velocity",
     times: Times = Uniform(),
     pairing: Pairing = Independent(),
+    source: str | None = None,
+    bridge: float = 0.0,
     drop_cond: float = 0.0,
     preprocess: Preprocess = "none",
     sampler: Sampler = Dopri5(),
@@ -53,6 +56,8 @@ def flow_matching(
         prediction: what the network predicts.
         times: which t to train on.
         pairing: which noise meets which data within a batch.
+        source: name of a data set (`pushforward list data`) that takes the noise's place, in the model's units; None is Gaussian noise.
+        bridge: noise added on the way between the two, a stochastic interpolant (see `families.PathModel`).
         drop_cond: share of labels dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
             its units.
@@ -75,6 +80,8 @@ def flow_matching(
         prediction,
         times,
         pairing,
+        None if source is None else Samples.of(source, shape),
+        bridge=bridge,
         drop_cond=drop_cond,
         preprocess=units(preprocess, shape, levels),
         sampler=sampler,

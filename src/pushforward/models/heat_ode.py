@@ -29,7 +29,7 @@ def _example() -> tuple:
     return heat_ode(MLP.Config((16, 16)), (2,), duration=0.5, classes=3), torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
 
 
-@export("models.heat_ode", example=_example, steep=True)  # near t = 0 a solver takes a thousand steps
+@export("models.heat_ode", example=_example)
 @preset
 def heat_ode(
     net: Net = None,

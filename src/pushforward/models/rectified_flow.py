@@ -36,6 +36,8 @@ def rectified_flow(
     *,
     times: Times = Uniform(),
     pairing: Pairing = Independent(),
+    source: str | None = None,
+    bridge: float = 0.0,
     drop_cond: float = 0.0,
     preprocess: Preprocess = "none",
     sampler: Sampler = Dopri5(),
@@ -49,6 +51,8 @@ def rectified_flow(
         shape: shape of one event.
         times: which t to train on; LogitNormal() is Stable Diffusion 3's.
         pairing: which noise meets which data within a batch.
+        source: name of a data set (`pushforward list data`) that takes the noise's place, in the model's units; None is Gaussian noise.
+        bridge: noise added on the way between the two, a stochastic interpolant (see `families.PathModel`).
         drop_cond: share of labels dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
             its units.
@@ -69,6 +73,8 @@ def rectified_flow(
         shape,
         times=times,
         pairing=pairing,
+        source=source,
+        bridge=bridge,
         drop_cond=drop_cond,
         preprocess=preprocess,
         sampler=sampler,

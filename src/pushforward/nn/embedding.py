@@ -62,6 +62,23 @@ class LabelEmbedding(nn.Module):
         return self.table(cond)
 
 
+class VectorEmbedding(nn.Linear):
+    """Condition vectors (n, cond_features) as vectors (n, features), by one linear map.
+
+    Raises:
+        ConditionError: none are given, or of another shape.
+    """
+
+    def __init__(self, cond_features: int, features: int) -> None:
+        super().__init__(cond_features, features, bias=False)
+
+    def forward(self, cond: Tensor | None, n: int) -> Tensor:  # type: ignore[override]
+        if cond is None or tuple(cond.shape) != (n, self.in_features) or not cond.is_floating_point():
+            what = "None" if cond is None else f"{cond.dtype} of shape {tuple(cond.shape)}"
+            raise ConditionError(f"cond is {what}, but this network needs vectors ({n}, {self.in_features}), one a row.")
+        return super().forward(cond)
+
+
 class TimeAndLabel(nn.Module):
     """One vector (n, features) from time and label, by a small network: what the blocks of U-Net and DiT are modulated with."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pushforward.errors import UserError
 from pushforward.functional.embedding import frequencies
 from pushforward.nn.config import NetConfig, features_of
-from pushforward.nn.embedding import LabelEmbedding
+from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
 from pushforward.registry import export
 
 Activation = Literal["silu", "tanh", "relu", "elu", "softplus"]
@@ -70,20 +70,26 @@ class MLP(nn.Module):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         time_features: cosines and sines of t that each hidden layer reads, even; 0 for a network without time.
         classes: number of classes, or None.
+        cond_features: length of condition vectors, which take the labels' place, or None.
+
+    Raises:
+        UserError: no hidden layer, an unknown activation, an odd number of time features, or both classes and cond_features.
     """
 
     @dataclass(frozen=True)
     class Config(NetConfig):
-        """Settings of an MLP over vectors (or flattened events): the widths, the activation, the features of time."""
+        """Settings of an MLP over vectors (or flattened events): widths, activation, features of time, length of condition vectors."""
 
         hidden: tuple[int, ...] = (256, 256)
         activation: Activation = "silu"
         time_features: int = 16
+        cond_features: int | None = None
         name: ClassVar[str] = "nn.MLP"
 
         def build(self, shape: Sequence[int], classes: int | None = None) -> "MLP":
             features = features_of(shape)
-            return MLP(features, features, self.hidden, activation=self.activation, time_features=self.time_features, classes=classes)
+            options: Any = {"activation": self.activation, "time_features": self.time_features, "cond_features": self.cond_features}
+            return MLP(features, features, self.hidden, classes=classes, **options)
 
     def __init__(
         self,
@@ -94,8 +100,13 @@ class MLP(nn.Module):
         activation: Activation = "silu",
         time_features: int = 0,
         classes: int | None = None,
+        cond_features: int | None = None,
     ) -> None:
         super().__init__()
+        if classes is not None and cond_features is not None:
+            raise UserError(
+                f"classes is {classes} and cond_features {cond_features}, but a condition is labels or vectors; give one of them."
+            )
         if not hidden or min(hidden) < 1:
             raise UserError(f"hidden is {tuple(hidden)}, but an MLP needs at least one hidden layer of at least 1 unit; try (256, 256).")
         if activation not in ACTIVATIONS:
@@ -107,7 +118,7 @@ class MLP(nn.Module):
         self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, hidden, strict=False))  # Any: else bare Modules to mypy
         self.time_features = time_features
         self.time = nn.Linear(time_features, sum(hidden), bias=False) if time_features else None
-        self.label = LabelEmbedding(classes, sum(hidden))
+        self.label: Any = LabelEmbedding(classes, sum(hidden)) if cond_features is None else VectorEmbedding(cond_features, sum(hidden))
         self.out = nn.Linear(widths[-1], outputs)
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:

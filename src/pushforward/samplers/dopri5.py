@@ -10,7 +10,7 @@ from pushforward import _random
 from pushforward.errors import UserError
 from pushforward.ode import dopri5
 from pushforward.registry import export
-from pushforward.samplers.sampler import Sampler
+from pushforward.samplers.sampler import Sampler, bound, check_times
 
 
 @export("samplers.Dopri5", example=lambda: Dopri5())
@@ -18,10 +18,13 @@ from pushforward.samplers.sampler import Sampler
 class Dopri5(Sampler):
     """Fifth order with error control; each sample has its own steps, and one that has arrived costs nothing more.
 
+    Along a path whose velocity varies on the scale of t itself (`path.log`) steps are taken in log(t).
+
     Args:
         rtol: tolerance relative to the state.
         atol: absolute tolerance, in units of the model's (preprocessed) data.
         max_steps: most steps that may be tried.
+        adjoint: whether gradients come from the adjoint ODE, in memory that does not grow with the steps (see `ode.odeint`).
 
     Source: Dormand and Prince 1980; step control as in Hairer, Nørsett and Wanner, section II.4.
     """
@@ -29,6 +32,7 @@ class Dopri5(Sampler):
     rtol: float = 1e-5
     atol: float = 1e-5
     max_steps: int = 10_000
+    adjoint: bool = False
 
     solves_ode: ClassVar[bool] = True
 
@@ -39,9 +43,9 @@ class Dopri5(Sampler):
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
-        tolerances: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps}
-        bind = getattr(denoiser, "bind", None)
-        if bind is None:  # a bare function may hold the whole batch's conditions: nobody leaves the batch
-            return dopri5(lambda x, t: denoiser(x, t).velocity, x, t_start, t_end, leave=False, **tolerances)
-        args = denoiser.args  # type: ignore[attr-defined]
-        return dopri5(lambda x, t, *args: bind(*args)(x, t).velocity, x, t_start, t_end, args, **tolerances)
+        check_times(denoiser, t_start, t_end)
+        options: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps, "adjoint": self.adjoint}
+        options["log"] = getattr(getattr(denoiser, "path", None), "log", False) and min(t_start, t_end) > 0
+        call, args = bound(denoiser)
+        # A bare function may hold the whole batch's conditions: nobody leaves the batch then.
+        return dopri5(call, x, t_start, t_end, args, leave=hasattr(denoiser, "bind"), **options)

@@ -22,7 +22,7 @@ from pushforward.ode import stage_times
 from pushforward.paths import Path
 from pushforward.samplers.brownian import Noise, noise_source
 from pushforward.samplers.grids import Grid
-from pushforward.samplers.sampler import Sampler
+from pushforward.samplers.sampler import Sampler, check_times
 
 TARGETS: tuple[Kind, Kind] = ("data", "noise")
 
@@ -105,6 +105,7 @@ class LinearSampler(Sampler):
         path = getattr(denoiser, "path", None)
         if path is None:
             raise UserError(f"{type(self).__name__} needs a denoiser with a path; use Euler or Dopri5 for a bare velocity.")
+        check_times(denoiser, t_start, t_end)
         if self.stochastic and t_end > t_start:
             raise UserError(
                 f"t goes from {t_start:g} to {t_end:g}, but {type(self).__name__} draws noise: it goes from noise to data only."

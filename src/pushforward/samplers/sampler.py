@@ -15,6 +15,8 @@ from pushforward.errors import UserError
 from pushforward.ode import fixed_steps
 from pushforward.samplers.grids import Grid, Uniform
 
+SLACK = 1e-9  # what float32 clocks and clipped ends may be off
+
 
 class Sampler:
     """A way from x at t_start to t_end; to add one, write `__call__` and say whether it solves the ODE."""
@@ -48,10 +50,12 @@ class FixedStepSampler(Sampler):
     Args:
         steps: number of steps.
         grid: where they lie.
+        adjoint: whether gradients come from the adjoint ODE, in memory that does not grow with the steps (see `ode.odeint`).
     """
 
     steps: int = 20
     grid: Grid = field(default_factory=Uniform)
+    adjoint: bool = False
 
     solves_ode: ClassVar[bool] = True
     method: ClassVar[str]
@@ -68,6 +72,33 @@ class FixedStepSampler(Sampler):
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
+        check_times(denoiser, t_start, t_end)
         times = self.grid(t_start, t_end, self.steps, getattr(denoiser, "path", None))
+        if self.adjoint:
+            call, args = bound(denoiser)
+            return fixed_steps(call, x, times, self.method, args=args, adjoint=True)
         scout = getattr(denoiser, "scout", None)
         return fixed_steps(lambda x, t: denoiser(x, t).velocity, x, times, self.method, scout)
+
+
+def check_times(denoiser: Callable[[Tensor, Tensor], Any], *times: float) -> None:
+    """Refuse times outside the interval on which a denoiser's path is defined.
+
+    Raises:
+        UserError: one of them is.
+    """
+    path = getattr(denoiser, "path", None)
+    if path is None:
+        return
+    low, high = path.interval
+    for t in times:
+        if not low - SLACK <= t <= high + SLACK:
+            raise UserError(f"t is {t:g}, but {path} is defined from {low:g} to {high:g}; stay inside, as model.interval does.")
+
+
+def bound(denoiser: Callable[[Tensor, Tensor], Any]) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
+    """Return velocity(x, t, *args) and args: what a denoiser reads for each sample, or nothing where it does not say."""
+    bind = getattr(denoiser, "bind", None)
+    if bind is None:
+        return lambda x, t: denoiser(x, t).velocity, ()
+    return lambda x, t, *args: bind(*args)(x, t).velocity, denoiser.args  # type: ignore[attr-defined]

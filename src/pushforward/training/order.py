@@ -70,8 +70,10 @@ def block_generators(seed: int, step: int, blocks: Iterable[int]) -> list[torch.
     return [generator_at(seed, 1, step, block) for block in blocks]
 
 
-def batches(data: Any, order: Order, workers: int = 0, *, pinned: bool = False, timeout: float = 0) -> Iterable[tuple[Tensor, Any]]:
-    """Return the batches (x, cond) in this order.
+def batches(
+    data: Any, order: Order, workers: int = 0, *, pinned: bool = False, timeout: float = 0
+) -> Iterable[tuple[Tensor, Any, Tensor | None]]:
+    """Return the batches (x, cond, noise) in this order; noise is None but for sets of pairs.
 
     Args:
         data: a map-style set.
@@ -99,13 +101,15 @@ def _fetched(data: Any, chosen: list[int]) -> Any:
     return data.__getitems__(chosen) if hasattr(data, "__getitems__") else [data[index] for index in chosen]
 
 
-def as_batch(rows: Any) -> tuple[Tensor, Any]:
-    """Return (x, cond): a batch as the data set made it, or one collated from rows (x, cond), (x,) or x."""
+def as_batch(rows: Any) -> tuple[Tensor, Any, Tensor | None]:
+    """Return (x, cond, noise): a batch as the data set made it, or one collated from rows (x, cond, noise), (x, cond), (x,) or x.
+
+    What rows do not have is None.
+    """
     if isinstance(rows, tuple):
-        return rows
+        x, cond, *noise = rows
+        return x, cond, noise[0] if noise else None
     if isinstance(rows[0], Tensor):
-        return torch.stack(rows), None
-    if len(rows[0]) == 1 or rows[0][1] is None:
-        return torch.stack([row[0] for row in rows]), None
-    x, cond = default_collate(rows)
-    return x, cond
+        return torch.stack(rows), None, None
+    columns: list[Any] = [None if column[0] is None else default_collate(list(column)) for column in zip(*rows, strict=True)]
+    return columns[0], columns[1] if len(columns) > 1 else None, columns[2] if len(columns) > 2 else None

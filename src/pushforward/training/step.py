@@ -85,7 +85,7 @@ class Step:
             return 0.0
         return float(self.whole._get_ddp_logging_data().get("backward_comm_time", 0)) / 1e9
 
-    def __call__(self, step: int, x: Tensor, cond: Any) -> tuple[Tensor, float, bool]:
+    def __call__(self, step: int, x: Tensor, cond: Any, noise: Tensor | None = None) -> tuple[Tensor, float, bool]:
         """Take a step on this process's share of the batch; return its loss, the gradient's norm, and whether the step was taken."""
         s = self.settings
         for group in self.optimiser.param_groups:
@@ -101,7 +101,8 @@ class Step:
             with self._synchronised(k == s.accumulate - 1):
                 with self.phases("forward"), torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
                     some, own = slice(k * rows, (k + 1) * rows), generators[k * part : (k + 1) * part]
-                    loss = self.whole(self._augmented(x[some], own), None if cond is None else cond[some], generator=own)
+                    part_cond, part_noise = (None if one is None else one[some] for one in (cond, noise))
+                    loss = self.whole(self._augmented(x[some], own), part_cond, noise=part_noise, generator=own)
                 with self.phases("backward"):
                     self.scaler.scale(loss / s.accumulate).backward()
                 losses.append(loss.detach())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pushforward.data.dataset import Dataset
+from pushforward.data.pairs import Pairs
 from pushforward.errors import CheckpointError, ConfigError, DivergedError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
@@ -42,7 +43,8 @@ class Trainer:
 
     Args:
         model: any GenerativeModel.
-        data: training data: a `pushforward.data.Dataset`, any map-style set of (x, cond), or a tensor x (N, *shape).
+        data: training data: a `pushforward.data.Dataset`, any map-style set of (x, cond) or (x, cond, noise), or a tensor x (N, *shape).
+            Where it is `data.Pairs`, a model's own samples, the model's units and data-dependent layers stay as they are.
         validation: data to choose the best checkpoint on, or None.
         out: run folder for metrics and checkpoints, or None to keep nothing.
         resume: whether to go on from the newest whole checkpoint of `out`.
@@ -79,6 +81,8 @@ class Trainer:
         self.processes = processes(self.settings.timeout)
         with self.processes.watched(), self.processes.agreed("starting"):
             self.settings.check_shares(self.processes.size)
+            if isinstance(data, Pairs) and (self.settings.flip or self.settings.shift):
+                raise UserError("flip or shift is on, but these are pairs, whose noise belongs to the image as it is; switch them off.")
             if device is not None and str(device) == "cuda" and self.processes.size > 1:
                 device = f"cuda:{self.processes.local_rank}"
             self.model = model if device is None else model.to(device)
@@ -91,7 +95,7 @@ class Trainer:
             if self.processes.size > 1:
                 self.processes.check_same(self._facts())
             with self.processes.agreed("starting"):
-                if not resume:
+                if not resume and not isinstance(self.data, Pairs):  # pairs are a model's own, whose copy keeps the units it has
                     model.initialise(*self._rows(4096))
                 share = self.settings.batch_size // (self.processes.size * self.settings.accumulate)
                 rows = self._rows(share) if self.processes.size > 1 else None
@@ -163,10 +167,11 @@ class Trainer:
         before, logged = self.seconds, self.step
         while self.step < s.steps:
             with phases("data", host=True):
-                x, cond = next(loader)
+                x, cond, noise = next(loader)
                 x = x.to(self.device, self.dtype, non_blocking=True)
                 cond = cond if cond is None else cond.to(self.device, non_blocking=True)
-            loss, norm, taken = self._step(self.step, x, cond)
+                noise = noise if noise is None else noise.to(self.device, self.dtype, non_blocking=True)
+            loss, norm, taken = self._step(self.step, x, cond, noise)
             if taken:
                 losses.append(loss)
                 norms.append(norm)
@@ -257,10 +262,11 @@ class Trainer:
         sums = torch.zeros(2, dtype=torch.float64)
         starts = range(0, len(self.validation), s.batch_size)
         for start in starts[self.processes.rank :: self.processes.size]:
-            x, cond = self.validation[start : start + s.batch_size]
+            x, cond, noise = as_batch(self.validation[start : start + s.batch_size])
             x, cond = x.to(self.device, self.dtype), None if cond is None else cond.to(self.device)
+            noise = None if noise is None else noise.to(self.device, self.dtype)
             for draw in range(VALIDATION_DRAWS):
-                sums[0] += float(model.loss(x, cond, generator=generator_at(s.seed, 2, start, draw))) * len(x)
+                sums[0] += float(model.loss(x, cond, noise=noise, generator=generator_at(s.seed, 2, start, draw))) * len(x)
                 sums[1] += len(x)
         model.train(training)
         total, count = self.processes.sum(sums).tolist()
@@ -281,7 +287,7 @@ class Trainer:
 
     def _rows(self, most: int) -> tuple[Tensor, Any]:
         """Return up to `most` rows of training data, spread evenly over the set, where the model is."""
-        x, cond = _first_rows(self.data, most)
+        x, cond, _ = _first_rows(self.data, most)
         return x.to(self.device, self.dtype), cond if cond is None else cond.to(self.device)
 
     def _facts(self) -> dict[str, Any]:
@@ -315,7 +321,7 @@ def _as_dataset(data: Any) -> Any:
     return data
 
 
-def _first_rows(data: Any, most: int) -> tuple[Tensor, Any]:
+def _first_rows(data: Any, most: int) -> tuple[Tensor, Any, Tensor | None]:
     """Return up to `most` rows of training data, spread evenly over the set: what data-dependent parts start from."""
     rows = torch.linspace(0, len(data) - 1, min(most, len(data))).long().tolist()
     loader = torch.utils.data.DataLoader(data, batch_sampler=[rows], collate_fn=as_batch)

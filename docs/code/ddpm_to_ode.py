@@ -1,0 +1,102 @@
+from itertools import pairwise
+
+import torch
+from matplotlib.figure import Figure
+
+import pushforward as pf
+
+torch.set_default_dtype(torch.float64)
+INK, SOFT, ACCENT, WARM = "#1f2933", "#9aa5b1", "#2563eb", "#e8590c"
+
+# --8<-- [start:ddim]
+truth = pf.data.three_gaussians(torch.float64)
+model = pf.models.ddim(truth.net(path := pf.paths.VariancePreserving()), (2,), path=path, prediction="velocity")
+noise = model.base.sample(500, generator=torch.Generator().manual_seed(0))
+with torch.no_grad():
+    ode = model.decode(noise, sampler=pf.samplers.Dopri5(1e-9, 1e-9))
+    for steps in (10, 100, 1000):
+        error = (model.decode(noise, sampler=pf.samplers.DDIM(steps)) - ode).square().mean().sqrt()
+        print(f"DDIM, {steps:4} steps: {error:.4f} from the ODE's solution")
+# --8<-- [end:ddim]
+
+
+# --8<-- [start:jacobian]
+def field(x):
+    """Any smooth velocity in the plane."""
+    return torch.stack((torch.sin(x[:, 1]) + 0.3 * x[:, 0] ** 2, x[:, 0] * x[:, 1]), dim=1)
+
+
+x = torch.tensor([[0.4, -0.7]])
+divergence = pf.functional.exact_divergence(field, x)[1]
+for step in (0.1, 0.01, 0.001):
+    jacobian = torch.autograd.functional.jacobian(lambda x, step=step: (x + step * field(x))[0], x)[:, 0]
+    print(f"step {step}: log|det| / step = {float(jacobian.det().abs().log() / step):.5f}, divergence = {float(divergence):.5f}")
+# --8<-- [end:jacobian]
+
+# --8<-- [start:heat]
+heat = pf.paths.Heat(duration=2.0)
+
+
+def density(x, s):
+    """Data that has diffused for the heat time s: alpha = 1, sigma² = 2 s."""
+    return truth.marginal(1.0, (2 * s).sqrt()).log_prob(x[None])[0].exp()
+
+
+worst, s = 0.0, torch.tensor(0.3)
+for point in truth.sample(20, generator=torch.Generator().manual_seed(1)):
+    change = (density(point, s + 1e-5) - density(point, s - 1e-5)) / 2e-5
+    laplacian = torch.func.hessian(density)(point, s).trace()
+    worst = max(worst, float((change - laplacian).abs()))
+print(f"dp/ds and the Laplacian of p differ by {worst:.0e} at most, where p is up to {float(density(truth.means[1], s)):.2f}")
+# --8<-- [end:heat]
+
+# --8<-- [start:flow]
+mover = pf.families.PathModel(truth.net(heat, "score"), (2,), heat, "score")
+with torch.no_grad():
+    start = truth.sample(2000, generator=torch.Generator().manual_seed(2))
+    end = mover.encode(start, sampler=pf.samplers.Dopri5(1e-7, 1e-7))
+    back = mover.decode(end, sampler=pf.samplers.Dopri5(1e-7, 1e-7))
+print(f"variance after heat time 2: {float(end.var(0).mean()):.2f}; of the data {float(start.var(0).mean()):.2f}, and 2 s = 4 more")
+print(f"and back again: {float((back - start).abs().max()):.0e} from where they were")
+# --8<-- [end:flow]
+
+figure = Figure(figsize=(11, 3.1), layout="constrained")
+axis = torch.linspace(-4.5, 4.5, 90)
+grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).reshape(-1, 2)
+times = [1e-6, 0.05, 0.25, 1.0]
+with torch.no_grad():
+    states = [start[:300]]
+    for t, s in pairwise(times):
+        states.append(pf.samplers.Dopri5(1e-6, 1e-6)(mover.denoiser(), states[-1], t, s))
+    for axes, t, points in zip(figure.subplots(1, 4, sharex=True, sharey=True), times, states, strict=True):
+        sigma = heat.sigma(torch.tensor(t))
+        axes.contourf(axis, axis, truth.marginal(1.0, sigma).log_prob(grid).exp().view(90, 90), levels=12, cmap="Blues")
+        axes.scatter(points[:, 0], points[:, 1], s=2, color=WARM, linewidths=0)
+        axes.set_title(f"heat time {2 * t:.2g}", fontsize=10, color=INK)
+        axes.set(xlim=(-4.5, 4.5), ylim=(-4.5, 4.5), xticks=[], yticks=[])
+        axes.set_aspect("equal")
+figure.savefig("heat.svg")
+
+figure = Figure(figsize=(9, 3.2), layout="constrained")
+with torch.no_grad():
+    few = noise[:12]
+    for axes, (name, sampler) in zip(
+        figure.subplots(1, 3, sharex=True, sharey=True),
+        {
+            "DDPM (eta = 1)": pf.samplers.DDPM,
+            "DDIM, 10 steps": lambda k: pf.samplers.DDIM(k),
+            "the ODE": lambda k: pf.samplers.RK4(k),
+        }.items(),
+        strict=True,
+    ):
+        count = 10 if "10" in name else 100
+        ends = torch.linspace(1.0, path.interval[0], count + 1).tolist()
+        ways, generator = [few], torch.Generator().manual_seed(3)
+        for t, s in pairwise(ends):
+            ways.append(sampler(1)(model.denoiser(), ways[-1], t, s, generator))
+        ways = torch.stack(ways)
+        axes.plot(ends, ways[:, :, 0], color=ACCENT, linewidth=0.8)
+        axes.set_title(name, fontsize=10, color=INK)
+        axes.set(xlabel="t", xlim=(1, 0))
+        axes.spines[["top", "right"]].set_visible(False)
+figure.savefig("ways.svg")

@@ -1,0 +1,236 @@
+"""The adjoint of an ODE: gradients of its solution by a second ODE that runs backwards, in memory that does not grow with the steps.
+
+With a = d loss / d x_t, the pair (x, a) solves dx/dt = f and da/dt = -a' df/dx from t1 back to t0, and what f reads besides gathers
+
+    d loss / d args = integral from t0 to t1 of a' df/dargs dt,    d loss / d parameters likewise, summed over the samples.
+
+The integrals are weighted sums over the stages of the same method and take no part in its error control, which they need not: nothing
+depends on them. All samples share one step, so that one backward pass through f serves all of its parameters.
+
+Source: Chen et al., Neural ordinary differential equations, 1806.07366, algorithm 1; Kidger, Chen and Lyons, 2009.09457, for the norm.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from pushforward.errors import SolverError
+
+Field = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """A Runge-Kutta method: nodes, a row of weights for each stage but the first, and the weights of the step and of its error."""
+
+    nodes: tuple[float, ...]
+    stages: tuple[tuple[float, ...], ...]
+    weights: tuple[float, ...]
+    error: tuple[float, ...] = ()
+
+
+FIXED = {
+    "euler": Tableau((0.0,), (), (1.0,)),
+    "midpoint": Tableau((0.0, 0.5), ((0.5,),), (0.0, 1.0)),
+    "heun": Tableau((0.0, 1.0), ((1.0,),), (0.5, 0.5)),
+    "rk4": Tableau((0.0, 0.5, 0.5, 1.0), ((0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
+}
+
+
+@dataclass(frozen=True)
+class Backwards:
+    """How the adjoint runs: over `times` from t1 to t0 (two of them where the steps adapt), by a method, within tolerances.
+
+    With `log` the times are logarithms of what messages name.
+    """
+
+    times: Sequence[float]
+    tableau: Tableau
+    rtol: float = 0.0
+    atol: float = 0.0
+    max_steps: int = 10_000
+    log: bool = False
+
+
+def solve_with_adjoint(
+    solve: Callable[[Tensor, tuple[Any, ...]], Tensor], f: Field, x: Tensor, args: tuple[Any, ...], back: Backwards
+) -> Tensor:
+    """Return solve(x, args), whose gradients by x, by the tensors in args and by the parameters that f reads come from the adjoint."""
+    if not torch.is_grad_enabled():
+        return solve(x, args)
+    leaves, tree = tree_flatten(args)
+    places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    field = _Field(f, leaves, tree, places)
+    parameters = list(_parameters(field, x, back.times[0]))
+    return _Adjoint.apply(solve, field, back, args, len(places), x, *(leaves[k] for k in places), *parameters)
+
+
+class _Field:
+    """f(x, t, *args) as a function of x, t and those leaves of args that have gradients."""
+
+    def __init__(self, f: Field, leaves: list[Any], tree: Any, places: list[int]) -> None:
+        self.f, self.leaves, self.tree, self.places = f, leaves, tree, places
+
+    def __call__(self, x: Tensor, t: float, given: Sequence[Tensor]) -> Tensor:
+        leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+        for place, one in zip(self.places, given, strict=True):
+            leaves[place] = one
+        times = torch.full((len(x),), t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        return self.f(x, times, *tree_unflatten(leaves, self.tree))
+
+
+def _parameters(field: _Field, x: Tensor, t: float) -> Iterator[Tensor]:
+    """Yield the leaves of the graph behind one evaluation: everything trainable that f reads, wherever it is kept."""
+    with torch.enable_grad():
+        out = field(x.detach(), t, [leaf.detach() for leaf in (field.leaves[k] for k in field.places)])
+    pending, seen = [out.grad_fn], set()
+    if out.grad_fn is None and out.requires_grad:
+        yield out
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, Tensor):
+            yield variable
+        pending += [before for before, _ in node.next_functions]
+
+
+class _Adjoint(torch.autograd.Function):
+    """The solve as one node of autograd's graph: it keeps the end of the trajectory, and nothing on the way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, solve: Any, field: _Field, back: Backwards, args: tuple[Any, ...], given: int, x: Tensor, *tensors: Tensor
+    ) -> Tensor:
+        end = solve(x, args)
+        ctx.field, ctx.back, ctx.given = field, back, given
+        ctx.save_for_backward(end, *tensors)
+        return end
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        end, *tensors = ctx.saved_tensors
+        by_x, sums = _Run(ctx.field, tensors[: ctx.given], tensors[ctx.given :], ctx.back).run(end, gradient)
+        return None, None, None, None, None, by_x, *sums
+
+
+State = tuple[Tensor, Tensor]
+
+
+class _Run:
+    """One solve of the pair (x, a) backwards in time, with the sums for args and parameters."""
+
+    def __init__(self, field: _Field, given: Sequence[Tensor], parameters: Sequence[Tensor], back: Backwards) -> None:
+        self.field, self.given, self.parameters, self.back = field, given, parameters, back
+        self.sums = [torch.zeros_like(one) for one in (*given, *parameters)]
+
+    def run(self, x: Tensor, a: Tensor) -> tuple[Tensor, list[Tensor]]:
+        state = (x, a)
+        if len(x):
+            if self.back.tableau.error:
+                state = self.adaptive(state)
+            else:
+                for t, s in zip(self.back.times, self.back.times[1:], strict=False):
+                    state, sums, _, _ = self.step(state, t, s - t)
+                    self.take(sums)
+        return state[1], self.sums
+
+    def rates(self, state: State, t: float) -> tuple[State, list[Tensor]]:
+        """Return d(x, a)/dt, and minus the rates of the sums: time runs backwards, so that what is added is positive."""
+        with torch.enable_grad():
+            x = state[0].detach().requires_grad_()
+            given = [one.detach().requires_grad_() for one in self.given]
+            value = self.field(x, t, given)
+        sources = [x, *given, *self.parameters]
+        found = torch.autograd.grad(value, sources, state[1], retain_graph=True, allow_unused=True, materialize_grads=True)
+        return (value.detach(), -found[0]), [-one for one in found[1:]]
+
+    def step(self, state: State, t: float, h: float, first: Any = None) -> tuple[State, list[Tensor], State, Any]:
+        """Return the state after a step, what it adds to the sums, its error, and the rates at its end where the method has them."""
+        tableau = self.back.tableau
+        slopes: list[State] = []
+        added = [torch.zeros_like(one) for one in self.sums]
+        at = state
+        for k, node in enumerate(tableau.nodes):
+            if k:
+                at = _moved(state, h, tableau.stages[k - 1], slopes)
+            slope, rates = first if k == 0 and first is not None else self.rates(at, t + node * h)
+            slopes.append(slope)
+            if tableau.weights[k]:
+                for one, rate in zip(added, rates, strict=True):
+                    one.add_(rate, alpha=h * tableau.weights[k])
+        if not tableau.error:
+            return _moved(state, h, tableau.weights, slopes), added, state, None
+        nothing = (torch.zeros_like(state[0]), torch.zeros_like(state[1]))
+        return at, added, _moved(nothing, h, tableau.error, slopes), (slope, rates)
+
+    def take(self, added: list[Tensor]) -> None:
+        for one, more in zip(self.sums, added, strict=True):
+            one.add_(more)
+
+    def adaptive(self, state: State) -> State:
+        """Step until t0 with one size for all, such that the worst sample's error keeps the tolerance."""
+        t, end = self.back.times[0], self.back.times[-1]
+        span, smallest = (
+            abs(end - t),
+            4 * torch.finfo(torch.promote_types(state[0].dtype, torch.float32)).eps * max(abs(t), abs(end), 1e-30),
+        )
+        size, sign, first = 0.01 * span, math.copysign(1.0, end - t), self.rates(state, t)
+        for _ in range(self.back.max_steps):
+            h = min(size, abs(end - t))
+            after, sums, error, last = self.step(state, t, sign * h, first)
+            ratio = self.ratio(state, after, error)
+            worst = float(ratio.max())
+            if worst <= 1:
+                self.take(sums)
+                t, state, first = (end if h == abs(end - t) else t + sign * h), after, last
+                if t == end:
+                    return state
+            elif not (math.isfinite(worst) and h > smallest):
+                row = int((~(ratio <= 1)).nonzero()[0, 0])
+                why = "the step became too small" if math.isfinite(worst) else "the field or its derivative is not finite"
+                raise SolverError(
+                    f"the adjoint stops at t = {self.named(t):.6g} in sample {row}: {why}; use adjoint=False, or loosen rtol and atol."
+                )
+            size = h * min(10.0, max(0.2, 0.9 * max(worst, 1e-10) ** -0.2))
+        raise SolverError(
+            f"the adjoint took {self.back.max_steps} steps, only to t = {self.named(t):.6g}; loosen rtol and atol, or raise max_steps."
+        )
+
+    def ratio(self, before: State, after: State, error: State) -> Tensor:
+        """Return each sample's error in units of the tolerance (n,), the larger of that of x and that of its gradient.
+
+        A gradient's units are the loss's over the state's, so that atol means its size at t1 there.
+        """
+        ratios = []
+        for one, two, wrong, unit in zip(before, after, error, (1.0, self.unit(before)), strict=True):
+            scale = torch.maximum(one.abs(), two.abs()).mul(self.back.rtol).add(self.back.atol * unit).flatten(1)
+            ratios.append((wrong.flatten(1) / scale).square().mean(1).sqrt())
+        return torch.maximum(*ratios)
+
+    def named(self, t: float) -> float:
+        return math.exp(t) if self.back.log else t
+
+    def unit(self, state: State) -> float:
+        return max(float(state[1].abs().max()), torch.finfo(state[1].dtype).tiny)
+
+
+def _moved(state: State, h: float, weights: Sequence[float], slopes: Sequence[State]) -> State:
+    """Return state + h times the weighted sum of the slopes."""
+    moved = []
+    for part, one in enumerate(state):
+        total = one
+        for weight, slope in zip(weights, slopes, strict=False):
+            if weight:
+                total = torch.add(total, slope[part], alpha=h * weight)
+        moved.append(total)
+    return moved[0], moved[1]

@@ -1,0 +1,112 @@
+"""`pushforward compare RUN RUN ...`: runs side by side; `pushforward compare --explain`: normalizing flow and diffusion as one thing."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from pushforward import registry
+from pushforward.cli.options import parse
+from pushforward.cli.run import device_of, load_data, run_config
+from pushforward.errors import UserError
+from pushforward.evaluation.explain import explain
+from pushforward.families.model import GenerativeModel
+from pushforward.formats.model import build, load
+from pushforward.training.progress import read_metrics
+
+SHOWN = {"normalizing flow": "realnvp", "continuous flow": "ffjord", "flow matching": "rectified_flow", "diffusion": "ddpm"}
+ROWS = 256  # examples that costs are measured on
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare runs, or explain what their kinds of model share.
+
+    Args:
+        runs: run folders, each trained and, for its quality, evaluated (`pushforward evaluate`).
+        explain: print what the models are instead of what they reached; without runs, for untrained ones of each kind.
+        device: "auto", "cpu", "cuda", ...
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    explain: bool = False
+    device: str = "auto"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options = parse(Compare, arguments, prog="pushforward compare", description="Compare runs, or explain what their models share.")
+    if options.explain:
+        _show(_explained(options))
+        return 0
+    if not options.runs:
+        raise UserError("compare needs runs: `pushforward compare runs/a runs/b`, or --explain for what kinds of model share.")
+    columns = {str(folder): _reached(folder) for folder in options.runs}
+    questions = list(dict.fromkeys(question for answers in columns.values() for question in answers))
+    _show({question: {name: answers.get(question, "–") for name, answers in columns.items()} for question in questions})
+    missing = [str(folder) for folder in options.runs if not (folder / "evaluation.json").is_file()]
+    if missing:
+        Console(stderr=True).print(f"not judged yet: {', '.join(missing)}; `pushforward evaluate RUN` does it.", highlight=False)
+    return 0
+
+
+def _explained(options: Compare) -> dict[str, dict[str, str]]:
+    device = device_of(options.device)
+    if options.runs:
+        models = {str(folder): load(folder).to(device) for folder in options.runs}
+        shapes = {model.shape for model in models.values()}
+        if len(shapes) > 1:
+            raise UserError(f"the runs have events of shapes {', '.join(map(str, sorted(shapes)))}; compare runs of one shape.")
+        x = load_data(run_config(options.runs[0]).get("data", {}), "test").in_memory(ROWS).x[:ROWS]
+    else:
+        torch.manual_seed(0)
+        models = {name: registry.get(f"models.{preset}")(shape=(2,)).eval().to(device) for name, preset in SHOWN.items()}
+        x = load_data({"name": "moons"}, "test").x[:ROWS]
+    return explain(models, x.to(device))
+
+
+def _reached(folder: Path) -> dict[str, str]:
+    """Return what a run is and what it reached, as its files say."""
+    config = run_config(folder)
+    model: GenerativeModel = build(config, str(folder / "config.yaml"))
+    steps = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+    answers = {
+        "preset": str(config.get("preset")),
+        "data": str(config.get("data", {}).get("name", "–")),
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "trained": f"{steps[-1]['step']} steps, {steps[-1]['seconds']:.0f} s" if steps else "–",
+    }
+    file = folder / "evaluation.json"
+    return answers | (_judged(json.loads(file.read_text())) if file.is_file() else {})
+
+
+def _judged(numbers: Mapping[str, Any]) -> dict[str, str]:
+    answers = {"judged on": f"{numbers['examples']} {numbers['split']} examples"}
+    for part in ("pooled", "conditional", "mixture"):
+        value = numbers["likelihood"][0][part]
+        if value is not None:
+            answers[f"bits per dimension, {part}"] = f"{value:.3f} ± {numbers['likelihood'][0][part + '_error']:.3f}"
+    answers["sliced Wasserstein to data"] = f"{numbers['distance']:.3f} ± {numbers['distance_std']:.3f}"
+    answers["... of training data"] = f"{numbers['distance_train']:.3f} ± {numbers['distance_train_std']:.3f}"
+    if numbers["recognised"] is not None:
+        answers["recognised"] = f"{numbers['recognised']:.1%}"
+    answers["nearer to training data"] = f"{numbers['closer_to_train']:.1%}"
+    answers["sampler"] = numbers["sampler"]
+    answers["seconds per 1000 samples"] = f"{numbers['seconds_per_1000_samples']:.2f}"
+    for row in numbers["quality"]:
+        answers[f"distance at {row['evaluations']} evaluation{'s' * (row['evaluations'] != 1)}"] = f"{row['distance']:.3f}"
+    return answers
+
+
+def _show(rows: Mapping[str, Mapping[str, str]]) -> None:
+    names = list(next(iter(rows.values())))
+    table = Table("", *names, show_lines=True)
+    for question, answers in rows.items():
+        table.add_row(question, *(answers[name] for name in names))
+    Console().print(table, highlight=False)

@@ -1,0 +1,159 @@
+"""`pushforward reflow RUN --rounds k`: train a run's model on its own pairs, again and again, each round a run of its own."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+
+from pushforward.cli.options import parse
+from pushforward.cli.run import CONFIG, device_of, load_data, new_run, run_config
+from pushforward.cli.train import finish
+from pushforward.data.pairs import Pairs
+from pushforward.errors import UserError
+from pushforward.evaluation.straightness import straightness
+from pushforward.families.path_model import PathModel
+from pushforward.formats.config import call_checked, dump_yaml, to_plain
+from pushforward.formats.files import write_text
+from pushforward.formats.model import load, model_config
+from pushforward.formats.run import checkpoints
+from pushforward.training.grids import SampleGrid
+from pushforward.training.progress import MetricsFile, ProgressBar
+from pushforward.training.reflow import reflow
+from pushforward.training.settings import Settings
+from pushforward.training.trainer import Trainer
+
+VALIDATION_SHARE = 10  # one pair in so many, made besides, chooses the best checkpoint
+
+
+@dataclass(frozen=True)
+class OnPairs:
+    """What training on a run's own pairs takes.
+
+    Args:
+        run: run folder, or folder written by pushforward.save with a section data.
+        pairs: pairs of noise and sample to train on.
+        steps: optimisation steps; by default as many as the run itself took.
+        lr: peak learning rate; by default half of the run's.
+        batch_size: samples a step; by default the run's.
+        out: run folder of the result; the default adds to the run's name.
+        checkpoint: "best" on validation, "last", or a name such as step-000500.
+        seed: seed of pairs and training.
+        device: "auto", "cpu", "cuda", ...
+        resume: go on where it was stopped.
+        overwrite: replace runs that are there.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    pairs: int = 20_000
+    steps: int | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    out: Path | None = None
+    checkpoint: str = "best"
+    seed: int = 0
+    device: str = "auto"
+    resume: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Reflow(OnPairs):
+    """Straighten a run's trajectories.
+
+    Args:
+        rounds: how often; round k is the run OUT-k, by default RUN-reflow-k.
+    """
+
+    rounds: int = 1
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options = parse(Reflow, arguments, prog="pushforward reflow", description="Train a run's model on its own pairs of noise and sample.")
+    if options.rounds < 1:
+        raise UserError(f"--rounds is {options.rounds}, but at least 1 is needed.")
+    teacher, name = options.run, str(options.out or f"{str(options.run).rstrip('/')}-reflow")
+    for number in range(1, options.rounds + 1):
+        out = Path(f"{name}-{number}")
+        model = path_model(teacher, options)
+        status = train_on_pairs(model, model, teacher, out, options, {"reflow": {"of": str(teacher), "round": number}})
+        if status:
+            return status
+        teacher, options = out, dataclasses.replace(options, checkpoint="best")
+    return 0
+
+
+def path_model(folder: Path, options: OnPairs) -> PathModel:
+    """Return a run's model, which must be one of a path."""
+    model = load(folder, checkpoint=options.checkpoint).to(device_of(options.device))
+    if not isinstance(model, PathModel):
+        raise UserError(f"{folder} holds a {type(model).__name__}, but only models of a path, such as rectified_flow, have such pairs.")
+    return model
+
+
+def train_on_pairs(teacher: PathModel, student: PathModel, of: Path, out: Path, options: OnPairs, facts: Mapping[str, Any]) -> int:
+    """Train a student on its teacher's pairs into a run folder `out`, say how straight both are, and return the exit status."""
+    if options.pairs < 10:
+        raise UserError(f"--pairs is {options.pairs}, but training and validation need at least 10; 20000 do for the plane.")
+    config = run_config(of)
+    section = dict(config.get("data", {}))
+    settings = _settings(config, options)
+    console = Console(stderr=True)
+    if options.resume and out.is_dir() and _done(out, settings):
+        return 0
+    console.print(f"solving {options.pairs} trajectories of {of} ...", highlight=False)
+    train = pairs_of(teacher, options.pairs, section, options.seed)
+    validation = pairs_of(teacher, max(1, options.pairs // VALIDATION_SHARE), section, options.seed + 1)
+    said = straightness(teacher, 1000, _cond(teacher, 1000, section, options.seed), generator=_generator(options.seed))
+    whole = {**model_config(student), "data": section, **facts, "training": to_plain(vars(settings))}
+    resume = options.resume and out.is_dir()
+    if not resume:
+        new_run(out, options.overwrite)
+    torch.manual_seed(settings.seed)
+    trainer = Trainer(
+        student, train, validation=validation, out=out, resume=resume, config={"data": section, **facts},
+        callbacks=[ProgressBar(), MetricsFile(out / "metrics.jsonl"), SampleGrid(out / "samples")], **vars(settings),
+    )  # fmt: skip
+    write_text(out / CONFIG, dump_yaml(whole))
+    trainer.fit()
+    status = finish(trainer)
+    if status == 0 and "reflow" in facts:
+        after = straightness(load(out), 1000, _cond(teacher, 1000, section, options.seed), generator=_generator(options.seed))
+        print(f"straightness (0 is a straight line): {said} before, {after} after.")
+    return status
+
+
+def pairs_of(model: PathModel, n: int, section: Mapping[str, Any], seed: int) -> Pairs:
+    """Return n pairs of a model, under conditions as its training data has them."""
+    return reflow(model, n, _cond(model, n, section, seed), generator=_generator(seed))
+
+
+def _cond(model: PathModel, n: int, section: Mapping[str, Any], seed: int) -> Any:
+    if model.classes is None:
+        return None
+    cond = load_data(section, "train").cond
+    assert cond is not None  # a model with classes was trained on labels
+    return cond[torch.randint(len(cond), (n,), generator=_generator(seed))].to(next(model.parameters()).device)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _settings(config: Mapping[str, Any], options: OnPairs) -> Settings:
+    own = {**config.get("training", {}), "flip": False, "shift": 0, "seed": options.seed}
+    own["lr"] = options.lr or own.get("lr", Settings.lr) / 2
+    for name in ("steps", "batch_size"):
+        own[name] = getattr(options, name) or own.get(name, getattr(Settings, name))
+    return call_checked(Settings, own, "training")
+
+
+def _done(out: Path, settings: Settings) -> bool:
+    """Whether a run folder holds its last step already."""
+    newest = checkpoints(out).newest_whole()
+    return newest is not None and newest.name == f"step-{settings.steps:06d}"

@@ -1,0 +1,63 @@
+"""Data that brings its own noise: pairs of a model's samples with the noise each came from."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.data.dataset import Dataset
+from pushforward.errors import DataError
+from pushforward.registry import export
+
+
+@export("data.Pairs", example=lambda: Pairs(torch.randn(4, 2), None, torch.randn(4, 2)))
+class Pairs(Dataset):
+    """Hold samples x, their conditions and the noise that each came from: what `reflow` gives and a Trainer passes to the loss.
+
+    A batch is (x, cond, noise). x is in the data's units, continuous where the data is quantised; noise is in the base's.
+
+    Args:
+        x: samples (N, *shape).
+        cond: labels (N,), condition vectors (N, features), or None.
+        noise: the noise (N, *shape), row for row.
+        classes: number of classes; by default the largest label plus 1.
+
+    Raises:
+        DataError: the noise has another shape than x, or x is refused by `Dataset`.
+
+    Example:
+        >>> from pushforward import data
+        >>> x, cond, noise = data.Pairs(torch.ones(4, 2), None, torch.zeros(4, 2))[:2]
+        >>> noise.shape
+        torch.Size([2, 2])
+    """
+
+    def __init__(self, x: Tensor, cond: Tensor | None, noise: Tensor, *, classes: int | None = None) -> None:
+        super().__init__("pairs", x, cond, classes=classes)
+        if noise.shape != x.shape:
+            raise DataError(
+                f"pairs: noise has shape {tuple(noise.shape)}, but x has {tuple(x.shape)}; each row of x comes from one of noise."
+            )
+        self.noise = noise.detach().to(torch.float32)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        return *super().__getitem__(index), self.noise[index]
+
+    def __getitems__(self, indices: Sequence[int] | Tensor) -> Any:
+        """Return one batch (x, cond, noise) at once."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        return *super().__getitems__(chosen), self.noise[chosen]
+
+    def subset(self, indices: Sequence[int] | Tensor) -> "Pairs":
+        """Return the set of the pairs with these indices, in this order."""
+        part = super().subset(indices)
+        part.noise = self.noise[torch.as_tensor(indices, dtype=torch.int64)]  # type: ignore[attr-defined]
+        return part  # type: ignore[return-value]
+
+    def fingerprint(self) -> str:
+        """Return the first 16 hexadecimal digits of a SHA-256 of everything, the noise included."""
+        digest = hashlib.sha256(super().fingerprint().encode())
+        digest.update(self.noise.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]

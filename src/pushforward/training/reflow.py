@@ -1,0 +1,135 @@
+"""Reflow and one-step distillation: a model trains on its own pairs of noise and sample.
+
+Source: Liu, Gong and Liu, Flow straight and fast, 2209.03003, algorithm 1 and section 2.2 (distillation).
+"""
+
+import copy
+from typing import Any
+
+import torch
+
+from pushforward import _random
+from pushforward.data.pairs import Pairs
+from pushforward.errors import UserError
+from pushforward.families.path_model import PathModel
+from pushforward.registry import export
+from pushforward.samplers.ddim import DDIM
+from pushforward.samplers.euler import Euler
+from pushforward.samplers.sampler import Sampler
+from pushforward.times import Point
+from pushforward.training.trainer import Trainer
+
+
+def _example() -> tuple:
+    from pushforward.models.rectified_flow import rectified_flow
+    from pushforward.nn.mlp import MLP
+
+    return rectified_flow(MLP.Config((8,)), (2,), sampler=Euler(2)), 4
+
+
+@export("reflow", example=_example)
+@torch.no_grad()
+def reflow(
+    model: PathModel,
+    n: int,
+    cond: Any = None,
+    *,
+    sampler: Sampler | None = None,
+    batch_size: int = 1024,
+    generator: _random.Generators = None,
+) -> Pairs:
+    """Return n pairs of noise and the model's own sample of it: the training set of a rectified flow's next round.
+
+    The flow keeps its marginals and its trajectories do not cross, so that a model trained on its pairs has straighter ones.
+
+    Args:
+        model: a path model; what trains on its pairs is a copy of it (`copy.deepcopy`), which keeps its units.
+        n: how many pairs.
+        cond: condition of each (leading dimension n), or None.
+        sampler: what solves the ODE; None is the model's own.
+        batch_size: how many at once.
+        generator: randomness of the noise.
+
+    Returns:
+        A data set of (x, cond, noise), on the CPU.
+
+    Raises:
+        UserError: n below 1, or a model without a path.
+
+    Example:
+        >>> import pushforward as pf
+        >>> model = pf.models.rectified_flow(pf.nn.MLP.Config((8,)), (2,))
+        >>> pf.reflow(model, 10)
+        Pairs('pairs', 10 examples, shape (2,))
+
+    Source: Liu, Gong and Liu, 2209.03003, section 2.2.
+    """
+    _check(model, "reflow")
+    if n < 1:
+        raise UserError(f"n is {n}, but a training set needs at least 1 pair; 10,000 do for the plane.")
+    noise = model.base.sample(n, generator=generator)
+    rows = [slice(start, start + batch_size) for start in range(0, n, batch_size)]
+    made = [model.decode(noise[some], None if cond is None else cond[some], sampler=sampler) for some in rows]
+    return Pairs(
+        torch.cat(made).cpu(), None if cond is None else cond.cpu(), noise.cpu(), classes=model.classes if cond is not None else None
+    )
+
+
+@export("distill")
+def distill(model: PathModel, pairs: Pairs, **training: Any) -> PathModel:
+    """Return a copy of the model that says a whole trajectory's end in one step, trained on the model's pairs.
+
+        loss = E |net(noise, t = 1) - (noise - x)|²  for a velocity along straight lines
+
+    It trains at t = 1 alone and samples by one step; another sampler, a likelihood or an encoding would ask its network for times at which
+    it was not trained.
+
+    Args:
+        model: a velocity or data prediction (at t = 1 a noise says little of the data), along a path to Gaussian noise or another base.
+        pairs: what `reflow` gave for it.
+        training: the Trainer's arguments: steps, lr, ...
+
+    Returns:
+        The student with averaged weights, in eval mode.
+
+    Raises:
+        UserError: a prediction of another kind.
+
+    Example:
+        >>> import pushforward as pf
+        >>> model = pf.models.rectified_flow(pf.nn.MLP.Config((8,)), (2,))
+        >>> student = pf.distill(model, pf.reflow(model, 64), steps=2, batch_size=32)
+        >>> student.sampler.evaluations
+        1
+
+    Source: Liu, Gong and Liu, 2209.03003, section 2.2.
+    """
+    student = one_step(model)
+    trainer = Trainer(student, pairs, **training).fit()
+    return trainer.averaged_model.eval()  # type: ignore[return-value]
+
+
+def one_step(model: PathModel) -> PathModel:
+    """Return a copy of the model that trains at t = 1 alone and samples in one step."""
+    _check(model, "distill")
+    if model.prediction not in ("velocity", "data"):
+        raise UserError(
+            f"the model predicts {model.prediction}, which at t = 1 says little of the data; distill a velocity or data prediction."
+        )
+    student = copy.deepcopy(model)
+    student.times, student.sampler = Point(1.0), DDIM(1)
+    if student.config is not None:
+        settings = student.config["model"]
+        known = {"times": student.times, "sampler": student.sampler}
+        lacking = [name for name in known if name not in settings]
+        if lacking:
+            raise UserError(
+                f"{student.config['preset']} has no setting {lacking[0]}, so its one-step copy could not be saved; use flow_matching."
+            )
+        student.config = {**student.config, "model": {**settings, **known}}
+    return student
+
+
+def _check(model: Any, what: str) -> None:
+    if not isinstance(model, PathModel):
+        raise UserError(f"{what} needs a path model, such as a rectified flow, but this is a {type(model).__name__}.")
