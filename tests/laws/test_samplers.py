@@ -72,7 +72,8 @@ def test_a_sampler_converges_at_its_order(entry, make):
     path, order = make(), entry.facts["order"]
     call, x, ends = denoiser(path), noisy(path), middle(path)
     exact = BEST(call, x, *ends)
-    steps = {1: 400, 2: 200, 3: 100, 4: 60}[order]
+    # Few steps at order 4: the knots of a discrete path, where its third derivative jumps, leave an error of 2e-9.
+    steps = {1: 400, 2: 200, 3: 100, 4: 20}[order]
     errors = [(suited(entry.example(k), path)(call, x, *ends) - exact).abs().max() for k in (steps, 2 * steps)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
 
