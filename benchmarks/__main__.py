@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks [--only flows|glow|dopri5|overhead|likelihood|training] [--write]`."""
+"""Run the benchmarks: `python -m benchmarks [--only flows|compiled|glow|dopri5|overhead|likelihood|training] [--write]`."""
 
 import argparse
 import datetime

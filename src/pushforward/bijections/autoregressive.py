@@ -34,7 +34,7 @@ class Autoregressive(VectorBijection):
         if not inverse:
             y, log_slopes = self.change(whole, self.net.columns(whole, cond).to(whole.dtype), False)
             return (y,), summed(log_slopes)
-        rows = whole.split(1)
+        rows = whole.unbind()
         slopes: list[Any] = []
 
         def solve(k: int, raw: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class Autoregressive(VectorBijection):
             return y
 
         y = self.net.sequential(whole, cond, solve)
-        return (y,), summed(torch.cat(slopes))
+        return (y,), summed(torch.stack(slopes))
 
     def extra_repr(self) -> str:
         return f"{self.features}, {self.change}"

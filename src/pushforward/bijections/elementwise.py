@@ -36,7 +36,8 @@ class Affine:
 
     def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
-        scale, shift = raw  # of a tensor, unbind: gradients are stacked, not added into zeros one after another
+        # unbind: gradients are stacked, not added into zeros one after another
+        scale, shift = raw.unbind() if isinstance(raw, Tensor) else raw
         return bounded_affine(x, scale, shift, self.bound, inverse)
 
 

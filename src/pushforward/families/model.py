@@ -128,13 +128,7 @@ class GenerativeModel(nn.Module):
             noise = self._base_sample(count, part_cond, part_generator)
             x, log_abs_det = self._generate(noise * temperature, part_cond, sampler, guidance, log_prob, part_generator)
             x, pre = self._from_model(x)
-            finite = x.flatten(1).isfinite().all(1)
-            if not bool(finite.all()):
-                row = rows.start + int((~finite).nonzero()[0, 0])
-                raise SolverError(
-                    f"sample {row} is not finite: the network says NaN, or the steps of {sampler or self.sampler} are too few; take more "
-                    "of them, or Dopri5(), which names the time."
-                )
+            _check_finite(x, rows.start, sampler or self.sampler)
             parts.append(x)
             if log_prob:
                 tempered = self._base_log_prob(noise, part_cond) - math.prod(self.shape) * math.log(temperature)
@@ -281,3 +275,16 @@ def _chunks(n: int, size: int | None) -> Iterator[slice]:
         raise UserError(f"batch_size is {size}, but it must be at least 1.")
     size = max(1, n if size is None else size)
     yield from (slice(start, min(start + size, n)) for start in range(0, max(n, 1), size))
+
+
+def _check_finite(x: Tensor, start: int, sampler: Sampler | None) -> None:
+    """Refuse samples of which one is not finite; the first row has the number `start`."""
+    if bool(x.sum().isfinite()):  # a tenth of the time that a look at each number takes
+        return
+    finite = x.flatten(1).isfinite().all(1)
+    if not bool(finite.all()):
+        row = start + int((~finite).nonzero()[0, 0])
+        raise SolverError(
+            f"sample {row} is not finite: the network says NaN, or the steps of {sampler} are too few; take more of them, or Dopri5(), "
+            "which names the time."
+        )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pushforward.errors import UserError
 from pushforward.nn.coupling import Condition, activation_of, checked_widths, shifted_bias
 from pushforward.nn.mlp import Activation
+from pushforward.nn.staircase import Layer, walk
 from pushforward.registry import export
 
 
@@ -62,7 +63,7 @@ class MADE(nn.Module):
         degrees = [_degrees(width, lowest, features - 1) for width in widths]
         # sizes[l][k]: how many units of layer l have degree k, and so become known with the k features before feature k
         self.sizes = [torch.bincount(one, minlength=features).tolist() for one in degrees]
-        self.block = max(1, math.isqrt(features))  # steps of `sequential` that share a large product
+        self.block = max(8, math.isqrt(features))  # steps of `sequential` that share a large product
         below = torch.arange(1, features + 1)
         for index, degree in enumerate(degrees):
             self.register_buffer(f"mask{index}", (degree[:, None] >= below).to(torch.get_default_dtype()), persistent=False)
@@ -92,94 +93,13 @@ class MADE(nn.Module):
         Args:
             like: columns (features, n) of the dtype and device wanted.
             cond: condition of each column, or None.
-            solve: called as solve(k, raw) with the parameters raw (outputs, 1, n) of feature k; returns that feature (1, n).
+            solve: called as solve(k, raw) with the parameters raw (outputs, n) of feature k; returns that feature (n,).
         """
-        hidden = [
-            _Rows(layer.weight, bias, sizes, like) for layer, bias, sizes in zip(self.layers, self._biases(cond), self.sizes, strict=True)
-        ]
-        weight, bias = (one.view(self.outputs, self.features, -1).transpose(0, 1).flatten(0, 1) for one in (self.out.weight, self.out.bias))
-        out = _Rows(weight, bias, [self.outputs] * self.features, like)
-        x = _Known([1] * self.features, like)
-        for k in range(self.features):
-            if k % self.block == 0:
-                known = x
-                for rows in (*hidden, out):
-                    rows.open(known, k, k + self.block)
-                    known = rows.known
-            known = x
-            for rows in hidden:
-                rows.known.add(self.act(rows.step(known)), k)
-                known = rows.known
-            x.add(solve(k, out.step(known)[:, None]), k)
-        return x.all()
-
-
-class _Known:
-    """Columns that become known a few at a time: written into one buffer, or joined where gradients must flow through them.
-
-    Args:
-        sizes: how many columns each step brings.
-        like: columns (any, n) of the dtype and device wanted.
-    """
-
-    def __init__(self, sizes: Sequence[int], like: Tensor) -> None:
-        self.buffer = None if torch.is_grad_enabled() else like.new_empty(sum(sizes), like.shape[1])
-        self.slots = None if self.buffer is None else self.buffer.split(list(sizes))
-        self.before = like.new_empty(0, like.shape[1])  # the columns that were known before the block of steps
-        self.fresh: Tensor | None = None  # those that the block has brought
-
-    def all(self) -> Tensor:
-        """Return all columns so far, and begin a block of steps."""
-        if self.fresh is not None:
-            count = self.before.shape[0] + self.fresh.shape[0]
-            self.before = torch.cat((self.before, self.fresh)) if self.buffer is None else self.buffer.narrow(0, 0, count)
-            self.fresh = None
-        return self.before
-
-    def add(self, columns: Tensor, k: int) -> None:
-        """Take the columns of step k; in a buffer they may stand where they belong already."""
-        if self.buffer is None or self.slots is None:
-            self.fresh = columns if self.fresh is None else torch.cat((self.fresh, columns))
-            return
-        if columns is not self.slots[k]:
-            self.slots[k].copy_(columns)
-        count = columns.shape[0] + (0 if self.fresh is None else self.fresh.shape[0])
-        self.fresh = self.buffer.narrow(0, self.before.shape[0], count)
-
-
-class _Rows:
-    """A linear layer whose rows are computed a few at a time, as what they read becomes known.
-
-    What a block of rows owes to what is known before it is one large product; each step then adds what became known within the block.
-
-    Args:
-        weight: (rows, inputs), of which each row reads what is known at its step.
-        bias: (rows, 1), or (rows, n) for a condition.
-        sizes: how many rows each step computes.
-        like: columns (any, n) of the dtype and device wanted.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, sizes: Sequence[int], like: Tensor) -> None:
-        self.weight, self.bias, self.sizes = weight, bias, sizes
-        self.known = _Known(sizes, like)
-
-    def open(self, inputs: _Known, start: int, stop: int) -> None:
-        """Begin the block of the steps from start to stop."""
-        columns, sizes, done = inputs.all(), self.sizes[start:stop], sum(self.sizes[:start])
-        count, self.inputs = sum(sizes), columns.shape[0]
-        weight = self.weight.narrow(0, done, count)
-        slot = None if self.known.buffer is None else self.known.buffer.narrow(0, done, count)
-        owed = torch.addmm(self.bias.narrow(0, done, count), weight.narrow(1, 0, self.inputs), columns, out=slot)
-        pieces = owed.split(sizes) if self.known.slots is None else self.known.slots[start:stop]
-        self.steps = zip(pieces, weight.split(sizes), strict=True)
-
-    def step(self, inputs: _Known) -> Tensor:
-        """Return the rows of the next step."""
-        owed, weight = next(self.steps)
-        if inputs.fresh is None:
-            return owed.clone() if self.known.buffer is None else owed  # autograd wants no piece of a split changed in place
-        weight = weight.narrow(1, self.inputs, inputs.fresh.shape[0])
-        return torch.addmm(owed, weight, inputs.fresh) if self.known.buffer is None else owed.addmm_(weight, inputs.fresh)
+        hidden = [Layer(one.weight, bias, sizes) for one, bias, sizes in zip(self.layers, self._biases(cond), self.sizes, strict=True)]
+        # Features outermost, so that the parameters of one stand together.
+        weight, bias = (one.unflatten(0, (self.outputs, -1)).transpose(0, 1).flatten(0, 1) for one in (self.out.weight, self.out.bias))
+        layers = [*hidden, Layer(weight, bias[:, None], [self.outputs] * self.features)]
+        return walk(layers, self.act, self.block, like, solve)
 
 
 def _degrees(width: int, lowest: int, highest: int) -> Tensor:

@@ -10,6 +10,7 @@ a x + b value of whatever the network predicts, the loop only adds multiples of 
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -113,32 +114,58 @@ class LinearSampler(Sampler):
         most = getattr(path, "most_steps", self.steps)
         if self.steps > most:
             raise UserError(f"steps is {self.steps}, but the path is discrete and has only {most} of them; use at most {most}.")
-        steps = self.plan(path, self.grid(t_start, t_end, self.steps, path))
-        ends = [*(step.t for step in steps), t_end]
+        program = _program(self, path, t_start, t_end)
+        ends, randoms, held = program.ends, program.randoms, program.held
         draw = noise_source(self.noise_kind, x, generator) if self.stochastic else None
-        weights: list[tuple[float, ...]] = []
+        weights: Sequence[tuple[float, ...]] = ()
         said: list[Tensor] = []  # x and what the network said of it, the latest first
-        held = 2 * max(len(step.past) for step in steps)
         for k, (_, (t,)) in enumerate(stage_times(x, ends, (0.0,))):
             prediction = denoiser(x, t)
             kind: Kind = getattr(prediction, "kind", "velocity")
             value = prediction.velocity if kind == "velocity" else prediction.value
-            weights = weights or _weights(path, kind, steps)
+            weights = weights or program.weights(kind)
             of_x, of_value, *of_said = weights[k]
             after = torch.mul(x, of_x).add_(value, alpha=of_value)
             for weight, one in zip(of_said, said, strict=False):
                 after.add_(one, alpha=weight)
-            if steps[k].random:
+            if randoms[k]:
                 assert draw is not None
-                after.add_(draw(ends[k], ends[k + 1]), alpha=steps[k].random)
+                after.add_(draw(ends[k], ends[k + 1]), alpha=randoms[k])
             if held:
                 said = [x, value, *said[: held - 2]]
             x = after
         return x
 
 
+class _Program:
+    """A sampler's steps along a path, worked out once: what each tensor is weighed with, by what the network predicts."""
+
+    def __init__(self, sampler: LinearSampler, path: Path, t_start: float, t_end: float) -> None:
+        self.path, self.steps = path, sampler.plan(path, sampler.grid(t_start, t_end, sampler.steps, path))
+        self.ends = [*(step.t for step in self.steps), t_end]
+        self.randoms = [step.random for step in self.steps]
+        self.held = 2 * max(len(step.past) for step in self.steps)
+        self._weights: dict[Kind, list[tuple[float, ...]]] = {}
+
+    def weights(self, kind: Kind) -> list[tuple[float, ...]]:
+        """Return for each step what x and the network's value are multiplied with, then those of the evaluation before, and so on."""
+        if kind not in self._weights:
+            self._weights[kind] = _weights(self.path, kind, self.steps)
+        return self._weights[kind]
+
+
+def _program(sampler: LinearSampler, path: Path, t_start: float, t_end: float) -> _Program:
+    """Return the program, kept from one sampling to the next where sampler and path are hashable: planning costs as much as the steps."""
+    try:
+        return _kept_program(sampler, path, t_start, t_end)
+    except TypeError:  # not hashable
+        return _Program(sampler, path, t_start, t_end)
+
+
+_kept_program = lru_cache(maxsize=16)(_Program)
+
+
 def _weights(path: Path, kind: Kind, steps: list[Step]) -> list[tuple[float, ...]]:
-    """Return for each step what x and the network's value are multiplied with, then the x and value of the evaluation before, and so on."""
     t = torch.tensor([step.t for step in steps], dtype=torch.float64)
     data, noise = (_floats(path.coefficients(kind, target, t), len(steps)) for target in TARGETS)
     rows = []
