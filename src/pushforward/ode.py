@@ -4,6 +4,7 @@ Steps, stage times and coefficients are Python floats or rows cut once before th
 never waits for a number. Every method differentiates through its steps (discretise, then optimise), or by the adjoint ODE (`adjoint`).
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -112,15 +113,20 @@ def fixed_steps(
     return x
 
 
+def stage_values(times: Sequence[float], nodes: Sequence[float]) -> list[float]:
+    """Return the times of all stages of all steps."""
+    return [t + c * (s - t) for t, s in itertools.pairwise(times) for c in nodes]
+
+
 def stage_times(x: Tensor, times: Sequence[float], nodes: Sequence[float]) -> Iterator[tuple[float, tuple[Tensor, ...]]]:
     """Yield for each step its size and the times (n,) of its stages."""
     n, stages = x.shape[0], len(nodes)
     at_once = max(1, TIMES_AT_ONCE // max(1, n * stages))
     for start in range(0, len(times) - 1, at_once):
-        part = list(zip(times[start : start + at_once], times[start + 1 :], strict=False))
-        values = torch.tensor([t + c * (s - t) for t, s in part for c in nodes], dtype=time_dtype(x), device=x.device)
+        part = times[start : start + at_once + 1]
+        values = torch.tensor(stage_values(part, nodes), dtype=time_dtype(x), device=x.device)
         rows = values[:, None].expand(-1, n).contiguous().unbind()  # contiguous: a field may write into its own t
-        for k, (t, s) in enumerate(part):
+        for k, (t, s) in enumerate(itertools.pairwise(part)):
             yield s - t, rows[k * stages : (k + 1) * stages]
 
 

@@ -82,8 +82,8 @@ class ODE(Bijection):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         wide = torch.promote_types(x.dtype, torch.float32)
         state = torch.cat((x.flatten(1).to(wide), torch.zeros(len(x), 1 + costs, dtype=wide, device=x.device)), dim=1)
-        prepare = getattr(self.velocity, "prepared", None)  # what depends on weights alone is computed once a solve
-        velocity = self.velocity if prepare is None else prepare()
+        prepare = getattr(self.velocity, "prepared", None)  # what depends on weights and times alone is computed once a solve
+        velocity = self.velocity if prepare is None else prepare(self.sampler.stage_times(getattr(self.velocity, "path", None), start, end))
         rates = _Rates(velocity, self.divergence, x, (cond, self.divergence.probes(x, generator)), costs)
         d, state = state.shape[1] - 1 - costs, self.sampler(rates, state, start, end)
         none = state.new_zeros(len(x))

@@ -245,8 +245,7 @@ def _velocity(denoiser: Denoiser | Guided) -> "_Velocity":
     net: Any = getattr(denoiser, "net", None)
     if not isinstance(denoiser, Denoiser) or not hasattr(net, "value_and_divergence"):
         return _Velocity(denoiser)
-    net = net.prepared() if hasattr(net, "prepared") else net
-    return _VelocityWithDivergence(Denoiser(net, denoiser.path, denoiser.prediction, denoiser.cond))
+    return _VelocityWithDivergence(denoiser)
 
 
 class _Velocity:
@@ -262,9 +261,16 @@ class _Velocity:
 class _VelocityWithDivergence(_Velocity):
     """The same for a network that knows its own divergence: velocity = a x + b net, so div velocity = a d + b div net."""
 
+    denoiser: Denoiser
+
+    def prepared(self, times: Sequence[float] | None) -> "_VelocityWithDivergence":
+        """Return the same, ready to be called many times, at these times if they are known."""
+        one: Any = self.denoiser
+        net = one.net.prepared(times) if hasattr(one.net, "prepared") else one.net
+        return _VelocityWithDivergence(Denoiser(net, one.path, one.prediction, one.cond))
+
     def value_and_divergence(self, x: Tensor, t: Tensor, args: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         denoiser = self.denoiser
-        assert isinstance(denoiser, Denoiser)
         value, divergence = denoiser.net.value_and_divergence(x, t, *args)  # type: ignore[attr-defined]
         if denoiser.prediction == "velocity":
             return value, divergence

@@ -1,7 +1,8 @@
 """Multilayer perceptrons, with a divergence that costs hardly more than the value."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -48,6 +49,14 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], tupl
     "relu": (F.relu, _relu),
     "elu": (F.elu, _elu),
     "softplus": (F.softplus, _softplus),
+}
+# The same where they may overwrite their input.
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": partial(F.silu, inplace=True),
+    "tanh": torch.tanh_,
+    "relu": torch.relu_,
+    "elu": partial(F.elu, inplace=True),
+    "softplus": F.softplus,
 }
 
 
@@ -132,25 +141,29 @@ class MLP(nn.Module):
         """
         return self._value_and_divergence(self._constants(trace=True), x, t, cond)
 
-    def prepared(self) -> "Prepared":
-        """Return the same function with what depends on the weights alone computed once, for a solver that calls it many times."""
-        return Prepared(self, self._constants(trace=True))
+    def prepared(self, times: Sequence[float] | None = None) -> "Prepared":
+        """Return the same function with what depends on the weights alone computed once, for a solver that calls it many times.
+
+        Args:
+            times: all t that it will be asked for, each of them the same for a whole batch; None where they are not known.
+        """
+        return Prepared(self, self._constants(trace=True, ready=not torch.is_grad_enabled(), times=times))
 
     def _value(self, constants: "_Constants", x: Tensor, t: Tensor | None, cond: Tensor | None) -> Tensor:
-        act = ACTIVATIONS[self.activation][0]
+        act = ACTIVATIONS[self.activation][0] if torch.is_grad_enabled() else IN_PLACE[self.activation]
         h = x.flatten(1)
-        for layer, bias in zip(self.layers, self._biases(constants, len(h), t, cond), strict=True):
-            h = act(_affine(layer, h, bias))
-        return self._shaped(self.out(h), x)
+        for matrix, bias in zip(constants.matrices, self._biases(constants, len(h), t, cond), strict=False):
+            h = act(torch.addmm(bias, h, matrix))
+        return self._shaped(torch.addmm(self.out.bias, h, constants.matrices[-1]), x)
 
     def _value_and_divergence(self, constants: "_Constants", x: Tensor, t: Tensor | None, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         with_slope = ACTIVATIONS[self.activation][1]
         h = x.flatten(1)
         slopes = []
-        for layer, bias in zip(self.layers, self._biases(constants, len(h), t, cond), strict=True):
-            h, slope = with_slope(_affine(layer, h, bias))
+        for matrix, bias in zip(constants.matrices, self._biases(constants, len(h), t, cond), strict=False):
+            h, slope = with_slope(torch.addmm(bias, h, matrix))
             slopes.append(slope)
-        return self._shaped(self.out(h), x), self._trace(constants, slopes)
+        return self._shaped(torch.addmm(self.out.bias, h, constants.matrices[-1]), x), self._trace(constants, slopes)
 
     def _trace(self, constants: "_Constants", slopes: list[Tensor]) -> Tensor:
         if len(slopes) == 1:
@@ -162,25 +175,34 @@ class MLP(nn.Module):
             tangents = tangents @ layer.weight.T * slope[:, None, :]
         return torch.einsum("nih,ih->n", tangents, self.out.weight)
 
-    def _constants(self, trace: bool = False) -> "_Constants":
+    def _constants(self, trace: bool = False, ready: bool = False, times: Sequence[float] | None = None) -> "_Constants":
         first, last = self.layers[0].weight, self.out.weight
         middle = last
         if trace and len(self.hidden) == 1:
             middle = (first * last.T).sum(1)
         elif trace and len(self.hidden) == 2:
             middle = self.layers[1].weight.T * (first @ last)
+        matrices = [layer.weight.T for layer in (*self.layers, self.out)]
         biases = torch.cat([layer.bias for layer in self.layers])
         # Low frequencies alone (periods from 0.25 up, in t): the field stays smooth in time, which adaptive solvers reward.
         rates = frequencies(self.time_features, scale=25.0, max_period=100.0)
-        return _Constants(biases, rates.to(biases.device, torch.promote_types(biases.dtype, torch.float32)), middle)
+        rates = rates.to(biases.device, torch.promote_types(biases.dtype, torch.float32))
+        if not ready:
+            return _Constants(matrices, biases, rates, middle, {})
+        at: dict[float, Tensor] = {}
+        if times is not None and self.time is not None and biases.device.type == "cpu":  # elsewhere asking for t would stall the queue
+            t = torch.tensor(times, dtype=rates.dtype)
+            at = dict(zip(t.tolist(), torch.addmm(biases, self._features(t[:, None] * rates), self.time.weight.T).unbind(), strict=True))
+        return _Constants([matrix.contiguous() for matrix in matrices], biases, rates, middle, at)
 
     def _biases(self, constants: "_Constants", n: int, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor]:
         """Return what is added in each hidden layer: rows (n, width), or one (width,) where it is the same for all."""
-        total = constants.biases
+        known = constants.at.get(float(t[0])) if constants.at and t is not None and len(t) else None
+        total = constants.biases if known is None else known
         label = self.label(cond, n if cond is not None else 1)
         if label is not None:
             total = total + (label if cond is not None else label[0])
-        if self.time is not None:
+        if self.time is not None and known is None:
             if t is None:
                 raise UserError("this MLP reads the time, but none was given; call it as mlp(x, t) or build it with time_features=0.")
             t = t.to(constants.frequencies.dtype)
@@ -189,7 +211,7 @@ class MLP(nn.Module):
             else:
                 features = self._features(t[:, None] * constants.frequencies)
                 total = torch.addmm(total, features, self.time.weight.T)
-        return total.split(self.hidden, dim=-1)
+        return total.split_with_sizes(self.hidden, -1)
 
     def _features(self, phase: Tensor) -> Tensor:
         assert self.time is not None
@@ -200,11 +222,13 @@ class MLP(nn.Module):
 
 
 class _Constants(NamedTuple):
-    """What depends on the weights alone: all hidden biases in one row, the frequencies of time, the middle of the trace."""
+    """What depends on the weights alone."""
 
-    biases: Tensor
-    frequencies: Tensor
-    middle: Tensor
+    matrices: Sequence[Tensor]  # of every layer (inputs, outputs)
+    biases: Tensor  # of all hidden layers, in one row
+    frequencies: Tensor  # of time
+    middle: Tensor  # of the trace
+    at: Mapping[float, Tensor]  # the biases with what times add that are known beforehand
 
 
 class Prepared:
@@ -220,10 +244,6 @@ class Prepared:
     def value_and_divergence(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the MLP's value and divergence."""
         return self.mlp._value_and_divergence(self.constants, x, t, cond)
-
-
-def _affine(layer: nn.Linear, h: Tensor, bias: Tensor) -> Tensor:
-    return F.linear(h, layer.weight, bias) if bias.ndim == 1 else torch.addmm(bias, h, layer.weight.T)
 
 
 def _one_for_all(t: Tensor) -> bool:

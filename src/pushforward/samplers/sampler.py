@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward.errors import UserError
-from pushforward.ode import fixed_steps
+from pushforward.ode import STEPS, fixed_steps, stage_values
 from pushforward.samplers.grids import Grid, Uniform
 
 SLACK = 1e-9  # what float32 clocks and clipped ends may be off
@@ -26,6 +26,10 @@ class Sampler:
     @property
     def evaluations(self) -> int | None:
         """How often the network is called for each sample, or None if that depends on the sample."""
+        return None
+
+    def stage_times(self, path: Any, t_start: float, t_end: float) -> list[float] | None:
+        """Return all times at which the network is called, each for the whole batch, or None where that is not known beforehand."""
         return None
 
     def __call__(
@@ -68,6 +72,9 @@ class FixedStepSampler(Sampler):
     @property
     def evaluations(self) -> int:
         return self.steps * self.calls
+
+    def stage_times(self, path: Any, t_start: float, t_end: float) -> list[float] | None:
+        return stage_values(self.grid(t_start, t_end, self.steps, path), STEPS[self.method][0])
 
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
