@@ -125,6 +125,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "nn.TimestepEmbedding": ("pushforward.nn.embedding", "Cosines and sines of t (n,) as (n, features): `functional.timestep_embedding`."),
     "nn.UNet": ("pushforward.nn.unet", "A U-Net over images (n, channels, height, width), conditioned on time and label."),
     "nn.Unpatchify": ("pushforward.nn.layers", "Patches (n, tokens, channels size²) as images of this height and width: `functional.unpatchify`."),
+    "nn.WithVariance": ("pushforward.nn.with_variance", "Split what a network of twice the channels says into a prediction and a share of the reversal's variance."),
     "ode.odeint": ("pushforward.ode", "Return the solution at t1 of dx/dt = f(x, t, *args) that starts at x at t0."),
     "pairings.Independent": ("pushforward.pairings", "Each data point meets the noise that was drawn for it."),
     "pairings.MinibatchOT": ("pushforward.pairings", "Pair data with noise so that the squared distances in the batch sum to the least: straighter trajectories."),

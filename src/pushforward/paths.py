@@ -93,10 +93,11 @@ class Path:
 class Prediction:
     """What a network said at (x, t), to be read as velocity, data, noise or score: the path converts on demand."""
 
-    __slots__ = ("kind", "path", "t", "value", "x")
+    __slots__ = ("kind", "path", "share", "t", "value", "x")
 
-    def __init__(self, path: Path, kind: Kind, value: Tensor, x: Tensor, t: Tensor) -> None:
+    def __init__(self, path: Path, kind: Kind, value: Tensor, x: Tensor, t: Tensor, share: Tensor | None = None) -> None:
         self.path, self.kind, self.value, self.x, self.t = path, kind, value, x, t
+        self.share = share  # of the reversal's variance, where the network says one: see `nn.WithVariance`
 
     def to(self, kind: Kind) -> Tensor:
         """Return the prediction of this kind, (n, *shape)."""

@@ -16,11 +16,12 @@ from pushforward.errors import NotInvertibleError, UserError
 from pushforward.families.dropped import checked_drop_cond, with_dropped
 from pushforward.families.following import Following, common_interval
 from pushforward.families.model import GenerativeModel
+from pushforward.families.variance_bound import variance_bound
 from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind, combine, per_row
 from pushforward.guidance.cfg import CFG, Guided
 from pushforward.pairings import Independent, Pairing
-from pushforward.paths import Linear, Path
+from pushforward.paths import Linear, Path, Prediction
 from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
 from pushforward.samplers.dopri5 import Dopri5
@@ -40,6 +41,8 @@ class PathModel(GenerativeModel):
     """Learn the velocity that carries noise to data along a path x_t = alpha_t data + sigma_t noise.
 
         loss = E |net(x_t, t, cond) - target|²,    mean over the event, t drawn from `times` on the path's interval
+
+    A network that says a variance too (`nn.WithVariance`) learns it from the variational bound, whose terms are added.
 
     Sampling solves dx/dt = velocity from noise to data; the likelihood is that ODE's, with its exact divergence or an estimate. Where the
     interval ends at some noise (sigma(t_min) > 0), `sample` finishes with one evaluation more, the expected data; encode, decode,
@@ -171,9 +174,14 @@ class PathModel(GenerativeModel):
             xi = _random.normal(x.shape, generator, x.device, x.dtype)
             x_t = torch.addcmul(x_t, xi, per_row(self.bridge * torch.sin(math.pi * t) ** 2, x))
             target = torch.addcmul(target, xi, per_row(self.bridge * math.pi * torch.sin(2 * math.pi * t), x))
-        losses = (self.net(x_t, t, cond) - target).square()
+        learned = getattr(self.net, "with_variance", None)
+        value, share = (self.net(x_t, t, cond), None) if learned is None else learned(x_t, t, cond)
+        losses = (value - target).square()
         if self.weighting is not None:
             losses = losses * per_row(self.weighting(self.path, self.prediction, t), losses)
+        if share is not None:
+            predicted = Prediction(self.path, self.prediction, value, x_t, t).data
+            losses = losses + variance_bound(self.path, x, predicted, share, t, low).to(losses.dtype)
         if self.watch is not None and self.training:
             self.watch(t, losses.detach().flatten(1).mean(1))
         return losses.mean()

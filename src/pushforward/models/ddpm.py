@@ -5,7 +5,8 @@ What it says: destroy data by a thousand small steps of noise and learn each ste
 expected noise. Of its variational bound only a regression remains, |noise - net(x_t, t)|², and that without the bound's weights gives the
 better pictures (their eq. 14). Sampling draws each step of the reversal. Here the thousand steps are knots of a path that runs on between
 them, so that the same network is an ODE with a likelihood, and any sampler makes its pictures (`ddim`, `DPMSolverPP`, `UniPC`).
-Later papers are arguments: `path=Discrete("cosine")` (2102.09672), `prediction="velocity"` (2202.00512), `weighting=MinSNR()` (2303.09556).
+Later papers are arguments: `path=Discrete("cosine")` and `learn_variance=True` (2102.09672), `prediction="velocity"` (2202.00512),
+`weighting=MinSNR()` (2303.09556).
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind
 from pushforward.models.preset import Net, Preprocess, built, preset, units
 from pushforward.nn.mlp import MLP
+from pushforward.nn.with_variance import WithVariance
 from pushforward.paths import Path, VariancePreserving
 from pushforward.registry import export
 from pushforward.samplers.ddpm import DDPM
@@ -41,6 +43,7 @@ def ddpm(
     prediction: Kind = "noise",
     times: Times = Uniform(),
     weighting: NoiseLoss | MinSNR | Unit | None = None,
+    learn_variance: bool = False,
     drop_cond: float = 0.0,
     preprocess: Preprocess = "none",
     sampler: Sampler = DDPM(100),
@@ -56,6 +59,8 @@ def ddpm(
         prediction: what the network predicts; "velocity" on a variance preserving path is progressive distillation's v but for its speed.
         times: which t to train on.
         weighting: a weight of the loss: MinSNR(), or NoiseLoss() for the noise's loss under another prediction; None is 1.
+        learn_variance: whether the network also says how much noise each step of the reversal draws, which takes fewer steps; a network of
+            your own must then say twice the channels (see `nn.WithVariance`).
         drop_cond: share of labels dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "none" leaves its units.
         sampler: how samples are made by default.
@@ -71,7 +76,7 @@ def ddpm(
         torch.Size([])
     """
     return PathModel(
-        built(net, shape, classes),
+        WithVariance(built(net, shape, classes, outputs=2)) if learn_variance else built(net, shape, classes),
         shape,
         path,
         prediction,

@@ -110,9 +110,11 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return shape
 
 
-def built(net: Net, shape: Sequence[int], classes: int | None) -> Any:
-    """Return the network: built from its configuration, or as it is."""
-    return net.build(shape, classes) if isinstance(net, NetConfig) else net
+def built(net: Net, shape: Sequence[int], classes: int | None, outputs: int = 1) -> Any:
+    """Return the network: built from its configuration, to say `outputs` times the channels, or as it is."""
+    if isinstance(net, NetConfig):
+        return net.build(shape, classes) if outputs == 1 else net.build(shape, classes, outputs)
+    return net
 
 
 def image_units(preprocess: ImagePreprocess, shape: Sequence[int], values: int | None) -> Bijection | None:

@@ -11,3 +11,4 @@ from pushforward.nn.layers import SelfAttention as SelfAttention
 from pushforward.nn.embedding import TimestepEmbedding as TimestepEmbedding
 from pushforward.nn.unet import UNet as UNet
 from pushforward.nn.layers import Unpatchify as Unpatchify
+from pushforward.nn.with_variance import WithVariance as WithVariance

@@ -14,8 +14,8 @@ class NetConfig:
 
     name: ClassVar[str]
 
-    def build(self, shape: Sequence[int], classes: int | None = None) -> nn.Module:
-        """Return the network for events of this shape, with class labels 0 to classes - 1 if given."""
+    def build(self, shape: Sequence[int], classes: int | None = None, outputs: int = 1) -> nn.Module:
+        """Return the network for events of this shape, with labels 0 to classes - 1 if given, that says `outputs` times the channels."""
         raise NotImplementedError
 
 

@@ -55,6 +55,7 @@ class DiT(Blocks):
         heads: heads of the attention.
         mlp_ratio: width of a block's hidden layer in units of `width`.
         classes: number of classes, or None.
+        outputs: how many numbers are said for each of the image's.
 
     Raises:
         UserError: a shape that is no image's, or sizes that do not divide.
@@ -73,9 +74,16 @@ class DiT(Blocks):
         mlp_ratio: int = 4
         name: ClassVar[str] = "nn.DiT"
 
-        def build(self, shape: Sequence[int], classes: int | None = None) -> "DiT":
+        def build(self, shape: Sequence[int], classes: int | None = None, outputs: int = 1) -> "DiT":
             return DiT(
-                shape, patch=self.patch, width=self.width, depth=self.depth, heads=self.heads, mlp_ratio=self.mlp_ratio, classes=classes
+                shape,
+                patch=self.patch,
+                width=self.width,
+                depth=self.depth,
+                heads=self.heads,
+                mlp_ratio=self.mlp_ratio,
+                classes=classes,
+                outputs=outputs,
             )
 
     positions: Tensor
@@ -90,6 +98,7 @@ class DiT(Blocks):
         heads: int = 4,
         mlp_ratio: int = 4,
         classes: int | None = None,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
         channels, height, columns = image_sides("DiT", shape)
@@ -101,7 +110,7 @@ class DiT(Blocks):
         self.first = nn.Linear(channels * patch * patch, width)
         self.embedding = TimeAndLabel(width, classes)
         self.blocks = nn.ModuleList(DiTBlock(width, heads, mlp_ratio) for _ in range(depth))
-        self.modulation, self.last = nn.Linear(width, 2 * width), nn.Linear(width, channels * patch * patch)
+        self.modulation, self.last = nn.Linear(width, 2 * width), nn.Linear(width, outputs * channels * patch * patch)
         for layer in (self.modulation, self.last):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

@@ -95,10 +95,10 @@ class MLP(nn.Module):
         cond_features: int | None = None
         name: ClassVar[str] = "nn.MLP"
 
-        def build(self, shape: Sequence[int], classes: int | None = None) -> "MLP":
+        def build(self, shape: Sequence[int], classes: int | None = None, outputs: int = 1) -> "MLP":
             features = features_of(shape)
             options: Any = {"activation": self.activation, "time_features": self.time_features, "cond_features": self.cond_features}
-            return MLP(features, features, self.hidden, classes=classes, **options)
+            return MLP(features, outputs * features, self.hidden, classes=classes, **options)
 
     def __init__(
         self,

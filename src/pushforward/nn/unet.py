@@ -78,6 +78,7 @@ class UNet(Blocks):
         heads: heads of the attention.
         dropout: share of activations dropped in training.
         classes: number of classes, or None.
+        outputs: how many numbers are said for each of the image's.
 
     Raises:
         UserError: a shape that is no image's, or sides that cannot be halved so often.
@@ -97,7 +98,7 @@ class UNet(Blocks):
         dropout: float = 0.0
         name: ClassVar[str] = "nn.UNet"
 
-        def build(self, shape: Sequence[int], classes: int | None = None) -> "UNet":
+        def build(self, shape: Sequence[int], classes: int | None = None, outputs: int = 1) -> "UNet":
             return UNet(
                 shape,
                 channels=self.channels,
@@ -107,6 +108,7 @@ class UNet(Blocks):
                 heads=self.heads,
                 dropout=self.dropout,
                 classes=classes,
+                outputs=outputs,
             )
 
     def __init__(
@@ -120,6 +122,7 @@ class UNet(Blocks):
         heads: int = 4,
         dropout: float = 0.0,
         classes: int | None = None,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
         image_channels, height, width = image_sides("UNet", shape)
@@ -157,7 +160,7 @@ class UNet(Blocks):
                 here = multiplier * channels
                 blocks += [AttentionBlock(here, heads)] if attend else []
             self.up.append(Level(blocks, nn.Conv2d(here, here, 3, padding=1) if level else None))
-        self.norm, self.last = _normalised(here), nn.Conv2d(here, image_channels, 3, padding=1)
+        self.norm, self.last = _normalised(here), nn.Conv2d(here, outputs * image_channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 

@@ -1,15 +1,19 @@
 """DDPM's ancestral sampler."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal, get_args
 
 from pushforward.errors import UserError
 from pushforward.paths import Path
 from pushforward.registry import export, unknown
 from pushforward.samplers.brownian import NOISES, Noise
 from pushforward.samplers.grids import Grid, Uniform
-from pushforward.samplers.linear import LinearSampler, Step, first_order, points
+from pushforward.samplers.linear import LinearSampler, Point, Step, first_order, points
+
+Variance = Literal["auto", "small", "large"]
 
 
 def _example(steps: int = 50) -> "DDPM":
@@ -31,25 +35,37 @@ class DDPM(LinearSampler):
         steps: number of steps, one evaluation each; the last one of the paper's 1,000 is the model's own evaluation at the end.
         noise: "fresh" at each step, or "brownian": a function of seed and time, so that more steps of a seed follow the same path.
         grid: where the steps lie; equal steps in t by default.
+        variance: "small" is kappa², right for data that are one point; "large" is kappa² sigma_t² / sigma_s², right for data N(0, I);
+            "auto" is what the network has learned (`nn.WithVariance`), between the two, and small where it has learned none.
 
     Raises:
-        UserError: steps below 1, or noise unknown.
+        UserError: steps below 1, or noise or variance unknown.
 
-    Source: Ho, Jain and Abbeel, 2006.11239, algorithm 2 with the smaller of its variances (eq. 7).
+    Source: Ho, Jain and Abbeel, 2006.11239, algorithm 2 and section 3.2 (small and large); Nichol and Dhariwal, 2102.09672, equation 15.
     """
 
     steps: int = 250
     noise: Noise = "fresh"
     grid: Grid = field(default_factory=Uniform)
+    variance: Variance = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.noise not in NOISES:
             raise UserError(unknown("noise", str(self.noise), NOISES))
+        if self.variance not in get_args(Variance):
+            raise UserError(unknown("variance", str(self.variance), get_args(Variance)))
 
     @property
     def stochastic(self) -> bool:
         return True
 
     def plan(self, path: Path, times: Sequence[float]) -> list[Step]:
-        return [first_order(p, q, eta=1.0) for p, q in pairwise(points(path, times))]
+        return [self._step(p, q) for p, q in pairwise(points(path, times))]
+
+    def _step(self, p: Point, q: Point) -> Step:
+        step = first_order(p, q, eta=1.0)
+        if self.variance == "small" or not step.random:
+            return step
+        spread = math.log(p.sigma / q.sigma)
+        return step._replace(spread=spread) if self.variance == "auto" else step._replace(random=step.random * math.exp(spread))

@@ -46,3 +46,11 @@ class Denoiser:
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
         """Return the prediction at x (n, *shape) and t (n,)."""
         return Prediction(self.path, self.prediction, self.net(x, t, self.cond), x, t)
+
+    def with_variance(self, x: Tensor, t: Tensor) -> Prediction:
+        """Return the prediction with its share of the reversal's variance, if the network says one (`nn.WithVariance`)."""
+        own = getattr(self.net, "with_variance", None)
+        if own is None:
+            return self(x, t)
+        value, share = own(x, t, self.cond)
+        return Prediction(self.path, self.prediction, value, x, t, share)

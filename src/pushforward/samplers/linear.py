@@ -4,8 +4,9 @@ A step from t reads what the network says of (x, t) as data and as noise, and go
 
     x' = state x + data data(x, t) + noise noise(x, t) + sum_j (past state_j x_j + past data_j data(x_j, t_j)) + random xi,
 
-where x_j is the state j evaluations ago and xi is standard normal. A sampler is its list of such steps (`plan`). As data and noise are
-a x + b value of whatever the network predicts, the loop only adds multiples of states and values.
+where x_j is the state j evaluations ago and xi is standard normal (times exp(spread share) where the network says a share of the variance).
+A sampler is its list of such steps (`plan`). As data and noise are a x + b value of whatever the network predicts, the loop only adds
+multiples of states and values.
 """
 
 import math
@@ -37,6 +38,7 @@ class Step(NamedTuple):
     state: float = 0.0
     past: tuple[tuple[float, float], ...] = ()  # of (x_j, data_j), the latest first
     random: float = 0.0
+    spread: float = 0.0  # log of the largest standard deviation over the smallest, which `random` is
 
 
 class Point(NamedTuple):
@@ -115,12 +117,13 @@ class LinearSampler(Sampler):
         if self.steps > most:
             raise UserError(f"steps is {self.steps}, but the path is discrete and has only {most} of them; use at most {most}.")
         program = _program(self, path, t_start, t_end)
-        ends, randoms, held = program.ends, program.randoms, program.held
+        ends, randoms, spreads, held = program.ends, program.randoms, program.spreads, program.held
+        call = getattr(denoiser, "with_variance", denoiser) if any(spreads) else denoiser
         draw = noise_source(self.noise_kind, x, generator) if self.stochastic else None
         weights: Sequence[tuple[float, ...]] = ()
         said: list[Tensor] = []  # x and what the network said of it, the latest first
         for k, (_, (t,)) in enumerate(stage_times(x, ends, (0.0,))):
-            prediction = denoiser(x, t)
+            prediction = call(x, t)
             kind: Kind = getattr(prediction, "kind", "velocity")
             value = prediction.velocity if kind == "velocity" else prediction.value
             weights = weights or program.weights(kind)
@@ -130,7 +133,8 @@ class LinearSampler(Sampler):
                 after.add_(one, alpha=weight)
             if randoms[k]:
                 assert draw is not None
-                after.add_(draw(ends[k], ends[k + 1]), alpha=randoms[k])
+                xi, share = draw(ends[k], ends[k + 1]), getattr(prediction, "share", None) if spreads[k] else None
+                after.add_(xi if share is None else xi * torch.exp(share * spreads[k]), alpha=randoms[k])
             if held:
                 said = [x, value, *said[: held - 2]]
             x = after
@@ -143,7 +147,7 @@ class _Program:
     def __init__(self, sampler: LinearSampler, path: Path, t_start: float, t_end: float) -> None:
         self.path, self.steps = path, sampler.plan(path, sampler.grid(t_start, t_end, sampler.steps, path))
         self.ends = [*(step.t for step in self.steps), t_end]
-        self.randoms = [step.random for step in self.steps]
+        self.randoms, self.spreads = [step.random for step in self.steps], [step.spread for step in self.steps]
         self.held = 2 * max(len(step.past) for step in self.steps)
         self._weights: dict[Kind, list[tuple[float, ...]]] = {}
 
