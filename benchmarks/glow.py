@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import pushforward as pf
 from benchmarks.floors import GlowFloor
+from benchmarks.memory import megabytes_held
 from benchmarks.rows import FLOOR, OURS, Row, rows
 from benchmarks.timing import Times, race
 
@@ -77,7 +78,7 @@ def _memory_rows(x: Tensor) -> list[Row]:
     for memory in ("reversible", "full"):
         for depth in (4, 32):
             model = pf.models.glow(3, SIDE, LEVELS, depth, HIDDEN, preprocess="none", memory=memory)
-            held[memory, depth] = _held(model, x)
+            held[memory, depth] = megabytes_held(model, x)
     found = []
     for depth in (4, 32):
         light, full = held["reversible", depth], held["full", depth]
@@ -86,21 +87,6 @@ def _memory_rows(x: Tensor) -> list[Row]:
         case = f"… held for the backward pass, {depth} steps a level"
         found.append(Row(case, "MB", {OURS: light, "ordinary": full}, (full / light,) * 3, bar, grown <= 1.15))
     return found
-
-
-def _held(model: nn.Module, x: Tensor) -> float:
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, tuple[int, Tensor]] = {}  # the tensor too, lest its place be given to another
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(x)
-    return sum(size for size, _ in kept.values()) / 2**20
 
 
 def _step(one: Contender, x: Tensor) -> Callable[[], None]:
