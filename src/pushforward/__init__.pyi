@@ -16,6 +16,7 @@ from pushforward import samplers as samplers
 from pushforward import times as times
 from pushforward import training as training
 from pushforward import weightings as weightings
+from pushforward.conditions import TextContext as TextContext
 from pushforward.training.trainer import Trainer as Trainer
 from pushforward.training.reflow import distill as distill
 from pushforward.formats.model import load as load

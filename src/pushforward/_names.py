@@ -3,6 +3,7 @@
 # ruff: noqa: E501
 
 NAMES: dict[str, tuple[str, str]] = {
+    "TextContext": ("pushforward.conditions", "What text encoders say of n prompts, as the condition of a transformer: a sequence of tokens each, and one vector each."),
     "Trainer": ("pushforward.training.trainer", "Train a model on data for a number of steps, in one process or, under torchrun, in many."),
     "augmentations.Flip": ("pushforward.augmentations", "Mirror an image left to right, or leave it."),
     "augmentations.Shift": ("pushforward.augmentations", "Move an image by a whole number of pixels, -pixels to pixels, each way alike; its edge is repeated where it moved away."),
