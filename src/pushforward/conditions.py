@@ -50,33 +50,33 @@ class TextContext:
     def __getitem__(self, index: Any) -> "TextContext":
         """Return the rows of a slice, an integer tensor or list, or a boolean mask; a single number keeps its row as a batch of one."""
         index = slice(index, index + 1 or None) if isinstance(index, int) else index
-        return TextContext(self.context[index], self.pooled[index])
+        return type(self)(self.context[index], self.pooled[index])
 
     def to(self, *args: Any, **kwargs: Any) -> "TextContext":
         """Return it on another device or in another dtype, as `Tensor.to` does."""
-        return TextContext(self.context.to(*args, **kwargs), self.pooled.to(*args, **kwargs))
+        return type(self)(self.context.to(*args, **kwargs), self.pooled.to(*args, **kwargs))
 
     def where(self, mask: Tensor, other: "TextContext | None") -> "TextContext":
         """Return its own rows where mask (n,) is true and those of another elsewhere: n rows, one row for all, or None for zeros."""
         if other is None:
             other = TextContext(torch.zeros_like(self.context[:1]), torch.zeros_like(self.pooled[:1]))
         mask = mask.to(self.context.device)
-        return TextContext(
+        return type(self)(
             torch.where(mask[:, None, None], self.context, other.context), torch.where(mask[:, None], self.pooled, other.pooled)
         )
 
     def repeat(self, n: int) -> "TextContext":
         """Return all rows n times over, one copy after the other."""
-        return TextContext(self.context.repeat(n, 1, 1), self.pooled.repeat(n, 1))
+        return type(self)(self.context.repeat(n, 1, 1), self.pooled.repeat(n, 1))
 
 
 def _flatten(cond: TextContext) -> tuple[list[Any], None]:
     return [getattr(cond, field.name) for field in fields(cond)], None
 
 
-register_pytree_node(
-    TextContext,
-    _flatten,
-    lambda leaves, _: TextContext(*leaves),
-    serialized_type_name=f"{TextContext.__module__}.{TextContext.__qualname__}",
-)
+def register_context(kind: type[TextContext]) -> None:
+    """Let torch see through a record: TextContext itself, or a subclass without fields of its own."""
+    register_pytree_node(kind, _flatten, lambda leaves, _: kind(*leaves), serialized_type_name=f"{kind.__module__}.{kind.__qualname__}")
+
+
+register_context(TextContext)
