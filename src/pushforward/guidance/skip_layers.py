@@ -32,6 +32,8 @@ class SkipLayers(Guidance):
         scale: how far; 0 is none.
         interval: times (low, high) at which to add it. Outside, the rest of the guidance is alone.
         guidance: what v is: another guidance, the scale of classifier-free guidance, or None for v_cond.
+        steps: shares (start, stop) of a sampler's n steps in place of an interval: steps k with n start < k < n stop, counted from 0.
+            Only who knows the sampler can tell their times, as `StableDiffusion3.sample` does, by `on`.
 
     Raises:
         UserError: no layers, a negative one, an interval out of range, or a network that cannot leave blocks out.
@@ -43,19 +45,37 @@ class SkipLayers(Guidance):
     scale: float = 2.8
     interval: tuple[float, float] = (0.0, 1.0)
     guidance: Guidance | float | None = None
+    steps: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         checked_interval(self.interval)
+        if self.steps is not None and not 0 <= self.steps[0] < self.steps[1] <= 1:
+            raise UserError(f"steps is {self.steps}, but it must be shares (start, stop) with 0 <= start < stop <= 1, such as (0.01, 0.2).")
         if not self.layers or min(self.layers) < 0:
             raise UserError(f"layers is {tuple(self.layers)}, but it lists blocks to leave out, counted from 0, such as (7, 8, 9).")
 
     def __call__(self, denoiser: Denoiser) -> "_Skipping":
         """Return the guided denoiser."""
+        if self.steps is not None:
+            raise UserError(f"steps is {self.steps}, but their times are not known here; use on(times), or interval=(low, high).")
         if "skip" not in inspect.signature(getattr(denoiser.net, "forward", denoiser.net)).parameters:
             raise UserError(f"layers is {tuple(self.layers)}, but {type(denoiser.net).__name__} cannot leave blocks out; use an MMDiT.")
         inner = as_guidance(self.guidance)
         skipping = Denoiser(functools.partial(denoiser.net, skip=tuple(self.layers)), denoiser.path, denoiser.prediction, denoiser.cond)
         return _Skipping(self, denoiser if inner is None else inner(denoiser), skipping)
+
+    def on(self, times: Sequence[float]) -> "SkipLayers | Guidance | None":
+        """Return the same with the interval of its steps among the n + 1 times of a sampler: the other guidance alone if it has none."""
+        if self.steps is None:
+            return self
+        n = len(times) - 1
+        inside = [k for k in range(n) if n * self.steps[0] < k < n * self.steps[1]]
+        if not inside:
+            return as_guidance(self.guidance)
+        first, last = inside[0], inside[-1]
+        # Ends half way to the neighbours: a time is float32 when it is asked for.
+        high = (times[first - 1] + times[first]) / 2 if first else 1.0
+        return replace(self, steps=None, interval=((times[last] + times[last + 1]) / 2, high))
 
     def rows(self, rows: slice, n: int) -> "SkipLayers":
         inner = as_guidance(self.guidance)

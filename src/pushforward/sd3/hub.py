@@ -7,15 +7,14 @@ from pathlib import Path
 from pushforward.errors import CheckpointError, UserError
 
 EXAMPLE = "stabilityai/stable-diffusion-3.5-medium"
-# Of a repository its diffusers folder alone: weights as safetensors (a pickle is not even downloaded), in full precision where there are two,
-# and neither the single file at the top nor the encoders that lie beside it once more.
+# Of a repository its diffusers folder alone: weights as safetensors (a pickle is not even downloaded), in full precision where there are
+# two, and neither the single file at the top nor the encoders that lie beside it once more.
 WANTED = ["model_index.json", *(f"*/*.{ending}" for ending in ("json", "txt", "model", "safetensors"))]
 LEFT = ["text_encoders/*", "*.fp16*"]
 
 
 def local(path: str | Path) -> Path:
-    """Return a model's place on this machine: a file or folder as it is, a Hub id such as stabilityai/stable-diffusion-3.5-medium
-    downloaded (its diffusers folder).
+    """Return a model's place on this machine: a file or folder as it is, a Hub id's diffusers folder downloaded.
 
     Raises:
         UserError: there is no such file, folder or repository, or it is gated; the message says how to log in.

@@ -80,8 +80,8 @@ class Prompts:
         for kind in CLIPS:
             if kind not in self.encoders:
                 raise UserError(
-                    f"there is no text encoder {kind}, neither in the file nor given; give text_encoders=FOLDER with clip_l.safetensors and "
-                    "clip_g.safetensors (t5xxl_*.safetensors may be left out), or pass a TextContext instead of prompts."
+                    f"there is no text encoder {kind}, neither in the file nor given; give text_encoders=FOLDER with clip_l.safetensors "
+                    "and clip_g.safetensors (t5xxl_*.safetensors may be left out), or pass a TextContext instead of prompts."
                 )
 
     @torch.no_grad()
@@ -98,8 +98,8 @@ class Prompts:
         return TextContext(torch.cat([F.pad(clip, (0, self.channels - clip.shape[-1])), t5], dim=1), torch.cat(pooled, dim=-1))
 
     def _clip(self, kind: str, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        encoder = self.encoders[kind]
-        ids = self.tokenizers[kind](prompts, min(CLIP_TOKENS, encoder.config.max_position_embeddings))  # type: ignore[union-attr, arg-type]
+        encoder: Any = self.encoders[kind]
+        ids = self.tokenizers[kind](prompts, min(CLIP_TOKENS, encoder.config.max_position_embeddings))
         with self.residence.using(kind):
             said = encoder(ids.to(_device(encoder)), output_hidden_states=True)
         return said.hidden_states[-2].cpu(), said.text_embeds.cpu()
