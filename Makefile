@@ -85,7 +85,7 @@ endif
 	@touch $@
 
 .venv/.stamp-dev: .venv/.stamp-base
-	@echo "installing the tools of the tests (once)" && $(PIP) -e ".[dev,data,log]"
+	@echo "installing the tools of the tests (once)" && $(PIP) -e ".[dev,data,log,sd3]"
 	@touch $@
 
 .venv/.stamp-docs: .venv/.stamp-base
