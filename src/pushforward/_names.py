@@ -3,6 +3,7 @@
 # ruff: noqa: E501
 
 NAMES: dict[str, tuple[str, str]] = {
+    "StableDiffusion3": ("pushforward.models.stable_diffusion_3", "Stable Diffusion 3 or 3.5 around its parts: prompts in, images out, and a `PathModel` over latents with all its verbs inside."),
     "TextContext": ("pushforward.conditions", "What text encoders say of n prompts, as the condition of a transformer: a sequence of tokens each, and one vector each."),
     "Trainer": ("pushforward.training.trainer", "Train a model on data for a number of steps, in one process or, under torchrun, in many."),
     "augmentations.Flip": ("pushforward.augmentations", "Mirror an image left to right, or leave it."),
@@ -99,7 +100,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "functional.timestep_embedding": ("pushforward.functional.embedding", "Return cosines and sines of t at geometrically spaced frequencies."),
     "functional.unpatchify": ("pushforward.functional.patches", "Put patches back into images: the inverse of `patchify`."),
     "guidance.CFG": ("pushforward.guidance.cfg", "Wrap a conditional denoiser into a guided one."),
-    "guidance.Guidance": ("pushforward.guidance.guidance", "A way to steer a denoiser; to add one, write `__call__`, and `rows` where it holds something for each sample."),
+    "guidance.Guidance": ("pushforward.guidance.guidance", "A way to steer a denoiser; to add one, write `__call__`, and `rows` and `prepared` where it holds rows or conditions."),
     "guidance.Inpaint": ("pushforward.guidance.inpaint", "Let what is known go its own way from noise to data, and the rest follow the model around it."),
     "guidance.SkipLayers": ("pushforward.guidance.skip_layers", "Add to a velocity what some blocks of the network contribute under the condition."),
     "load": ("pushforward.formats.model", "Return the model of a run, a checkpoint, or a folder written by `save`, in eval mode."),
@@ -164,6 +165,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "samplers.UniPC": ("pushforward.samplers.unipc", "Predict x at s, evaluate there, correct x by what was said and go on from the corrected x with the same evaluation."),
     "samplers.Uniform": ("pushforward.samplers.grids", "Equal steps in t."),
     "save": ("pushforward.formats.model", "Write a model's weights and configuration to a folder that `load` reads; it appears whole or not at all."),
+    "sd3.Progress": ("pushforward.sd3.progress", "What `callback` of `StableDiffusion3.sample` is told after each evaluation of the guided network."),
     "times.CosMap": ("pushforward.times", "The cosine schedule's times on the linear path: t = 1 - 1 / (tan(pi u / 2) + 1), density 2 / (pi - 2 pi t + 2 pi t²)."),
     "times.LogitNormal": ("pushforward.times", "Mostly the middle: t = sigmoid(mean + std n) with n standard normal."),
     "times.Mode": ("pushforward.times", "Heavy tails: t = 1 - u - scale (cos²(pi u / 2) - 1 + u), whose density never vanishes at the ends."),

@@ -1,5 +1,6 @@
 """Models of a Gaussian path: diffusion, flow matching and rectified flow are one family, trained by regression and sampled by an ODE."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -156,9 +157,15 @@ class PathModel(GenerativeModel):
 
     def denoiser(self, cond: Any = None, guidance: Guidance | float | None = None) -> Denoiser | Guided:
         """Return what samplers call, in the model's units: (x, t) to a prediction, under a condition and guidance."""
-        denoiser = Denoiser(self.net, self.path, self.prediction, cond)
         steered = as_guidance(guidance)
+        if cond is not None and hasattr(self.net, "prepare") and not torch.is_grad_enabled():
+            prepare = functools.partial(self._prepared, len(cond))  # what the network makes of a condition at all times, once
+            cond, steered = prepare(cond), None if steered is None else steered.prepared(prepare)
+        denoiser = Denoiser(self.net, self.path, self.prediction, cond)
         return denoiser if steered is None else steered(denoiser)
+
+    def _prepared(self, n: int, cond: Any) -> Any:
+        return self.net.prepare(cond, n)  # type: ignore[operator, union-attr]
 
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
         n = len(x)

@@ -1,5 +1,6 @@
 """Classifier-free guidance: away from what the model says without the condition (or with a negative one)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,6 +54,9 @@ class CFG(Guidance):
 
     def rows(self, rows: slice, n: int) -> "CFG":
         return replace(self, negative=cut(self.negative, rows, n, "negative"))
+
+    def prepared(self, prepare: Callable[[Any], Any]) -> "CFG":
+        return replace(self, negative=prepare(self.negative))
 
 
 class _Away(Guided):

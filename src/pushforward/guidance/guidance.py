@@ -1,5 +1,6 @@
 """What all guidance shares: a denoiser in, a guided denoiser out, which samplers and solvers call as they call any other."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -40,7 +41,7 @@ class Guided:
 
 @export("guidance.Guidance")
 class Guidance:
-    """A way to steer a denoiser; to add one, write `__call__`, and `rows` where it holds something for each sample.
+    """A way to steer a denoiser; to add one, write `__call__`, and `rows` and `prepared` where it holds rows or conditions.
 
     A model takes it where it takes `guidance=`; a float there is `CFG(scale)`.
     """
@@ -51,6 +52,10 @@ class Guidance:
 
     def rows(self, rows: slice, n: int) -> "Guidance":
         """Return the guidance of some samples of a batch of n."""
+        return self
+
+    def prepared(self, prepare: Callable[[Any], Any]) -> "Guidance":
+        """Return the guidance whose conditions went through the network's own first maps, which do not depend on time."""
         return self
 
 

@@ -1,5 +1,6 @@
 """Inpainting: a part of the event is known, and the rest is sampled around it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +47,10 @@ class Inpaint(Guidance):
         data, mask, noise = (cut(getattr(self, name), rows, n, name) for name in ("data", "mask", "noise"))
         inner = as_guidance(self.guidance)
         return replace(self, data=data, mask=mask, noise=noise, guidance=None if inner is None else inner.rows(rows, n))
+
+    def prepared(self, prepare: Callable[[Any], Any]) -> "Inpaint":
+        inner = as_guidance(self.guidance)
+        return self if inner is None else replace(self, guidance=inner.prepared(prepare))
 
 
 class _Inpainting(Guided):

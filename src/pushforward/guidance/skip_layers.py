@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,6 +80,10 @@ class SkipLayers(Guidance):
     def rows(self, rows: slice, n: int) -> "SkipLayers":
         inner = as_guidance(self.guidance)
         return self if inner is None else replace(self, guidance=inner.rows(rows, n))
+
+    def prepared(self, prepare: Callable[[Any], Any]) -> "SkipLayers":
+        inner = as_guidance(self.guidance)
+        return self if inner is None else replace(self, guidance=inner.prepared(prepare))
 
 
 class _Skipping(Guided):

@@ -83,7 +83,7 @@ def part_of_the_way(sampler: Sampler, strength: float, shift: float) -> tuple[Sa
         share, times = 10_000, Shifted(shift, LEVELS)(1.0, 0.0, 10_000)
         return sampler, times[int(share - share * strength)]
     left_out = int(max(n - min(n * strength, n), 0))
-    return dataclasses.replace(sampler, steps=n - left_out), times[left_out]  # type: ignore[type-var, call-arg]
+    return dataclasses.replace(sampler, steps=n - left_out), times[left_out]  # type: ignore[type-var]
 
 
 def guidance_of(guidance: Guidance | float | None, negative: Any, skip_layers: Any, times: Sequence[float]) -> Guidance | None:
@@ -116,4 +116,8 @@ def wants_negative(guidance: Guidance | float | None) -> bool:
     """Return whether guidance will ask for a negative condition, which must then be encoded."""
     if isinstance(guidance, SkipLayers):
         return wants_negative(guidance.guidance)
-    return guidance.negative is None and guidance.scale != 1 if isinstance(guidance, CFG) else isinstance(guidance, int | float) and guidance > 1
+    return (
+        guidance.negative is None and guidance.scale != 1
+        if isinstance(guidance, CFG)
+        else isinstance(guidance, int | float) and guidance > 1
+    )

@@ -1,7 +1,7 @@
 """What is known while an image is made: how far it is, and the latents expected behind the noise, as pictures if wanted."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import PIL.Image
@@ -54,6 +54,14 @@ class Watch(Guidance):
     def __call__(self, denoiser: Denoiser) -> "_Watched":
         inner = as_guidance(self.guidance)
         return _Watched(self, denoiser if inner is None else inner(denoiser), [0])
+
+    def rows(self, rows: slice, n: int) -> "Watch":
+        inner = as_guidance(self.guidance)
+        return self if inner is None else replace(self, guidance=inner.rows(rows, n))
+
+    def prepared(self, prepare: Callable[[Any], Any]) -> "Watch":
+        inner = as_guidance(self.guidance)
+        return self if inner is None else replace(self, guidance=inner.prepared(prepare))
 
 
 class _Watched(Guided):
