@@ -84,6 +84,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "families.PathModel": ("pushforward.families.path_model", "Learn the velocity that carries noise to data along a path x_t = alpha_t data + sigma_t noise."),
     "formats.SD3Files": ("pushforward.formats.sd3", "What the files of a Stable Diffusion 3 hold; parts that are not there, or were not asked for, are None or empty."),
     "formats.read_sd3": ("pushforward.formats.sd3", "Read a Stable Diffusion 3 or 3.5 from a single .safetensors file or a diffusers folder; sizes are read off the tensors."),
+    "formats.write_sd3": ("pushforward.formats.sd3_write", "Write a Stable Diffusion 3 into a single file or a diffusers folder, each of its parts in the dtype that it has."),
     "functional.bounded_affine": ("pushforward.functional.affine", "Scale each number by exp(s) and shift it, or undo it, with |s| below a bound so that nothing overflows."),
     "functional.convert_prediction": ("pushforward.functional.prediction", "Return `target` from a value that is the `source` prediction at x = alpha data + sigma noise."),
     "functional.dequantise": ("pushforward.functional.standardise", "Spread integer levels over the unit cells that begin at them, so that a density on the line bounds their probability."),

@@ -66,9 +66,10 @@ def read_transformer(
         raise CheckpointError(f"{stored.where}: {names['first']} is {first}, {names['positions']} {positions}, which no SD3 has.")
     norm = f"{block}0.{names['norm']}"
     head = stored.shape(norm)[0] if norm in stored else int(config.get("attention_head_dim", 64))
+    side = int(config.get("sample_size", 128))
     with torch.device("meta"):
         net = MMDiT(
-            (first[1], 128, 128),
+            (first[1], side, side),
             patch=first[2],
             depth=depth,
             heads=first[0] // head,

@@ -166,6 +166,7 @@ class AutoencoderKL(nn.Module):
         if any(width % groups for width in widths):
             raise UserError(f"groups is {groups}, which does not divide all of the widths {tuple(widths)}; use a common divisor.")
         self.channels, self.latent_channels, self.scale, self.shift = channels, latent_channels, scale, shift
+        self.widths, self.blocks, self.groups = tuple(widths), blocks, groups
         self.factor = 2 ** (len(widths) - 1)
         self.encoder = Half(channels, 2 * latent_channels, widths, blocks, groups, Down, middle_first=False)
         self.decoder = Half(latent_channels, channels, widths[::-1], blocks + 1, groups, Up, middle_first=True)

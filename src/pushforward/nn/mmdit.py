@@ -108,7 +108,8 @@ class MMDiT(Blocks):
         null_tokens: int = 333,
     ) -> None:
         super().__init__()
-        channels, _, _ = image_sides("MMDiT", shape)
+        self.shape = image_sides("MMDiT", shape)
+        channels = self.shape[0]
         for name, value in {"patch": patch, "depth": depth, "heads": heads, "positions": positions, "null_tokens": null_tokens}.items():
             if value < 1:
                 raise UserError(f"{name} is {value}, but it must be at least 1.")
