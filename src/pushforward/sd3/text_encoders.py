@@ -82,6 +82,7 @@ def clip_config(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Any]:
         "num_attention_heads": max(1, width // HEAD),
         "max_position_embeddings": _first(tensors, "text_model.embeddings.position_embedding.weight", kind).shape[0],
         "hidden_act": ACTIVATIONS[kind],
+        "bos_token_id": 0,  # read by nobody, but checked against the vocabulary
         "eos_token_id": 2,  # transformers' sign for: the end is where the largest id first occurs
     }
 
