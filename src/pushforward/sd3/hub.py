@@ -25,10 +25,15 @@ def local(path: str | Path) -> Path:
     name = str(path)
     if isinstance(path, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")) or here.suffix:
         raise UserError(f"{path} does not exist; give a .safetensors file, a diffusers folder, or a Hub id such as {EXAMPLE}.")
+    with hub_errors(name, "the model", "download it elsewhere and give its folder or its .safetensors file"):
+        return Path(downloaded(name, WANTED))
+
+
+def downloaded(name: str, patterns: list[str]) -> str:
+    """Return the folder on this machine of a repository's files of these patterns."""
     from huggingface_hub import snapshot_download
 
-    with hub_errors(name, "the model", "download it elsewhere and give its folder or its .safetensors file"):
-        return Path(snapshot_download(name, allow_patterns=WANTED, ignore_patterns=LEFT))
+    return str(snapshot_download(name, allow_patterns=patterns, ignore_patterns=LEFT))
 
 
 @contextlib.contextmanager

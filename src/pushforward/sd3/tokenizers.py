@@ -3,6 +3,7 @@
 Single files hold no tokenizer. CLIP-L and CLIP-G read the same words, and differ in how they pad: CLIP-L with its end token, CLIP-G with 0.
 """
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,17 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import CheckpointError, UserError
-from pushforward.sd3.hub import hub_errors
+from pushforward.sd3.hub import downloaded, hub_errors
 from pushforward.sd3.text_encoders import ENCODERS, imported_transformers
 
 FOLDERS = {"clip_l": "tokenizer", "clip_g": "tokenizer_2", "t5": "tokenizer_3"}
 PUBLIC = {"clip_l": "openai/clip-vit-large-patch14", "clip_g": "openai/clip-vit-large-patch14", "t5": "google/t5-v1_1-xxl"}
+NEEDED = {
+    "clip_l": (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    "clip_g": (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    "t5": (("tokenizer.json",), ("spiece.model",)),
+}
+FILES = ("*.json", "merges.txt", "spiece.model")
 REMEDY = "give tokenizers=FOLDER with tokenizer/, tokenizer_2/ and tokenizer_3/, as in the diffusers folder of Stable Diffusion 3"
 
 
@@ -52,22 +59,28 @@ def find_tokenizer(kind: str, own: Mapping[str, Path], given: str | Path | None)
         folder = Path(given) / FOLDERS[kind]
         if not folder.is_dir():
             raise UserError(f"tokenizers is {given}, but it has no folder {FOLDERS[kind]} for {ENCODERS[kind]}; {REMEDY}.")
-        return _read(kind, str(folder))
+        return _read(kind, folder)
     if given is not None and (isinstance(given, Path) or str(given).startswith((".", "/", "~")) or str(given).count("/") != 1):
         raise UserError(f"tokenizers is {given}, but there is no such folder; {REMEDY}.")
     if given is None and kind in own:
-        return _read(kind, str(own[kind]))
-    name, options = (PUBLIC[kind], {}) if given is None else (str(given), {"subfolder": FOLDERS[kind]})
+        return _read(kind, own[kind])
+    name, inside = (PUBLIC[kind], "") if given is None else (str(given), f"{FOLDERS[kind]}/")
     with hub_errors(name, f"the tokenizer of {ENCODERS[kind]}", REMEDY):
-        return _read(kind, name, own_padding=given is not None, **options)
+        folder = Path(downloaded(name, [inside + one for one in FILES]))
+    return _read(kind, folder / inside, own_padding=given is not None)
 
 
-def _read(kind: str, where: str, own_padding: bool = True, **options: Any) -> Tokenizer:
+def _read(kind: str, folder: Path, own_padding: bool = True) -> Tokenizer:
     transformers = imported_transformers()
+    if not any(all((folder / one).is_file() for one in files) for files in NEEDED[kind]):
+        # checked here, as transformers makes a tokenizer of no words from an empty folder
+        wanted = " or ".join(" and ".join(files) for files in NEEDED[kind])
+        raise CheckpointError(f"{folder} holds no tokenizer of {ENCODERS[kind]}: it needs {wanted}; {REMEDY}.")
+    if kind == "t5" and not (folder / "tokenizer.json").is_file() and importlib.util.find_spec("sentencepiece") is None:
+        raise UserError(f"{folder / 'spiece.model'} needs the package sentencepiece; run: pip install 'pushforward[sd3]'.")
     reader = transformers.T5TokenizerFast if kind == "t5" else transformers.CLIPTokenizer
     try:
-        call = reader.from_pretrained(where, **options)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{where} holds no tokenizer of {ENCODERS[kind]} that can be read ({error}); {REMEDY}.") from None
-    pad = 0 if kind == "clip_g" and not own_padding else call.pad_token_id
-    return Tokenizer(call, pad)
+        call = reader.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # whatever its parser in Rust raises: a bare Exception, for a file that is no JSON
+        raise CheckpointError(f"{folder} holds no tokenizer of {ENCODERS[kind]} that can be read ({error}); {REMEDY}.") from None
+    return Tokenizer(call, 0 if kind == "clip_g" and not own_padding else call.pad_token_id)
