@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from pushforward import _random
 from pushforward.conditions import TextContext
-from pushforward.errors import CheckpointError, ConditionError, ShapeError, SolverError, UserError
+from pushforward.errors import ConditionError, ShapeError, SolverError, UserError
 from pushforward.families.path_model import PathModel
-from pushforward.formats.sd3 import read_sd3
+from pushforward.formats.sd3_names import Layout
+from pushforward.formats.sd3_write import write_sd3
 from pushforward.guidance.guidance import Guidance
 from pushforward.guidance.inpaint import Inpaint
 from pushforward.guidance.skip_layers import SkipLayers
@@ -29,13 +30,14 @@ from pushforward.registry import export
 from pushforward.samplers.euler import Euler
 from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
-from pushforward.sd3 import generation, hub, images
+from pushforward.sd3 import generation, images
+from pushforward.sd3.files import parts_to_write, read_parts
 from pushforward.sd3.inversion import Inversion
 from pushforward.sd3.latent_model import LatentModel
+from pushforward.sd3.memory import Memory, memory_of_parts
 from pushforward.sd3.progress import Pictures, Progress, Watch
 from pushforward.sd3.prompts import Prompts
 from pushforward.sd3.residence import Residence
-from pushforward.sd3.text_encoders import text_encoder
 from pushforward.sd3.tokenizers import Tokenizer, find_tokenizer
 
 Output = Literal["pil", "tensor", "latents"]
@@ -60,7 +62,6 @@ class StableDiffusion3(Inversion):
         device: where to compute.
         offload: whether to bring each component to the device only while it is used.
         shift: how far the steps are moved towards noise.
-        variant: the public model's name, for messages.
 
     Source: Esser et al., 2403.03206.
     """
@@ -75,10 +76,10 @@ class StableDiffusion3(Inversion):
         device: torch.device | str = "cpu",
         offload: bool = False,
         shift: float = 3.0,
-        variant: str = "",
     ) -> None:
-        self.transformer, self.vae, self.encoders, self.variant, self.shift = transformer, vae, encoders or {}, variant, shift
+        self.transformer, self.vae, self.encoders, self.shift = transformer, vae, encoders or {}, shift
         self.device, self.tokenizer = torch.device(device), tokenizers
+        self.variant, self.tokenizer_folders = "", dict[str, Path]()  # what files say beside the parts
         for part in (transformer, vae, *self.encoders.values()):
             part.eval()
         self.residence = Residence({"transformer": transformer, "vae": vae, **self.encoders}, self.device, offload, REMEDY)
@@ -115,28 +116,22 @@ class StableDiffusion3(Inversion):
             CheckpointError: the file is no Stable Diffusion 3, truncated, or lacks tensors.
             UserError: there is no such path; the repository is gated.
         """
-        files = read_sd3(hub.local(path), dtype=dtype, device="cpu" if offload else device, text_encoders=text_encoders)
-        if files.transformer is None or files.vae is None:
-            part = "transformer" if files.transformer is None else "autoencoder (vae)"
-            raise CheckpointError(f"{path} has no {part}, without which no image can be made; give the whole model.")
-        if next(files.vae.parameters()).dtype == torch.float16:
-            files.vae.float()  # its activations exceed float16's range
-        files.vae.memory(slicing=True, tiling=tiling)
-        encoders = {
-            kind: text_encoder(kind, tensors, files.text_configs.get(kind), dtype=dtype)
-            for kind, tensors in files.text_encoders.items()
-            if kind != "t5" or t5
-        }
-        return StableDiffusion3(
-            files.transformer,
-            files.vae,
-            encoders,
-            functools.partial(find_tokenizer, own=files.tokenizers, given=tokenizers),
-            device=device,
-            offload=offload,
-            shift=float(files.scheduler.get("shift", 3.0)),
-            variant=files.variant,
+        transformer, vae, encoders, files = read_parts(path, dtype, "cpu" if offload else device, text_encoders, t5)
+        vae.memory(slicing=True, tiling=tiling)
+        find = functools.partial(find_tokenizer, own=files.tokenizers, given=tokenizers)
+        made = StableDiffusion3(
+            transformer, vae, encoders, find, device=device, offload=offload, shift=float(files.scheduler.get("shift", 3.0))
         )
+        made.variant, made.tokenizer_folders = files.variant, files.tokenizers
+        return made
+
+    def save(self, path: str | Path, layout: Layout = "single") -> Path:
+        """Write all parts into a single .safetensors file ("single", without tokenizers) or a folder ("diffusers"), and return its path."""
+        return write_sd3(path, parts_to_write(self.transformer, self.vae, self.encoders, self.tokenizer_folders, self.shift), layout)
+
+    def memory(self, size: tuple[int, int] | None = None, n: int = 1, tokens: int = 256) -> Memory:
+        """Return the bytes that n images of this (height, width) take, by component, from a pass that computes nothing."""
+        return memory_of_parts(self.transformer, self.vae, self.encoders, size or self.size, n, tokens)
 
     @property
     def step(self) -> int:

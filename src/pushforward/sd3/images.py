@@ -59,7 +59,7 @@ def to_tensor(images: Any) -> Tensor:
 def to_mask(mask: Any, size: tuple[int, int]) -> Tensor:
     """Return a mask (n, 1, height, width) in [0, 1], 1 where to paint anew, of a PIL image (white is 1) or a tensor of this size."""
     if isinstance(mask, PIL.Image.Image):
-        mask = torch.from_numpy(numpy.asarray(mask.convert("L"))).float() / 255
+        mask = torch.from_numpy(numpy.array(mask.convert("L"))).float() / 255
     if not isinstance(mask, Tensor):
         raise UserError("the mask is neither a PIL image nor a tensor in [0, 1]; give a picture that is white where to paint anew.")
     mask = mask.float().reshape(-1, 1, *mask.shape[-2:])

@@ -61,7 +61,7 @@ class Prompts:
         new = [one for one in dict.fromkeys(prompts) if (one, tokens) not in self._kept]
         if new:
             encoded = self._encode(new, tokens)
-            self._kept.update({(prompt, tokens): encoded[k] for k, prompt in enumerate(new)})
+            self._kept.update({(prompt, tokens): one for prompt, one in zip(new, encoded, strict=True)})
         rows = [self._kept[prompt, tokens] for prompt in prompts]
         for prompt in prompts:
             self._kept.move_to_end((prompt, tokens))
@@ -85,31 +85,32 @@ class Prompts:
                 )
 
     @torch.no_grad()
-    def _encode(self, prompts: list[str], tokens: int) -> TextContext:
-        states, pooled = zip(*(self._clip(kind, prompts) for kind in CLIPS), strict=True)
-        clip = torch.cat(states, dim=-1)
-        if clip.shape[-1] > self.channels:
-            raise UserError(
-                f"the CLIPs give {clip.shape[-1]} channels, but a token of the context has {self.channels}; the files do not fit."
-            )
-        t5 = self._t5(prompts, tokens).to(clip.dtype) if "t5" in self.encoders else clip.new_zeros(len(prompts), tokens, self.channels)
-        if t5.shape[-1] != self.channels:
-            raise UserError(f"T5 gives {t5.shape[-1]} channels, but a token of the context has {self.channels}; the files do not fit.")
-        return TextContext(torch.cat([F.pad(clip, (0, self.channels - clip.shape[-1])), t5], dim=1), torch.cat(pooled, dim=-1))
+    def _encode(self, prompts: list[str], tokens: int) -> list[TextContext]:
+        """Return the encodings of prompts, each read by itself, so that its bits do not depend on the others."""
+        clips = [self._read(kind, prompts, CLIP_TOKENS) for kind in CLIPS]
+        states, pooled = (
+            [torch.cat([said[which] for said in one], dim=-1) for one in zip(*clips, strict=True)] for which in ("state", "pooled")
+        )
+        width = states[0].shape[-1]
+        if width > self.channels:
+            raise UserError(f"the CLIPs give {width} channels, but a token of the context has {self.channels}; the files do not fit.")
+        t5 = [states[0].new_zeros(1, tokens, self.channels)] * len(prompts)
+        if "t5" in self.encoders:
+            t5 = [said["state"].to(states[0].dtype) for said in self._read("t5", prompts, tokens)]
+        if t5[0].shape[-1] != self.channels:
+            raise UserError(f"T5 gives {t5[0].shape[-1]} channels, but a token of the context has {self.channels}; the files do not fit.")
+        padded = [F.pad(one, (0, self.channels - width)) for one in states]
+        return [TextContext(torch.cat((a, b), dim=1), c) for a, b, c in zip(padded, t5, pooled, strict=True)]
 
-    def _clip(self, kind: str, prompts: list[str]) -> tuple[Tensor, Tensor]:
+    def _read(self, kind: str, prompts: list[str], tokens: int) -> list[dict[str, Tensor]]:
         encoder: Any = self.encoders[kind]
-        ids = self.tokenizers[kind](prompts, min(CLIP_TOKENS, encoder.config.max_position_embeddings))
+        if kind in CLIPS:
+            tokens = min(tokens, encoder.config.max_position_embeddings)
+        ids, made = self.tokenizers[kind](prompts, tokens), []
         with self.residence.using(kind):
-            said = encoder(ids.to(_device(encoder)), output_hidden_states=True)
-        return said.hidden_states[-2].cpu(), said.text_embeds.cpu()
-
-    def _t5(self, prompts: list[str], tokens: int) -> Tensor:
-        encoder = self.encoders["t5"]
-        with self.residence.using("t5"):
-            said: Tensor = encoder(self.tokenizers["t5"](prompts, tokens).to(_device(encoder))).last_hidden_state
-        return said.cpu()
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
+            device = next(encoder.parameters()).device
+            for row in ids:
+                said = encoder(row[None].to(device), output_hidden_states=kind in CLIPS)
+                state = said.hidden_states[-2] if kind in CLIPS else said.last_hidden_state
+                made.append({"state": state.cpu()} | ({"pooled": said.text_embeds.cpu()} if kind in CLIPS else {}))
+        return made
