@@ -28,7 +28,7 @@ OTHERS = (
     ("single_transformer_blocks.0.", "FLUX"),
     ("cond_stage_model.model.", "Stable Diffusion 2"),
     ("cond_stage_model.", "Stable Diffusion 1"),
-    ("model.diffusion_model.input_blocks.", "a Stable Diffusion with a U-Net"),
+    ("input_blocks.", "a Stable Diffusion with a U-Net"),
     ("down_blocks.0.resnets.", "a U-Net of diffusers"),
     ("text_model.", "a CLIP text encoder"),
     ("encoder.block.0.", "a T5 text encoder"),
@@ -61,7 +61,7 @@ def split(everything: Stored) -> dict[str, Stored]:
 
 def _looks_like(stored: Stored) -> str:
     for mark, what in OTHERS:
-        if any(mark in name if mark == "lora_" else name.startswith(mark) for name in stored):
+        if any(mark in name if mark == "lora_" else name.removeprefix("model.diffusion_model.").startswith(mark) for name in stored):
             return f"it looks like {what}"
     first = next(iter(stored), None)
     return "it holds no tensors" if first is None else f"it has {len(stored)} tensors, first {first}"

@@ -181,11 +181,6 @@ def _tensor(stored: Stored, source: Source, shape: torch.Size, dtype: torch.dtyp
     if len(entries) == 1 and entries[0].dtype == dtype and not source.swapped:
         return stored.mapped(source.names[0]).view(shape)
     whole = torch.empty(shape, dtype=dtype)
-    for name, entry, part in zip(source.names, entries, whole.chunk(len(entries)), strict=True):
-        if entry.dtype == dtype:
-            stored.read_into(name, part)
-        else:
-            read = torch.empty(part.shape, dtype=entry.dtype)
-            stored.read_into(name, read)
-            part.copy_(read)
+    for name, part in zip(source.names, whole.chunk(len(entries)), strict=True):
+        stored.read_into(name, part)
     return torch.cat(whole.chunk(2)[::-1]) if source.swapped else whole

@@ -11,6 +11,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ DTYPES = {
 }
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _LONGEST_HEADER = 100_000_000
+_BUFFER = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._map: mmap.mmap | None = None
+        self._buffer: Tensor | None = None
         try:
             with path.open("rb") as file:
                 self.entries = self._read_header(file.read(8), file.read, path.stat().st_size)
@@ -109,18 +112,26 @@ class TensorFile:
         return torch.frombuffer(self._map, dtype=entry.dtype, count=count, offset=entry.start).view(entry.shape)
 
     def read_into(self, name: str, out: Tensor) -> None:
-        """Fill a contiguous tensor of the stored dtype and size, past the map."""
-        entry = self.entries[name]
-        if entry.size == 0:
-            return
+        """Fill a contiguous tensor of the stored size, past the map; where it has another dtype, by way of one small buffer."""
+        entry, flat = self.entries[name], out.view(-1)
         with self.path.open("rb", buffering=0) as file:
             file.seek(entry.start)
-            place = _bytes(out)
-            while place:
-                got = file.readinto(place)
-                if not got:
-                    raise CheckpointError(f"{self.path} is cut short in {name}; download it again.")
-                place = place[got:]
+            if entry.dtype == out.dtype:
+                self._fill(file, _bytes(flat), name)
+                return
+            if self._buffer is None:
+                self._buffer = torch.empty(_BUFFER, dtype=torch.uint8)
+            for part in flat.split(_BUFFER // entry.dtype.itemsize):
+                read = self._buffer[: len(part) * entry.dtype.itemsize]
+                self._fill(file, _bytes(read), name)
+                part.copy_(read.view(entry.dtype))
+
+    def _fill(self, file: FileIO, place: memoryview, name: str) -> None:
+        while place:
+            got = file.readinto(place)
+            if not got:
+                raise CheckpointError(f"{self.path} is cut short in {name}; download it again.")
+            place = place[got:]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Callable[[], Tensor]], metadata: Mapping[str, str]) -> None:
@@ -200,6 +211,6 @@ class Stored:
         return file.mapped(inside)
 
     def read_into(self, name: str, out: Tensor) -> None:
-        """Fill a contiguous tensor of the stored dtype and size, past the map."""
+        """Fill a contiguous tensor of the stored size, past the map."""
         file, inside = self.places[name]
         file.read_into(inside, out)

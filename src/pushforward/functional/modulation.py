@@ -30,8 +30,8 @@ def modulated_norm(
         Tokens (n, tokens, width).
 
     Example:
-        >>> modulated_norm(torch.tensor([[[1.0, 3.0]]]), torch.ones(1, 2), torch.zeros(1, 2))
-        tensor([[[-0.0000,  2.0000]]])
+        >>> modulated_norm(torch.tensor([[[1.0, 3.0]]]), torch.ones(1, 2), torch.ones(1, 2))  # -1 and 1, doubled, and 1 more
+        tensor([[[-1.0000,  3.0000]]])
 
     Source: Peebles and Xie, Scalable diffusion models with transformers, 2022, arXiv 2212.09748, section 3.2 (adaLN).
     """
