@@ -1,6 +1,7 @@
 """Models and tokenizers of the Hugging Face Hub, and what to do when they cannot be had."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +24,15 @@ def local(path: str | Path) -> Path:
     if here.exists():
         return here
     name = str(path)
-    if isinstance(path, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")) or here.suffix:
+    if isinstance(path, Path) or not is_hub_id(name) or name.endswith((".safetensors", ".ckpt")):
         raise UserError(f"{path} does not exist; give a .safetensors file, a diffusers folder, or a Hub id such as {EXAMPLE}.")
     with hub_errors(name, "the model", "download it elsewhere and give its folder or its .safetensors file"):
         return Path(downloaded(name, WANTED))
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether this may be a repository of the Hub: owner/name."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
 
 
 def downloaded(name: str, patterns: list[str]) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import CheckpointError, UserError
-from pushforward.sd3.hub import downloaded, hub_errors
+from pushforward.sd3.hub import downloaded, hub_errors, is_hub_id
 from pushforward.sd3.text_encoders import ENCODERS, imported_transformers
 
 FOLDERS = {"clip_l": "tokenizer", "clip_g": "tokenizer_2", "t5": "tokenizer_3"}
@@ -60,7 +60,7 @@ def find_tokenizer(kind: str, own: Mapping[str, Path], given: str | Path | None)
         if not folder.is_dir():
             raise UserError(f"tokenizers is {given}, but it has no folder {FOLDERS[kind]} for {ENCODERS[kind]}; {REMEDY}.")
         return _read(kind, folder)
-    if given is not None and (isinstance(given, Path) or str(given).startswith((".", "/", "~")) or str(given).count("/") != 1):
+    if given is not None and (isinstance(given, Path) or not is_hub_id(given)):
         raise UserError(f"tokenizers is {given}, but there is no such folder; {REMEDY}.")
     if given is None and kind in own:
         return _read(kind, own[kind])
