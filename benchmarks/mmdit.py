@@ -5,7 +5,9 @@ of the same shapes and nothing else: no normalisation, no modulation, no activat
 The last rows take the text as a sampler does, after the maps that are the same in all steps (`MMDiT.prepare`).
 """
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,8 @@ from torch import Tensor
 from benchmarks.rows import FLOOR, OURS, Row, rows
 from benchmarks.timing import Times, race
 from pushforward.conditions import TextContext
+from pushforward.formats.sd3 import SD3Files
+from pushforward.formats.sd3_write import write_sd3
 from pushforward.nn.mmdit import FREQUENCIES, MMDiT
 
 DEPTH, HEADS, TEXT, CONTEXT, POOLED, PATCH = 6, 6, 333, 4096, 2048, 16 * 4
@@ -39,18 +43,13 @@ def mmdit() -> list[Row]:
 
 
 def _networks(qk_norm: bool) -> tuple[MMDiT, SD3Transformer2DModel]:
+    """Return our network and diffusers' with the same random weights, which say the same."""
     ours = MMDiT((16, 128, 128), depth=DEPTH, heads=HEADS, context_width=CONTEXT, pooled_width=POOLED, qk_norm=qk_norm).eval()
-    peer = SD3Transformer2DModel(
-        sample_size=128,
-        num_layers=DEPTH,
-        attention_head_dim=64,
-        num_attention_heads=HEADS,
-        joint_attention_dim=CONTEXT,
-        caption_projection_dim=WIDTH,
-        pooled_projection_dim=POOLED,
-        pos_embed_max_size=192,
-        qk_norm="rms_norm" if qk_norm else None,
-    ).eval()
+    for p in ours.parameters():
+        torch.nn.init.normal_(p, std=0.02)
+    with tempfile.TemporaryDirectory() as folder:
+        write_sd3(Path(folder) / "written", SD3Files(ours), "diffusers")
+        peer = SD3Transformer2DModel.from_pretrained(Path(folder) / "written" / "transformer").eval()
     return ours, peer
 
 
@@ -59,6 +58,7 @@ def _race(ours: MMDiT, peer: SD3Transformer2DModel, tokens: int, batch: int, tur
     x, t = torch.randn(batch, 16, side, side), torch.rand(batch)
     cond = TextContext(torch.randn(batch, TEXT, CONTEXT), torch.randn(batch, POOLED))
     with torch.no_grad():
+        torch.testing.assert_close(ours(x, t, cond), peer(x, cond.context, cond.pooled, 1000 * t).sample, rtol=1e-4, atol=1e-4)
         prepared = ours.prepare(cond, batch)
         return race(
             {
