@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,9 @@ from pushforward.functional.embedding import timestep_embedding
 from pushforward.functional.modulation import modulated_norm
 from pushforward.functional.patches import patchify
 from pushforward.nn.config import NetConfig, image_sides
-from pushforward.nn.joint_block import EPS, JointBlock
+from pushforward.nn.joint_block import JointBlock
 from pushforward.nn.layers import Blocks
+from pushforward.nn.lean_block import EPS, Workspace, advance, lean
 from pushforward.registry import export
 
 FREQUENCIES = 256
@@ -148,14 +149,22 @@ class MMDiT(Blocks):
         image = self.first(patchify(x.to(dtype), self.patch)) + self.placed(rows, columns)
         text = self.prepare(cond, len(x))
         embedding = F.silu(self.time(timestep_embedding(t, FREQUENCIES).to(dtype)) + text.pooled)
-        words = text.context
-        for k, block in enumerate(self.blocks):
-            if k not in skip:
-                image, words = self.run(block, image, words, embedding)
+        image = self._through_blocks(image, text.context, embedding, skip)
         shift, scale = self.modulation(embedding).chunk(2, dim=1)
         out = self.last(modulated_norm(image, shift, scale, EPS))
         out = out.view(len(x), rows, columns, self.patch, self.patch, self.channels).permute(0, 5, 1, 3, 2, 4)
         return out.reshape(x.shape).to(x.dtype)
+
+    def _through_blocks(self, image: Tensor, text: Tensor, embedding: Tensor, skip: Sequence[int]) -> Tensor:
+        blocks = [block for k, block in enumerate(self.blocks) if k not in skip]
+        if lean(image):
+            text, work = text.clone(memory_format=torch.contiguous_format), Workspace(image)  # a prepared text is the caller's
+            for block in blocks:
+                advance(cast(JointBlock, block), image, text, embedding, work)
+            return image
+        for block in blocks:
+            image, text = self.run(block, image, text, embedding)
+        return image
 
     def prepare(self, cond: TextContext | None, n: int) -> PreparedText:
         """Return a condition after the maps that do not depend on time, for `forward` to take in its place: once for all steps."""
