@@ -86,7 +86,7 @@ def test_every_sampler_makes_images(model, sampler):
 
 def test_samplers_agree_in_the_limit(model):
     """The ODE has one solution: twelve steps of Heun are nearer to the adaptive solver's than two, and both nearer than two of Euler."""
-    fine = quick(model, steps=None, sampler=Dopri5(1e-3, 1e-3))
+    fine = quick(model, steps=None, sampler=Dopri5(5e-3, 5e-3))
     away = [float((quick(model, steps=None, sampler=one) - fine).abs().mean()) for one in (Heun(12, GRID), Heun(2, GRID), Euler(2, GRID))]
     assert away == sorted(away)
     assert away[0] < 0.3 * away[2]
@@ -140,7 +140,7 @@ def test_inpainting_keeps_the_latents_outside_under_every_ode_sampler(model, ima
         torch.testing.assert_close(made[:, :, 4:], known[:, :, 4:].detach(), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("sampler", [Euler(10, GRID), Dopri5(1e-2, 1e-2)], ids=["steps", "adaptive"])
+@pytest.mark.parametrize("sampler", [Euler(10, GRID), Dopri5(3e-2, 3e-2)], ids=["steps", "adaptive"])
 def test_less_strength_keeps_more(model, image, sampler):
     known = model.vae.encode(2 * image - 1).detach()
     away = [
@@ -197,12 +197,12 @@ def test_variations_go_from_the_image_to_any_other(model, image):
 
 
 def test_log_prob_is_the_exact_one_within_its_standard_error(tiny, image):
-    """A latent of 2x2 places: 64 directions are exact. Within 5 standard errors of 12 estimates, seed 0."""
+    """A latent of 2x2 places: 64 directions are exact. Within 5 standard errors of 8 estimates, seed 0."""
     model = pf.StableDiffusion3.from_pretrained(tiny("medium").folder)
     latents, sampler = torch.randn(1, 16, 2, 2, generator=torch.Generator().manual_seed(0)), Heun(2, GRID)
     with torch.no_grad():
         exact = model.model_for((16, 16)).log_prob(latents, model.encode_prompt("a"), sampler=sampler)
-    said = model.log_prob(latents, "a", sampler=sampler, probes=12, generator=torch.Generator().manual_seed(0))
+    said = model.log_prob(latents, "a", sampler=sampler, probes=8, generator=torch.Generator().manual_seed(0))
     assert float((said.log_prob - exact).abs()) < 5 * float(said.standard_error)
     assert 0 < float(said.standard_error) < 0.2 * abs(float(exact))
 
