@@ -80,7 +80,7 @@ def test_an_image_does_not_depend_on_its_batch(model, sampler):
     ids=lambda one: type(one).__name__,
 )
 def test_every_sampler_makes_images(model, sampler):
-    made = quick(model, steps=None, sampler=sampler, guidance=CFG(3.0, interval=(0.2, 0.9)), skip_layers=(1,))
+    made = quick(model, ["a fox", "a cat"], steps=None, sampler=sampler, guidance=CFG(3.0, interval=(0.2, 0.9)), skip_layers=(1,))
     assert made.isfinite().all()
 
 

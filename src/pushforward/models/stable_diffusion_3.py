@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pushforward import _random
 from pushforward.conditions import TextContext
-from pushforward.errors import ConditionError, ShapeError, SolverError, UserError
+from pushforward.errors import ShapeError, SolverError, UserError
 from pushforward.families.path_model import PathModel
 from pushforward.formats.sd3_names import Layout
 from pushforward.formats.sd3_write import write_sd3
@@ -52,7 +52,8 @@ class StableDiffusion3(Inversion):
     """Stable Diffusion 3 or 3.5 around its parts: prompts in, images out, and a `PathModel` over latents with all its verbs inside.
 
     `model` is that PathModel, in latents of the size that the model was made for; `model_for(size)` is one for another size, with the same
-    network. Images are (n, 3, height, width) in [0, 1] or PIL images, prompts are texts or a `TextContext`.
+    network. Images are (n, 3, height, width) in [0, 1] or PIL images, prompts are texts or a `TextContext`. With `offload` the verbs of
+    `model` itself run inside `with sd3.residence.using("transformer")`.
 
     Args:
         transformer: the network.
@@ -259,24 +260,6 @@ class StableDiffusion3(Inversion):
             made.append(x if output == "latents" else self._finished(x, given, painted, rows, n))
         result = torch.cat(made)
         return images.to_pil(result) if output == "pil" else result
-
-    def decoded(self, latents: Tensor) -> Tensor:
-        """Return the autoencoder's images (n, 3, height, width) in [-1, 1] of latents."""
-        with self.residence.using("vae"):
-            return self.vae.decode(latents.to(self.device))
-
-    def _encoded(self, given: Tensor, n: int) -> Tensor:
-        images.checked_size(tuple(given.shape[2:]), self.step)
-        if len(given) not in (1, n):
-            raise ShapeError(f"there are {len(given)} images for {n} prompts; give one for all, or one each.")
-        with self.residence.using("vae"):
-            return self.vae.encode(given.to(self.device)).expand(n, -1, -1, -1)
-
-    def _negative(self, negative: Any, n: int, tokens: int) -> TextContext:
-        away = self.encode_prompt(negative, tokens)
-        if len(away) not in (1, n):
-            raise ConditionError(f"there are {len(away)} negative prompts for {n} prompts; give one for all, or one each.")
-        return away if len(away) == n else away.repeat(n)
 
     def _noise(self, model: PathModel, rows: slice, latents: Tensor | None, n: int, draw: _random.Generators) -> Tensor:
         if latents is None:

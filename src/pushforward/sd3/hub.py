@@ -1,6 +1,7 @@
 """Models and tokenizers of the Hugging Face Hub, and what to do when they cannot be had."""
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,8 @@ def hub_errors(name: str, what: str, remedy: str) -> Iterator[None]:
             f"{what} should be at https://huggingface.co/{name}, but there is no such repository, or it is private; {remedy}."
         ) from None
     except (HfHubHTTPError, OSError) as error:
-        # transformers wraps the Hub's errors into an OSError with a text of its own
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise  # this machine's own trouble
         if "gated repo" in str(error).lower() or "401" in str(error) or "403" in str(error):
             raise UserError(gated) from None
         raise CheckpointError(f"{what} is not on this machine and https://huggingface.co/{name} cannot be reached; {remedy}.") from None

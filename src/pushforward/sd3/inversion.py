@@ -10,7 +10,7 @@ from torch import Tensor
 from pushforward import _random
 from pushforward.bijections.divergences import HutchinsonDivergence
 from pushforward.conditions import TextContext
-from pushforward.errors import UserError
+from pushforward.errors import ConditionError, ShapeError, UserError
 from pushforward.families.path_model import PathModel
 from pushforward.guidance.guidance import Guidance
 from pushforward.nn.autoencoder_kl import AutoencoderKL
@@ -39,12 +39,17 @@ class Estimate(NamedTuple):
 
 
 class Inversion:
-    """The verbs of `StableDiffusion3` that run from images to noise."""
+    """The verbs of `StableDiffusion3` that run from images to noise, and its autoencoder on the device."""
 
     shift: float
     device: torch.device
     residence: Residence
     vae: AutoencoderKL
+
+    @property
+    def step(self) -> int:
+        """What sides of images must be divisible by."""
+        raise NotImplementedError
 
     def model_for(self, size: tuple[int, int]) -> PathModel:
         """Return the rectified flow over latents of images of this size."""
@@ -55,14 +60,22 @@ class Inversion:
         raise NotImplementedError
 
     def decoded(self, latents: Tensor) -> Tensor:
-        """Return the autoencoder's images of latents."""
-        raise NotImplementedError
+        """Return the autoencoder's images (n, 3, height, width) in [-1, 1] of latents."""
+        with self.residence.using("vae"):
+            return self.vae.decode(latents.to(self.device))
 
     def _encoded(self, given: Tensor, n: int) -> Tensor:
-        raise NotImplementedError
+        images.checked_size(tuple(given.shape[2:]), self.step)
+        if len(given) not in (1, n):
+            raise ShapeError(f"there are {len(given)} images for {n} prompts; give one for all, or one each.")
+        with self.residence.using("vae"):
+            return self.vae.encode(given.to(self.device)).expand(n, -1, -1, -1)
 
     def _negative(self, negative: Any, n: int, tokens: int) -> TextContext:
-        raise NotImplementedError
+        away = self.encode_prompt(negative, tokens)
+        if len(away) not in (1, n):
+            raise ConditionError(f"there are {len(away)} negative prompts for {n} prompts; give one for all, or one each.")
+        return away if len(away) == n else away.repeat(n)
 
     @torch.no_grad()
     def encode(self, image: Any, prompts: Prompts = "", *, sampler: Sampler | None = None, tokens: int = 256) -> Encoded:

@@ -64,22 +64,28 @@ def memory_of_parts(
     """Return what n images of this (height, width) take. Guidance evaluates one condition after the other and adds nothing."""
     height, width = (side // vae.factor for side in size)
 
-    def latents() -> Tensor:
-        return torch.zeros(n, vae.latent_channels, height, width)
+    def latents(module: nn.Module) -> Tensor:
+        return torch.zeros(n, vae.latent_channels, height, width, device=_device(module))
 
     def step() -> Tensor:
-        context, pooled = torch.zeros(n, 77 + tokens, transformer.context_width), torch.zeros(n, transformer.pooled_width)
-        velocity: Tensor = transformer(latents(), torch.zeros(n), transformer.prepare(TextContext(context, pooled), n))
+        x = latents(transformer)
+        context, pooled = x.new_zeros(n, 77 + tokens, transformer.context_width), x.new_zeros(n, transformer.pooled_width)
+        velocity: Tensor = transformer(x, x.new_zeros(n), transformer.prepare(TextContext(context, pooled), n))
         return velocity
 
     def read(name: str) -> Any:
         config: Any = encoders[name].config
         length = tokens if name == "t5" else config.max_position_embeddings
-        return encoders[name](torch.zeros(n, length, dtype=torch.long), output_hidden_states=True)
+        ids = torch.zeros(n, length, dtype=torch.long, device=_device(encoders[name]))
+        return encoders[name](ids, output_hidden_states=True)
 
     work = {name: peak(functools.partial(read, name)) for name in encoders}
-    work |= {"transformer": peak(step), "vae": peak(lambda: vae.decode(latents()))}
+    work |= {"transformer": peak(step), "vae": peak(lambda: vae.decode(latents(vae)))}
     return Memory({name: bytes_of(one) for name, one in {**encoders, "transformer": transformer, "vae": vae}.items()}, work)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 @export("sd3.memory_of")
