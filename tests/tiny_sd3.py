@@ -96,7 +96,7 @@ def randomise(part: nn.Module, generator: torch.Generator) -> None:
 def _parts(diffusers, transformers, sizes: Sizes, tokenizers) -> dict[str, nn.Module]:
     clip = {
         "max_position_embeddings": TEXT_TOKENS,
-        "num_attention_heads": 1,  # of 64 channels, as a single file has to be read
+        "num_attention_heads": 1,
         "vocab_size": len(tokenizers["tokenizer"]),
         "bos_token_id": 0,
         "pad_token_id": 1,

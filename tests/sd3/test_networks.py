@@ -13,6 +13,7 @@ import tiny_sd3
 import torch
 from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
 
 import pushforward as pf
 from pushforward.conditions import TextContext
@@ -132,6 +133,41 @@ def test_a_gradient_changes_no_value(small):
         torch.testing.assert_close(net(x, t, cond), value, rtol=1e-5, atol=1e-6)
 
 
+class Doubled(torch.nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Twice(torch.nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def _another_layer(net):
+    out = net.blocks[0].image.attention.out
+    net.blocks[0].image.attention.out = Doubled(out.in_features, out.out_features)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _another_layer,
+        lambda net: parametrize.register_parametrization(net.blocks[1].text.mlp[0], "weight", Twice()),
+        lambda net: net.blocks[2].image.mlp[2].register_forward_hook(lambda module, x, y: 2 * y),
+        lambda net: net.blocks[2].register_forward_pre_hook(lambda module, x: (2 * x[0], *x[1:])),
+    ],
+)
+def test_what_is_put_into_a_block_is_heard_without_gradients_too(small, change):
+    """Layers of LoRA, parametrised weights and hooks: the lean way would go past them."""
+    net, (x, t, cond) = small
+    before = net(x, t, cond)
+    change(net)
+    value = net(x, t, cond)
+    assert not torch.allclose(value, before)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x, t, cond), value)
+
+
 def test_derivatives_by_forward_mode_and_vmap_are_those_of_backward_mode(small):
     net, (x, t, cond) = (part if isinstance(part, tuple) else part.double() for part in small)
     x, t, cond = x.double(), t.double(), cond.to(torch.float64)
@@ -171,19 +207,19 @@ import sys, torch
 from pushforward.conditions import TextContext
 from pushforward.nn.mmdit import MMDiT
 torch.manual_seed(0)
-net = MMDiT((2, 4, 6), depth=3, heads=2, head_width=8, context_width=6, pooled_width=5, positions=4, dual=1, null_tokens=3)
+net = MMDiT((2, 4, 6), depth=2, heads=2, head_width=8, context_width=6, pooled_width=5, positions=4, dual=1, null_tokens=3)
 for p in net.parameters():
     torch.nn.init.normal_(p, std=0.2)
 x, t, cond = torch.randn(2, 2, 4, 6), torch.rand(2), TextContext(torch.randn(2, 3, 6), torch.randn(2, 5))
 compiled = torch.compile(net, backend=sys.argv[1], fullgraph=True)
 for enabled in (True, False):
     with torch.set_grad_enabled(enabled):
-        values = [one(x, t, cond, skip=(1,)) for one in (net, compiled)]
+        values = [one(x, t, cond) for one in (net, compiled)]
         torch.testing.assert_close(*values, rtol=1e-4, atol=1e-5)
 """
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiled_it_gives_the_same_numbers(backend):
     """In a process of its own, as dynamo cannot see through the shape checks that tests install."""
     run = subprocess.run([sys.executable, "-c", COMPILED, backend], capture_output=True, text=True)

@@ -77,6 +77,15 @@ class JointBlock(nn.Module):
         of_image = self.image.modulation(embedding).chunk(9 if self.image.second is not None else 6, dim=1)
         return of_image, self.text.modulation(embedding).chunk(2 if self.text.mlp is None else 6, dim=1)
 
+    def untouched(self) -> bool:
+        """Return whether all parts are as they were built: no hook, other layer (LoRA), parametrised or sharded weight is in between."""
+        return all(
+            type(part) in _KNOWN
+            and not (part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__)
+            and all(type(weight) is nn.Parameter for weight in part._parameters.values() if weight is not None)
+            for part in self.modules()
+        )
+
     def forward(self, image: Tensor, text: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tokens of image (n, N, width) and text (n, T, width) under the embedding (n, width) of time and pooled text."""
         of_image, of_text = self.vectors(embedding)
@@ -93,3 +102,6 @@ class JointBlock(nn.Module):
         heard = attend(torch.cat((q_text, q), dim=1), k, v)
         count = text.shape[1]
         return self.image.added(image, heard[:, count:], of_image, also), self.text.added(text, heard[:, :count], of_text)
+
+
+_KNOWN = (nn.Linear, nn.RMSNorm, nn.Sequential, nn.GELU, Attention, Stream, JointBlock)

@@ -156,11 +156,11 @@ class MMDiT(Blocks):
         return out.reshape(x.shape).to(x.dtype)
 
     def _through_blocks(self, image: Tensor, text: Tensor, embedding: Tensor, skip: Sequence[int]) -> Tensor:
-        blocks = [block for k, block in enumerate(self.blocks) if k not in skip]
-        if lean(image):
+        blocks = [cast(JointBlock, block) for k, block in enumerate(self.blocks) if k not in skip]
+        if lean(image) and all(block.untouched() for block in blocks):
             text, work = text.clone(memory_format=torch.contiguous_format), Workspace(image)  # a prepared text is the caller's
             for block in blocks:
-                advance(cast(JointBlock, block), image, text, embedding, work)
+                advance(block, image, text, embedding, work)
             return image
         for block in blocks:
             image, text = self.run(block, image, text, embedding)
