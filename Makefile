@@ -85,11 +85,11 @@ endif
 	@touch $@
 
 .venv/.stamp-dev: .venv/.stamp-base
-	@echo "installing the tools of the tests (once)" && $(PIP) -e ".[dev,data,log]"
+	@echo "installing the tools of the tests (once)" && $(PIP) -e ".[dev,data,log,sd3]"
 	@touch $@
 
 .venv/.stamp-docs: .venv/.stamp-base
-	@echo "installing the tools of the docs (once)" && $(PIP) -e ".[docs]"
+	@echo "installing the tools of the docs (once)" && $(PIP) -e ".[docs,sd3]"
 	@touch $@
 
 .venv/.stamp-bench: .venv/.stamp-base

@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks [--only flows|compiled|continuous|glow|dopri5|overhead|likelihood|training] [--write]`."""
+"""Run the benchmarks: `python -m benchmarks [--only GROUP] [--write]`."""
 
 import argparse
 import datetime
@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import continuous, flows, glow, likelihood, solvers, training  # noqa: F401  (they register their rows)
+from benchmarks import continuous, flows, glow, likelihood, mmdit, solvers, training  # noqa: F401  (they register their rows)
 from benchmarks.rows import FLOOR, OURS, ROWS, Row
 
 PEERS = ("torchdiffeq", "torchode", "zuko", "diffusers", "flow_matching", "nflows", "normflows", "FrEIA")

@@ -27,6 +27,7 @@ GROUPS = {
     "models": "Models",
     "data": "Data",
     "formats": "Files",
+    "sd3": "Stable Diffusion 3: what is beside the networks",
     "evaluation": "Evaluation",
     "training": "Training",
     "": "Top level",

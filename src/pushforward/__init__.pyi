@@ -5,6 +5,7 @@ from pushforward import bijections as bijections
 from pushforward import data as data
 from pushforward import evaluation as evaluation
 from pushforward import families as families
+from pushforward import formats as formats
 from pushforward import functional as functional
 from pushforward import guidance as guidance
 from pushforward import models as models
@@ -13,9 +14,12 @@ from pushforward import ode as ode
 from pushforward import pairings as pairings
 from pushforward import paths as paths
 from pushforward import samplers as samplers
+from pushforward import sd3 as sd3
 from pushforward import times as times
 from pushforward import training as training
 from pushforward import weightings as weightings
+from pushforward.models.stable_diffusion_3 import StableDiffusion3 as StableDiffusion3
+from pushforward.conditions import TextContext as TextContext
 from pushforward.training.trainer import Trainer as Trainer
 from pushforward.training.reflow import distill as distill
 from pushforward.formats.model import load as load

@@ -47,6 +47,10 @@ class SolverError(PushforwardError, ArithmeticError):
     """An adaptive solver cannot go on: its steps became too small or too many, or the field is not finite."""
 
 
+class OutOfMemoryError(PushforwardError):
+    """The memory of a device is too small; the message says which switch helps."""
+
+
 class CheckpointError(PushforwardError):
     """A checkpoint is missing, truncated or does not fit the model."""
 

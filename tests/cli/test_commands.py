@@ -194,7 +194,7 @@ def test_doctor_finds_what_is_needed(capsys):
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert "torch" in said
-    assert "[sd3]" in said  # the hint's brackets are not taken for markup
+    assert "[app]" in said  # the hint's brackets are not taken for markup
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,15 @@ def test_every_network_can_say_a_variance_and_keeps_its_verbs(config, tmp_path):
     assert torch.equal(again.net.with_variance(x, t, labels)[1], one.eval().net.with_variance(x, t, labels)[1])
 
 
+def test_guidance_keeps_the_variance_that_the_network_says():
+    one = pf.models.ddpm(pf.nn.MLP.Config((8,)), (2,), learn_variance=True, classes=3)
+    torch.nn.init.normal_(one.net.net.out.weight)
+    x, t, labels = torch.randn(4, 2), torch.full((4,), 0.5), torch.tensor([0, 1, 2, 0])
+    guided, plain = one.denoiser(labels, 3.0).with_variance(x, t), one.denoiser(labels).with_variance(x, t)
+    assert torch.equal(guided.share, plain.share)
+    assert not torch.allclose(guided.velocity, plain.velocity)
+
+
 def test_a_network_that_says_too_little_and_an_unknown_variance_are_refused():
     with pytest.raises(ShapeError, match="a learned variance needs twice the channels; build it with outputs=2"):
         pf.models.ddpm(pf.nn.MLP(2, 2, time_features=4), (2,), learn_variance=True).loss(torch.randn(3, 2))

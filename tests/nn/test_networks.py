@@ -4,12 +4,15 @@ import pytest
 import torch
 from examples import examples
 
+from pushforward.conditions import TextContext
 from pushforward.errors import ConditionError, UserError
+from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.config import NetConfig
 from pushforward.nn.dit import DiT
 from pushforward.nn.embedding import LabelEmbedding
 from pushforward.nn.layers import SelfAttention
 from pushforward.nn.mlp import MLP
+from pushforward.nn.mmdit import MMDiT
 from pushforward.nn.unet import UNet
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -36,16 +39,21 @@ def test_each_row_is_its_own(subject):
     torch.testing.assert_close(net(x, t, cond), alone, rtol=1e-10, atol=1e-10)
 
 
+def null(net, cond):
+    """Return what `cond=None` stands for: the row after the last label, or texts of zeros."""
+    return cond.where(torch.zeros(len(cond), dtype=torch.bool), None) if isinstance(net, MMDiT) else torch.full_like(cond, 3)
+
+
 def test_no_condition_is_the_null_row(subject):
-    net, (x, t, _) = subject
-    torch.testing.assert_close(net(x, t, None), net(x, t, torch.full((len(x),), 3)), rtol=1e-12, atol=1e-12)
+    net, (x, t, cond) = subject
+    torch.testing.assert_close(net(x, t, None), net(x, t, null(net, cond)), rtol=1e-12, atol=1e-12)
 
 
 def test_time_and_label_are_read(subject):
     net, (x, t, cond) = subject
     value = net(x, t, cond)
     assert not torch.allclose(net(x, 1 - t, cond), value)
-    assert not torch.allclose(net(x, t, (cond + 1) % 3), value)
+    assert not torch.allclose(net(x, t, cond[torch.arange(len(cond)).roll(1)]), value)
 
 
 def test_no_rows_give_no_rows(subject):
@@ -83,6 +91,7 @@ def test_a_network_of_images_starts_at_zero():
     x, t = torch.randn(2, 1, 4, 4), torch.rand(2)
     assert UNet((1, 4, 4), channels=4)(x, t).abs().sum() == 0
     assert DiT((1, 4, 4), width=8, depth=1, heads=2)(x, t).abs().sum() == 0
+    assert MMDiT((1, 4, 4), depth=1, heads=2, head_width=4, positions=2)(x, t).abs().sum() == 0
 
 
 def test_an_mlp_takes_events_of_any_shape():
@@ -95,6 +104,17 @@ def test_an_mlp_takes_events_of_any_shape():
 def test_a_condition_for_a_network_without_classes_is_refused():
     with pytest.raises(ConditionError, match="built without classes; build it with classes=K"):
         LabelEmbedding(None, 4)(torch.tensor([0]), 1)
+
+
+X, T = torch.zeros(1, 1, 4, 4), torch.zeros(1)
+
+
+def small_mmdit():
+    return MMDiT((1, 4, 4), depth=1, heads=1, head_width=4, context_width=8, pooled_width=4, positions=2).float()
+
+
+def small_autoencoder():
+    return AutoencoderKL(latent_channels=2, widths=(4, 8), groups=2)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +130,20 @@ def test_a_condition_for_a_network_without_classes_is_refused():
         (lambda: UNet((1, 6, 6), multipliers=(1, 2, 4)), "use sides divisible by 4, or fewer multipliers"),
         (lambda: DiT((1, 5, 4)), "patch is 2, which does not divide an image of 5x4"),
         (lambda: DiT((1, 4, 4), width=6, heads=2), "width is 6, but positions need a multiple of 4"),
+        (lambda: MMDiT((2,)), r"shape is \(2,\), but MMDiT needs images"),
+        (lambda: MMDiT((1, 4, 4), depth=0), "depth is 0, but it must be at least 1"),
+        (lambda: MMDiT((1, 4, 4), depth=2, heads=1, dual=3), "dual is 3, but it counts blocks, of which there are 2"),
+        (lambda: MMDiT((1, 4, 4), depth=1, heads=1, head_width=6), "heads and head_width are 1 and 6"),
+        (lambda: MMDiT.Config().build((1, 4, 4), 3), "classes is 3, but MMDiT reads text .*; use DiT for labels"),
+        (lambda: small_mmdit()(X, T, torch.tensor([0])), r"cond is torch.int64 of shape \(1,\), but MMDiT reads text"),
+        (
+            lambda: small_mmdit()(X, T, TextContext(X[0, :, :2, :3], X[0, 0, :1])),
+            "cond has 3 channels .* and 4 in .* needs 8 and 4",
+        ),
+        (lambda: small_mmdit()(X[:, :, :3], T), "an image of 3x4 cannot be cut into patches"),
+        (lambda: AutoencoderKL(widths=(4, 6), groups=4), r"groups is 4, which does not divide all of the widths \(4, 6\)"),
+        (lambda: small_autoencoder().encode(torch.zeros(1, 3, 5, 4)), "images are 5x4, but sides must be divisible by 2; use 4x4"),
+        (lambda: small_autoencoder().decode(torch.zeros(1, 3, 2, 2)), r"latents has shape \(1, 3, 2, 2\), but .* needs \(n, 2, "),
         (lambda: SelfAttention(8, 3), "heads is 3, which does not divide the width 8"),
     ],
 )

@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "put runs side by side; --explain says what normalizing flows and diffusion share",
     "reflow": "train a run's model on its own pairs of noise and sample, so that its trajectories become straight",
     "distill": "teach a run's model to say a sample in one step",
+    "generate": 'make images with Stable Diffusion 3 or 3.5: pushforward generate MODEL "a red fox" --out fox.png',
     "list": "list the public names: presets, data sets, samplers, paths, networks, ...",
     "info": "say what a run or a saved model is: preset, settings, progress, checkpoints",
     "doctor": "check this machine: versions, devices, what is missing and how to get it",

@@ -15,7 +15,7 @@ from pushforward.bijections.ode import ODE
 from pushforward.errors import NotInvertibleError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.functional.levels import Levels
-from pushforward.guidance.cfg import CFG
+from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.rk4 import RK4
@@ -101,7 +101,7 @@ class ContinuousFlow(GenerativeModel):
     def networks(self) -> list[nn.Module]:
         return [self.velocity] if isinstance(self.velocity, nn.Module) else []
 
-    def denoiser(self, cond: Any = None, guidance: CFG | float | None = None) -> "Flow":
+    def denoiser(self, cond: Any = None, guidance: Guidance | float | None = None) -> "Flow":
         """Return what samplers call, in the model's units: (x, t) to something with `.velocity`."""
         if guidance is not None:
             raise UserError(
@@ -122,7 +122,13 @@ class ContinuousFlow(GenerativeModel):
         return (penalty - self.base.log_prob(z) - log_abs_det).mean() / math.prod(self.shape)
 
     def _generate(
-        self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None, log_det: bool, generator: _random.Generators
+        self,
+        noise: Tensor,
+        cond: Any,
+        sampler: Sampler | None,
+        guidance: Guidance | float | None,
+        log_det: bool,
+        generator: _random.Generators,
     ) -> tuple[Tensor, Tensor]:
         if log_det:
             self.denoiser(cond, guidance)  # refuses guidance
@@ -138,7 +144,7 @@ class ContinuousFlow(GenerativeModel):
     def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
         return self._ode_sampler(sampler)(self.denoiser(cond), x, 0.0, 1.0)
 
-    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None) -> Tensor:
+    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None) -> Tensor:
         return self._ode_sampler(sampler)(self.denoiser(cond, guidance), z, 1.0, 0.0)
 
     def _ode_sampler(self, sampler: Sampler | None) -> Sampler:

@@ -14,7 +14,7 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
 from pushforward.errors import ConditionError, DtypeError, NotInvertibleError, ShapeError, SolverError, UserError
 from pushforward.functional.levels import Levels, cells, spread
-from pushforward.guidance.cfg import CFG
+from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
 
@@ -96,7 +96,7 @@ class GenerativeModel(nn.Module):
         cond: Any = None,
         *,
         sampler: Sampler | None = None,
-        guidance: CFG | float | None = None,
+        guidance: Guidance | float | None = None,
         temperature: float = 1.0,
         log_prob: bool = False,
         generator: _random.Generators = None,
@@ -108,7 +108,7 @@ class GenerativeModel(nn.Module):
             n: how many.
             cond: condition of each sample (leading dimension n), or None.
             sampler: how noise becomes data; None is the model's own.
-            guidance: classifier-free guidance, or its scale.
+            guidance: what steers the samples; a number is the scale of classifier-free guidance.
             temperature: factor on the noise's standard deviation.
             log_prob: whether to return (samples, log_prob), solved in one pass.
             generator: randomness; a list of n makes each sample independent of its batch.
@@ -126,7 +126,8 @@ class GenerativeModel(nn.Module):
             count, part_generator = rows.stop - rows.start, _random.select(generator, rows, n)
             part_cond = None if cond is None else cond[rows]
             noise = self._base_sample(count, part_cond, part_generator)
-            x, log_abs_det = self._generate(noise * temperature, part_cond, sampler, guidance, log_prob, part_generator)
+            part_guidance = guidance.rows(rows, n) if isinstance(guidance, Guidance) else guidance
+            x, log_abs_det = self._generate(noise * temperature, part_cond, sampler, part_guidance, log_prob, part_generator)
             x, pre = self._from_model(x)
             _check_finite(x, rows.start, sampler or self.sampler)
             parts.append(x)
@@ -173,7 +174,7 @@ class GenerativeModel(nn.Module):
         self._check(x, "x")
         return self._encode(self._to_model(x)[0], self._checked_cond(cond, len(x)), sampler)
 
-    def decode(self, z: Tensor, cond: Any = None, *, sampler: Sampler | None = None, guidance: CFG | float | None = None) -> Tensor:
+    def decode(self, z: Tensor, cond: Any = None, *, sampler: Sampler | None = None, guidance: Guidance | float | None = None) -> Tensor:
         """Return the data x (n, *shape) that noise z (n, *shape) becomes, the inverse of `encode`; differentiable."""
         self._check(z, "z")
         return self._from_model(self._decode(z, self._checked_cond(cond, len(z)), sampler, guidance))[0]
@@ -198,7 +199,13 @@ class GenerativeModel(nn.Module):
         return loss
 
     def _generate(
-        self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None, log_det: bool, generator: _random.Generators
+        self,
+        noise: Tensor,
+        cond: Any,
+        sampler: Sampler | None,
+        guidance: Guidance | float | None,
+        log_det: bool,
+        generator: _random.Generators,
     ) -> tuple[Tensor, Tensor]:
         """Return data from noise, and log|det| of that map (n,) if asked."""
         raise NotImplementedError
@@ -221,7 +228,7 @@ class GenerativeModel(nn.Module):
     def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
         raise NotImplementedError
 
-    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None) -> Tensor:
+    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None) -> Tensor:
         raise NotImplementedError
 
     # Units and checks.

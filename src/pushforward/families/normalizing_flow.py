@@ -22,7 +22,8 @@ from pushforward.families.dropped import checked_drop_cond, with_dropped
 from pushforward.families.model import GenerativeModel
 from pushforward.families.untouched import warn_of_untouched
 from pushforward.functional.levels import Levels, cells
-from pushforward.guidance.cfg import CFG
+from pushforward.guidance.cfg import CFG, as_guidance
+from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
 from pushforward.samplers.tweedie import Tweedie
@@ -170,7 +171,13 @@ class NormalizingFlow(GenerativeModel):
         return loss + (rest.mean() if isinstance(rest, Tensor) else rest) / math.prod(self.shape)
 
     def _generate(
-        self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None, log_det: bool, generator: _random.Generators
+        self,
+        noise: Tensor,
+        cond: Any,
+        sampler: Sampler | None,
+        guidance: Guidance | float | None,
+        log_det: bool,
+        generator: _random.Generators,
     ) -> tuple[Tensor, Tensor]:
         self._checked_sampler(sampler)
         if log_det and sampler is not None:
@@ -190,18 +197,20 @@ class NormalizingFlow(GenerativeModel):
         _refuse(sampler=sampler)
         return self.bijection(x, cond)[0]
 
-    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None) -> Tensor:
+    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None) -> Tensor:
         _refuse(sampler=sampler)
         return self._inverse(z, cond, guidance)[0]
 
-    def _inverse(self, z: Tensor, cond: Any, guidance: CFG | float | None) -> tuple[Tensor, Tensor]:
+    def _inverse(self, z: Tensor, cond: Any, guidance: Guidance | float | None) -> tuple[Tensor, Tensor]:
         """Return data from noise and log|det| of the map, which guidance changes where the bijections know how."""
         if guidance is None:
             return self.bijection.inverse(z, cond)
         steps = list(_flat(self.bijection))
         if not any(hasattr(step, "guided") for step in steps):
             _refuse(guidance=guidance)
-        guidance = guidance if isinstance(guidance, CFG) else CFG(float(guidance))
+        guidance = as_guidance(guidance)
+        if not isinstance(guidance, CFG):
+            raise UserError(f"guidance is {guidance}, but a flow has no velocity to steer; use CFG or its scale.")
         if cond is None:
             raise ConditionError(f"guidance {guidance.scale:g} needs a condition to follow; give cond, or leave guidance out.")
         if guidance.interval != (0.0, 1.0) or guidance.rescale:

@@ -1,5 +1,6 @@
 """Models of a Gaussian path: diffusion, flow matching and rectified flow are one family, trained by regression and sampled by an ODE."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +20,8 @@ from pushforward.families.model import GenerativeModel
 from pushforward.families.variance_bound import variance_bound
 from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind, combine, per_row
-from pushforward.guidance.cfg import CFG, Guided
+from pushforward.guidance.cfg import as_guidance
+from pushforward.guidance.guidance import Guidance, Guided
 from pushforward.pairings import Independent, Pairing
 from pushforward.paths import Linear, Path, Prediction
 from pushforward.registry import export
@@ -57,7 +59,9 @@ class PathModel(GenerativeModel):
         pairing: which noise meets which data within a batch.
         base: the noise's distribution; None is N(0, sigma(t_max)²). Any with `.sample` will do, data as well (`bases.Samples`); without
             a `.log_prob` there are no likelihoods, and nothing that takes it for Gaussian: stochastic samplers, the score, temperature.
-        drop_cond: share of samples whose label is dropped in training, as guidance needs.
+        drop_cond: share of samples whose condition is dropped in training, as guidance needs.
+        null: what a dropped condition becomes where it is a record and no label: a record of one row, such as the `TextContext` of an
+            empty prompt.
         weighting: a weight of the loss that depends on t, such as `weightings.MinSNR()`; None is 1.
         bridge: noise on the way from one end to the other, x_t + bridge sin²(pi t) xi with xi ~ N(0, I): a stochastic interpolant. The
             velocity that is learned still carries one end onto the other; for the prediction "velocity" alone.
@@ -85,6 +89,7 @@ class PathModel(GenerativeModel):
         base: Any = None,
         *,
         drop_cond: float = 0.0,
+        null: Any = None,
         weighting: Weighting | None = None,
         bridge: float = 0.0,
         interval: tuple[float, float] | None = None,
@@ -106,10 +111,10 @@ class PathModel(GenerativeModel):
             )
         if prediction == "score" and not hasattr(base, "log_prob"):
             raise UserError(f"prediction is 'score', but the base {type(base).__name__} is not Gaussian noise; use 'velocity'.")
-        self.net, self.path, self.prediction, self.drop_cond = net, path, prediction, checked_drop_cond(drop_cond, classes)
+        self.net, self.path, self.prediction, self.drop_cond = net, path, prediction, checked_drop_cond(drop_cond, classes, null)
         self.times = Uniform() if times is None else times
         self.pairing = Independent() if pairing is None else pairing
-        self.weighting, self.bridge = weighting, bridge
+        self.null, self.weighting, self.bridge = null, weighting, bridge
         self.interval = (t_min, t_max)
         # The noise at the interval's end in units of the base's: 1 but where the interval stops short of t = 1.
         self._noise_scale = ends[1]
@@ -143,6 +148,7 @@ class PathModel(GenerativeModel):
             self.pairing,
             interval=common_interval(self.path, self.interval, path),
             drop_cond=self.drop_cond,
+            null=self.null,
             preprocess=self.preprocess,
             sampler=self.sampler,
             classes=self.classes,
@@ -152,12 +158,17 @@ class PathModel(GenerativeModel):
             followed.config = {**self.config, "follow": (*self.config.get("follow", ()), path)}
         return followed.train(self.training)
 
-    def denoiser(self, cond: Any = None, guidance: CFG | float | None = None) -> Denoiser | Guided:
+    def denoiser(self, cond: Any = None, guidance: Guidance | float | None = None) -> Denoiser | Guided:
         """Return what samplers call, in the model's units: (x, t) to a prediction, under a condition and guidance."""
+        steered = as_guidance(guidance)
+        if cond is not None and hasattr(self.net, "prepare") and not torch.is_grad_enabled():
+            prepare = functools.partial(self._prepared, len(cond))  # what the network makes of a condition at all times, once
+            cond, steered = prepare(cond), None if steered is None else steered.prepared(prepare)
         denoiser = Denoiser(self.net, self.path, self.prediction, cond)
-        if guidance is None:
-            return denoiser
-        return (guidance if isinstance(guidance, CFG) else CFG(float(guidance)))(denoiser)
+        return denoiser if steered is None else steered(denoiser)
+
+    def _prepared(self, n: int, cond: Any) -> Any:
+        return self.net.prepare(cond, n)  # type: ignore[operator, union-attr]
 
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
         n = len(x)
@@ -168,7 +179,7 @@ class PathModel(GenerativeModel):
         low, high = self.interval
         t = low + (high - low) * self.times.sample(n, generator, x.device, torch.promote_types(x.dtype, torch.float32))
         if self.training and self.drop_cond and cond is not None:
-            cond = with_dropped(cond, self.drop_cond, self.classes, generator)
+            cond = with_dropped(cond, self.drop_cond, self.classes, generator, self.null)
         x_t, target = self.path.mix(x, noise, t), self.path.target(self.prediction, x, noise, t)
         if self.bridge:
             xi = _random.normal(x.shape, generator, x.device, x.dtype)
@@ -187,7 +198,13 @@ class PathModel(GenerativeModel):
         return losses.mean()
 
     def _generate(
-        self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None, log_det: bool, generator: _random.Generators
+        self,
+        noise: Tensor,
+        cond: Any,
+        sampler: Sampler | None,
+        guidance: Guidance | float | None,
+        log_det: bool,
+        generator: _random.Generators,
     ) -> tuple[Tensor, Tensor]:
         denoiser = self.denoiser(cond, guidance)
         if log_det:
@@ -226,7 +243,7 @@ class PathModel(GenerativeModel):
         self._refuse_one_step("encode")
         return self._ode_sampler(sampler)(self.denoiser(cond), x, self.interval[0], self.interval[1])
 
-    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: CFG | float | None) -> Tensor:
+    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None) -> Tensor:
         return self._ode_sampler(sampler)(self.denoiser(cond, guidance), z, self.interval[1], self.interval[0])
 
     def _sampler(self, sampler: Sampler | None) -> Sampler:

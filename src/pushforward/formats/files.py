@@ -37,18 +37,20 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
-def write_folder(folder: Path, fill: Callable[[Path], Any]) -> None:
-    """Let `fill` write files into a folder aside, add a manifest of sizes and digests, then put it in place of `folder`."""
+def write_folder(folder: Path, fill: Callable[[Path], Any], manifest: bool = True) -> None:
+    """Let `fill` write files into a folder aside, add a manifest of sizes and digests if asked, then put it in place of `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     aside.mkdir()
     try:
         with _system_errors(aside):
             fill(aside)
-        files = sorted(path for path in aside.iterdir() if path.is_file())
-        manifest = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in files}
-        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        for path in (*files, aside / MANIFEST, aside):
+        if manifest:
+            facts = {
+                path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in sorted(aside.iterdir()) if path.is_file()
+            }
+            (aside / MANIFEST).write_text(json.dumps(facts, indent=1))
+        for path in (*sorted(aside.rglob("*")), aside):
             _sync(path)
         _put_in_place(aside, folder)
     except BaseException:

@@ -5,6 +5,7 @@ from pushforward.functional.standardise import dequantise as dequantise
 from pushforward.functional.divergence import exact_divergence as exact_divergence
 from pushforward.functional.divergence import hutchinson_divergence as hutchinson_divergence
 from pushforward.functional.divergence import hutchinson_jacobian as hutchinson_jacobian
+from pushforward.functional.modulation import modulated_norm as modulated_norm
 from pushforward.functional.patches import patchify as patchify
 from pushforward.functional.prediction import prediction_coefficients as prediction_coefficients
 from pushforward.functional.spline import rational_quadratic_spline as rational_quadratic_spline

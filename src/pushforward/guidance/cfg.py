@@ -1,6 +1,7 @@
 """Classifier-free guidance: away from what the model says without the condition (or with a negative one)."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from pushforward.errors import ConditionError, UserError
 from pushforward.functional.prediction import per_row
+from pushforward.guidance.guidance import Guidance, Guided, cut
 from pushforward.paths import Prediction
 from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
@@ -15,7 +17,7 @@ from pushforward.samplers.denoiser import Denoiser
 
 @export("guidance.CFG", example=lambda: CFG(3.0))
 @dataclass(frozen=True)
-class CFG:
+class CFG(Guidance):
     """Wrap a conditional denoiser into a guided one.
 
         v = v_negative + scale (v_cond - v_negative)
@@ -40,43 +42,73 @@ class CFG:
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.interval[0] < self.interval[1] <= 1:
-            raise UserError(f"interval is {self.interval}, but it must be (low, high) with 0 <= low < high <= 1.")
+        checked_interval(self.interval)
         if not 0 <= self.rescale <= 1:
             raise UserError(f"rescale is {self.rescale}, but it is a share between 0 and 1.")
 
-    def __call__(self, denoiser: Denoiser) -> "Denoiser | Guided":
+    def __call__(self, denoiser: Denoiser) -> Denoiser | Guided:
         """Return the guided denoiser."""
         if denoiser.cond is None:
             raise ConditionError(f"guidance {self.scale:g} needs a condition to follow; give cond, or leave guidance out.")
-        return denoiser if self.scale == 1 else Guided(self, denoiser, self.negative)
+        return denoiser if self.scale == 1 else _Away(self, denoiser, self.negative)
+
+    def rows(self, rows: slice, n: int) -> "CFG":
+        return replace(self, negative=cut(self.negative, rows, n, "negative"))
+
+    def prepared(self, prepare: Callable[[Any], Any]) -> "CFG":
+        return replace(self, negative=prepare(self.negative))
 
 
-class Guided:
-    """A denoiser under guidance: two evaluations of the network a call."""
+class _Away(Guided):
+    """A denoiser moved away from what it says of another condition: two evaluations of the network a call, one outside the interval."""
 
     def __init__(self, guidance: CFG, denoiser: Denoiser, negative: Any) -> None:
         self.guidance, self.denoiser, self.negative, self.path = guidance, denoiser, negative, denoiser.path
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """What is read for each sample."""
         return (self.denoiser.cond, self.negative)
 
-    def bind(self, cond: Any, negative: Any) -> "Guided":
-        """Return the same guidance under other conditions."""
-        return Guided(self.guidance, self.denoiser.bind(cond), negative)
+    def bind(self, *args: Any) -> "_Away":
+        return _Away(self.guidance, self.denoiser.bind(args[0]), args[1])
 
-    def __call__(self, x: Tensor, t: Tensor) -> Prediction:
-        """Return the guided velocity at x (n, *shape) and t (n,)."""
+    def plain(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.denoiser(x, t).velocity
+
+    def with_variance(self, x: Tensor, t: Tensor) -> Prediction:
+        """Return the guided prediction, with the variance that the network says under the condition alone."""
+        said = self.denoiser.with_variance(x, t)
+        guided = self.around(said.velocity, x, t)
+        return Prediction(guided.path, guided.kind, guided.value, x, t, said.share)
+
+    def around(self, plain: Tensor, x: Tensor, t: Tensor) -> Prediction:
         guidance = self.guidance
-        plain = self.denoiser(x, t).velocity
+        guide = within(t, guidance.interval)
+        if guide is not None and not bool(guide.any()):
+            return Prediction(self.path, "velocity", plain, x, t)
         away = self.denoiser.bind(self.negative)(x, t).velocity
         guided = torch.lerp(away, plain, guidance.scale)
         if guidance.rescale:
             wanted, inflated = (v.flatten(1).std(1).clamp_min(torch.finfo(v.dtype).tiny) for v in (plain, guided))
             guided = guided * per_row(1 + guidance.rescale * (wanted / inflated - 1), guided)
-        if guidance.interval != (0.0, 1.0):
-            low, high = guidance.interval
-            guided = torch.where(per_row((t >= low) & (t <= high), guided).bool(), guided, plain)
+        if guide is not None:
+            guided = torch.where(per_row(guide, guided).bool(), guided, plain)
         return Prediction(self.path, "velocity", guided, x, t)
+
+
+def checked_interval(interval: tuple[float, float]) -> None:
+    """Refuse what is no interval of times."""
+    if not 0 <= interval[0] < interval[1] <= 1:
+        raise UserError(f"interval is {interval}, but it must be (low, high) with 0 <= low < high <= 1.")
+
+
+def within(t: Tensor, interval: tuple[float, float]) -> Tensor | None:
+    """Return which of the times (n,) lie in an interval, or None for all of them."""
+    if interval == (0.0, 1.0):
+        return None
+    return (t >= interval[0]) & (t <= interval[1])
+
+
+def as_guidance(guidance: Guidance | float | None) -> Guidance | None:
+    """Return a guidance as it is, and a number as the scale of classifier-free guidance."""
+    return guidance if guidance is None or isinstance(guidance, Guidance) else CFG(float(guidance))

@@ -10,15 +10,12 @@ from torch import Tensor, nn
 
 from pushforward.errors import UserError
 from pushforward.functional.embedding import timestep_embedding
+from pushforward.functional.modulation import modulated_norm
 from pushforward.functional.patches import patchify, unpatchify
 from pushforward.nn.config import NetConfig, image_sides
 from pushforward.nn.embedding import TimeAndLabel
 from pushforward.nn.layers import Blocks, SelfAttention
 from pushforward.registry import export
-
-
-def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return torch.addcmul(shift[:, None], F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale[:, None])
 
 
 class DiTBlock(nn.Module):
@@ -34,8 +31,8 @@ class DiTBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding).chunk(6, dim=1)
-        x = torch.addcmul(x, gate1[:, None], self.attention(_modulated(x, shift1, scale1)))
-        return torch.addcmul(x, gate2[:, None], self.mlp(_modulated(x, shift2, scale2)))
+        x = torch.addcmul(x, gate1[:, None], self.attention(modulated_norm(x, shift1, scale1)))
+        return torch.addcmul(x, gate2[:, None], self.mlp(modulated_norm(x, shift2, scale2)))
 
 
 @export(
@@ -124,4 +121,4 @@ class DiT(Blocks):
         for block in self.blocks:
             tokens = self.run(block, tokens, embedding)
         shift, scale = self.modulation(embedding).chunk(2, dim=1)
-        return unpatchify(self.last(_modulated(tokens, shift, scale)), self.patch, *x.shape[2:])
+        return unpatchify(self.last(modulated_norm(tokens, shift, scale)), self.patch, *x.shape[2:])

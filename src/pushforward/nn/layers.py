@@ -1,5 +1,7 @@
 """Layers over the functions of the same name: attention, patches, standardisation, dequantisation."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -74,10 +76,8 @@ class Blocks(nn.Module):
 
     activation_checkpointing: bool = False
 
-    def run(self, block: nn.Module, *args: Tensor) -> Tensor:
+    def run(self, block: nn.Module, *args: Tensor) -> Any:
         """Return what a block makes of its arguments."""
         if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-            value: Tensor = checkpoint(block, *args, use_reentrant=False)
-            return value
-        made: Tensor = block(*args)
-        return made
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)

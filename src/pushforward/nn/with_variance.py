@@ -27,7 +27,8 @@ class WithVariance(nn.Module):
     variance of any data.
 
     Args:
-        net: called as net(x, t, cond), which returns (n, 2 channels, ...), or rows of so many numbers: `Config.build(shape, classes, outputs=2)` makes one.
+        net: called as net(x, t, cond), which returns (n, 2 channels, ...), or rows of so many numbers: `Config.build(shape, classes,
+            outputs=2)` makes one.
 
     Raises:
         ShapeError: the network does not say twice as many channels as x has.

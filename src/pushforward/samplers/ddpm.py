@@ -36,7 +36,7 @@ class DDPM(LinearSampler):
         noise: "fresh" at each step, or "brownian": a function of seed and time, so that more steps of a seed follow the same path.
         grid: where the steps lie; equal steps in t by default.
         variance: "small" is kappa², right for data that are one point; "large" is kappa² sigma_t² / sigma_s², right for data N(0, I);
-            "auto" is what the network has learned (`nn.WithVariance`), between the two, and small where it has learned none.
+            "auto" is what the network has learned (`nn.WithVariance`), kept between the two, and small where it has learned none.
 
     Raises:
         UserError: steps below 1, or noise or variance unknown.

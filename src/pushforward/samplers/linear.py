@@ -134,7 +134,7 @@ class LinearSampler(Sampler):
             if randoms[k]:
                 assert draw is not None
                 xi, share = draw(ends[k], ends[k + 1]), getattr(prediction, "share", None) if spreads[k] else None
-                after.add_(xi if share is None else xi * torch.exp(share * spreads[k]), alpha=randoms[k])
+                after.add_(xi if share is None else xi * torch.exp(share.clamp(0, 1) * spreads[k]), alpha=randoms[k])
             if held:
                 said = [x, value, *said[: held - 2]]
             x = after

@@ -1,0 +1,241 @@
+"""`pushforward generate MODEL PROMPT`: images from Stable Diffusion 3 or 3.5, in files that say how they were made."""
+
+import dataclasses
+import itertools
+import secrets
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import PIL.Image
+import torch
+import tyro
+
+from pushforward.cli.options import parse
+from pushforward.cli.run import device_of, sampler_of
+from pushforward.errors import UserError
+from pushforward.formats.config import from_plain
+from pushforward.guidance.cfg import CFG
+from pushforward.guidance.skip_layers import SkipLayers
+from pushforward.models.stable_diffusion_3 import StableDiffusion3
+from pushforward.samplers.grids import Shifted
+from pushforward.samplers.sampler import Sampler
+from pushforward.sd3.generation import LEVELS, STEPS
+from pushforward.sd3.png import digest, opened, read_settings, write_png
+from pushforward.sd3.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Generate:
+    """Make images from a prompt with Stable Diffusion 3 or 3.5.
+
+    Each PNG carries its prompt, seed and settings; `pushforward generate --from IMAGE.png` makes it again, with other settings if you add
+    them.
+
+    Args:
+        model: a .safetensors file, a diffusers folder, or a Hub id such as stabilityai/stable-diffusion-3.5-medium.
+        prompt: what to show.
+        repeat: a PNG whose settings to take; whatever else is given replaces them.
+        negative: what to stay away from.
+        n: how many images; seeds count up from --seed.
+        seed: of the first image; by default a new one, which is printed.
+        steps: steps of the sampler, 28 by default.
+        guidance: how strictly to follow the prompt; at most 1 is not at all.
+        interval: times (low high) at which to guide, from 0 (image) to 1 (noise).
+        rescale: share from 0 to 1 by which guidance's inflated contrast is taken back.
+        sampler: euler (by default), heun, dpm-solver-pp, uni-pc, dopri5, ... (`pushforward list samplers`), on Stable Diffusion 3's steps.
+        shift: how far the steps are moved towards noise; by default the model's, 3.
+        height: of the image in pixels, divisible by 16; by default 1024, or the --image's.
+        width: of the image in pixels, divisible by 16; by default 1024, or the --image's.
+        image: a picture to start from.
+        strength: how much of the way to go from it, above 0 up to 1: 0.6, or 1 with --mask.
+        mask: a picture, white where to paint anew.
+        skip_layers: blocks for skip-layer guidance, such as 7 8 9 for Stable Diffusion 3.5 medium.
+        skip_scale: its scale.
+        skip_steps: the shares (start stop) of the steps that it is for.
+        tokens: length of T5's part of the prompt, 1 to 512.
+        t5: whether to use the text encoder T5.
+        dtype: of the weights: "stored" is that of the file.
+        tiling: whether to decode by tiles, which saves memory and changes the image a little.
+        offload: whether to bring each component to the device only while it is used: slower, in much less memory.
+        batch_size: images at once. With more than 1 an image may differ in its last bits from the same seed alone.
+        device: "auto", "cpu", "cuda", ...
+        tokenizers: folder with tokenizer, tokenizer_2 and tokenizer_3, for a model without its own.
+        text_encoders: folder of separate files clip_l, clip_g and t5xxl, for a model without its own.
+        out: the PNG; of several images each has its seed in its name.
+        preview: a PNG that is renewed at each step with a small picture of what is expected.
+        memory: only say what the run would take in memory.
+    """
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = ""
+    prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = ""
+    repeat: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    negative: str = ""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float = 7.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    rescale: float = 0.0
+    sampler: str | None = None
+    shift: float | None = None
+    height: int | None = None
+    width: int | None = None
+    image: Path | None = None
+    strength: float | None = None
+    mask: Path | None = None
+    skip_layers: tuple[int, ...] = ()
+    skip_scale: float = 2.8
+    skip_steps: tuple[float, float] = (0.01, 0.2)
+    tokens: int = 256
+    t5: bool = True
+    dtype: Literal["stored", "float32", "bfloat16", "float16"] = "stored"
+    tiling: bool = False
+    offload: bool = False
+    batch_size: int = 1
+    device: str = "auto"
+    tokenizers: str | None = None
+    text_encoders: Path | None = None
+    out: Path = Path("image.png")
+    preview: Path | None = None
+    memory: bool = False
+
+
+# What does not change the image, or is of one call alone: not kept in it.
+OF_THE_CALL = ("repeat", "n", "offload", "batch_size", "device", "out", "preview", "memory")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options = _options(arguments)
+    given = {name: None if path is None else opened(path, f"--{name}") for name, path in (("image", options.image), ("mask", options.mask))}
+    model = StableDiffusion3.from_pretrained(
+        options.model,
+        dtype=None if options.dtype == "stored" else getattr(torch, options.dtype),
+        device=device_of(options.device),
+        tokenizers=options.tokenizers,
+        text_encoders=options.text_encoders,
+        t5=options.t5,
+        offload=options.offload,
+        tiling=options.tiling,
+    )
+    size = _size(options, model, given["image"])
+    if options.memory:
+        print(model.memory(size, min(options.batch_size, options.n), options.tokens))
+        return 0
+    shift = model.shift if options.shift is None else options.shift
+    seed = secrets.randbelow(2**32) if options.seed is None else options.seed
+    seeds = list(range(seed, seed + options.n))
+    made = model.sample(
+        [options.prompt] * options.n,
+        options.negative,
+        size=size,
+        sampler=_sampler(options, shift),
+        shift=shift,
+        guidance=CFG(options.guidance, interval=options.interval, rescale=options.rescale) if options.guidance > 1 else None,
+        generator=seeds,
+        skip_layers=SkipLayers(options.skip_layers, options.skip_scale, steps=options.skip_steps) if options.skip_layers else None,
+        image=given["image"],
+        strength=options.strength,
+        mask=given["mask"],
+        tokens=options.tokens,
+        batch_size=options.batch_size,
+        callback=_shown(options.preview),
+    )
+    paths = [options.out if options.n == 1 else options.out.with_stem(f"{options.out.stem}-{one}") for one in seeds]
+    for image, path, one in zip(made, paths, seeds, strict=True):
+        write_png(image, path, _settings(dataclasses.replace(options, seed=one, height=size[0], width=size[1])))
+    which = f"{options.n} images of {size[1]}x{size[0]}" if options.n > 1 else f"an image of {size[1]}x{size[0]}"
+    print(f"{which} (seed {seed}) {'are' if options.n > 1 else 'is'} in {', '.join(map(str, paths))}.")
+    return 0
+
+
+def _options(arguments: Sequence[str]) -> Generate:
+    """Return what was asked for; with --from it stands on top of what the picture says."""
+    parts = {"prog": "pushforward generate", "description": "Make images with Stable Diffusion 3 or 3.5."}
+    source = next((after for one, after in itertools.pairwise(arguments) if one == "--from"), None)
+    source = source or next((one.partition("=")[2] for one in arguments if one.startswith("--from=")), None)
+    settings = {} if source is None else read_settings(Path(source))
+    options: Generate = parse(Generate, arguments, default=None if source is None else _repeated(Path(source), settings), **parts)
+    for name in ("image", "mask"):
+        picture = getattr(options, name)
+        if (
+            picture is not None
+            and str(picture) == settings.get(name)
+            and picture.is_file()
+            and digest(picture) != settings.get(f"{name}_sha256")
+        ):
+            raise UserError(f"--from is {source}, made with --{name} {picture}, which has changed since; give the {name} as it was.")
+    if not options.model:
+        raise UserError('there is no model; give one, and a prompt: pushforward generate MODEL "a red fox".')
+    if not options.prompt and source is None and not options.memory:
+        raise UserError('there is no prompt; give one: pushforward generate MODEL "a red fox".')
+    if options.out.suffix.lower() != ".png":
+        raise UserError(f"--out is {options.out}, but images are written as .png, which carries their settings; give this ending.")
+    if options.batch_size < 1:
+        raise UserError(f"--batch-size is {options.batch_size}, but it must be at least 1.")
+    if options.n < 1:
+        raise UserError(f"-n is {options.n}, but at least 1 image must be made.")
+    if options.seed is not None and not 0 <= options.seed < 2**62:
+        raise UserError(f"--seed is {options.seed}, but a seed is a whole number from 0 to 2**62 - 1.")
+    return options
+
+
+def _repeated(path: Path, settings: dict[str, Any]) -> Generate:
+    hints = typing.get_type_hints(Generate)
+    known = [field.name for field in dataclasses.fields(Generate) if field.name not in OF_THE_CALL]
+    strange = sorted(settings.keys() - {*known, "version", "image_sha256", "mask_sha256"})
+    if strange:
+        raise UserError(
+            f"--from is {path}, whose settings have {strange[0]!r}, which this version does not know; install the one that wrote it."
+        )
+    values: dict[str, Any] = {}
+    for name in known:
+        if name in settings:
+            is_path = hints[name] == Path | None
+            value = from_plain(settings[name], str | None if is_path else hints[name], f"--from is {path}, whose {name}")
+            values[name] = Path(value) if is_path and value is not None else value
+    return Generate(repeat=path, **values)
+
+
+def _settings(options: Generate) -> dict[str, Any]:
+    """Return what makes the image again, as plain data."""
+    import pushforward
+
+    settings = {name: value for name, value in vars(options).items() if name not in OF_THE_CALL}
+    for name in ("image", "mask"):
+        if settings[name] is not None:
+            settings[f"{name}_sha256"] = digest(settings[name])
+    return {"version": pushforward.__version__, **{name: str(one) if isinstance(one, Path) else one for name, one in settings.items()}}
+
+
+def _size(options: Generate, model: StableDiffusion3, image: PIL.Image.Image | None) -> tuple[int, int]:
+    height, width = model.size if image is None else image.size[::-1]
+    return options.height or height, options.width or width
+
+
+def _sampler(options: Generate, shift: float) -> Sampler:
+    """Return the sampler on Stable Diffusion 3's steps."""
+    steps = options.steps
+    if steps is None and options.sampler in (None, "euler"):
+        steps = STEPS
+    sampler: Any = sampler_of(options.sampler, steps)
+    made: Sampler = dataclasses.replace(sampler, grid=Shifted(shift, LEVELS)) if hasattr(sampler, "grid") else sampler
+    return made
+
+
+def _shown(preview: Path | None) -> Any:
+    """Return what is told after each evaluation: a line on the terminal, a picture if asked for."""
+    if preview is None and not sys.stderr.isatty():
+        return None
+
+    def show(progress: Progress) -> None:
+        if sys.stderr.isatty():
+            end = "\n" if progress.done == progress.total else ""
+            print(f"\r{progress.done}/{progress.total or '?'}  t = {progress.t:.3f} ", end=end, file=sys.stderr, flush=True)
+        if preview is not None:
+            progress.images()[0].save(preview)
+
+    return show

@@ -1,0 +1,135 @@
+"""Stable Diffusion 3 and 3.5 as files: the original single .safetensors, and diffusers' folders."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import CheckpointError, UserError
+from pushforward.formats.sd3_find import ENCODERS, TOKENIZERS, encoder_files, folder_part, layout_of, open_tensors, read_json, split
+from pushforward.formats.sd3_parts import read_autoencoder, read_transformer, variant
+from pushforward.formats.tensor_file import Stored
+from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.nn.mmdit import MMDiT
+from pushforward.registry import export
+
+PARTS = ("transformer", "vae", "text_encoders")
+
+
+@export("formats.SD3Files")
+@dataclass(frozen=True, eq=False)
+class SD3Files:
+    """What the files of a Stable Diffusion 3 hold; parts that are not there, or were not asked for, are None or empty.
+
+    Args:
+        transformer: the MMDiT.
+        vae: the autoencoder.
+        text_encoders: tensors of "clip_l", "clip_g" and "t5" under transformers' own names, as they are stored: mapped, in their dtype.
+        text_configs: their config.json, empty where the file has none.
+        tokenizers: folders of the tokenizers of the same names.
+        scheduler: the scheduler's settings, such as shift; empty where the file has none.
+        variant: which public model the transformer is, such as "SD3.5 medium", with its sizes if they are others.
+    """
+
+    transformer: MMDiT | None = None
+    vae: AutoencoderKL | None = None
+    text_encoders: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    text_configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tokenizers: dict[str, Path] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    variant: str = ""
+
+
+@export("formats.read_sd3")
+def read_sd3(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    parts: Sequence[str] = PARTS,
+    text_encoders: str | Path | Sequence[str | Path] | Mapping[str, str | Path] | None = None,
+    file_variant: str | None = None,
+) -> SD3Files:
+    """Read a Stable Diffusion 3 or 3.5 from a single .safetensors file or a diffusers folder; sizes are read off the tensors.
+
+    Weights stay in the file and are mapped into memory; only what another layout or dtype changes is copied, once. So the file must not be
+    written to while the model lives (to replace it is fine). Pickles are never opened.
+
+    Args:
+        path: the file, or the folder with transformer/, vae/ and so on (or with one single file in it).
+        dtype: dtype of transformer and VAE; None is the stored one, bfloat16 for 8 bits. The position table keeps its own.
+        device: where transformer and VAE come to lie.
+        parts: which of "transformer", "vae" and "text_encoders" to read.
+        text_encoders: separate files of text encoders, or a folder of them, used in place of those in `path`.
+        file_variant: which files of a folder to prefer, such as "fp16".
+
+    Returns:
+        The parts.
+
+    Raises:
+        CheckpointError: there is no such file; it is no Stable Diffusion 3; it is truncated, or tensors or shards are missing.
+        UserError: an unknown part.
+
+    Example:
+        >>> read_sd3("nowhere.safetensors")
+        Traceback (most recent call last):
+        pushforward.errors.CheckpointError: there is no file or folder nowhere.safetensors; give a .safetensors file or a diffusers folder.
+
+    Source: Stability-AI's sd3.5 and sd3-ref (single file), diffusers' convert_sd3_transformer_checkpoint_to_diffusers (folder).
+    """
+    path = Path(path)
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise UserError(f"parts has {unknown[0]!r}, but they are {', '.join(PARTS)}.")
+    if not path.exists():
+        raise CheckpointError(f"there is no file or folder {path}; give a .safetensors file or a diffusers folder.")
+    stored, folder = _stored(path, parts, file_variant)
+    encoders = {name: stored[name] for name in ENCODERS if name in stored}
+    if text_encoders is not None and "text_encoders" in parts:
+        for name, file in encoder_files(text_encoders).items():
+            encoders[name] = Stored.of(file, {file: open_tensors(file)})
+    transformer = vae = None
+    if "transformer" in stored and "transformer" in parts:
+        config = read_json(folder / "transformer" / "config.json") if folder else {}
+        transformer = read_transformer(stored["transformer"], layout_of(stored["transformer"]), config, dtype, device)
+    if "vae" in stored and "vae" in parts:
+        config = read_json(folder / "vae" / "config.json") if folder else {}
+        vae = read_autoencoder(stored["vae"], layout_of(stored["vae"]), config, dtype, device)
+    with_text = "text_encoders" in parts
+    return SD3Files(
+        transformer,
+        vae,
+        {name: {key: one.mapped(key) for key in one} for name, one in encoders.items()} if with_text else {},
+        {name: read_json(folder / ENCODERS[name] / "config.json") if folder else {} for name in encoders} if with_text else {},
+        {name: folder / one for name, one in TOKENIZERS.items() if (folder / one).is_dir()} if folder else {},
+        read_json(folder / "scheduler" / "scheduler_config.json") if folder else {},
+        "" if transformer is None else variant(transformer),
+    )
+
+
+def _stored(path: Path, parts: Sequence[str], file_variant: str | None) -> tuple[dict[str, Stored], Path | None]:
+    """Return the stored tensors of each part, and the folder whose settings belong to them."""
+    if path.is_file():
+        return split(Stored.of(path, {path: open_tensors(path)})), None
+    names = {"transformer": "transformer", "vae": "vae", **ENCODERS}
+    there = {name: path / one for name, one in names.items() if (path / one).is_dir()}
+    if "transformer" in there:
+        wanted = [name for name in there if ("text_encoders" if name in ENCODERS else name) in parts]
+        stored = {name: folder_part(there[name], file_variant) for name in wanted}
+        if "transformer" in stored and not any(name.startswith("transformer_blocks.0.attn.add_q_proj.") for name in stored["transformer"]):
+            raise CheckpointError(f"{path} is no Stable Diffusion 3: {_kind(path)}; give a folder of SD3 or SD3.5.")
+        return stored, path
+    single = sorted(path.glob("*.safetensors"))
+    if (path / "model_index.json").is_file() or not single:
+        raise CheckpointError(f"{path} is no Stable Diffusion 3: {_kind(path)}; give a folder of SD3 or SD3.5, or a .safetensors file.")
+    if len(single) > 1 and not any(path.glob("*.safetensors.index*.json")):
+        raise CheckpointError(f"{path} holds {len(single)} .safetensors files; give one of them, such as {single[0].name}.")
+    return split(folder_part(path, file_variant)), None
+
+
+def _kind(path: Path) -> str:
+    named = read_json(path / "model_index.json").get("_class_name") or read_json(path / "transformer" / "config.json").get("_class_name")
+    return f"it holds a {named}" if named else "it has no folder transformer"

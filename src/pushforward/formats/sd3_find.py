@@ -1,0 +1,175 @@
+"""Which files a Stable Diffusion 3 is stored in, and which tensors in them are which part."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pushforward.errors import CheckpointError, ConfigError, UserError
+from pushforward.formats.sd3_names import Layout
+from pushforward.formats.tensor_file import Stored, TensorFile
+
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"}  # ours to diffusers' folders
+TOKENIZERS = {"clip_l": "tokenizer", "clip_g": "tokenizer_2", "t5": "tokenizer_3"}
+PREFIXES = {  # of the parts in a single file; what follows is what tells the part
+    "transformer": (("model.diffusion_model.", "joint_blocks.0."), ("", "joint_blocks.0."), ("", "transformer_blocks.0.attn.add_q_proj.")),
+    "vae": tuple((prefix, f"{half}.conv_in.weight") for prefix in ("first_stage_model.", "vae.", "") for half in ("decoder", "encoder")),
+    "clip_l": (("text_encoders.clip_l.transformer.", ""),),
+    "clip_g": (("text_encoders.clip_g.transformer.", ""),),
+    "t5": (("text_encoders.t5xxl.transformer.", ""),),
+}
+# What other models' files begin with: a name that occurs in them alone, and what they are.
+OTHERS = (
+    ("lora_", "a LoRA, which is loaded onto a model"),
+    ("conditioner.embedders.1.", "Stable Diffusion XL"),
+    ("add_embedding.linear_1.", "the U-Net of Stable Diffusion XL"),
+    ("double_blocks.0.", "FLUX"),
+    ("single_transformer_blocks.0.", "FLUX"),
+    ("cond_stage_model.model.", "Stable Diffusion 2"),
+    ("cond_stage_model.", "Stable Diffusion 1"),
+    ("input_blocks.", "a Stable Diffusion with a U-Net"),
+    ("down_blocks.0.resnets.", "a U-Net of diffusers"),
+    ("text_model.", "a CLIP text encoder"),
+    ("encoder.block.0.", "a T5 text encoder"),
+)
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """Return an opened file, or refuse one that is no safetensors by its name: a pickle could run code."""
+    if path.suffix.lower() in PICKLES:
+        raise CheckpointError(f"{path} is a pickle, which can run code and is never opened; convert it to .safetensors.")
+    return TensorFile(path)
+
+
+def split(everything: Stored) -> dict[str, Stored]:
+    """Return the parts that lie in one place, by the names transformer, vae, clip_l, clip_g and t5.
+
+    Raises:
+        CheckpointError: nothing in it is a part of Stable Diffusion 3; what it looks like is said.
+    """
+    found = {}
+    for part, ways in PREFIXES.items():
+        for prefix, mark in ways:
+            if any(name.startswith(prefix + mark) for name in everything):
+                found[part] = everything.under(prefix)
+                break
+    if not found:
+        raise CheckpointError(f"{everything.where} is no Stable Diffusion 3: {_looks_like(everything)}; give a file of SD3 or SD3.5.")
+    return found
+
+
+def _looks_like(stored: Stored) -> str:
+    for mark, what in OTHERS:
+        if any(mark in name if mark == "lora_" else name.removeprefix("model.diffusion_model.").startswith(mark) for name in stored):
+            return f"it looks like {what}"
+    first = next(iter(stored), None)
+    return "it holds no tensors" if first is None else f"it has {len(stored)} tensors, first {first}"
+
+
+def layout_of(stored: Stored) -> Layout:
+    """Return whose names the tensors of a transformer or an autoencoder have."""
+    marks = ("transformer_blocks.", "encoder.down_blocks.", "decoder.up_blocks.", "encoder.mid_block.")
+    return "diffusers" if any(name.startswith(marks) for name in stored) else "single"
+
+
+def folder_part(folder: Path, variant: str | None = None) -> Stored:
+    """Return the tensors of one folder of diffusers' or transformers', one file or shards.
+
+    Args:
+        folder: the folder.
+        variant: which files to prefer, such as fp16; by default those without a variant, or whichever there are.
+
+    Raises:
+        CheckpointError: there are none, or a shard is missing.
+    """
+    indices = sorted(folder.glob("*.safetensors.index*.json"))
+    listed = {index: _listed(index) for index in indices}
+    sharded = {file for names in listed.values() for file in names.values()}
+    alone = sorted(path for path in folder.glob("*.safetensors") if path.name not in sharded and "-of-" not in path.name)
+    choices: dict[str | None, Path] = {}
+    for path in (*alone, *indices):  # an index comes last: shards are what was asked for where both exist
+        choices.setdefault(_variant(path), path)
+    chosen = choices.get(variant) or choices.get(None) or next(iter(choices.values()), None)
+    if chosen is None:
+        pickles = sorted(path for path in folder.iterdir() if path.suffix in PICKLES)
+        if pickles:
+            open_tensors(pickles[0])
+        raise CheckpointError(f"{folder} holds no .safetensors file; download it again, or convert it.")
+    if chosen.suffix == ".safetensors":
+        return Stored.of(folder, {chosen: open_tensors(chosen)})
+    names = listed[chosen]
+    for file in sorted(set(names.values())):
+        if not (folder / file).is_file():
+            raise CheckpointError(f"{folder} lacks the shard {file}, which {chosen.name} lists; download it again.")
+    files = {file: open_tensors(folder / file) for file in sorted(set(names.values()))}
+    for name, file in names.items():
+        if name not in files[file].entries:
+            raise CheckpointError(f"{folder / file} lacks the tensor {name}, which {chosen.name} says is in it; download it again.")
+    return Stored(folder, {name: (files[file], name) for name, file in names.items()})
+
+
+def _variant(path: Path) -> str | None:
+    """Return fp16 for model.fp16.safetensors and model.safetensors.index.fp16.json, None for those without."""
+    parts = path.name.split(".")
+    if path.suffix == ".json":
+        return parts[-2] if parts[-2] != "index" else None
+    return parts[-2] if len(parts) > 2 else None
+
+
+def _listed(index: Path) -> dict[str, str]:
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names or any(Path(str(file)).name != file for file in names.values()):
+        raise CheckpointError(f"{index} has no weight_map from tensors to files beside it; download it again.")
+    return names
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON file's mapping, empty where there is no file.
+
+    Raises:
+        ConfigError: it is no JSON, or no mapping.
+    """
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON ({error}); download it again.") from None
+    if not isinstance(read, dict):
+        raise ConfigError(f"{path} holds a {type(read).__name__}, but must be a mapping; download it again.")
+    return read
+
+
+def encoder_files(given: str | Path | Sequence[str | Path] | Mapping[str, str | Path]) -> dict[str, Path]:
+    """Return the files of separately stored text encoders by the names clip_l, clip_g and t5.
+
+    Args:
+        given: a folder with files such as clip_l.safetensors, clip_g.safetensors, t5xxl_fp16.safetensors; such files; or a mapping
+            from the three names to files of any name.
+
+    Raises:
+        UserError: a file that none of the names fits.
+        CheckpointError: there is no such file, or no such folder.
+    """
+    if isinstance(given, Mapping):
+        unknown = sorted(set(given) - set(ENCODERS))
+        if unknown:
+            raise UserError(f"text_encoders has {unknown[0]!r}, but its names are {', '.join(ENCODERS)}.")
+        return {name: Path(path) for name, path in given.items()}
+    paths = [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
+    if len(paths) == 1 and paths[0].is_dir():
+        paths = [path for path in sorted(paths[0].glob("*.safetensors")) if _encoder_name(path)]
+        if not paths:
+            raise CheckpointError(f"{given} holds no clip_l, clip_g or t5xxl .safetensors; give the folder that has them.")
+    found: dict[str, Path] = {}
+    for path in paths:
+        name = _encoder_name(path)
+        if name is None:
+            raise UserError(f"{path} has none of clip_l, clip_g and t5 in its name; give {{'clip_l': PATH, ...}} to say what it is.")
+        found.setdefault(name, path)
+    return found
+
+
+def _encoder_name(path: Path) -> str | None:
+    return next((name for name in ENCODERS if name in path.name.lower()), None)

@@ -1,0 +1,184 @@
+"""Stable Diffusion 3 into files: the original single .safetensors, or a diffusers folder that diffusers itself reads."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import UserError
+from pushforward.formats.files import write_atomically, write_folder
+from pushforward.formats.sd3 import SD3Files
+from pushforward.formats.sd3_find import ENCODERS, TOKENIZERS
+from pushforward.formats.sd3_names import LAYOUTS, Layout, Source, autoencoder_sources, transformer_sources
+from pushforward.formats.tensor_file import write_tensors
+from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.nn.joint_block import Stream
+from pushforward.nn.mmdit import MMDiT
+from pushforward.registry import export
+
+Tensors = dict[str, Callable[[], Tensor]]
+PREFIXES = {"clip_l": "clip_l", "clip_g": "clip_g", "t5": "t5xxl"}
+CLASSES = {
+    "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
+    "text_encoder": ("transformers", "CLIPTextModelWithProjection"),
+    "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+    "text_encoder_3": ("transformers", "T5EncoderModel"),
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+    "tokenizer_2": ("transformers", "CLIPTokenizer"),
+    "tokenizer_3": ("transformers", "T5TokenizerFast"),
+    "transformer": ("diffusers", "SD3Transformer2DModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+}
+PROJECTION = "text_projection.weight"
+
+
+@export("formats.write_sd3")
+def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single") -> Path:
+    """Write a Stable Diffusion 3 into a single file or a diffusers folder, each of its parts in the dtype that it has.
+
+    It appears whole or not at all, and what `read_sd3` then reads has the same bits. A single file holds no tokenizers, configurations or
+    scheduler; the projection of CLIP-L is left out of it where it is the identity, and added to a folder where there is none.
+
+    Args:
+        path: the .safetensors file, or the folder.
+        files: the parts; those that are None or empty are left out.
+        layout: "single" or "diffusers".
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: an unknown layout, nothing to write, or a text encoder without the configuration that a folder needs.
+
+    Example:
+        >>> from pushforward.nn.mmdit import MMDiT
+        >>> net = MMDiT((4, 8, 8), depth=1, heads=1, context_width=8, pooled_width=8, positions=4, null_tokens=1)
+        >>> file = write_sd3("tiny.safetensors", SD3Files(net))
+        >>> read = pf.formats.read_sd3(file).transformer
+        >>> all(bool((a == b).all()) for a, b in zip(net.parameters(), read.parameters()))
+        True
+    """
+    path = Path(path)
+    if layout not in LAYOUTS:
+        raise UserError(f"layout is {layout!r}, but it is 'single' or 'diffusers'.")
+    if files.transformer is None and files.vae is None and not files.text_encoders:
+        raise UserError("files has no transformer, VAE or text encoders; give one of them.")
+    if layout == "single":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda aside: write_tensors(aside, _single(files), {"format": "pt"}))
+        return path
+    lacking = [name for name in files.text_encoders if not files.text_configs.get(name)]
+    if lacking:
+        raise UserError(f"text_configs lacks {lacking[0]}, which a diffusers folder needs; give its config.json as a mapping.")
+    write_folder(path, lambda aside: _fill(aside, files), manifest=False)
+    return path
+
+
+def _single(files: SD3Files) -> Tensors:
+    found: Tensors = {}
+    if files.transformer is not None:
+        net = files.transformer
+        found |= dict(_stored(net.state_dict(), transformer_sources(net, "single"), "model.diffusion_model."))
+    if files.vae is not None:
+        found |= dict(_stored(files.vae.state_dict(), autoencoder_sources(files.vae, "single"), "first_stage_model."))
+    for kind, tensors in files.text_encoders.items():
+        for name, tensor in tensors.items():
+            if kind == "clip_l" and name == PROJECTION and _is_identity(tensor):
+                continue
+            found[f"text_encoders.{PREFIXES[kind]}.transformer.{name}"] = lambda tensor=tensor: tensor  # type: ignore[misc]
+    return found
+
+
+def _is_identity(tensor: Tensor) -> bool:
+    return bool((tensor.float() == torch.eye(*tensor.shape)).all())
+
+
+def _stored(own: Mapping[str, Tensor], sources: Mapping[str, Source], prefix: str = "") -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """Yield the stored names with functions that make the stored tensors, the inverse of what reading does."""
+    for key, source in sources.items():
+        for k, name in enumerate(source.names):
+
+            def make(key: str = key, source: Source = source, k: int = k) -> Tensor:
+                tensor = torch.cat(own[key].chunk(2)[::-1]) if source.swapped else own[key]
+                return tensor.chunk(len(source.names))[k].reshape(source.shape)
+
+            yield f"{prefix}{name}", make
+
+
+def _fill(folder: Path, files: SD3Files) -> None:
+    parts: dict[str, tuple[Tensors, dict[str, Any]]] = {}
+    if files.transformer is not None:
+        net = files.transformer
+        parts["transformer"] = dict(_stored(net.state_dict(), transformer_sources(net, "diffusers"))), _transformer_config(net)
+    if files.vae is not None:
+        parts["vae"] = dict(_stored(files.vae.state_dict(), autoencoder_sources(files.vae, "diffusers"))), _autoencoder_config(files.vae)
+    for kind, tensors in files.text_encoders.items():
+        config = files.text_configs[kind]
+        made: Tensors = {name: lambda tensor=tensor: tensor for name, tensor in tensors.items()}  # type: ignore[misc]
+        if kind == "clip_l" and PROJECTION not in made:
+            width, like = int(config["hidden_size"]), next(iter(tensors.values()))
+            made[PROJECTION] = lambda width=width, like=like: torch.eye(width, dtype=like.dtype)  # type: ignore[misc]
+        parts[ENCODERS[kind]] = made, config
+    for name, (made, config) in parts.items():
+        (folder / name).mkdir()
+        file = "model" if name in ENCODERS.values() else "diffusion_pytorch_model"
+        write_tensors(folder / name / f"{file}.safetensors", made, {"format": "pt"})
+        _write_json(folder / name / "config.json", config)
+    for kind, source in files.tokenizers.items():
+        shutil.copytree(source, folder / TOKENIZERS[kind])
+    scheduler = files.scheduler or {"_class_name": CLASSES["scheduler"][1], "num_train_timesteps": 1000, "shift": 3.0}
+    (folder / "scheduler").mkdir()
+    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    there = {name: list(kind) if (folder / name).is_dir() else [None, None] for name, kind in CLASSES.items()}
+    _write_json(folder / "model_index.json", {"_class_name": "StableDiffusion3Pipeline", **there})
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _transformer_config(net: MMDiT) -> dict[str, Any]:
+    streams = [block.image for block in net.blocks]
+    first = streams[0]
+    assert isinstance(first, Stream)
+    return {
+        "_class_name": CLASSES["transformer"][1],
+        "sample_size": net.shape[1],
+        "patch_size": net.patch,
+        "in_channels": net.channels,
+        "out_channels": net.channels,
+        "num_layers": len(streams),
+        "num_attention_heads": first.attention.heads,
+        "attention_head_dim": net.width // first.attention.heads,
+        "joint_attention_dim": net.context_width,
+        "caption_projection_dim": net.width,
+        "pooled_projection_dim": net.pooled_width,
+        "pos_embed_max_size": int(len(net.positions) ** 0.5),
+        "qk_norm": None if first.attention.norm_q is None else "rms_norm",
+        "dual_attention_layers": [k for k, stream in enumerate(streams) if isinstance(stream, Stream) and stream.second is not None],
+    }
+
+
+def _autoencoder_config(vae: AutoencoderKL) -> dict[str, Any]:
+    levels = len(vae.widths)
+    return {
+        "_class_name": CLASSES["vae"][1],
+        "in_channels": vae.channels,
+        "out_channels": vae.channels,
+        "latent_channels": vae.latent_channels,
+        "block_out_channels": list(vae.widths),
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "layers_per_block": vae.blocks,
+        "norm_num_groups": vae.groups,
+        "scaling_factor": vae.scale,
+        "shift_factor": vae.shift,
+        "sample_size": 1024,
+        "force_upcast": True,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    }

@@ -1,0 +1,216 @@
+"""Safetensors files without copies: tensors that are the file's own pages, and files written tensor by tensor.
+
+The format is eight bytes with the length of a JSON header, the header (name to dtype, shape and place), then the numbers
+(https://github.com/huggingface/safetensors). A whole checkpoint never lies in memory twice here: what is wanted as it is stored is
+mapped, and what must be changed is read piece by piece past the map, whose pages would otherwise count as well.
+"""
+
+import json
+import math
+import mmap
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import CheckpointError
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_LONGEST_HEADER = 100_000_000
+_BUFFER = 1 << 22
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file: what it is and where its bytes begin."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def size(self) -> int:
+        """The number of its bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class TensorFile:
+    """An open safetensors file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CheckpointError: it is missing, truncated or no safetensors file; what it is instead is said where that shows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._map: mmap.mmap | None = None
+        self._buffer: Tensor | None = None
+        try:
+            with path.open("rb") as file:
+                self.entries = self._read_header(file.read(8), file.read, path.stat().st_size)
+        except FileNotFoundError:
+            raise CheckpointError(f"there is no file {path}; give the path of a .safetensors file.") from None
+
+    def _read_header(self, first: bytes, read: Callable[[int], bytes], size: int) -> dict[str, Entry]:
+        if first.startswith(b"version "):
+            raise CheckpointError(f"{self.path} is a Git LFS pointer instead of the weights themselves; fetch them by `git lfs pull`.")
+        length = int.from_bytes(first, "little")
+        if len(first) < 8 or (size < 8 + length <= _LONGEST_HEADER):
+            raise CheckpointError(f"{self.path} is cut short: it ends in its header, after {size} bytes; download it again.")
+        if length > _LONGEST_HEADER:
+            raise CheckpointError(f"{self.path} is not a safetensors file; give one that is.")
+        try:
+            header = json.loads(read(length))
+            found = {
+                str(name): Entry(DTYPES[facts["dtype"]], tuple(map(int, facts["shape"])), 8 + length + int(facts["data_offsets"][0]))
+                for name, facts in header.items()
+                if name != "__metadata__"
+            }
+            ends = {name: 8 + length + int(facts["data_offsets"][1]) for name, facts in header.items() if name != "__metadata__"}
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            raise CheckpointError(f"{self.path} is not a safetensors file: its header cannot be read ({error!r}).") from None
+        for name, entry in found.items():
+            if entry.start < 8 + length or min(entry.shape, default=0) < 0 or entry.start + entry.size != ends[name]:
+                raise CheckpointError(f"{self.path} is not a sound safetensors file: {name} lies where its shape does not fit.")
+        whole = max(ends.values(), default=8 + length)
+        if size < whole:
+            raise CheckpointError(f"{self.path} is cut short: it has {size} of {whole} bytes; download it again.")
+        return found
+
+    def mapped(self, name: str) -> Tensor:
+        """Return a tensor whose numbers are the file's pages: read when used, private when written to."""
+        entry = self.entries[name]
+        if entry.size == 0 or entry.start % entry.dtype.itemsize:
+            tensor = torch.empty(entry.shape, dtype=entry.dtype)
+            self.read_into(name, tensor)
+            return tensor
+        if self._map is None:
+            with self.path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        count = math.prod(entry.shape)
+        return torch.frombuffer(self._map, dtype=entry.dtype, count=count, offset=entry.start).view(entry.shape)
+
+    def read_into(self, name: str, out: Tensor) -> None:
+        """Fill a contiguous tensor of the stored size, past the map; where it has another dtype, by way of one small buffer."""
+        entry, flat = self.entries[name], out.view(-1)
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(entry.start)
+            if entry.dtype == out.dtype:
+                self._fill(file, _bytes(flat), name)
+                return
+            if self._buffer is None:
+                self._buffer = torch.empty(_BUFFER, dtype=torch.uint8)
+            for part in flat.split(_BUFFER // entry.dtype.itemsize):
+                read = self._buffer[: len(part) * entry.dtype.itemsize]
+                self._fill(file, _bytes(read), name)
+                part.copy_(read.view(entry.dtype))
+
+    def _fill(self, file: FileIO, place: memoryview, name: str) -> None:
+        while place:
+            got = file.readinto(place)
+            if not got:
+                raise CheckpointError(f"{self.path} is cut short in {name}; download it again.")
+            place = place[got:]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Callable[[], Tensor]], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, one tensor at a time.
+
+    Args:
+        path: the file.
+        tensors: names to functions that return the tensor; each is called twice, and only one result is kept at a time.
+        metadata: strings for the header.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    start = 0
+    # Wider numbers first, so that every tensor begins at a multiple of its numbers' size and can be mapped.
+    order = sorted(tensors, key=lambda name: (-tensors[name]().dtype.itemsize, name))
+    for name in order:
+        tensor = tensors[name]()
+        end = start + tensor.numel() * tensor.dtype.itemsize
+        header[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            file.write(_bytes(tensors[name]().detach().cpu().contiguous()))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data
+
+
+class Stored:
+    """The tensors of one part of a model, by their names without prefix, wherever they lie.
+
+    Args:
+        where: what messages call the place.
+        places: name to (file, name in the file).
+    """
+
+    def __init__(self, where: Path, places: Mapping[str, tuple[TensorFile, str]]) -> None:
+        self.where, self.places = where, dict(places)
+
+    @classmethod
+    def of(cls, where: Path, files: Mapping[Path, TensorFile]) -> "Stored":
+        """Return all tensors of some files."""
+        return cls(where, {name: (file, name) for file in files.values() for name in file.entries})
+
+    def under(self, prefix: str) -> "Stored":
+        """Return the tensors whose names begin with a prefix, without it."""
+        return Stored(self.where, {name[len(prefix) :]: place for name, place in self.places.items() if name.startswith(prefix)})
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def entry(self, name: str) -> Entry:
+        """Return what a tensor is."""
+        file, inside = self.places[name]
+        return file.entries[inside]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor, or refuse a file that has none of this name."""
+        if name not in self.places:
+            raise CheckpointError(f"{self.where} lacks the tensor {name}; download it again, or convert it again.")
+        return self.entry(name).shape
+
+    def mapped(self, name: str) -> Tensor:
+        """Return a tensor that is the file's pages."""
+        file, inside = self.places[name]
+        return file.mapped(inside)
+
+    def read_into(self, name: str, out: Tensor) -> None:
+        """Fill a contiguous tensor of the stored size, past the map."""
+        file, inside = self.places[name]
+        file.read_into(inside, out)

@@ -1,0 +1,40 @@
+"""Layer normalisation whose scale and shift come from outside: how time and condition reach a transformer's tokens."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from pushforward.registry import export
+
+
+def _example() -> tuple:
+    return tuple(torch.randn(*shape, dtype=torch.float64) for shape in ((2, 3, 8), (2, 8), (2, 8)))
+
+
+@export("functional.modulated_norm", example=_example)
+def modulated_norm(
+    x: Float[Tensor, "n tokens width"], shift: Float[Tensor, "n width"], scale: Float[Tensor, "n width"], eps: float = 1e-6
+) -> Float[Tensor, "n tokens width"]:
+    """Return normalised tokens, scaled and shifted by vectors of their row.
+
+        (x - mean) / sqrt(variance + eps) (1 + scale) + shift,    mean and variance over the channels of a token
+
+    Args:
+        x: tokens (n, tokens, width).
+        shift: what is added (n, width).
+        scale: what is multiplied with, less 1 (n, width).
+        eps: keeps a constant token from being divided by zero.
+
+    Returns:
+        Tokens (n, tokens, width).
+
+    Example:
+        >>> modulated_norm(torch.tensor([[[1.0, 3.0]]]), torch.ones(1, 2), torch.ones(1, 2))  # -1 and 1, doubled, and 1 more
+        tensor([[[-1.0000,  3.0000]]])
+
+    Source: Peebles and Xie, Scalable diffusion models with transformers, 2022, arXiv 2212.09748, section 3.2 (adaLN).
+    """
+    if len(x) == 1:  # one pass over the tokens instead of two
+        return F.layer_norm(x, x.shape[-1:], 1 + scale[0], shift[0], eps)
+    return torch.addcmul(shift[:, None], F.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale[:, None])

@@ -1,0 +1,74 @@
+"""Inpainting: a part of the event is known, and the rest is sampled around it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.guidance.cfg import as_guidance
+from pushforward.guidance.guidance import Guidance, Guided, cut
+from pushforward.paths import Prediction
+from pushforward.registry import export
+from pushforward.samplers.denoiser import Denoiser
+
+
+@export("guidance.Inpaint", example=lambda: Inpaint(torch.zeros(4, 2), torch.tensor([[1.0, 0.0]]).expand(4, 2), torch.zeros(4, 2)))
+@dataclass(frozen=True, eq=False)
+class Inpaint(Guidance):
+    """Let what is known go its own way from noise to data, and the rest follow the model around it.
+
+        x_t -> mask x_t + (1 - mask) (alpha_t data + sigma_t noise),    velocity -> mask v + (1 - mask) (alpha_t' data + sigma_t' noise)
+
+    In each evaluation the network sees the known part under the noise of its time. Samplers that solve the ODE end at the data there, as
+    its own way is solved with the rest: to rounding on the linear path, where it is a straight line.
+
+    Args:
+        data: what is known (n, *shape), in the model's units (of `preprocess`).
+        mask: (n, *shape) or what broadcasts to it with n rows: 1 where to sample, 0 where data are kept, values between mix.
+        noise: what the sampler starts from (n, *shape).
+        guidance: further guidance, the scale of classifier-free guidance, or None.
+
+    Source: Lugmayr et al. (RePaint), 2201.09865, eq. 8, without its resampling; here one noise for all times, as an ODE has.
+    """
+
+    data: Tensor
+    mask: Tensor
+    noise: Tensor
+    guidance: Guidance | float | None = None
+
+    def __call__(self, denoiser: Denoiser) -> "_Inpainting":
+        """Return the guided denoiser."""
+        inner = as_guidance(self.guidance)
+        return _Inpainting(denoiser if inner is None else inner(denoiser), self.data, self.mask, self.noise)
+
+    def rows(self, rows: slice, n: int) -> "Inpaint":
+        data, mask, noise = (cut(getattr(self, name), rows, n, name) for name in ("data", "mask", "noise"))
+        inner = as_guidance(self.guidance)
+        return replace(self, data=data, mask=mask, noise=noise, guidance=None if inner is None else inner.rows(rows, n))
+
+    def prepared(self, prepare: Callable[[Any], Any]) -> "Inpaint":
+        inner = as_guidance(self.guidance)
+        return self if inner is None else replace(self, guidance=inner.prepared(prepare))
+
+
+class _Inpainting(Guided):
+    """A (guided) denoiser that sees and says the known part's own way."""
+
+    def __init__(self, inner: Denoiser | Guided, data: Tensor, mask: Tensor, noise: Tensor) -> None:
+        self.inner, self.data, self.mask, self.noise, self.path = inner, data, mask, noise, inner.path
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return (*self.inner.args, self.data, self.mask, self.noise)
+
+    def bind(self, *args: Any) -> "_Inpainting":
+        return _Inpainting(self.inner.bind(*args[:-3]), *args[-3:])
+
+    def plain(self, x: Tensor, t: Tensor) -> Tensor:
+        x = torch.lerp(self.path.mix(self.data, self.noise, t), x, self.mask)
+        return torch.lerp(self.path.target("velocity", self.data, self.noise, t), self.inner(x, t).velocity, self.mask)
+
+    def around(self, plain: Tensor, x: Tensor, t: Tensor) -> Prediction:
+        return Prediction(self.path, "velocity", plain, x, t)

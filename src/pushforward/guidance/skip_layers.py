@@ -1,0 +1,111 @@
+"""Skip-layer guidance: away from what a transformer says when some of its blocks are left out."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import UserError
+from pushforward.functional.prediction import per_row
+from pushforward.guidance.cfg import CFG, as_guidance, checked_interval, within
+from pushforward.guidance.guidance import Guidance, Guided
+from pushforward.paths import Prediction
+from pushforward.registry import export
+from pushforward.samplers.denoiser import Denoiser
+
+
+@export("guidance.SkipLayers", example=lambda: SkipLayers((1,), guidance=CFG(3.0)))
+@dataclass(frozen=True)
+class SkipLayers(Guidance):
+    """Add to a velocity what some blocks of the network contribute under the condition.
+
+        v + scale (v_cond - v_skip),    v_skip = net(x, t, cond, skip=layers)
+
+    A block that is left out passes its input on unchanged. The network is evaluated once more at times inside the interval.
+
+    Args:
+        layers: numbers of the blocks, from 0; Stable Diffusion 3.5 medium's are 7, 8 and 9.
+        scale: how far; 0 is none.
+        interval: times (low, high) at which to add it. Outside, the rest of the guidance is alone.
+        guidance: what v is: another guidance, the scale of classifier-free guidance, or None for v_cond.
+        steps: shares (start, stop) of a sampler's n steps in place of an interval: steps k with n start < k < n stop, counted from 0.
+            Only who knows the sampler can tell their times, as `StableDiffusion3.sample` does, by `on`.
+
+    Raises:
+        UserError: no layers, a negative one, an interval out of range, or a network that cannot leave blocks out.
+
+    Source: Stability AI's inference code of Stable Diffusion 3.5 (SkipLayerCFGDenoiser); Hyung et al., 2411.18664.
+    """
+
+    layers: Sequence[int] = (7, 8, 9)
+    scale: float = 2.8
+    interval: tuple[float, float] = (0.0, 1.0)
+    guidance: Guidance | float | None = None
+    steps: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        checked_interval(self.interval)
+        if self.steps is not None and not 0 <= self.steps[0] < self.steps[1] <= 1:
+            raise UserError(f"steps is {self.steps}, but it must be shares (start, stop) with 0 <= start < stop <= 1, such as (0.01, 0.2).")
+        if not self.layers or min(self.layers) < 0:
+            raise UserError(f"layers is {tuple(self.layers)}, but it lists blocks to leave out, counted from 0, such as (7, 8, 9).")
+
+    def __call__(self, denoiser: Denoiser) -> "_Skipping":
+        """Return the guided denoiser."""
+        if self.steps is not None:
+            raise UserError(f"steps is {self.steps}, but their times are not known here; use on(times), or interval=(low, high).")
+        if "skip" not in inspect.signature(getattr(denoiser.net, "forward", denoiser.net)).parameters:
+            raise UserError(f"layers is {tuple(self.layers)}, but {type(denoiser.net).__name__} cannot leave blocks out; use an MMDiT.")
+        inner = as_guidance(self.guidance)
+        skipping = Denoiser(functools.partial(denoiser.net, skip=tuple(self.layers)), denoiser.path, denoiser.prediction, denoiser.cond)
+        return _Skipping(self, denoiser if inner is None else inner(denoiser), skipping)
+
+    def on(self, times: Sequence[float]) -> "SkipLayers | Guidance | None":
+        """Return the same with the interval of its steps among the n + 1 times of a sampler: the other guidance alone if it has none."""
+        if self.steps is None:
+            return self
+        n = len(times) - 1
+        inside = [k for k in range(n) if n * self.steps[0] < k < n * self.steps[1]]
+        if not inside:
+            return as_guidance(self.guidance)
+        first, last = inside[0], inside[-1]
+        # Ends half way to the neighbours: a time is float32 when it is asked for.
+        high = (times[first - 1] + times[first]) / 2 if first else 1.0
+        return replace(self, steps=None, interval=((times[last] + times[last + 1]) / 2, high))
+
+    def rows(self, rows: slice, n: int) -> "SkipLayers":
+        inner = as_guidance(self.guidance)
+        return self if inner is None else replace(self, guidance=inner.rows(rows, n))
+
+    def prepared(self, prepare: Callable[[Any], Any]) -> "SkipLayers":
+        inner = as_guidance(self.guidance)
+        return self if inner is None else replace(self, guidance=inner.prepared(prepare))
+
+
+class _Skipping(Guided):
+    """A (guided) denoiser, and beside it the same network with blocks left out."""
+
+    def __init__(self, guidance: SkipLayers, inner: Denoiser | Guided, skipping: Denoiser) -> None:
+        self.guidance, self.inner, self.skipping, self.path = guidance, inner, skipping, inner.path
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return (*self.inner.args, self.skipping.cond)
+
+    def bind(self, *args: Any) -> "_Skipping":
+        return _Skipping(self.guidance, self.inner.bind(*args[:-1]), self.skipping.bind(args[-1]))
+
+    def plain(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.inner.plain(x, t) if isinstance(self.inner, Guided) else self.inner(x, t).velocity
+
+    def around(self, plain: Tensor, x: Tensor, t: Tensor) -> Prediction:
+        velocity = self.inner.around(plain, x, t).velocity if isinstance(self.inner, Guided) else plain
+        add = within(t, self.guidance.interval)
+        if self.guidance.scale and (add is None or bool(add.any())):
+            added = torch.add(velocity, plain - self.skipping(x, t).velocity, alpha=self.guidance.scale)
+            velocity = added if add is None else torch.where(per_row(add, added).bool(), added, velocity)
+        return Prediction(self.path, "velocity", velocity, x, t)

@@ -1,0 +1,284 @@
+"""Stable Diffusion 3: a rectified flow over latents, whose velocity is a transformer of image and text tokens.
+
+Paper: Esser et al., Scaling rectified flow transformers for high-resolution image synthesis, 2024, arXiv 2403.03206.
+What it adds to rectified flow: times drawn from a logit-normal, where the velocity is hardest (its section 3.1); an autoencoder of 16
+channels instead of 4 (5.2); a transformer in which image and text have their own weights and one attention (4), with normalised queries
+and keys in the 3.5 models (5.3.1); steps shifted towards noise, as large images need (5.3.2); three text encoders. So the model here is a
+`PathModel` on the linear path, and all else is what goes in and comes out of it.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pushforward import _random
+from pushforward.conditions import TextContext
+from pushforward.errors import ShapeError, SolverError, UserError
+from pushforward.families.path_model import PathModel
+from pushforward.formats.sd3_names import Layout
+from pushforward.formats.sd3_write import write_sd3
+from pushforward.guidance.guidance import Guidance
+from pushforward.guidance.inpaint import Inpaint
+from pushforward.guidance.skip_layers import SkipLayers
+from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.nn.mmdit import MMDiT
+from pushforward.registry import export
+from pushforward.samplers.euler import Euler
+from pushforward.samplers.grids import Shifted
+from pushforward.samplers.sampler import Sampler
+from pushforward.sd3 import generation, images
+from pushforward.sd3.files import parts_to_write, read_parts
+from pushforward.sd3.inversion import Inversion
+from pushforward.sd3.latent_model import LatentModel
+from pushforward.sd3.memory import Memory, memory_of_parts
+from pushforward.sd3.progress import Pictures, Progress, Watch
+from pushforward.sd3.prompts import Prompts
+from pushforward.sd3.residence import Residence
+from pushforward.sd3.tokenizers import Tokenizer, find_tokenizer
+
+Output = Literal["pil", "tensor", "latents"]
+REMEDY = (
+    "use offload=True (one component on the device at a time), tiling=True (the autoencoder by tiles), t5=False, dtype=torch.bfloat16, "
+    "batch_size=1 or a smaller size (`memory` says what each takes)"
+)
+
+
+@export("StableDiffusion3")
+class StableDiffusion3(Inversion):
+    """Stable Diffusion 3 or 3.5 around its parts: prompts in, images out, and a `PathModel` over latents with all its verbs inside.
+
+    `model` is that PathModel, in latents of the size that the model was made for; `model_for(size)` is one for another size, with the same
+    network. Images are (n, 3, height, width) in [0, 1] or PIL images, prompts are texts or a `TextContext`. With `offload` the verbs of
+    `model` itself run inside `with sd3.residence.using("transformer")`.
+
+    Args:
+        transformer: the network.
+        vae: the autoencoder.
+        encoders: text encoders "clip_l", "clip_g" and "t5", as transformers' modules; {} takes only a `TextContext` for prompts.
+        tokenizers: what makes ids of texts, for each encoder; a function of the encoder's name that is asked at the first prompt.
+        device: where to compute.
+        offload: whether to bring each component to the device only while it is used.
+        shift: how far the steps are moved towards noise.
+
+    Source: Esser et al., 2403.03206.
+    """
+
+    def __init__(
+        self,
+        transformer: MMDiT,
+        vae: AutoencoderKL,
+        encoders: dict[str, nn.Module] | None = None,
+        tokenizers: Callable[[str], Tokenizer] | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        offload: bool = False,
+        shift: float = 3.0,
+    ) -> None:
+        self.transformer, self.vae, self.encoders, self.shift = transformer, vae, encoders or {}, shift
+        self.device, self.tokenizer = torch.device(device), tokenizers
+        self.variant, self.tokenizer_folders = "", dict[str, Path]()  # what files say beside the parts
+        for part in (transformer, vae, *self.encoders.values()):
+            part.eval()
+        self.residence = Residence({"transformer": transformer, "vae": vae, **self.encoders}, self.device, offload, REMEDY)
+        self.pictures = Pictures(self.decoded, vae.latent_channels, vae.factor)
+        self._models: dict[tuple[int, int], LatentModel] = {}
+        side = min(1024, int(len(transformer.positions) ** 0.5) * self.step)
+        self.size = (side, side)
+
+    @staticmethod
+    def from_pretrained(
+        path: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        tokenizers: str | Path | None = None,
+        text_encoders: Any = None,
+        t5: bool = True,
+        offload: bool = False,
+        tiling: bool = False,
+    ) -> "StableDiffusion3":
+        """Return the model of a file, a folder or a Hub id.
+
+        Args:
+            path: a single .safetensors file, a diffusers folder, or a Hub id such as stabilityai/stable-diffusion-3.5-medium.
+            dtype: dtype of the weights; None is the stored one (bfloat16 for 8 bits). The autoencoder is float32 where this is float16.
+            device: where to compute, such as "cuda".
+            tokenizers: a folder with tokenizer, tokenizer_2 and tokenizer_3; None takes the model's own, else the public ones.
+            text_encoders: separate files of text encoders, or their folder, in place of those in `path`.
+            t5: whether to use T5; without it zeros stand for what it says, and 9.5 GB are saved.
+            offload: whether to bring each component to the device only while it is used.
+            tiling: whether the autoencoder works by tiles: a large image in the memory of a small one, close to equal.
+
+        Raises:
+            CheckpointError: the file is no Stable Diffusion 3, truncated, or lacks tensors.
+            UserError: there is no such path; the repository is gated.
+        """
+        transformer, vae, encoders, files = read_parts(path, dtype, "cpu" if offload else device, text_encoders, t5)
+        vae.memory(slicing=True, tiling=tiling)
+        find = functools.partial(find_tokenizer, own=files.tokenizers, given=tokenizers)
+        made = StableDiffusion3(
+            transformer, vae, encoders, find, device=device, offload=offload, shift=float(files.scheduler.get("shift", 3.0))
+        )
+        made.variant, made.tokenizer_folders = files.variant, files.tokenizers
+        return made
+
+    def save(self, path: str | Path, layout: Layout = "single") -> Path:
+        """Write all parts into a single .safetensors file ("single", without tokenizers) or a folder ("diffusers"), and return its path."""
+        return write_sd3(path, parts_to_write(self.transformer, self.vae, self.encoders, self.tokenizer_folders, self.shift), layout)
+
+    def memory(self, size: tuple[int, int] | None = None, n: int = 1, tokens: int = 256) -> Memory:
+        """Return the bytes that n images of this (height, width) take, by component, from a pass that computes nothing."""
+        return memory_of_parts(self.transformer, self.vae, self.encoders, size or self.size, n, tokens)
+
+    @property
+    def step(self) -> int:
+        """What sides of images must be divisible by: 16 pixels, a patch of 2 latents of 8 pixels."""
+        return self.vae.factor * self.transformer.patch
+
+    @property
+    def model(self) -> PathModel:
+        """The rectified flow over latents (n, 16, height / 8, width / 8) of the usual size."""
+        return self.model_for(self.size)
+
+    def model_for(self, size: tuple[int, int]) -> LatentModel:
+        """Return the rectified flow over latents of images of this (height, width); all of them share the network."""
+        height, width = (side // self.vae.factor for side in images.checked_size(size, self.step))
+        if (height, width) not in self._models:
+            sampler = Euler(generation.STEPS, grid=Shifted(self.shift, generation.LEVELS))
+            model = LatentModel(self.transformer, (self.vae.latent_channels, height, width), sampler).eval()
+            model.base.to(self.device)
+            self._models[height, width] = model
+        return self._models[height, width]
+
+    @functools.cached_property
+    def _prompts(self) -> Prompts:
+        find = self.tokenizer
+        if find is None:
+            raise UserError("this model was made without tokenizers; use from_pretrained, or pass a TextContext instead of prompts.")
+        return Prompts(self.encoders, {kind: find(kind) for kind in self.encoders}, self.transformer.context_width, self.residence)
+
+    def encode_prompt(self, prompts: str | Sequence[str] | TextContext, tokens: int = 256) -> TextContext:
+        """Return what the text encoders say of n prompts, as the condition of the model; encodings are kept for the next time.
+
+        Args:
+            prompts: a text, or n of them; a `TextContext` is returned as it is, on the device.
+            tokens: length of T5's part, 1 to 512.
+        """
+        if not isinstance(prompts, TextContext):
+            prompts = self._prompts([prompts] if isinstance(prompts, str) else prompts, tokens)
+        return prompts.to(self.device)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: str | Sequence[str] | TextContext,
+        negative: str | Sequence[str] | TextContext = "",
+        *,
+        steps: int | None = None,
+        guidance: Guidance | float | None = 7.0,
+        size: tuple[int, int] | None = None,
+        generator: generation.Seeds = None,
+        sampler: Sampler | None = None,
+        skip_layers: SkipLayers | Sequence[int] | None = None,
+        image: Any = None,
+        strength: float | None = None,
+        mask: Any = None,
+        latents: Tensor | None = None,
+        shift: float | None = None,
+        tokens: int = 256,
+        output: Output = "pil",
+        batch_size: int | None = None,
+        callback: Callable[[Progress], Any] | None = None,
+    ) -> Any:
+        """Return one image a prompt.
+
+        Args:
+            prompts: a text, n of them, or a `TextContext`.
+            negative: what to stay away from: one text for all, n of them, or a `TextContext`.
+            steps: short for sampler=Euler(steps, grid=Shifted(3, levels=1000)); 28 if neither is given.
+            guidance: scale of classifier-free guidance; at most 1 is none. A `CFG` may also have an interval of times and a rescaling.
+            size: (height, width) in pixels, divisible by 16; by default the image's, or what the model was made for.
+            generator: a seed, counted up from image to image; a list of n seeds or generators; a generator for all. An image of a seed does
+                not depend on which others share its batch.
+            sampler: how noise becomes data.
+            skip_layers: blocks whose contribution is added (skip-layer guidance): their numbers for Stable Diffusion 3.5's scale 2.8 in the
+                steps between 1 % and 20 %, or a `SkipLayers`.
+            image: what to start from (image to image), or whose rest to keep (with mask): one for all, or n.
+            strength: how much of the way to go from the image, above 0 up to 1. 0.6 by default; 1 with a mask.
+            mask: white where to paint anew, black where the image stays; of the image's size.
+            latents: the noise to start from (n, 16, height / 8, width / 8), instead of a draw.
+            shift: how far the steps are moved towards noise; None is the model's, 3. (The paper's for other sizes: 3 sqrt(pixels) / 1024.)
+            tokens: length of T5's part of the context, 1 to 512.
+            output: "pil", "tensor" (n, 3, height, width) in [0, 1], or "latents".
+            batch_size: how many at once; None is all.
+            callback: told a `sd3.Progress` after each evaluation of the network.
+
+        Raises:
+            UserError: arguments that exclude each other or are out of range; sides not divisible by 16 (the nearest that are, are named).
+            OutOfMemoryError: the device is too small; the message says which switch helps.
+        """
+        if output not in ("pil", "tensor", "latents"):
+            raise UserError(f"output is {output!r}, but it is 'pil', 'tensor' or 'latents'.")
+        if image is None and (mask is not None or strength is not None):
+            raise UserError("a mask or strength is given, but no image that it is about; give image=.")
+        cond = self.encode_prompt(prompts, tokens)
+        n, shift = len(cond), self.shift if shift is None else shift
+        given = None if image is None else images.to_tensor(image)
+        known = None if given is None else self._encoded(given, n)
+        size = images.checked_size(tuple(given.shape[2:]) if given is not None and size is None else size or self.size, self.step)
+        if given is not None and tuple(given.shape[2:]) != size:
+            raise UserError(
+                f"size is {size[0]}x{size[1]}, but the image is {given.shape[2]}x{given.shape[3]}; resize it, or leave size out."
+            )
+        away = self._negative(negative, n, tokens) if generation.wants_negative(guidance) else None
+        whole = generation.sampler_of(sampler, steps, shift)
+        steered = generation.guidance_of(guidance, away, skip_layers, generation.times_of(whole, shift))
+        strength = (0.6 if mask is None else 1.0) if strength is None else strength
+        part, start = (whole, 1.0) if known is None else generation.part_of_the_way(whole, strength, shift)
+        painted = None if mask is None else images.to_mask(mask, size)
+        model, generators = self.model_for(size), generation.generators_of(generator, n)
+        made = []
+        for rows in (slice(k, min(k + (batch_size or n), n)) for k in range(0, n, batch_size or n)):
+            draw = _random.select(generators, rows, n)
+            noise = self._noise(model, rows, latents, n, draw)
+            here = None if steered is None else steered.rows(rows, n)
+            x = noise
+            if known is not None:
+                x = model.path.mix(known[rows], noise, noise.new_full((len(noise),), start))
+                if painted is not None:
+                    low = images.shrunk(painted, self.vae.factor).to(noise).expand(n, -1, -1, -1)[rows].expand_as(noise)
+                    here = Inpaint(known[rows], low, noise, here)
+            if callback is not None:
+                here = Watch(callback, part.evaluations, self.pictures, here)
+            with self.residence.using("transformer"):
+                x = part(model.denoiser(cond[rows], here), x, start, 0.0, draw)
+            self._check_finite(x, rows, part)
+            made.append(x if output == "latents" else self._finished(x, given, painted, rows, n))
+        result = torch.cat(made)
+        return images.to_pil(result) if output == "pil" else result
+
+    def _noise(self, model: PathModel, rows: slice, latents: Tensor | None, n: int, draw: _random.Generators) -> Tensor:
+        if latents is None:
+            noise: Tensor = model.base.sample(rows.stop - rows.start, generator=draw)
+            return noise
+        if tuple(latents.shape) != (n, *model.shape):
+            raise ShapeError(f"latents has shape {tuple(latents.shape)}, but {n} images of this size need {(n, *model.shape)}.")
+        return latents[rows].to(self.device, torch.float32)
+
+    def _check_finite(self, x: Tensor, rows: slice, sampler: Sampler) -> None:
+        finite = x.flatten(1).isfinite().all(1)
+        if not bool(finite.all()):
+            row = rows.start + int((~finite).nonzero()[0, 0])
+            raise SolverError(
+                f"image {row} is not finite: {sampler} diverged, or {self.transformer.last.weight.dtype} overflowed; try bfloat16."
+            )
+
+    def _finished(self, x: Tensor, given: Tensor | None, painted: Tensor | None, rows: slice, n: int) -> Tensor:
+        made = images.finished(self.decoded(x)).cpu()
+        if given is None or painted is None:
+            return made
+        return torch.lerp(images.finished(given).expand(n, -1, -1, -1)[rows], made, painted.expand(n, -1, -1, -1)[rows])

@@ -1,0 +1,107 @@
+"""A block of the multimodal diffusion transformer: image and text keep their own weights and meet in one attention."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pushforward.functional.modulation import modulated_norm
+from pushforward.nn.lean_block import EPS, Vectors, attend
+
+
+class Attention(nn.Module):
+    """One stream's maps of an attention: queries, keys and values in one, their norms, and the way out (None if nothing comes out)."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool, out: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width) if out else None
+        self.norm_q = self.norm_k = None
+        if qk_norm:
+            self.norm_q, self.norm_k = (nn.RMSNorm(width // heads, eps=EPS) for _ in range(2))
+            # The queries of a stream without a way out are never asked. Files have their norm's weight, which no gradient ever reaches,
+            # and which must therefore be no parameter: DDP waits for the gradients of all of them.
+            if not out:
+                del self.norm_q.weight
+                self.norm_q.register_buffer("weight", torch.ones(width // heads))
+
+    def qkv_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values (n, tokens, heads, c)."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).unbind(2)
+        return _normed(q, self.norm_q), _normed(k, self.norm_k), v
+
+
+def _normed(x: Tensor, norm: nn.RMSNorm | None) -> Tensor:
+    # Under autocast x is narrower than its weights.
+    return x if norm is None else F.rms_norm(x, x.shape[3:], norm.weight.to(x.dtype), EPS)
+
+
+class Stream(nn.Module):
+    """One stream's weights in a block; with `second`, also an attention of its own, as the image has in Stable Diffusion 3.5 medium."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, qk_norm: bool, *, second: bool = False, out: bool = True) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, (2 if not out else 9 if second else 6) * width)
+        self.attention = Attention(width, heads, qk_norm, out)
+        self.second = Attention(width, heads, qk_norm) if second else None
+        self.mlp = None
+        if out:
+            hidden = mlp_ratio * width
+            self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def added(self, x: Tensor, attended: Tensor, vectors: Vectors, also: Tensor | None = None) -> Tensor:
+        """Return x after what the attention (and the second one) says and after the MLP, each through its gate."""
+        assert self.attention.out is not None
+        assert self.mlp is not None
+        x = torch.addcmul(x, vectors[2][:, None], self.attention.out(attended))
+        if also is not None and self.second is not None and self.second.out is not None:
+            x = torch.addcmul(x, vectors[8][:, None], self.second.out(also))
+        return torch.addcmul(x, vectors[5][:, None], self.mlp(modulated_norm(x, vectors[3], vectors[4], EPS)))
+
+
+class JointBlock(nn.Module):
+    """Attention over image and text tokens together, then an MLP for each, all shifted, scaled and gated by time and pooled text.
+
+    In the last block (`last`) the text only gives keys and values: nothing reads it afterwards.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, qk_norm: bool, *, second: bool = False, last: bool = False) -> None:
+        super().__init__()
+        self.image = Stream(width, heads, mlp_ratio, qk_norm, second=second)
+        self.text = Stream(width, heads, mlp_ratio, qk_norm, out=not last)
+
+    def vectors(self, embedding: Tensor) -> tuple[Vectors, Vectors]:
+        """Return the vectors (n, width) that image and text are modulated by: shift, scale and gate of the attention, then of the MLP."""
+        of_image = self.image.modulation(embedding).chunk(9 if self.image.second is not None else 6, dim=1)
+        return of_image, self.text.modulation(embedding).chunk(2 if self.text.mlp is None else 6, dim=1)
+
+    def untouched(self) -> bool:
+        """Return whether all parts are as they were built: no hook, other layer (LoRA), parametrised or sharded weight is in between."""
+        return all(
+            type(part) in _KNOWN
+            and not (part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__)
+            and all(type(weight) is nn.Parameter for weight in part._parameters.values() if weight is not None)
+            for part in self.modules()
+        )
+
+    def forward(self, image: Tensor, text: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tokens of image (n, N, width) and text (n, T, width) under the embedding (n, width) of time and pooled text."""
+        of_image, of_text = self.vectors(embedding)
+        a, b = self.image.attention, self.text.attention
+        x, y = modulated_norm(image, of_image[0], of_image[1], EPS), modulated_norm(text, of_text[0], of_text[1], EPS)
+        also = None
+        if self.image.second is not None:
+            q, k, v = self.image.second.qkv_of(modulated_norm(image, of_image[6], of_image[7], EPS))
+            also = attend(q, k, v)
+        (q, k, v), (q_text, k_text, v_text) = a.qkv_of(x), b.qkv_of(y)
+        k, v = torch.cat((k_text, k), dim=1), torch.cat((v_text, v), dim=1)
+        if self.text.mlp is None:
+            return self.image.added(image, attend(q, k, v), of_image, also), text
+        heard = attend(torch.cat((q_text, q), dim=1), k, v)
+        count = text.shape[1]
+        return self.image.added(image, heard[:, count:], of_image, also), self.text.added(text, heard[:, :count], of_text)
+
+
+_KNOWN = (nn.Linear, nn.RMSNorm, nn.Sequential, nn.GELU, Attention, Stream, JointBlock)

@@ -1,0 +1,147 @@
+"""A joint block on a CPU where nobody wants a gradient: the numbers of `JointBlock`, by fewer and shorter ways through memory.
+
+Tokens are changed in place, biases and activations are applied to what lies in the cache, text and image write their queries, keys and
+values side by side into one tensor, and all blocks share the memory for what they need in between: fresh pages are the dearest of all.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from pushforward.nn.joint_block import Attention, JointBlock, Stream
+
+EPS = 1e-6
+Vectors = tuple[Tensor, ...]
+_AT_ONCE = 98304  # numbers whose activation is computed at once: 384 kB of float32, and as much beside them
+
+
+def lean(x: Tensor) -> bool:
+    """Return whether this way may be taken: nobody differentiates, compiles, maps or casts what happens to x, and it is on a CPU."""
+    return not (
+        x.device.type != "cpu"
+        or torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or torch._C._functorch.maybe_current_level() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.is_autocast_enabled("cpu")
+    )
+
+
+class Workspace:
+    """Memory that the blocks of one evaluation share, by name; what was taken before under the same name is lost."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+        self.held: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Return a contiguous tensor of this shape, with any numbers in it."""
+        size, held = math.prod(shape), self.held.get(name)
+        if held is None or len(held) < size:
+            held = self.held[name] = self.like.new_empty(size)
+        return held[:size].view(shape)
+
+
+def advance(block: "JointBlock", image: Tensor, text: Tensor, embedding: Tensor, work: Workspace) -> None:
+    """Replace the tokens of image (n, N, width) and text (n, T, width) by what the block makes of them."""
+    of_image, of_text = block.vectors(embedding)
+    a, b, second = block.image.attention, block.text.attention, block.image.second
+    (n, count, width), words, also = image.shape, text.shape[1], None
+    if second is not None:
+        own = work.take("joint", n, count, 3 * width)
+        project(own, image, of_image[6:8], second)
+        also = attend(*own.unflatten(2, (3, a.heads, -1)).unbind(2))
+    if block.text.mlp is None:  # text answers but does not ask
+        queries, joint = work.take("queries", n, count, width), work.take("joint", n, words + count, 2 * width)
+        project(queries, image, of_image, a, slice(None, width))
+        project(joint[:, :words], text, of_text, b, slice(width, None))
+        project(joint[:, words:], image, of_image, a, slice(width, None))
+        k, v = joint.unflatten(2, (2, a.heads, -1)).unbind(2)
+        finish(block.image, image, attend(queries.unflatten(2, (a.heads, -1)), k, v), of_image, also, work)
+        return
+    joint = work.take("joint", n, words + count, 3 * width)
+    project(joint[:, :words], text, of_text, b)
+    project(joint[:, words:], image, of_image, a)
+    heard = attend(*joint.unflatten(2, (3, a.heads, -1)).unbind(2))
+    finish(block.image, image, heard[:, words:], of_image, also, work)
+    finish(block.text, text, heard[:, :words], of_text, None, work)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return softmax(q k' / sqrt(c)) v for (n, tokens, heads, c), heads joined: (n, tokens, heads c)."""
+    heard = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return heard.transpose(1, 2).flatten(2)
+
+
+def project(out: Tensor, x: Tensor, vectors: Vectors, attention: "Attention", rows: slice = slice(None)) -> None:
+    """Write queries, keys and values (or those `rows` of them) of modulated tokens x (n, tokens, width) into out (n, tokens, outputs)."""
+    width = x.shape[2]
+    weight, bias = attention.qkv.weight[rows], attention.qkv.bias[rows]
+    kinds = range(3 * width)[rows][::width]  # where queries (0), keys (width) and values (2 width) begin, those that are wanted
+    norms = [(k, norm) for k, kind in enumerate(kinds) if (norm := (attention.norm_q, attention.norm_k, None)[kind // width]) is not None]
+    for row, shift, scale, made in zip(x, vectors[0], 1 + vectors[1], out, strict=True):
+        affine(F.layer_norm(row, (width,), scale, shift, EPS), weight, bias, made)
+        for k, norm in norms:
+            heads = made[:, k * width : (k + 1) * width].unflatten(1, (attention.heads, -1))
+            heads.copy_(F.rms_norm(heads, heads.shape[2:], norm.weight, EPS))
+
+
+def finish(stream: "Stream", x: Tensor, heard: Tensor, vectors: Vectors, also: Tensor | None, work: Workspace) -> None:
+    """Add to x (n, tokens, width) what was heard, in the attention and in the second one, and then the MLP's value."""
+    out, mlp, second = stream.attention.out, stream.mlp, stream.second
+    assert out is not None
+    assert mlp is not None
+    first, (count, width) = mlp[0], x.shape[1:]
+    assert isinstance(first, nn.Linear)
+    hidden, value = work.take("hidden", count, first.out_features), work.take("value", count, width)
+    scales = 1 + vectors[4]
+    for n, row in enumerate(x):
+        affine(heard[n], out.weight, out.bias, value)
+        torch.addcmul(row, vectors[2][n], value, out=row)
+        if also is not None and second is not None and second.out is not None:
+            affine(also[n], second.out.weight, second.out.bias, value)
+            torch.addcmul(row, vectors[8][n], value, out=row)
+        perceive(mlp, F.layer_norm(row, (width,), scales[n], vectors[3][n], EPS), hidden, value)
+        torch.addcmul(row, vectors[5][n], value, out=row)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
+    """Write weight x + bias into out; in float32 the bias comes after, as a product that starts from it is slower by up to a tenth."""
+    if x.dtype == torch.float32:
+        torch.mm(x, weight.T, out=out).add_(bias)
+    else:  # which rounds once
+        torch.addmm(bias, x, weight.T, out=out)
+
+
+def perceive(mlp: nn.Sequential, x: Tensor, hidden: Tensor, out: Tensor) -> None:
+    """Write the MLP's value into out, by way of hidden."""
+    first, last = mlp[0], mlp[2]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    if x.dtype != torch.float32:
+        affine(x, first.weight, first.bias, hidden)
+        affine(F.gelu(hidden, approximate="tanh", out=hidden), last.weight, last.bias, out)  # type: ignore[call-arg]
+        return
+    torch.mm(x, first.weight.T, out=hidden)
+    twice_gelu(hidden, first.bias)
+    torch.mm(hidden, last.weight.T, out=out)
+    torch.add(last.bias, out, alpha=0.5, out=out)
+
+
+def twice_gelu(x: Tensor, bias: Tensor) -> None:
+    """Replace x by 2 gelu(y) = y (1 + tanh(u)), u = sqrt(2 / pi) (y + 0.044715 y^3), y = x + bias, in half the time of torch's own gelu.
+
+    Its tanh is slower than torch.tanh.
+    """
+    linear = x.new_tensor(math.sqrt(2 / math.pi))
+    cubic = 0.044715 * math.sqrt(2 / math.pi)
+    rows = max(1, _AT_ONCE // x.shape[1])
+    tanh = x.new_empty(min(rows, len(x)), x.shape[1])
+    for part in x.split(rows):
+        part.add_(bias)
+        of_part = torch.addcmul(linear, part, part, value=cubic, out=tanh[: len(part)]).mul_(part).tanh_()
+        torch.addcmul(part, part, of_part, out=part)

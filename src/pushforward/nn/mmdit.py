@@ -1,0 +1,215 @@
+"""The multimodal diffusion transformer of Stable Diffusion 3: image and text tokens with their own weights and one attention."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pushforward.conditions import TextContext, register_context
+from pushforward.errors import ConditionError, UserError
+from pushforward.functional.embedding import timestep_embedding
+from pushforward.functional.modulation import modulated_norm
+from pushforward.functional.patches import patchify
+from pushforward.nn.config import NetConfig, image_sides
+from pushforward.nn.joint_block import JointBlock
+from pushforward.nn.layers import Blocks
+from pushforward.nn.lean_block import EPS, Workspace, advance, lean
+from pushforward.registry import export
+
+FREQUENCIES = 256
+
+
+class PreparedText(TextContext):
+    """A text condition after the transformer's own first maps, which do not depend on time: what `MMDiT.prepare` returns."""
+
+
+register_context(PreparedText)
+
+
+def _example() -> tuple:
+    net = MMDiT((2, 4, 6), depth=2, heads=2, head_width=8, context_width=6, pooled_width=5, positions=4, base_size=2, dual=1, null_tokens=3)
+    return net, (torch.randn(2, 2, 4, 6), torch.rand(2), TextContext(torch.randn(2, 3, 6), torch.randn(2, 5)))
+
+
+@export("nn.MMDiT", example=_example)
+class MMDiT(Blocks):
+    """A transformer over the patches of images and the tokens of text, (n, channels, height, width) for any sides that the patch divides.
+
+    Each stream has its own weights, shifted, scaled and gated by time and pooled text; every block joins both in one attention. Positions
+    are a table of cosines and sines, of which the middle is taken; a grid beyond the table stretches it bilinearly, in float32. It computes
+    in the dtype of its weights and returns that of x. The output starts at zero.
+
+    Args:
+        shape: (image channels, height, width) of usual inputs; only the channels are binding.
+        patch: side of a patch in pixels (of latents, for Stable Diffusion).
+        depth: number of blocks.
+        heads: heads of the attention.
+        head_width: channels of a head; a token has heads head_width of them, a multiple of 4.
+        context_width: channels of a text token.
+        pooled_width: channels of the pooled text.
+        positions: side of the position table, in patches.
+        base_size: how many patches the positions' unit grid has: place k of the table is coordinate k base_size / positions.
+        qk_norm: whether queries and keys are normalised (Stable Diffusion 3.5).
+        dual: how many of the first blocks have a second attention, over image tokens alone (13 in Stable Diffusion 3.5 medium).
+        mlp_ratio: width of an MLP's hidden layer in units of a token's.
+        null_tokens: how many text tokens of zeros stand for `cond=None`, beside pooled text of zeros.
+
+    Raises:
+        UserError: a shape that is no image's, or sizes that do not fit.
+        ConditionError: a condition that is no `TextContext` of these widths.
+        ShapeError: sides of x that the patch does not divide.
+
+    Source: Esser et al., Scaling rectified flow transformers for high-resolution image synthesis, 2403.03206, section 4; the facts of the
+    3.5 models are read off Stability-AI's sd3.5.
+    """
+
+    @dataclass(frozen=True)
+    class Config(NetConfig):
+        """Settings of a multimodal diffusion transformer; the defaults are those of Stable Diffusion 3 medium with normalised queries."""
+
+        patch: int = 2
+        depth: int = 24
+        heads: int = 24
+        head_width: int = 64
+        context_width: int = 4096
+        pooled_width: int = 2048
+        positions: int = 192
+        base_size: int = 64
+        qk_norm: bool = True
+        dual: int = 0
+        mlp_ratio: int = 4
+        null_tokens: int = 333
+        name: ClassVar[str] = "nn.MMDiT"
+
+        def build(self, shape: Sequence[int], classes: int | None = None, outputs: int = 1) -> "MMDiT":
+            if classes is not None:
+                raise ConditionError(f"classes is {classes}, but MMDiT reads text (a TextContext); use DiT for labels.")
+            if outputs != 1:
+                raise UserError(f"outputs is {outputs}, but MMDiT says as many channels as it reads; use UNet or DiT to learn a variance.")
+            return MMDiT(shape, **vars(self))
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        patch: int = 2,
+        depth: int = 24,
+        heads: int = 24,
+        head_width: int = 64,
+        context_width: int = 4096,
+        pooled_width: int = 2048,
+        positions: int = 192,
+        base_size: int = 64,
+        qk_norm: bool = True,
+        dual: int = 0,
+        mlp_ratio: int = 4,
+        null_tokens: int = 333,
+    ) -> None:
+        super().__init__()
+        self.shape = image_sides("MMDiT", shape)
+        channels = self.shape[0]
+        for name, value in {"patch": patch, "depth": depth, "heads": heads, "positions": positions, "null_tokens": null_tokens}.items():
+            if value < 1:
+                raise UserError(f"{name} is {value}, but it must be at least 1.")
+        if not 0 <= dual <= depth:
+            raise UserError(f"dual is {dual}, but it counts blocks, of which there are {depth}.")
+        width = heads * head_width
+        if width % 4:
+            raise UserError(f"heads and head_width are {heads} and {head_width}, but positions need their product to be a multiple of 4.")
+        self.patch, self.width, self.context_width, self.pooled_width = patch, width, context_width, pooled_width
+        self.channels, self.null_tokens = channels, null_tokens
+        self.first = nn.Linear(channels * patch * patch, width)
+        self.time, self.pooled = (
+            nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width)) for inputs in (FREQUENCIES, pooled_width)
+        )
+        self.context = nn.Linear(context_width, width)
+        self.blocks = nn.ModuleList(
+            JointBlock(width, heads, mlp_ratio, qk_norm, second=k < dual, last=k == depth - 1) for k in range(depth)
+        )
+        self.modulation, self.last = nn.Linear(width, 2 * width), nn.Linear(width, channels * patch * patch)
+        for layer in (self.modulation, self.last):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.register_buffer("positions", position_table(positions, base_size, width, self.last.weight.dtype))
+
+    def forward(self, x: Tensor, t: Tensor, cond: TextContext | None = None, skip: Sequence[int] = ()) -> Tensor:
+        """Return the prediction (n, channels, height, width) at x and t (n,).
+
+        Args:
+            x: images (n, channels, height, width).
+            t: times in [0, 1], (n,).
+            cond: texts, or what `prepare` made of them; None is zeros.
+            skip: blocks to leave out (skip-layer guidance).
+        """
+        dtype = self.first.weight.dtype
+        rows, columns = x.shape[2] // self.patch, x.shape[3] // self.patch
+        image = self.first(patchify(x.to(dtype), self.patch)) + self.placed(rows, columns)
+        text = self.prepare(cond, len(x))
+        embedding = F.silu(self.time(timestep_embedding(t, FREQUENCIES).to(dtype)) + text.pooled)
+        image = self._through_blocks(image, text.context, embedding, skip)
+        shift, scale = self.modulation(embedding).chunk(2, dim=1)
+        out = self.last(modulated_norm(image, shift, scale, EPS))
+        out = out.view(len(x), rows, columns, self.patch, self.patch, self.channels).permute(0, 5, 1, 3, 2, 4)
+        return out.reshape(x.shape).to(x.dtype)
+
+    def _through_blocks(self, image: Tensor, text: Tensor, embedding: Tensor, skip: Sequence[int]) -> Tensor:
+        blocks = [cast(JointBlock, block) for k, block in enumerate(self.blocks) if k not in skip]
+        if lean(image) and all(block.untouched() for block in blocks):
+            text, work = text.clone(memory_format=torch.contiguous_format), Workspace(image)  # a prepared text is the caller's
+            for block in blocks:
+                advance(block, image, text, embedding, work)
+            return image
+        for block in blocks:
+            image, text = self.run(block, image, text, embedding)
+        return image
+
+    def prepare(self, cond: TextContext | None, n: int) -> PreparedText:
+        """Return a condition after the maps that do not depend on time, for `forward` to take in its place: once for all steps."""
+        if isinstance(cond, PreparedText):
+            return cond
+        dtype = self.first.weight.dtype
+        if cond is None:
+            words = self.context.bias.expand(n, self.null_tokens, -1)
+            return PreparedText(words, self.pooled(words.new_zeros(1, self.pooled_width)).expand(n, -1))
+        self._check(cond)
+        return PreparedText(self.context(cond.context.to(dtype)), self.pooled(cond.pooled.to(dtype)))
+
+    def _check(self, cond: Any) -> None:
+        if not isinstance(cond, TextContext):
+            what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else type(cond).__name__
+            raise ConditionError(f"cond is {what}, but MMDiT reads text: give a TextContext(context, pooled).")
+        widths = cond.context.shape[2], cond.pooled.shape[1]
+        if widths != (self.context_width, self.pooled_width):
+            raise ConditionError(
+                f"cond has {widths[0]} channels in its context and {widths[1]} in its pooled vector, but this network needs "
+                f"{self.context_width} and {self.pooled_width}; encode the prompts for this model."
+            )
+
+    def placed(self, rows: int, columns: int) -> Tensor:
+        """Return the positions (rows columns, width) of a grid of patches, from the middle of the table."""
+        side = int(len(self.positions) ** 0.5)
+        table = self.positions.view(side, side, self.width)
+        if rows > side or columns > side:
+            wide = table.movedim(2, 0)[None].to(torch.promote_types(table.dtype, torch.float32))
+            size = max(rows, side), max(columns, side)
+            table = F.interpolate(wide, size, mode="bilinear", align_corners=True)[0].movedim(0, 2)
+        top, left = (table.shape[0] - rows) // 2, (table.shape[1] - columns) // 2
+        window = table[top : top + rows, left : left + columns]
+        return window.reshape(rows * columns, self.width).to(self.first.weight.dtype)
+
+
+def position_table(side: int, base_size: int, width: int, dtype: torch.dtype) -> Tensor:
+    """Return the positions (side², width): for each place [sin, cos] of the column's coordinate, then of the row's.
+
+    coordinate = k base_size / side,    omega_j = 10000^(-j / (width / 4))
+    """
+    omega = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    phase = (torch.arange(side, dtype=torch.float64) * (base_size / side))[:, None] * omega
+    waves = torch.cat((phase.sin(), phase.cos()), dim=1).to(dtype)  # sines of float64, a table in dtype
+    columns, rows = waves[None, :].expand(side, side, -1), waves[:, None].expand(side, side, -1)
+    return torch.cat((columns, rows), dim=2).flatten(0, 1)

@@ -1,0 +1,46 @@
+"""The parts of a Stable Diffusion 3 out of its files, and back into them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pushforward.errors import CheckpointError
+from pushforward.formats.sd3 import SD3Files, read_sd3
+from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.nn.mmdit import MMDiT
+from pushforward.sd3 import hub
+from pushforward.sd3.text_encoders import text_encoder
+
+
+def read_parts(
+    path: str | Path, dtype: torch.dtype | None, device: torch.device | str, text_encoders: Any, t5: bool
+) -> tuple[MMDiT, AutoencoderKL, dict[str, nn.Module], SD3Files]:
+    """Return transformer, autoencoder and text encoders, and what else the files say.
+
+    Raises:
+        CheckpointError: the transformer or the autoencoder is missing.
+    """
+    files = read_sd3(hub.local(path), dtype=dtype, device=device, text_encoders=text_encoders)
+    if files.transformer is None or files.vae is None:
+        part = "transformer" if files.transformer is None else "autoencoder (vae)"
+        raise CheckpointError(f"{path} has no {part}, without which no image can be made; give the whole model.")
+    if next(files.vae.parameters()).dtype == torch.float16:
+        files.vae.float()  # its activations exceed float16's range
+    encoders = {
+        kind: text_encoder(kind, tensors, files.text_configs.get(kind), dtype=dtype)
+        for kind, tensors in files.text_encoders.items()
+        if kind != "t5" or t5
+    }
+    return files.transformer, files.vae, encoders, files
+
+
+def parts_to_write(
+    transformer: MMDiT, vae: AutoencoderKL, encoders: dict[str, nn.Module], tokenizers: dict[str, Path], shift: float
+) -> SD3Files:
+    """Return the parts as `formats.write_sd3` takes them."""
+    configs = {kind: encoder.config.to_dict() for kind, encoder in encoders.items()}  # type: ignore[union-attr, operator]
+    tensors = {kind: dict(encoder.state_dict()) for kind, encoder in encoders.items()}
+    tensors.get("t5", {}).pop("encoder.embed_tokens.weight", None)  # the same table as shared.weight
+    return SD3Files(transformer, vae, tensors, configs, tokenizers, {"shift": shift})

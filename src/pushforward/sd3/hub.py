@@ -1,0 +1,73 @@
+"""Models and tokenizers of the Hugging Face Hub, and what to do when they cannot be had."""
+
+import contextlib
+import errno
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pushforward.errors import CheckpointError, UserError
+
+EXAMPLE = "stabilityai/stable-diffusion-3.5-medium"
+# Of a repository its diffusers folder alone: weights as safetensors (a pickle is not even downloaded), in full precision where there are
+# two, and neither the single file at the top nor the encoders that lie beside it once more.
+WANTED = ["model_index.json", *(f"*/*.{ending}" for ending in ("json", "txt", "model", "safetensors"))]
+LEFT = ["text_encoders/*", "*.fp16*"]
+
+
+def local(path: str | Path) -> Path:
+    """Return a model's place on this machine: a file or folder as it is, a Hub id's diffusers folder downloaded.
+
+    Raises:
+        UserError: there is no such file, folder or repository, or it is gated; the message says how to log in.
+    """
+    here = Path(path).expanduser()
+    if here.exists():
+        return here
+    name = str(path)
+    if isinstance(path, Path) or not is_hub_id(name) or name.endswith((".safetensors", ".ckpt")):
+        raise UserError(f"{path} does not exist; give a .safetensors file, a diffusers folder, or a Hub id such as {EXAMPLE}.")
+    with hub_errors(name, "the model", "download it elsewhere and give its folder or its .safetensors file"):
+        return Path(downloaded(name, WANTED))
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether this may be a repository of the Hub: owner/name."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
+
+
+def downloaded(name: str, patterns: list[str]) -> str:
+    """Return the folder on this machine of a repository's files of these patterns."""
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(name, allow_patterns=patterns, ignore_patterns=LEFT))
+
+
+@contextlib.contextmanager
+def hub_errors(name: str, what: str, remedy: str) -> Iterator[None]:
+    """Turn what the Hub answers into one sentence: a gated repository, an unknown one, no network.
+
+    Raises:
+        UserError: the repository is gated or does not exist.
+        CheckpointError: it could not be reached.
+    """
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    gated = (
+        f"{what} is at https://huggingface.co/{name}, which is gated; accept its licence there, then log in with `hf auth login` "
+        "(a read token from https://huggingface.co/settings/tokens), or set HF_TOKEN."
+    )
+    try:
+        yield
+    except (GatedRepoError, RepositoryNotFoundError) as error:
+        if isinstance(error, GatedRepoError):
+            raise UserError(gated) from None
+        raise UserError(
+            f"{what} should be at https://huggingface.co/{name}, but there is no such repository, or it is private; {remedy}."
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise  # this machine's own trouble
+        if "gated repo" in str(error).lower() or "401" in str(error) or "403" in str(error):
+            raise UserError(gated) from None
+        raise CheckpointError(f"{what} is not on this machine and https://huggingface.co/{name} cannot be reached; {remedy}.") from None

@@ -1,0 +1,219 @@
+"""The way back: from an image to its noise, to images near it, and to its log-density."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pushforward import _random
+from pushforward.bijections.divergences import HutchinsonDivergence
+from pushforward.conditions import TextContext
+from pushforward.errors import ConditionError, ShapeError, UserError
+from pushforward.families.path_model import PathModel
+from pushforward.guidance.guidance import Guidance
+from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.samplers.grids import Shifted
+from pushforward.samplers.heun import Heun
+from pushforward.samplers.sampler import Sampler
+from pushforward.sd3 import generation, images
+from pushforward.sd3.residence import Residence
+
+Prompts = str | Sequence[str] | TextContext
+
+
+class Encoded(NamedTuple):
+    """What `encode` returns: the noise (n, 16, height, width), the latents that it came from, and the error (n,) of the way back."""
+
+    noise: Tensor
+    latents: Tensor
+    error: Tensor
+
+
+class Estimate(NamedTuple):
+    """A log-density (n,) in nats of latents, and the standard error (n,) of its estimate."""
+
+    log_prob: Tensor
+    standard_error: Tensor
+
+
+class Inversion:
+    """The verbs of `StableDiffusion3` that run from images to noise, and its autoencoder on the device."""
+
+    shift: float
+    device: torch.device
+    residence: Residence
+    vae: AutoencoderKL
+
+    @property
+    def step(self) -> int:
+        """What sides of images must be divisible by."""
+        raise NotImplementedError
+
+    def model_for(self, size: tuple[int, int]) -> PathModel:
+        """Return the rectified flow over latents of images of this size."""
+        raise NotImplementedError
+
+    def encode_prompt(self, prompts: Prompts, tokens: int = 256) -> TextContext:
+        """Return what the text encoders say of n prompts."""
+        raise NotImplementedError
+
+    def decoded(self, latents: Tensor) -> Tensor:
+        """Return the autoencoder's images (n, 3, height, width) in [-1, 1] of latents."""
+        with self.residence.using("vae"):
+            return self.vae.decode(latents.to(self.device))
+
+    def _encoded(self, given: Tensor, n: int) -> Tensor:
+        images.checked_size(tuple(given.shape[2:]), self.step)
+        if len(given) not in (1, n):
+            raise ShapeError(f"there are {len(given)} images for {n} prompts; give one for all, or one each.")
+        with self.residence.using("vae"):
+            return self.vae.encode(given.to(self.device)).expand(n, -1, -1, -1)
+
+    def _negative(self, negative: Any, n: int, tokens: int) -> TextContext:
+        away = self.encode_prompt(negative, tokens)
+        if len(away) not in (1, n):
+            raise ConditionError(f"there are {len(away)} negative prompts for {n} prompts; give one for all, or one each.")
+        return away if len(away) == n else away.repeat(n)
+
+    @torch.no_grad()
+    def encode(self, image: Any, prompts: Prompts = "", *, sampler: Sampler | None = None, tokens: int = 256) -> Encoded:
+        """Return the noise that images come from under prompts without guidance, and how well they come back.
+
+        Args:
+            image: a PIL image, a list of them, or a tensor (n, 3, height, width) in [0, 1].
+            prompts: what the images show: one for all, or n.
+            sampler: how the ODE is solved; None is Heun(28) on Stable Diffusion 3's grid, 56 evaluations each way.
+            tokens: length of T5's part of the context.
+
+        Returns:
+            noise, latents and error: the root mean square of decode(noise) - latents in units of the latents' own, for each image.
+        """
+        latents, model, cond = self._at(image, prompts, tokens)
+        sampler = self._exact(sampler)
+        with self.residence.using("transformer"):
+            noise = model.encode(latents, cond, sampler=sampler)
+            back = model.decode(noise, cond, sampler=sampler)
+        error = (back - latents).flatten(1).square().mean(1).sqrt() / latents.flatten(1).square().mean(1).sqrt()
+        return Encoded(noise, latents, error)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        noise: Tensor,
+        prompts: Prompts = "",
+        *,
+        guidance: Guidance | float | None = None,
+        negative: Prompts = "",
+        sampler: Sampler | None = None,
+        tokens: int = 256,
+        output: Literal["pil", "tensor", "latents"] = "pil",
+    ) -> Any:
+        """Return the images of noise (n, 16, height, width): the way back of `encode`, under the same prompts or others.
+
+        Args:
+            noise: as `encode` returns it.
+            prompts: one for all, or n.
+            guidance: none by default, as `encode` has none.
+            negative: what guidance moves away from.
+            sampler: how the ODE is solved, as in `encode`.
+            tokens: length of T5's part of the context.
+            output: "pil", "tensor" (n, 3, height, width) in [0, 1], or "latents".
+        """
+        noise, n = noise.to(self.device), len(noise)
+        away = self._negative(negative, n, tokens) if generation.wants_negative(guidance) else None
+        model, sampler = self.model_for(self._size(noise)), self._exact(sampler)
+        steered = generation.guidance_of(guidance, away, None, generation.times_of(sampler, self.shift))
+        cond = self._spread(prompts, n, tokens)
+        with self.residence.using("transformer"):
+            latents = model.decode(noise, cond, sampler=sampler, guidance=steered)
+        if output == "latents":
+            return latents
+        made = images.finished(self.decoded(latents)).cpu()
+        return images.to_pil(made) if output == "pil" else made
+
+    @torch.no_grad()
+    def vary(
+        self,
+        image: Any,
+        prompts: Prompts = "",
+        *,
+        amount: float = 0.3,
+        generator: generation.Seeds = None,
+        tokens: int = 256,
+        **options: Any,
+    ) -> Any:
+        """Return an image near each image: its noise is turned towards other noise, and goes back to an image.
+
+            noise' = sqrt(1 - amount²) noise + amount fresh
+
+        Args:
+            image: a PIL image, a list of them, or a tensor (n, 3, height, width) in [0, 1].
+            prompts: what the images show, or should.
+            amount: how far, from 0 (the image itself, to the error of `encode`) to 1 (any image of the prompt).
+            generator: a seed, or what `sample` takes.
+            tokens: length of T5's part of the context.
+            options: sampler, guidance, negative, output, as in `decode`.
+        """
+        if not 0 <= amount <= 1:
+            raise UserError(f"amount is {amount}, but it is a share from 0 (the image itself) to 1 (any other).")
+        latents, model, cond = self._at(image, prompts, tokens)
+        with self.residence.using("transformer"):
+            noise = model.encode(latents, cond, sampler=self._exact(options.get("sampler")))
+        fresh = _random.normal(noise.shape, generation.generators_of(generator, len(noise)), self.device, noise.dtype)
+        return self.decode(math.sqrt(1 - amount**2) * noise + amount * fresh, cond, tokens=tokens, **options)
+
+    @torch.no_grad()
+    def log_prob(
+        self,
+        image: Any,
+        prompts: Prompts = "",
+        *,
+        probes: int = 8,
+        sampler: Sampler | None = None,
+        generator: torch.Generator | None = None,
+        tokens: int = 256,
+    ) -> Estimate:
+        """Return the log-density of images' latents under prompts, estimated by Hutchinson, with the standard error of the estimate.
+
+        Args:
+            image: a PIL image, a list of them, a tensor (n, 3, height, width) in [0, 1], or latents (n, 16, height, width).
+            prompts: one for all, or n.
+            probes: independent estimates to average, at least 2: each is a whole solution with one random direction.
+            sampler: how the ODE is solved; None is Heun(28) on Stable Diffusion 3's grid.
+            generator: randomness of the directions.
+            tokens: length of T5's part of the context.
+
+        Returns:
+            log_prob (n,) in nats, of the latents in their own units, and standard_error (n,): of the directions alone, not of the steps.
+        """
+        if probes < 2:
+            raise UserError(f"probes is {probes}, but a standard error needs at least 2; try 8.")
+        latents, model, cond = self._at(image, prompts, tokens)
+        sampler, divergence = self._exact(sampler), HutchinsonDivergence()
+        with self.residence.using("transformer"):
+            values = [model.log_prob(latents, cond, sampler=sampler, divergence=divergence, generator=generator) for _ in range(probes)]
+        stacked = torch.stack(values).double()
+        return Estimate(stacked.mean(0), stacked.std(0) / math.sqrt(probes))
+
+    def _at(self, image: Any, prompts: Prompts, tokens: int) -> tuple[Tensor, PathModel, TextContext]:
+        """Return latents, their model and the condition of each."""
+        if isinstance(image, Tensor) and image.ndim == 4 and image.shape[1] == self.vae.latent_channels:
+            latents = image.to(self.device, torch.float32)
+        else:
+            given = images.to_tensor(image)
+            latents = self._encoded(given, len(given))
+        return latents, self.model_for(self._size(latents)), self._spread(prompts, len(latents), tokens)
+
+    def _size(self, latents: Tensor) -> tuple[int, int]:
+        return latents.shape[2] * self.vae.factor, latents.shape[3] * self.vae.factor
+
+    def _spread(self, prompts: Prompts, n: int, tokens: int) -> TextContext:
+        cond = self.encode_prompt(prompts, tokens)
+        if len(cond) not in (1, n):
+            raise UserError(f"there are {len(cond)} prompts for {n} images; give one for all, or one each.")
+        return cond if len(cond) == n else cond.repeat(n)
+
+    def _exact(self, sampler: Sampler | None) -> Sampler:
+        return Heun(generation.STEPS, grid=Shifted(self.shift, generation.LEVELS)) if sampler is None else sampler

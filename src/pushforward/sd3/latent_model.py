@@ -1,0 +1,30 @@
+"""The rectified flow over latents that Stable Diffusion 3 is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.families.path_model import PathModel
+from pushforward.paths import Linear
+from pushforward.samplers.sampler import Sampler
+from pushforward.times import LogitNormal
+
+
+class LatentModel(PathModel):
+    """A PathModel whose states stay float32 whatever its network's dtype: 28 steps of bfloat16 would round what each of them adds."""
+
+    def __init__(self, net: nn.Module | Callable[..., Tensor], shape: Sequence[int], sampler: Sampler) -> None:
+        super().__init__(net, shape, Linear(), "velocity", LogitNormal(), sampler=sampler)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of latents."""
+        dtype: torch.dtype = self.base.std.dtype
+        return dtype
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "LatentModel":
+        super()._apply(fn, recurse)
+        self.base.std = self.base.std.float() if self.base.std.dtype != torch.float64 else self.base.std
+        return self

@@ -1,0 +1,199 @@
+"""What a run takes in memory: bytes of weights and of work, by component, from a pass through the networks that computes nothing.
+
+The pass runs on torch's fake tensors, which have shapes and no numbers: every storage that an operation makes is counted from its making to
+its release, so that the peak is that of the code, not of a formula. What a device's libraries take for themselves is not in it: the
+context of CUDA (about 0.5 GB) and workspaces of convolutions.
+"""
+
+import contextlib
+import functools
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._guards import detect_fake_mode
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pushforward.conditions import TextContext
+from pushforward.errors import UserError
+from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.nn.mmdit import MMDiT
+from pushforward.registry import export, unknown
+from pushforward.sd3.text_encoders import imported_transformers
+
+GB = 1e9
+
+
+@export("sd3.Memory")
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a run takes, by component.
+
+    Args:
+        weights: of each component.
+        work: at most, beside the weights, while it is used.
+    """
+
+    weights: Mapping[str, int]
+    work: Mapping[str, int]
+
+    @property
+    def together(self) -> int:
+        """Peak with all components on the device."""
+        return sum(self.weights.values()) + max(self.work.values())
+
+    @property
+    def offloaded(self) -> int:
+        """Peak with offload=True: one component on the device at a time."""
+        return max(self.weights[name] + self.work[name] for name in self.weights)
+
+    def __str__(self) -> str:
+        rows = [f"{name:<12} {self.weights[name] / GB:7.2f} {self.work[name] / GB:7.2f}" for name in self.weights]
+        ends = [f"peak, all on the device  {self.together / GB:.2f} GB", f"peak, offload=True       {self.offloaded / GB:.2f} GB"]
+        return "\n".join(["component    weights    work  (GB)", *rows, *ends])
+
+
+def memory_of_parts(
+    transformer: MMDiT, vae: AutoencoderKL, encoders: Mapping[str, nn.Module], size: tuple[int, int], n: int, tokens: int
+) -> Memory:
+    """Return what n images of this (height, width) take. Guidance evaluates one condition after the other and adds nothing."""
+    height, width = (side // vae.factor for side in size)
+
+    def latents(module: nn.Module) -> Tensor:
+        return torch.zeros(n, vae.latent_channels, height, width, device=_device(module))
+
+    def step() -> Tensor:
+        x = latents(transformer)
+        context, pooled = x.new_zeros(n, 77 + tokens, transformer.context_width), x.new_zeros(n, transformer.pooled_width)
+        velocity: Tensor = transformer(x, x.new_zeros(n), transformer.prepare(TextContext(context, pooled), n))
+        return velocity
+
+    def read(name: str) -> Any:
+        config: Any = encoders[name].config
+        length = tokens if name == "t5" else config.max_position_embeddings
+        ids = torch.zeros(n, length, dtype=torch.long, device=_device(encoders[name]))
+        return encoders[name](ids, output_hidden_states=True)
+
+    work = {name: peak(functools.partial(read, name)) for name in encoders}
+    work |= {"transformer": peak(step), "vae": peak(lambda: vae.decode(latents(vae)))}
+    return Memory({name: bytes_of(one) for name, one in {**encoders, "transformer": transformer, "vae": vae}.items()}, work)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+@export("sd3.memory_of")
+def memory_of(
+    variant: str,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    size: tuple[int, int] = (1024, 1024),
+    n: int = 1,
+    t5: bool = True,
+    tiling: bool = False,
+) -> Memory:
+    """Return what a public model takes, without its files: the same networks of fake tensors.
+
+    Args:
+        variant: "medium" (Stable Diffusion 3 medium), "medium-3.5" or "large-3.5".
+        dtype: of the weights; the autoencoder is float32 where this is float16.
+        size: (height, width) of the images.
+        n: images at once.
+        t5: whether with T5.
+        tiling: whether the autoencoder works by tiles.
+
+    Returns:
+        Bytes by component.
+
+    Raises:
+        UserError: an unknown variant, or transformers is not installed.
+
+    Example:
+        >>> memory = memory_of("medium-3.5", t5=False, tiling=True, size=(256, 256))
+        >>> round(memory.weights["transformer"] / 1e9, 1)
+        4.9
+
+    Source: sizes as in Stability AI's sd3.5 and the files of 3 and 3.5.
+    """
+    if variant not in VARIANTS:
+        raise UserError(unknown("variant", variant, VARIANTS))
+    transformers = imported_transformers()
+    with FakeTensorMode():
+        with _default(dtype):
+            transformer = MMDiT((16, 128, 128), **VARIANTS[variant])
+            encoders = {kind: transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**one)) for kind, one in CLIPS.items()}
+            if t5:
+                encoders["t5"] = transformers.T5EncoderModel(transformers.T5Config(**T5))
+        with _default(torch.float32 if dtype == torch.float16 else dtype):
+            vae = AutoencoderKL().memory(slicing=True, tiling=tiling)
+        for part in (transformer, vae, *encoders.values()):
+            part.eval()
+        return memory_of_parts(transformer, vae, encoders, size, n, 256)
+
+
+@contextlib.contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    """Let modules be made in a dtype: fake ones cannot be cast afterwards."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "medium": {"depth": 24, "heads": 24, "qk_norm": False},
+    "medium-3.5": {"depth": 24, "heads": 24, "positions": 384, "dual": 13},
+    "large-3.5": {"depth": 38, "heads": 38},
+}
+CLIPS = {
+    "clip_l": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "projection_dim": 768},
+    "clip_g": {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20, "projection_dim": 1280},
+}
+T5 = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "vocab_size": 32128, "feed_forward_proj": "gated-gelu"}
+
+
+def bytes_of(module: nn.Module) -> int:
+    """Return the bytes of a module's parameters and buffers, one that is tied counted once."""
+    return sum({id(one): one.numel() * one.element_size() for one in (*module.parameters(), *module.buffers())}.values())
+
+
+@torch.no_grad()
+def peak(run: Callable[[], Any]) -> int:
+    """Return the most bytes that a function holds at once in tensors that it makes; on fake tensors, so that nothing is computed."""
+    fake = contextlib.nullcontext() if detect_fake_mode() else FakeTensorMode(allow_non_fake_inputs=True)
+    with fake, _Live() as live:
+        run()
+    return live.most
+
+
+class _Live(TorchDispatchMode):
+    """Count the bytes of all storages between their making and their release."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.known.update(one.untyped_storage() for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor))  # weights, inputs
+        made = func(*args, **(kwargs or {}))
+        for one in tree_leaves(made):
+            if isinstance(one, Tensor) and not func.is_view and one.untyped_storage() not in self.known:
+                storage = one.untyped_storage()
+                self.known.add(storage)
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self.release, storage.nbytes())
+        return made
+
+    def release(self, size: int) -> None:
+        """Take off what a storage held that nothing refers to any more."""
+        self.now -= size

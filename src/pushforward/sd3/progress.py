@@ -1,0 +1,114 @@
+"""What is known while an image is made: how far it is, and the latents expected behind the noise, as pictures if wanted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from pushforward.guidance.cfg import as_guidance
+from pushforward.guidance.guidance import Guidance, Guided
+from pushforward.paths import Prediction
+from pushforward.registry import export
+from pushforward.samplers.denoiser import Denoiser
+from pushforward.sd3.images import finished, to_pil
+
+Preview = Literal["linear", "decoded"]
+
+
+@export("sd3.Progress")
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """What `callback` of `StableDiffusion3.sample` is told after each evaluation of the guided network.
+
+    Args:
+        done: evaluations so far, of this chunk of the batch.
+        total: evaluations in all, or None where an adaptive sampler decides.
+        t: time of the evaluation, from 1 (noise) to 0; the largest of those under way.
+        latents: the expected latents (n, 16, height, width) behind the noise.
+        pictures: what makes pictures of latents.
+    """
+
+    done: int
+    total: int | None
+    t: float
+    latents: Tensor
+    pictures: Callable[[Tensor, Preview], Tensor]
+
+    def images(self, preview: Preview = "linear") -> list[PIL.Image.Image]:
+        """Return pictures of the expected latents: "linear" of an eighth of the size at next to no cost, "decoded" by the autoencoder."""
+        return to_pil(self.pictures(self.latents, preview))
+
+
+@dataclass(frozen=True, eq=False)
+class Watch(Guidance):
+    """Guidance that changes nothing and tells `callback` what the denoiser says."""
+
+    callback: Callable[[Progress], Any]
+    total: int | None
+    pictures: Callable[[Tensor, Preview], Tensor]
+    guidance: Guidance | float | None = None
+
+    def __call__(self, denoiser: Denoiser) -> "_Watched":
+        inner = as_guidance(self.guidance)
+        return _Watched(self, denoiser if inner is None else inner(denoiser), [0])
+
+    def rows(self, rows: slice, n: int) -> "Watch":
+        inner = as_guidance(self.guidance)
+        return self if inner is None else replace(self, guidance=inner.rows(rows, n))
+
+    def prepared(self, prepare: Callable[[Any], Any]) -> "Watch":
+        inner = as_guidance(self.guidance)
+        return self if inner is None else replace(self, guidance=inner.prepared(prepare))
+
+
+class _Watched(Guided):
+    def __init__(self, watch: Watch, inner: Denoiser | Guided, done: list[int]) -> None:
+        self.watch, self.inner, self.done, self.path = watch, inner, done, inner.path
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return self.inner.args
+
+    def bind(self, *args: Any) -> "_Watched":
+        return _Watched(self.watch, self.inner.bind(*args), self.done)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Prediction:
+        said = self.inner(x, t)
+        self.done[0] += 1
+        self.watch.callback(Progress(self.done[0], self.watch.total, float(t.max()), said.data, self.watch.pictures))
+        return said
+
+
+class Pictures:
+    """Latents as pictures: decoded, or by the linear map of 16 channels to 3 that comes nearest to the decoder.
+
+    The map is fitted once, by least squares, to what the decoder makes of latents that are constant over squares of 8 by 8.
+
+    Args:
+        decode: maps latents (n, 16, height, width) to images (n, 3, factor height, factor width) in [-1, 1].
+        channels: channels of a latent.
+        factor: pixels to a place of the latents, along a side.
+    """
+
+    def __init__(self, decode: Callable[[Tensor], Tensor], channels: int, factor: int) -> None:
+        self.decode, self.channels, self.factor = decode, channels, factor
+        self.map: Tensor | None = None
+
+    def __call__(self, latents: Tensor, preview: Preview) -> Tensor:
+        """Return images (n, 3, ...) in [0, 1]."""
+        if preview == "decoded":
+            return finished(self.decode(latents))
+        if self.map is None:
+            self.map = self._fitted().to(latents)
+        return finished(torch.einsum("nchw,cd->ndhw", latents, self.map[:-1]) + self.map[-1][:, None, None])
+
+    @torch.no_grad()
+    def _fitted(self) -> Tensor:
+        squares = torch.randn(1, self.channels, 8, 8, generator=torch.Generator().manual_seed(0))
+        latents = squares.repeat_interleave(8, 2).repeat_interleave(8, 3)
+        seen = torch.nn.functional.avg_pool2d(self.decode(latents).float().cpu(), self.factor)
+        known = torch.cat((latents, torch.ones_like(latents[:, :1])), dim=1)[0].flatten(1).T
+        return torch.linalg.lstsq(known.double(), seen[0].flatten(1).T.double()).solution.float()

@@ -1,0 +1,116 @@
+"""From prompts to the two tensors that an MMDiT is conditioned on, as Stable Diffusion 3 puts its three encoders together."""
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pushforward.conditions import TextContext
+from pushforward.errors import UserError
+from pushforward.sd3.tokenizers import Tokenizer
+
+CLIP_TOKENS = 77
+KEPT = 256  # prompts whose encodings are kept: at 333 tokens of 4096 channels in bfloat16 2.7 MB each
+CLIPS = ("clip_l", "clip_g")
+
+
+class Residence(Protocol):
+    """Where components are while they are used."""
+
+    def using(self, name: str) -> Any:
+        """Return a context in which the component is on its device."""
+        ...
+
+
+class Prompts:
+    """Encode prompts, and keep what was encoded.
+
+        context = [ CLIP-L | CLIP-G | zeros ] over 77 tokens, then T5's tokens;    pooled = [ CLIP-L | CLIP-G ]
+
+    The CLIPs give the states before their last layer, without the final norm; pooled is the projected end token of the last layer with it.
+    Without T5, zeros stand for its tokens.
+
+    Args:
+        encoders: "clip_l" and "clip_g", and "t5" if it is there, as transformers' modules.
+        tokenizers: one for each encoder.
+        channels: of a context token, which is T5's width.
+        residence: where components are while they are used.
+
+    Source: Esser et al., 2403.03206, section 4; the details are Stability AI's inference code and diffusers 0.42 (SD3.md, section 4).
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module], tokenizers: Mapping[str, Tokenizer], channels: int, residence: Residence) -> None:
+        self.encoders, self.tokenizers, self.channels, self.residence = encoders, tokenizers, channels, residence
+        self._kept: collections.OrderedDict[tuple[str, int], TextContext] = collections.OrderedDict()
+
+    def __call__(self, prompts: Sequence[str], tokens: int = 256) -> TextContext:
+        """Return the context (n, 77 + tokens, channels) and pooled (n, both CLIPs' channels) of n prompts.
+
+        Args:
+            prompts: n texts; the empty one is no prompt.
+            tokens: length of T5's part, to which texts are padded or cut: at most 512.
+
+        Raises:
+            UserError: a prompt is no text, there are none, tokens is out of range, or CLIP-L or CLIP-G is missing.
+        """
+        prompts = list(prompts)
+        self._check(prompts, tokens)
+        new = [one for one in dict.fromkeys(prompts) if (one, tokens) not in self._kept]
+        if new:
+            encoded = self._encode(new, tokens)
+            self._kept.update({(prompt, tokens): one for prompt, one in zip(new, encoded, strict=True)})
+        rows = [self._kept[prompt, tokens] for prompt in prompts]
+        for prompt in prompts:
+            self._kept.move_to_end((prompt, tokens))
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return TextContext(torch.cat([row.context for row in rows]), torch.cat([row.pooled for row in rows]))
+
+    def _check(self, prompts: list[str], tokens: int) -> None:
+        if not prompts:
+            raise UserError("prompts is empty; give one text an image, such as ['a red fox'], or [''] for none.")
+        for k, prompt in enumerate(prompts):
+            if not isinstance(prompt, str):
+                raise UserError(f"prompts[{k}] is {prompt!r}, but a prompt is a text; use '' for none.")
+        if not 1 <= tokens <= 512:
+            raise UserError(f"tokens is {tokens}, but T5's part of the context has 1 to 512 tokens; 256 is usual.")
+        for kind in CLIPS:
+            if kind not in self.encoders:
+                raise UserError(
+                    f"there is no text encoder {kind}, neither in the file nor given; give text_encoders=FOLDER with clip_l.safetensors "
+                    "and clip_g.safetensors (t5xxl_*.safetensors may be left out), or pass a TextContext instead of prompts."
+                )
+
+    @torch.no_grad()
+    def _encode(self, prompts: list[str], tokens: int) -> list[TextContext]:
+        """Return the encodings of prompts, each read by itself, so that its bits do not depend on the others."""
+        clips = [self._read(kind, prompts, CLIP_TOKENS) for kind in CLIPS]
+        states, pooled = (
+            [torch.cat([said[which] for said in one], dim=-1) for one in zip(*clips, strict=True)] for which in ("state", "pooled")
+        )
+        width = states[0].shape[-1]
+        if width > self.channels:
+            raise UserError(f"the CLIPs give {width} channels, but a token of the context has {self.channels}; the files do not fit.")
+        t5 = [states[0].new_zeros(1, tokens, self.channels)] * len(prompts)
+        if "t5" in self.encoders:
+            t5 = [said["state"].to(states[0].dtype) for said in self._read("t5", prompts, tokens)]
+        if t5[0].shape[-1] != self.channels:
+            raise UserError(f"T5 gives {t5[0].shape[-1]} channels, but a token of the context has {self.channels}; the files do not fit.")
+        padded = [F.pad(one, (0, self.channels - width)) for one in states]
+        return [TextContext(torch.cat((a, b), dim=1), c) for a, b, c in zip(padded, t5, pooled, strict=True)]
+
+    def _read(self, kind: str, prompts: list[str], tokens: int) -> list[dict[str, Tensor]]:
+        encoder: Any = self.encoders[kind]
+        if kind in CLIPS:
+            tokens = min(tokens, encoder.config.max_position_embeddings)
+        ids, made = self.tokenizers[kind](prompts, tokens), []
+        with self.residence.using(kind):
+            device = next(encoder.parameters()).device
+            for row in ids:
+                said = encoder(row[None].to(device), output_hidden_states=kind in CLIPS)
+                state = said.hidden_states[-2] if kind in CLIPS else said.last_hidden_state
+                made.append({"state": state.cpu()} | ({"pooled": said.text_embeds.cpu()} if kind in CLIPS else {}))
+        return made

@@ -1,0 +1,146 @@
+"""CLIP and T5 as transformers runs them, built on the meta device from tensors whose sizes say what they are.
+
+A single file holds no configuration, so widths, depths and vocabularies are read off the tensors, and the rest, which no tensor shows, is
+what Stable Diffusion 3's three encoders have: heads of 64 channels, the activations, CLIP-L's identity instead of a projection.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import CheckpointError, UserError
+
+ENCODERS = {"clip_l": "CLIP-L", "clip_g": "CLIP-G", "t5": "T5"}
+ACTIVATIONS = {"clip_l": "quick_gelu", "clip_g": "gelu"}
+HEAD = 64
+STRAY = {"logit_scale", "text_model.embeddings.position_ids"}
+T5_NAMES = ("shared.weight", "encoder.embed_tokens.weight")  # one table under either name, or under both
+
+
+def text_encoder(
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """Return a text encoder of transformers around these tensors, in eval mode.
+
+    Args:
+        kind: "clip_l", "clip_g" or "t5".
+        tensors: weights under transformers' own names; they are used as they are, without a copy, where dtype and device do not change.
+        config: a folder's config.json; None or {} reads sizes off the tensors.
+        dtype: of the weights; None leaves what is stored, and makes bfloat16 of 8-bit floats.
+        device: where to.
+
+    Raises:
+        CheckpointError: tensors are missing or have a wrong shape; the first is named.
+        UserError: transformers is not installed.
+    """
+    transformers = imported_transformers()
+    tensors = {name: one for name, one in tensors.items() if name not in STRAY}
+    if kind == "t5":
+        table = next((tensors[name] for name in T5_NAMES if name in tensors), None)
+        if table is not None:
+            tensors |= dict.fromkeys(T5_NAMES, table)
+        settings = transformers.T5Config(**(dict(config) if config else t5_config(tensors)))
+        make = transformers.T5EncoderModel
+    else:
+        width = _first(tensors, "text_model.embeddings.token_embedding.weight", kind).shape[1]
+        if "text_projection.weight" not in tensors:
+            tensors["text_projection.weight"] = torch.eye(width, dtype=_compute_dtype(next(iter(tensors.values())).dtype, dtype))
+        settings = transformers.CLIPTextConfig(**(dict(config) if config else clip_config(tensors, kind)))
+        settings.projection_dim = tensors["text_projection.weight"].shape[0]
+        make = transformers.CLIPTextModelWithProjection
+    with torch.device("meta"):
+        model = make(settings)
+    _assign(model, tensors, kind, dtype, device)
+    return model.eval().requires_grad_(False)
+
+
+def imported_transformers() -> Any:
+    """Return the module transformers, or say how to get it."""
+    try:
+        import transformers
+    except ImportError:
+        raise UserError("the text encoders need transformers, which is not installed; run: pip install 'pushforward[sd3]'.") from None
+    return transformers
+
+
+def clip_config(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Any]:
+    """Return the configuration of a CLIP text encoder whose tensors these are."""
+    vocabulary, width = _first(tensors, "text_model.embeddings.token_embedding.weight", kind).shape
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": _first(tensors, "text_model.encoder.layers.0.mlp.fc1.weight", kind).shape[0],
+        "num_hidden_layers": _count(tensors, r"text_model\.encoder\.layers\.(\d+)\."),
+        "num_attention_heads": max(1, width // HEAD),
+        "max_position_embeddings": _first(tensors, "text_model.embeddings.position_embedding.weight", kind).shape[0],
+        "hidden_act": ACTIVATIONS[kind],
+        "bos_token_id": 0,  # read by nobody, but checked against the vocabulary
+        "eos_token_id": 2,  # transformers' sign for: the end is where the largest id first occurs
+    }
+
+
+def t5_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the configuration of a T5 encoder whose tensors these are."""
+    vocabulary, width = _first(tensors, T5_NAMES[0], "t5").shape
+    buckets, heads = _first(tensors, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "t5").shape
+    return {
+        "vocab_size": vocabulary,
+        "d_model": width,
+        "d_kv": _first(tensors, "encoder.block.0.layer.0.SelfAttention.q.weight", "t5").shape[0] // heads,
+        "d_ff": _first(tensors, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", "t5").shape[0],
+        "num_layers": _count(tensors, r"encoder\.block\.(\d+)\."),
+        "num_heads": heads,
+        "relative_attention_num_buckets": buckets,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+    }
+
+
+def _assign(model: nn.Module, tensors: Mapping[str, Tensor], kind: str, dtype: torch.dtype | None, device: torch.device | str) -> None:
+    own = model.state_dict()
+    missing = sorted(own.keys() - tensors.keys())
+    shapes = [key for key in sorted(own.keys() & tensors.keys()) if own[key].shape != tensors[key].shape]
+    if missing or shapes:
+        what = f"{missing[0]} is missing" if missing else ""
+        if not missing:
+            what = f"{shapes[0]} has shape {tuple(tensors[shapes[0]].shape)} instead of {tuple(own[shapes[0]].shape)}"
+        raise CheckpointError(f"the text encoder {ENCODERS[kind]} is not complete: {what} (of {len(own)} tensors); get the file again.")
+    moved: dict[int, Tensor] = {}  # a table under two names stays one
+
+    def placed(name: str, tensor: Tensor) -> Tensor:
+        wanted = _compute_dtype(tensor.dtype, dtype)
+        if kind == "t5" and wanted == torch.float16 and name.endswith("DenseReluDense.wo.weight"):
+            wanted = torch.float32  # what comes out of it exceeds float16's range
+        return moved.setdefault(id(tensor), tensor.to(device=device, dtype=wanted))
+
+    with torch.no_grad():
+        model.load_state_dict({name: placed(name, tensors[name]) for name in own}, assign=True)
+    for module in model.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_meta:  # the numbers of CLIP's positions, which no file needs to hold
+                assert name == "position_ids", name
+                module.register_buffer(name, torch.arange(buffer.shape[-1], device=device)[None], persistent=False)
+
+
+def _compute_dtype(stored: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
+    if wanted is not None:
+        return wanted
+    return torch.bfloat16 if stored.itemsize == 1 else stored
+
+
+def _first(tensors: Mapping[str, Tensor], name: str, kind: str) -> Tensor:
+    if name not in tensors:
+        raise CheckpointError(f"the text encoder {ENCODERS[kind]} is not complete: {name} is missing; get the file again.")
+    return tensors[name]
+
+
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    return len({found[1] for name in tensors if (found := re.match(pattern, name))})

@@ -1,0 +1,86 @@
+"""From text to the ids that an encoder reads: tokenizers of a folder, of a folder given, or the public ones.
+
+Single files hold no tokenizer. CLIP-L and CLIP-G read the same words, and differ in how they pad: CLIP-L with its end token, CLIP-G with 0.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import CheckpointError, UserError
+from pushforward.sd3.hub import downloaded, hub_errors, is_hub_id
+from pushforward.sd3.text_encoders import ENCODERS, imported_transformers
+
+FOLDERS = {"clip_l": "tokenizer", "clip_g": "tokenizer_2", "t5": "tokenizer_3"}
+PUBLIC = {"clip_l": "openai/clip-vit-large-patch14", "clip_g": "openai/clip-vit-large-patch14", "t5": "google/t5-v1_1-xxl"}
+NEEDED = {
+    "clip_l": (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    "clip_g": (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    "t5": (("tokenizer.json",), ("spiece.model",)),
+}
+FILES = ("*.json", "merges.txt", "spiece.model")
+REMEDY = "give tokenizers=FOLDER with tokenizer/, tokenizer_2/ and tokenizer_3/, as in the diffusers folder of Stable Diffusion 3"
+
+
+class Tokenizer:
+    """Prompts to ids (n, tokens): cut so that the end token stays last, then padded.
+
+    Args:
+        call: a tokenizer of transformers.
+        pad: the id to pad with.
+    """
+
+    def __init__(self, call: Callable[..., Any], pad: int) -> None:
+        self.call, self.pad = call, pad
+
+    def __call__(self, prompts: Sequence[str], tokens: int) -> Tensor:
+        rows = self.call(list(prompts), max_length=tokens, truncation=True, padding=False)["input_ids"]
+        return torch.tensor([row + [self.pad] * (tokens - len(row)) for row in rows])
+
+
+def find_tokenizer(kind: str, own: Mapping[str, Path], given: str | Path | None) -> Tokenizer:
+    """Return the tokenizer of an encoder.
+
+    Args:
+        kind: "clip_l", "clip_g" or "t5".
+        own: the model folder's tokenizers by encoder, {} for a single file.
+        given: a folder with tokenizer, tokenizer_2 and tokenizer_3, or a Hub id of such a one; None takes the model's own, and the public
+            ones where it has none.
+
+    Raises:
+        UserError: there is no such folder; no network, or a gated repository, with what to do.
+        CheckpointError: the folder holds no tokenizer that can be read.
+    """
+    if given is not None and Path(given).is_dir():
+        folder = Path(given) / FOLDERS[kind]
+        if not folder.is_dir():
+            raise UserError(f"tokenizers is {given}, but it has no folder {FOLDERS[kind]} for {ENCODERS[kind]}; {REMEDY}.")
+        return _read(kind, folder)
+    if given is not None and (isinstance(given, Path) or not is_hub_id(given)):
+        raise UserError(f"tokenizers is {given}, but there is no such folder; {REMEDY}.")
+    if given is None and kind in own:
+        return _read(kind, own[kind])
+    name, inside = (PUBLIC[kind], "") if given is None else (str(given), f"{FOLDERS[kind]}/")
+    with hub_errors(name, f"the tokenizer of {ENCODERS[kind]}", REMEDY):
+        folder = Path(downloaded(name, [inside + one for one in FILES]))
+    return _read(kind, folder / inside, own_padding=given is not None)
+
+
+def _read(kind: str, folder: Path, own_padding: bool = True) -> Tokenizer:
+    transformers = imported_transformers()
+    if not any(all((folder / one).is_file() for one in files) for files in NEEDED[kind]):
+        # checked here, as transformers makes a tokenizer of no words from an empty folder
+        wanted = " or ".join(" and ".join(files) for files in NEEDED[kind])
+        raise CheckpointError(f"{folder} holds no tokenizer of {ENCODERS[kind]}: it needs {wanted}; {REMEDY}.")
+    if kind == "t5" and not (folder / "tokenizer.json").is_file() and importlib.util.find_spec("sentencepiece") is None:
+        raise UserError(f"{folder / 'spiece.model'} needs the package sentencepiece; run: pip install 'pushforward[sd3]'.")
+    reader = transformers.T5TokenizerFast if kind == "t5" else transformers.CLIPTokenizer
+    try:
+        call = reader.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # whatever its parser in Rust raises: a bare Exception, for a file that is no JSON
+        raise CheckpointError(f"{folder} holds no tokenizer of {ENCODERS[kind]} that can be read ({error}); {REMEDY}.") from None
+    return Tokenizer(call, 0 if kind == "clip_g" and not own_padding else call.pad_token_id)

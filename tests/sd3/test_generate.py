@@ -1,0 +1,179 @@
+"""`pushforward generate`: pictures that can be made again from what they carry, and one sentence for each mistake."""
+
+import json
+import shutil
+
+import PIL.Image
+import PIL.PngImagePlugin
+import pytest
+
+from pushforward.cli import main
+
+SMALL = ["--steps", "2", "--height", "32", "--width", "48"]
+pytestmark = pytest.mark.usefixtures("float32")
+
+
+@pytest.fixture(scope="module")
+def folder(tiny):
+    return str(tiny("medium-3.5").folder)
+
+
+@pytest.fixture(scope="module")
+def fox(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("made") / "fox.png"
+    assert main(["generate", folder, "a red fox 狐狸", *SMALL, "--seed", "5", "--out", str(out)]) == 0
+    return out
+
+
+def failed(capsys, *arguments):
+    """The exit status and the sentence of a command that fails."""
+    capsys.readouterr()
+    try:
+        status = main(["generate", *map(str, arguments)])
+    except SystemExit as stop:
+        status = stop.code
+    return status, capsys.readouterr().err
+
+
+def test_a_picture_carries_prompt_seed_and_settings(fox, folder):
+    with PIL.Image.open(fox) as image:
+        assert image.size == (48, 32)
+        assert image.text["prompt"] == "a red fox 狐狸"
+        assert image.text["seed"] == "5"
+        settings = json.loads(image.text["pushforward"])
+    assert (settings["model"], settings["steps"], settings["height"], settings["guidance"]) == (folder, 2, 32, 7.0)
+
+
+def test_from_a_picture_the_same_bytes_are_made(fox, tmp_path):
+    assert main(["generate", "--from", str(fox), "--out", str(tmp_path / "again.png")]) == 0
+    assert (tmp_path / "again.png").read_bytes() == fox.read_bytes()
+
+
+def test_from_a_picture_with_other_settings_another_is_made(fox, tmp_path):
+    assert main(["generate", f"--from={fox}", "--out", str(tmp_path / "other.png"), "--negative", "blur", "--guidance", "3"]) == 0
+    with PIL.Image.open(tmp_path / "other.png") as image:
+        settings = json.loads(image.text["pushforward"])
+    assert (settings["negative"], settings["guidance"], settings["prompt"]) == ("blur", 3.0, "a red fox 狐狸")
+    assert (tmp_path / "other.png").read_bytes() != fox.read_bytes()
+
+
+def test_both_layouts_make_the_same_picture(tiny, fox, tmp_path):
+    checkpoint = tiny("medium-3.5")
+    given = ["--tokenizers", str(checkpoint.folder), *SMALL, "--seed", "5"]
+    for name, more in (("single", []), ("bare", ["--text-encoders", str(checkpoint.encoders)])):
+        out = tmp_path / f"{name}.png"
+        assert main(["generate", str(getattr(checkpoint, name)), "a red fox 狐狸", *given, *more, "--out", str(out)]) == 0
+        assert PIL.Image.open(out).tobytes() == PIL.Image.open(fox).tobytes()
+
+
+def test_each_of_many_images_can_be_made_again_alone(folder, tmp_path, capsys):
+    assert main(["generate", folder, "a cat", *SMALL, "-n", "2", "--seed", "8", "--guidance", "1", "--out", str(tmp_path / "cat.png")]) == 0
+    assert "2 images of 48x32 (seed 8) are in" in capsys.readouterr().out
+    assert main(["generate", "--from", str(tmp_path / "cat-9.png"), "--out", str(tmp_path / "again.png")]) == 0
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "cat-9.png").read_bytes()
+
+
+def test_all_options_make_a_picture_that_can_be_made_again(fox, folder, tmp_path, monkeypatch):
+    """Image and mask, another sampler, skipped layers, an interval, rescaling, tiles, offloading, without T5, another dtype, a preview."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(fox, "start.png")
+    PIL.Image.new("L", (48, 32), 255).save("mask.png")
+    given = [
+        "--image",
+        "start.png",
+        "--mask",
+        "mask.png",
+        "--strength",
+        "0.7",
+        "--sampler",
+        "heun",
+        "--steps",
+        "3",
+        "--skip-layers",
+        "0",
+        "1",
+    ]
+    given += ["--interval", "0.1", "0.9", "--rescale", "0.5", "--tiling", "--offload", "--no-t5", "--dtype", "bfloat16", "--shift", "2"]
+    given += ["--skip-steps", "0", "0.9", "--preview", "preview.png", "--device", "cpu", "--negative", "blur", "--tokens", "80"]
+    assert main(["generate", folder, "a fox", *given, "--seed", "1", "--out", "made.png"]) == 0
+    assert PIL.Image.open("preview.png").size == (6, 4)
+    assert main(["generate", "--from", "made.png", "--out", "again.png"]) == 0
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "made.png").read_bytes()
+
+
+def test_memory_is_said_without_a_run(folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", folder, "--memory", "--height", "64", "--width", "64"]) == 0
+    said = capsys.readouterr().out
+    assert "transformer" in said
+    assert "offload=True" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ([], 2, "there is no model"),
+        (["{folder}"], 2, "there is no prompt"),
+        (["{folder}", "a", "--height", "100"], 2, "divisible by 16; the nearest are 96x768"),
+        (["{folder}", "a", "--out", "a.jpg"], 2, "--out is a.jpg"),
+        (["{folder}", "a", "-n", "0"], 2, "-n is 0"),
+        (["{folder}", "a", "--seed", "-1"], 2, "--seed is -1"),
+        (["{folder}", "a", "--batch-size", "0"], 2, "--batch-size is 0"),
+        (["{folder}", "a", "--sampler", "eulr"], 2, "did you mean 'euler'"),
+        (["{folder}", "a", "--sampler", "dopri5", "--steps", "3"], 2, "chooses its own steps"),
+        (["{folder}", "a", "--strength", "0.5"], 2, "no image that it is about"),
+        (["{folder}", "a", "--image", "nowhere.png"], 2, "--image is nowhere.png, but there is no such file"),
+        (["{folder}", "a", "--image", "{model}"], 2, "no picture that can be read"),
+        (["{folder}", "a", "--device", "abacus"], 2, "--device is 'abacus'"),
+        (["{folder}", "a", "--skip-layers", "-1", *SMALL], 2, "layers is (-1,)"),
+        (["nowhere.safetensors", "a"], 2, "nowhere.safetensors does not exist"),
+        (["{model}", "a"], 1, "config.json"),
+        (["{single}", "a", "--tokenizers", "nowhere/", *SMALL], 2, "tokenizers is nowhere/, but there is no such folder"),
+        (["{bare}", "a", *SMALL], 2, "there is no text encoder clip_l"),
+        (["--from", "nowhere.png"], 2, "--from is nowhere.png, but there is no such file"),
+        (["--from", "{model}"], 2, "no picture that can be read"),
+    ],
+)
+def test_mistakes_are_one_sentence(tiny, capsys, folder, arguments, status, words):
+    checkpoint = tiny("medium-3.5")
+    places = {"folder": folder, "model": f"{folder}/transformer/config.json", "single": checkpoint.single, "bare": checkpoint.bare}
+    code, said = failed(capsys, *(one.format(**places) for one in arguments))
+    assert code == status
+    assert words in said
+    assert "Traceback" not in said
+
+
+def with_settings(fox, path, text):
+    texts = PIL.PngImagePlugin.PngInfo()
+    if text is not None:
+        texts.add_itxt("pushforward", text)
+    PIL.Image.open(fox).save(path, pnginfo=texts)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "carries no settings"),
+        ("{", "no JSON mapping"),
+        ("[1]", "no JSON mapping"),
+        ('{"model": "m", "prompt": "p", "speed": 3}', "'speed', which this version does not know"),
+        ('{"model": "m", "prompt": "p", "steps": "many"}', "whose steps is 'many'"),
+        ('{"model": "m", "prompt": "p", "image": 3}', "whose image is 3"),
+    ],
+)
+def test_settings_that_are_none_are_refused(fox, capsys, tmp_path, text, words):
+    code, said = failed(capsys, "--from", with_settings(fox, tmp_path / "edited.png", text))
+    assert code == 2
+    assert words in said
+
+
+def test_a_picture_made_from_one_that_has_changed_is_not_made_again(fox, folder, tmp_path, capsys):
+    shutil.copy(fox, tmp_path / "start.png")
+    given = ["--image", str(tmp_path / "start.png"), "--steps", "2", "--guidance", "1", "--out", str(tmp_path / "made.png")]
+    assert main(["generate", folder, "a fox", *given]) == 0
+    PIL.Image.new("RGB", (48, 32)).save(tmp_path / "start.png")
+    code, said = failed(capsys, "--from", tmp_path / "made.png")
+    assert code == 2
+    assert "which has changed since" in said

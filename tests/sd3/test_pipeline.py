@@ -1,0 +1,215 @@
+"""Whole images beside diffusers' pipelines, from the same noise: text to image, image to image, skipped layers, both layouts."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward.guidance.cfg import CFG
+from pushforward.guidance.skip_layers import SkipLayers
+from pushforward.samplers.grids import Shifted
+
+PROMPTS, NEGATIVE = ["a red fox in the snow", "一只狐狸 🦊"], "blurred"
+pytestmark = pytest.mark.usefixtures("float32")
+
+
+@pytest.fixture(scope="module")
+def pipelines(tiny):
+    """Return a function from a variant to diffusers' pipeline of it."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    made = {}
+
+    def of(variant):
+        if variant not in made:
+            made[variant] = diffusers.StableDiffusion3Pipeline.from_pretrained(tiny(variant).folder)
+            made[variant].set_progress_bar_config(disable=True)
+        return made[variant]
+
+    return of
+
+
+def loaded(tiny, variant, layout="folder"):
+    checkpoint = tiny(variant)
+    return pf.StableDiffusion3.from_pretrained(getattr(checkpoint, layout), tokenizers=checkpoint.folder)
+
+
+def size(tiny, variant):
+    """Of an image that is not square."""
+    return tuple(8 * side for side in tiny(variant).sizes.latent) if variant == "odd" else (64, 96)
+
+
+def noise(tiny, variant, n=2, seed=0):
+    return torch.randn(n, 16, *(side // 8 for side in size(tiny, variant)), generator=torch.Generator().manual_seed(seed))
+
+
+def close(mine, theirs, bar=1e-4):
+    assert mine.shape == theirs.shape
+    assert float((mine - theirs).abs().max() / theirs.abs().max()) < bar
+
+
+@pytest.mark.parametrize("variant", ["medium", "medium-3.5", "large-3.5", "odd"])
+def test_text_to_image_is_diffusers_in_both_layouts(tiny, pipelines, variant):
+    """Three steps under guidance, to the finished pixels."""
+    height, width = size(tiny, variant)
+    start = noise(tiny, variant)
+    options = {"num_inference_steps": 3, "guidance_scale": 5.0, "height": height, "width": width, "output_type": "pt"}
+    theirs = pipelines(variant)(PROMPTS, negative_prompt=[NEGATIVE] * 2, latents=start, **options).images
+    for layout in ("folder", "single"):
+        model = loaded(tiny, variant, layout)
+        mine = model.sample(PROMPTS, NEGATIVE, steps=3, guidance=5.0, size=(height, width), latents=start, output="tensor")
+        close(mine, theirs)
+
+
+def test_without_guidance_and_t5_it_is_diffusers_too(tiny, pipelines):
+    pipeline, start = pipelines("medium"), noise(tiny, "medium", 1)
+    pipeline.text_encoder_3, t5 = None, pipeline.text_encoder_3
+    try:
+        theirs = pipeline("a fox", num_inference_steps=5, guidance_scale=1.0, height=64, width=96, latents=start, output_type="latent")
+    finally:
+        pipeline.text_encoder_3 = t5
+    model = pf.StableDiffusion3.from_pretrained(tiny("medium").folder, t5=False)
+    close(model.sample("a fox", steps=5, guidance=1.0, size=(64, 96), latents=start, output="latents"), theirs.images)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 28, 50])
+def test_sigmas_are_diffusers(steps):
+    import diffusers
+
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(steps)
+    mine = torch.tensor(Shifted(3.0, 1000)(1.0, 0.0, steps))
+    torch.testing.assert_close(mine, scheduler.sigmas, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("variant", "steps"), [("medium-3.5", 28), ("odd", 7)])
+def test_skipped_layers_are_diffusers(tiny, pipelines, variant, steps):
+    """Of 28 steps the first to the fifth, of 7 the first has the extra pass, counted from 0."""
+    height, width = size(tiny, variant)
+    start = noise(tiny, variant, 1)
+    options = {"num_inference_steps": steps, "guidance_scale": 4.0, "height": height, "width": width, "output_type": "latent"}
+    theirs = pipelines(variant)("a fox", latents=start, skip_guidance_layers=[1], **options).images
+    model = loaded(tiny, variant)
+    options = {"guidance": 4.0, "size": (height, width), "latents": start, "output": "latents"}
+    close(model.sample("a fox", steps=steps, skip_layers=[1], **options), theirs)
+    plain = model.sample("a fox", steps=steps, **options)
+    assert float((plain - theirs).abs().max() / theirs.abs().max()) > 1e-2
+
+
+def test_another_scale_and_window_of_skipped_layers_is_diffusers_too(tiny, pipelines):
+    start = noise(tiny, "large-3.5", 1)
+    theirs = pipelines("large-3.5")(
+        "a fox",
+        num_inference_steps=10,
+        height=64,
+        width=96,
+        latents=start,
+        output_type="latent",
+        skip_guidance_layers=[0, 2],
+        skip_layer_guidance_scale=1.5,
+        skip_layer_guidance_start=0.2,
+        skip_layer_guidance_stop=0.7,
+    ).images
+    skip = SkipLayers((0, 2), 1.5, steps=(0.2, 0.7))
+    mine = loaded(tiny, "large-3.5").sample("a fox", steps=10, size=(64, 96), latents=start, output="latents", skip_layers=skip)
+    close(mine, theirs)
+
+
+@pytest.mark.parametrize(("variant", "steps", "strength"), [("medium", 6, 0.6), ("odd", 7, 0.45), ("medium", 3, 1.0)])
+def test_image_to_image_is_diffusers(tiny, pipelines, variant, steps, strength):
+    """diffusers draws the posterior and the noise itself; so it gets latents for the image, and its generator's noise is drawn here."""
+    import diffusers
+
+    height, width = size(tiny, variant)
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+    model = loaded(tiny, variant)
+    known = model.vae.encode(2 * image - 1)
+    pipeline = diffusers.StableDiffusion3Img2ImgPipeline.from_pipe(pipelines(variant))
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        "a fox",
+        image=known,
+        strength=strength,
+        num_inference_steps=steps,
+        guidance_scale=3.0,
+        height=height,
+        width=width,
+        generator=torch.Generator().manual_seed(5),
+        output_type="pt",
+    ).images
+    start = torch.randn(known.shape, generator=torch.Generator().manual_seed(5))
+    options = {"image": image, "strength": strength, "steps": steps, "guidance": 3.0}
+    close(model.sample("a fox", latents=start, output="tensor", **options), theirs)
+    assert torch.equal(
+        model.sample("a fox", latents=start, output="latents", **options), model.sample("a fox", generator=5, output="latents", **options)
+    )
+
+
+def test_images_are_encoded_as_diffusers_does(tiny, pipelines):
+    image = torch.rand(2, 3, 96, 64)
+    vae = pipelines("medium").vae
+    with torch.no_grad():
+        theirs = (vae.encode(2 * image - 1).latent_dist.mode() - vae.config.shift_factor) * vae.config.scaling_factor
+        close(loaded(tiny, "medium").vae.encode(2 * image - 1), theirs)
+
+
+def test_inpainting_is_diffusers(tiny, pipelines):
+    """Over whole latents; diffusers puts its own re-noised latents back after each step, we let them go their straight way."""
+    import diffusers
+
+    model = loaded(tiny, "medium")
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[:, :, 16:48, 24:56] = 1
+    pipeline = diffusers.StableDiffusion3InpaintPipeline.from_pipe(pipelines("medium"))
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.vae.encode, encode = _mode_only(pipeline.vae), pipeline.vae.encode
+    try:
+        theirs = pipeline(
+            "a fox",
+            image=image,
+            mask_image=mask,
+            strength=1.0,
+            num_inference_steps=4,
+            guidance_scale=3.0,
+            height=64,
+            width=64,
+            generator=torch.Generator().manual_seed(5),
+            output_type="latent",
+        ).images
+    finally:
+        pipeline.vae.encode = encode
+    mine = model.sample("a fox", image=image, mask=mask, steps=4, guidance=3.0, generator=5, output="latents")
+    close(mine, theirs)
+
+
+def _mode_only(vae):
+    """The same encoder whose posterior has no spread, so that diffusers draws the mean (and no number of the generator is left out)."""
+    encode = vae.encode
+
+    def call(image, *args, **kwargs):
+        said = encode(image, *args, **kwargs)
+        said.latent_dist.sample = lambda generator=None: said.latent_dist.mode()
+        return said
+
+    return call
+
+
+def test_guidance_as_an_object_is_the_number_and_more(tiny):
+    model, start = loaded(tiny, "medium"), noise(tiny, "medium", 1)
+    options = {"steps": 3, "size": (64, 96), "latents": start, "output": "latents"}
+    plain = model.sample("a fox", NEGATIVE, guidance=3.0, **options)
+    assert torch.equal(model.sample("a fox", NEGATIVE, guidance=CFG(3.0), **options), plain)
+    inside = model.sample("a fox", NEGATIVE, guidance=CFG(3.0, interval=(0.7, 1.0)), **options)
+    assert not torch.allclose(inside, plain)
+    rescaled = CFG(3.0, rescale=0.7)
+    assert not torch.allclose(model.sample("a fox", NEGATIVE, guidance=rescaled, **options), plain)
+    negative = dataclasses.replace(rescaled, negative=model.encode_prompt(NEGATIVE))
+    assert torch.equal(
+        model.sample("a fox", "", guidance=negative, **options), model.sample("a fox", NEGATIVE, guidance=rescaled, **options)
+    )
