@@ -33,7 +33,7 @@ def mmdit() -> list[Row]:
     found = []
     for qk_norm in (False, True):
         ours, peer = _networks(qk_norm)
-        for tokens, turns in ((256, 12), (1024, 6), (4096, 2)):
+        for tokens, turns in ((256, 12), (1024, 6), (4096, 1)):
             for batch in (1, 2):
                 if qk_norm and (tokens, batch) != (1024, 1):
                     continue

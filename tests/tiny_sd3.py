@@ -1,14 +1,12 @@
 """Tiny random Stable Diffusion 3 checkpoints in both layouts: `python tests/tiny_sd3.py FOLDER [--variant medium]`.
 
 Every weight is random, also those that start at zero, so that no mistake hides behind a zero. Made by diffusers and transformers, with
-tokenizers built here; the single file is written by the table below, which is read off ../shared/SD3.md and shares no code with src/.
+tokenizers built here; the single file is written by the table below, which shares no code with src/.
 The text encoder CLIP-L has the identity as its projection, since a single file stores none: so all layouts hold the same model.
 """
 
 import argparse
 import json
-import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,7 +154,7 @@ def _tokenizers() -> dict[str, object]:
     """Return tokenizers like the public ones: bytes and a few merges for CLIP ("!" is 0, the end is the largest id), Unigram for T5."""
     import transformers
 
-    byte = list(_byte_letters())
+    byte = _byte_letters()
     merges = ["t h", "th e</w>", "c a", "ca t</w>", "o f</w>", "i n", "in g</w>", "r e", "re d</w>"]
     tokens = [*byte, *(letter + "</w>" for letter in byte), *(merge.replace(" ", "") for merge in merges)]
     tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
@@ -171,11 +169,10 @@ def _tokenizers() -> dict[str, object]:
     return {"tokenizer": clip[0], "tokenizer_2": clip[1], "tokenizer_3": t5}
 
 
-def _byte_letters() -> dict[str, int]:
-    """Return the printable letters that GPT-2's vocabulary writes bytes as, in its order: those that print stand for themselves."""
+def _byte_letters() -> list[str]:
+    """Return the 256 letters that GPT-2's vocabulary writes bytes as, in its order: those that print stand for themselves."""
     printed = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
-    others = [code for code in range(256) if code not in printed]
-    return {**{chr(code): code for code in printed}, **{chr(256 + k): code for k, code in enumerate(others)}}
+    return [chr(code) for code in (*printed, *range(256, 512 - len(printed)))]
 
 
 def _write_single(tiny: TinySD3, parts: dict[str, nn.Module]) -> None:
@@ -201,12 +198,12 @@ def _write_single(tiny: TinySD3, parts: dict[str, nn.Module]) -> None:
         inside |= {f"text_encoders.{kind}.logit_scale": torch.tensor(4.6) for kind in ("clip_l", "clip_g", "t5xxl")}
     save_file({**bare, **inside}, tiny.single)
     tiny.encoders.mkdir(exist_ok=True)
-    for kind, name in {"clip_l": "clip_l", "clip_g": "clip_g", "t5": "t5xxl_fp16"}.items():
-        save_file(encoders[kind], tiny.encoders / f"{name}.safetensors")
+    for kind, name in SINGLE_ENCODERS.items():
+        save_file(encoders[kind], tiny.encoders / f"{name}{'_fp16' if kind == 't5' else ''}.safetensors")
 
 
 def single_transformer(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return diffusers' tensors of a transformer under the original names, by section 3 of ../shared/SD3.md."""
+    """Return diffusers' tensors of a transformer under the original names."""
     depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("transformer_blocks."))
     plain = {
         "pos_embed.proj": "x_embedder.proj",
@@ -219,14 +216,14 @@ def single_transformer(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
     for k in range(depth):
         here, there = f"transformer_blocks.{k}", f"joint_blocks.{k}"
-        for stream, norm, out, q, mlp, mod in (
-            ("x_block", "attn.norm_{}", "attn.to_out.0", "", "ff.net", "norm1"),
-            ("context_block", "attn.norm_added_{}", "attn.to_add_out", "added", "ff_context.net", "norm1_context"),
+        for stream, norm, out, mlp, mod in (
+            ("x_block", "attn.norm_{}", "attn.to_out.0", "ff.net", "norm1"),
+            ("context_block", "attn.norm_added_{}", "attn.to_add_out", "ff_context.net", "norm1_context"),
         ):
             plain[f"{here}.{out}"] = f"{there}.{stream}.attn.proj"
             plain |= {f"{here}.{norm.format(one)}": f"{there}.{stream}.attn.ln_{one}" for one in "qk"}
             plain |= {f"{here}.{mlp}.0.proj": f"{there}.{stream}.mlp.fc1", f"{here}.{mlp}.2": f"{there}.{stream}.mlp.fc2"}
-            if not (q and k == depth - 1):
+            if stream == "x_block" or k < depth - 1:
                 plain[f"{here}.{mod}.linear"] = f"{there}.{stream}.adaLN_modulation.1"
         plain[f"{here}.attn2.to_out.0"] = f"{there}.x_block.attn2.proj"
         plain |= {f"{here}.attn2.norm_{one}": f"{there}.x_block.attn2.ln_{one}" for one in "qk"}
@@ -255,7 +252,7 @@ def single_transformer(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def single_autoencoder(tensors: dict[str, Tensor], levels: int = 4) -> dict[str, Tensor]:
-    """Return diffusers' tensors of an autoencoder under the original names, by section 3 of ../shared/SD3.md."""
+    """Return diffusers' tensors of an autoencoder under the original names."""
     found = {}
     for name, tensor in tensors.items():
         parts = name.split(".")
@@ -289,22 +286,18 @@ def shard(folder: Path, pieces: int = 2, variant: str | None = None) -> None:
         name = f"{stem}{mark}-{k + 1:05d}-of-{pieces:05d}.safetensors"
         save_file({one: tensors[one] for one in own}, folder / name)
         listed |= dict.fromkeys(own, name)
-    index = f"{stem}.safetensors.index{mark}.json"
-    (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": listed}))
+    (folder / f"{stem}.safetensors.index{mark}.json").write_text(json.dumps({"metadata": {}, "weight_map": listed}))
     file.unlink()
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description="Write a tiny random Stable Diffusion 3 in both layouts.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="medium")
     options = parser.parse_args()
-    if options.folder.exists():
-        shutil.rmtree(options.folder)
     tiny = build(options.folder, options.variant)
     print(f"folder: {tiny.folder}\nsingle: {tiny.single}\nbare: {tiny.bare}\nencoders: {tiny.encoders}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -59,6 +59,7 @@ def test_a_spoilt_file_is_refused_by_the_tensor(copied, change, message):
         (("model.diffusion_model.input_blocks.0.0.weight", "conditioner.embedders.1.a"), "Stable Diffusion XL"),
         (("double_blocks.0.img_attn.qkv.weight",), "FLUX"),
         (("model.diffusion_model.double_blocks.0.img_attn.qkv.weight",), "FLUX"),
+        (("transformer_blocks.0.attn.add_q_proj.weight", "single_transformer_blocks.0.a"), "FLUX"),
         (("transformer_blocks.0.attn.to_q.lora_A.weight",), "a LoRA"),
         (("text_model.embeddings.token_embedding.weight",), "a CLIP text encoder"),
         (("something.else",), "it has 1 tensors, first something.else"),
@@ -124,9 +125,12 @@ def _older(folder):
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
 
 
+FLUX = ("transformer_blocks.0.attn.add_q_proj.weight", "single_transformer_blocks.0.a")  # SD3's names among others
+
+
 def _flux(folder):
     file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    save_file({"single_transformer_blocks.0.a": torch.zeros(1)}, file)
+    save_file({name: torch.zeros(1) for name in FLUX}, file)
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
 
 

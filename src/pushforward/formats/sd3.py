@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import CheckpointError, UserError
-from pushforward.formats.sd3_find import ENCODERS, TOKENIZERS, encoder_files, folder_part, layout_of, open_tensors, read_json, split
+from pushforward.formats.sd3_find import ENCODERS, TOKENIZERS, encoder_files, folder_part, is_sd3, layout_of, open_tensors, read_json, split
 from pushforward.formats.sd3_parts import read_autoencoder, read_transformer, variant
 from pushforward.formats.tensor_file import Stored
 from pushforward.nn.autoencoder_kl import AutoencoderKL
@@ -119,7 +119,7 @@ def _stored(path: Path, parts: Sequence[str], file_variant: str | None) -> tuple
     if "transformer" in there:
         wanted = [name for name in there if ("text_encoders" if name in ENCODERS else name) in parts]
         stored = {name: folder_part(there[name], file_variant) for name in wanted}
-        if "transformer" in stored and not any(name.startswith("transformer_blocks.0.attn.add_q_proj.") for name in stored["transformer"]):
+        if not is_sd3(stored.get("transformer")):
             raise CheckpointError(f"{path} is no Stable Diffusion 3: {_kind(path)}; give a folder of SD3 or SD3.5.")
         return stored, path
     single = sorted(path.glob("*.safetensors"))

@@ -54,9 +54,17 @@ def split(everything: Stored) -> dict[str, Stored]:
             if any(name.startswith(prefix + mark) for name in everything):
                 found[part] = everything.under(prefix)
                 break
-    if not found:
+    if not found or not is_sd3(found.get("transformer")):
         raise CheckpointError(f"{everything.where} is no Stable Diffusion 3: {_looks_like(everything)}; give a file of SD3 or SD3.5.")
     return found
+
+
+def is_sd3(transformer: Stored | None) -> bool:
+    """Return whether a transformer, if there is one, has SD3's joint blocks and not also FLUX's single ones."""
+    if transformer is None:
+        return True
+    joint = any(name.startswith(("joint_blocks.0.", "transformer_blocks.0.attn.add_q_proj.")) for name in transformer)
+    return joint and not any(name.startswith("single_transformer_blocks.") for name in transformer)
 
 
 def _looks_like(stored: Stored) -> str:
