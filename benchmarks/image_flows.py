@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,7 +45,7 @@ def command(arguments: str, aside: Path) -> float:
     return float(aside.read_text())
 
 
-def judged(name: str, run: Path) -> dict[str, object]:
+def judged(name: str, run: Path) -> dict[str, Any]:
     """Train and judge a flow, and return its row."""
     train = f"train {TRAIN[name].partition(' ')[0]} {COMMON} {TRAIN[name].partition(' ')[2]}"
     seconds = command(f"{train} --out {shlex.quote(str(run))}", run.with_suffix(".trained"))
@@ -69,6 +70,18 @@ def pictures(name: str, run: Path) -> None:
     picture_of(torch.cat((*made, between.flatten(0, 1))), OUT / f"fashion-{name}-samples.png", levels=model.levels, columns=10)
 
 
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Return the rows of the page's table."""
+    lines = []
+    for name, row in rows.items():
+        ratio = row["distance"] / row["distance_train"]
+        lines.append(
+            f"| `{name}` | {row['parameters']:,} | {row['cpu_seconds'] / 60:.1f} | {row['bits']:.3f} ± {row['bits_error']:.3f} "
+            f"| {row['distance']:.1f} ({ratio:.2f}x) | {row['recognised']:.0%} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("runs", type=Path)
@@ -83,7 +96,7 @@ def main() -> None:
         rows[name] = judged(name, run)
         pictures(name, run)
         file.write_text(json.dumps({one: rows[one] for one in TRAIN if one in rows}, indent=1) + "\n")
-        print(name, rows[name]["cpu_seconds"], "s", flush=True)
+        print(table({name: rows[name]}), flush=True)
 
 
 if __name__ == "__main__":
