@@ -14,7 +14,7 @@ from rich.table import Table
 from pushforward.cli.options import parse
 
 NEEDED = ("torch", "numpy", "scipy", "scikit-learn", "safetensors", "pyyaml", "tyro", "rich", "matplotlib", "pillow", "jinja2", "jaxtyping")
-EXTRAS = {"sd3": ("transformers", "peft"), "app": ("gradio",), "data": ("datasets",), "log": ("tensorboard",)}
+EXTRAS = {"sd3": ("transformers", "peft", "sentencepiece"), "app": ("gradio",), "data": ("datasets",), "log": ("tensorboard",)}
 
 
 @dataclass(frozen=True)
