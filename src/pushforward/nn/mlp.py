@@ -129,6 +129,7 @@ class MLP(nn.Module):
         self.time = nn.Linear(time_features, sum(hidden), bias=False) if time_features else None
         self.label: Any = LabelEmbedding(classes, sum(hidden)) if cond_features is None else VectorEmbedding(cond_features, sum(hidden))
         self.out = nn.Linear(widths[-1], outputs)
+        self.unlabelled = classes is None and cond_features is None
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         return self._value(self._constants(), x, t, cond)
@@ -154,7 +155,7 @@ class MLP(nn.Module):
         h = x.flatten(1)
         for matrix, bias in zip(constants.matrices, self._biases(constants, len(h), t, cond), strict=False):
             h = act(torch.addmm(bias, h, matrix))
-        return self._shaped(torch.addmm(self.out.bias, h, constants.matrices[-1]), x)
+        return self._shaped(torch.addmm(constants.out, h, constants.matrices[-1]), x)
 
     def _value_and_divergence(self, constants: "_Constants", x: Tensor, t: Tensor | None, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         with_slope = ACTIVATIONS[self.activation][1]
@@ -163,7 +164,7 @@ class MLP(nn.Module):
         for matrix, bias in zip(constants.matrices, self._biases(constants, len(h), t, cond), strict=False):
             h, slope = with_slope(torch.addmm(bias, h, matrix))
             slopes.append(slope)
-        return self._shaped(torch.addmm(self.out.bias, h, constants.matrices[-1]), x), self._trace(constants, slopes)
+        return self._shaped(torch.addmm(constants.out, h, constants.matrices[-1]), x), self._trace(constants, slopes)
 
     def _trace(self, constants: "_Constants", slopes: list[Tensor]) -> Tensor:
         if len(slopes) == 1:
@@ -188,17 +189,20 @@ class MLP(nn.Module):
         rates = frequencies(self.time_features, scale=25.0, max_period=100.0)
         rates = rates.to(biases.device, torch.promote_types(biases.dtype, torch.float32))
         if not ready:
-            return _Constants(matrices, biases, rates, middle, {})
-        at: dict[float, Tensor] = {}
+            return _Constants(matrices, biases, rates, middle, {}, self.out.bias)
+        at: dict[float, tuple[Tensor, ...]] = {}
         if times is not None and self.time is not None and biases.device.type == "cpu":  # elsewhere asking for t would stall the queue
             t = torch.tensor(times, dtype=rates.dtype)
-            at = dict(zip(t.tolist(), torch.addmm(biases, self._features(t[:, None] * rates), self.time.weight.T).unbind(), strict=True))
-        return _Constants([matrix.contiguous() for matrix in matrices], biases, rates, middle, at)
+            rows = torch.addmm(biases, self._features(t[:, None] * rates), self.time.weight.T).unbind()
+            at = {time: row.split_with_sizes(self.hidden) for time, row in zip(t.tolist(), rows, strict=True)}
+        return _Constants([matrix.contiguous() for matrix in matrices], biases, rates, middle, at, self.out.bias)
 
     def _biases(self, constants: "_Constants", n: int, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor]:
         """Return what is added in each hidden layer: rows (n, width), or one (width,) where it is the same for all."""
         known = constants.at.get(float(t[0])) if constants.at and t is not None and len(t) else None
-        total = constants.biases if known is None else known
+        if known is not None and cond is None and self.unlabelled:
+            return known
+        total = constants.biases if known is None else torch.cat(known)
         label = self.label(cond, n if cond is not None else 1)
         if label is not None:
             total = total + (label if cond is not None else label[0])
@@ -228,7 +232,8 @@ class _Constants(NamedTuple):
     biases: Tensor  # of all hidden layers, in one row
     frequencies: Tensor  # of time
     middle: Tensor  # of the trace
-    at: Mapping[float, Tensor]  # the biases with what times add that are known beforehand
+    at: Mapping[float, tuple[Tensor, ...]]  # each layer's bias with what times add that are known beforehand
+    out: Tensor  # the output's bias
 
 
 class Prepared:
