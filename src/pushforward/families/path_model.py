@@ -60,8 +60,7 @@ class PathModel(GenerativeModel):
         base: the noise's distribution; None is N(0, sigma(t_max)²). Any with `.sample` will do, data as well (`bases.Samples`); without
             a `.log_prob` there are no likelihoods, and nothing that takes it for Gaussian: stochastic samplers, the score, temperature.
         drop_cond: share of samples whose condition is dropped in training, as guidance needs.
-        null: what a dropped condition becomes where it is a record and no label: a record of one row, such as the `TextContext` of an
-            empty prompt.
+        null: what a dropped condition becomes where it is a record: one of one row, as the `TextContext` of an empty prompt.
         weighting: a weight of the loss that depends on t, such as `weightings.MinSNR()`; None is 1.
         bridge: noise on the way from one end to the other, x_t + bridge sin²(pi t) xi with xi ~ N(0, I): a stochastic interpolant. The
             velocity that is learned still carries one end onto the other; for the prediction "velocity" alone.
@@ -160,15 +159,12 @@ class PathModel(GenerativeModel):
 
     def denoiser(self, cond: Any = None, guidance: Guidance | float | None = None) -> Denoiser | Guided:
         """Return what samplers call, in the model's units: (x, t) to a prediction, under a condition and guidance."""
-        steered = as_guidance(guidance)
-        if cond is not None and hasattr(self.net, "prepare") and not torch.is_grad_enabled():
-            prepare = functools.partial(self._prepared, len(cond))  # what the network makes of a condition at all times, once
+        steered, own = as_guidance(guidance), getattr(self.net, "prepare", None)
+        if cond is not None and own is not None and not torch.is_grad_enabled():
+            prepare = functools.partial(own, n=len(cond))  # what the network makes of a condition at all times, once
             cond, steered = prepare(cond), None if steered is None else steered.prepared(prepare)
         denoiser = Denoiser(self.net, self.path, self.prediction, cond)
         return denoiser if steered is None else steered(denoiser)
-
-    def _prepared(self, n: int, cond: Any) -> Any:
-        return self.net.prepare(cond, n)  # type: ignore[operator, union-attr]
 
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
         n = len(x)
