@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 import pushforward as pf
 from benchmarks.flow_floors import MAFFloor, RealNVPFloor, SplineFloor
-from benchmarks.rows import FLOOR, OURS, Row, rows
-from benchmarks.timing import Times, race
+from benchmarks.rows import FLOOR, OURS, Row, beside_peers_and_floor, rows
+from benchmarks.timing import race
 
 BATCH, HIDDEN, BINS, BOUND = 1024, 128, 8, 5.0
 BARS = {"realnvp": (1.0, 1.0, 1.0), "spline": (2.5, 1.7, 2.5), "maf": (1.0, 1.0, 8.0)}  # log_prob, training step, samples
@@ -55,7 +55,7 @@ def flows() -> list[Row]:
             drawn = race({name: functools.partial(one.sample, BATCH) for name, one in contenders.items()}, turns=5)
         trained = race({name: _step(one, x) for name, one in contenders.items()}, turns=5)
         cases = (f"{_title(kind, features, layers)}: log_prob", "… training step (Adam)", "… sample")
-        found += [_row(*one) for one in zip(cases, (density, trained, drawn), BARS[kind], strict=True)]
+        found += [beside_peers_and_floor(*one) for one in zip(cases, (density, trained, drawn), BARS[kind], strict=True)]
     return found
 
 
@@ -68,7 +68,10 @@ def compiled() -> list[Row]:
         with torch.no_grad():
             density = race({name: functools.partial(one.log_prob, x) for name, one in contenders.items()}, turns=10)
         trained = race({name: _step(one, x) for name, one in contenders.items()}, turns=5)
-        found += [_row(f"{_title(kind, features, layers)}: log_prob", density, 1.0), _row("… training step (Adam)", trained, 1.0)]
+        found += [
+            beside_peers_and_floor(f"{_title(kind, features, layers)}: log_prob", density, 1.0),
+            beside_peers_and_floor("… training step (Adam)", trained, 1.0),
+        ]
         torch.compiler.reset()
     return found
 
@@ -81,15 +84,6 @@ def _contenders(kind: str, features: int, layers: int) -> tuple[dict[str, Conten
     torch.manual_seed(0)
     found = {name: build(kind, features, layers) for name, build in BUILDERS.items() if not (name == "FrEIA" and kind != "realnvp")}
     return found, torch.randn(BATCH, features)
-
-
-def _row(case: str, times: Times, bar: float) -> Row:
-    """Ahead of the fastest peer by the bar, and within 1.15 times of the floor."""
-    ratio = times.ratio(OURS, [name for name in times.runs if name not in (OURS, FLOOR)])
-    over_floor = times.ratio(OURS, [FLOOR])[0]
-    said = f"{bar:g}x the fastest peer; 1.15x of the floor (is {1 / over_floor:.2f}x)"
-    passed = ratio[0] >= 0.95 * bar and over_floor >= 1 / (1.05 * 1.15)
-    return Row(case, "ms", {name: 1000 * times.best(name) for name in times.runs}, ratio, said, passed)
 
 
 def _step(one: Contender, x: Tensor) -> Callable[[], None]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import pushforward as pf
 from benchmarks.floors import GlowFloor
 from benchmarks.memory import megabytes_held
-from benchmarks.rows import FLOOR, OURS, Row, rows
+from benchmarks.rows import FLOOR, OURS, Row, beside_peers_and_floor, rows
 from benchmarks.timing import Times, race
 
 BATCH, SIDE, LEVELS, DEPTH, HIDDEN = 16, 32, 3, 8, 128
@@ -48,21 +48,12 @@ def glow() -> list[Row]:
     trained = race({name: _step(one, x) for name, one in {**contenders, "reversible": light}.items()}, turns=3)
     ordinary = Times({name: runs for name, runs in trained.runs.items() if name != "reversible"})
     return [
-        _row(f"{TITLE}: log_prob", density, 1.1),
-        _row("… training step (Adam)", ordinary, 1.05),
+        beside_peers_and_floor(f"{TITLE}: log_prob", density, 1.1),
+        beside_peers_and_floor("… training step (Adam)", ordinary, 1.05),
         _reversible_row(trained),
-        _row("… sample", drawn, 1.1),
+        beside_peers_and_floor("… sample", drawn, 1.1),
         *_memory_rows(x),
     ]
-
-
-def _row(case: str, times: Times, bar: float) -> Row:
-    """Ahead of the fastest peer by the bar, and within 1.15 times of the floor."""
-    ratio = times.ratio(OURS, [name for name in times.runs if name not in (OURS, FLOOR)])
-    over_floor = times.ratio(OURS, [FLOOR])[0]
-    said = f"{bar:g}x the fastest peer; 1.15x of the floor (is {1 / over_floor:.2f}x)"
-    passed = ratio[0] >= 0.95 * bar and over_floor >= 1 / (1.05 * 1.15)
-    return Row(case, "ms", {name: 1000 * times.best(name) for name in times.runs}, ratio, said, passed)
 
 
 def _reversible_row(times: Times) -> Row:
