@@ -17,7 +17,7 @@ from pushforward.formats.model import RAW, WEIGHTS, read_weights
 from pushforward.formats.run import checkpoints
 from pushforward.training.guard import Guard
 from pushforward.training.optimisation import Averaged, learning_rate, optimiser
-from pushforward.training.order import Order, block_generators, seed_of
+from pushforward.training.order import BlockGenerators, Order, generator_at, seed_of
 from pushforward.training.progress import Callback, MetricsFile, ProgressBar, read_metrics
 from pushforward.training.settings import Settings
 
@@ -133,6 +133,14 @@ def test_an_order_that_starts_later_is_the_rest_of_the_same(start):
     assert list(Order(10, 4, 3, start, 9)) == list(Order(10, 4, 3, 0, 9))[start:]
 
 
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1, 2**40])
+def test_the_generators_of_blocks_begin_where_their_place_says(seed):
+    generators = BlockGenerators(seed, range(2, 5))
+    for step in (0, 1, 63, 64, 65, 3, 1000, 2**32 - 70):  # forwards, back, and past what is worked out together
+        for block, one in zip(range(2, 5), generators.at(step), strict=True):
+            assert one.initial_seed() == generator_at(seed, 1, step, block).initial_seed()
+
+
 def test_another_seed_is_another_order():
     assert list(Order(10, 4, 3, 0, 9)) != list(Order(10, 4, 4, 0, 9))
 
@@ -146,9 +154,9 @@ def test_seeds_of_places_differ():
 
 def test_the_loss_of_two_blocks_is_the_mean_of_the_blocks(data):
     one, (x, cond) = model(), data[:16]
-    together = one.loss(x, cond, generator=block_generators(0, 5, range(2)))
+    together = one.loss(x, cond, generator=BlockGenerators(0, range(2)).at(5))
     apart = [
-        one.loss(x[r], cond[r], generator=g) for r, g in zip((slice(0, 8), slice(8, 16)), block_generators(0, 5, range(2)), strict=True)
+        one.loss(x[r], cond[r], generator=g) for r, g in zip((slice(0, 8), slice(8, 16)), BlockGenerators(0, range(2)).at(5), strict=True)
     ]
     torch.testing.assert_close(together, torch.stack(apart).mean(), rtol=1e-6, atol=1e-6)
 

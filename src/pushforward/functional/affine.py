@@ -36,5 +36,6 @@ def bounded_affine(
     Source: Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, equations 7 and 8.
     """
     # b tanh(u) is b - 2 b sigmoid(-2 u), in a third of the time.
-    s = torch.rsub(torch.sigmoid(raw * ((2 if inverse else -2) / bound)), bound, alpha=2 * bound)
+    twice = raw if bound == 2 else raw * (2 / bound)
+    s = torch.rsub(torch.sigmoid(twice if inverse else -twice), bound, alpha=2 * bound)
     return (x - shift) * s.exp() if inverse else torch.addcmul(shift, x, s.exp()), s

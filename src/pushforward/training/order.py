@@ -1,7 +1,7 @@
 """Which sample and which random numbers a step gets: pure functions of (seed, step, block), so that resuming needs no history."""
 
 import multiprocessing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
+
+from pushforward.training.seeds import seeds_of
 
 
 def seed_of(*place: int) -> int:
@@ -65,9 +67,29 @@ class Order(Sampler[list[int]]):
             yield chosen[self.rank * share : (self.rank + 1) * share]
 
 
-def block_generators(seed: int, step: int, blocks: Iterable[int]) -> list[torch.Generator]:
-    """Return the generators of a step's micro-blocks: block i draws from (seed, 1, step, i), whoever computes it."""
-    return [generator_at(seed, 1, step, block) for block in blocks]
+class BlockGenerators:
+    """The generators of micro-blocks: block i of a step draws from (seed, 1, step, i), whoever computes it.
+
+    Args:
+        seed: the run's.
+        blocks: which blocks of each step.
+    """
+
+    AHEAD = 64  # steps whose seeds are worked out together
+
+    def __init__(self, seed: int, blocks: Sequence[int]) -> None:
+        self.seed, self.blocks = seed, blocks
+        self.first, self.seeds = -1, numpy.empty((0, len(blocks)), numpy.uint64)
+
+    def at(self, step: int) -> list[torch.Generator]:
+        """Return the generators of a step's blocks."""
+        if max(self.seed, step + self.AHEAD) >= 2**32:
+            return [generator_at(self.seed, 1, step, block) for block in self.blocks]
+        if not self.first <= step < self.first + len(self.seeds) or self.first < 0:
+            steps, blocks = numpy.meshgrid(numpy.arange(step, step + self.AHEAD), self.blocks, indexing="ij")
+            places = numpy.stack([numpy.full(steps.size, self.seed), numpy.ones(steps.size, int), steps.ravel(), blocks.ravel()], axis=1)
+            self.first, self.seeds = step, seeds_of(places).reshape(steps.shape)
+        return [torch.Generator().manual_seed(seed) for seed in self.seeds[step - self.first].tolist()]
 
 
 def batches(

@@ -15,7 +15,7 @@ from pushforward.families.model import GenerativeModel
 from pushforward.nn.layers import Blocks
 from pushforward.training.guard import Guard
 from pushforward.training.optimisation import Averaged, learning_rate, optimiser
-from pushforward.training.order import block_generators, generator_at, seed_of
+from pushforward.training.order import BlockGenerators, generator_at, seed_of
 from pushforward.training.processes import Processes
 from pushforward.training.settings import Settings
 from pushforward.training.telemetry import Phases
@@ -46,6 +46,8 @@ class Step:
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self.guard = Guard(settings.spike)
         self.phases = Phases(device)
+        share = settings.blocks // processes.size
+        self.generators = BlockGenerators(settings.seed, range(share * processes.rank, share * (processes.rank + 1)))
         self.augmentations: list[Augmentation] = [Flip()] if settings.flip else []
         if settings.shift:
             self.augmentations.append(Shift(settings.shift))
@@ -90,11 +92,10 @@ class Step:
         s = self.settings
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(s, step)
-        blocks = s.blocks // self.processes.size
-        generators = block_generators(s.seed, step, range(blocks * self.processes.rank, blocks * (self.processes.rank + 1)))
+        generators = self.generators.at(step)
         if self.has_dropout:
             torch.manual_seed(seed_of(s.seed, 3, step, self.processes.rank))
-        rows, part = len(x) // s.accumulate, blocks // s.accumulate
+        rows, part = len(x) // s.accumulate, len(generators) // s.accumulate
         losses = []
         self.optimiser.zero_grad(set_to_none=True)
         for k in range(s.accumulate):
