@@ -43,6 +43,8 @@ class Run:
         overwrite: replace a run that is there.
         resume: go on from the newest whole checkpoint of the run, with its settings.
         config: a config.yaml to take settings from; what is given here besides goes first.
+        tensorboard: write metrics for TensorBoard into the run's folder tensorboard (needs the extra `log`).
+        profile: steps that torch's profiler traces into the run's trace.json; 0 for none.
     """
 
     data: str = ""
