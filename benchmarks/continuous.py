@@ -14,8 +14,8 @@ from benchmarks.memory import megabytes_held
 from benchmarks.rows import OURS, Row, rows
 from benchmarks.timing import race
 
-ERROR = 3e-5  # largest error that each solver is to reach
-TOLERANCES = [10 ** (-k / 8) for k in range(24, 64)]  # from loose to tight
+ERROR = 1e-4  # largest error that each solver is to reach
+TOLERANCES = [10 ** (-k / 6) for k in range(18, 37)]  # from loose to tight; below 1e-6 float32 rounds more than that
 
 
 @rows
@@ -24,7 +24,7 @@ def continuous() -> list[Row]:
 
 
 def _equal_error(features: int, bar: float) -> Row:
-    """Each solver at the loosest of its own tolerances (an eighth of a decade apart) whose largest error is below one and the same."""
+    """Each solver at the loosest of its own tolerances (a sixth of a decade apart) whose largest error is below one and the same."""
     net = trained(features)
     torch.manual_seed(0)
     x, ends = torch.randn(1024, features), torch.tensor([1.0, 0.0])
