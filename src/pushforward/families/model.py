@@ -284,14 +284,19 @@ def _chunks(n: int, size: int | None) -> Iterator[slice]:
     yield from (slice(start, min(start + size, n)) for start in range(0, max(n, 1), size))
 
 
+def row_not_finite(x: Tensor) -> int | None:
+    """Return the first row of x (n, ...) that is not finite, or None."""
+    if bool(x.sum().isfinite()):  # a tenth of the time that a look at each number takes
+        return None
+    finite = x.flatten(1).isfinite().all(1)
+    return None if bool(finite.all()) else int((~finite).nonzero()[0, 0])
+
+
 def _check_finite(x: Tensor, start: int, sampler: Sampler | None) -> None:
     """Refuse samples of which one is not finite; the first row has the number `start`."""
-    if bool(x.sum().isfinite()):  # a tenth of the time that a look at each number takes
-        return
-    finite = x.flatten(1).isfinite().all(1)
-    if not bool(finite.all()):
-        row = start + int((~finite).nonzero()[0, 0])
+    row = row_not_finite(x)
+    if row is not None:
         raise SolverError(
-            f"sample {row} is not finite: the network says NaN, or the steps of {sampler} are too few; take more of them, or Dopri5(), "
-            "which names the time."
+            f"sample {start + row} is not finite: the network says NaN, or the steps of {sampler} are too few; take more of them, or "
+            "Dopri5(), which names the time."
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -94,6 +94,25 @@ class _Away(Guided):
         if guide is not None:
             guided = torch.where(per_row(guide, guided).bool(), guided, plain)
         return Prediction(self.path, "velocity", guided, x, t)
+
+
+class Around(Guidance):
+    """Guidance with another one inside, its field `guidance`: a guidance, a scale, or None."""
+
+    guidance: Guidance | float | None
+
+    def inside(self, denoiser: Denoiser) -> Denoiser | Guided:
+        """Return the denoiser under the guidance inside."""
+        inner = as_guidance(self.guidance)
+        return denoiser if inner is None else inner(denoiser)
+
+    def rows(self, rows: slice, n: int) -> Self:
+        inner = as_guidance(self.guidance)
+        return self if inner is None else replace(self, guidance=inner.rows(rows, n))  # type: ignore[type-var]
+
+    def prepared(self, prepare: Callable[[Any], Any]) -> Self:
+        inner = as_guidance(self.guidance)
+        return self if inner is None else replace(self, guidance=inner.prepared(prepare))  # type: ignore[type-var]
 
 
 def checked_interval(interval: tuple[float, float]) -> None:

@@ -1,13 +1,12 @@
 """Inpainting: a part of the event is known, and the rest is sampled around it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pushforward.guidance.cfg import as_guidance
+from pushforward.guidance.cfg import Around
 from pushforward.guidance.guidance import Guidance, Guided, cut
 from pushforward.paths import Prediction
 from pushforward.registry import export
@@ -16,7 +15,7 @@ from pushforward.samplers.denoiser import Denoiser
 
 @export("guidance.Inpaint", example=lambda: Inpaint(torch.zeros(4, 2), torch.tensor([[1.0, 0.0]]).expand(4, 2), torch.zeros(4, 2)))
 @dataclass(frozen=True, eq=False)
-class Inpaint(Guidance):
+class Inpaint(Around):
     """Let what is known go its own way from noise to data, and the rest follow the model around it.
 
         x_t -> mask x_t + (1 - mask) (alpha_t data + sigma_t noise),    velocity -> mask v + (1 - mask) (alpha_t' data + sigma_t' noise)
@@ -40,17 +39,11 @@ class Inpaint(Guidance):
 
     def __call__(self, denoiser: Denoiser) -> "_Inpainting":
         """Return the guided denoiser."""
-        inner = as_guidance(self.guidance)
-        return _Inpainting(denoiser if inner is None else inner(denoiser), self.data, self.mask, self.noise)
+        return _Inpainting(self.inside(denoiser), self.data, self.mask, self.noise)
 
     def rows(self, rows: slice, n: int) -> "Inpaint":
         data, mask, noise = (cut(getattr(self, name), rows, n, name) for name in ("data", "mask", "noise"))
-        inner = as_guidance(self.guidance)
-        return replace(self, data=data, mask=mask, noise=noise, guidance=None if inner is None else inner.rows(rows, n))
-
-    def prepared(self, prepare: Callable[[Any], Any]) -> "Inpaint":
-        inner = as_guidance(self.guidance)
-        return self if inner is None else replace(self, guidance=inner.prepared(prepare))
+        return replace(super().rows(rows, n), data=data, mask=mask, noise=noise)
 
 
 class _Inpainting(Guided):

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
-from pushforward.guidance.cfg import CFG, as_guidance, checked_interval, within
+from pushforward.guidance.cfg import CFG, Around, as_guidance, checked_interval, within
 from pushforward.guidance.guidance import Guidance, Guided
 from pushforward.paths import Prediction
 from pushforward.registry import export
@@ -20,7 +20,7 @@ from pushforward.samplers.denoiser import Denoiser
 
 @export("guidance.SkipLayers", example=lambda: SkipLayers((1,), guidance=CFG(3.0)))
 @dataclass(frozen=True)
-class SkipLayers(Guidance):
+class SkipLayers(Around):
     """Add to a velocity what some blocks of the network contribute under the condition.
 
         v + scale (v_cond - v_skip),    v_skip = net(x, t, cond, skip=layers)
@@ -60,9 +60,8 @@ class SkipLayers(Guidance):
             raise UserError(f"steps is {self.steps}, but their times are not known here; use on(times), or interval=(low, high).")
         if "skip" not in inspect.signature(getattr(denoiser.net, "forward", denoiser.net)).parameters:
             raise UserError(f"layers is {tuple(self.layers)}, but {type(denoiser.net).__name__} cannot leave blocks out; use an MMDiT.")
-        inner = as_guidance(self.guidance)
         skipping = Denoiser(functools.partial(denoiser.net, skip=tuple(self.layers)), denoiser.path, denoiser.prediction, denoiser.cond)
-        return _Skipping(self, denoiser if inner is None else inner(denoiser), skipping)
+        return _Skipping(self, self.inside(denoiser), skipping)
 
     def on(self, times: Sequence[float]) -> "SkipLayers | Guidance | None":
         """Return the same with the interval of its steps among the n + 1 times of a sampler: the other guidance alone if it has none."""
@@ -76,14 +75,6 @@ class SkipLayers(Guidance):
         # Ends half way to the neighbours: a time is float32 when it is asked for.
         high = (times[first - 1] + times[first]) / 2 if first else 1.0
         return replace(self, steps=None, interval=((times[last] + times[last + 1]) / 2, high))
-
-    def rows(self, rows: slice, n: int) -> "SkipLayers":
-        inner = as_guidance(self.guidance)
-        return self if inner is None else replace(self, guidance=inner.rows(rows, n))
-
-    def prepared(self, prepare: Callable[[Any], Any]) -> "SkipLayers":
-        inner = as_guidance(self.guidance)
-        return self if inner is None else replace(self, guidance=inner.prepared(prepare))
 
 
 class _Skipping(Guided):

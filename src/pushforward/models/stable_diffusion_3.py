@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pushforward import _random
 from pushforward.conditions import TextContext
 from pushforward.errors import ShapeError, SolverError, UserError
+from pushforward.families.model import row_not_finite
 from pushforward.families.path_model import PathModel
 from pushforward.formats.sd3_names import Layout
 from pushforward.formats.sd3_write import write_sd3
@@ -270,11 +271,11 @@ class StableDiffusion3(Inversion):
         return latents[rows].to(self.device, torch.float32)
 
     def _check_finite(self, x: Tensor, rows: slice, sampler: Sampler) -> None:
-        finite = x.flatten(1).isfinite().all(1)
-        if not bool(finite.all()):
-            row = rows.start + int((~finite).nonzero()[0, 0])
+        row = row_not_finite(x)
+        if row is not None:
             raise SolverError(
-                f"image {row} is not finite: {sampler} diverged, or {self.transformer.last.weight.dtype} overflowed; try bfloat16."
+                f"image {rows.start + row} is not finite: {sampler} diverged, or {self.transformer.last.weight.dtype} overflowed; "
+                "try bfloat16."
             )
 
     def _finished(self, x: Tensor, given: Tensor | None, painted: Tensor | None, rows: slice, n: int) -> Tensor:

@@ -72,10 +72,7 @@ class Inversion:
             return self.vae.encode(given.to(self.device)).expand(n, -1, -1, -1)
 
     def _negative(self, negative: Any, n: int, tokens: int) -> TextContext:
-        away = self.encode_prompt(negative, tokens)
-        if len(away) not in (1, n):
-            raise ConditionError(f"there are {len(away)} negative prompts for {n} prompts; give one for all, or one each.")
-        return away if len(away) == n else away.repeat(n)
+        return self._spread(negative, n, tokens, "negative prompts", "prompts")
 
     @torch.no_grad()
     def encode(self, image: Any, prompts: Prompts = "", *, sampler: Sampler | None = None, tokens: int = 256) -> Encoded:
@@ -209,10 +206,11 @@ class Inversion:
     def _size(self, latents: Tensor) -> tuple[int, int]:
         return latents.shape[2] * self.vae.factor, latents.shape[3] * self.vae.factor
 
-    def _spread(self, prompts: Prompts, n: int, tokens: int) -> TextContext:
+    def _spread(self, prompts: Prompts, n: int, tokens: int, what: str = "prompts", whose: str = "images") -> TextContext:
+        """Return what the text encoders say of prompts, one for all or one each, n times."""
         cond = self.encode_prompt(prompts, tokens)
         if len(cond) not in (1, n):
-            raise UserError(f"there are {len(cond)} prompts for {n} images; give one for all, or one each.")
+            raise ConditionError(f"there are {len(cond)} {what} for {n} {whose}; give one for all, or one each.")
         return cond if len(cond) == n else cond.repeat(n)
 
     def _exact(self, sampler: Sampler | None) -> Sampler:

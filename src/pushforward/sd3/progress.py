@@ -1,14 +1,14 @@
 """What is known while an image is made: how far it is, and the latents expected behind the noise, as pictures if wanted."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import PIL.Image
 import torch
 from torch import Tensor
 
-from pushforward.guidance.cfg import as_guidance
+from pushforward.guidance.cfg import Around
 from pushforward.guidance.guidance import Guidance, Guided
 from pushforward.paths import Prediction
 from pushforward.registry import export
@@ -43,7 +43,7 @@ class Progress:
 
 
 @dataclass(frozen=True, eq=False)
-class Watch(Guidance):
+class Watch(Around):
     """Guidance that changes nothing and tells `callback` what the denoiser says."""
 
     callback: Callable[[Progress], Any]
@@ -52,16 +52,7 @@ class Watch(Guidance):
     guidance: Guidance | float | None = None
 
     def __call__(self, denoiser: Denoiser) -> "_Watched":
-        inner = as_guidance(self.guidance)
-        return _Watched(self, denoiser if inner is None else inner(denoiser), [0])
-
-    def rows(self, rows: slice, n: int) -> "Watch":
-        inner = as_guidance(self.guidance)
-        return self if inner is None else replace(self, guidance=inner.rows(rows, n))
-
-    def prepared(self, prepare: Callable[[Any], Any]) -> "Watch":
-        inner = as_guidance(self.guidance)
-        return self if inner is None else replace(self, guidance=inner.prepared(prepare))
+        return _Watched(self, self.inside(denoiser), [0])
 
 
 class _Watched(Guided):

@@ -79,13 +79,13 @@ class BlockGenerators:
 
     def __init__(self, seed: int, blocks: Sequence[int]) -> None:
         self.seed, self.blocks = seed, blocks
-        self.first, self.seeds = -1, numpy.empty((0, len(blocks)), numpy.uint64)
+        self.first, self.seeds = 0, numpy.empty((0, len(blocks)), numpy.uint64)
 
     def at(self, step: int) -> list[torch.Generator]:
         """Return the generators of a step's blocks."""
         if max(self.seed, step + self.AHEAD) >= 2**32:
             return [generator_at(self.seed, 1, step, block) for block in self.blocks]
-        if not self.first <= step < self.first + len(self.seeds) or self.first < 0:
+        if not self.first <= step < self.first + len(self.seeds):
             steps, blocks = numpy.meshgrid(numpy.arange(step, step + self.AHEAD), self.blocks, indexing="ij")
             places = numpy.stack([numpy.full(steps.size, self.seed), numpy.ones(steps.size, int), steps.ravel(), blocks.ravel()], axis=1)
             self.first, self.seeds = step, seeds_of(places).reshape(steps.shape)
