@@ -197,6 +197,12 @@ def test_doctor_finds_what_is_needed(capsys):
     assert "[app]" in said  # the hint's brackets are not taken for markup
 
 
+def test_doctor_sees_what_is_in_the_way_of_torch_compile(capsys, monkeypatch):
+    monkeypatch.setattr(torch, "__file__", "/home/ada/my models/torch/__init__.py")
+    assert main(["doctor"]) == 0
+    assert "not on the CPU" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [

@@ -118,3 +118,10 @@ def test_a_switch_that_means_nothing_to_the_model_is_refused(settings, message):
     one = pf.models.flow_matching(pf.nn.MLP.Config((8,)), (2,))
     with pytest.raises(UserError, match=message):
         pf.Trainer(one, torch.randn(64, 2), steps=1, batch_size=16, **settings)
+
+
+def test_a_blank_in_the_folder_of_torch_is_named_before_the_linker_fails(monkeypatch):
+    """Torch hands the linker its folder without quotes: pages of the compiler's words otherwise."""
+    monkeypatch.setattr(torch, "__file__", "/home/ada/my models/torch/__init__.py")
+    with pytest.raises(UserError, match="blank in torch's folder '/home/ada/my models/torch'.*or train without compile"):
+        fit(compile=True)

@@ -59,6 +59,10 @@ def _version(name: str) -> str | None:
 def _torch(table: Table) -> None:
     import torch
 
+    from pushforward.training.compiling import obstacle
+
+    if why := obstacle():
+        table.add_row("torch.compile", f"[red]not on the CPU[/red]: {why}")
     table.add_row("torch threads", f"{torch.get_num_threads()} (OMP_NUM_THREADS sets them)")
     if not torch.accelerator.is_available():
         table.add_row("accelerator", "none: everything runs on the CPU")

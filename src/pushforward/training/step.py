@@ -13,6 +13,7 @@ from pushforward.augmentations import Augmentation, Flip, Shift
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.nn.layers import Blocks
+from pushforward.training.compiling import compile_networks
 from pushforward.training.guard import Guard
 from pushforward.training.optimisation import Averaged, learning_rate, optimiser
 from pushforward.training.order import BlockGenerators, generator_at, seed_of
@@ -53,8 +54,7 @@ class Step:
             self.augmentations.append(Shift(settings.shift))
         self.has_dropout = any(isinstance(one, nn.modules.dropout._DropoutNd) and one.p > 0 for one in model.modules())
         if settings.compile:
-            for network in model.networks():
-                network.compile()
+            compile_networks(model, device)
         self.whole: nn.Module = model if rows is None else self._distributed(*rows)
 
     def _distributed(self, x: Tensor, cond: Any) -> DistributedDataParallel:
