@@ -92,30 +92,29 @@ def fixed_steps(
     x: Tensor,
     times: Sequence[float],
     method: str,
-    scout: Field | None = None,
     args: tuple[Any, ...] = (),
     adjoint: bool = False,
 ) -> Tensor:
-    """Return the state after stepping f(x, t, *args) through `times` (k + 1 numbers) by a method of `STEPS`.
-
-    `scout` stands for f at stages whose slope has no weight in the step and only shows where to look next, as midpoint's first. There f may
-    leave out the rate of what it does not read itself: for a likelihood, half of all divergences. With `adjoint` it is not used.
-    """
+    """Return the state after stepping f(x, t, *args) through `times` (k + 1 numbers) by a method of `STEPS`."""
     if adjoint:
         back = Backwards(tuple(reversed(times)), FIXED[method])
         return solve_with_adjoint(lambda x, args: fixed_steps(f, x, times, method, args=args), f, x, args, back)
     if args:
-        return fixed_steps(lambda x, t: f(x, t, *args), x, times, method, scout)
+        return fixed_steps(lambda x, t: f(x, t, *args), x, times, method)
     nodes, step = STEPS[method]
-    scout = f if scout is None else scout
     for h, at in stage_times(x, times, nodes):
-        x = step(f, scout, x, h, at)
+        x = step(f, x, h, at)
     return x
 
 
 def stage_values(times: Sequence[float], nodes: Sequence[float]) -> list[float]:
     """Return the times of all stages of all steps."""
     return [t + c * (s - t) for t, s in itertools.pairwise(times) for c in nodes]
+
+
+def call_weights(times: Sequence[float], method: str) -> list[float]:
+    """Return the weight in the integral over time that each call of f has in turn; 0 where a stage only shows where to look next."""
+    return [(s - t) * weight for t, s in itertools.pairwise(times) for weight in FIXED[method].weights]
 
 
 def stage_times(x: Tensor, times: Sequence[float], nodes: Sequence[float]) -> Iterator[tuple[float, tuple[Tensor, ...]]]:
@@ -135,22 +134,22 @@ def time_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _euler(f: Field, scout: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
+def _euler(f: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
     return torch.add(x, f(x, t[0]), alpha=h)
 
 
-def _midpoint(f: Field, scout: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
-    middle = torch.add(x, scout(x, t[0]), alpha=h / 2)
+def _midpoint(f: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
+    middle = torch.add(x, f(x, t[0]), alpha=h / 2)
     return torch.add(x, f(middle, t[1]), alpha=h)
 
 
-def _heun(f: Field, scout: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
+def _heun(f: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
     k1 = f(x, t[0])
     k2 = f(torch.add(x, k1, alpha=h), t[1])
     return torch.add(x, k1 + k2, alpha=h / 2)
 
 
-def _rk4(f: Field, scout: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
+def _rk4(f: Field, x: Tensor, h: float, t: tuple[Tensor, ...]) -> Tensor:
     k1 = f(x, t[0])
     k2 = f(torch.add(x, k1, alpha=h / 2), t[1])
     k3 = f(torch.add(x, k2, alpha=h / 2), t[1])

@@ -80,15 +80,22 @@ class ODE(Bijection):
     def _solve(
         self, x: Tensor, cond: Any, start: float, end: float, generator: _random.Generators, costs: int = 0
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        state = torch.cat((x.flatten(1).to(wide), torch.zeros(len(x), 1 + costs, dtype=wide, device=x.device)), dim=1)
+        path = getattr(self.velocity, "path", None)
         prepare = getattr(self.velocity, "prepared", None)  # what depends on weights and times alone is computed once a solve
-        velocity = self.velocity if prepare is None else prepare(self.sampler.stage_times(getattr(self.velocity, "path", None), start, end))
-        rates = _Rates(velocity, self.divergence, x, (cond, self.divergence.probes(x, generator)), costs)
-        d, state = state.shape[1] - 1 - costs, self.sampler(rates, state, start, end)
-        none = state.new_zeros(len(x))
-        gathered = [state[:, d + k] if k <= costs else none for k in range(3)]
-        return state[:, :d].reshape(x.shape).to(x.dtype), gathered[0], gathered[1], gathered[2]
+        velocity = self.velocity if prepare is None else prepare(self.sampler.stage_times(path, start, end))
+        args = (cond, self.divergence.probes(x, generator))
+        weights = self.sampler.call_weights(path, start, end)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        if weights is None:
+            state = F.pad(x.flatten(1).to(wide), (0, 1 + costs))
+            state = self.sampler(_Rates(velocity, self.divergence, x, args, costs), state, start, end)
+            z, *gathered = state[:, : state.shape[1] - 1 - costs], *state[:, state.shape[1] - 1 - costs :].unbind(1)
+        else:
+            ledger = _Ledger(velocity, self.divergence, x, args, costs, weights)
+            z = self.sampler(ledger, x.to(wide), start, end)
+            gathered = ledger.integrals(wide)
+        gathered += [z.new_zeros(len(x))] * (2 - costs)
+        return z.reshape(x.shape).to(x.dtype), gathered[0], gathered[1], gathered[2]
 
     def extra_repr(self) -> str:
         return f"sampler={self.sampler}, divergence={self.divergence}, interval={self.interval}"
@@ -107,22 +114,49 @@ class _Rates:
         return _Rates(self.call, self.divergence, self.like, args, self.costs)
 
     def __call__(self, state: Tensor, t: Tensor) -> "_Rate":
-        x = self.point(state)
-        if self.costs == 2:
-            value, *rates = self.divergence.with_norm(self.call, x, t, *self.args)
-        else:
-            value, *rates = self.divergence(self.call, x, t, *self.args)
-        flat = value.flatten(1)
+        x = state[:, : state.shape[1] - 1 - self.costs].reshape(-1, *self.like.shape[1:])
+        value, rates = self.rates(x, t)
+        return _Rate(torch.cat((value.flatten(1), *(rate[:, None].to(value.dtype) for rate in rates)), dim=1).to(state.dtype))
+
+    def rates(self, x: Tensor, t: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the velocity at x (n, *shape) and what log|det| and the costs grow by, each (n,)."""
+        how = self.divergence.with_norm if self.costs == 2 else self.divergence
+        value, *rates = how(self.call, x.to(self.like.dtype), t, *self.args)
         if self.costs:
-            rates.insert(1, flat.square().sum(1))
-        return _Rate(torch.cat((flat, *(rate[:, None].to(value.dtype) for rate in rates)), dim=1).to(state.dtype))
+            rates.insert(1, value.flatten(1).square().sum(1))
+        return value, rates
 
-    def scout(self, state: Tensor, t: Tensor) -> Tensor:
-        """Return the rate of x, and zeros: all that counts where a sampler only looks for its next stage."""
-        return F.pad(self.call(self.point(state), t, self.args[0]).flatten(1), (0, 1 + self.costs)).to(state.dtype)
 
-    def point(self, state: Tensor) -> Tensor:
-        return state[:, : state.shape[1] - 1 - self.costs].reshape(-1, *self.like.shape[1:]).to(self.like.dtype)
+class _Ledger(_Rates):
+    """What a sampler calls whose weights are known: the rate of x alone, while the other rates are put down and summed at the end.
+
+    A call without weight only shows where to look next, as midpoint's first: half of all divergences need not be computed.
+    """
+
+    def __init__(
+        self,
+        velocity: Callable[..., Tensor],
+        divergence: Divergence,
+        like: Tensor,
+        args: tuple[Any, ...],
+        costs: int,
+        weights: Sequence[float],
+    ) -> None:
+        super().__init__(velocity, divergence, like, args, costs)
+        self.weights, self.left = weights, iter(weights)
+        self.entries: list[list[Tensor]] = []
+
+    def __call__(self, state: Tensor, t: Tensor) -> "_Rate":
+        if next(self.left) == 0:
+            return _Rate(self.call(state.to(self.like.dtype), t, self.args[0]).to(state.dtype))
+        value, rates = self.rates(state, t)
+        self.entries.append(rates)
+        return _Rate(value.to(state.dtype))
+
+    def integrals(self, dtype: torch.dtype) -> list[Tensor]:
+        """Return the sums of all entries by their weights, each (n,)."""
+        weights = self.like.new_tensor([one for one in self.weights if one], dtype=dtype)
+        return [weights @ torch.stack(one).to(dtype) for one in zip(*self.entries, strict=True)]
 
 
 class _Rate:

@@ -21,12 +21,12 @@ Activation = Literal["silu", "tanh", "relu", "elu", "softplus"]
 def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
     gate = torch.sigmoid(x)
     value = x * gate
-    return value, torch.lerp(value, torch.ones_like(value[:1]), gate)  # value + gate (1 - value) in one pass
+    return value, torch.lerp(value, value.new_ones(()), gate)  # value + gate (1 - value) in one pass
 
 
 def _tanh(x: Tensor) -> tuple[Tensor, Tensor]:
     value = torch.tanh(x)
-    return value, torch.addcmul(torch.ones_like(value), value, value, value=-1)
+    return value, torch.addcmul(value.new_ones(()), value, value, value=-1)
 
 
 def _relu(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,7 +153,7 @@ class MLP(nn.Module):
     def _value(self, constants: "_Constants", x: Tensor, t: Tensor | None, cond: Tensor | None) -> Tensor:
         act = ACTIVATIONS[self.activation][0] if torch.is_grad_enabled() else IN_PLACE[self.activation]
         h = x.flatten(1)
-        for matrix, bias in zip(constants.matrices, self._biases(constants, len(h), t, cond), strict=False):
+        for matrix, bias in zip(constants.matrices, self._biases(constants, h.shape[0], t, cond), strict=False):
             h = act(torch.addmm(bias, h, matrix))
         return self._shaped(torch.addmm(constants.out, h, constants.matrices[-1]), x)
 
@@ -161,7 +161,7 @@ class MLP(nn.Module):
         with_slope = ACTIVATIONS[self.activation][1]
         h = x.flatten(1)
         slopes = []
-        for matrix, bias in zip(constants.matrices, self._biases(constants, len(h), t, cond), strict=False):
+        for matrix, bias in zip(constants.matrices, self._biases(constants, h.shape[0], t, cond), strict=False):
             h, slope = with_slope(torch.addmm(bias, h, matrix))
             slopes.append(slope)
         return self._shaped(torch.addmm(constants.out, h, constants.matrices[-1]), x), self._trace(constants, slopes)
@@ -193,13 +193,13 @@ class MLP(nn.Module):
         at: dict[float, tuple[Tensor, ...]] = {}
         if times is not None and self.time is not None and biases.device.type == "cpu":  # elsewhere asking for t would stall the queue
             t = torch.tensor(times, dtype=rates.dtype)
-            rows = torch.addmm(biases, self._features(t[:, None] * rates), self.time.weight.T).unbind()
-            at = {time: row.split_with_sizes(self.hidden) for time, row in zip(t.tolist(), rows, strict=True)}
+            shifted = torch.addmm(biases, self._features(t[:, None] * rates), self.time.weight.T)
+            at = dict(zip(t.tolist(), zip(*(part.unbind() for part in shifted.split_with_sizes(self.hidden, 1)), strict=True), strict=True))
         return _Constants([matrix.contiguous() for matrix in matrices], biases, rates, middle, at, self.out.bias)
 
     def _biases(self, constants: "_Constants", n: int, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor]:
         """Return what is added in each hidden layer: rows (n, width), or one (width,) where it is the same for all."""
-        known = constants.at.get(float(t[0])) if constants.at and t is not None and len(t) else None
+        known = constants.at.get(t[0].item()) if constants.at and t is not None and t.shape[0] else None
         if known is not None and cond is None and self.unlabelled:
             return known
         total = constants.biases if known is None else torch.cat(known)
@@ -222,7 +222,7 @@ class MLP(nn.Module):
         return torch.cat((phase.cos(), phase.sin()), dim=-1).to(self.time.weight.dtype)
 
     def _shaped(self, out: Tensor, x: Tensor) -> Tensor:
-        return out.view(x.shape) if self.outputs == self.inputs else out
+        return out.view(x.shape) if self.outputs == self.inputs and x.dim() != 2 else out
 
 
 class _Constants(NamedTuple):

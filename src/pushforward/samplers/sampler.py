@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward.errors import UserError
-from pushforward.ode import STEPS, fixed_steps, stage_values
+from pushforward.ode import STEPS, call_weights, fixed_steps, stage_values
 from pushforward.samplers.grids import Grid, Uniform
 
 SLACK = 1e-9  # what float32 clocks and clipped ends may be off
@@ -30,6 +30,10 @@ class Sampler:
 
     def stage_times(self, path: Any, t_start: float, t_end: float) -> list[float] | None:
         """Return all times at which the network is called, each for the whole batch, or None where that is not known beforehand."""
+        return None
+
+    def call_weights(self, path: Any, t_start: float, t_end: float) -> list[float] | None:
+        """Return what each call of the denoiser, in turn, weighs in an integral over time along the way; None where that is not known."""
         return None
 
     def __call__(
@@ -76,6 +80,9 @@ class FixedStepSampler(Sampler):
     def stage_times(self, path: Any, t_start: float, t_end: float) -> list[float] | None:
         return stage_values(self.grid(t_start, t_end, self.steps, path), STEPS[self.method][0])
 
+    def call_weights(self, path: Any, t_start: float, t_end: float) -> list[float] | None:
+        return None if self.adjoint else call_weights(self.grid(t_start, t_end, self.steps, path), self.method)
+
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
@@ -84,8 +91,7 @@ class FixedStepSampler(Sampler):
         if self.adjoint:
             call, args = bound(denoiser)
             return fixed_steps(call, x, times, self.method, args=args, adjoint=True)
-        scout = getattr(denoiser, "scout", None)
-        return fixed_steps(lambda x, t: denoiser(x, t).velocity, x, times, self.method, scout)
+        return fixed_steps(lambda x, t: denoiser(x, t).velocity, x, times, self.method)
 
 
 def check_times(denoiser: Callable[[Tensor, Tensor], Any], *times: float) -> None:
