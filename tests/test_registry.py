@@ -44,6 +44,12 @@ def test_names_are_known_without_anything_heavy(code):
     assert python(f"{code}; import sys; print(*(one for one in {HEAVY} if one in sys.modules))") == []
 
 
+def test_a_model_is_built_and_used_without_the_compiler():
+    """Importing dynamo takes a second, which only those who compile or train need."""
+    code = "import torch, pushforward as pf; pf.models.flow_matching(shape=(2,)).sample(2); pf.models.realnvp(4).sample(2)"
+    assert python(f"{code}; import sys; print(*(one for one in ('torch._dynamo', 'sympy') if one in sys.modules))") == []
+
+
 def test_the_generated_table_and_stubs_are_current():
     run = subprocess.run([sys.executable, ROOT / "tools" / "generate_names.py", "--check"], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -19,11 +19,16 @@ def blocks(generator: Generators, n: int) -> Iterator[tuple[slice, torch.Generat
     if generator is None or isinstance(generator, torch.Generator):
         yield slice(0, n), generator
         return
-    if len(generator) == 0 or n % len(generator):
-        raise UserError(f"generator is a list of {len(generator)}, but {n} rows need one generator, {n} of them, or a number dividing {n}.")
-    rows = n // len(generator)
+    rows = _share(generator, n)
     for index, one in enumerate(generator):
         yield slice(index * rows, (index + 1) * rows), one
+
+
+def _share(generator: Sequence[torch.Generator], n: int) -> int:
+    """Return how many of n rows each generator of a list draws."""
+    if len(generator) == 0 or n % len(generator):
+        raise UserError(f"generator is a list of {len(generator)}, but {n} rows need one generator, {n} of them, or a number dividing {n}.")
+    return n // len(generator)
 
 
 def select(generator: Generators, rows: slice, n: int) -> Generators:
@@ -41,10 +46,10 @@ def _draw(
         at = device if generator is None else generator.device  # a CPU generator draws the same numbers whatever the model's device
         drawn = fill(torch.empty(tuple(shape), device=at, dtype=dtype), generator=generator)
     else:
-        shares = list(blocks(generator, shape[0]))
+        rows = _share(generator, shape[0])
         drawn = torch.empty(tuple(shape), device=generator[0].device, dtype=dtype)
-        for rows, one in shares:
-            fill(drawn[rows], generator=one)
+        for part, one in zip(drawn.split(rows), generator, strict=bool(rows)):
+            fill(part, generator=one)
     return drawn if device is None else drawn.to(device)
 
 

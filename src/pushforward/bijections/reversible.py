@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -28,7 +29,7 @@ from pushforward.errors import UserError
 State = Any  # a tensor (n, *shape), or columns in parts
 
 
-@torch.compiler.disable
+@_disable_dynamo  # torch.compiler.disable, but for importing dynamo at once: a second before any model is there
 def reversible(steps: Sequence[Bijection], x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
     """Return x mapped by all steps and log_abs_det (n,); for the backward pass nothing is kept but the output."""
     for step in steps:

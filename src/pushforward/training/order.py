@@ -80,16 +80,18 @@ class BlockGenerators:
     def __init__(self, seed: int, blocks: Sequence[int]) -> None:
         self.seed, self.blocks = seed, blocks
         self.first, self.seeds = 0, numpy.empty((0, len(blocks)), numpy.uint64)
+        self.generators = [torch.Generator() for _ in blocks]
 
     def at(self, step: int) -> list[torch.Generator]:
-        """Return the generators of a step's blocks."""
+        """Return the generators of a step's blocks, until the next step is asked for."""
         if max(self.seed, step + self.AHEAD) >= 2**32:
             return [generator_at(self.seed, 1, step, block) for block in self.blocks]
         if not self.first <= step < self.first + len(self.seeds):
             steps, blocks = numpy.meshgrid(numpy.arange(step, step + self.AHEAD), self.blocks, indexing="ij")
             places = numpy.stack([numpy.full(steps.size, self.seed), numpy.ones(steps.size, int), steps.ravel(), blocks.ravel()], axis=1)
             self.first, self.seeds = step, seeds_of(places).reshape(steps.shape)
-        return [torch.Generator().manual_seed(seed) for seed in self.seeds[step - self.first].tolist()]
+        seeds = self.seeds[step - self.first].tolist()
+        return [one.manual_seed(seed) for one, seed in zip(self.generators, seeds, strict=True)]
 
 
 def batches(

@@ -100,12 +100,12 @@ class Step:
         self.optimiser.zero_grad(set_to_none=True)
         for k in range(s.accumulate):
             with self._synchronised(k == s.accumulate - 1):
-                with self.phases("forward"), torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+                with self.phases("forward"), self._precision():
                     some, own = slice(k * rows, (k + 1) * rows), generators[k * part : (k + 1) * part]
                     part_cond, part_noise = (None if one is None else one[some] for one in (cond, noise))
                     loss = self.whole(self._augmented(x[some], own), part_cond, noise=part_noise, generator=own)
                 with self.phases("backward"):
-                    self.scaler.scale(loss / s.accumulate).backward()
+                    self.scaler.scale(loss if s.accumulate == 1 else loss / s.accumulate).backward()
                 losses.append(loss.detach())
         with self.phases("optimiser"):
             self.scaler.unscale_(self.optimiser)
@@ -128,6 +128,9 @@ class Step:
                 self.average.update_parameters(self.model)
         self.scaler.update()
         return taken
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
 
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Gradients of all micro-batches but the last only add up where they are: they are averaged over processes once."""
