@@ -45,7 +45,8 @@ class Gaussian(nn.Module):
         wide = torch.promote_types(z.dtype, torch.float32)
         scaled = (z.to(wide) / self.std).flatten(1)
         d = scaled.shape[1]
-        return -0.5 * scaled.square().sum(1) - d * (math.log(2 * math.pi) / 2 + self.std.to(wide).log())
+        constant = -d * (math.log(2 * math.pi) / 2 + self.std.to(wide).log())
+        return torch.sub(constant, torch.linalg.vecdot(scaled, scaled), alpha=0.5)
 
     def extra_repr(self) -> str:
         return f"{self.shape}, std={self.std:g}"

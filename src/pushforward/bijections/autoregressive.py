@@ -34,11 +34,11 @@ class Autoregressive(VectorBijection):
         if not inverse:
             y, log_slopes = self.change(whole, self.net.columns(whole, cond).to(whole.dtype), False)
             return (y,), summed(log_slopes)
-        rows = whole.unbind()
+        rows, undo = whole.unbind(), self.change.undo(whole)
         slopes: list[Any] = []
 
-        def solve(k: int, raw: Tensor) -> Tensor:
-            y, log_slope = self.change(rows[k], raw.to(whole.dtype), True)
+        def solve(k: int, raw: Any) -> Tensor:
+            y, log_slope = undo(rows[k], raw)
             slopes.append(log_slope)
             return y
 

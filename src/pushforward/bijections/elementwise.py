@@ -1,30 +1,49 @@
 """What a network can do to each number once it has said the parameters: shift it, scale and shift it, or bend it along a spline."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from pushforward.errors import UserError
-from pushforward.functional.affine import bounded_affine
+from pushforward.functional.affine import bounded_affine, undone_affine
 from pushforward.functional.spline import MIN_BIN, spline_of_columns
 
 Raw = Any  # a tensor (parameters, *x.shape), or, where there are two at most, a tuple of them
+Undo = Callable[[Tensor, Raw], tuple[Tensor, Tensor | None]]
+
+
+class Elementwise:
+    """A change of each number under parameters; to add one, say how many `parameters` it has and write `__call__`."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers describe the change of one."""
+        raise NotImplementedError
+
+    def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
+        raise NotImplementedError
+
+    def undo(self, like: Tensor) -> Undo:
+        """Return the inverse as a function of (x, raw) that is called many times, with what is the same in all calls made once."""
+        return partial(self, inverse=True)
 
 
 @dataclass(frozen=True)
-class Additive:
+class Additive(Elementwise):
     """Shift: x + t."""
 
     parameters: int = 1
 
     def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
         return (x - raw[0] if inverse else x + raw[0]), None
 
 
 @dataclass(frozen=True)
-class Affine:
+class Affine(Elementwise):
     """Scale and shift, with a bounded logarithm of the scale: `functional.bounded_affine`."""
 
     bound: float
@@ -35,14 +54,22 @@ class Affine:
             raise UserError(f"bound is {self.bound}, but the bound of a log-scale must be positive; 2 is usual.")
 
     def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
         # unbind: gradients are stacked, not added into zeros one after another
         scale, shift = raw.unbind() if isinstance(raw, Tensor) else raw
         return bounded_affine(x, scale, shift, self.bound, inverse)
 
+    def undo(self, like: Tensor) -> Undo:
+        top = like.new_full((), self.bound)
+
+        def undo(x: Tensor, raw: Raw) -> tuple[Tensor, Tensor]:
+            scale, shift = raw
+            return undone_affine(x, scale, shift, self.bound, top)
+
+        return undo
+
 
 @dataclass(frozen=True)
-class Spline:
+class Spline(Elementwise):
     """Rational-quadratic splines on [-bound, bound] with identity tails: `functional.rational_quadratic_spline` of `spline_knots`."""
 
     bins: int
@@ -56,12 +83,7 @@ class Spline:
 
     @property
     def parameters(self) -> int:
-        """How many numbers describe one spline."""
         return 3 * self.bins - 1
 
     def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
         return spline_of_columns(x, raw, self.bins, self.bound, inverse)
-
-
-Elementwise = Additive | Affine | Spline

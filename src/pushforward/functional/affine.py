@@ -35,7 +35,19 @@ def bounded_affine(
 
     Source: Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, equations 7 and 8.
     """
+    if inverse:
+        return undone_affine(x, raw, shift, bound, x.new_full((), bound))
     # b tanh(u) is b - 2 b sigmoid(-2 u), in a third of the time.
-    twice = raw if bound == 2 else raw * (2 / bound)
-    s = torch.rsub(torch.sigmoid(twice if inverse else -twice), bound, alpha=2 * bound)
-    return (x - shift) * s.exp() if inverse else torch.addcmul(shift, x, s.exp()), s
+    s = torch.rsub(torch.sigmoid(-_twice(raw, bound)), bound, alpha=2 * bound)
+    return torch.addcmul(shift, x, s.exp()), s
+
+
+def undone_affine(x: Tensor, raw: Tensor, shift: Tensor, bound: float, top: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the inverse of `bounded_affine`; `top` is the bound as a tensor (), which costs less than a number where it is used often."""
+    s = torch.sub(top, torch.sigmoid(_twice(raw, bound)), alpha=2 * bound)
+    return (x - shift) * s.exp(), s
+
+
+def _twice(raw: Tensor, bound: float) -> Tensor:
+    """Return 2 raw / bound."""
+    return raw if bound == 2 else raw * (2 / bound)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pushforward.errors import UserError
 from pushforward.nn.coupling import Condition, activation_of, checked_widths, shifted_bias
 from pushforward.nn.mlp import Activation
-from pushforward.nn.staircase import Layer, walk
+from pushforward.nn.staircase import Layer, Staircase
 from pushforward.registry import export
 
 
@@ -61,9 +61,9 @@ class MADE(nn.Module):
         self.out = nn.Linear(widths[-1], outputs * features)  # row p * features + k: parameter p of feature k
         lowest = 0 if self.condition.conditional or features == 1 else 1
         degrees = [_degrees(width, lowest, features - 1) for width in widths]
-        # sizes[l][k]: how many units of layer l have degree k, and so become known with the k features before feature k
-        self.sizes = [torch.bincount(one, minlength=features).tolist() for one in degrees]
-        self.block = max(8, math.isqrt(features))  # steps of `sequential` that share a large product
+        # As many units of a layer as have degree k become known with the k features before feature k.
+        sizes = [torch.bincount(one, minlength=features).tolist() for one in degrees]
+        self.staircase = Staircase([*sizes, [outputs] * features], block=max(8, math.isqrt(features)))
         below = torch.arange(1, features + 1)
         for index, degree in enumerate(degrees):
             self.register_buffer(f"mask{index}", (degree[:, None] >= below).to(torch.get_default_dtype()), persistent=False)
@@ -77,29 +77,34 @@ class MADE(nn.Module):
     def columns(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """Return the parameters (outputs, features, n) of columns x (features, n)."""
         h = x
-        for index, (layer, bias) in enumerate(zip(self.layers, self._biases(cond), strict=True)):
-            h = self.act(torch.addmm(bias, layer.weight * self.get_buffer(f"mask{index}"), h))
-        out = torch.addmm(self.out.bias[:, None], self.out.weight * self.get_buffer("mask_out"), h)
+        *masks, last = self._masks()
+        for layer, mask, bias in zip(self.layers, masks, self._biases(cond), strict=True):
+            h = self.act(torch.addmm(bias, layer.weight * mask, h))
+        out = torch.addmm(self.out.bias[:, None], self.out.weight * last, h)
         return out.view(self.outputs, self.features, x.shape[1])
+
+    def _masks(self) -> list[Tensor]:
+        return [mask for mask in self._buffers.values() if mask is not None]
 
     def _biases(self, cond: Tensor | None) -> list[Tensor]:
         """Return what is added to each hidden layer, as columns; the first one's is shifted by the condition."""
         first, *others = (layer.bias for layer in self.layers)
-        return [shifted_bias(first, self.condition(cond)), *(bias[:, None] for bias in others)]
+        shift = self.condition(cond) if cond is not None or self.condition.conditional else None
+        return [shifted_bias(first, shift), *(bias[:, None] for bias in others)]
 
-    def sequential(self, like: Tensor, cond: Tensor | None, solve: Callable[[int, Tensor], Tensor]) -> Tensor:
+    def sequential(self, like: Tensor, cond: Tensor | None, solve: Callable[[int, Any], Tensor]) -> Tensor:
         """Return columns x (features, n) made one feature after another.
 
         Args:
             like: columns (features, n) of the dtype and device wanted.
             cond: condition of each column, or None.
-            solve: called as solve(k, raw) with the parameters raw (outputs, n) of feature k; returns that feature (n,).
+            solve: called as solve(k, raw) with the parameters of feature k, a tensor (outputs, n) or, where there are two, a tuple of two
+                rows; returns that feature (n,).
         """
-        hidden = [Layer(one.weight, bias, sizes) for one, bias, sizes in zip(self.layers, self._biases(cond), self.sizes, strict=True)]
+        hidden = [Layer(one.weight, bias) for one, bias in zip(self.layers, self._biases(cond), strict=True)]
         # Features outermost, so that the parameters of one stand together.
         weight, bias = (one.unflatten(0, (self.outputs, -1)).transpose(0, 1).flatten(0, 1) for one in (self.out.weight, self.out.bias))
-        layers = [*hidden, Layer(weight, bias[:, None], [self.outputs] * self.features)]
-        return walk(layers, self.act, self.block, like, solve)
+        return self.staircase.walk([*hidden, Layer(weight, bias[:, None])], self.act, like, solve)
 
 
 def _degrees(width: int, lowest: int, highest: int) -> Tensor:
