@@ -82,12 +82,27 @@ def project(out: Tensor, x: Tensor, vectors: Vectors, attention: "Attention", ro
     width = x.shape[2]
     weight, bias = attention.qkv.weight[rows], attention.qkv.bias[rows]
     kinds = range(3 * width)[rows][::width]  # where queries (0), keys (width) and values (2 width) begin, those that are wanted
-    norms = [(k, norm) for k, kind in enumerate(kinds) if (norm := (attention.norm_q, attention.norm_k, None)[kind // width]) is not None]
+    norms = [(attention.norm_q, attention.norm_k, None)[kind // width] for kind in kinds]
+    weights: list[Tensor] = [norm.weight for norm in norms if norm is not None]
     for row, shift, scale, made in zip(x, vectors[0], 1 + vectors[1], out, strict=True):
         affine(F.layer_norm(row, (width,), scale, shift, EPS), weight, bias, made)
-        for k, norm in norms:
-            heads = made[:, k * width : (k + 1) * width].unflatten(1, (attention.heads, -1))
-            heads.copy_(F.rms_norm(heads, heads.shape[2:], norm.weight, EPS))
+        if weights:  # queries and keys, as far as they are wanted, come first
+            normalise(made[:, : len(weights) * width].unflatten(1, (len(weights), attention.heads, -1)), weights)
+
+
+def normalise(heads: Tensor, weights: list[Tensor]) -> None:
+    """Divide each head of queries and keys (tokens, kinds, heads, c) by its root mean square and multiply it with its kind's weights (c,).
+
+    In float32 this takes less than half the time of torch's own norm, which does not write where it reads.
+    """
+    if heads.dtype != torch.float32:
+        for of_kind, weight in zip(heads.unbind(1), weights, strict=True):
+            of_kind.copy_(F.rms_norm(of_kind, weight.shape, weight, EPS))
+        return
+    kinds = torch.stack(weights)[:, None]
+    for part in heads.split(max(1, _AT_ONCE // heads[0].numel())):
+        size = torch.linalg.vector_norm(part, dim=-1, keepdim=True)
+        part.mul_(size.square_().div_(part.shape[-1]).add_(EPS).rsqrt_()).mul_(kinds)
 
 
 def finish(stream: "Stream", x: Tensor, heard: Tensor, vectors: Vectors, also: Tensor | None, work: Workspace) -> None:
