@@ -115,13 +115,13 @@ class _Rates:
 
     def __call__(self, state: Tensor, t: Tensor) -> "_Rate":
         x = state[:, : state.shape[1] - 1 - self.costs].reshape(-1, *self.like.shape[1:])
-        value, rates = self.rates(x, t)
+        value, rates = self.rates(x.to(self.like.dtype), t)
         return _Rate(torch.cat((value.flatten(1), *(rate[:, None].to(value.dtype) for rate in rates)), dim=1).to(state.dtype))
 
     def rates(self, x: Tensor, t: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the velocity at x (n, *shape) and what log|det| and the costs grow by, each (n,)."""
         how = self.divergence.with_norm if self.costs == 2 else self.divergence
-        value, *rates = how(self.call, x.to(self.like.dtype), t, *self.args)
+        value, *rates = how(self.call, x, t, *self.args)
         if self.costs:
             rates.insert(1, value.flatten(1).square().sum(1))
         return value, rates
@@ -147,11 +147,13 @@ class _Ledger(_Rates):
         self.entries: list[list[Tensor]] = []
 
     def __call__(self, state: Tensor, t: Tensor) -> "_Rate":
+        x = state if state.dtype == self.like.dtype else state.to(self.like.dtype)
         if next(self.left) == 0:
-            return _Rate(self.call(state.to(self.like.dtype), t, self.args[0]).to(state.dtype))
-        value, rates = self.rates(state, t)
-        self.entries.append(rates)
-        return _Rate(value.to(state.dtype))
+            value = self.call(x, t, self.args[0])
+        else:
+            value, rates = self.rates(x, t)
+            self.entries.append(rates)
+        return _Rate(value if value.dtype == state.dtype else value.to(state.dtype))
 
     def integrals(self, dtype: torch.dtype) -> list[Tensor]:
         """Return the sums of all entries by their weights, each (n,)."""

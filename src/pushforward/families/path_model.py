@@ -284,6 +284,10 @@ class _VelocityWithDivergence(_Velocity):
 
     denoiser: Denoiser
 
+    def __call__(self, x: Tensor, t: Tensor, args: tuple[Any, ...]) -> Tensor:
+        direct = self.denoiser.prediction == "velocity"  # most often, and then nothing is in between
+        return self.denoiser.net(x, t, *args) if direct else super().__call__(x, t, args)
+
     def prepared(self, times: Sequence[float] | None) -> "_VelocityWithDivergence":
         """Return the same, ready to be called many times, at these times if they are known."""
         one: Any = self.denoiser
