@@ -52,8 +52,8 @@ def flows() -> list[Row]:
         contenders, x = _contenders(kind, features, layers)
         with torch.no_grad():
             density = race({name: functools.partial(one.log_prob, x) for name, one in contenders.items()}, turns=10)
-            drawn = race({name: functools.partial(one.sample, BATCH) for name, one in contenders.items()}, turns=5)
-        trained = race({name: _step(one, x) for name, one in contenders.items()}, turns=5)
+            drawn = race({name: functools.partial(one.sample, BATCH) for name, one in contenders.items()}, turns=8)
+        trained = race({name: _step(one, x) for name, one in contenders.items()}, turns=8)
         cases = (f"{_title(kind, features, layers)}: log_prob", "… training step (Adam)", "… sample")
         found += [beside_peers_and_floor(*one) for one in zip(cases, (density, trained, drawn), BARS[kind], strict=True)]
     return found
