@@ -111,7 +111,7 @@ class Step:
             self.scaler.unscale_(self.optimiser)
             norm = float(nn.utils.clip_grad_norm_(self.parameters, s.clip or math.inf))
             taken = self._apply(norm)
-        return torch.stack(losses).mean(), norm, taken
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean(), norm, taken
 
     def _augmented(self, x: Tensor, generators: list[torch.Generator]) -> Tensor:
         for augment in self.augmentations:
