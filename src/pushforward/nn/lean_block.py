@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward._modes import values_alone
+
 if TYPE_CHECKING:
     from pushforward.nn.joint_block import Attention, JointBlock, Stream
 
@@ -20,15 +22,8 @@ _AT_ONCE = 98304  # numbers whose activation is computed at once: 384 kB of floa
 
 
 def lean(x: Tensor) -> bool:
-    """Return whether this way may be taken: nobody differentiates, compiles, maps or casts what happens to x, and it is on a CPU."""
-    return not (
-        x.device.type != "cpu"
-        or torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or torch._C._functorch.maybe_current_level() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch.is_autocast_enabled("cpu")
-    )
+    """Return whether this way may be taken: only the values of what happens to x are wanted, uncast, and it is on a CPU."""
+    return x.device.type == "cpu" and values_alone() and not torch.is_autocast_enabled("cpu")
 
 
 class Workspace:

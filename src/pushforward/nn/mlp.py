@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward._modes import values_alone
 from pushforward.errors import UserError
 from pushforward.functional.embedding import frequencies
 from pushforward.nn.config import NetConfig, features_of
@@ -256,6 +257,4 @@ def _one_for_all(t: Tensor) -> bool:
 
     Only where looking is cheap and nothing is differentiated: each row keeps its own derivative otherwise.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or t.device.type != "cpu" or len(t) < 2:
-        return False
-    return torch._C._functorch.maybe_current_level() is None and bool((t == t[0]).all())
+    return values_alone() and t.device.type == "cpu" and len(t) > 1 and bool((t == t[0]).all())

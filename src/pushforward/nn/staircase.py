@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from pushforward._modes import values_alone
 
 
 class Layer(NamedTuple):
@@ -67,7 +68,7 @@ class Staircase:
         """
         if torch.is_grad_enabled():
             return self._joined(layers, act, like, solve)
-        if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+        if not values_alone():
             return self._written(layers, act, like, solve)
         with torch.inference_mode():  # autograd's bookkeeping of views would be a fifth of the time
             x = self._written(layers, act, like, solve)
