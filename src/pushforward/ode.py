@@ -237,8 +237,9 @@ class _Dopri5:
         self.smallest = 4 * torch.finfo(dtype).eps * max(abs(t0), abs(t1))
         self.rows = torch.arange(n, device=x.device)
         self.arrived: list[tuple[Tensor, Tensor]] = []
-        tables = torch.tensor([(x, *row, *(0.0,) * (7 - len(row))) for x, row in [*((1.0, row) for row in STAGES), (0.0, ERROR)]])
-        self.tables = [table[: min(k, 8)] for k, table in enumerate(tables.to(x), start=2)]
+        # What the start weighs in a stage or in the error, then each slope.
+        weights = [*((1.0, *row) for row in STAGES), (0.0, *ERROR)]
+        self.tables = [torch.tensor(row, dtype=x.dtype, device=x.device) for row in weights]
         self.start = torch.tensor(t0, dtype=dtype, device=x.device)
         self.buffer = x.new_empty(0)  # for the slopes of a step
 
