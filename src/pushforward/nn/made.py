@@ -58,9 +58,8 @@ class MADE(nn.Module):
         self.features, self.outputs, self.act = features, outputs, activation_of(activation)
         self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in zip([features, *widths], widths, strict=False))
         self.condition = Condition(widths[0], classes, cond_features)
-        self.conditional = self.condition.conditional
         self.out = nn.Linear(widths[-1], outputs * features)  # row p * features + k: parameter p of feature k
-        lowest = 0 if self.conditional or features == 1 else 1
+        lowest = 0 if self.condition.conditional or features == 1 else 1
         degrees = [_degrees(width, lowest, features - 1) for width in widths]
         # As many units of a layer as have degree k become known with the k features before feature k.
         sizes = [torch.bincount(one, minlength=features).tolist() for one in degrees]
@@ -90,7 +89,7 @@ class MADE(nn.Module):
     def _biases(self, cond: Tensor | None) -> list[Tensor]:
         """Return what is added to each hidden layer, as columns; the first one's is shifted by the condition."""
         first, *others = (layer.bias for layer in self.layers)
-        shift = self.condition(cond) if cond is not None or self.conditional else None
+        shift = self.condition(cond) if cond is not None or self.condition.conditional else None
         return [shifted_bias(first, shift), *(bias[:, None] for bias in others)]
 
     def sequential(self, like: Tensor, cond: Tensor | None, solve: Callable[[int, Any], Tensor]) -> Tensor:

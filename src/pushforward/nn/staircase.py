@@ -42,19 +42,19 @@ class Staircase:
     """
 
     def __init__(self, sizes: Sequence[Sequence[int]], block: int) -> None:
-        self.sizes, self.block, self.features = [list(one) for one in sizes], block, len(sizes[0])
+        self.sizes, self.block, features = [list(one) for one in sizes], block, len(sizes[0])
+        self.widths = [features, *(sum(one) for one in sizes)]  # columns of x, and rows of each layer
         # ends[i][k]: columns of layer i's input that the steps before k have made known
-        self.ends = [[0, *itertools.accumulate(one)] for one in ([1] * self.features, *sizes)]
+        ends = [[0, *itertools.accumulate(one)] for one in ([1] * features, *sizes)]
+        layers = range(len(sizes))
         self.large: list[list[Product]] = []  # of each step: those with what was known before its block
         self.small: list[list[Product]] = []  # of each step: those with what became known within it
-        for k in range(self.features):
-            start, stop = k - k % block, min(k - k % block + block, self.features)
-            before = [ends[start] for ends in self.ends]
-            found = [Product(i, slice(self.ends[i + 1][k], self.ends[i + 1][stop]), slice(0, before[i])) for i in range(len(sizes))]
+        for k in range(features):
+            start, stop = k - k % block, min(k - k % block + block, features)
+            found = [Product(i, slice(ends[i + 1][k], ends[i + 1][stop]), slice(0, ends[i][k])) for i in layers]
             self.large.append(found if k == start else [])
-            now = [ends[k if i == 0 else k + 1] for i, ends in enumerate(self.ends)]
-            own = [slice(ends[k], ends[k + 1]) for ends in self.ends[1:]]
-            self.small.append([Product(i, own[i], slice(before[i], now[i])) for i in range(len(sizes)) if sizes[i][k]])
+            now = [ends[i][k if i == 0 else k + 1] for i in layers]
+            self.small.append([Product(i, slice(ends[i + 1][k], ends[i + 1][k + 1]), slice(ends[i][start], now[i])) for i in layers])
 
     def walk(self, layers: Sequence[Layer], act: Act, like: Tensor, solve: Solve) -> Tensor:
         """Return columns x (features, n) made one feature after another.
@@ -76,7 +76,7 @@ class Staircase:
 
     def _written(self, layers: Sequence[Layer], act: Act, like: Tensor, solve: Solve) -> Tensor:
         """Write the columns of x and of every layer into one buffer each."""
-        buffers = [like.new_empty(ends[-1], like.shape[1]) for ends in self.ends]
+        buffers = [like.new_empty(width, like.shape[1]) for width in self.widths]
         slots = [buffer.split(sizes) for buffer, sizes in zip(buffers[1:], self.sizes, strict=True)]
         rows = [layer.weight.split(sizes) for layer, sizes in zip(layers, self.sizes, strict=True)]
         made, last = buffers[0].unbind(), len(layers) - 1
@@ -87,7 +87,9 @@ class Staircase:
             for i, own, columns in large:
                 layer = layers[i]
                 torch.addmm(layer.bias[own], layer.weight[own, columns], buffers[i][columns], out=buffers[i + 1][own])
-            for i, _, columns in small:
+            for i, own, columns in small:
+                if own.start == own.stop:
+                    continue
                 slot = slots[i][k]
                 if columns.start < columns.stop:
                     slot.addmm_(rows[i][k][:, columns], buffers[i][columns])
@@ -100,24 +102,21 @@ class Staircase:
 
     def _joined(self, layers: Sequence[Layer], act: Act, like: Tensor, solve: Solve) -> Tensor:
         """Join the columns of x and of every layer as they become known, so that gradients flow through them."""
-        known = [
-            [like.new_empty(0, like.shape[1])] for _ in layers
-        ]  # of x and each hidden layer: what was before the block, then its steps
+        # Of x and of each hidden layer: what was known before the block, then what its steps have added.
+        known = [[like.new_empty(0, like.shape[1])] for _ in layers]
         owed: list[Sequence[Tensor]] = []
-        for k, large in enumerate(self.large):
+        for k, (large, small) in enumerate(zip(self.large, self.small, strict=True)):
             if large:
                 known = [[torch.cat(columns)] for columns in known]
                 products = [torch.addmm(layers[i].bias[own], layers[i].weight[own, columns], known[i][0]) for i, own, columns in large]
                 owed = [one.split(sizes[k : k + self.block]) for one, sizes in zip(products, self.sizes, strict=True)]
             said = like
-            for i, layer in enumerate(layers):
-                said = owed[i][k % self.block]
-                if len(known[i]) > 1:
-                    fresh, before = torch.cat(known[i][1:]), known[i][0].shape[0]
-                    own = slice(self.ends[i + 1][k], self.ends[i + 1][k + 1])
-                    said = torch.addmm(said, layer.weight[own, before : before + fresh.shape[0]], fresh)
+            for i, own, columns in small:
+                said, more = owed[i][k % self.block], columns.start < columns.stop
+                if more:
+                    said = torch.addmm(said, layers[i].weight[own, columns], torch.cat(known[i][1:]))
                 if i < len(layers) - 1:
                     # A piece of a split may not be changed in place, and act may do that.
-                    known[i + 1].append(act(said if len(known[i]) > 1 else said.clone()))
+                    known[i + 1].append(act(said if more else said.clone()))
             known[0].append(solve(k, said.to(like.dtype))[None])
         return torch.cat(known[0])
