@@ -46,9 +46,9 @@ def _draw(
         at = device if generator is None else generator.device  # a CPU generator draws the same numbers whatever the model's device
         drawn = fill(torch.empty(tuple(shape), device=at, dtype=dtype), generator=generator)
     else:
-        rows = _share(generator, shape[0])
+        _share(generator, shape[0])  # refuses rows that cannot be shared out
         drawn = torch.empty(tuple(shape), device=generator[0].device, dtype=dtype)
-        for part, one in zip(drawn.split(rows), generator, strict=bool(rows)):
+        for part, one in zip(drawn.chunk(len(generator)), generator, strict=True):
             fill(part, generator=one)
     return drawn if device is None else drawn.to(device)
 

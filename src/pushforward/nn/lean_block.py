@@ -95,7 +95,7 @@ def normalise(heads: Tensor, weights: list[Tensor]) -> None:
             of_kind.copy_(F.rms_norm(of_kind, weight.shape, weight, EPS))
         return
     kinds = torch.stack(weights)[:, None]
-    for part in heads.split(max(1, _AT_ONCE // heads[0].numel())):
+    for part in heads.split(max(1, _AT_ONCE // heads.shape[1:].numel())):
         size = torch.linalg.vector_norm(part, dim=-1, keepdim=True)
         part.mul_(size.square_().div_(part.shape[-1]).add_(EPS).rsqrt_()).mul_(kinds)
 
