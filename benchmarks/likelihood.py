@@ -56,7 +56,7 @@ def _likelihood(features: int, bar: float) -> list[Row]:
     odeint, zuko.transforms.odeint = zuko.transforms.odeint, _midpoint
     try:
         return [
-            _row(f"exact likelihood, 20 midpoint steps, batch 256, d={features}: MLP", analytic, bar, turns=5 if features == 16 else 3),
+            _row(f"exact likelihood, 20 midpoint steps, batch 256, d={features}: MLP", analytic, bar, turns=12 if features == 16 else 3),
             _row("… any other network", any_other, 1.4, turns=5 if features == 16 else 3),
         ]
     finally:

@@ -9,11 +9,13 @@ import torch
 from pushforward.bijections.divergences import ExactDivergence, HutchinsonDivergence
 from pushforward.bijections.ode import ODE
 from pushforward.errors import ShapeError, UserError
+from pushforward.families.path_model import PathModel
 from pushforward.functional.divergence import exact_divergence, hutchinson_divergence
 from pushforward.nn.dit import DiT
 from pushforward.nn.mlp import ACTIVATIONS, MLP
 from pushforward.nn.unet import UNet
 from pushforward.samplers.dopri5 import Dopri5
+from pushforward.samplers.midpoint import Midpoint
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -137,6 +139,20 @@ def test_the_divergence_is_right_in_inference_mode():
     with torch.inference_mode():
         divergence = exact_divergence(function, x)[1]
     torch.testing.assert_close(divergence.clone(), trace(function, x), **EXACT)
+
+
+@pytest.mark.parametrize("sampler", [Midpoint(3), Dopri5(1e-8, 1e-8)], ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_likelihood_without_gradients_is_the_one_with_them_and_may_enter_others(activation, sampler):
+    net = MLP(3, 3, (7, 5), activation=activation, time_features=4, classes=2)
+    model = PathModel(net, (3,), classes=2)
+    x, cond, scale = torch.randn(4, 3), torch.tensor([0, 1, 1, 0]), torch.ones(4, requires_grad=True)
+    before = x.clone()
+    with torch.no_grad():
+        values = model.log_prob(x, cond, sampler=sampler)
+    torch.testing.assert_close(values, model.log_prob(x, cond, sampler=sampler), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(torch.autograd.grad((values * scale).sum(), scale)[0], values, **EXACT)
+    assert torch.equal(x, before)
 
 
 def test_hutchinson_with_all_signs_is_exact():

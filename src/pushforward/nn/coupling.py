@@ -110,4 +110,4 @@ def activation_of(name: str) -> Callable[[Tensor], Tensor]:
     """Return an activation for the output of a linear layer, which it may overwrite: relu does, for half the time."""
     if name not in ACTIVATIONS:
         raise UserError(f"activation is {name!r}, but it is one of {', '.join(ACTIVATIONS)}.")
-    return torch.relu_ if name == "relu" else ACTIVATIONS[name][0]
+    return torch.relu_ if name == "relu" else ACTIVATIONS[name].value

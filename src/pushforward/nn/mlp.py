@@ -19,45 +19,51 @@ from pushforward.registry import export
 Activation = Literal["silu", "tanh", "relu", "elu", "softplus"]
 
 
-def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
+def _silu(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
     gate = torch.sigmoid(x)
     value = x * gate
-    return value, torch.lerp(value, value.new_ones(()), gate)  # value + gate (1 - value) in one pass
+    return value, torch.lerp(gate, one, value)  # gate + value (1 - gate) in one pass
 
 
-def _tanh(x: Tensor) -> tuple[Tensor, Tensor]:
+def _silu_(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
+    gate = torch.sigmoid(x)
+    value = x.mul_(gate)
+    return value, gate.lerp_(one, value)
+
+
+def _tanh(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
     value = torch.tanh(x)
-    return value, torch.addcmul(value.new_ones(()), value, value, value=-1)
+    return value, torch.addcmul(one, value, value, value=-1)
 
 
-def _relu(x: Tensor) -> tuple[Tensor, Tensor]:
+def _relu(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
     return F.relu(x), (x > 0).to(x.dtype)
 
 
-def _elu(x: Tensor) -> tuple[Tensor, Tensor]:
+def _elu(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
     value = F.elu(x)
     return value, value.clamp(max=0) + 1
 
 
-def _softplus(x: Tensor) -> tuple[Tensor, Tensor]:
+def _softplus(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
     return F.softplus(x), torch.sigmoid(x)
 
 
-# Each activation, and the function that returns its value with its slope.
-ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], tuple[Tensor, Tensor]]]] = {
-    "silu": (F.silu, _silu),
-    "tanh": (torch.tanh, _tanh),
-    "relu": (F.relu, _relu),
-    "elu": (F.elu, _elu),
-    "softplus": (F.softplus, _softplus),
-}
-# The same where they may overwrite their input.
-IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": partial(F.silu, inplace=True),
-    "tanh": torch.tanh_,
-    "relu": torch.relu_,
-    "elu": partial(F.elu, inplace=True),
-    "softplus": F.softplus,
+class _Act(NamedTuple):
+    """An activation; one that also returns its slope, called with x and the tensor 1; the same two where they may overwrite x."""
+
+    value: Callable[[Tensor], Tensor]
+    with_slope: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    value_: Callable[[Tensor], Tensor]
+    with_slope_: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+ACTIVATIONS = {
+    "silu": _Act(F.silu, _silu, torch._C._nn.silu_, _silu_),  # without F.silu's detour
+    "tanh": _Act(torch.tanh, _tanh, torch.tanh_, _tanh),
+    "relu": _Act(F.relu, _relu, torch.relu_, _relu),
+    "elu": _Act(F.elu, _elu, partial(F.elu, inplace=True), _elu),
+    "softplus": _Act(F.softplus, _softplus, F.softplus, _softplus),
 }
 
 
@@ -152,20 +158,20 @@ class MLP(nn.Module):
         return Prepared(self, self._constants(trace=True, ready=not torch.is_grad_enabled(), times=times))
 
     def _value(self, constants: "_Constants", x: Tensor, t: Tensor | None, cond: Tensor | None) -> Tensor:
-        act = ACTIVATIONS[self.activation][0] if torch.is_grad_enabled() else IN_PLACE[self.activation]
-        h = x.flatten(1)
-        for matrix, bias in zip(constants.matrices, self._biases(constants, h.shape[0], t, cond), strict=False):
+        act = constants.act.value if torch.is_grad_enabled() else constants.act.value_
+        h = x if x.dim() == 2 else x.flatten(1)
+        for matrix, bias in zip(constants.matrices, self._biases(constants, x, t, cond), strict=True):
             h = act(torch.addmm(bias, h, matrix))
-        return self._shaped(torch.addmm(constants.out, h, constants.matrices[-1]), x)
+        return self._shaped(torch.addmm(constants.bias, h, constants.last), x)
 
     def _value_and_divergence(self, constants: "_Constants", x: Tensor, t: Tensor | None, cond: Tensor | None) -> tuple[Tensor, Tensor]:
-        with_slope = ACTIVATIONS[self.activation][1]
-        h = x.flatten(1)
+        act = constants.act.with_slope if torch.is_grad_enabled() else constants.act.with_slope_
+        h = x if x.dim() == 2 else x.flatten(1)
         slopes = []
-        for matrix, bias in zip(constants.matrices, self._biases(constants, h.shape[0], t, cond), strict=False):
-            h, slope = with_slope(torch.addmm(bias, h, matrix))
+        for matrix, bias in zip(constants.matrices, self._biases(constants, x, t, cond), strict=True):
+            h, slope = act(torch.addmm(bias, h, matrix), constants.one)
             slopes.append(slope)
-        return self._shaped(torch.addmm(constants.out, h, constants.matrices[-1]), x), self._trace(constants, slopes)
+        return self._shaped(torch.addmm(constants.bias, h, constants.last), x), self._trace(constants, slopes)
 
     def _trace(self, constants: "_Constants", slopes: list[Tensor]) -> Tensor:
         if len(slopes) == 1:
@@ -178,33 +184,33 @@ class MLP(nn.Module):
         return torch.einsum("nih,ih->n", tangents, self.out.weight)
 
     def _constants(self, trace: bool = False, ready: bool = False, times: Sequence[float] | None = None) -> "_Constants":
-        first, last = self.layers[0].weight, self.out.weight
+        first, *inner, last = (layer.weight for layer in (*self.layers, self.out))
         middle = last
-        if trace and len(self.hidden) == 1:
+        if trace and not inner:
             middle = (first * last.T).sum(1)
-        elif trace and len(self.hidden) == 2:
-            middle = self.layers[1].weight.T * (first @ last)
-        matrices = [layer.weight.T for layer in (*self.layers, self.out)]
+        elif trace and len(inner) == 1:
+            middle = (inner[0] * (last.T @ first.T)).T
+        matrices = [weight.T for weight in (first, *inner, last)]
         biases = torch.cat([layer.bias for layer in self.layers])
         # Low frequencies alone (periods from 0.25 up, in t): the field stays smooth in time, which adaptive solvers reward.
         rates = frequencies(self.time_features, scale=25.0, max_period=100.0)
         rates = rates.to(biases.device, torch.promote_types(biases.dtype, torch.float32))
-        if not ready:
-            return _Constants(matrices, biases, rates, middle, {}, self.out.bias)
         at: dict[float, tuple[Tensor, ...]] = {}
-        if times is not None and self.time is not None and biases.device.type == "cpu":  # elsewhere asking for t would stall the queue
+        # Elsewhere than on a CPU asking for t would stall the queue.
+        if ready and times is not None and self.time is not None and biases.device.type == "cpu":
             t = torch.tensor(times, dtype=rates.dtype)
             shifted = torch.addmm(biases, self._features(t[:, None] * rates), self.time.weight.T)
             at = dict(zip(t.tolist(), zip(*(part.unbind() for part in shifted.split_with_sizes(self.hidden, 1)), strict=True), strict=True))
-        return _Constants([matrix.contiguous() for matrix in matrices], biases, rates, middle, at, self.out.bias)
+        *hidden, out = [matrix.contiguous() for matrix in matrices] if ready else matrices
+        return _Constants(ACTIVATIONS[self.activation], hidden, out, self.out.bias, biases, rates, middle, biases.new_ones(()), at)
 
-    def _biases(self, constants: "_Constants", n: int, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor]:
+    def _biases(self, constants: "_Constants", x: Tensor, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor]:
         """Return what is added in each hidden layer: rows (n, width), or one (width,) where it is the same for all."""
-        known = constants.at.get(t[0].item()) if constants.at and t is not None and t.shape[0] else None
+        known = constants.at.get(t[0].item()) if constants.at and t is not None and t.numel() else None
         if known is not None and cond is None and self.unlabelled:
             return known
         total = constants.biases if known is None else torch.cat(known)
-        label = self.label(cond, n if cond is not None else 1)
+        label = self.label(cond, len(x) if cond is not None else 1)
         if label is not None:
             total = total + (label if cond is not None else label[0])
         if self.time is not None and known is None:
@@ -229,12 +235,15 @@ class MLP(nn.Module):
 class _Constants(NamedTuple):
     """What depends on the weights alone."""
 
-    matrices: Sequence[Tensor]  # of every layer (inputs, outputs)
+    act: _Act
+    matrices: Sequence[Tensor]  # of the hidden layers (inputs, outputs)
+    last: Tensor  # the output's matrix
+    bias: Tensor  # the output's bias
     biases: Tensor  # of all hidden layers, in one row
     frequencies: Tensor  # of time
     middle: Tensor  # of the trace
+    one: Tensor
     at: Mapping[float, tuple[Tensor, ...]]  # each layer's bias with what times add that are known beforehand
-    out: Tensor  # the output's bias
 
 
 class Prepared:
