@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from pushforward.functional.affine import bounded_affine, undone_affine
 from pushforward.functional.spline import MIN_BIN, spline_of_columns
 
 Raw = Any  # a tensor (parameters, *x.shape), or, where there are two at most, a tuple of them
-Undo = Callable[[Tensor, Raw], tuple[Tensor, Tensor | None]]
+Undo = Callable[[Tensor, Raw, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
 class Elementwise:
@@ -28,8 +27,11 @@ class Elementwise:
         raise NotImplementedError
 
     def undo(self, like: Tensor) -> Undo:
-        """Return the inverse as a function of (x, raw) that is called many times, with what is the same in all calls made once."""
-        return partial(self, inverse=True)
+        """Return the inverse as a function of (x, raw, out) that is called many times, with what is the same in all calls made once.
+
+        Where `out` is not None, y may be written into it.
+        """
+        return lambda x, raw, out: self(x, raw, True)
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,9 @@ class Affine(Elementwise):
     def undo(self, like: Tensor) -> Undo:
         top = like.new_full((), self.bound)
 
-        def undo(x: Tensor, raw: Raw) -> tuple[Tensor, Tensor]:
+        def undo(x: Tensor, raw: Raw, out: Tensor | None) -> tuple[Tensor, Tensor]:
             scale, shift = raw
-            return undone_affine(x, scale, shift, self.bound, top)
+            return undone_affine(x, scale, shift, self.bound, top, out)
 
         return undo
 

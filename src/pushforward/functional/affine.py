@@ -42,10 +42,13 @@ def bounded_affine(
     return torch.addcmul(shift, x, s.exp()), s
 
 
-def undone_affine(x: Tensor, raw: Tensor, shift: Tensor, bound: float, top: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the inverse of `bounded_affine`; `top` is the bound as a tensor (), which costs less than a number where it is used often."""
+def undone_affine(x: Tensor, raw: Tensor, shift: Tensor, bound: float, top: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the inverse of `bounded_affine`, y in `out` if that is given.
+
+    `top` is the bound as a tensor (), which costs less than a number where it is used often.
+    """
     s = torch.sub(top, torch.sigmoid(_twice(raw, bound)), alpha=2 * bound)
-    return (x - shift) * s.exp(), s
+    return torch.mul(x - shift, s.exp(), out=out), s
 
 
 def _twice(raw: Tensor, bound: float) -> Tensor:

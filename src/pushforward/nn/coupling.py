@@ -33,11 +33,7 @@ class Condition(nn.Module):
             )
         self.label = None if cond_features is not None else LabelEmbedding(classes, width)
         self.vector = None if cond_features is None else nn.Linear(cond_features, width, bias=False)
-
-    @property
-    def conditional(self) -> bool:
-        """Whether a condition is read at all."""
-        return self.vector is not None or (self.label is not None and self.label.table is not None)
+        self.conditional = classes is not None or cond_features is not None  # whether a condition is read at all
 
     def forward(self, cond: Tensor | None) -> Tensor | None:
         """Return what is added: rows (n, width), one row (width,) for all, or None."""
@@ -88,8 +84,8 @@ class CouplingNet(nn.Module):
         first, *others = self.layers
         h = self.act(torch.addmm(shifted_bias(first.bias, self.condition(cond)), first.weight, a))
         for layer in others:
-            h = self.act(torch.addmm(layer.bias[:, None], layer.weight, h))
-        return torch.addmm(self.out.bias[:, None], self.out.weight, h)
+            h = self.act(torch.addmm(layer.bias.unsqueeze(1), layer.weight, h))
+        return torch.addmm(self.out.bias.unsqueeze(1), self.out.weight, h)
 
 
 def shifted_bias(bias: Tensor, shift: Tensor | None) -> Tensor:

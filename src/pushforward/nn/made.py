@@ -1,7 +1,7 @@
 """MADE: one network that says the parameters of every feature from the features before it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pushforward.errors import UserError
 from pushforward.nn.coupling import Condition, activation_of, checked_widths, shifted_bias
 from pushforward.nn.mlp import Activation
-from pushforward.nn.staircase import Layer, Staircase
+from pushforward.nn.staircase import Layer, Solve, Staircase
 from pushforward.registry import export
 
 
@@ -63,48 +63,48 @@ class MADE(nn.Module):
         degrees = [_degrees(width, lowest, features - 1) for width in widths]
         # As many units of a layer as have degree k become known with the k features before feature k.
         sizes = [torch.bincount(one, minlength=features).tolist() for one in degrees]
-        self.staircase = Staircase([*sizes, [outputs] * features], block=max(8, math.isqrt(features)))
+        self.staircase = Staircase(sizes, block=max(8, math.isqrt(features)))
         below = torch.arange(1, features + 1)
         for index, degree in enumerate(degrees):
             self.register_buffer(f"mask{index}", (degree[:, None] >= below).to(torch.get_default_dtype()), persistent=False)
             below = degree
+        # Inputs outermost, and multiplied first, so that the masked weights are so too: for the few rows of an output autograd then takes
+        # their gradient by the transposed product, in half the time.
         mask = torch.arange(features).repeat(outputs)[:, None] >= below
-        self.register_buffer("mask_out", mask.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("mask_out", mask.to(torch.get_default_dtype()).T.contiguous().T, persistent=False)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         return self.columns(x.T, cond).permute(2, 1, 0)
 
     def columns(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """Return the parameters (outputs, features, n) of columns x (features, n)."""
-        h = x
-        *masks, last = self._masks()
-        for layer, mask, bias in zip(self.layers, masks, self._biases(cond), strict=True):
+        layers, out, h = [*self.layers], self.out, x
+        masks: Any = self._buffers.values()
+        *masks, last = masks
+        for layer, mask, bias in zip(layers, masks, self._biases(layers, cond), strict=True):
             h = self.act(torch.addmm(bias, layer.weight * mask, h))
-        out = self.out
-        return torch.addmm(out.bias[:, None], out.weight * last, h).view(self.outputs, self.features, x.shape[1])
+        return torch.addmm(out.bias.unsqueeze(1), last * out.weight, h).view(self.outputs, self.features, x.shape[1])
 
-    def _masks(self) -> list[Tensor]:
-        return [mask for mask in self._buffers.values() if mask is not None]
-
-    def _biases(self, cond: Tensor | None) -> list[Tensor]:
+    def _biases(self, layers: list[Any], cond: Tensor | None) -> list[Tensor]:
         """Return what is added to each hidden layer, as columns; the first one's is shifted by the condition."""
-        first, *others = (layer.bias for layer in self.layers)
-        shift = self.condition(cond) if cond is not None or self.condition.conditional else None
-        return [shifted_bias(first, shift), *(bias[:, None] for bias in others)]
+        biases, condition = [layer.bias.unsqueeze(1) for layer in layers], self.condition
+        if cond is not None or condition.conditional:
+            biases[0] = shifted_bias(layers[0].bias, condition(cond))
+        return biases
 
-    def sequential(self, like: Tensor, cond: Tensor | None, solve: Callable[[int, Any], Tensor]) -> Tensor:
+    def sequential(self, like: Tensor, cond: Tensor | None, solve: Solve) -> Tensor:
         """Return columns x (features, n) made one feature after another.
 
         Args:
             like: columns (features, n) of the dtype and device wanted.
             cond: condition of each column, or None.
-            solve: called as solve(k, raw) with the parameters of feature k, a tensor (outputs, n) or, where there are two, a tuple of two
-                rows; returns that feature (n,).
+            solve: called as solve(k, raw, out) with the parameters of feature k, a tensor (outputs, n) or, where there are two, a tuple of
+                two rows; returns that feature (n,), in `out` if it likes, which may be None.
         """
-        hidden = [Layer(one.weight, bias) for one, bias in zip(self.layers, self._biases(cond), strict=True)]
-        # Features outermost, so that the parameters of one stand together.
-        weight, bias = (one.unflatten(0, (self.outputs, -1)).transpose(0, 1).flatten(0, 1) for one in (self.out.weight, self.out.bias))
-        return self.staircase.walk([*hidden, Layer(weight, bias[:, None])], self.act, like, solve)
+        layers, out = [*self.layers], self.out
+        hidden = [Layer(layer.weight, bias) for layer, bias in zip(layers, self._biases(layers, cond), strict=True)]
+        last = Layer(out.weight.view(self.outputs, self.features, -1), out.bias.view(self.outputs, self.features, 1))
+        return self.staircase.walk([*hidden, last], self.act, like, solve)
 
 
 def _degrees(width: int, lowest: int, highest: int) -> Tensor:

@@ -14,47 +14,50 @@ from pushforward._modes import values_alone
 
 
 class Layer(NamedTuple):
-    """A linear layer with rows in the order in which they become known."""
+    """A linear layer with rows in the order in which they become known; the output's rows are the features, of k numbers each."""
 
-    weight: Tensor  # (rows, inputs)
-    bias: Tensor  # (rows, 1), or (rows, n) under a condition
+    weight: Tensor  # (rows, inputs); of the output (k, features, inputs)
+    bias: Tensor  # (rows, 1), or (rows, n) under a condition; of the output (k, features, 1)
 
 
 class Product(NamedTuple):
     """A product of some rows of a layer with some of its columns."""
 
     layer: int
-    rows: slice
+    rows: slice | int
     columns: slice
 
 
 Act = Callable[[Tensor], Tensor]
-Solve = Callable[[int, Any], Tensor]
+Solve = Callable[[int, Any, Tensor | None], Tensor]
+Cut = list[tuple[list[tuple[Product, Tensor]], list[tuple[Product, Tensor]]]]  # of each step: large and small products, with their weights
 
 
 class Staircase:
     """Which rows of which layers each step of a walk computes, and from which columns.
 
     Args:
-        sizes: for each layer, the output among them, how many rows step k computes. Of x and of what a layer says, step k reads what the
-            steps before k, and for hidden units step k itself, have made known.
+        sizes: for each hidden layer, how many rows step k computes. Of x and of what a layer says, step k reads what the steps before k,
+            and of hidden units step k itself, have made known.
         block: steps that share a large product.
     """
 
     def __init__(self, sizes: Sequence[Sequence[int]], block: int) -> None:
         self.sizes, self.block, features = [list(one) for one in sizes], block, len(sizes[0])
-        self.widths = [features, *(sum(one) for one in sizes)]  # columns of x, and rows of each layer
+        self.widths = [features, *(sum(one) for one in sizes)]  # columns of x, and rows of each hidden layer
         # ends[i][k]: columns of layer i's input that the steps before k have made known
         ends = [[0, *itertools.accumulate(one)] for one in ([1] * features, *sizes)]
-        layers = range(len(sizes))
+        last = len(sizes)
         self.large: list[list[Product]] = []  # of each step: those with what was known before its block
         self.small: list[list[Product]] = []  # of each step: those with what became known within it
         for k in range(features):
             start, stop = k - k % block, min(k - k % block + block, features)
-            found = [Product(i, slice(ends[i + 1][k], ends[i + 1][stop]), slice(0, ends[i][k])) for i in layers]
-            self.large.append(found if k == start else [])
-            now = [ends[i][k if i == 0 else k + 1] for i in layers]
-            self.small.append([Product(i, slice(ends[i + 1][k], ends[i + 1][k + 1]), slice(ends[i][start], now[i])) for i in layers])
+            found = [Product(i, slice(ends[i + 1][k], ends[i + 1][stop]), slice(0, ends[i][k])) for i in range(last)]
+            self.large.append([*found, Product(last, slice(start, stop), slice(0, ends[last][k]))] if k == start else [])
+            now = [ends[i][k if i == 0 else k + 1] for i in range(last + 1)]
+            rows: list[slice | int] = [*(slice(ends[i + 1][k], ends[i + 1][k + 1]) for i in range(last)), k]
+            self.small.append([Product(i, rows[i], slice(ends[i][start], now[i])) for i in range(last + 1)])
+        self.kept: tuple[list[Tensor], Cut] | None = None
 
     def walk(self, layers: Sequence[Layer], act: Act, like: Tensor, solve: Solve) -> Tensor:
         """Return columns x (features, n) made one feature after another.
@@ -63,42 +66,55 @@ class Staircase:
             layers: the hidden layers and the output.
             act: activation of the hidden layers, which may overwrite its input.
             like: columns (any, n) of the dtype and device wanted.
-            solve: called as solve(k, said) with the rows of the last layer, a tensor (rows of step k, n), or a tuple of two rows where
-                there are two; returns feature k (n,).
+            solve: called as solve(k, said, out) with the k-th row of the output, a tensor (numbers, n), or a tuple of two rows where there
+                are two; returns feature k (n,), in `out` if it likes, which may be None.
         """
-        if torch.is_grad_enabled():
-            return self._joined(layers, act, like, solve)
         if not values_alone():
-            return self._written(layers, act, like, solve)
+            return self._joined(layers, act, like, solve)
         with torch.inference_mode():  # autograd's bookkeeping of views would be a fifth of the time
             x = self._written(layers, act, like, solve)
         return x.clone()
 
     def _written(self, layers: Sequence[Layer], act: Act, like: Tensor, solve: Solve) -> Tensor:
         """Write the columns of x and of every layer into one buffer each."""
-        buffers = [like.new_empty(width, like.shape[1]) for width in self.widths]
-        slots = [buffer.split(sizes) for buffer, sizes in zip(buffers[1:], self.sizes, strict=True)]
-        rows = [layer.weight.split(sizes) for layer, sizes in zip(layers, self.sizes, strict=True)]
-        made, last = buffers[0].unbind(), len(layers) - 1
+        n, last = like.shape[1], len(layers) - 1
+        known = [like.new_empty(width, n) for width in self.widths]  # x and hidden units
+        output = like.new_empty(len(layers[last].weight), self.widths[0], n)
+        owed = [*known[1:], output]
+        slots = [*(one.split(sizes) for one, sizes in zip(owed, self.sizes, strict=False)), output.unbind(1)]
         said: Sequence[Any] = slots[last]
-        if set(self.sizes[last]) == {2}:  # cut all at once
-            said = list(zip(*(one.unbind() for one in buffers[-1].unflatten(0, (-1, 2)).unbind(1)), strict=True))
-        for k, (large, small) in enumerate(zip(self.large, self.small, strict=True)):
-            for i, own, columns in large:
-                layer = layers[i]
-                torch.addmm(layer.bias[own], layer.weight[own, columns], buffers[i][columns], out=buffers[i + 1][own])
-            for i, own, columns in small:
-                if own.start == own.stop:
-                    continue
+        if len(output) == 2:  # cut all at once
+            said = list(zip(*(one.unbind() for one in output.unbind()), strict=True))
+        made = known[0].unbind()
+        for k, (large, small) in enumerate(self._cut([layer.weight for layer in layers])):
+            for (i, rows, columns), weight in large:
+                _product(layers[i].bias[..., rows, :], weight, known[i][columns], owed[i][..., rows, :])
+            for (i, _, columns), weight in small:
                 slot = slots[i][k]
                 if columns.start < columns.stop:
-                    slot.addmm_(rows[i][k][:, columns], buffers[i][columns])
+                    slot.addmm_(weight, known[i][columns])
                 if i < last:
                     active = act(slot)
                     if active is not slot:
                         slot.copy_(active)
-            made[k].copy_(solve(k, said[k]))
-        return buffers[0]
+            one = solve(k, said[k], made[k])
+            if one is not made[k]:
+                made[k].copy_(one)
+        return known[0]
+
+    def _cut(self, weights: list[Tensor]) -> Cut:
+        """Return each product with its part of a weight. They are views, and stay right for as long as the weights lie where they do."""
+        if self.kept is None or not all(one.is_set_to(before) for one, before in zip(weights, self.kept[0], strict=True)):
+            cut: Cut = []
+            for large, small in zip(self.large, self.small, strict=True):
+                wanted = [one for one in small if not isinstance(one.rows, slice) or one.rows.start < one.rows.stop]
+                of_large, of_small = ([(one, weights[one.layer][..., one.rows, one.columns]) for one in some] for some in (large, wanted))
+                cut.append((of_large, of_small))
+            self.kept = weights, cut
+        return self.kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "kept": None}  # a copy has its own weights
 
     def _joined(self, layers: Sequence[Layer], act: Act, like: Tensor, solve: Solve) -> Tensor:
         """Join the columns of x and of every layer as they become known, so that gradients flow through them."""
@@ -108,15 +124,25 @@ class Staircase:
         for k, (large, small) in enumerate(zip(self.large, self.small, strict=True)):
             if large:
                 known = [[torch.cat(columns)] for columns in known]
-                products = [torch.addmm(layers[i].bias[own], layers[i].weight[own, columns], known[i][0]) for i, own, columns in large]
-                owed = [one.split(sizes[k : k + self.block]) for one, sizes in zip(products, self.sizes, strict=True)]
+                products = [
+                    _product(layers[i].bias[..., rows, :], layers[i].weight[..., rows, columns], known[i][0]) for i, rows, columns in large
+                ]
+                owed = [one.split(sizes[k : k + self.block]) for one, sizes in zip(products, self.sizes, strict=False)]
+                owed.append(products[-1].unbind(1))
             said = like
-            for i, own, columns in small:
+            for i, rows, columns in small:
                 said, more = owed[i][k % self.block], columns.start < columns.stop
                 if more:
-                    said = torch.addmm(said, layers[i].weight[own, columns], torch.cat(known[i][1:]))
+                    said = torch.addmm(said, layers[i].weight[..., rows, columns], torch.cat(known[i][1:]))
                 if i < len(layers) - 1:
                     # A piece of a split may not be changed in place, and act may do that.
                     known[i + 1].append(act(said if more else said.clone()))
-            known[0].append(solve(k, said.to(like.dtype))[None])
+            known[0].append(solve(k, said.to(like.dtype), None)[None])
         return torch.cat(known[0])
+
+
+def _product(bias: Tensor, weight: Tensor, known: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return bias + weight known for a weight (rows, inputs) or (k, rows, inputs)."""
+    if weight.ndim == 2:
+        return torch.addmm(bias, weight, known, out=out)
+    return torch.baddbmm(bias, weight, known.expand(len(weight), *known.shape), out=out)
