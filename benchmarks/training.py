@@ -108,7 +108,7 @@ def _in_turn(contenders: dict[str, Callable[[], float]], turns: int) -> dict[str
 
 
 def _second_process() -> Row:
-    """Two processes, 64 images each: what the quickest step takes beyond forward and backward pass and optimiser, waiting included."""
+    """Two processes, 64 images each: the share of a step beside forward and backward pass and optimiser, waiting included."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "benchmarks.processes"]
     shares, alone, together = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     middle = statistics.median(shares)
