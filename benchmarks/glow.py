@@ -6,7 +6,7 @@ mixes channels by a fixed rotation, as it has no learned 1x1 convolution; none o
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import FrEIA.framework
 import FrEIA.modules
@@ -53,6 +53,22 @@ def glow() -> list[Row]:
         _reversible_row(trained),
         beside_peers_and_floor("… sample", drawn, 1.1),
         *_memory_rows(x),
+    ]
+
+
+@rows
+def glow_compiled() -> list[Row]:
+    torch.manual_seed(0)
+    x = torch.randn(BATCH, 3, SIDE, SIDE)
+    built = {name: build(x) for name, build in BUILDERS.items()}
+    contenders = {name: replace(one, log_prob=torch.compile(one.log_prob)) for name, one in built.items()}
+    with torch.no_grad():
+        density = race({name: lambda one=one: one.log_prob(x) for name, one in contenders.items()}, turns=5)
+    trained = race({name: _step(one, x) for name, one in contenders.items()}, turns=3)
+    torch.compiler.reset()
+    return [
+        beside_peers_and_floor(f"{TITLE}: log_prob", density, 1.0),
+        beside_peers_and_floor("… training step (Adam)", trained, 1.0),
     ]
 
 

@@ -1,6 +1,8 @@
 """NormalizingFlow: its loss, conditions, bases and shapes, and the distribution of torch that it becomes."""
 
 import math
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -143,6 +145,27 @@ def test_a_base_without_a_density_gives_samples_alone():
 
 def test_the_bijection_is_what_the_trainer_compiles(labels):
     assert labels.networks() == [labels.bijection]
+
+
+COMPILED = """
+import torch
+from pushforward import models
+vectors = [models.realnvp(6, 2, (8,)), models.maf(6, 2, (8,)), models.nsf(6, 2, 4, (8,))]
+for flow, shape in [*((one, (6,)) for one in vectors), (models.glow(3, 4, 2, 1, 8, preprocess="none"), (3, 4, 4))]:
+    x = torch.randn(3, *shape)
+    flow.initialise(x)
+    found = []
+    for log_prob in (flow.log_prob, torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True)):
+        values = log_prob(x)
+        found.append((values, *torch.autograd.grad(values.sum(), flow.bijection.parameters())))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+"""
+
+
+def test_the_likelihood_with_gradients_compiles_to_one_graph():
+    """In a process of its own, as dynamo cannot see through the shape checks that tests install."""
+    run = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
 
 
 def test_what_data_start_is_started_in_the_models_units():

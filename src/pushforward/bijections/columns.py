@@ -129,7 +129,8 @@ class _Transposed(torch.autograd.Function):
 
 
 def _transposed(x: Tensor) -> Tensor:
-    return _Transposed.apply(x) if x.requires_grad else x.T.contiguous()
+    # A compiler chooses layouts by itself, and cannot see into a function with its own jvp.
+    return _Transposed.apply(x) if x.requires_grad and not torch.compiler.is_compiling() else x.T.contiguous()
 
 
 def columns_of(x: Tensor, features: int) -> Tensor:
