@@ -64,6 +64,16 @@ def test_the_walk_has_the_weights_of_the_moment(change, seed):
     assert change is in_float32_and_back or (after - before).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("name", [name for name, _ in flow().named_parameters()])
+def test_the_walk_sees_that_one_weight_alone_has_other_memory(name):
+    layer, z = flow(), torch.randn(6, 5)
+    with torch.no_grad():
+        layer.inverse(z)
+        p = layer.get_parameter(name)
+        p.data = 0.5 * p.data
+        torch.testing.assert_close(layer(layer.inverse(z)[0])[0], z, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("seed", [0, 1], ids=["affine", "spline"])
 def test_the_walk_is_the_same_with_gradients_and_without(seed):
     layer, z = flow(seed), torch.randn(6, 5)

@@ -32,8 +32,7 @@ class Autoregressive(VectorBijection):
     def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
         whole = joined(parts)
         if not inverse:
-            raw = self.net.columns(whole, cond)
-            y, log_slopes = self.change(whole, raw if raw.dtype == whole.dtype else raw.to(whole.dtype), False)
+            y, log_slopes = self.change(whole, self.net.columns(whole, cond).to(whole.dtype), False)
             return (y,), summed(log_slopes)
         rows, undo = whole.unbind(), self.change.undo(whole)
         slopes: list[Any] = []

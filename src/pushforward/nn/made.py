@@ -79,11 +79,10 @@ class MADE(nn.Module):
     def columns(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """Return the parameters (outputs, features, n) of columns x (features, n)."""
         layers, out, h = [*self.layers], self.out, x
-        masks: Any = self._buffers.values()
-        *masks, last = masks
-        for layer, mask, bias in zip(layers, masks, self._biases(layers, cond), strict=True):
+        masks: list[Any] = list(self._buffers.values())
+        for layer, mask, bias in zip(layers, masks[:-1], self._biases(layers, cond), strict=True):
             h = self.act(torch.addmm(bias, layer.weight * mask, h))
-        return torch.addmm(out.bias.unsqueeze(1), last * out.weight, h).view(self.outputs, self.features, x.shape[1])
+        return torch.addmm(out.bias.unsqueeze(1), masks[-1] * out.weight, h).view(self.outputs, self.features, x.shape[1])
 
     def _biases(self, layers: list[Any], cond: Tensor | None) -> list[Tensor]:
         """Return what is added to each hidden layer, as columns; the first one's is shifted by the condition."""

@@ -45,18 +45,18 @@ class Staircase:
     def __init__(self, sizes: Sequence[Sequence[int]], block: int) -> None:
         self.sizes, self.block, features = [list(one) for one in sizes], block, len(sizes[0])
         self.widths = [features, *(sum(one) for one in sizes)]  # columns of x, and rows of each hidden layer
-        # ends[i][k]: columns of layer i's input that the steps before k have made known
-        ends = [[0, *itertools.accumulate(one)] for one in ([1] * features, *sizes)]
-        last = len(sizes)
+        # ends[i][k]: columns of layer i's input, and after the last one rows of the output, that the steps before k have made known
+        ends = [[0, *itertools.accumulate(one)] for one in ([1] * features, *sizes, [1] * features)]
+        layers, last = range(len(sizes) + 1), len(sizes)
         self.large: list[list[Product]] = []  # of each step: those with what was known before its block
         self.small: list[list[Product]] = []  # of each step: those with what became known within it
         for k in range(features):
             start, stop = k - k % block, min(k - k % block + block, features)
-            found = [Product(i, slice(ends[i + 1][k], ends[i + 1][stop]), slice(0, ends[i][k])) for i in range(last)]
-            self.large.append([*found, Product(last, slice(start, stop), slice(0, ends[last][k]))] if k == start else [])
-            now = [ends[i][k if i == 0 else k + 1] for i in range(last + 1)]
+            found = [Product(i, slice(ends[i + 1][k], ends[i + 1][stop]), slice(0, ends[i][k])) for i in layers]
+            self.large.append(found if k == start else [])
             rows: list[slice | int] = [*(slice(ends[i + 1][k], ends[i + 1][k + 1]) for i in range(last)), k]
-            self.small.append([Product(i, rows[i], slice(ends[i][start], now[i])) for i in range(last + 1)])
+            now = [ends[i][k if i == 0 else k + 1] for i in layers]
+            self.small.append([Product(i, rows[i], slice(ends[i][start], now[i])) for i in layers if ends[i + 1][k] < ends[i + 1][k + 1]])
         self.kept: tuple[list[Tensor], Cut] | None = None
 
     def walk(self, layers: Sequence[Layer], act: Act, like: Tensor, solve: Solve) -> Tensor:
@@ -105,12 +105,12 @@ class Staircase:
     def _cut(self, weights: list[Tensor]) -> Cut:
         """Return each product with its part of a weight. They are views, and stay right for as long as the weights lie where they do."""
         if self.kept is None or not all(one.is_set_to(before) for one, before in zip(weights, self.kept[0], strict=True)):
-            cut: Cut = []
-            for large, small in zip(self.large, self.small, strict=True):
-                wanted = [one for one in small if not isinstance(one.rows, slice) or one.rows.start < one.rows.stop]
-                of_large, of_small = ([(one, weights[one.layer][..., one.rows, one.columns]) for one in some] for some in (large, wanted))
-                cut.append((of_large, of_small))
-            self.kept = weights, cut
+            large, small = (
+                [[(one, weights[one.layer][..., one.rows, one.columns]) for one in step] for step in steps]
+                for steps in (self.large, self.small)
+            )
+            # Aliases: a parameter itself would be compared with itself, and not show that it has been given other memory.
+            self.kept = [one.detach() for one in weights], list(zip(large, small, strict=True))
         return self.kept[1]
 
     def __getstate__(self) -> dict[str, Any]:
