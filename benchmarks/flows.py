@@ -5,8 +5,6 @@ log_prob, a training step and samples in eager mode; log_prob and a training ste
 
 import functools
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 
 import FrEIA.framework
 import FrEIA.modules
@@ -26,6 +24,7 @@ from nflows.utils.torchutils import create_alternating_binary_mask
 from torch import Tensor, nn
 
 import pushforward as pf
+from benchmarks.contenders import Contender, compiled_rows, training_step
 from benchmarks.flow_floors import MAFFloor, RealNVPFloor, SplineFloor
 from benchmarks.rows import FLOOR, OURS, Row, beside_peers_and_floor, rows
 from benchmarks.timing import race
@@ -36,15 +35,6 @@ CASES = (("realnvp", 64, 8), ("spline", 16, 8), ("maf", 16, 5))  # features and 
 FLOORS = {"realnvp": RealNVPFloor, "spline": SplineFloor, "maf": MAFFloor}
 
 
-@dataclass(frozen=True)
-class Contender:
-    """One library's flow, as three functions; all of a row have two hidden layers of 128 units a layer."""
-
-    parameters: Callable[[], Iterable[nn.Parameter]]
-    log_prob: Callable[[Tensor], Tensor]
-    sample: Callable[[int], object]
-
-
 @rows
 def flows() -> list[Row]:
     found = []
@@ -52,8 +42,8 @@ def flows() -> list[Row]:
         contenders, x = _contenders(kind, features, layers)
         with torch.no_grad():
             density = race({name: functools.partial(one.log_prob, x) for name, one in contenders.items()}, turns=10)
-            drawn = race({name: functools.partial(one.sample, BATCH) for name, one in contenders.items()}, turns=8)
-        trained = race({name: _step(one, x) for name, one in contenders.items()}, turns=8)
+            drawn = race({name: one.sample for name, one in contenders.items()}, turns=8)
+        trained = race({name: training_step(one, x) for name, one in contenders.items()}, turns=8)
         cases = (f"{_title(kind, features, layers)}: log_prob", "… training step (Adam)", "… sample")
         found += [beside_peers_and_floor(*one) for one in zip(cases, (density, trained, drawn), BARS[kind], strict=True)]
     return found
@@ -64,15 +54,7 @@ def compiled() -> list[Row]:
     found = []
     for kind, features, layers in CASES:
         contenders, x = _contenders(kind, features, layers)
-        contenders = {name: replace(one, log_prob=torch.compile(one.log_prob)) for name, one in contenders.items()}
-        with torch.no_grad():
-            density = race({name: functools.partial(one.log_prob, x) for name, one in contenders.items()}, turns=10)
-        trained = race({name: _step(one, x) for name, one in contenders.items()}, turns=5)
-        found += [
-            beside_peers_and_floor(f"{_title(kind, features, layers)}: log_prob", density, 1.0),
-            beside_peers_and_floor("… training step (Adam)", trained, 1.0),
-        ]
-        torch.compiler.reset()
+        found += compiled_rows(_title(kind, features, layers), contenders, x, turns=(10, 5))
     return found
 
 
@@ -86,17 +68,6 @@ def _contenders(kind: str, features: int, layers: int) -> tuple[dict[str, Conten
     return found, torch.randn(BATCH, features)
 
 
-def _step(one: Contender, x: Tensor) -> Callable[[], None]:
-    optimizer = torch.optim.Adam(one.parameters(), 1e-4)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        (-one.log_prob(x).mean()).backward()
-        optimizer.step()
-
-    return step
-
-
 def _ours(kind: str, features: int, layers: int) -> Contender:
     hidden = (HIDDEN, HIDDEN)
     flow = {
@@ -104,12 +75,12 @@ def _ours(kind: str, features: int, layers: int) -> Contender:
         "spline": lambda: pf.models.nsf(features, layers, BINS, hidden, mixing="none", bound=BOUND),
         "maf": lambda: pf.models.maf(features, layers, hidden),
     }[kind]()
-    return Contender(flow.parameters, flow.log_prob, flow.sample)
+    return Contender(flow.parameters, flow.log_prob, lambda: flow.sample(BATCH))
 
 
 def _floor(kind: str, features: int, layers: int) -> Contender:
     floor = FLOORS[kind](features, layers, HIDDEN)
-    return Contender(floor.parameters, floor.log_prob, floor.sample)
+    return Contender(floor.parameters, floor.log_prob, lambda: floor.sample(BATCH))
 
 
 def _zuko(kind: str, features: int, layers: int) -> Contender:
@@ -119,7 +90,7 @@ def _zuko(kind: str, features: int, layers: int) -> Contender:
         "spline": lambda: zuko.flows.NSF(features, bins=BINS, passes=2, **options),
         "maf": lambda: zuko.flows.MAF(features, **options),
     }[kind]()
-    return Contender(flow.parameters, lambda x: flow().log_prob(x), lambda n: flow().sample((n,)))
+    return Contender(flow.parameters, lambda x: flow().log_prob(x), lambda: flow().sample((BATCH,)))
 
 
 def _nflows(kind: str, features: int, layers: int) -> Contender:
@@ -136,7 +107,7 @@ def _nflows(kind: str, features: int, layers: int) -> Contender:
         else:
             steps += [PiecewiseRationalQuadraticCouplingTransform(mask, _Mlp, num_bins=BINS, tails="linear", tail_bound=BOUND)]
     flow = Flow(CompositeTransform(steps), StandardNormal([features]))
-    return Contender(flow.parameters, flow.log_prob, flow.sample)
+    return Contender(flow.parameters, flow.log_prob, lambda: flow.sample(BATCH))
 
 
 class _Mlp(nn.Sequential):
@@ -166,14 +137,14 @@ def _normflows(kind: str, features: int, layers: int) -> Contender:
                 )
             ]
     flow = normflows.NormalizingFlow(normflows.distributions.DiagGaussian(features, trainable=False), steps)
-    return Contender(flow.parameters, flow.log_prob, flow.sample)
+    return Contender(flow.parameters, flow.log_prob, lambda: flow.sample(BATCH))
 
 
 def _freia(kind: str, features: int, layers: int) -> Contender:
     flow = FrEIA.framework.SequenceINN(features)
     for _ in range(layers // 2):  # a block is two couplings
         flow.append(FrEIA.modules.GLOWCouplingBlock, subnet_constructor=_Mlp)
-    return Contender(flow.parameters, lambda x: _normal(*flow(x)), lambda n: flow(torch.randn(n, features), rev=True))
+    return Contender(flow.parameters, lambda x: _normal(*flow(x)), lambda: flow(torch.randn(BATCH, features), rev=True))
 
 
 def _normal(z: Tensor, log_abs_det: Tensor) -> Tensor:

@@ -5,8 +5,7 @@ mixes channels by a fixed rotation, as it has no learned 1x1 convolution; none o
 """
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 
 import FrEIA.framework
 import FrEIA.modules
@@ -18,6 +17,7 @@ from nflows.flows import Flow
 from torch import Tensor, nn
 
 import pushforward as pf
+from benchmarks.contenders import Contender, compiled_rows, training_step
 from benchmarks.floors import GlowFloor
 from benchmarks.memory import megabytes_held
 from benchmarks.rows import FLOOR, OURS, Row, beside_peers_and_floor, rows
@@ -25,15 +25,6 @@ from benchmarks.timing import Times, race
 
 BATCH, SIDE, LEVELS, DEPTH, HIDDEN = 16, 32, 3, 8, 128
 TITLE = f"Glow 3x{SIDE}x{SIDE}, {LEVELS} levels of {DEPTH}, hidden {HIDDEN}, batch {BATCH}"
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One library's flow, as three functions."""
-
-    parameters: Callable[[], Iterable[nn.Parameter]]
-    log_prob: Callable[[Tensor], Tensor]
-    sample: Callable[[], object]
 
 
 @rows
@@ -45,7 +36,7 @@ def glow() -> list[Row]:
         density = race({name: lambda one=one: one.log_prob(x) for name, one in contenders.items()}, turns=5)
         drawn = race({name: one.sample for name, one in contenders.items()}, turns=5)
     light = _ours(x, memory="reversible")
-    trained = race({name: _step(one, x) for name, one in {**contenders, "reversible": light}.items()}, turns=3)
+    trained = race({name: training_step(one, x) for name, one in {**contenders, "reversible": light}.items()}, turns=3)
     ordinary = Times({name: runs for name, runs in trained.runs.items() if name != "reversible"})
     return [
         beside_peers_and_floor(f"{TITLE}: log_prob", density, 1.1),
@@ -60,16 +51,7 @@ def glow() -> list[Row]:
 def glow_compiled() -> list[Row]:
     torch.manual_seed(0)
     x = torch.randn(BATCH, 3, SIDE, SIDE)
-    built = {name: build(x) for name, build in BUILDERS.items()}
-    contenders = {name: replace(one, log_prob=torch.compile(one.log_prob)) for name, one in built.items()}
-    with torch.no_grad():
-        density = race({name: lambda one=one: one.log_prob(x) for name, one in contenders.items()}, turns=5)
-    trained = race({name: _step(one, x) for name, one in contenders.items()}, turns=3)
-    torch.compiler.reset()
-    return [
-        beside_peers_and_floor(f"{TITLE}: log_prob", density, 1.0),
-        beside_peers_and_floor("… training step (Adam)", trained, 1.0),
-    ]
+    return compiled_rows(TITLE, {name: build(x) for name, build in BUILDERS.items()}, x, turns=(5, 3))
 
 
 def _reversible_row(times: Times) -> Row:
@@ -94,17 +76,6 @@ def _memory_rows(x: Tensor) -> list[Row]:
         case = f"… held for the backward pass, {depth} steps a level"
         found.append(Row(case, "MB", {OURS: light, "ordinary": full}, (full / light,) * 3, bar, grown <= 1.15))
     return found
-
-
-def _step(one: Contender, x: Tensor) -> Callable[[], None]:
-    optimizer = torch.optim.Adam(one.parameters(), 1e-4)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        (-one.log_prob(x).mean()).backward()
-        optimizer.step()
-
-    return step
 
 
 def _ours(x: Tensor, **options: str) -> Contender:
