@@ -24,29 +24,34 @@ class Gaussian(nn.Module):
         shape: the event's shape.
         std: standard deviation, positive.
 
+    Raises:
+        UserError: std <= 0.
+
     Example:
         >>> Gaussian((2,)).log_prob(torch.zeros(1, 2))
         tensor([-1.8379])
     """
 
-    std: Tensor
+    like: Tensor
 
     def __init__(self, shape: Sequence[int], std: float = 1.0) -> None:
         super().__init__()
-        self.shape = tuple(shape)
-        self.register_buffer("std", torch.tensor(float(std)), persistent=False)
+        if not std > 0:
+            raise UserError(f"std is {std}, but it must be positive; 1 is usual.")
+        self.shape, self.std = tuple(shape), float(std)
+        self.register_buffer("like", torch.empty(0), persistent=False)  # follows the model's device and dtype
 
     def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape), on the device and in the dtype of the model."""
-        return _random.normal((n, *self.shape), generator, self.std.device, self.std.dtype) * self.std
+        return _random.normal((n, *self.shape), generator, self.like.device, self.like.dtype) * self.std
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""
-        wide = torch.promote_types(z.dtype, torch.float32)
-        scaled = (z.to(wide) / self.std).flatten(1)
-        d = scaled.shape[1]
-        constant = -d * (math.log(2 * math.pi) / 2 + self.std.to(wide).log())
-        return torch.sub(constant, torch.linalg.vecdot(scaled, scaled), alpha=0.5)
+        z = z.flatten(1)
+        if z.dtype.itemsize < 4:
+            z = z.float()
+        constant = -z.shape[1] * (math.log(2 * math.pi) / 2 + math.log(self.std))
+        return torch.rsub(torch.linalg.vecdot(z, z), constant, alpha=0.5 / self.std**2)
 
     def extra_repr(self) -> str:
         return f"{self.shape}, std={self.std:g}"

@@ -79,6 +79,36 @@ def test_the_shape_is_the_bases_or_the_bijections():
         NormalizingFlow(bijections.Scale(3), shape=(2,))
 
 
+def test_the_dtype_is_that_of_the_first_floating_parameter_or_else_buffer():
+    model = models.maf(3, layers=2, hidden=(8,), norm="batch")
+    assert model.dtype == next(model.parameters()).dtype
+    assert model.to(torch.bfloat16).dtype == torch.bfloat16
+    model.bijection.steps[0].net.layers[0].half()  # the first parameter alone
+    assert model.dtype == torch.float16
+    bare = NormalizingFlow(bijections.Permutation([1, 0]))  # whole numbers, and the base's place
+    assert not [*bare.parameters()]
+    assert bare.float().dtype == torch.float32
+    assert bare.double().dtype == torch.float64
+
+
+def test_log_prob_in_chunks_is_that_of_all_rows():
+    model = models.nsf(3, layers=2, hidden=(8,), cond_features=2, preprocess="standardise")
+    x, cond = torch.randn(7, 3), torch.randn(7, 2)
+    model.initialise(x, cond)
+    whole = model.log_prob(x, cond)
+    torch.testing.assert_close(model.log_prob(x, cond, batch_size=3), whole, rtol=0, atol=1e-5)
+    assert model.log_prob(x[:0], cond[:0]).shape == (0,)
+    with pytest.raises(UserError, match="batch_size is 0"):
+        model.log_prob(x, cond, batch_size=0)
+
+
+def test_steps_of_one_log_determinant_for_all_rows_give_one_a_row():
+    for steps in ([bijections.Scale(3)], [bijections.Reverse(3)], [bijections.Scale(3), bijections.Scale(3)]):
+        total = bijections.Chain(steps)(torch.randn(5, 3))[1]
+        assert total.shape == (5,)
+        total += torch.arange(5)  # each row has memory of its own
+
+
 def test_an_image_is_flattened_inside():
     model = models.realnvp(shape=(1, 2, 2), layers=2, hidden=(8,))
     images, log_prob = model.sample(3, log_prob=True)

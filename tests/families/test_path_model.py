@@ -212,3 +212,10 @@ def test_the_gaussian_base_is_that_of_torch_distributions(std):
     z = torch.randn(4, 2, 3)
     expected = torch.distributions.Normal(0.0, std).log_prob(z).flatten(1).sum(1)
     torch.testing.assert_close(Gaussian((2, 3), std).log_prob(z), expected, rtol=1e-12, atol=1e-12)
+    assert Gaussian((2, 3), std).log_prob(z.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, float("nan")])
+def test_a_gaussian_base_without_spread_is_refused(std):
+    with pytest.raises(UserError, match="std is .*, but it must be positive"):
+        Gaussian((2,), std)

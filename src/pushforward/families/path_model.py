@@ -152,7 +152,7 @@ class PathModel(GenerativeModel):
             sampler=self.sampler,
             classes=self.classes,
             levels=self.levels,
-        ).to(self.base.std)
+        ).to(self.base.like)
         if self.config is not None:
             followed.config = {**self.config, "follow": (*self.config.get("follow", ()), path)}
         return followed.train(self.training)

@@ -21,10 +21,10 @@ class LatentModel(PathModel):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of latents."""
-        dtype: torch.dtype = self.base.std.dtype
+        dtype: torch.dtype = self.base.like.dtype
         return dtype
 
     def _apply(self, fn: Any, recurse: bool = True) -> "LatentModel":
         super()._apply(fn, recurse)
-        self.base.std = self.base.std.float() if self.base.std.dtype != torch.float64 else self.base.std
+        self.base.like = self.base.like.float() if self.base.like.dtype != torch.float64 else self.base.like
         return self
