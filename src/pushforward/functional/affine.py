@@ -37,8 +37,8 @@ def bounded_affine(
     """
     if inverse:
         return undone_affine(x, raw, shift, bound, x.new_full((), bound))
-    # b tanh(u) is b - 2 b sigmoid(-2 u), in a third of the time.
-    s = torch.rsub(torch.sigmoid(-_twice(raw, bound)), bound, alpha=2 * bound)
+    # b tanh(u) is 2 b sigmoid(2 u) - b, in a third of the time.
+    s = torch.rsub(torch.sigmoid(_twice(raw, bound)), -bound, alpha=-2 * bound)
     return torch.addcmul(shift, x, s.exp()), s
 
 
