@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.functional.modulation import modulated_norm
-from pushforward.nn.lean_block import EPS, Vectors, attend
+from pushforward.nn.lean_attention import attend
+from pushforward.nn.lean_block import EPS, Vectors
 
 
 class Attention(nn.Module):

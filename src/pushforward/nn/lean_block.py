@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward._modes import values_alone
+from pushforward.nn.lean_attention import lean_attend
 
 if TYPE_CHECKING:
     from pushforward.nn.joint_block import Attention, JointBlock, Stream
 
 EPS = 1e-6
 Vectors = tuple[Tensor, ...]
+_TOGETHER = 1024  # tokens of several images that go through an MLP at once: its weights are read once for all of them
 _AT_ONCE = 98304  # numbers whose activation is computed at once: 384 kB of float32, and as much beside them
 
 
@@ -32,6 +34,7 @@ class Workspace:
     def __init__(self, like: Tensor) -> None:
         self.like = like
         self.held: dict[str, Tensor] = {}
+        self.large_scores = False  # whether an attention's scores were too large for their exponentials
 
     def take(self, name: str, *shape: int) -> Tensor:
         """Return a contiguous tensor of this shape, with any numbers in it."""
@@ -49,27 +52,22 @@ def advance(block: "JointBlock", image: Tensor, text: Tensor, embedding: Tensor,
     if second is not None:
         own = work.take("joint", n, count, 3 * width)
         project(own, image, of_image[6:8], second)
-        also = attend(*own.unflatten(2, (3, a.heads, -1)).unbind(2))
+        also = lean_attend(work, "also", *own.unflatten(2, (3, a.heads, -1)).unbind(2))
     if block.text.mlp is None:  # text answers but does not ask
         queries, joint = work.take("queries", n, count, width), work.take("joint", n, words + count, 2 * width)
         project(queries, image, of_image, a, slice(None, width))
         project(joint[:, :words], text, of_text, b, slice(width, None))
         project(joint[:, words:], image, of_image, a, slice(width, None))
         k, v = joint.unflatten(2, (2, a.heads, -1)).unbind(2)
-        finish(block.image, image, attend(queries.unflatten(2, (a.heads, -1)), k, v), of_image, also, work)
+        heard = lean_attend(work, "heard", queries.unflatten(2, (a.heads, -1)), k, v)
+        finish(block.image, image, heard, of_image, also, work)
         return
     joint = work.take("joint", n, words + count, 3 * width)
     project(joint[:, :words], text, of_text, b)
     project(joint[:, words:], image, of_image, a)
-    heard = attend(*joint.unflatten(2, (3, a.heads, -1)).unbind(2))
+    heard = lean_attend(work, "heard", *joint.unflatten(2, (3, a.heads, -1)).unbind(2))
     finish(block.image, image, heard[:, words:], of_image, also, work)
     finish(block.text, text, heard[:, :words], of_text, None, work)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return softmax(q k' / sqrt(c)) v for (n, tokens, heads, c), heads joined: (n, tokens, heads c)."""
-    heard = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-    return heard.transpose(1, 2).flatten(2)
 
 
 def project(out: Tensor, x: Tensor, vectors: Vectors, attention: "Attention", rows: slice = slice(None)) -> None:
@@ -105,18 +103,22 @@ def finish(stream: "Stream", x: Tensor, heard: Tensor, vectors: Vectors, also: T
     out, mlp, second = stream.attention.out, stream.mlp, stream.second
     assert out is not None
     assert mlp is not None
-    first, (count, width) = mlp[0], x.shape[1:]
+    first, (n, count, width), scales = mlp[0], x.shape, 1 + vectors[4]
     assert isinstance(first, nn.Linear)
-    hidden, value = work.take("hidden", count, first.out_features), work.take("value", count, width)
-    scales = 1 + vectors[4]
-    for n, row in enumerate(x):
-        affine(heard[n], out.weight, out.bias, value)
-        torch.addcmul(row, vectors[2][n], value, out=row)
+    together = max(1, _TOGETHER // max(1, count))
+    hidden, value = (work.take(name, min(n, together) * count, size) for name, size in (("hidden", first.out_features), ("value", width)))
+    for image, row in enumerate(x):
+        affine(heard[image], out.weight, out.bias, value[:count])
+        torch.addcmul(row, vectors[2][image], value[:count], out=row)
         if also is not None and second is not None and second.out is not None:
-            affine(also[n], second.out.weight, second.out.bias, value)
-            torch.addcmul(row, vectors[8][n], value, out=row)
-        perceive(mlp, F.layer_norm(row, (width,), scales[n], vectors[3][n], EPS), hidden, value)
-        torch.addcmul(row, vectors[5][n], value, out=row)
+            affine(also[image], second.out.weight, second.out.bias, value[:count])
+            torch.addcmul(row, vectors[8][image], value[:count], out=row)
+    for start in range(0, n, together):
+        rows, gates = x[start : start + together], vectors[5][start : start + together, None]
+        normed = [F.layer_norm(row, (width,), scales[k], vectors[3][k], EPS) for k, row in enumerate(rows, start)]
+        size = len(normed) * count
+        perceive(mlp, normed[0] if len(normed) == 1 else torch.cat(normed), hidden[:size], value[:size])
+        torch.addcmul(rows, gates, value[:size].view_as(rows), out=rows)
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:

@@ -1,0 +1,71 @@
+"""Attention by exponentials of the scores as they are: torch's own values, and torch's own way where they would not fit."""
+
+import math
+
+import pytest
+import torch
+
+from pushforward.nn.joint_block import JointBlock
+from pushforward.nn.lean_attention import attend, lean_attend
+from pushforward.nn.lean_block import Workspace, advance
+
+
+def _qkv(asking: int, answering: int, size: float = 1.0, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    return [size * torch.randn(2, count, 3, 8, dtype=dtype) for count in (asking, answering, answering)]
+
+
+@pytest.mark.parametrize(("asking", "answering"), [(1, 1), (5, 7), (339, 680), (511, 1021), (700, 1500)])
+def test_its_values_are_those_of_torch(asking, answering):
+    q, k, v = _qkv(asking, answering)
+    work = Workspace(q)
+    found = lean_attend(work, "heard", q, k, v)
+    assert not work.large_scores
+    wide = attend(q.double(), k.double(), v.double())
+    assert (found - wide).norm() <= 1e-6 * wide.norm()
+
+
+@pytest.mark.parametrize("shift", [-200.0, 200.0])
+def test_scores_whose_exponentials_do_not_fit_are_left_to_torch(shift):
+    q, k, v = _qkv(9, 11)
+    q[..., 0], k[..., 0] = math.copysign(math.sqrt(abs(shift) * math.sqrt(8)), shift), math.sqrt(abs(shift) * math.sqrt(8))
+    work = Workspace(q)
+    found = lean_attend(work, "heard", q, k, v)
+    assert work.large_scores
+    torch.testing.assert_close(found, attend(q, k, v), rtol=0, atol=0)
+    wide = attend(q.double(), k.double(), v.double())
+    assert (found - wide).norm() <= 1e-4 * wide.norm()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_is_no_number_goes_where_torch_lets_it(place):
+    tensors = _qkv(9, 11)
+    tensors[place][0, 3] = float("nan")
+    found = lean_attend(Workspace(tensors[0]), "heard", *tensors)
+    torch.testing.assert_close(found, attend(*tensors), rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+def test_other_dtypes_are_left_to_torch():
+    q, k, v = _qkv(9, 11, dtype=torch.bfloat16)
+    work = Workspace(q)
+    torch.testing.assert_close(lean_attend(work, "heard", q, k, v), attend(q, k, v), rtol=0, atol=0)
+    assert not work.held
+
+
+@pytest.mark.parametrize(("count", "words"), [(4, 3), (600, 3), (5, 600)])
+@pytest.mark.parametrize("second", [False, True])
+def test_images_do_not_depend_on_those_that_share_their_mlp(count, words, second):
+    block = JointBlock(16, 2, 4, qk_norm=True, second=second)
+    for p in block.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    image, text, embedding = torch.randn(3, count, 16), torch.randn(3, words, 16), torch.randn(3, 16)
+    with torch.no_grad():
+        expected = block(image, text, embedding)
+        found = image.clone(), text.clone()
+        advance(block, *found, embedding, Workspace(image))
+        for k in range(3):
+            alone = image[k : k + 1].clone(), text[k : k + 1].clone()
+            advance(block, *alone, embedding[k : k + 1], Workspace(image))
+            for one, of_all in zip(alone, found, strict=True):
+                torch.testing.assert_close(one[0], of_all[k], rtol=1e-5, atol=1e-6)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
