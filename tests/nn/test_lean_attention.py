@@ -10,6 +10,14 @@ from pushforward.nn.lean_attention import attend, lean_attend
 from pushforward.nn.lean_block import Workspace, advance
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def _qkv(asking: int, answering: int, size: float = 1.0, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     return [size * torch.randn(2, count, 3, 8, dtype=dtype) for count in (asking, answering, answering)]
 
@@ -42,6 +50,14 @@ def test_what_is_no_number_goes_where_torch_lets_it(place):
     tensors[place][0, 3] = float("nan")
     found = lean_attend(Workspace(tensors[0]), "heard", *tensors)
     torch.testing.assert_close(found, attend(*tensors), rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+def test_several_threads_are_left_to_torch():
+    q, k, v = _qkv(9, 11)
+    work = Workspace(q)
+    torch.set_num_threads(2)
+    torch.testing.assert_close(lean_attend(work, "heard", q, k, v), attend(q, k, v), rtol=0, atol=0)
+    assert not work.held
 
 
 def test_other_dtypes_are_left_to_torch():
