@@ -47,11 +47,11 @@ class Gaussian(nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""
-        z = z.flatten(1)
-        if z.dtype.itemsize < 4:
-            z = z.float()
-        constant = -z.shape[1] * (math.log(2 * math.pi) / 2 + math.log(self.std))
-        return torch.rsub(torch.linalg.vecdot(z, z), constant, alpha=0.5 / self.std**2)
+        scaled = z.to(torch.promote_types(z.dtype, torch.float32)).flatten(1)
+        if self.std != 1:
+            scaled = scaled / self.std
+        constant = -scaled.shape[1] * (math.log(2 * math.pi) / 2 + math.log(self.std))
+        return torch.rsub(torch.linalg.vecdot(scaled, scaled), constant, alpha=0.5)
 
     def extra_repr(self) -> str:
         return f"{self.shape}, std={self.std:g}"

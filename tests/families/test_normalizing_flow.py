@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import AffineTransform, Distribution, Independent, Normal
 
 from pushforward import bases, bijections, models
 from pushforward.errors import ConditionError, DtypeError, NotInvertibleError, ShapeError, UserError
@@ -103,7 +103,8 @@ def test_log_prob_in_chunks_is_that_of_all_rows():
 
 
 def test_steps_of_one_log_determinant_for_all_rows_give_one_a_row():
-    for steps in ([bijections.Scale(3)], [bijections.Reverse(3)], [bijections.Scale(3), bijections.Scale(3)]):
+    expanded = bijections.Transform(AffineTransform(torch.zeros(3), torch.ones(3), event_dim=1))  # one number, expanded to all rows
+    for steps in ([bijections.Scale(3)], [bijections.Reverse(3)], [bijections.Scale(3), bijections.Scale(3)], [expanded]):
         total = bijections.Chain(steps)(torch.randn(5, 3))[1]
         assert total.shape == (5,)
         total += torch.arange(5)  # each row has memory of its own

@@ -213,6 +213,7 @@ def test_the_gaussian_base_is_that_of_torch_distributions(std):
     expected = torch.distributions.Normal(0.0, std).log_prob(z).flatten(1).sum(1)
     torch.testing.assert_close(Gaussian((2, 3), std).log_prob(z), expected, rtol=1e-12, atol=1e-12)
     assert Gaussian((2, 3), std).log_prob(z.bfloat16()).dtype == torch.float32
+    assert Gaussian((2, 3), std).log_prob(z.round().long()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("std", [0.0, -1.0, float("nan")])

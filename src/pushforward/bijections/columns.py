@@ -47,7 +47,7 @@ class VectorBijection(Bijection):
 
 def through(steps: Sequence[Bijection], x: Tensor, cond: Any, inverse: bool) -> tuple[Tensor, Tensor]:
     """Return x (n, *shape) mapped by all steps in turn (from the last if inverse) and the sum of their log-determinants (n,)."""
-    total: Tensor | None = None
+    total = torch.zeros(x.shape[0], dtype=wide(x), device=x.device)
     parts: Parts | None = None
     shape = x.shape
     for step in reversed(steps) if inverse else steps:
@@ -61,12 +61,8 @@ def through(steps: Sequence[Bijection], x: Tensor, cond: Any, inverse: bool) -> 
                 x, parts = rows_of(parts, shape), None
             x, log_abs_det = step.inverse(x, cond) if inverse else step(x, cond)
         if log_abs_det is not None:
-            total = log_abs_det if total is None else total + log_abs_det
-    x = x if parts is None else rows_of(parts, shape)
-    if total is None or total.ndim == 0:  # one number for all
-        each = torch.zeros(x.shape[0], dtype=wide(x), device=x.device)
-        total = each if total is None else each + total
-    return x, total
+            total = total + log_abs_det
+    return (x if parts is None else rows_of(parts, shape)), total
 
 
 def features_of(step: Bijection) -> int | None:
