@@ -5,7 +5,6 @@ maximum costs is saved: a look at each score before the exponential, and product
 That is for one thread, where it takes a twentieth off; torch's own attention shares heads out among several, and is then the quicker.
 """
 
-import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from pushforward.nn.lean_block import Workspace
 
-_QUERIES, _KEYS = 340, 680  # a block of scores has about so many rows and columns: 0.9 MB
+_QUERIES, _KEYS, _ALIGNED = 340, 680, 16  # a block of scores has about so many rows and columns: 0.9 MB
 _LEAST, _MOST = 1e-17, 1e17  # a row's sum of exponentials, so that neither it nor its products with values leave float32
 
 
@@ -31,31 +30,34 @@ def lean_attend(work: "Workspace", name: str, q: Tensor, k: Tensor, v: Tensor) -
     if q.dtype != torch.float32 or work.large_scores or torch.get_num_threads() > 1:
         return attend(q, k, v)
     n, asking, heads, c = q.shape
-    answering, scale = k.shape[1], 1 / math.sqrt(c)
-    rows, columns = _sizes(asking, _QUERIES), _sizes(answering, _KEYS)
-    held, some = work.take("scores", rows[0] * columns[0]), work.take("some", asking)
-    scores = {size: held[: math.prod(size)].view(size) for size in itertools.product(set(rows), set(columns))}
-    out, sums, values = work.take(name, n, asking, heads, c), work.take("sums", n, heads, asking), work.take("values", heads, answering, c)
+    rows, columns = _parts(asking, _QUERIES), _parts(answering := k.shape[1], _KEYS, _ALIGNED)
+    # The first keys are scored together with some that are not theirs, so that rows of scores begin where the memory's lines do.
+    scored = [range(min(answering, len(columns[0]) + -len(columns[0]) % _ALIGNED)), *columns[1:]]
+    held = work.take("scores", len(rows[-1]) * max(len(part) for part in scored))
+    blocks = [[held[: len(row) * len(part)].view(len(row), len(part)) for part in scored] for row in rows]
+    parts = [[(block, block[:, : len(part)]) for block, part in zip(of_row, columns, strict=True)] for of_row in blocks]
+    out, sums = work.take(name, n, asking, heads, c), work.take("sums", len(columns), n, asking, heads)
     for image in range(n):
-        values.copy_(v[image].transpose(0, 1))
+        asks, hears = _by_head(q[image], rows), _by_head(out[image], rows)
+        keys, values = _by_head(k[image], scored), _by_head(v[image], columns)
+        totals = [_by_head(part, rows) for part in sums[:, image]]
         for head in range(heads):
-            keys = [part.T for part in k[image, :, head].split(columns)]
-            blocks = list(zip(columns, keys, values[head].split(columns), strict=True))
-            parts = (one.split(rows) for one in (q[image, :, head], out[image, :, head], sums[image, head], some))
-            for size, asked, heard, total, more in zip(rows, *parts, strict=True):
-                for index, (count, key, value) in enumerate(blocks):
-                    block = scores[size, count]
-                    torch.addmm(block, asked, key, beta=0, alpha=scale, out=block).exp_()
-                    if index == 0:
-                        torch.sum(block, 1, out=total)
-                        torch.mm(block, value, out=heard)
-                    else:
-                        total.add_(torch.sum(block, 1, out=more))
-                        torch.addmm(heard, block, value, out=heard)
-    if not _fit(sums):
+            told = [(key.T, value, total[head]) for key, value, total in zip(keys[head], values[head], totals, strict=True)]
+            for row, (ask, hear, of_row) in enumerate(zip(asks[head], hears[head], parts, strict=True)):
+                for index, ((block, own), (key, value, total)) in enumerate(zip(of_row, told, strict=True)):
+                    torch.addmm(block, ask, key, beta=0, alpha=1 / math.sqrt(c), out=block).exp_()
+                    torch.sum(own, 1, out=total[row])
+                    torch.addmm(hear, own, value, beta=min(index, 1), out=hear)
+    total = sums.sum(0)
+    if not _fit(total):
         work.large_scores = True  # the blocks that follow are likely to have them too
         return attend(q, k, v)
-    return out.div_(sums.transpose(1, 2).unsqueeze(3)).flatten(2)
+    return out.div_(total.unsqueeze(3)).flatten(2)
+
+
+def _by_head(x: Tensor, parts: list[range]) -> list[tuple[Tensor, ...]]:
+    """Return the parts of x (tokens, heads, ...) for each head."""
+    return list(zip(*(x[part.start : part.stop].unbind(1) for part in parts), strict=True))
 
 
 def _fit(sums: Tensor) -> bool:
@@ -66,7 +68,8 @@ def _fit(sums: Tensor) -> bool:
     return bool(least >= _LEAST) and bool(most <= _MOST)
 
 
-def _sizes(count: int, usual: int) -> list[int]:
-    """Return the sizes of about equal blocks, of about the usual size, of so many; the first is the largest."""
-    size = -(-count // max(1, round(count / usual)))
-    return [min(size, count - start) for start in range(0, count, size)]
+def _parts(count: int, usual: int, aligned: int = 1) -> list[range]:
+    """Return parts of so many, of about the usual size: all of one size, a multiple of `aligned` if they are several, but a smaller first."""
+    parts = max(1, round(count / usual))
+    size = min(count, -(-count // (parts * aligned)) * aligned)
+    return [range(max(0, stop - size), stop) for stop in range(count, 0, -size)][::-1]

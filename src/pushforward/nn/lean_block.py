@@ -49,38 +49,45 @@ def advance(block: "JointBlock", image: Tensor, text: Tensor, embedding: Tensor,
     of_image, of_text = block.vectors(embedding)
     a, b, second = block.image.attention, block.text.attention, block.image.second
     (n, count, width), words, also = image.shape, text.shape[1], None
+    sides = a.heads, width // a.heads
     if second is not None:
-        own = work.take("joint", n, count, 3 * width)
-        project(own, image, of_image[6:8], second)
-        also = lean_attend(work, "also", *own.unflatten(2, (3, a.heads, -1)).unbind(2))
-    if block.text.mlp is None:  # text answers but does not ask
-        queries, joint = work.take("queries", n, count, width), work.take("joint", n, words + count, 2 * width)
-        project(queries, image, of_image, a, slice(None, width))
-        project(joint[:, :words], text, of_text, b, slice(width, None))
-        project(joint[:, words:], image, of_image, a, slice(width, None))
-        k, v = joint.unflatten(2, (2, a.heads, -1)).unbind(2)
-        heard = lean_attend(work, "heard", queries.unflatten(2, (a.heads, -1)), k, v)
-        finish(block.image, image, heard, of_image, also, work)
-        return
-    joint = work.take("joint", n, words + count, 3 * width)
-    project(joint[:, :words], text, of_text, b)
-    project(joint[:, words:], image, of_image, a)
-    heard = lean_attend(work, "heard", *joint.unflatten(2, (3, a.heads, -1)).unbind(2))
-    finish(block.image, image, heard[:, words:], of_image, also, work)
-    finish(block.text, text, heard[:, :words], of_text, None, work)
+        own, values = work.take("joint", n, count, 2 * width), work.take("values", n, sides[0], count, sides[1])
+        project(own, values, image, of_image[6:8], second, work)
+        also = lean_attend(work, "also", *own.unflatten(2, (2, *sides)).unbind(2), values.transpose(1, 2))
+    joint, values = work.take("joint", n, words + count, 2 * width), work.take("values", n, sides[0], words + count, sides[1])
+    silent = words if block.text.mlp is None else 0  # how many answer but do not ask: the last block's text
+    project(joint[:, :words, width if silent else 0 :], values[:, :, :words], text, of_text, b, work)
+    project(joint[:, words:], values[:, :, words:], image, of_image, a, work)
+    q, k = joint.unflatten(2, (2, *sides)).unbind(2)
+    heard = lean_attend(work, "heard", q[:, silent:], k, values.transpose(1, 2))
+    finish(block.image, image, heard[:, words - silent :], of_image, also, work)
+    if block.text.mlp is not None:
+        finish(block.text, text, heard[:, :words], of_text, None, work)
 
 
-def project(out: Tensor, x: Tensor, vectors: Vectors, attention: "Attention", rows: slice = slice(None)) -> None:
-    """Write queries, keys and values (or those `rows` of them) of modulated tokens x (n, tokens, width) into out (n, tokens, outputs)."""
-    width = x.shape[2]
-    weight, bias = attention.qkv.weight[rows], attention.qkv.bias[rows]
-    kinds = range(3 * width)[rows][::width]  # where queries (0), keys (width) and values (2 width) begin, those that are wanted
-    norms = [(attention.norm_q, attention.norm_k, None)[kind // width] for kind in kinds]
+def project(made: Tensor, values: Tensor, x: Tensor, vectors: Vectors, attention: "Attention", work: Workspace) -> None:
+    """Write queries and keys of modulated tokens x (n, tokens, width) into made (n, tokens, 2 width), or keys alone where that is `width`.
+
+    Their values go head by head into values (n, heads, tokens, c), as they are read.
+    """
+    (count, width), outputs = x.shape[1:], made.shape[2]
+    weight, of_values = attention.qkv.weight[-outputs - width :].split((outputs, width))
+    bias, added = attention.qkv.bias[-outputs - width :].split((outputs, width))
+    norms = (attention.norm_q, attention.norm_k)[-(outputs // width) :]
     weights: list[Tensor] = [norm.weight for norm in norms if norm is not None]
-    for row, shift, scale, made in zip(x, vectors[0], 1 + vectors[1], out, strict=True):
-        affine(F.layer_norm(row, (width,), scale, shift, EPS), weight, bias, made)
-        if weights:  # queries and keys, as far as they are wanted, come first
-            normalise(made[:, : len(weights) * width].unflatten(1, (len(weights), attention.heads, -1)), weights)
+    value = work.take("value", count, width)
+    in_heads = value.unflatten(1, values.shape[1::2]).transpose(0, 1)
+    for row, shift, scale, asked, answered in zip(x, vectors[0], 1 + vectors[1], made, values, strict=True):
+        normed = F.layer_norm(row, (width,), scale, shift, EPS)
+        affine(normed, weight, bias, asked)
+        if weights:
+            normalise(asked.unflatten(1, (len(weights), attention.heads, -1)), weights)
+        if x.dtype == torch.float32:
+            torch.mm(normed, of_values.T, out=value)
+            torch.add(in_heads, added.unflatten(0, values.shape[1::2]).unsqueeze(1), out=answered)
+        else:
+            affine(normed, of_values, added, value)
+            answered.copy_(in_heads)
 
 
 def normalise(heads: Tensor, weights: list[Tensor]) -> None:
