@@ -166,6 +166,10 @@ def test_function_and_module_return_the_same_bits(name):
     assert torch.equal(module, function)
 
 
+def test_no_images_have_no_patches_of_the_same_sides():
+    assert patchify(X[:0], 2).shape == (0, *patchify(X, 2).shape[1:])
+
+
 def test_unpatchify_undoes_patchify():
     assert torch.equal(unpatchify(patchify(X, 2), 2, 4, 6), X)
 

@@ -1,6 +1,7 @@
 """Images as sequences of patches, and back."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,8 +30,9 @@ def patchify(x: Float[Tensor, "n channels height width"], size: int) -> Float[Te
     n, channels, height, width = x.shape
     if height % size or width % size:
         raise ShapeError(f"an image of {height}x{width} cannot be cut into patches of {size}x{size}; use a size that divides both sides.")
-    x = x.reshape(n, channels, height // size, size, width // size, size)
-    return x.permute(0, 2, 4, 1, 3, 5).reshape(n, (height // size) * (width // size), channels * size * size)
+    tokens = (height // size) * (width // size)
+    # Of no images torch makes none of this shape, so that all sides are named.
+    return F.pixel_unshuffle(x, size).reshape(n, channels * size * size, tokens).transpose(1, 2)
 
 
 @export("functional.unpatchify", example=lambda: (torch.randn(2, 6, 12, dtype=torch.float64), 2, 4, 6))
