@@ -37,4 +37,5 @@ def modulated_norm(
     """
     if len(x) == 1:  # one pass over the tokens instead of two
         return F.layer_norm(x, x.shape[-1:], 1 + scale[0], shift[0], eps)
-    return torch.addcmul(shift[:, None], F.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale[:, None])
+    normed = F.layer_norm(x, x.shape[-1:], x.new_ones(x.shape[-1]), eps=eps)  # torch takes nearly twice as long without a weight
+    return torch.addcmul(shift[:, None], normed, 1 + scale[:, None])
