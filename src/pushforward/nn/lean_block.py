@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward._modes import values_alone
-from pushforward.nn.lean_attention import lean_attend
+from pushforward.nn.lean_attention import Plan, lean_attend
 
 if TYPE_CHECKING:
     from pushforward.nn.joint_block import Attention, JointBlock, Stream
@@ -34,6 +34,7 @@ class Workspace:
     def __init__(self, like: Tensor) -> None:
         self.like = like
         self.held: dict[str, Tensor] = {}
+        self.plans: dict[str, Plan] = {}
         self.large_scores = False  # whether an attention's scores were too large for their exponentials
 
     def take(self, name: str, *shape: int) -> Tensor:
