@@ -53,12 +53,12 @@ def advance(block: "JointBlock", image: Tensor, text: Tensor, embedding: Tensor,
     sides = a.heads, width // a.heads
     if second is not None:
         own, values = work.take("joint", n, count, 2 * width), work.take("values", n, sides[0], count, sides[1])
-        project(own, values, image, of_image[6:8], second, work)
+        project(own, values, image, of_image[6:8], second, second, work)
         also = lean_attend(work, "also", *own.unflatten(2, (2, *sides)).unbind(2), values.transpose(1, 2))
     joint, values = work.take("joint", n, words + count, 2 * width), work.take("values", n, sides[0], words + count, sides[1])
     silent = words if block.text.mlp is None else 0  # how many answer but do not ask: the last block's text
-    project(joint[:, :words, width if silent else 0 :], values[:, :, :words], text, of_text, b, work)
-    project(joint[:, words:], values[:, :, words:], image, of_image, a, work)
+    project(joint[:, :words, width if silent else 0 :], values[:, :, :words], text, of_text, b, a, work)
+    project(joint[:, words:], values[:, :, words:], image, of_image, a, a, work)
     q, k = joint.unflatten(2, (2, *sides)).unbind(2)
     heard = lean_attend(work, "heard", q[:, silent:], k, values.transpose(1, 2))
     finish(block.image, image, heard[:, words - silent :], of_image, also, work)
@@ -66,16 +66,20 @@ def advance(block: "JointBlock", image: Tensor, text: Tensor, embedding: Tensor,
         finish(block.text, text, heard[:, :words], of_text, None, work)
 
 
-def project(made: Tensor, values: Tensor, x: Tensor, vectors: Vectors, attention: "Attention", work: Workspace) -> None:
+def project(made: Tensor, values: Tensor, x: Tensor, vectors: Vectors, attention: "Attention", base: "Attention", work: Workspace) -> None:
     """Write queries and keys of modulated tokens x (n, tokens, width) into made (n, tokens, 2 width), or keys alone where that is `width`.
 
-    Their values go head by head into values (n, heads, tokens, c), as they are read.
+    Their values go head by head into values (n, heads, tokens, c), as they are read. What all keys share changes no softmax: if they are not
+    normalised, those of `base` go without their bias, and the others with what theirs is more.
     """
     (count, width), outputs = x.shape[1:], made.shape[2]
     weight, of_values = attention.qkv.weight[-outputs - width :].split((outputs, width))
     bias, added = attention.qkv.bias[-outputs - width :].split((outputs, width))
     norms = (attention.norm_q, attention.norm_k)[-(outputs // width) :]
     weights: list[Tensor] = [norm.weight for norm in norms if norm is not None]
+    if not weights and x.dtype == torch.float32:
+        of_queries, of_keys = bias.split((outputs - width, width))
+        bias = of_queries if attention is base else torch.cat((of_queries, of_keys - base.qkv.bias[width : 2 * width]))
     value = work.take("value", count, width)
     in_heads = value.unflatten(1, values.shape[1::2]).transpose(0, 1)
     for row, shift, scale, asked, answered in zip(x, vectors[0], 1 + vectors[1], made, values, strict=True):
@@ -130,9 +134,9 @@ def finish(stream: "Stream", x: Tensor, heard: Tensor, vectors: Vectors, also: T
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
-    """Write weight x + bias into out; in float32 the bias comes after, as a product that starts from it is slower by up to a tenth."""
+    """Write weight x + bias into out; in float32 the bias, or as much of it as there is, comes after, where it costs less."""
     if x.dtype == torch.float32:
-        torch.mm(x, weight.T, out=out).add_(bias)
+        torch.mm(x, weight.T, out=out)[:, : len(bias)].add_(bias)
     else:  # which rounds once
         torch.addmm(bias, x, weight.T, out=out)
 
