@@ -5,7 +5,6 @@ maximum costs is saved: a look at each score before the exponential, and product
 That is for one thread, where it takes a twentieth off; torch's own attention shares heads out among several, and is then the quicker.
 """
 
-import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -58,6 +57,7 @@ class Plan:
         scored = [range(min(answering, len(columns[0]) + -len(columns[0]) % _ALIGNED)), *columns[1:]]
         held = work.take("scores", len(rows[-1]) * max(len(part) for part in scored))
         blocks = [[held[: len(row) * len(part)].view(len(row), len(part)) for part in scored] for row in rows]
+        parts = [[(block, block[:, : len(part)]) for block, part in zip(of_row, columns, strict=True)] for of_row in blocks]
         self.tensors = q, k, v
         self.out, self.sums = work.take(name, n, asking, heads, c), work.take("sums", len(columns), n, asking, heads)
         self.steps: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int]] = []
@@ -65,10 +65,11 @@ class Plan:
             asks, hears = _by_head(q[image], rows), _by_head(self.out[image], rows)
             keys, values = _by_head(k[image], scored), _by_head(v[image], columns)
             totals = [_by_head(part, rows) for part in self.sums[:, image]]
-            for head, row, part in itertools.product(range(heads), range(len(rows)), range(len(columns))):
-                scores, total, hear = blocks[row][part], totals[part][head][row], hears[head][row]
-                own = scores[:, : len(columns[part])]
-                self.steps += [(asks[head][row], keys[head][part].T, scores, own, total, values[head][part], hear, min(part, 1))]
+            for head in range(heads):
+                told = [(key.T, value, total[head]) for key, value, total in zip(keys[head], values[head], totals, strict=True)]
+                for row, (ask, hear, of_row) in enumerate(zip(asks[head], hears[head], parts, strict=True)):
+                    for index, ((scores, own), (key, value, total)) in enumerate(zip(of_row, told, strict=True)):
+                        self.steps.append((ask, key, scores, own, total[row], value, hear, min(index, 1)))
 
     def is_of(self, *tensors: Tensor) -> bool:
         """Return whether the plan is one of these queries, keys and values: of their memory, which it keeps from being used again."""

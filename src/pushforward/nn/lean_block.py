@@ -34,15 +34,19 @@ class Workspace:
     def __init__(self, like: Tensor) -> None:
         self.like = like
         self.held: dict[str, Tensor] = {}
+        self.taken: dict[tuple[str, tuple[int, ...]], Tensor] = {}
         self.plans: dict[str, Plan] = {}
         self.large_scores = False  # whether an attention's scores were too large for their exponentials
 
     def take(self, name: str, *shape: int) -> Tensor:
         """Return a contiguous tensor of this shape, with any numbers in it."""
-        size, held = math.prod(shape), self.held.get(name)
-        if held is None or len(held) < size:
-            held = self.held[name] = self.like.new_empty(size)
-        return held[:size].view(shape)
+        taken = self.taken.get((name, shape))
+        if taken is None:
+            size, held = math.prod(shape), self.held.get(name)
+            if held is None or len(held) < size:
+                held = self.held[name] = self.like.new_empty(size)
+            taken = self.taken[name, shape] = held[:size].view(shape)
+        return taken
 
 
 def advance(block: "JointBlock", image: Tensor, text: Tensor, embedding: Tensor, work: Workspace) -> None:
@@ -163,9 +167,6 @@ def twice_gelu(x: Tensor, bias: Tensor) -> None:
     """
     linear = x.new_tensor(math.sqrt(2 / math.pi))
     cubic = 0.044715 * math.sqrt(2 / math.pi)
-    rows = max(1, _AT_ONCE // x.shape[1])
-    tanh = x.new_empty(min(rows, len(x)), x.shape[1])
-    for part in x.split(rows):
+    for part in x.split(max(1, _AT_ONCE // x.shape[1])):
         part.add_(bias)
-        of_part = torch.addcmul(linear, part, part, value=cubic, out=tanh[: len(part)]).mul_(part).tanh_()
-        torch.addcmul(part, part, of_part, out=part)
+        part.addcmul_(part, torch.addcmul(linear, part, part, value=cubic).mul_(part).tanh_())
