@@ -90,7 +90,7 @@ def project(made: Tensor, values: Tensor, x: Tensor, vectors: Vectors, attention
         normed = F.layer_norm(row, (width,), scale, shift, EPS)
         affine(normed, weight, bias, asked)
         if weights:
-            normalise(asked.unflatten(1, (len(weights), attention.heads, -1)), weights)
+            normalise(asked, attention.heads, weights)
         if x.dtype == torch.float32:
             torch.mm(normed, of_values.T, out=value)
             torch.add(in_heads, added.unflatten(0, values.shape[1::2]).unsqueeze(1), out=answered)
@@ -99,19 +99,21 @@ def project(made: Tensor, values: Tensor, x: Tensor, vectors: Vectors, attention
             answered.copy_(in_heads)
 
 
-def normalise(heads: Tensor, weights: list[Tensor]) -> None:
-    """Divide each head of queries and keys (tokens, kinds, heads, c) by its root mean square and multiply it with its kind's weights (c,).
+def normalise(x: Tensor, heads: int, weights: list[Tensor]) -> None:
+    """Divide each head of queries and keys x (tokens, kinds heads c) by its root mean square and multiply it with its kind's weights (c,).
 
     In float32 this takes less than half the time of torch's own norm, which does not write where it reads.
     """
-    if heads.dtype != torch.float32:
-        for of_kind, weight in zip(heads.unbind(1), weights, strict=True):
+    if x.dtype != torch.float32:
+        for of_kind, weight in zip(x.unflatten(1, (len(weights), heads, -1)).unbind(1), weights, strict=True):
             of_kind.copy_(F.rms_norm(of_kind, weight.shape, weight, EPS))
         return
-    kinds = torch.stack(weights)[:, None]
-    for part in heads.split(max(1, _AT_ONCE // heads.shape[1:].numel())):
-        size = torch.linalg.vector_norm(part, dim=-1, keepdim=True)
-        part.mul_(size.square_().div_(part.shape[-1]).add_(EPS).rsqrt_()).mul_(kinds)
+    along = torch.cat([weight.repeat(heads) for weight in weights])
+    for part in x.split(max(1, _AT_ONCE // x.shape[1])):
+        split = part.unflatten(1, (len(weights) * heads, -1))
+        size = torch.linalg.vector_norm(split, dim=-1, keepdim=True)
+        split.mul_(size.square_().div_(split.shape[-1]).add_(EPS).rsqrt_())
+        part.mul_(along)
 
 
 def finish(stream: "Stream", x: Tensor, heard: Tensor, vectors: Vectors, also: Tensor | None, work: Workspace) -> None:
