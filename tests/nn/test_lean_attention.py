@@ -22,7 +22,7 @@ def _qkv(asking: int, answering: int, size: float = 1.0, dtype: torch.dtype = to
     return [size * torch.randn(2, count, 3, 8, dtype=dtype) for count in (asking, answering, answering)]
 
 
-@pytest.mark.parametrize(("asking", "answering"), [(1, 1), (5, 7), (339, 680), (511, 1021), (700, 1500)])
+@pytest.mark.parametrize(("asking", "answering"), [(1, 1), (5, 7), (339, 680), (511, 1021), (700, 1500), (3, 2041)])
 def test_its_values_are_those_of_torch(asking, answering):
     q, k, v = _qkv(asking, answering)
     work = Workspace(q)
@@ -42,6 +42,38 @@ def test_scores_whose_exponentials_do_not_fit_are_left_to_torch(shift):
     torch.testing.assert_close(found, attend(q, k, v), rtol=0, atol=0)
     wide = attend(q.double(), k.double(), v.double())
     assert (found - wide).norm() <= 1e-4 * wide.norm()
+
+
+def test_no_images_hear_nothing():
+    q, k, v = (tensor[:0] for tensor in _qkv(9, 11))
+    assert lean_attend(Workspace(q), "heard", q, k, v).shape == (0, 9, 24)
+
+
+def test_a_plan_is_made_anew_for_tensors_elsewhere():
+    """Of the same shapes, as the blocks of a network have them, or of others, as its last block has."""
+    work = Workspace(torch.zeros(1))
+    for answering in (700, 700, 701, 5):
+        q, k, v = _qkv(5, answering)
+        for _ in range(2):
+            torch.testing.assert_close(lean_attend(work, "heard", q, k, v), attend(q, k, v), rtol=1e-5, atol=1e-6)
+            assert work.plans["heard"].is_of(q, k, v)
+            q.add_(1), k.mul_(0.5), v.neg_()  # the plan is of places, not of numbers
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_keys_of_any_bias_are_heard_as_they_are_in_a_block(last):
+    """Which leaves out what the bias of the image's keys adds to all scores of a query."""
+    block = JointBlock(16, 2, 4, qk_norm=False, second=True, last=last)
+    for p in block.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    for attention in (block.image.attention, block.text.attention, block.image.second):
+        torch.nn.init.normal_(attention.qkv.bias, std=3.0)
+    image, text, embedding = torch.randn(2, 5, 16), torch.randn(2, 3, 16), torch.randn(2, 16)
+    with torch.no_grad():
+        expected = block(image, text, embedding)
+        advance(block, image, text, embedding, Workspace(image))
+    for one, other in zip((image, text), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

@@ -82,8 +82,8 @@ def _by_head(x: Tensor, parts: list[range]) -> list[tuple[Tensor, ...]]:
 
 
 def _fit(sums: Tensor) -> bool:
-    """Return whether all sums of exponentials are within what float32 can go on with; NaN is not, and fake tensors have no numbers."""
-    if type(sums) is not Tensor:
+    """Return whether all sums of exponentials are within what float32 can go on with; NaN is not, and fake and empty ones have no numbers."""
+    if type(sums) is not Tensor or not sums.numel():
         return True
     least, most = sums.aminmax()
     return bool(least >= _LEAST) and bool(most <= _MOST)
