@@ -2,7 +2,7 @@
 
 Softmax is the same whatever is subtracted from a row's scores, so that nothing need be while their exponentials fit into float32. What a
 maximum costs is saved: a look at each score before the exponential, and products in blocks so small that their sums can be corrected.
-That is for one thread, where it takes a twentieth off; torch's own attention shares heads out among several, and is then the quicker.
+That is for one thread, where it takes a tenth off; torch's own attention shares heads out among several, and is then the quicker.
 """
 
 import math
@@ -45,10 +45,7 @@ def lean_attend(work: "Workspace", name: str, q: Tensor, k: Tensor, v: Tensor) -
 
 
 class Plan:
-    """Where all parts of an attention's tensors lie, in the order in which it goes through them: the same in each block of a network.
-
-    To name the places takes a thirtieth of the time of an attention of a thousand tokens.
-    """
+    """Where all parts of an attention's tensors lie, in the order in which it goes through them: the same in each block of a network."""
 
     def __init__(self, work: "Workspace", name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
         n, asking, heads, c = q.shape
