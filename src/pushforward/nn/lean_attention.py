@@ -79,7 +79,7 @@ def _by_head(x: Tensor, parts: list[range]) -> list[tuple[Tensor, ...]]:
 
 
 def _fit(sums: Tensor) -> bool:
-    """Return whether all sums of exponentials are within what float32 can go on with; NaN is not, and fake and empty ones have no numbers."""
+    """Return whether all sums of exponentials are within what float32 can go on with; NaN is not, and fake or no sums are not looked at."""
     if type(sums) is not Tensor or not sums.numel():
         return True
     least, most = sums.aminmax()
@@ -87,7 +87,7 @@ def _fit(sums: Tensor) -> bool:
 
 
 def _parts(count: int, usual: int, aligned: int = 1) -> list[range]:
-    """Return parts of so many, of about the usual size: all of one size, a multiple of `aligned` if they are several, but a smaller first."""
+    """Return parts of so many: all of one size about the usual, if they are several a multiple of `aligned`, but for a smaller first."""
     parts = max(1, round(count / usual))
     size = min(count, -(-count // (parts * aligned)) * aligned)
     return [range(max(0, stop - size), stop) for stop in range(count, 0, -size)][::-1]

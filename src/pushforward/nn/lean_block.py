@@ -58,7 +58,8 @@ def advance(block: "JointBlock", image: Tensor, text: Tensor, embedding: Tensor,
     if second is not None:
         own, values = work.take("joint", n, count, 2 * width), work.take("values", n, sides[0], count, sides[1])
         project(own, values, image, of_image[6:8], second, second, work)
-        also = lean_attend(work, "also", *own.unflatten(2, (2, *sides)).unbind(2), values.transpose(1, 2))
+        q, k = own.unflatten(2, (2, *sides)).unbind(2)
+        also = lean_attend(work, "also", q, k, values.transpose(1, 2))
     joint, values = work.take("joint", n, words + count, 2 * width), work.take("values", n, sides[0], words + count, sides[1])
     silent = words if block.text.mlp is None else 0  # how many answer but do not ask: the last block's text
     project(joint[:, :words, width if silent else 0 :], values[:, :, :words], text, of_text, b, a, work)
@@ -73,8 +74,8 @@ def advance(block: "JointBlock", image: Tensor, text: Tensor, embedding: Tensor,
 def project(made: Tensor, values: Tensor, x: Tensor, vectors: Vectors, attention: "Attention", base: "Attention", work: Workspace) -> None:
     """Write queries and keys of modulated tokens x (n, tokens, width) into made (n, tokens, 2 width), or keys alone where that is `width`.
 
-    Their values go head by head into values (n, heads, tokens, c), as they are read. What all keys share changes no softmax: if they are not
-    normalised, those of `base` go without their bias, and the others with what theirs is more.
+    Their values go head by head into values (n, heads, tokens, c), as they are read. What all keys share changes no softmax: if they are
+    not normalised, those of `base` go without their bias, and the others with what theirs is more.
     """
     (count, width), outputs = x.shape[1:], made.shape[2]
     weight, of_values = attention.qkv.weight[-outputs - width :].split((outputs, width))
