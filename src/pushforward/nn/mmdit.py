@@ -148,10 +148,10 @@ class MMDiT(Blocks):
         """
         dtype = self.first.weight.dtype
         rows, columns = x.shape[2] // self.patch, x.shape[3] // self.patch
-        image = self.first(patchify(x.to(dtype), self.patch)).unflatten(1, (rows, columns)) + self.placed(rows, columns)
+        image = self.first(patchify(x.to(dtype), self.patch)) + self.placed(rows, columns)
         text = self.prepare(cond, len(x))
         embedding = F.silu(self.time(timestep_embedding(t, FREQUENCIES).to(dtype)) + text.pooled)
-        image = self._through_blocks(image.flatten(1, 2), text.context, embedding, skip)
+        image = self._through_blocks(image, text.context, embedding, skip)
         shift, scale = self.modulation(embedding).chunk(2, dim=1)
         out = self.last(modulated_norm(image, shift, scale, EPS))
         out = out.view(len(x), rows, columns, self.patch, self.patch, self.channels).permute(0, 5, 1, 3, 2, 4)
@@ -191,7 +191,7 @@ class MMDiT(Blocks):
             )
 
     def placed(self, rows: int, columns: int) -> Tensor:
-        """Return the positions (rows, columns, width) of a grid of patches, from the middle of the table."""
+        """Return the positions (rows columns, width) of a grid of patches, from the middle of the table."""
         side = int(len(self.positions) ** 0.5)
         table = self.positions.view(side, side, self.width)
         if rows > side or columns > side:
@@ -199,7 +199,8 @@ class MMDiT(Blocks):
             size = max(rows, side), max(columns, side)
             table = F.interpolate(wide, size, mode="bilinear", align_corners=True)[0].movedim(0, 2)
         top, left = (table.shape[0] - rows) // 2, (table.shape[1] - columns) // 2
-        return table[top : top + rows, left : left + columns].to(self.first.weight.dtype)
+        window = table[top : top + rows, left : left + columns]
+        return window.reshape(rows * columns, self.width).to(self.first.weight.dtype)
 
 
 def position_table(side: int, base_size: int, width: int, dtype: torch.dtype) -> Tensor:
