@@ -60,6 +60,13 @@ def test_a_plan_is_made_anew_for_tensors_elsewhere():
             q.add_(1), k.mul_(0.5), v.neg_()  # the plan is of places, not of numbers
 
 
+def test_memory_that_was_too_small_is_not_kept():
+    work = Workspace(torch.zeros(1))
+    work.take("joint", 2, 3)
+    grown = work.take("joint", 4, 5)
+    assert work.take("joint", 2, 3).data_ptr() == grown.data_ptr()
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_keys_of_any_bias_are_heard_as_they_are_in_a_block(last):
     """Which leaves out what the bias of the image's keys adds to all scores of a query."""

@@ -44,6 +44,7 @@ class Workspace:
         if taken is None:
             size, held = math.prod(shape), self.held.get(name)
             if held is None or len(held) < size:
+                self.taken = {key: view for key, view in self.taken.items() if key[0] != name}  # which would keep the smaller memory
                 held = self.held[name] = self.like.new_empty(size)
             taken = self.taken[name, shape] = held[:size].view(shape)
         return taken
