@@ -5,6 +5,7 @@ from pushforward import bijections as bijections
 from pushforward import data as data
 from pushforward import evaluation as evaluation
 from pushforward import families as families
+from pushforward import fast as fast
 from pushforward import formats as formats
 from pushforward import functional as functional
 from pushforward import guidance as guidance

@@ -82,6 +82,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "families.GenerativeModel": ("pushforward.families.model", "A map between noise and data with five verbs: loss, sample, log_prob, encode, decode."),
     "families.NormalizingFlow": ("pushforward.families.normalizing_flow", "Push noise forward onto data by bijections, and learn them by maximum likelihood."),
     "families.PathModel": ("pushforward.families.path_model", "Learn the velocity that carries noise to data along a path x_t = alpha_t data + sigma_t noise."),
+    "fast.disabled": ("pushforward.dispatch", "Compute everything in the plain way inside a `with` block."),
     "formats.SD3Files": ("pushforward.formats.sd3", "What the files of a Stable Diffusion 3 hold; parts that are not there, or were not asked for, are None or empty."),
     "formats.read_sd3": ("pushforward.formats.sd3", "Read a Stable Diffusion 3 or 3.5 from a single .safetensors file or a diffusers folder; sizes are read off the tensors."),
     "formats.write_sd3": ("pushforward.formats.sd3_write", "Write a Stable Diffusion 3 into a single file or a diffusers folder, each of its parts in the dtype that it has."),
