@@ -27,9 +27,10 @@ PAGES = {
     "pushforward.nn.coupling": "pushforward.fast.coupling",
     "pushforward.nn.causal": "pushforward.fast.causal",
     "pushforward.nn.mmdit": "pushforward.fast.mmdit",
+    "pushforward.bijections.pixels": "pushforward.fast.pixels",
 }
 
-_ways: dict[tuple[type, str], Callable[..., Any]] = {}
+_ways: dict[tuple[type, str], tuple[Callable[..., Any], Callable[[], bool] | None]] = {}
 _known: dict[type, Callable[..., Any]] = {}  # exact types that a fast way may go round, with the forward that they were defined with
 _enabled = True
 
@@ -41,6 +42,9 @@ def disabled() -> Iterator[None]:
 
     The results are those of the fast ways up to rounding; it is for comparing, for debugging and for what the fast ways cannot see, such as
     a method that was replaced on a class of this library.
+
+    Returns:
+        A context manager, which may be nested.
 
     Example:
         >>> import torch
@@ -74,15 +78,20 @@ for _container in (nn.ModuleList, nn.ModuleDict):
     _known[_container] = _container.forward
 
 
-def fast_way(kind: type[nn.Module], method: str) -> Callable[[F], F]:
+def fast_way(kind: type[nn.Module], method: str, when: Callable[[], bool] | None = None) -> Callable[[F], F]:
     """Register a function as the fast way of a method, for instances of exactly this type; it is called as the method is.
 
     It may return NotImplemented, and the plain method runs.
+
+    Args:
+        kind: the exact type.
+        method: name of the plain method, or of what callers ask `way_of` for.
+        when: what must hold besides, such as `values_alone`: asked first, as it costs less than looking at the module.
     """
 
     def register(function: F) -> F:
         known(kind)
-        _ways[kind, method] = function
+        _ways[kind, method] = function, when
         return function
 
     return register
@@ -113,13 +122,14 @@ def way_of(module: Any, name: str) -> Callable[..., Any] | None:
     page = PAGES.get(kind.__module__)
     if page is None:
         return None
-    way = _ways.get((kind, name))
-    if way is None:
+    found = _ways.get((kind, name))
+    if found is None:
         importlib.import_module(page)
-        way = _ways.get((kind, name))
-    if way is None or _autocast() or not untouched(module):
+        found = _ways.get((kind, name))
+    if found is None:
         return None
-    return way
+    way, when = found
+    return way if (when is None or when()) and not _autocast() and untouched(module) else None
 
 
 def _autocast() -> bool:
@@ -166,6 +176,24 @@ def hooked(module: nn.Module) -> bool:
     )
 
 
+def preparer(velocity: Any) -> Callable[..., Any] | None:
+    """Return a function of (times) to the same velocity with what depends on parameters and times alone computed once, or None.
+
+    It is for a solver that calls a velocity many times while its parameters stay; `times` may be None where they are not known.
+    """
+    way = way_of(velocity, "prepared")
+    if way is not None:
+        return functools.partial(way, velocity)
+    own: Callable[..., Any] | None = None if isinstance(velocity, nn.Module) else getattr(velocity, "prepared", None)
+    return own
+
+
+def plainly_called(module: nn.Module, *methods: str) -> bool:
+    """Return whether a call of the module, or of one of these methods, runs what its class defines and nothing else."""
+    state = module.__dict__
+    return not (hooked(module) or "forward" in state or any(name in state for name in methods) or torch_module._has_any_global_hook())
+
+
 def ability(thing: Any, name: str) -> Callable[..., Any] | None:
     """Return an optional method of a network (see `types`), or None where it lacks it or where it would go round the network's call.
 
@@ -175,7 +203,7 @@ def ability(thing: Any, name: str) -> Callable[..., Any] | None:
     method = getattr(thing, name, None)
     if not callable(method):
         return None
-    if isinstance(thing, nn.Module) and (hooked(thing) or "forward" in thing.__dict__ or torch_module._has_any_global_hook()):
+    if isinstance(thing, nn.Module) and not plainly_called(thing):
         return None
     for kind in type(thing).__mro__:
         own = vars(kind)

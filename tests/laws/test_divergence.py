@@ -11,8 +11,9 @@ from pushforward.bijections.ode import ODE
 from pushforward.errors import ShapeError, UserError
 from pushforward.families.path_model import PathModel
 from pushforward.functional.divergence import exact_divergence, hutchinson_divergence
+from pushforward.nn.activation import ACTIVATIONS
 from pushforward.nn.dit import DiT
-from pushforward.nn.mlp import ACTIVATIONS, MLP
+from pushforward.nn.mlp import MLP
 from pushforward.nn.unet import UNet
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.midpoint import Midpoint

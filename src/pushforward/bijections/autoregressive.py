@@ -1,4 +1,4 @@
-"""Masked autoregressive maps: each feature is changed by what a network says of the features before it; one direction is one pass."""
+"""Masked autoregressive maps: each feature is transformed with parameters predicted from those before it; one direction is one pass."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,47 +6,58 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.bijections.columns import Parts, VectorBijection, joined, summed
+from pushforward.bijections.columns import Columns, VectorBijection, summed
 from pushforward.bijections.elementwise import Affine, Elementwise, Spline
+from pushforward.dispatch import way_of
+from pushforward.nn.activation import Activation
 from pushforward.nn.made import MADE
-from pushforward.nn.mlp import Activation
 from pushforward.registry import export
 
 
 class Autoregressive(VectorBijection):
-    """Change every number by what MADE says of those before it; forward is one pass, inverse goes feature by feature."""
+    """Transform every number with parameters that MADE predicts from those before it; forward is one pass, inverse one for each feature."""
 
     def __init__(
         self,
         features: int,
-        change: Elementwise,
+        elementwise: Elementwise,
         hidden: Sequence[int],
         activation: Activation,
         classes: int | None,
         cond_features: int | None,
     ) -> None:
         super().__init__(features)
-        self.change = change
-        self.net = MADE(features, change.parameters, hidden, activation=activation, classes=classes, cond_features=cond_features)
+        self.elementwise = elementwise
+        self.net = MADE(features, elementwise.parameters, hidden, activation=activation, classes=classes, cond_features=cond_features)
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
-        whole = joined(parts)
-        if not inverse:
-            y, log_slopes = self.change(whole, self.net.columns(whole, cond).to(whole.dtype), False)
-            return (y,), summed(log_slopes)
-        rows, undo = whole.unbind(), self.change.undo(whole)
+    def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
+        whole = x.whole()
+        if inverse:
+            fast = way_of(self.net, "solved")
+            y, log_slopes = self._solved(whole, cond) if fast is None else fast(self.net, whole, cond, self.elementwise)
+        else:
+            y, log_slopes = self.elementwise(whole, self.params(whole, cond), False)
+        return x.having(y), summed(log_slopes)
+
+    def params(self, x: Tensor, cond: Any) -> Tensor:
+        """Return the raw parameters (parameters, features, n) that the network predicts from columns (features, n)."""
+        fast = way_of(self.net, "columns")
+        raw: Tensor = self.net(x.T, cond).permute(2, 1, 0) if fast is None else fast(self.net, x, cond)
+        return raw.to(x.dtype)
+
+    def _solved(self, z: Tensor, cond: Any) -> tuple[Tensor, Tensor | None]:
+        """Return x and the log-slopes dx/dz, found one feature after another, each by one pass of the network."""
+        known: list[Tensor] = []
         slopes: list[Any] = []
-
-        def solve(k: int, raw: Any, out: Tensor | None) -> Tensor:
-            y, log_slope = undo(rows[k], raw, out)
+        for k, row in enumerate(z):
+            x = torch.stack([*known, *z[k:]])  # what stands at k and after it is not read
+            y, log_slope = self.elementwise(row, self.params(x, cond)[:, k], True)
+            known.append(y)
             slopes.append(log_slope)
-            return y
-
-        y = self.net.sequential(whole, cond, solve)
-        return (y,), summed(torch.stack(slopes))
+        return torch.stack(known), None if slopes[0] is None else torch.stack(slopes)
 
     def extra_repr(self) -> str:
-        return f"{self.features}, {self.change}"
+        return f"{self.features}, {self.elementwise}"
 
 
 @export(
@@ -55,12 +66,12 @@ class Autoregressive(VectorBijection):
     exactness="exact",
 )
 class AffineAutoregressive(Autoregressive):
-    """Scale and shift each feature by what a masked network reads off the features before it.
+    """Scale and shift each feature by what a masked network predicts from the features before it.
 
         z_k = x_k exp(s_k(x_1 .. x_(k-1), cond)) + t_k(x_1 .. x_(k-1), cond),    |s| < bound,    log|det| = sum s
 
     Fast direction: forward, one pass (as in MAF); `Inverse` of it samples in one pass (as in IAF). The other direction takes a step for
-    each feature, in which only the hidden units that become known are computed.
+    each feature.
 
     Args:
         features: numbers a vector.
@@ -102,7 +113,7 @@ class AffineAutoregressive(Autoregressive):
     exactness="exact",
 )
 class SplineAutoregressive(Autoregressive):
-    """Bend each feature along a rational-quadratic spline whose knots a masked network reads off the features before it.
+    """Bend each feature along a rational-quadratic spline whose knots a masked network predicts from the features before it.
 
         z_k = spline(x_k; knots_k(x_1 .. x_(k-1), cond)) within [-bound, bound] and x_k beyond,    log|det| = sum log spline'
 

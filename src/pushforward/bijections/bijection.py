@@ -1,10 +1,15 @@
 """What all bijections share: forward and inverse, each with its log|det|."""
 
+import functools
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pushforward._precision import wide
+from pushforward.errors import ShapeError
 from pushforward.registry import export
 
 
@@ -12,9 +17,19 @@ from pushforward.registry import export
 class Bijection(nn.Module):
     """An invertible map; to add one, write `forward` and `inverse`, each returning its value and log_abs_det (n,).
 
-    log_abs_det is the logarithm of the absolute determinant of the Jacobian of the direction that was taken, in nats, in float32 or wider;
-    inverse(forward(x)) gives x back, and the two log-determinants cancel.
+    log_abs_det is the logarithm of the absolute determinant of the Jacobian of the direction that was taken, in nats; inverse(forward(x))
+    gives x back, and the two log-determinants cancel. A subclass may return log_abs_det as (n,), as one number for all rows, or as None
+    for 0: whoever calls it gets (n,), in float32 or wider.
+
+    Raises:
+        ShapeError: a subclass returns a log_abs_det of another shape.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("forward", "inverse"):
+            if name in vars(cls):
+                setattr(cls, name, _with_log_det_a_row(vars(cls)[name]))
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         """Return z (n, *shape) and log_abs_det (n,) of the map from data x (n, *shape) to noise."""
@@ -30,6 +45,43 @@ class Bijection(nn.Module):
     def reaches(self, touched: Tensor) -> Tensor:
         """Return which numbers of the event the bijections so far have changed, after this one as well, given (*shape) booleans.
 
-        This says all of them, as is right of what mixes; a coupling says which it changes, so that what none does can be warned of.
+        By default all of them, as is right of what mixes; a coupling returns which it changes, so that what none does can be warned of.
         """
         return torch.ones_like(touched)
+
+
+def _with_log_det_a_row(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a forward or inverse whose log_abs_det has one number a row, in float32 or wider, whatever the method returns."""
+
+    @functools.wraps(method)
+    def call(self: Bijection, x: Any, *args: Any, **options: Any) -> tuple[Any, Tensor]:
+        y, log_abs_det = method(self, x, *args, **options)
+        like = x if isinstance(x, Tensor) else x.parts[0].T  # columns
+        return y, _one_a_row(log_abs_det, like, self, method.__name__)
+
+    return call
+
+
+def _one_a_row(log_abs_det: Any, x: Tensor, owner: Bijection, method: str) -> Tensor:
+    if log_abs_det is None:
+        return torch.zeros(x.shape[0], dtype=wide(x), device=x.device)
+    if not isinstance(log_abs_det, Tensor):
+        return torch.full((x.shape[0],), log_abs_det, dtype=wide(x), device=x.device)
+    if log_abs_det.ndim == 0:
+        log_abs_det = log_abs_det.expand(x.shape[0])
+    elif log_abs_det.shape != x.shape[:1]:
+        raise ShapeError(
+            f"{type(owner).__name__}.{method} returned a log_abs_det of shape {tuple(log_abs_det.shape)} for x of shape {tuple(x.shape)}, "
+            f"but it must be ({x.shape[0]},), one number a row; sum it over the event."
+        )
+    log_abs_det = log_abs_det.to(wide(log_abs_det))
+    return log_abs_det.clone() if log_abs_det.stride(0) == 0 else log_abs_det  # each row has memory of its own: the caller may write
+
+
+def inverted(step: Any, z: Any, cond: Any) -> tuple[Any, Tensor]:
+    """Return step.inverse(z, cond); where the step is sharded its parameters are gathered first, as `fully_shard` does for forward alone."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # nothing is sharded where nobody has imported it
+    if fsdp is not None and isinstance(step, fsdp.FSDPModule) and "inverse" not in vars(step):
+        fsdp.register_fsdp_forward_method(step, "inverse")
+    found: tuple[Any, Tensor] = step.inverse(z, cond)
+    return found

@@ -1,13 +1,14 @@
-"""Autoregression over patches: a causal transformer says how each patch of an image is scaled and shifted, from the patches before it."""
+"""Autoregression over patches: a causal transformer predicts the scale and shift of each patch of an image from the patches before it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pushforward._precision import wide
 from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.columns import wide
+from pushforward.dispatch import way_of
 from pushforward.errors import ShapeError, UserError
 from pushforward.functional.affine import bounded_affine
 from pushforward.functional.patches import patchify, unpatchify
@@ -24,13 +25,12 @@ def _example() -> tuple:
 
 @export("bijections.TransformerAutoregressive", example=_example, exactness="exact")
 class TransformerAutoregressive(Bijection):
-    """Shift and scale each patch of an image by what a causal transformer reads off the patches before it.
+    """Shift and scale each patch of an image by what a causal transformer predicts from the patches before it.
 
         z_k = (x_k - t_k(x_<k, cond)) exp(-s_k(x_<k, cond)),    |s| < bound,    log|det| = -sum s
 
-    Fast direction: forward, one pass. The inverse takes a step for each patch, with keys and values kept. It may be guided: what is said
-    of patch k becomes said(cond) + w_k (said(cond) - said(no cond)), w_k rising from 0 at the first patch to scale - 1 at the last, which
-    still is an invertible map.
+    Fast direction: forward, one pass. The inverse takes a step for each patch. It may be guided: the parameters p of patch k become
+    p(cond) + w_k (p(cond) - p(no cond)), w_k rising from 0 at the first patch to scale - 1 at the last, which still is an invertible map.
 
     Args:
         shape: (channels, height, width) of an image.
@@ -101,15 +101,25 @@ class TransformerAutoregressive(Bijection):
         slopes: list[Tensor] = []
         strength = 0.0 if guidance is None else (guidance.scale - 1) / max(1, tokens.shape[1] - 1)
 
-        def solve(k: int, said: Tensor) -> Tensor:
-            own = said[0] if guidance is None else torch.lerp(said[1], said[0], 1 + strength * k)
+        def solve(k: int, outputs: Tensor) -> Tensor:
+            own = outputs[0] if guidance is None else torch.lerp(outputs[1], outputs[0], 1 + strength * k)
             raw, shift = own.to(z.dtype).chunk(2, 1)
             x, log_slope = bounded_affine(tokens[:, k], raw, shift, self.bound)
             slopes.append(log_slope)
             return x
 
-        x = self.net.sequential(len(z), cond, solve, () if guidance is None else (guidance.negative,))
+        conds = (cond,) if guidance is None else (cond, guidance.negative)
+        fast = way_of(self.net, "sequential")
+        x = self._sequential(tokens, conds, solve) if fast is None else fast(self.net, len(z), conds, solve)
         return self._image(x), torch.stack(slopes, 1).sum((1, 2), dtype=wide(z))
+
+    def _sequential(self, like: Tensor, conds: Sequence[Any], solve: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Return tokens made one after another, each by one pass of the network under each condition."""
+        made: list[Tensor] = []
+        for k in range(like.shape[1]):
+            tokens = torch.cat([*(one[:, None] for one in made), like[:, k:]], 1)  # what stands at k and after it is not read
+            made.append(solve(k, torch.stack([self.net(tokens, cond)[:, k] for cond in conds])))
+        return torch.stack(made, 1)
 
     def _tokens(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.shape:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.columns import Parts, features_of, through
-from pushforward.bijections.pixels import with_folds
+from pushforward.bijections.columns import features_of, through, with_columns
+from pushforward.bijections.pixels import PixelAffines, callable_steps, with_runs
 from pushforward.bijections.reversible import reversible
+from pushforward.dispatch import plainly_called
 from pushforward.errors import ShapeError, UserError
 from pushforward.registry import export
 
@@ -52,10 +53,14 @@ class Chain(Bijection):
 
     def __init__(self, steps: Sequence[Bijection], memory: Memory = "full") -> None:
         super().__init__()
+        one: Any = steps
+        if isinstance(one, nn.Module) and not isinstance(one, nn.ModuleList | nn.Sequential):
+            raise UserError(f"steps is {type(one).__name__}, but a chain takes a list of bijections; write Chain([a, b]).")
         if memory not in ("full", "reversible"):
             raise UserError(f"memory is {memory!r}, but it is 'full' or 'reversible'.")
         self.memory = memory
         self.steps: Any = nn.ModuleList(steps)  # Any: torch types what a ModuleList holds as bare Modules
+        self._runs = with_runs(list(self.steps))
         sizes = sorted({size for size in map(features_of, steps) if size is not None})
         if len(sizes) > 1:
             raise ShapeError(f"the steps are for vectors of {sizes[0]} and of {sizes[1]} features; give all of a chain one number.")
@@ -66,31 +71,34 @@ class Chain(Bijection):
         sizes = [features_of(step) for step in self.steps]
         return sizes[0] if sizes and None not in sizes else None
 
-    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        if self.memory == "reversible" and len(self.steps) and torch.is_grad_enabled():
-            return reversible(_flat(self.steps), x, cond)
-        return through(with_folds(self.steps), x, cond, inverse=False)
+    @with_columns
+    def forward(self, x: Any, cond: Any = None) -> tuple[Any, Any]:
+        if self.memory == "reversible" and len(self.steps) and torch.is_grad_enabled() and isinstance(x, Tensor):
+            return reversible(_flat(self.runs()), x, cond)
+        return through(self.runs(), x, cond, inverse=False)
 
-    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return through(with_folds(self.steps), z, cond, inverse=True)
+    @with_columns
+    def inverse(self, z: Any, cond: Any = None) -> tuple[Any, Any]:
+        return through(self.runs(), z, cond, inverse=True)
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
-        """Return the parts mapped by all steps, and their log_abs_det, as a step of another chain does."""
-        total = None
-        for step in reversed(self.steps) if inverse else self.steps:
-            parts, log_abs_det = step.columns(parts, cond, inverse)
-            if log_abs_det is not None:
-                total = log_abs_det if total is None else total + log_abs_det
-        return parts, total
+    def runs(self) -> list[Any]:
+        """Return what is called in turn: the steps, with neighbours that are affine at each pixel as one where nothing touches them."""
+        flat = [step for run in self._runs for step in (run.steps if isinstance(run, PixelAffines) else (run,))]
+        if len(flat) != len(self.steps) or any(a is not b for a, b in zip(flat, self.steps, strict=True)):
+            self._runs = with_runs(list(self.steps))  # a step was exchanged
+        return list(callable_steps(self._runs))
 
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:
         for step in self.steps:
-            step.initialise(x, cond)
+            if isinstance(step, Bijection):  # a plain Module around one has nothing to start from data
+                step.initialise(x, cond)
             x = step(x, cond)[0]
 
     def reaches(self, touched: Tensor) -> Tensor:
         for step in self.steps:
+            if not isinstance(step, Bijection):
+                return torch.ones_like(touched)
             whole = features_of(step) is None
             touched = step.reaches(touched) if whole else step.reaches(touched.flatten()).view(touched.shape)
         return touched
@@ -106,24 +114,22 @@ class Inverse(Bijection):
 
     def __init__(self, bijection: Bijection) -> None:
         super().__init__()
-        self.bijection: Any = bijection  # Any: columns is there where features is
+        self.bijection = bijection
 
     @property
     def features(self) -> int | None:
         """How many features the vectors have, if it is a bijection of vectors that is turned round."""
         return features_of(self.bijection)
 
-    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return self.bijection.inverse(x, cond)
+    @with_columns
+    def forward(self, x: Any, cond: Any = None) -> tuple[Any, Any]:
+        return through([self.bijection], x, cond, inverse=True)
 
-    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return self.bijection(z, cond)
-
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
-        """Return the parts mapped the other way round, as a step of a chain does."""
-        return self.bijection.columns(parts, cond, not inverse)
+    @with_columns
+    def inverse(self, z: Any, cond: Any = None) -> tuple[Any, Any]:
+        return through([self.bijection], z, cond, inverse=False)
 
 
-def _flat(steps: Iterable[Bijection]) -> list[Bijection]:
+def _flat(steps: Iterable[Any]) -> list[Any]:
     """Return steps with those of chains among them in their place."""
-    return [part for step in steps for part in (_flat(step.steps) if isinstance(step, Chain) else [step])]
+    return [part for step in steps for part in (_flat(step.runs()) if type(step) is Chain and plainly_called(step) else [step])]

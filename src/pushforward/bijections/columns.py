@@ -1,24 +1,81 @@
 """Bijections of vectors, which compute with features outermost: a batch of columns (features, n) has one long contiguous axis.
 
-A user sees rows (n, features). Within a chain the columns stay columns, and they may be in two parts, as couplings leave them: the halves
-of a vector are joined again only where a step needs all features at once.
+A user sees rows (n, features). Within a chain what travels is a record, `Columns`: the same columns, in one part or in the two that
+couplings leave, so that the halves of a vector are joined again only where a step needs all features at once.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pushforward.bijections.bijection import Bijection
+from pushforward import dispatch
+from pushforward._precision import wide
+from pushforward.bijections.bijection import Bijection, inverted
 from pushforward.errors import ShapeError, UserError
 
-Parts = tuple[Tensor, ...]  # columns (features_i, n), in the order of the features
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Columns(NamedTuple):
+    """A batch of n vectors as columns, in parts (features_i, n) that follow each other in the order of the features.
+
+    `shape` is that of the rows (n, *shape) which they stand for.
+    """
+
+    parts: tuple[Tensor, ...]
+    shape: torch.Size
+
+    @classmethod
+    def of(cls, x: "Tensor | Columns", features: int) -> "Columns":
+        """Return rows (n, *shape) of so many features as columns; columns stay as they are.
+
+        Raises:
+            ShapeError: x has another number of features.
+        """
+        if isinstance(x, Columns):
+            return x
+        if x.ndim < 2 or math.prod(x.shape[1:]) != features:
+            raise ShapeError(f"x has shape {tuple(x.shape)}, but this bijection needs (n, {features}); reshape it.")
+        return cls((_transposed(x.reshape(x.shape[0], features)),), x.shape)
+
+    def rows(self) -> Tensor:
+        """Return the rows (n, *shape)."""
+        return _transposed(self.whole()).view(self.shape)
+
+    def whole(self) -> Tensor:
+        """Return all columns (features, n) in one."""
+        return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts)
+
+    def halves(self, first: int) -> tuple[Tensor, Tensor]:
+        """Return the columns in two parts, the first of which has `first` features; no copy where they are so already, or in one."""
+        if len(self.parts) == 2 and self.parts[0].shape[0] == first:
+            return self.parts[0], self.parts[1]
+        whole = self.whole()
+        return whole[:first], whole[first:]
+
+    def beside(self, *vectors: Tensor) -> list[tuple[Tensor, ...]]:
+        """Return each part with the pieces of vectors (features,) that belong to it, as columns (features_i, 1)."""
+        sizes = [part.shape[0] for part in self.parts]
+        return list(zip(self.parts, *(vector[:, None].split(sizes) for vector in vectors), strict=True))
+
+    def having(self, *parts: Tensor) -> "Columns":
+        """Return the same batch with other columns."""
+        return Columns(parts, self.shape)
+
+
+def with_columns(method: F) -> F:
+    """State that a forward or inverse returns columns for columns; one that overrides it makes no such statement."""
+    method.takes_columns = True  # type: ignore[attr-defined]
+    return method
 
 
 class VectorBijection(Bijection):
-    """A bijection of vectors (n, features), or of events (n, *shape) of so many numbers; to add one, write `columns`.
+    """A bijection of vectors (n, features), or of events (n, *shape) of so many numbers; to add one, write `map_columns`.
+
+    Called with rows it returns rows, with `Columns` it returns `Columns`.
 
     Args:
         features: numbers a vector.
@@ -34,69 +91,59 @@ class VectorBijection(Bijection):
             raise UserError(f"features is {features}, but it must be at least 1.")
         self.features = features
 
-    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return through([self], x, cond, inverse=False)
+    @with_columns
+    def forward(self, x: Any, cond: Any = None) -> tuple[Any, Any]:
+        z, log_abs_det = self.map_columns(Columns.of(x, self.features), cond, inverse=False)
+        return (z if isinstance(x, Columns) else z.rows()), log_abs_det
 
-    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return through([self], z, cond, inverse=True)
+    @with_columns
+    def inverse(self, z: Any, cond: Any = None) -> tuple[Any, Any]:
+        x, log_abs_det = self.map_columns(Columns.of(z, self.features), cond, inverse=True)
+        return (x if isinstance(z, Columns) else x.rows()), log_abs_det
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
-        """Return the parts mapped, and log_abs_det (n,) or one number for all, or None for 0."""
+    def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
+        """Return the columns mapped, and log_abs_det (n,) or one number for all, or None for 0."""
         raise NotImplementedError
 
 
-def through(steps: Sequence[Bijection], x: Tensor, cond: Any, inverse: bool) -> tuple[Tensor, Tensor]:
-    """Return x (n, *shape) mapped by all steps in turn (from the last if inverse) and the sum of their log-determinants (n,)."""
-    total = torch.zeros(x.shape[0], dtype=wide(x), device=x.device)
-    parts: Parts | None = None
-    shape = x.shape
+def takes_columns(step: Any) -> bool:
+    """Return whether a step of a chain may be given `Columns`: one that is overridden, hooked or wrapped is given rows, as when alone."""
+    kind = type(step)
+    return (
+        dispatch.enabled()
+        and features_of(step) is not None
+        and hasattr(kind.forward, "takes_columns")
+        and hasattr(kind.inverse, "takes_columns")
+        and kind.__call__ is nn.Module.__call__
+        and dispatch.plainly_called(step, "inverse")
+    )
+
+
+def through(steps: Sequence[Any], x: Any, cond: Any, inverse: bool) -> tuple[Any, Any]:
+    """Return x mapped by all steps in turn (from the last if inverse) and the sum of their log-determinants (n,), None for no steps.
+
+    Rows come back as rows and columns as columns; in between, x is whichever a step takes.
+    """
+    y, total = x, None
     for step in reversed(steps) if inverse else steps:
         features = features_of(step)
-        if features is not None:
-            if parts is None:
-                shape, parts = x.shape, (columns_of(x, features),)
-            parts, log_abs_det = step.columns(parts, cond, inverse)  # type: ignore[operator]
-        else:
-            if parts is not None:
-                x, parts = rows_of(parts, shape), None
-            x, log_abs_det = step.inverse(x, cond) if inverse else step(x, cond)
-        if log_abs_det is not None:
-            total = total + log_abs_det
-    return (x if parts is None else rows_of(parts, shape)), total
+        y = Columns.of(y, features) if features is not None and takes_columns(step) else as_rows(y)
+        y, log_abs_det = inverted(step, y, cond) if inverse else step(y, cond)
+        total = log_abs_det if total is None else total + log_abs_det
+    if isinstance(x, Columns):
+        return Columns.of(y, sum(len(part) for part in x.parts)), total
+    return as_rows(y), total
 
 
-def features_of(step: Bijection) -> int | None:
+def features_of(step: Any) -> int | None:
     """Return how many features a bijection of vectors has, or None for any other; chains and inverses of such are such."""
-    return getattr(step, "features", None) if hasattr(step, "columns") else None
-
-
-def joined(parts: Parts) -> Tensor:
-    """Return all columns (features, n) in one."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def halves(parts: Parts, split: int) -> tuple[Tensor, Tensor]:
-    """Return the columns in two parts, the first of which has `split` features; no copy where they are so already, or in one."""
-    if len(parts) == 2 and parts[0].shape[0] == split:
-        return parts[0], parts[1]
-    whole = joined(parts)
-    return whole[:split], whole[split:]
-
-
-def per_part(parts: Parts, *vectors: Tensor) -> list[tuple[Tensor, ...]]:
-    """Return each part with the pieces of vectors (features,) that belong to it, as columns (features_i, 1)."""
-    sizes = [part.shape[0] for part in parts]
-    return list(zip(parts, *(vector[:, None].split(sizes) for vector in vectors), strict=True))
+    features = getattr(step, "features", None) if isinstance(step, Bijection) else None
+    return features if isinstance(features, int) else None
 
 
 def summed(log_slopes: Tensor | None) -> Tensor | None:
     """Return the sum over features (n,) of log-slopes (features, n), in float32 or wider; None, for 0, stays."""
     return None if log_slopes is None else log_slopes.sum(0, dtype=wide(log_slopes))
-
-
-def wide(x: Tensor) -> torch.dtype:
-    """Return the dtype in which log-determinants of x are summed: float32 or wider."""
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def moved(bijection: Bijection) -> Bijection:
@@ -133,13 +180,6 @@ def _transposed(x: Tensor) -> Tensor:
     return _Transposed.apply(x) if x.requires_grad and not torch.compiler.is_compiling() else x.T.contiguous()
 
 
-def columns_of(x: Tensor, features: int) -> Tensor:
-    """Return rows (n, *shape) as columns (features, n)."""
-    if x.ndim < 2 or math.prod(x.shape[1:]) != features:
-        raise ShapeError(f"x has shape {tuple(x.shape)}, but this bijection needs (n, {features}); reshape it.")
-    return _transposed(x.reshape(x.shape[0], features))
-
-
-def rows_of(parts: Parts, shape: Sequence[int]) -> Tensor:
-    """Return columns in parts as rows of this shape (n, *shape)."""
-    return _transposed(joined(parts)).view(shape)
+def as_rows(x: Any) -> Any:
+    """Return rows for columns, and anything else as it is."""
+    return x.rows() if isinstance(x, Columns) else x

@@ -1,4 +1,4 @@
-"""Coupling: one half of the features says how the other half is changed, so that both directions cost one pass of any network."""
+"""Coupling: one half of the features parametrises a transform of the other, so that both directions cost one pass of any network."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,21 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.bijections.columns import Parts, VectorBijection, halves, summed
+from pushforward.bijections.columns import Columns, VectorBijection, summed
 from pushforward.bijections.elementwise import Additive, Affine, Elementwise, Spline
+from pushforward.dispatch import way_of
 from pushforward.errors import UserError
+from pushforward.nn.activation import Activation
 from pushforward.nn.coupling import CouplingNet
-from pushforward.nn.mlp import Activation
 from pushforward.registry import export
 
 
 class Coupling(VectorBijection):
-    """Keep one half of x and change each number of the other by what a network says of the kept half."""
+    """Keep one half of x and transform each number of the other with parameters that a network predicts from the kept half."""
 
     def __init__(
         self,
         features: int,
-        change: Elementwise,
+        elementwise: Elementwise,
         hidden: Sequence[int],
         swap: bool,
         activation: Activation,
@@ -30,39 +31,41 @@ class Coupling(VectorBijection):
         super().__init__(features)
         if features < 2:
             raise UserError(f"features is {features}, but a coupling needs at least 2: one to keep, one to change.")
-        self.split, self.swap, self.change = features // 2, swap, change
-        kept, changed = (features - self.split, self.split) if swap else (self.split, features - self.split)
-        self.net = CouplingNet(kept, change.parameters * changed, hidden, activation, classes, cond_features)
+        self.first, self.swap, self.elementwise = features // 2, swap, elementwise
+        kept, changed = (features - self.first, self.first) if swap else (self.first, features - self.first)
+        self.net = CouplingNet(kept, elementwise.parameters * changed, hidden, activation, classes, cond_features)
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
-        kept, changed = self.divided(parts)
-        changed, log_abs_det = self.altered(changed, self.said(kept, cond), inverse)
-        return self.united(kept, changed), log_abs_det
+    def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
+        kept, changed = self.split(x)
+        changed, log_abs_det = self.transform(changed, self.params(kept, cond), inverse)
+        return x.having(*self.merge(kept, changed)), log_abs_det
 
-    def divided(self, parts: Parts) -> tuple[Tensor, Tensor]:
-        """Return the kept and the changed half, as columns."""
-        first, second = halves(parts, self.split)
+    def split(self, x: Columns) -> tuple[Tensor, Tensor]:
+        """Return the half that is kept and the half that is changed, as columns."""
+        first, second = x.halves(self.first)
         return (second, first) if self.swap else (first, second)
 
-    def united(self, kept: Tensor, changed: Tensor) -> Parts:
+    def params(self, kept: Tensor, cond: Any) -> Tensor:
+        """Return the raw parameters (parameters, changed features, n) that the network predicts from the kept half."""
+        fast = way_of(self.net, "columns")
+        raw: Tensor = self.net(kept.T, cond).T if fast is None else fast(self.net, kept, cond)
+        return raw.to(kept.dtype).unflatten(0, (self.elementwise.parameters, self.features - kept.shape[0]))
+
+    def transform(self, changed: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the changed half after (before, if inverse) the transform, and its log_abs_det (n,) or None for 0."""
+        changed, log_slopes = self.elementwise(changed, params, inverse)
+        return changed, summed(log_slopes)
+
+    def merge(self, kept: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
         """Return both halves in the order of the features."""
         return (changed, kept) if self.swap else (kept, changed)
 
-    def said(self, kept: Tensor, cond: Any) -> Tensor:
-        """Return what the network says of the kept half: raw parameters (parameters, changed features, n)."""
-        return self.net(kept, cond).to(kept.dtype).view(self.change.parameters, self.features - kept.shape[0], kept.shape[1])
-
-    def altered(self, changed: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the changed half after (before, if inverse) the change by raw parameters, and its log_abs_det (n,) or None for 0."""
-        changed, log_slopes = self.change(changed, raw, inverse)
-        return changed, summed(log_slopes)
-
     def reaches(self, touched: Tensor) -> Tensor:
-        place = torch.arange(self.features, device=touched.device) < self.split
+        place = torch.arange(self.features, device=touched.device) < self.first
         return touched | (place if self.swap else ~place)
 
     def extra_repr(self) -> str:
-        return f"{self.features}, {self.change}, swap={self.swap}"
+        return f"{self.features}, {self.elementwise}, swap={self.swap}"
 
 
 @export(
@@ -71,7 +74,7 @@ class Coupling(VectorBijection):
     exactness="exact",
 )
 class AdditiveCoupling(Coupling):
-    """Shift one half of x by what a network reads off the other half; volume is kept.
+    """Shift one half of x by what a network predicts from the other half; volume is kept.
 
         z_a = x_a,    z_b = x_b + t(x_a, cond),    log|det| = 0
 
@@ -113,7 +116,7 @@ class AdditiveCoupling(Coupling):
     exactness="exact",
 )
 class AffineCoupling(Coupling):
-    """Scale and shift one half of x by what a network reads off the other half.
+    """Scale and shift one half of x by what a network predicts from the other half.
 
         z_a = x_a,    z_b = x_b exp(s(x_a, cond)) + t(x_a, cond),    |s| < bound,    log|det| = sum s
 
@@ -154,7 +157,7 @@ class AffineCoupling(Coupling):
 
 @export("bijections.SplineCoupling", example=lambda: (SplineCoupling(5, 4, (8, 8)), 3 * torch.randn(4, 5), None), exactness="exact")
 class SplineCoupling(Coupling):
-    """Bend each number of one half of x along a rational-quadratic spline whose knots a network reads off the other half.
+    """Bend each number of one half of x along a rational-quadratic spline whose knots a network predicts from the other half.
 
         z_a = x_a,    z_b = spline(x_b; knots(x_a, cond)) within [-bound, bound] and x_b beyond,    log|det| = sum log spline'
 

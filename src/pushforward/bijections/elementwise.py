@@ -1,37 +1,28 @@
-"""What a network can do to each number once it has said the parameters: shift it, scale and shift it, or bend it along a spline."""
+"""Transforms of each number by predicted parameters: shift it, scale and shift it, or bend it along a spline."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from pushforward.errors import UserError
-from pushforward.functional.affine import bounded_affine, undone_affine
+from pushforward.functional.affine import bounded_affine
 from pushforward.functional.spline import MIN_BIN, spline_of_columns
 
 Raw = Any  # a tensor (parameters, *x.shape), or, where there are two at most, a tuple of them
-Undo = Callable[[Tensor, Raw, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
 class Elementwise:
-    """A change of each number under parameters; to add one, say how many `parameters` it has and write `__call__`."""
+    """A transform of each number under parameters; to add one, give the number of its `parameters` and write `__call__`."""
 
     @property
     def parameters(self) -> int:
-        """How many numbers describe the change of one."""
+        """How many numbers describe the transform of one."""
         raise NotImplementedError
 
     def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
         raise NotImplementedError
-
-    def undo(self, like: Tensor) -> Undo:
-        """Return the inverse as a function of (x, raw, out) that is called many times, with what is the same in all calls made once.
-
-        Where `out` is not None, y may be written into it.
-        """
-        return lambda x, raw, out: self(x, raw, True)
 
 
 @dataclass(frozen=True)
@@ -59,15 +50,6 @@ class Affine(Elementwise):
         # unbind: gradients are stacked, not added into zeros one after another
         scale, shift = raw.unbind() if isinstance(raw, Tensor) else raw
         return bounded_affine(x, scale, shift, self.bound, inverse)
-
-    def undo(self, like: Tensor) -> Undo:
-        top = like.new_full((), self.bound)
-
-        def undo(x: Tensor, raw: Raw, out: Tensor | None) -> tuple[Tensor, Tensor]:
-            scale, shift = raw
-            return undone_affine(x, scale, shift, self.bound, top, out)
-
-        return undo
 
 
 @dataclass(frozen=True)

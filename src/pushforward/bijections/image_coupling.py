@@ -1,16 +1,17 @@
-"""Couplings of images: one part of the channels or of the pixels says how the other part is changed."""
+"""Couplings of images: one part of the channels or of the pixels parametrises a transform of the other."""
 
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from pushforward._precision import wide
 from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.columns import moved, wide
+from pushforward.bijections.columns import moved
 from pushforward.bijections.elementwise import Additive, Affine, Elementwise, Spline
 from pushforward.errors import ShapeError, UserError
+from pushforward.nn.activation import Activation
 from pushforward.nn.conv import ConvNet
-from pushforward.nn.mlp import Activation
 from pushforward.registry import export
 
 Change = Literal["affine", "additive", "spline"]
@@ -23,13 +24,13 @@ def _example() -> tuple:
 
 @export("bijections.ImageCoupling", example=_example, exactness="exact")
 class ImageCoupling(Bijection):
-    """Keep one part of an image and change each number of the other by what a convolutional network says of the kept part.
+    """Keep one part of an image and transform each number of the other with parameters that a convolutional network predicts from it.
 
         z_a = x_a,    z_b = x_b exp(s(x_a, cond)) + t(x_a, cond),    |s| < bound,    log|det| = sum s    ("affine")
 
     "additive" shifts alone; "spline" bends each number along a rational-quadratic spline on [-bound, bound]. The network's last convolution
     starts at zero, so that the coupling starts as the identity. With `hidden=None` the network is a single convolution, and the coupling is
-    Glow's learned prior: of the half that `Multiscale` is done with, mean and deviation are read off the half that goes on.
+    Glow's learned prior: of the half that `Multiscale` is done with, mean and deviation are predicted from the half that goes on.
 
     Args:
         channels: channels of an image; at least 2 where the channels are halved.
@@ -80,61 +81,59 @@ class ImageCoupling(Bijection):
         if channels < least:
             raise UserError(f"channels is {channels}, but a coupling of mask {mask!r} needs at least {least}; squeeze first.")
         self.channels, self.mask, self.swap = channels, mask, swap
-        self.change = _change(change, bound, bins)
-        self.split = channels // 2
-        kept, changed = (self.split, channels - self.split) if mask == "channel" else (channels, channels)
+        self.elementwise = _elementwise(change, bound, bins)
+        self.first = channels // 2
+        kept, changed = (self.first, channels - self.first) if mask == "channel" else (channels, channels)
         if swap and mask == "channel":
             kept, changed = changed, kept
-        self.net = ConvNet(kept, self.change.parameters * changed, hidden, activation, classes, cond_features, cond_channels)
+        self.net = ConvNet(kept, self.elementwise.parameters * changed, hidden, activation, classes, cond_features, cond_channels)
 
-    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Any]:
         return self._through(x, cond, inverse=False)
 
-    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Any]:
         return self._through(z, cond, inverse=True)
 
-    def _through(self, x: Tensor, cond: Any, inverse: bool) -> tuple[Tensor, Tensor]:
-        kept, changed = self.divided(x)
-        changed, log_abs_det = self.altered(changed, self.said(kept, cond), inverse)
-        if log_abs_det is None:
-            log_abs_det = torch.zeros(len(x), dtype=wide(x), device=x.device)
-        return self.united(kept, changed), log_abs_det
+    def _through(self, x: Tensor, cond: Any, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        kept, changed = self.split(x)
+        changed, log_abs_det = self.transform(changed, self.params(kept, cond), inverse)
+        return self.merge(kept, changed), log_abs_det
 
-    def divided(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return what holds the kept and what holds the changed part: halves of the channels, or twice the image."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ShapeError(f"x has shape {tuple(x.shape)}, but this coupling needs images (n, {self.channels}, height, width).")
         if self.mask == "checkerboard":
             return x, x
-        first, second = x.narrow(1, 0, self.split), x.narrow(1, self.split, self.channels - self.split)
+        first, second = x.narrow(1, 0, self.first), x.narrow(1, self.first, self.channels - self.first)
         return (second, first) if self.swap else (first, second)
 
-    def united(self, kept: Tensor, changed: Tensor) -> Tensor:
-        """Return the image of both parts."""
-        if self.mask == "checkerboard":
-            return torch.where(self._changes(kept), changed, kept)
-        return torch.cat((changed, kept) if self.swap else (kept, changed), dim=1)
-
-    def said(self, kept: Tensor, cond: Any) -> Tensor:
-        """Return what the network says of the kept part: raw parameters (n, parameters * changed channels, height, width)."""
+    def params(self, kept: Tensor, cond: Any) -> Tensor:
+        """Return the raw parameters (n, parameters * changed channels, height, width) that the network predicts from the kept part."""
         if self.mask == "checkerboard":
             kept = kept * ~self._changes(kept)
         raw: Tensor = self.net(kept, cond)
         return raw if raw.dtype == kept.dtype else raw.to(kept.dtype)
 
-    def altered(self, changed: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the changed part after (before, if inverse) the change by raw parameters, and log_abs_det (n,) or None for 0."""
-        each = raw.chunk(self.change.parameters, 1)
-        y, log_slopes = self.change(changed, torch.stack(each) if len(each) > 2 else each, inverse)
+    def transform(self, changed: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the changed part after (before, if inverse) the transform, and its log_abs_det (n,) or None for 0."""
+        each = params.chunk(self.elementwise.parameters, 1)
+        y, log_slopes = self.elementwise(changed, torch.stack(each) if len(each) > 2 else each, inverse)
         if self.mask == "checkerboard":
             place = self._changes(y)
             y, log_slopes = y * place, None if log_slopes is None else log_slopes * place
         return y, None if log_slopes is None else log_slopes.sum((1, 2, 3), dtype=wide(log_slopes))
 
+    def merge(self, kept: Tensor, changed: Tensor) -> Tensor:
+        """Return the image of both parts."""
+        if self.mask == "checkerboard":
+            return torch.where(self._changes(kept), changed, kept)
+        return torch.cat((changed, kept) if self.swap else (kept, changed), dim=1)
+
     def reaches(self, touched: Tensor) -> Tensor:
         if self.mask == "checkerboard":
             return touched | self._changes(touched)
-        changed = torch.arange(self.channels, device=touched.device) < self.split
+        changed = torch.arange(self.channels, device=touched.device) < self.first
         return touched | (changed if self.swap else ~changed)[:, None, None]
 
     def _changes(self, x: Tensor) -> Tensor:
@@ -143,10 +142,10 @@ class ImageCoupling(Bijection):
         return (rows[:, None] + columns) % 2 == int(not self.swap)
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, {self.change}, mask={self.mask!r}, swap={self.swap}"
+        return f"{self.channels}, {self.elementwise}, mask={self.mask!r}, swap={self.swap}"
 
 
-def _change(change: Change, bound: float | None, bins: int) -> Elementwise:
+def _elementwise(change: Change, bound: float | None, bins: int) -> Elementwise:
     if change == "additive":
         return Additive()
     if change == "affine":

@@ -5,7 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pushforward.bijections.columns import moved, wide
+from pushforward._precision import wide
+from pushforward.bijections.columns import moved
 from pushforward.bijections.mixing import reflections_of
 from pushforward.bijections.pixels import PixelAffine
 from pushforward.errors import UserError

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward.bijections.columns import Parts, VectorBijection, joined, moved, wide
+from pushforward._precision import uncast, wide
+from pushforward.bijections.columns import Columns, VectorBijection, moved
 from pushforward.errors import UserError
 from pushforward.registry import export
 
@@ -37,8 +38,8 @@ class Permutation(VectorBijection):
             raise UserError(f"order is {list(order)}, but a permutation has each of 0 to {len(order) - 1} once.")
         self.register_buffer("order", torch.tensor(list(order)))
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
-        return (joined(parts).index_select(0, torch.argsort(self.order) if inverse else self.order),), None
+    def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
+        return x.having(x.whole().index_select(0, torch.argsort(self.order) if inverse else self.order)), None
 
     def reaches(self, touched: Tensor) -> Tensor:
         return touched[self.order]
@@ -56,8 +57,8 @@ class Reverse(VectorBijection):
         tensor([[3., 2., 1.]])
     """
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
-        return tuple(part.flip(0) for part in reversed(parts)), None
+    def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
+        return x.having(*(part.flip(0) for part in reversed(x.parts))), None
 
     def reaches(self, touched: Tensor) -> Tensor:
         return touched.flip(0)
@@ -76,7 +77,7 @@ class LULinear(VectorBijection):
 
     Example:
         >>> LULinear(3)(torch.ones(1, 3))
-        (tensor([[1., 1., 1.]], grad_fn=<ViewBackward0>), tensor([0.], grad_fn=<AddBackward0>))
+        (tensor([[1., 1., 1.]], grad_fn=<ViewBackward0>), tensor([0.], grad_fn=<CloneBackward0>))
 
     Source: Oliva et al., Transformation autoregressive networks, 2018, arXiv 1801.09819, section 3.2; Durkan et al., 1906.04032, section 3.
     Ours: no permutation beside the factors.
@@ -88,8 +89,13 @@ class LULinear(VectorBijection):
         self.log_diagonal = nn.Parameter(torch.zeros(features))
         self.bias = nn.Parameter(torch.zeros(features))
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
-        x = joined(parts)
+    def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
+        columns = x.whole()
+        with uncast(columns):  # both directions need the same matrix
+            y, log_abs_det = self._multiplied(columns, inverse)
+        return x.having(y), log_abs_det
+
+    def _multiplied(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         dtype = wide(x)  # triangular solves know no bfloat16
         s = self.log_diagonal.to(dtype)
         lower = self.off_diagonal.to(dtype).tril(-1) + torch.eye(self.features, dtype=dtype, device=x.device)
@@ -97,8 +103,8 @@ class LULinear(VectorBijection):
         if inverse:
             shifted = x.to(dtype) - self.bias.to(dtype)[:, None]
             half = torch.linalg.solve_triangular(lower, shifted, upper=False, unitriangular=True)
-            return (torch.linalg.solve_triangular(upper, half, upper=True).to(x.dtype),), -s.sum()
-        return (torch.addmm(self.bias[:, None], (lower @ upper).to(x.dtype), x),), s.sum()
+            return torch.linalg.solve_triangular(upper, half, upper=True).to(x.dtype), -s.sum()
+        return torch.addmm(self.bias[:, None].to(x.dtype), (lower @ upper).to(x.dtype), x), s.sum()
 
 
 @export("bijections.Orthogonal", example=lambda: (moved(Orthogonal(4)), torch.randn(4, 4), None), exactness="exact")
@@ -131,10 +137,11 @@ class Orthogonal(VectorBijection):
             raise UserError(f"reflections is {reflections}, but there are from 1 to {features} of them, one a feature at most.")
         self.vectors = nn.Parameter(torch.randn(features, reflections) / features**0.5)  # only what stands below the diagonal is read
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
-        x = joined(parts)
-        q = reflections_of(self.vectors.to(wide(x)))
-        return ((q.T if inverse else q).to(x.dtype) @ x,), None
+    def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
+        columns = x.whole()
+        with uncast(columns):
+            q = reflections_of(self.vectors.to(wide(columns)))
+            return x.having((q.T if inverse else q).to(columns.dtype) @ columns), None
 
 
 def reflections_of(vectors: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from pushforward import _random
 from pushforward._modes import values_alone
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence, ExactDivergence, as_divergence
+from pushforward.dispatch import preparer
 from pushforward.errors import NotInvertibleError
 from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
@@ -84,7 +85,7 @@ class ODE(Bijection):
 
     def _solve(self, x: Tensor, cond: Any, start: float, end: float, generator: _random.Generators, costs: int = 0) -> tuple[Tensor, ...]:
         path = getattr(self.velocity, "path", None)
-        prepare = getattr(self.velocity, "prepared", None)  # what depends on weights and times alone is computed once a solve
+        prepare = preparer(self.velocity)  # what depends on weights and times alone is computed once a solve
         # The calls of such a network are small: without autograd's bookkeeping a solve takes 3 % less time.
         bare = prepare is not None and not costs and isinstance(self.divergence, ExactDivergence) and values_alone()
         with torch.inference_mode() if bare else contextlib.nullcontext():

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward.bijections.columns import Parts, VectorBijection, joined, moved, wide
+from pushforward._precision import uncast, wide
+from pushforward.bijections.columns import Columns, VectorBijection, moved
 from pushforward.errors import NotInvertibleError
 from pushforward.registry import export
 
@@ -43,14 +44,15 @@ class Planar(_OneWay):
         self.w = nn.Parameter(torch.randn(features) / features**0.5)
         self.b = nn.Parameter(torch.zeros(()))
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+    def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         self._refuse_inverse(inverse)
-        x, w = joined(parts), self.w
-        product = w @ self.u
-        u = self.u + (F.softplus(product) - 1 - product) * w / w.square().sum()  # w'u is then softplus - 1, above -1
-        h = torch.tanh(w @ x + self.b)
-        log_abs_det = (1 + (w @ u) * (1 - h.square())).to(wide(x)).log()
-        return (x + u[:, None] * h,), log_abs_det
+        columns, w = x.whole(), self.w
+        with uncast(columns):
+            product = w @ self.u
+            u = self.u + (F.softplus(product) - 1 - product) * w / w.square().sum()  # w'u is then softplus - 1, above -1
+            h = torch.tanh(w @ columns + self.b)
+            log_abs_det = (1 + (w @ u) * (1 - h.square())).to(wide(columns)).log()
+        return x.having(columns + u[:, None] * h), log_abs_det
 
 
 @export("bijections.Radial", example=lambda: (moved(Radial(3)), torch.randn(4, 3), None), exactness="one-way")
@@ -77,12 +79,12 @@ class Radial(_OneWay):
         self.log_alpha = nn.Parameter(torch.zeros(()))
         self.raw_beta = nn.Parameter(torch.zeros(()))
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+    def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         self._refuse_inverse(inverse)
-        x = joined(parts)
+        columns = x.whole()
         alpha = self.log_alpha.exp()
         beta = F.softplus(self.raw_beta) - alpha
-        away = x - self.centre[:, None]
+        away = columns - self.centre[:, None]
         h = 1 / (alpha + torch.linalg.vector_norm(away, dim=0))
-        ring, ray = (beta * h).to(wide(x)), (beta * alpha * h.square()).to(wide(x))
-        return (torch.addcmul(x, beta * h, away),), (self.features - 1) * ring.log1p() + ray.log1p()
+        ring, ray = (beta * h).to(wide(columns)), (beta * alpha * h.square()).to(wide(columns))
+        return x.having(torch.addcmul(columns, beta * h, away)), (self.features - 1) * ring.log1p() + ray.log1p()

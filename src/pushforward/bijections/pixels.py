@@ -1,20 +1,17 @@
-"""Bijections of images that do the same affine map at every pixel: several in a row are one matrix, kept while their parameters stay.
+"""Bijections of images that do the same affine map at every pixel: several in a row are one matrix.
 
-A chain multiplies their small matrices (channels by channels) and touches the images once, in training too. Where no gradient is wanted,
-matrix and inverse are kept as long as the parameters have the same values. Autograd's counter of writes would be quicker to ask, but
-torch's fused optimisers and writes through `.data` do not count. Values are compared on the CPU alone; elsewhere to look stalls the queue,
-which costs more than the matrices.
+A chain multiplies their small matrices (channels by channels) and touches the images once, in training too.
 """
 
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pushforward import dispatch
+from pushforward._precision import uncast
 from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.columns import wide
 from pushforward.errors import ShapeError, UserError
 
 Affine = tuple[Tensor, Tensor, Tensor]  # a matrix (channels, channels), a shift (channels,), and log|det| of the matrix
@@ -41,37 +38,51 @@ class PixelAffine(Bijection):
         """Return W, b and log|det W| in float32 or wider."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return _for_each_image(*at_each_pixel(x, *folded([self], inverse=False)))
+    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Any]:
+        return at_each_pixel(x, *composed([self], inverse=False))
 
-    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return _for_each_image(*at_each_pixel(z, *folded([self], inverse=True)))
+    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Any]:
+        return at_each_pixel(z, *composed([self], inverse=True))
 
     def extra_repr(self) -> str:
         return f"{self.channels}"
 
 
-class Folded:
-    """Neighbouring steps of a chain that are affine at each pixel, as one; a log_abs_det is one number for all images."""
+class PixelAffines(Bijection):
+    """Neighbours in a chain that are affine at each pixel, as one matrix; their parameters stay the neighbours' own.
+
+    Args:
+        steps: the neighbours, in the order in which data meets them.
+    """
 
     def __init__(self, steps: Sequence[PixelAffine]) -> None:
-        self.steps = steps
+        super().__init__()
+        self.steps = tuple(steps)  # no submodules: the chain holds them
 
-    def __call__(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        """Return the images mapped by all steps, and log_abs_det."""
-        return at_each_pixel(x, *folded(self.steps, inverse=False))
+    @dispatch.dispatched
+    def affine(self, inverse: bool = False) -> Affine:
+        """Return the matrix, the shift and log|det| of all steps, or of their inverse."""
+        return composed(self.steps, inverse)
 
-    def affine(self) -> Affine:
-        """Return the matrix, the shift and log|det| of all steps."""
-        return folded(self.steps, inverse=False)
+    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Any]:
+        return at_each_pixel(x, *self.affine())
 
-    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        """Return the images mapped by the inverses of all steps, from the last, and log_abs_det."""
-        return at_each_pixel(z, *folded(self.steps, inverse=True))
+    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Any]:
+        return at_each_pixel(z, *self.affine(inverse=True))
+
+    def may_stand_in(self) -> bool:
+        """Return whether this does what its steps do when they are called one after another: where nothing touches them."""
+        return dispatch.enabled() and all(_as_written(step) for step in self.steps)
 
 
-def with_folds(steps: Sequence[Bijection]) -> list[Any]:
-    """Return the steps with each run of neighbours that are affine at each pixel in one."""
+def _as_written(step: PixelAffine) -> bool:
+    kind = type(step)
+    own = kind.forward is PixelAffine.forward and kind.inverse is PixelAffine.inverse and kind.__call__ is Bijection.__call__
+    return own and dispatch.plainly_called(step, "inverse")
+
+
+def with_runs(steps: Sequence[Any]) -> list[Any]:
+    """Return the steps with each run of neighbours that are affine at each pixel in one module."""
     found: list[Any] = []
     run: list[PixelAffine] = []
     for step in steps:
@@ -79,30 +90,19 @@ def with_folds(steps: Sequence[Bijection]) -> list[Any]:
             run.append(step)
             continue
         if run:
-            found.append(Folded(run))
+            found.append(PixelAffines(run))
             run = []
         found.append(step)
-    return [*found, Folded(run)] if run else found
+    return [*found, PixelAffines(run)] if run else found
 
 
-def folded(steps: Sequence[PixelAffine], inverse: bool) -> Affine:
-    """Return the affine map of steps in a row, or of its inverse."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return _composed(steps, inverse)
-    now = [one for step in steps for held in (step._parameters, step._buffers) for one in held.values() if one is not None]
-    if any(one.device.type != "cpu" for one in now):
-        return _composed(steps, inverse)
-    name = "_kept_inverse" if inverse else "_kept"
-    kept = vars(steps[0]).get(name)
-    if kept is None or len(kept[0]) != len(now) or not all(map(_same, kept[0], now)):
-        kept = [one.detach().clone() for one in now], _composed(steps, inverse)
-        object.__setattr__(steps[0], name, kept)
-    affine: Affine = kept[1]
-    return affine
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and torch.equal(a, b)
+def callable_steps(runs: Sequence[Any]) -> Iterator[Any]:
+    """Yield what to call: each run as one where nothing touches its steps, else the steps themselves."""
+    for one in runs:
+        if isinstance(one, PixelAffines) and not one.may_stand_in():
+            yield from one.steps
+        else:
+            yield one
 
 
 def at_each_pixel(x: Tensor, matrix: Tensor, shift: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,24 +113,15 @@ def at_each_pixel(x: Tensor, matrix: Tensor, shift: Tensor, log_abs_det: Tensor)
     pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
     if matrix.dtype != x.dtype:
         matrix, shift = matrix.to(x.dtype), shift.to(x.dtype)
-    with exact(x):
+    with uncast(x):
         moved = torch.addmm(shift, pixels, matrix.T)
     return moved.view(n, height, width, channels).permute(0, 3, 1, 2), log_abs_det * (height * width)
 
 
-def exact(x: Tensor) -> contextlib.AbstractContextManager[None]:
-    """Return a region without autocast on the device of x; asking first costs a tenth of opening one."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
-
-
-def _for_each_image(y: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-    return y, log_abs_det.to(wide(y)).expand(len(y))
-
-
-def _composed(steps: Sequence[PixelAffine], inverse: bool) -> Affine:
+def composed(steps: Sequence[PixelAffine], inverse: bool) -> Affine:
+    """Return the affine map of steps in a row, or of its inverse."""
     first, *others = steps
-    with exact(next(first.parameters())):
+    with uncast(next(first.parameters())):
         matrix, shift, log_abs_det = first.affine()
         for step in others:
             w, b, more = step.affine()

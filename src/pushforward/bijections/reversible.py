@@ -1,8 +1,8 @@
 """Training a chain in memory that does not grow with its depth: only the output is kept, the rest is found again by going backwards.
 
 In the backward pass each step, from the last, is undone and differentiated at once. A coupling's network reads the half that the step has
-kept, so that one evaluation of it says both how to undo the other half and what the gradients are; neighbours that are affine at each pixel
-need their matrix alone. Any other step is inverted and then evaluated again.
+kept, so that one evaluation of it serves both to undo the other half and to find the gradients; neighbours that are affine at each pixel
+need their matrix alone. Any other step, and one that is overridden or hooked, is inverted and then evaluated again.
 
 Source: Gomez, Ren, Urtasun and Grosse, The reversible residual network, 2017, arXiv 1707.04585, algorithm 1.
 """
@@ -18,29 +18,31 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.columns import columns_of, features_of, joined, rows_of, through
+from pushforward import dispatch
+from pushforward._precision import uncast
+from pushforward.bijections.bijection import Bijection, inverted
+from pushforward.bijections.columns import Columns, as_rows, features_of, takes_columns, through
 from pushforward.bijections.coupling import Coupling
 from pushforward.bijections.image_coupling import ImageCoupling
-from pushforward.bijections.pixels import Folded, at_each_pixel, exact, with_folds
+from pushforward.bijections.pixels import PixelAffines, at_each_pixel
 from pushforward.bijections.scaling import BatchNorm
 from pushforward.errors import UserError
 
-State = Any  # a tensor (n, *shape), or columns in parts
+State = Any  # rows (n, *shape), or columns
 
 
 @_disable_dynamo  # torch.compiler.disable, but for importing dynamo at once: a second before any model is there
 def reversible(steps: Sequence[Bijection], x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
     """Return x mapped by all steps and log_abs_det (n,); for the backward pass nothing is kept but the output."""
     for step in steps:
-        for part in step.modules():
+        for part in (one for kept in (step.steps if isinstance(step, PixelAffines) else (step,)) for one in kept.modules()):
             if part.training and (isinstance(part, BatchNorm | _BatchNorm) or (isinstance(part, _DropoutNd) and part.p > 0)):
                 raise UserError(
-                    f'memory="reversible" evaluates each step twice, but {type(part).__name__} in training mode says something else each '
+                    f'memory="reversible" evaluates each step twice, but {type(part).__name__} in training mode returns another value each '
                     'time; take ActNorm or ImageActNorm for it, or memory="full".'
                 )
     leaves, form = tree_flatten(cond)
-    parameters = list({id(p): p for step in steps for p in step.parameters() if p.requires_grad}.values())
+    parameters = list({id(p): p for step in steps for p in _parameters(step) if p.requires_grad}.values())
     found: tuple[Tensor, Tensor] = _Reversible.apply(steps, form, len(leaves), x, *leaves, *parameters)
     return found
 
@@ -52,7 +54,7 @@ class _Reversible(torch.autograd.Function):
         ctx.precision = {"device_type": kind, "dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind)}
         # Weights cast here would be kept without their graphs, and be found so by who uses them in the same region later.
         with torch.autocast(**ctx.precision, cache_enabled=False):
-            z, log_abs_det = through(with_folds(steps), x, tree_unflatten(tensors[:count], form), inverse=False)
+            z, log_abs_det = through(steps, x, tree_unflatten(tensors[:count], form), inverse=False)
         ctx.steps, ctx.form = steps, form
         ctx.others = [None if isinstance(one, Tensor) else one for one in tensors[:count]]
         ctx.save_for_backward(z, *(one if isinstance(one, Tensor) else None for one in tensors[:count]))
@@ -77,7 +79,7 @@ class _Reversible(torch.autograd.Function):
         total = _Gradients(wanted, leaves)
         cond = tree_unflatten(leaves, ctx.form)
         with torch.autocast(**ctx.precision, cache_enabled=False):
-            x_gradient = _rewound(with_folds(ctx.steps), z, cond, gradients[0], gradients[1], total)
+            x_gradient = _rewound(ctx.steps, z, cond, gradients[0], gradients[1], total)
         found = iter(total.sums)
         return None, None, None, x_gradient, *(next(found) if need else None for need in needed)
 
@@ -105,44 +107,58 @@ def _rewound(steps: Sequence[Any], z: Tensor, cond: Any, gradient: Tensor, log_g
     """Return the gradient by x, given those by z (n, *shape) and by the log-determinant (n,); those by parameters are added to `total`."""
     state: State = z
     slope: State = gradient
-    shape = z.shape
     for step in reversed(steps):
-        features = features_of(step)
-        if features is not None and isinstance(state, Tensor):
-            shape = state.shape
-            state, slope = (columns_of(state, features),), (columns_of(slope, features),)
-        elif features is None and not isinstance(state, Tensor):
-            state, slope = rows_of(state, shape), rows_of(slope, shape)
-        undo = _undo_coupling if isinstance(step, Coupling | ImageCoupling) else _undo_pixels if isinstance(step, Folded) else _undo_any
+        features, undo = features_of(step), _undo_of(step)
+        if features is not None and (takes_columns(step) or undo is _undo_coupling):
+            state, slope = Columns.of(state, features), Columns.of(slope, features)
+        else:
+            state, slope = as_rows(state), as_rows(slope)
         state, slope = undo(step, state, cond, slope, log_gradient, total)
-    return slope if isinstance(slope, Tensor) else rows_of(slope, shape)
+    rows: Tensor = as_rows(slope)
+    return rows
+
+
+def _undo_of(step: Any) -> Any:
+    if isinstance(step, PixelAffines):
+        return _undo_pixels
+    for kind in (Coupling, ImageCoupling):
+        own = isinstance(step, kind) and type(step).forward is kind.forward and type(step).inverse is kind.inverse
+        if own and dispatch.plainly_called(step, "inverse"):
+            return _undo_coupling
+    return _undo_any
+
+
+def _parameters(step: Any) -> Iterable[Tensor]:
+    """Return the parameters of a step, or of those that a run stands for."""
+    return [p for one in step.steps for p in one.parameters()] if isinstance(step, PixelAffines) else step.parameters()
 
 
 def _undo_coupling(step: Any, z: State, cond: Any, slope: State, log_gradient: Tensor, total: _Gradients) -> tuple[State, State]:
     """Undo a coupling and differentiate it with one evaluation of its network."""
-    kept, changed = step.divided(z)
-    kept_slope, changed_slope = step.divided(slope)
+    kept, changed = step.split(z)
+    kept_slope, changed_slope = step.split(slope)
     places = total.places(step.parameters())
     with torch.enable_grad():
         kept = kept.detach().requires_grad_()
-        raw = step.said(kept, cond)
-        before = step.altered(changed, raw.detach(), True)[0].detach().requires_grad_()
-        after, log_abs_det = step.altered(before, raw, False)
+        raw = step.params(kept, cond)
+        before = step.transform(changed, raw.detach(), True)[0].detach().requires_grad_()
+        after, log_abs_det = step.transform(before, raw, False)
         ends = ((after, changed_slope),) if log_abs_det is None else ((after, changed_slope), (log_abs_det, log_gradient))
         kept_more, changed_slope, *more = _differentiated(ends, [kept, before, *(total.wanted[k] for k in places)])
     total.add(places, more)
     if kept_more is not None:
         kept_slope = kept_slope + kept_more
-    return step.united(kept.detach(), before.detach()), step.united(kept_slope, changed_slope)
+    x, slope = step.merge(kept.detach(), before.detach()), step.merge(kept_slope, changed_slope)
+    return (z.having(*x), z.having(*slope)) if isinstance(z, Columns) else (x, slope)
 
 
-def _undo_pixels(step: Folded, z: Tensor, cond: Any, slope: Tensor, log_gradient: Tensor, total: _Gradients) -> tuple[Tensor, Tensor]:
+def _undo_pixels(step: PixelAffines, z: Tensor, cond: Any, slope: Tensor, log_gradient: Tensor, total: _Gradients) -> tuple[Tensor, Tensor]:
     """Undo what is affine at each pixel, and differentiate it by its matrix and shift."""
-    places = total.places((p for one in step.steps for p in one.parameters()), shared=False)
+    places = total.places(_parameters(step), shared=False)
     with torch.enable_grad():
         matrix, shift, log_abs_det = step.affine()
     fixed = matrix.detach()
-    with exact(z):
+    with uncast(z):
         back = torch.linalg.inv(fixed)
         # What is counted once for each pixel is the log-determinant, and so is its gradient.
         x, by_log = at_each_pixel(z, back, -(back @ shift.detach()), log_gradient.sum().to(back.dtype))
@@ -156,18 +172,20 @@ def _undo_pixels(step: Folded, z: Tensor, cond: Any, slope: Tensor, log_gradient
 def _undo_any(step: Any, z: State, cond: Any, slope: State, log_gradient: Tensor, total: _Gradients) -> tuple[State, State]:
     """Invert a step and evaluate it again."""
     places = total.places(step.parameters())
-    whole = isinstance(z, Tensor)
-    x = step.inverse(z, cond)[0] if whole else joined(step.columns(z, cond, True)[0])
+    x = inverted(step, z, cond)[0]
+    parts, form = (x.whole(), x) if isinstance(x, Columns) else (x, None)
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        again, log_abs_det = step(x, cond) if whole else step.columns((x,), cond, False)
-        ends: Any = ((again, slope),) if whole else ((joined(again), joined(slope)),)
-        if log_abs_det is not None:
-            ends = *ends, (log_abs_det, log_gradient if log_abs_det.ndim else log_gradient.sum())
-        slope, *more = _differentiated(ends, [x, *(total.wanted[k] for k in places)])
+        parts = parts.detach().requires_grad_()
+        again, log_abs_det = step(parts if form is None else form.having(parts), cond)
+        ends = ((_whole(again), _whole(slope)), (log_abs_det, log_gradient))
+        slope, *more = _differentiated(ends, [parts, *(total.wanted[k] for k in places)])
     total.add(places, more)
-    x = x.detach()
-    return (x, slope) if whole else ((x,), (slope,))
+    parts = parts.detach()
+    return (parts, slope) if form is None else (form.having(parts), form.having(slope))
+
+
+def _whole(x: State) -> Tensor:
+    return x.whole() if isinstance(x, Columns) else x
 
 
 def _differentiated(ends: Iterable[tuple[Tensor, Tensor]], by: Sequence[Tensor]) -> Sequence[Any]:

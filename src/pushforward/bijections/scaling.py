@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pushforward.bijections.columns import Parts, VectorBijection, joined, moved, per_part, wide
+from pushforward._precision import wide
+from pushforward.bijections.columns import Columns, VectorBijection, moved
 from pushforward.bijections.pixels import PixelAffine
 from pushforward.errors import ShapeError
 from pushforward.registry import export
@@ -35,9 +36,9 @@ class Scale(_Diagonal):
         super().__init__(features)
         self.log_scale = nn.Parameter(torch.zeros(features))
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+    def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         s = -self.log_scale if inverse else self.log_scale
-        return tuple(part * scale for part, scale in per_part(parts, s.exp())), s.sum(dtype=wide(s))
+        return x.having(*(part * scale for part, scale in x.beside(s.exp()))), s.sum(dtype=wide(s))
 
 
 @export("bijections.ActNorm", example=lambda: (moved(ActNorm(3)), torch.randn(4, 3), None), exactness="exact")
@@ -76,8 +77,8 @@ class ActNorm(_Diagonal):
         self.log_scale.copy_(-std.log())
         self.shift.copy_(-mean / std)
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
-        return _affine(parts, self.log_scale, self.shift, inverse)
+    def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
+        return _affine(x, self.log_scale, self.shift, inverse)
 
 
 @export("bijections.ImageActNorm", example=lambda: (moved(ImageActNorm(3)), torch.randn(4, 3, 2, 2), None), exactness="exact")
@@ -162,25 +163,27 @@ class BatchNorm(_Diagonal):
         self.mean.copy_(mean)
         self.var.copy_(std.square())
 
-    def columns(self, parts: Parts, cond: Any, inverse: bool) -> tuple[Parts, Tensor | None]:
+    def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         mean, var = self.mean, self.var
         if self.training and not inverse:
-            x = joined(parts)
-            if x.shape[1] < 2:
-                raise ShapeError(f"a batch of {x.shape[1]} has no moments; give BatchNorm at least two rows in training, or use .eval().")
-            var, mean = torch.var_mean(x, 1, correction=0)
+            whole = x.whole()
+            if whole.shape[1] < 2:
+                raise ShapeError(
+                    f"a batch of {whole.shape[1]} has no moments; give BatchNorm at least two rows in training, or use .eval()."
+                )
+            var, mean = torch.var_mean(whole, 1, correction=0)
             with torch.no_grad():
                 self.mean.lerp_(mean.to(self.mean.dtype), self.momentum)
                 self.var.lerp_(var.to(self.var.dtype), self.momentum)
         s = self.log_scale - 0.5 * (var + self.eps).log()
-        return _affine(parts, s, self.shift - mean * s.exp(), inverse)
+        return _affine(x, s, self.shift - mean * s.exp(), inverse)
 
 
-def _affine(parts: Parts, s: Tensor, b: Tensor, inverse: bool) -> tuple[Parts, Tensor]:
+def _affine(x: Columns, s: Tensor, b: Tensor, inverse: bool) -> tuple[Columns, Tensor]:
     total = s.sum(dtype=wide(s))
     if inverse:
-        return tuple((part - shift) * scale for part, shift, scale in per_part(parts, b, (-s).exp())), -total
-    return tuple(torch.addcmul(shift, part, scale) for part, shift, scale in per_part(parts, b, s.exp())), total
+        return x.having(*((part - shift) * scale for part, shift, scale in x.beside(b, (-s).exp()))), -total
+    return x.having(*(torch.addcmul(shift, part, scale) for part, shift, scale in x.beside(b, s.exp()))), total
 
 
 def _moments(rows: Tensor, features: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

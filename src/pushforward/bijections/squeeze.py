@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.columns import wide
 from pushforward.errors import ShapeError
 from pushforward.registry import export
 
@@ -29,11 +28,11 @@ class Squeeze(Bijection):
     Source: Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, section 3.6.
     """
 
-    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return space_to_depth(x, 2), torch.zeros(len(x), dtype=wide(x), device=x.device)
+    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Any]:
+        return space_to_depth(x, 2), None
 
-    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        return depth_to_space(z, 2), torch.zeros(len(z), dtype=wide(z), device=z.device)
+    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Any]:
+        return depth_to_space(z, 2), None
 
     def reaches(self, touched: Tensor) -> Tensor:
         return space_to_depth(touched[None], 2)[0]

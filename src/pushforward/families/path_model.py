@@ -13,6 +13,7 @@ from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
 from pushforward.bijections.ode import ODE
+from pushforward.dispatch import ability, preparer
 from pushforward.errors import NotInvertibleError, UserError
 from pushforward.families.dropped import checked_drop_cond, with_dropped
 from pushforward.families.following import Following, common_interval
@@ -159,7 +160,7 @@ class PathModel(GenerativeModel):
 
     def denoiser(self, cond: Any = None, guidance: Guidance | float | None = None) -> Denoiser | Guided:
         """Return what samplers call, in the model's units: (x, t) to a prediction, under a condition and guidance."""
-        steered, own = as_guidance(guidance), getattr(self.net, "prepare", None)
+        steered, own = as_guidance(guidance), ability(self.net, "prepare")
         if cond is not None and own is not None and not torch.is_grad_enabled():
             prepare = functools.partial(own, n=len(cond))  # what the network makes of a condition at all times, once
             cond, steered = prepare(cond), None if steered is None else steered.prepared(prepare)
@@ -181,7 +182,7 @@ class PathModel(GenerativeModel):
             xi = _random.normal(x.shape, generator, x.device, x.dtype)
             x_t = torch.addcmul(x_t, xi, per_row(self.bridge * torch.sin(math.pi * t) ** 2, x))
             target = torch.addcmul(target, xi, per_row(self.bridge * math.pi * torch.sin(2 * math.pi * t), x))
-        learned = getattr(self.net, "with_variance", None)
+        learned = ability(self.net, "with_variance")
         value, share = (self.net(x_t, t, cond), None) if learned is None else learned(x_t, t, cond)
         losses = (value - target).square()
         if self.weighting is not None:
@@ -263,10 +264,9 @@ class PathModel(GenerativeModel):
 
 
 def _velocity(denoiser: Denoiser | Guided) -> "_Velocity":
-    net: Any = getattr(denoiser, "net", None)
-    if not isinstance(denoiser, Denoiser) or not hasattr(net, "value_and_divergence"):
-        return _Velocity(denoiser)
-    return _VelocityWithDivergence(denoiser)
+    if type(denoiser) is Denoiser and ability(denoiser.net, "value_and_divergence") is not None:
+        return _VelocityWithDivergence(denoiser)
+    return _Velocity(denoiser)
 
 
 class _Velocity:
@@ -290,9 +290,8 @@ class _VelocityWithDivergence(_Velocity):
 
     def prepared(self, times: Sequence[float] | None) -> "_VelocityWithDivergence":
         """Return the same, ready to be called many times, at these times if they are known."""
-        one: Any = self.denoiser
-        net = one.net.prepared(times) if hasattr(one.net, "prepared") else one.net
-        return _VelocityWithDivergence(Denoiser(net, one.path, one.prediction, one.cond))
+        one, prepare = self.denoiser, preparer(self.denoiser.net)
+        return self if prepare is None else _VelocityWithDivergence(Denoiser(prepare(times), one.path, one.prediction, one.cond))
 
     def value_and_divergence(self, x: Tensor, t: Tensor, args: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         denoiser = self.denoiser

@@ -69,9 +69,13 @@ def self_attention(
 
     Source: Vaswani et al., Attention is all you need, 2017, arXiv 1706.03762, section 3.2.
     """
-    n, tokens, width = x.shape
-    q, k, v = F.linear(x, qkv_weight, qkv_bias).view(n, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+    return F.linear(attend(F.linear(x, qkv_weight, qkv_bias), heads, causal, past), out_weight, out_bias)
+
+
+def attend(qkv: Tensor, heads: int, causal: bool = False, past: KeyValues | None = None) -> Tensor:
+    """Return the joined heads (n, tokens, width) of the attention between queries, keys and values (n, tokens, 3 width)."""
+    n, tokens, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = qkv.view(n, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
     if past is not None:
         k, v = past.add(k, v)
-    joined = F.scaled_dot_product_attention(q, k, v, is_causal=causal and past is None).transpose(1, 2).reshape(n, tokens, width)
-    return F.linear(joined, out_weight, out_bias)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal and past is None).transpose(1, 2).reshape(n, tokens, width)

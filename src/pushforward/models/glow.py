@@ -27,7 +27,7 @@ from pushforward.bijections.scaling import ImageActNorm
 from pushforward.bijections.squeeze import Squeeze
 from pushforward.families.normalizing_flow import NormalizingFlow
 from pushforward.models.preset import Dequantise, ImagePreprocess, checked_layers, checked_levels, dequantisation, image_units, preset
-from pushforward.nn.mlp import Activation
+from pushforward.nn.activation import Activation
 from pushforward.registry import export
 
 

@@ -22,7 +22,7 @@ from pushforward.errors import UserError
 from pushforward.families.normalizing_flow import NormalizingFlow
 from pushforward.functional.levels import Levels
 from pushforward.models.preset import Preprocess, checked_layers, preset, units
-from pushforward.nn.mlp import Activation
+from pushforward.nn.activation import Activation
 from pushforward.registry import export
 
 

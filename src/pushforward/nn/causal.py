@@ -1,7 +1,4 @@
-"""The causal transformer: says the parameters of each token from the tokens before it."""
-
-from collections.abc import Callable, Sequence
-from typing import Any
+"""The causal transformer: it predicts the parameters of each token from the tokens before it."""
 
 import torch
 from torch import Tensor, nn
@@ -37,15 +34,14 @@ def _example() -> tuple:
 class CausalTransformer(Blocks):
     """A transformer whose output at a token reads only the tokens before it (and the condition); the output starts at zero.
 
-    What it reads at place k is token k - 1, and a learned start at place 0. `sequential` makes the tokens one after another and keeps keys
-    and values, so that all of them together cost about one pass.
+    What it reads at place k is token k - 1, and a learned start at place 0.
 
     Shapes: x (n, tokens, features); the value is (n, tokens, outputs).
 
     Args:
         tokens: how many tokens a sample has.
         features: numbers a token.
-        outputs: numbers that are said of each token.
+        outputs: numbers predicted for each token.
         width: channels inside, divisible by `heads`.
         depth: number of blocks.
         heads: heads of the attention.
@@ -87,35 +83,13 @@ class CausalTransformer(Blocks):
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         begin = self.start.expand(len(x), 1, -1)
-        h = self._placed(torch.cat((begin, self.first(x[:, :-1])), 1), cond, slice(None))
+        h = self.placed(torch.cat((begin, self.first(x[:, :-1])), 1), cond, slice(None))
         for block in self.blocks:
             h = self.run(block, h)
         return self.out(self.norm(h))
 
-    def sequential(self, n: int, cond: Any, solve: Callable[[int, Tensor], Tensor], others: Sequence[Any] = ()) -> Tensor:
-        """Return tokens (n, tokens, features) made one after another.
-
-        Args:
-            n: how many samples.
-            cond: condition of each, or None.
-            solve: called as solve(k, outputs) with what is said of token k, (1 + conditions, n, outputs); returns that token (n, features).
-            others: more conditions, under each of which the outputs are said too.
-        """
-        conds = (cond, *others)
-        past = [[KeyValues() for _ in self.blocks] for _ in conds]
-        made: list[Tensor] = []
-        for k in range(len(self.positions)):
-            own = self.first(made[-1])[:, None] if made else self.start.expand(n, 1, -1)
-            said = []
-            for one, kept in zip(conds, past, strict=True):
-                h = self._placed(own, one, slice(k, k + 1))
-                for block, pair in zip(self.blocks, kept, strict=True):
-                    h = block(h, pair)
-                said.append(self.out(self.norm(h))[:, 0])
-            made.append(solve(k, torch.stack(said)))
-        return torch.stack(made, 1)
-
-    def _placed(self, h: Tensor, cond: Any, places: slice) -> Tensor:
+    def placed(self, h: Tensor, cond: Tensor | None, places: slice) -> Tensor:
+        """Return tokens at these places with their positions and the condition added."""
         h = h + self.positions[places]
         shift = self.condition(cond)
         return h if shift is None else h + (shift if shift.ndim == 1 else shift[:, None])

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConditionError, UserError
-from pushforward.nn.coupling import Condition, activation_of
-from pushforward.nn.mlp import Activation
+from pushforward.nn.activation import Activation, activation_of
+from pushforward.nn.coupling import Condition
 
 
 class ConvNet(nn.Module):

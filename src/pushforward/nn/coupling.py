@@ -1,18 +1,16 @@
-"""The network inside a coupling: reads one half of the features as columns (features, n), says the parameters of the other as columns."""
+"""The network inside a coupling: it reads one half of the features and predicts the parameters of the other."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from pushforward.errors import ConditionError, UserError
+from pushforward.nn.activation import Activation, activation_of
 from pushforward.nn.embedding import LabelEmbedding
-from pushforward.nn.mlp import ACTIVATIONS, Activation
 
 
 class Condition(nn.Module):
-    """What a condition adds to the first hidden layer: a learned row for each label, or a linear map of a vector.
+    """The shift of the first hidden layer by a condition: a learned row for each label, or a linear map of a vector.
 
     Labels have one more row than classes, the null row, which stands for no condition; a vector cannot be left out.
 
@@ -51,13 +49,11 @@ class Condition(nn.Module):
 
 
 class CouplingNet(nn.Module):
-    """An MLP from columns (inputs, n) to columns (outputs, n), whose condition shifts the first hidden layer.
-
-    Everything in between is columns too: operations on two layouts at once would take several times as long.
+    """An MLP from rows (n, inputs) to rows (n, outputs), whose condition shifts the first hidden layer.
 
     Args:
         inputs: features that are read.
-        outputs: numbers that are said.
+        outputs: parameters that are predicted.
         hidden: widths of the hidden layers.
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels, or None.
@@ -75,24 +71,18 @@ class CouplingNet(nn.Module):
     ) -> None:
         super().__init__()
         widths = checked_widths(hidden)
-        self.act = activation_of(activation)
-        self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in zip([inputs, *widths], widths, strict=False))
+        self.activation, self.act = activation, activation_of(activation)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip([inputs, *widths], widths, strict=False))
         self.condition = Condition(widths[0], classes, cond_features)
         self.out = nn.Linear(widths[-1], outputs)
 
     def forward(self, a: Tensor, cond: Tensor | None = None) -> Tensor:
         first, *others = self.layers
-        h = self.act(torch.addmm(shifted_bias(first.bias, self.condition(cond)), first.weight, a))
+        h, shift = first(a), self.condition(cond)
+        h = self.act(h if shift is None else h + shift)
         for layer in others:
-            h = self.act(torch.addmm(layer.bias.unsqueeze(1), layer.weight, h))
-        return torch.addmm(self.out.bias.unsqueeze(1), self.out.weight, h)
-
-
-def shifted_bias(bias: Tensor, shift: Tensor | None) -> Tensor:
-    """Return a bias as columns (width, 1), or (width, n) under a condition's shift by rows; the shift may be one row for all, or None."""
-    if shift is None or shift.ndim == 1:
-        return (bias if shift is None else bias + shift)[:, None]
-    return (shift + bias).T
+            h = self.act(layer(h))
+        return self.out(h)
 
 
 def checked_widths(hidden: Sequence[int]) -> list[int]:
@@ -100,10 +90,3 @@ def checked_widths(hidden: Sequence[int]) -> list[int]:
     if not hidden or min(hidden) < 1:
         raise UserError(f"hidden is {tuple(hidden)}, but the network needs at least one hidden layer of at least 1 unit; try (128, 128).")
     return list(hidden)
-
-
-def activation_of(name: str) -> Callable[[Tensor], Tensor]:
-    """Return an activation for the output of a linear layer, which it may overwrite: relu does, for half the time."""
-    if name not in ACTIVATIONS:
-        raise UserError(f"activation is {name!r}, but it is one of {', '.join(ACTIVATIONS)}.")
-    return torch.relu_ if name == "relu" else ACTIVATIONS[name].value

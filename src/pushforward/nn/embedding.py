@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from pushforward._precision import dtype_of
 from pushforward.errors import ConditionError
 from pushforward.functional.embedding import timestep_embedding
 from pushforward.registry import export
@@ -51,14 +52,14 @@ class LabelEmbedding(nn.Module):
             nn.init.normal_(self.table.weight, std=0.02)
 
     def forward(self, cond: Tensor | None, n: int) -> Tensor | None:
-        if self.table is None:
+        if self.table is None or self.classes is None:
             if cond is not None:
                 raise ConditionError(
                     "a condition was given to a network built without classes; build it with classes=K, or leave cond out."
                 )
             return None
         if cond is None:
-            return self.table.weight[-1:].expand(n, -1)
+            cond = torch.full((n,), self.classes, device=next(self.parameters()).device)
         return self.table(cond)
 
 
@@ -79,18 +80,26 @@ class VectorEmbedding(nn.Linear):
         return super().forward(cond)
 
 
+class _TimeNet(nn.Sequential):
+    """A sequence whose first module computes in float32 or wider, the others in the dtype of their parameters."""
+
+    def forward(self, t: Tensor) -> Tensor:
+        embedding, *others = self
+        vector = embedding(t).to(dtype_of(self))
+        for layer in others:
+            vector = layer(vector)
+        return vector
+
+
 class TimeAndLabel(nn.Module):
     """One vector (n, features) from time and label, by a small network: what the blocks of U-Net and DiT are modulated with."""
 
     def __init__(self, features: int, classes: int | None, frequencies: int = 128) -> None:
         super().__init__()
-        self.time = nn.Sequential(
-            TimestepEmbedding(frequencies), nn.Linear(frequencies, features), nn.SiLU(), nn.Linear(features, features)
-        )
+        self.time = _TimeNet(TimestepEmbedding(frequencies), nn.Linear(frequencies, features), nn.SiLU(), nn.Linear(features, features))
         self.label = LabelEmbedding(classes, features)
 
     def forward(self, t: Tensor, cond: Tensor | None) -> Tensor:
-        frequencies = self.time[0](t).to(self.time[1].weight.dtype)
-        vector = self.time[1:](frequencies)
+        vector = self.time(t)
         label = self.label(cond, t.shape[0])
         return vector if label is None else vector + label

@@ -5,8 +5,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.functional.modulation import modulated_norm
-from pushforward.nn.lean_attention import attend
-from pushforward.nn.lean_block import EPS, Vectors
+
+EPS = 1e-6
+Vectors = tuple[Tensor, ...]
+
+
+class HeadNorm(nn.RMSNorm):
+    """Divide each head of queries or keys (n, tokens, heads, c) by its root mean square; the weight takes the dtype of the heads."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, x.shape[3:], self.weight.to(x.dtype), EPS)  # under autocast x is narrower than the weight
 
 
 class Attention(nn.Module):
@@ -17,9 +28,10 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width) if out else None
-        self.norm_q = self.norm_k = None
+        self.norm_q: HeadNorm | None = None
+        self.norm_k: HeadNorm | None = None
         if qk_norm:
-            self.norm_q, self.norm_k = (nn.RMSNorm(width // heads, eps=EPS) for _ in range(2))
+            self.norm_q, self.norm_k = (HeadNorm(width // heads) for _ in range(2))
             # The queries of a stream without a way out are never asked. Files have their norm's weight, which no gradient ever reaches,
             # and which must therefore be no parameter: DDP waits for the gradients of all of them.
             if not out:
@@ -32,9 +44,14 @@ class Attention(nn.Module):
         return _normed(q, self.norm_q), _normed(k, self.norm_k), v
 
 
-def _normed(x: Tensor, norm: nn.RMSNorm | None) -> Tensor:
-    # Under autocast x is narrower than its weights.
-    return x if norm is None else F.rms_norm(x, x.shape[3:], norm.weight.to(x.dtype), EPS)
+def _normed(x: Tensor, norm: HeadNorm | None) -> Tensor:
+    return x if norm is None else norm(x)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return softmax(q k' / sqrt(c)) v for (n, tokens, heads, c), heads joined: (n, tokens, heads c)."""
+    joined = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return joined.transpose(1, 2).flatten(2)
 
 
 class Stream(nn.Module):
@@ -52,8 +69,8 @@ class Stream(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def added(self, x: Tensor, attended: Tensor, vectors: Vectors, also: Tensor | None = None) -> Tensor:
-        """Return x after what the attention (and the second one) says and after the MLP, each through its gate."""
+    def residual(self, x: Tensor, attended: Tensor, vectors: Vectors, also: Tensor | None = None) -> Tensor:
+        """Return x with the outputs of the attention (and of the second one) and of the MLP added, each through its gate."""
         assert self.attention.out is not None
         assert self.mlp is not None
         x = torch.addcmul(x, vectors[2][:, None], self.attention.out(attended))
@@ -78,15 +95,6 @@ class JointBlock(nn.Module):
         of_image = self.image.modulation(embedding).chunk(9 if self.image.second is not None else 6, dim=1)
         return of_image, self.text.modulation(embedding).chunk(2 if self.text.mlp is None else 6, dim=1)
 
-    def untouched(self) -> bool:
-        """Return whether all parts are as they were built: no hook, other layer (LoRA), parametrised or sharded weight is in between."""
-        return all(
-            type(part) in _KNOWN
-            and not (part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__)
-            and all(type(weight) is nn.Parameter for weight in part._parameters.values() if weight is not None)
-            for part in self.modules()
-        )
-
     def forward(self, image: Tensor, text: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tokens of image (n, N, width) and text (n, T, width) under the embedding (n, width) of time and pooled text."""
         of_image, of_text = self.vectors(embedding)
@@ -99,10 +107,7 @@ class JointBlock(nn.Module):
         (q, k, v), (q_text, k_text, v_text) = a.qkv_of(x), b.qkv_of(y)
         k, v = torch.cat((k_text, k), dim=1), torch.cat((v_text, v), dim=1)
         if self.text.mlp is None:
-            return self.image.added(image, attend(q, k, v), of_image, also), text
-        heard = attend(torch.cat((q_text, q), dim=1), k, v)
+            return self.image.residual(image, attend(q, k, v), of_image, also), text
+        attended = attend(torch.cat((q_text, q), dim=1), k, v)
         count = text.shape[1]
-        return self.image.added(image, heard[:, count:], of_image, also), self.text.added(text, heard[:, :count], of_text)
-
-
-_KNOWN = (nn.Linear, nn.RMSNorm, nn.Sequential, nn.GELU, Attention, Stream, JointBlock)
+        return self.image.residual(image, attended[:, count:], of_image, also), self.text.residual(text, attended[:, :count], of_text)

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pushforward import _random
 from pushforward.errors import UserError
-from pushforward.functional.attention import KeyValues, self_attention
+from pushforward.functional.attention import KeyValues, attend
 from pushforward.functional.patches import patchify, unpatchify
 from pushforward.functional.standardise import dequantise
 from pushforward.registry import export
@@ -33,7 +33,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, past: KeyValues | None = None) -> Tensor:
-        return self_attention(x, self.qkv.weight, self.qkv.bias, self.out.weight, self.out.bias, self.heads, self.causal, past)
+        return self.out(attend(self.qkv(x), self.heads, self.causal, past))
 
 
 @export("nn.Patchify", example=lambda: (Patchify(2), (torch.randn(2, 3, 4, 6),)))
@@ -77,7 +77,7 @@ class Blocks(nn.Module):
     activation_checkpointing: bool = False
 
     def run(self, block: nn.Module, *args: Tensor) -> Any:
-        """Return what a block makes of its arguments."""
+        """Return a block's outputs."""
         if self.activation_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)

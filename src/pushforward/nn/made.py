@@ -1,17 +1,34 @@
-"""MADE: one network that says the parameters of every feature from the features before it."""
+"""MADE: one network that predicts the parameters of every feature from the features before it."""
 
-import math
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.errors import UserError
-from pushforward.nn.coupling import Condition, activation_of, checked_widths, shifted_bias
-from pushforward.nn.mlp import Activation
-from pushforward.nn.staircase import Layer, Solve, Staircase
+from pushforward.nn.activation import Activation, activation_of
+from pushforward.nn.coupling import Condition, checked_widths
 from pushforward.registry import export
+
+
+class MaskedLinear(nn.Module):
+    """A linear map whose weight is multiplied with a mask of the same shape.
+
+    It is no `nn.Linear`, so that tools which replace those (LoRA) refuse it by name: what they add has no mask.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Linear(inputs, outputs).parameters()
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return F.linear(x, self.weight * mask, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
 
 
 @export("nn.MADE", example=lambda: (MADE(4, 2, (16, 16), classes=3), (torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))))
@@ -21,14 +38,13 @@ class MADE(nn.Module):
         degree of feature k: k + 1;  hidden units: 1 to features - 1 (from 0 under a condition), rising
         a unit reads what has its degree or less, the outputs of feature k what has degree k or less
 
-    Hidden units are sorted by degree, so that masks are staircases: `sequential` then walks along the features, computes in each step only
-    the units that become known, and needs no mask; all steps together cost about one pass.
+    Hidden units are sorted by degree, so that the masks are staircases.
 
     Shapes: x (n, features); the value is (n, features, outputs).
 
     Args:
         features: numbers a sample.
-        outputs: parameters that are said for each feature.
+        outputs: parameters predicted for each feature.
         hidden: widths of the hidden layers.
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels, or None.
@@ -55,57 +71,42 @@ class MADE(nn.Module):
         if features < 1:
             raise UserError(f"features is {features}, but it must be at least 1.")
         widths = checked_widths(hidden)
-        self.features, self.outputs, self.act = features, outputs, activation_of(activation)
-        self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in zip([features, *widths], widths, strict=False))
+        self.features, self.outputs, self.activation, self.act = features, outputs, activation, activation_of(activation)
+        self.layers: Any = nn.ModuleList(MaskedLinear(a, b) for a, b in zip([features, *widths], widths, strict=False))
         self.condition = Condition(widths[0], classes, cond_features)
-        self.out = nn.Linear(widths[-1], outputs * features)  # row p * features + k: parameter p of feature k
+        self.out = MaskedLinear(widths[-1], outputs * features)  # row p * features + k: parameter p of feature k
         lowest = 0 if self.condition.conditional or features == 1 else 1
-        degrees = [_degrees(width, lowest, features - 1) for width in widths]
-        # As many units of a layer as have degree k become known with the k features before feature k.
-        sizes = [torch.bincount(one, minlength=features).tolist() for one in degrees]
-        self.staircase = Staircase(sizes, block=max(8, math.isqrt(features)))
-        below = torch.arange(1, features + 1)
-        for index, degree in enumerate(degrees):
-            self.register_buffer(f"mask{index}", (degree[:, None] >= below).to(torch.get_default_dtype()), persistent=False)
-            below = degree
-        # Inputs outermost, and multiplied first, so that the masked weights are so too: for the few rows of an output autograd then takes
-        # their gradient by the transposed product, in half the time.
-        mask = torch.arange(features).repeat(outputs)[:, None] >= below
-        self.register_buffer("mask_out", mask.to(torch.get_default_dtype()).T.contiguous().T, persistent=False)
+        self.degrees = tuple(_degrees(width, lowest, features - 1) for width in widths)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        return self.columns(x.T, cond).permute(2, 1, 0)
+        h, shift = x, self.condition(cond)
+        *masks, last = self.masks()
+        for k, (layer, mask) in enumerate(zip(self.layers, masks, strict=True)):
+            h = layer(h, mask)
+            h = self.act(h if k or shift is None else h + shift)
+        return self.out(h, last).view(len(x), self.outputs, self.features).transpose(1, 2)
 
-    def columns(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Return the parameters (outputs, features, n) of columns x (features, n)."""
-        layers, out, h = [*self.layers], self.out, x
-        masks: list[Any] = list(self._buffers.values())
-        for layer, mask, bias in zip(layers, masks[:-1], self._biases(layers, cond), strict=True):
-            h = self.act(torch.addmm(bias, layer.weight * mask, h))
-        return torch.addmm(out.bias.unsqueeze(1), masks[-1] * out.weight, h).view(self.outputs, self.features, x.shape[1])
-
-    def _biases(self, layers: list[Any], cond: Tensor | None) -> list[Tensor]:
-        """Return what is added to each hidden layer, as columns; the first one's is shifted by the condition."""
-        biases, condition = [layer.bias.unsqueeze(1) for layer in layers], self.condition
-        if cond is not None or condition.conditional:
-            biases[0] = shifted_bias(layers[0].bias, condition(cond))
-        return biases
-
-    def sequential(self, like: Tensor, cond: Tensor | None, solve: Solve) -> Tensor:
-        """Return columns x (features, n) made one feature after another.
-
-        Args:
-            like: columns (features, n) of the dtype and device wanted.
-            cond: condition of each column, or None.
-            solve: called as solve(k, raw, out) with the parameters of feature k, a tensor (outputs, n) or, where there are two, a tuple of
-                two rows; returns that feature (n,), in `out` if it likes, which may be None.
-        """
-        layers, out = [*self.layers], self.out
-        hidden = [Layer(layer.weight, bias) for layer, bias in zip(layers, self._biases(layers, cond), strict=True)]
-        last = Layer(out.weight.view(self.outputs, self.features, -1), out.bias.view(self.outputs, self.features, 1))
-        return self.staircase.walk([*hidden, last], self.act, like, solve)
+    def masks(self) -> tuple[Tensor, ...]:
+        """Return the masks of the hidden layers and of the output, in the dtype and on the device of the weights."""
+        like = next(self.parameters())
+        return _masks(self.features, self.outputs, self.degrees, like.dtype, like.device)
 
 
-def _degrees(width: int, lowest: int, highest: int) -> Tensor:
+def _degrees(width: int, lowest: int, highest: int) -> tuple[int, ...]:
     """Return rising degrees from lowest to highest, each about equally often; the highest is always there, so that every input is read."""
-    return (lowest + torch.arange(width) * (highest - lowest + 1) // max(width - 1, 1)).clamp(max=highest)
+    return tuple(min(highest, lowest + k * (highest - lowest + 1) // max(width - 1, 1)) for k in range(width))
+
+
+@functools.lru_cache(maxsize=64)  # they follow from numbers that never change
+@torch.inference_mode(False)  # kept tensors must serve training too
+def _masks(
+    features: int, outputs: int, degrees: tuple[tuple[int, ...], ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, ...]:
+    below, masks = torch.arange(1, features + 1), []
+    for degree in map(torch.tensor, degrees):
+        masks.append((degree[:, None] >= below).to(device, dtype))
+        below = degree
+    # Inputs outermost, so that the masked weights are so too: for the few rows of an output autograd then takes their gradient by the
+    # transposed product, in half the time.
+    last = torch.arange(features).repeat(outputs)[:, None] >= below
+    return *masks, last.to(device, dtype).T.contiguous().T

@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward._precision import dtype_of
 from pushforward.conditions import TextContext, register_context
+from pushforward.dispatch import dispatched
 from pushforward.errors import ConditionError, UserError
 from pushforward.functional.embedding import timestep_embedding
 from pushforward.functional.modulation import modulated_norm
 from pushforward.functional.patches import patchify
 from pushforward.nn.config import NetConfig, image_sides
-from pushforward.nn.joint_block import JointBlock
+from pushforward.nn.joint_block import EPS, JointBlock
 from pushforward.nn.layers import Blocks
-from pushforward.nn.lean_block import EPS, Workspace, advance, lean
 from pushforward.registry import export
 
 FREQUENCIES = 256
@@ -88,7 +89,9 @@ class MMDiT(Blocks):
             if classes is not None:
                 raise ConditionError(f"classes is {classes}, but MMDiT reads text (a TextContext); use DiT for labels.")
             if outputs != 1:
-                raise UserError(f"outputs is {outputs}, but MMDiT says as many channels as it reads; use UNet or DiT to learn a variance.")
+                raise UserError(
+                    f"outputs is {outputs}, but MMDiT returns as many channels as it reads; use UNet or DiT to learn a variance."
+                )
             return MMDiT(shape, **vars(self))
 
     positions: Tensor
@@ -146,36 +149,34 @@ class MMDiT(Blocks):
             cond: texts, or what `prepare` made of them; None is zeros.
             skip: blocks to leave out (skip-layer guidance).
         """
-        dtype = self.first.weight.dtype
+        dtype = dtype_of(self)
         rows, columns = x.shape[2] // self.patch, x.shape[3] // self.patch
         image = self.first(patchify(x.to(dtype), self.patch)) + self.placed(rows, columns)
         text = self.prepare(cond, len(x))
         embedding = F.silu(self.time(timestep_embedding(t, FREQUENCIES).to(dtype)) + text.pooled)
-        image = self._through_blocks(image, text.context, embedding, skip)
+        image = self.through_blocks(image, text.context, embedding, skip)
         shift, scale = self.modulation(embedding).chunk(2, dim=1)
         out = self.last(modulated_norm(image, shift, scale, EPS))
         out = out.view(len(x), rows, columns, self.patch, self.patch, self.channels).permute(0, 5, 1, 3, 2, 4)
         return out.reshape(x.shape).to(x.dtype)
 
-    def _through_blocks(self, image: Tensor, text: Tensor, embedding: Tensor, skip: Sequence[int]) -> Tensor:
-        blocks = [cast(JointBlock, block) for k, block in enumerate(self.blocks) if k not in skip]
-        if lean(image) and all(block.untouched() for block in blocks):
-            text, work = text.clone(memory_format=torch.contiguous_format), Workspace(image)  # a prepared text is the caller's
-            for block in blocks:
-                advance(block, image, text, embedding, work)
-            return image
-        for block in blocks:
-            image, text = self.run(block, image, text, embedding)
+    @dispatched
+    def through_blocks(self, image: Tensor, text: Tensor, embedding: Tensor, skip: Sequence[int] = ()) -> Tensor:
+        """Return the image's tokens after all blocks but those to skip."""
+        for k, block in enumerate(self.blocks):
+            if k not in skip:
+                image, text = self.run(block, image, text, embedding)
         return image
 
     def prepare(self, cond: TextContext | None, n: int) -> PreparedText:
         """Return a condition after the maps that do not depend on time, for `forward` to take in its place: once for all steps."""
         if isinstance(cond, PreparedText):
             return cond
-        dtype = self.first.weight.dtype
+        dtype = dtype_of(self)
         if cond is None:
-            words = self.context.bias.expand(n, self.null_tokens, -1)
-            return PreparedText(words, self.pooled(words.new_zeros(1, self.pooled_width)).expand(n, -1))
+            sizes, place = (self.context_width, self.pooled_width), self.positions.device
+            context, pooled = (torch.zeros(1, size, dtype=dtype, device=place) for size in sizes)
+            return PreparedText(self.context(context).expand(n, self.null_tokens, -1), self.pooled(pooled).expand(n, -1))
         self._check(cond)
         return PreparedText(self.context(cond.context.to(dtype)), self.pooled(cond.pooled.to(dtype)))
 
@@ -200,7 +201,7 @@ class MMDiT(Blocks):
             table = F.interpolate(wide, size, mode="bilinear", align_corners=True)[0].movedim(0, 2)
         top, left = (table.shape[0] - rows) // 2, (table.shape[1] - columns) // 2
         window = table[top : top + rows, left : left + columns]
-        return window.reshape(rows * columns, self.width).to(self.first.weight.dtype)
+        return window.reshape(rows * columns, self.width).to(dtype_of(self))
 
 
 def position_table(side: int, base_size: int, width: int, dtype: torch.dtype) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pushforward.dispatch import ability
 from pushforward.functional.prediction import Kind
 from pushforward.paths import Path, Prediction
 from pushforward.registry import export
@@ -49,7 +50,7 @@ class Denoiser:
 
     def with_variance(self, x: Tensor, t: Tensor) -> Prediction:
         """Return the prediction with its share of the reversal's variance, if the network says one (`nn.WithVariance`)."""
-        own = getattr(self.net, "with_variance", None)
+        own = ability(self.net, "with_variance")
         if own is None:
             return self(x, t)
         value, share = own(x, t, self.cond)

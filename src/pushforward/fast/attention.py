@@ -1,4 +1,4 @@
-"""Attention on a CPU where nobody wants a gradient, in blocks of scores that stay in the cache and are exponentiated as they are.
+"""Attention on a CPU without gradients, in blocks of scores that stay in the cache and are exponentiated as they are.
 
 Softmax is the same whatever is subtracted from a row's scores, so that nothing need be while their exponentials fit into float32. What a
 maximum costs is saved: a look at each score before the exponential, and products in blocks so small that their sums can be corrected.
@@ -9,23 +9,18 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from pushforward.nn.joint_block import attend
+
 if TYPE_CHECKING:
-    from pushforward.nn.lean_block import Workspace
+    from pushforward.fast.joint_block import Workspace
 
 _QUERIES, _KEYS, _ALIGNED = 340, 680, 16  # a block of scores has about so many rows and columns: 0.9 MB
 _LEAST, _MOST = 1e-17, 1e17  # a row's sum of exponentials, so that neither it nor its products with values leave float32
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return softmax(q k' / sqrt(c)) v for (n, tokens, heads, c), heads joined: (n, tokens, heads c)."""
-    heard = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-    return heard.transpose(1, 2).flatten(2)
-
-
-def lean_attend(work: "Workspace", name: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend_in_blocks(work: "Workspace", name: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return what `attend` does, in the workspace's memory of that name; in one thread by the quicker way, if scores are not large."""
     if q.dtype != torch.float32 or work.large_scores or torch.get_num_threads() > 1:
         return attend(q, k, v)
@@ -33,10 +28,10 @@ def lean_attend(work: "Workspace", name: str, q: Tensor, k: Tensor, v: Tensor) -
     if plan is None or not plan.is_of(q, k, v):
         plan = work.plans[name] = Plan(work, name, q, k, v)
     scale = 1 / math.sqrt(q.shape[3])
-    for ask, key, scores, own, total, value, hear, before in plan.steps:
-        torch.addmm(scores, ask, key, beta=0, alpha=scale, out=scores).exp_()
+    for query, key, scores, own, total, value, out, before in plan.steps:
+        torch.addmm(scores, query, key, beta=0, alpha=scale, out=scores).exp_()
         torch.sum(own, 1, out=total)
-        torch.addmm(hear, own, value, beta=before, out=hear)
+        torch.addmm(out, own, value, beta=before, out=out)
     total = plan.sums.sum(0)
     if not _fit(total):
         work.large_scores = True  # the blocks that follow are likely to have them too
@@ -48,25 +43,25 @@ class Plan:
     """Where all parts of an attention's tensors lie, in the order in which it goes through them: the same in each block of a network."""
 
     def __init__(self, work: "Workspace", name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
-        n, asking, heads, c = q.shape
-        rows, columns = _parts(asking, _QUERIES), _parts(answering := k.shape[1], _KEYS, _ALIGNED)
+        n, queries, heads, c = q.shape
+        rows, columns = _parts(queries, _QUERIES), _parts(length := k.shape[1], _KEYS, _ALIGNED)
         # The first keys are scored together with some that are not theirs, so that rows of scores begin where the memory's lines do.
-        scored = [range(min(answering, len(columns[0]) + -len(columns[0]) % _ALIGNED)), *columns[1:]]
+        scored = [range(min(length, len(columns[0]) + -len(columns[0]) % _ALIGNED)), *columns[1:]]
         held = work.take("scores", len(rows[-1]) * max(len(part) for part in scored))
         blocks = [[held[: len(row) * len(part)].view(len(row), len(part)) for part in scored] for row in rows]
         parts = [[(block, block[:, : len(part)]) for block, part in zip(of_row, columns, strict=True)] for of_row in blocks]
         self.tensors = q, k, v
-        self.out, self.sums = work.take(name, n, asking, heads, c), work.take("sums", len(columns), n, asking, heads)
+        self.out, self.sums = work.take(name, n, queries, heads, c), work.take("sums", len(columns), n, queries, heads)
         self.steps: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int]] = []
         for image in range(n):
-            asks, hears = _by_head(q[image], rows), _by_head(self.out[image], rows)
+            asked, outs = _by_head(q[image], rows), _by_head(self.out[image], rows)
             keys, values = _by_head(k[image], scored), _by_head(v[image], columns)
             totals = [_by_head(part, rows) for part in self.sums[:, image]]
             for head in range(heads):
-                told = [(key.T, value, total[head]) for key, value, total in zip(keys[head], values[head], totals, strict=True)]
-                for row, (ask, hear, of_row) in enumerate(zip(asks[head], hears[head], parts, strict=True)):
-                    for index, ((scores, own), (key, value, total)) in enumerate(zip(of_row, told, strict=True)):
-                        self.steps.append((ask, key, scores, own, total[row], value, hear, min(index, 1)))
+                of_head = [(key.T, value, total[head]) for key, value, total in zip(keys[head], values[head], totals, strict=True)]
+                for row, (query, out, of_row) in enumerate(zip(asked[head], outs[head], parts, strict=True)):
+                    for index, ((scores, own), (key, value, total)) in enumerate(zip(of_row, of_head, strict=True)):
+                        self.steps.append((query, key, scores, own, total[row], value, out, min(index, 1)))
 
     def is_of(self, *tensors: Tensor) -> bool:
         """Return whether the plan is one of these queries, keys and values: of their memory, which it keeps from being used again."""

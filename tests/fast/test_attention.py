@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from pushforward.nn.joint_block import JointBlock
-from pushforward.nn.lean_attention import attend, lean_attend
-from pushforward.nn.lean_block import Workspace, advance
+from pushforward.fast.attention import attend_in_blocks
+from pushforward.fast.joint_block import Workspace, advance
+from pushforward.nn.joint_block import JointBlock, attend
 
 
 @pytest.fixture(autouse=True)
@@ -18,15 +18,15 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def _qkv(asking: int, answering: int, size: float = 1.0, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    return [size * torch.randn(2, count, 3, 8, dtype=dtype) for count in (asking, answering, answering)]
+def _qkv(queries: int, length: int, size: float = 1.0, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    return [size * torch.randn(2, count, 3, 8, dtype=dtype) for count in (queries, length, length)]
 
 
-@pytest.mark.parametrize(("asking", "answering"), [(1, 1), (5, 7), (339, 680), (511, 1021), (700, 1500), (3, 2041)])
-def test_its_values_are_those_of_torch(asking, answering):
-    q, k, v = _qkv(asking, answering)
+@pytest.mark.parametrize(("queries", "length"), [(1, 1), (5, 7), (339, 680), (511, 1021), (700, 1500), (3, 2041)])
+def test_its_values_are_those_of_torch(queries, length):
+    q, k, v = _qkv(queries, length)
     work = Workspace(q)
-    found = lean_attend(work, "heard", q, k, v)
+    found = attend_in_blocks(work, "attended", q, k, v)
     assert not work.large_scores
     wide = attend(q.double(), k.double(), v.double())
     assert (found - wide).norm() <= 1e-6 * wide.norm()
@@ -37,26 +37,26 @@ def test_scores_whose_exponentials_do_not_fit_are_left_to_torch(shift):
     q, k, v = _qkv(9, 11)
     q[..., 0], k[..., 0] = math.copysign(math.sqrt(abs(shift) * math.sqrt(8)), shift), math.sqrt(abs(shift) * math.sqrt(8))
     work = Workspace(q)
-    found = lean_attend(work, "heard", q, k, v)
+    found = attend_in_blocks(work, "attended", q, k, v)
     assert work.large_scores
     torch.testing.assert_close(found, attend(q, k, v), rtol=0, atol=0)
     wide = attend(q.double(), k.double(), v.double())
     assert (found - wide).norm() <= 1e-4 * wide.norm()
 
 
-def test_no_images_hear_nothing():
+def test_no_images_have_no_output():
     q, k, v = (tensor[:0] for tensor in _qkv(9, 11))
-    assert lean_attend(Workspace(q), "heard", q, k, v).shape == (0, 9, 24)
+    assert attend_in_blocks(Workspace(q), "attended", q, k, v).shape == (0, 9, 24)
 
 
 def test_a_plan_is_made_anew_for_tensors_elsewhere():
     """Of the same shapes, as the blocks of a network have them, or of others, as its last block has."""
     work = Workspace(torch.zeros(1))
-    for answering in (700, 700, 701, 5):
-        q, k, v = _qkv(5, answering)
+    for length in (700, 700, 701, 5):
+        q, k, v = _qkv(5, length)
         for _ in range(2):
-            torch.testing.assert_close(lean_attend(work, "heard", q, k, v), attend(q, k, v), rtol=1e-5, atol=1e-6)
-            assert work.plans["heard"].is_of(q, k, v)
+            torch.testing.assert_close(attend_in_blocks(work, "attended", q, k, v), attend(q, k, v), rtol=1e-5, atol=1e-6)
+            assert work.plans["attended"].is_of(q, k, v)
             q.add_(1), k.mul_(0.5), v.neg_()  # the plan is of places, not of numbers
 
 
@@ -68,7 +68,7 @@ def test_memory_that_was_too_small_is_not_kept():
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_keys_of_any_bias_are_heard_as_they_are_in_a_block(last):
+def test_keys_of_any_bias_give_what_a_block_gives(last):
     """Which leaves out what the bias of the image's keys adds to all scores of a query."""
     block = JointBlock(16, 2, 4, qk_norm=False, second=True, last=last)
     for p in block.parameters():
@@ -87,7 +87,7 @@ def test_keys_of_any_bias_are_heard_as_they_are_in_a_block(last):
 def test_what_is_no_number_goes_where_torch_lets_it(place):
     tensors = _qkv(9, 11)
     tensors[place][0, 3] = float("nan")
-    found = lean_attend(Workspace(tensors[0]), "heard", *tensors)
+    found = attend_in_blocks(Workspace(tensors[0]), "attended", *tensors)
     torch.testing.assert_close(found, attend(*tensors), rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
@@ -95,14 +95,14 @@ def test_several_threads_are_left_to_torch():
     q, k, v = _qkv(9, 11)
     work = Workspace(q)
     torch.set_num_threads(2)
-    torch.testing.assert_close(lean_attend(work, "heard", q, k, v), attend(q, k, v), rtol=0, atol=0)
+    torch.testing.assert_close(attend_in_blocks(work, "attended", q, k, v), attend(q, k, v), rtol=0, atol=0)
     assert not work.held
 
 
 def test_other_dtypes_are_left_to_torch():
     q, k, v = _qkv(9, 11, dtype=torch.bfloat16)
     work = Workspace(q)
-    torch.testing.assert_close(lean_attend(work, "heard", q, k, v), attend(q, k, v), rtol=0, atol=0)
+    torch.testing.assert_close(attend_in_blocks(work, "attended", q, k, v), attend(q, k, v), rtol=0, atol=0)
     assert not work.held
 
 

@@ -37,7 +37,7 @@ class Staircase:
     """Which rows of which layers each step of a walk computes, and from which columns.
 
     Args:
-        sizes: for each hidden layer, how many rows step k computes. Of x and of what a layer says, step k reads what the steps before k,
+        sizes: for each hidden layer, how many rows step k computes. Of x, step k reads what the steps before k,
             and of hidden units step k itself, have made known.
         block: steps that share a large product.
     """
@@ -66,7 +66,7 @@ class Staircase:
             layers: the hidden layers and the output.
             act: activation of the hidden layers, which may overwrite its input.
             like: columns (any, n) of the dtype and device wanted.
-            solve: called as solve(k, said, out) with the k-th row of the output, a tensor (numbers, n), or a tuple of two rows where there
+            solve: called as solve(k, raw, out) with the k-th row of the output, a tensor (numbers, n), or a tuple of two rows where there
                 are two; returns feature k (n,), in `out` if it likes, which may be None.
         """
         if not values_alone():
@@ -82,9 +82,9 @@ class Staircase:
         output = like.new_empty(len(layers[last].weight), self.widths[0], n)
         owed = [*known[1:], output]
         slots = [*(one.split(sizes) for one, sizes in zip(owed, self.sizes, strict=False)), output.unbind(1)]
-        said: Sequence[Any] = slots[last]
+        raw: Sequence[Any] = slots[last]
         if len(output) == 2:  # cut all at once
-            said = list(zip(*(one.unbind() for one in output.unbind()), strict=True))
+            raw = list(zip(*(one.unbind() for one in output.unbind()), strict=True))
         made = known[0].unbind()
         for k, (large, small) in enumerate(self._cut([layer.weight for layer in layers])):
             for (i, rows, columns), weight in large:
@@ -97,7 +97,7 @@ class Staircase:
                     active = act(slot)
                     if active is not slot:
                         slot.copy_(active)
-            one = solve(k, said[k], made[k])
+            one = solve(k, raw[k], made[k])
             if one is not made[k]:
                 made[k].copy_(one)
         return known[0]
@@ -113,9 +113,6 @@ class Staircase:
             self.kept = [one.detach() for one in weights], list(zip(large, small, strict=True))
         return self.kept[1]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "kept": None}  # a copy has its own weights
-
     def _joined(self, layers: Sequence[Layer], act: Act, like: Tensor, solve: Solve) -> Tensor:
         """Join the columns of x and of every layer as they become known, so that gradients flow through them."""
         # Of x and of each hidden layer: what was known before the block, then what its steps have added.
@@ -129,15 +126,15 @@ class Staircase:
                 ]
                 owed = [one.split(sizes[k : k + self.block]) for one, sizes in zip(products, self.sizes, strict=False)]
                 owed.append(products[-1].unbind(1))
-            said = like
+            raw = like
             for i, rows, columns in small:
-                said, more = owed[i][k % self.block], columns.start < columns.stop
+                raw, more = owed[i][k % self.block], columns.start < columns.stop
                 if more:
-                    said = torch.addmm(said, layers[i].weight[..., rows, columns], torch.cat(known[i][1:]))
+                    raw = torch.addmm(raw, layers[i].weight[..., rows, columns], torch.cat(known[i][1:]))
                 if i < len(layers) - 1:
                     # A piece of a split may not be changed in place, and act may do that.
-                    known[i + 1].append(act(said if more else said.clone()))
-            known[0].append(solve(k, said.to(like.dtype), None)[None])
+                    known[i + 1].append(act(raw if more else raw.clone()))
+            known[0].append(solve(k, raw.to(like.dtype), None)[None])
         return torch.cat(known[0])
 
 

@@ -8,6 +8,8 @@ import torch
 
 import pushforward as pf
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 def flow(seed: int = 0):
     torch.manual_seed(seed)

@@ -1,31 +1,20 @@
-"""A joint block on a CPU where nobody wants a gradient: the numbers of `JointBlock`, by fewer and shorter ways through memory.
+"""A joint block on a CPU without gradients: the numbers of `JointBlock`, by fewer and shorter ways through memory.
 
 Tokens are changed in place, biases and activations are applied to what lies in the cache, text and image write their queries, keys and
 values side by side into one tensor, and all blocks share the memory for what they need in between: fresh pages are the dearest of all.
 """
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward._modes import values_alone
-from pushforward.nn.lean_attention import Plan, lean_attend
+from pushforward.fast.attention import Plan, attend_in_blocks
+from pushforward.nn.joint_block import EPS, Attention, JointBlock, Stream, Vectors
 
-if TYPE_CHECKING:
-    from pushforward.nn.joint_block import Attention, JointBlock, Stream
-
-EPS = 1e-6
-Vectors = tuple[Tensor, ...]
 _TOGETHER = 1024  # tokens of several images that go through an MLP at once: its weights are read once for all of them
 _AT_ONCE = 98304  # numbers whose activation is computed at once: 384 kB of float32, and as much beside them
-
-
-def lean(x: Tensor) -> bool:
-    """Return whether this way may be taken: only the values of what happens to x are wanted, uncast, and it is on a CPU."""
-    return x.device.type == "cpu" and values_alone() and not torch.is_autocast_enabled("cpu")
 
 
 class Workspace:
@@ -50,7 +39,7 @@ class Workspace:
         return taken
 
 
-def advance(block: "JointBlock", image: Tensor, text: Tensor, embedding: Tensor, work: Workspace) -> None:
+def advance(block: JointBlock, image: Tensor, text: Tensor, embedding: Tensor, work: Workspace) -> None:
     """Replace the tokens of image (n, N, width) and text (n, T, width) by what the block makes of them."""
     of_image, of_text = block.vectors(embedding)
     a, b, second = block.image.attention, block.text.attention, block.image.second
@@ -60,19 +49,19 @@ def advance(block: "JointBlock", image: Tensor, text: Tensor, embedding: Tensor,
         own, values = work.take("joint", n, count, 2 * width), work.take("values", n, sides[0], count, sides[1])
         project(own, values, image, of_image[6:8], second, second, work)
         q, k = own.unflatten(2, (2, *sides)).unbind(2)
-        also = lean_attend(work, "also", q, k, values.transpose(1, 2))
+        also = attend_in_blocks(work, "also", q, k, values.transpose(1, 2))
     joint, values = work.take("joint", n, words + count, 2 * width), work.take("values", n, sides[0], words + count, sides[1])
-    silent = words if block.text.mlp is None else 0  # how many answer but do not ask: the last block's text
-    project(joint[:, :words, width if silent else 0 :], values[:, :, :words], text, of_text, b, a, work)
+    skipped = words if block.text.mlp is None else 0  # how many have keys but no queries: the last block's text
+    project(joint[:, :words, width if skipped else 0 :], values[:, :, :words], text, of_text, b, a, work)
     project(joint[:, words:], values[:, :, words:], image, of_image, a, a, work)
     q, k = joint.unflatten(2, (2, *sides)).unbind(2)
-    heard = lean_attend(work, "heard", q[:, silent:], k, values.transpose(1, 2))
-    finish(block.image, image, heard[:, words - silent :], of_image, also, work)
+    attended = attend_in_blocks(work, "attended", q[:, skipped:], k, values.transpose(1, 2))
+    finish(block.image, image, attended[:, words - skipped :], of_image, also, work)
     if block.text.mlp is not None:
-        finish(block.text, text, heard[:, :words], of_text, None, work)
+        finish(block.text, text, attended[:, :words], of_text, None, work)
 
 
-def project(made: Tensor, values: Tensor, x: Tensor, vectors: Vectors, attention: "Attention", base: "Attention", work: Workspace) -> None:
+def project(made: Tensor, values: Tensor, x: Tensor, vectors: Vectors, attention: Attention, base: Attention, work: Workspace) -> None:
     """Write queries and keys of modulated tokens x (n, tokens, width) into made (n, tokens, 2 width), or keys alone where that is `width`.
 
     Their values go head by head into values (n, heads, tokens, c), as they are read. What all keys share changes no softmax: if they are
@@ -88,17 +77,17 @@ def project(made: Tensor, values: Tensor, x: Tensor, vectors: Vectors, attention
         bias = of_queries if attention is base else torch.cat((of_queries, of_keys - base.qkv.bias[width : 2 * width]))
     value = work.take("value", count, width)
     in_heads = value.unflatten(1, values.shape[1::2]).transpose(0, 1)
-    for row, shift, scale, asked, answered in zip(x, vectors[0], 1 + vectors[1], made, values, strict=True):
+    for row, shift, scale, queries_keys, own_values in zip(x, vectors[0], 1 + vectors[1], made, values, strict=True):
         normed = F.layer_norm(row, (width,), scale, shift, EPS)
-        affine(normed, weight, bias, asked)
+        affine(normed, weight, bias, queries_keys)
         if weights:
-            normalise(asked, attention.heads, weights)
+            normalise(queries_keys, attention.heads, weights)
         if x.dtype == torch.float32:
             torch.mm(normed, of_values.T, out=value)
-            torch.add(in_heads, added.unflatten(0, values.shape[1::2]).unsqueeze(1), out=answered)
+            torch.add(in_heads, added.unflatten(0, values.shape[1::2]).unsqueeze(1), out=own_values)
         else:
             affine(normed, of_values, added, value)
-            answered.copy_(in_heads)
+            own_values.copy_(in_heads)
 
 
 def normalise(x: Tensor, heads: int, weights: list[Tensor]) -> None:
@@ -118,8 +107,8 @@ def normalise(x: Tensor, heads: int, weights: list[Tensor]) -> None:
         part.mul_(along)
 
 
-def finish(stream: "Stream", x: Tensor, heard: Tensor, vectors: Vectors, also: Tensor | None, work: Workspace) -> None:
-    """Add to x (n, tokens, width) what was heard, in the attention and in the second one, and then the MLP's value."""
+def finish(stream: Stream, x: Tensor, attended: Tensor, vectors: Vectors, also: Tensor | None, work: Workspace) -> None:
+    """Add to x (n, tokens, width) the outputs of the attention and of the second one, and then that of the MLP."""
     out, mlp, second = stream.attention.out, stream.mlp, stream.second
     assert out is not None
     assert mlp is not None
@@ -128,7 +117,7 @@ def finish(stream: "Stream", x: Tensor, heard: Tensor, vectors: Vectors, also: T
     together = max(1, _TOGETHER // max(1, count))
     hidden, value = (work.take(name, min(n, together) * count, size) for name, size in (("hidden", first.out_features), ("value", width)))
     for image, row in enumerate(x):
-        affine(heard[image], out.weight, out.bias, value[:count])
+        affine(attended[image], out.weight, out.bias, value[:count])
         torch.addcmul(row, vectors[2][image], value[:count], out=row)
         if also is not None and second is not None and second.out is not None:
             affine(also[image], second.out.weight, second.out.bias, value[:count])
@@ -137,7 +126,7 @@ def finish(stream: "Stream", x: Tensor, heard: Tensor, vectors: Vectors, also: T
         rows, gates = x[start : start + together], vectors[5][start : start + together, None]
         normed = [F.layer_norm(row, (width,), scales[k], vectors[3][k], EPS) for k, row in enumerate(rows, start)]
         size = len(normed) * count
-        perceive(mlp, normed[0] if len(normed) == 1 else torch.cat(normed), hidden[:size], value[:size])
+        run_mlp(mlp, normed[0] if len(normed) == 1 else torch.cat(normed), hidden[:size], value[:size])
         torch.addcmul(rows, gates, value[:size].view_as(rows), out=rows)
 
 
@@ -149,7 +138,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
         torch.addmm(bias, x, weight.T, out=out)
 
 
-def perceive(mlp: nn.Sequential, x: Tensor, hidden: Tensor, out: Tensor) -> None:
+def run_mlp(mlp: nn.Sequential, x: Tensor, hidden: Tensor, out: Tensor) -> None:
     """Write the MLP's value into out, by way of hidden."""
     first, last = mlp[0], mlp[2]
     assert isinstance(first, nn.Linear)

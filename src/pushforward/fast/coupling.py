@@ -1,0 +1,36 @@
+"""The network inside a coupling on columns (features, n): one layout throughout, as operations on two at once take far longer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.dispatch import fast_way, known
+from pushforward.nn.coupling import Condition, CouplingNet
+from pushforward.nn.embedding import LabelEmbedding
+
+known(Condition, LabelEmbedding)
+
+
+@fast_way(CouplingNet, "columns")
+def columns(net: Any, a: Tensor, cond: Tensor | None = None) -> Tensor:
+    """Return the parameters as columns (outputs, n) for columns a (inputs, n)."""
+    first, *others = net.layers
+    act = overwriting(net)
+    h = act(torch.addmm(shifted_bias(first.bias, net.condition(cond)), first.weight, a))
+    for layer in others:
+        h = act(torch.addmm(layer.bias.unsqueeze(1), layer.weight, h))
+    return torch.addmm(net.out.bias.unsqueeze(1), net.out.weight, h)
+
+
+def overwriting(net: Any) -> Callable[[Tensor], Tensor]:
+    """Return a network's activation for what a matrix product has just made, which it may overwrite: relu does, for half the time."""
+    return torch.relu_ if net.activation == "relu" else net.act
+
+
+def shifted_bias(bias: Tensor, shift: Tensor | None) -> Tensor:
+    """Return a bias as columns (width, 1), or (width, n) under a condition's shift by rows; the shift may be one row for all, or None."""
+    if shift is None or shift.ndim == 1:
+        return (bias if shift is None else bias + shift)[:, None]
+    return (shift + bias).T

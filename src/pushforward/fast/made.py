@@ -1,0 +1,88 @@
+"""MADE on columns (features, n), and walked along its features: all steps together cost about one pass of the network."""
+
+import math
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.bijections.elementwise import Affine, Elementwise
+from pushforward.dispatch import fast_way, known
+from pushforward.fast.coupling import overwriting, shifted_bias
+from pushforward.fast.staircase import Layer, Solve, Staircase
+from pushforward.functional.affine import undone_affine
+from pushforward.nn.made import MADE, MaskedLinear
+
+known(MaskedLinear)
+
+_staircases: "weakref.WeakKeyDictionary[MADE, Staircase]" = weakref.WeakKeyDictionary()
+
+
+@fast_way(MADE, "columns")
+def columns(net: Any, x: Tensor, cond: Tensor | None = None) -> Tensor:
+    """Return the parameters (outputs, features, n) of columns x (features, n)."""
+    h, act = x, overwriting(net)
+    *masks, last = net.masks()
+    for layer, mask, bias in zip(net.layers, masks, _biases(net, cond), strict=True):
+        h = act(torch.addmm(bias, layer.weight * mask, h))
+    out = torch.addmm(net.out.bias.unsqueeze(1), last * net.out.weight, h)
+    return out.view(net.outputs, net.features, x.shape[1])
+
+
+@fast_way(MADE, "solved")
+def solved(net: Any, z: Tensor, cond: Tensor | None, elementwise: Elementwise) -> tuple[Tensor, Tensor | None]:
+    """Return columns x (features, n) whose transform is z, and the log-slopes dx/dz: one feature after another."""
+    rows, undo = z.unbind(), _undo_of(elementwise, z)
+    slopes: list[Any] = []
+
+    def solve(k: int, raw: Any, out: Tensor | None) -> Tensor:
+        y, log_slope = undo(rows[k], raw, out)
+        slopes.append(log_slope)
+        return y
+
+    x = walk(net, z, cond, solve)
+    return x, None if slopes[0] is None else torch.stack(slopes)
+
+
+def walk(net: Any, like: Tensor, cond: Tensor | None, solve: Solve) -> Tensor:
+    """Return columns x (features, n) made one feature after another.
+
+    Args:
+        net: the network.
+        like: columns (features, n) of the dtype and device wanted.
+        cond: condition of each column, or None.
+        solve: called as solve(k, raw, out) with the parameters of feature k, a tensor (outputs, n) or, where there are two, a tuple of
+            two rows; returns that feature (n,), in `out` if it likes, which may be None.
+    """
+    hidden = [Layer(layer.weight, bias) for layer, bias in zip(net.layers, _biases(net, cond), strict=True)]
+    out = net.out
+    last = Layer(out.weight.view(net.outputs, net.features, -1), out.bias.view(net.outputs, net.features, 1))
+    return _staircase(net).walk([*hidden, last], overwriting(net), like, solve)
+
+
+def _undo_of(elementwise: Elementwise, like: Tensor) -> Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Tensor | None]]:
+    """Return the inverse as a function of (x, raw, out), with what is the same in all calls made once; y may be written into `out`."""
+    if type(elementwise) is not Affine:
+        return lambda x, raw, out: elementwise(x, raw, True)
+    bound, top = elementwise.bound, like.new_full((), elementwise.bound)
+    return lambda x, raw, out: undone_affine(x, raw[0], raw[1], bound, top, out)
+
+
+def _staircase(net: MADE) -> Staircase:
+    if net not in _staircases:
+        # As many units of a layer as have degree k become known with the k features before feature k.
+        counts = [Counter(one) for one in net.degrees]
+        sizes = [[count[k] for k in range(net.features)] for count in counts]
+        _staircases[net] = Staircase(sizes, block=max(8, math.isqrt(net.features)))
+    return _staircases[net]
+
+
+def _biases(net: Any, cond: Tensor | None) -> list[Tensor]:
+    """Return what is added to each hidden layer, as columns; the first one's is shifted by the condition."""
+    biases = [layer.bias.unsqueeze(1) for layer in net.layers]
+    if cond is not None or net.condition.conditional:
+        biases[0] = shifted_bias(net.layers[0].bias, net.condition(cond))
+    return biases

@@ -1,0 +1,205 @@
+"""An MLP by its matrices: all hidden biases in one row, and a divergence that costs hardly more than the value."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pushforward._modes import values_alone
+from pushforward._precision import wide
+from pushforward.dispatch import fast_way, known
+from pushforward.functional.embedding import frequencies
+from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
+from pushforward.nn.mlp import MAX_PERIOD, MLP, SCALE
+
+known(LabelEmbedding, VectorEmbedding)
+
+
+def _silu(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
+    gate = torch.sigmoid(x)
+    value = x * gate
+    return value, torch.lerp(gate, one, value)  # gate + value (1 - gate) in one pass
+
+
+def _silu_(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
+    gate = torch.sigmoid(x)
+    value = x.mul_(gate)
+    return value, gate.lerp_(one, value)
+
+
+def _tanh(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
+    value = torch.tanh(x)
+    return value, torch.addcmul(one, value, value, value=-1)
+
+
+def _relu(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
+    return F.relu(x), (x > 0).to(x.dtype)
+
+
+def _elu(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
+    value = F.elu(x)
+    return value, value.clamp(max=0) + 1
+
+
+def _softplus(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
+    return F.softplus(x), torch.sigmoid(x)
+
+
+class _Act(NamedTuple):
+    """An activation; one that also returns its slope, called with x and the tensor 1; the same two where they may overwrite x."""
+
+    value: Callable[[Tensor], Tensor]
+    with_slope: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    value_: Callable[[Tensor], Tensor]
+    with_slope_: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+ACTS = {
+    "silu": _Act(F.silu, _silu, torch._C._nn.silu_, _silu_),  # without F.silu's detour
+    "tanh": _Act(torch.tanh, _tanh, torch.tanh_, _tanh),
+    "relu": _Act(F.relu, _relu, torch.relu_, _relu),
+    "elu": _Act(F.elu, _elu, partial(F.elu, inplace=True), _elu),
+    "softplus": _Act(F.softplus, _softplus, F.softplus, _softplus),
+}
+
+
+@fast_way(MLP, "forward", when=values_alone)
+def forward(mlp: MLP, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+    """Return the MLP's value, with the features of a time that all rows share computed once."""
+    return _value(mlp, _constants(mlp), x, t, cond)
+
+
+@fast_way(MLP, "value_and_divergence")
+def value_and_divergence(mlp: MLP, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the value and sum_i d f_i / d x_i (n,), by a trace of weights and slopes rather than by differentiation.
+
+    With slopes s_l = act'(pre-activation), the Jacobian is W diag(s_L) W_L ... diag(s_1) W_1; for two hidden layers its trace is
+    s_2' M s_1 with M = W_2 * (W_1 W)', one matrix product for the whole batch.
+    """
+    return _value_and_divergence(mlp, _constants(mlp, trace=True), x, t, cond)
+
+
+class Prepared:
+    """An MLP with what depends on the weights alone computed once, for a solver that calls it many times while they stay.
+
+    Args:
+        mlp: the network.
+        times: all t that it will be asked for, each of them the same for a whole batch; None where they are not known.
+    """
+
+    def __init__(self, mlp: MLP, times: Sequence[float] | None = None) -> None:
+        self.mlp, self.constants = mlp, _constants(mlp, trace=True, ready=not torch.is_grad_enabled(), times=times)
+
+    def __call__(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+        """Return the MLP's value."""
+        return _value(self.mlp, self.constants, x, t, cond)
+
+    def value_and_divergence(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the MLP's value and divergence."""
+        return _value_and_divergence(self.mlp, self.constants, x, t, cond)
+
+
+fast_way(MLP, "prepared")(Prepared)
+
+
+class _Constants(NamedTuple):
+    """What depends on the weights alone."""
+
+    act: _Act
+    matrices: Sequence[Tensor]  # of the hidden layers (inputs, outputs)
+    last: Tensor  # the output's matrix
+    bias: Tensor  # the output's bias
+    biases: Tensor  # of all hidden layers, in one row
+    frequencies: Tensor  # of time
+    middle: Tensor  # of the trace
+    one: Tensor
+    at: Mapping[float, tuple[Tensor, ...]]  # each layer's bias with what times add that are known beforehand
+
+
+def _constants(mlp: Any, trace: bool = False, ready: bool = False, times: Sequence[float] | None = None) -> _Constants:
+    first, *inner, last = (layer.weight for layer in (*mlp.layers, mlp.out))
+    middle = last
+    if trace and not inner:
+        middle = (first * last.T).sum(1)
+    elif trace and len(inner) == 1:
+        middle = (inner[0] * (last.T @ first.T)).T
+    matrices = [weight.T for weight in (first, *inner, last)]
+    biases = torch.cat([layer.bias for layer in mlp.layers])
+    rates = frequencies(mlp.time_features, SCALE, MAX_PERIOD).to(biases.device, wide(biases))
+    at: dict[float, tuple[Tensor, ...]] = {}
+    # Elsewhere than on a CPU asking for t would stall the queue.
+    if ready and times is not None and mlp.time is not None and biases.device.type == "cpu":
+        t = torch.tensor(times, dtype=rates.dtype)
+        shifted = torch.addmm(biases, _features(mlp, t[:, None] * rates), mlp.time.weight.T)
+        at = dict(zip(t.tolist(), zip(*(part.unbind() for part in shifted.split_with_sizes(mlp.hidden, 1)), strict=True), strict=True))
+    *hidden, out = [matrix.contiguous() for matrix in matrices] if ready else matrices
+    return _Constants(ACTS[mlp.activation], hidden, out, mlp.out.bias, biases, rates, middle, biases.new_ones(()), at)
+
+
+def _value(mlp: MLP, constants: _Constants, x: Tensor, t: Tensor | None, cond: Tensor | None) -> Tensor:
+    act = constants.act.value if torch.is_grad_enabled() else constants.act.value_
+    h = x if x.dim() == 2 else x.flatten(1)
+    for matrix, bias in zip(constants.matrices, _biases(mlp, constants, x, t, cond), strict=True):
+        h = act(torch.addmm(bias, h, matrix))
+    return _shaped(mlp, torch.addmm(constants.bias, h, constants.last), x)
+
+
+def _value_and_divergence(mlp: MLP, constants: _Constants, x: Tensor, t: Tensor | None, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+    act = constants.act.with_slope if torch.is_grad_enabled() else constants.act.with_slope_
+    h = x if x.dim() == 2 else x.flatten(1)
+    slopes = []
+    for matrix, bias in zip(constants.matrices, _biases(mlp, constants, x, t, cond), strict=True):
+        h, slope = act(torch.addmm(bias, h, matrix), constants.one)
+        slopes.append(slope)
+    return _shaped(mlp, torch.addmm(constants.bias, h, constants.last), x), _trace(mlp, constants, slopes)
+
+
+def _trace(mlp: Any, constants: _Constants, slopes: list[Tensor]) -> Tensor:
+    if len(slopes) == 1:
+        return slopes[0] @ constants.middle
+    if len(slopes) == 2:
+        return torch.linalg.vecdot(slopes[1], slopes[0] @ constants.middle)
+    tangents = slopes[0][:, None, :] * mlp.layers[0].weight.T  # (n, inputs, width): one row a direction
+    for layer, slope in zip(list(mlp.layers)[1:], slopes[1:], strict=True):
+        tangents = tangents @ layer.weight.T * slope[:, None, :]
+    return torch.einsum("nih,ih->n", tangents, mlp.out.weight)
+
+
+def _biases(mlp: Any, constants: _Constants, x: Tensor, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor]:
+    """Return what is added in each hidden layer: rows (n, width), or one (width,) where it is the same for all."""
+    known = constants.at.get(t[0].item()) if constants.at and t is not None and t.numel() else None
+    label = mlp.label(cond, len(x) if cond is not None else 1)
+    if known is not None and label is None:
+        return known
+    total = constants.biases if known is None else torch.cat(known)
+    if label is not None:
+        total = total + (label if cond is not None else label[0])
+    if mlp.time is not None and known is None:
+        if t is None:
+            raise mlp.no_time()
+        t = t.to(constants.frequencies.dtype)
+        if _one_for_all(t):
+            total = total + mlp.time.weight @ _features(mlp, t[0] * constants.frequencies)
+        else:
+            features = _features(mlp, t[:, None] * constants.frequencies)
+            total = torch.addmm(total, features, mlp.time.weight.T)
+    return total.split_with_sizes(mlp.hidden, -1)
+
+
+def _features(mlp: Any, phase: Tensor) -> Tensor:
+    return torch.cat((phase.cos(), phase.sin()), dim=-1).to(mlp.time.weight.dtype)
+
+
+def _shaped(mlp: MLP, out: Tensor, x: Tensor) -> Tensor:
+    return out.view(x.shape) if mlp.outputs == mlp.inputs and x.dim() != 2 else out
+
+
+def _one_for_all(t: Tensor) -> bool:
+    """Whether all rows have one time, as in every fixed-step solver: then its features are computed once (a quarter of a small MLP's call).
+
+    Only where looking is cheap and nothing is differentiated: each row keeps its own derivative otherwise.
+    """
+    return values_alone() and t.device.type == "cpu" and len(t) > 1 and bool((t == t[0]).all())

@@ -1,0 +1,27 @@
+"""The blocks of an MMDiT on a CPU without gradients, in memory that they share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward._modes import values_alone
+from pushforward.dispatch import fast_way, known
+from pushforward.fast.joint_block import Workspace, advance
+from pushforward.nn.joint_block import Attention, HeadNorm, JointBlock, Stream
+from pushforward.nn.mmdit import MMDiT
+
+known(JointBlock, Stream, Attention, HeadNorm)
+
+
+@fast_way(MMDiT, "through_blocks", when=values_alone)
+def through_blocks(net: Any, image: Tensor, text: Tensor, embedding: Tensor, skip: Sequence[int] = ()) -> Tensor:
+    """Return the image's tokens after all blocks but those to skip."""
+    if image.device.type != "cpu":
+        return NotImplemented
+    text, work = text.clone(memory_format=torch.contiguous_format), Workspace(image)  # a prepared text is the caller's
+    for k, block in enumerate(net.blocks):
+        if k not in skip:
+            advance(block, image, text, embedding, work)
+    return image
