@@ -79,7 +79,7 @@ def _one_a_row(log_abs_det: Any, x: Tensor, owner: Bijection, method: str) -> Te
 
 
 def inverted(step: Any, z: Any, cond: Any) -> tuple[Any, Tensor]:
-    """Return step.inverse(z, cond); where the step is sharded its parameters are gathered first, as `fully_shard` does for forward alone."""
+    """Return step.inverse(z, cond); of a sharded step the parameters are gathered first, as `fully_shard` does for forward alone."""
     fsdp = sys.modules.get("torch.distributed.fsdp")  # nothing is sharded where nobody has imported it
     if fsdp is not None and isinstance(step, fsdp.FSDPModule) and "inverse" not in vars(step):
         fsdp.register_fsdp_forward_method(step, "inverse")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pushforward.bijections.bijection import Bijection
+from pushforward.bijections.bijection import Bijection, inverted
 from pushforward.bijections.chain import Chain
 from pushforward.bijections.columns import moved
 from pushforward.bijections.image_coupling import ImageCoupling
@@ -54,6 +54,7 @@ class Multiscale(Bijection):
         if not levels:
             raise UserError("levels is empty, but a multiscale flow has at least one.")
         self.levels: Any = nn.ModuleList(levels)  # Any: torch types what a ModuleList holds as bare Modules
+        self.shrinks = [_shrinks(level) for level in levels]
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         return self._down(0, x, cond)
@@ -67,15 +68,15 @@ class Multiscale(Bijection):
             onward, done = _halves(y)
             onward, more = self._down(k + 1, onward, cond)
             y, log_abs_det = torch.cat((onward, done), dim=1), log_abs_det + more
-        return depth_to_space(y, _shrinks(self.levels[k])), log_abs_det
+        return depth_to_space(y, self.shrinks[k]), log_abs_det
 
     def _up(self, k: int, z: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
-        z, log_abs_det = space_to_depth(z, _shrinks(self.levels[k])), None
+        z, log_abs_det = space_to_depth(z, self.shrinks[k]), None
         if k + 1 < len(self.levels):
             onward, done = _halves(z)
             onward, log_abs_det = self._up(k + 1, onward, cond)
             z = torch.cat((onward, done), dim=1)
-        x, more = self.levels[k].inverse(z, cond)
+        x, more = inverted(self.levels[k], z, cond)
         return x, more if log_abs_det is None else log_abs_det + more
 
     @torch.no_grad()
@@ -93,7 +94,7 @@ class Multiscale(Bijection):
         if k + 1 < len(self.levels):
             onward, done = _halves(touched[None])
             touched = torch.cat((self._reached(k + 1, onward[0]), done[0]))
-        return depth_to_space(touched[None], _shrinks(self.levels[k]))[0]
+        return depth_to_space(touched[None], self.shrinks[k])[0]
 
 
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pushforward.errors import ShapeError
+from pushforward.errors import ShapeError, UserError
 from pushforward.registry import export
 
 Field = Callable[[Tensor], Tensor]
@@ -36,6 +36,7 @@ def exact_divergence(
 
     Raises:
         ShapeError: the field's value has another shape than x.
+        UserError: a Module in the field has a backward hook.
 
     Example:
         >>> value, divergence = exact_divergence(lambda x: 3 * x, torch.zeros(2, 1, 4, 4))
@@ -63,7 +64,15 @@ def _products(field: Field, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tenso
     small U-Net 6 times), and right when it is differentiated (torch 2.13's layer_norm differentiates its forward-mode derivative
     wrongly: mean and deviation are taken for constants).
     """
-    value, pull = torch.func.vjp(field, x)  # type: ignore[misc]  # three values only with has_aux
+    try:
+        value, pull = torch.func.vjp(field, x)  # type: ignore[misc]  # three values only with has_aux
+    except RuntimeError as error:
+        if "setup_context" in str(error):
+            raise UserError(
+                "the field has a backward hook of a Module (or a custom autograd.Function without setup_context), but a divergence "
+                "differentiates the field inside the computation, where torch cannot run it; remove the hook, or hook the parameters."
+            ) from error
+        raise
     if value.shape != x.shape:
         raise ShapeError(f"the field maps {tuple(x.shape)} to {tuple(value.shape)}, but a divergence needs equal shapes.")
     return lambda directions: (value, torch.func.vmap(lambda direction: pull(direction)[0])(directions))

@@ -1,0 +1,284 @@
+"""The law of the call: what a person does to a part of a model holds in every verb.
+
+A part that is subclassed, hooked, wrapped, parametrised, given a LoRA, compiled, or run in another mode gives through all five verbs what
+the same thing gives behind a plain Module. The quick tests touch one part of each type in one model of each family; `make test-slow` touches
+every part of every model.
+"""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from calls import (
+    FACTOR,
+    agree,
+    backward_hooked,
+    behind,
+    behind_inputs,
+    called_otherwise,
+    compiled,
+    compiled_in_place,
+    differ,
+    exchanged,
+    gradients,
+    hooked,
+    kinds,
+    parametrised,
+    parts,
+    pre_hooked,
+    replaced_forward,
+    results,
+    subclassed,
+    weight_normed,
+    with_bent_weights,
+    with_doubled_weight,
+)
+from torch import nn
+
+import pushforward as pf
+from pushforward import registry
+from pushforward.errors import UserError
+
+
+def _path_model(net, shape, **options):
+    return pf.families.PathModel(net, shape, **options)
+
+
+def _mmdit():
+    net, (x, _, cond) = registry.entry("nn.MMDiT").example()
+    return _path_model(net, x.shape[1:], path=pf.paths.Linear()), x, cond
+
+
+def _unet():
+    return _path_model(pf.nn.UNet((1, 4, 4), channels=8, multipliers=(1, 2), depth=1), (1, 4, 4)), torch.randn(2, 1, 4, 4), None
+
+
+def _dit():
+    net = pf.nn.DiT((1, 4, 4), width=8, depth=1, heads=2, classes=2)
+    return _path_model(net, (1, 4, 4), classes=2), torch.randn(2, 1, 4, 4), torch.tensor([1, 0])
+
+
+def _glow():
+    return pf.models.glow(shape=(1, 4, 4), levels=2, depth=1, hidden=4, classes=2), torch.randn(2, 1, 4, 4), torch.tensor([1, 0])
+
+
+def _of(name):
+    return registry.entry(name).example()
+
+
+QUICK = {
+    "realnvp": lambda: _of("models.realnvp"),
+    "maf": lambda: _of("models.maf"),
+    "nsf": lambda: _of("models.nsf"),
+    "glow": _glow,
+    "tarflow": lambda: _of("models.tarflow"),
+    "flow_matching": lambda: _of("models.flow_matching"),
+    "ffjord": lambda: _of("models.ffjord"),
+    "mmdit": _mmdit,
+}
+ALL = {
+    **QUICK,
+    "unet": _unet,
+    "dit": _dit,
+    **{one.name.partition(".")[2]: one.example for group in ("models", "families") for one in registry.entries(group) if one.example},
+}
+OVERRIDES = {"hook": hooked, "subclass": subclassed, "__call__": called_otherwise, "forward of the instance": replaced_forward}
+
+
+def _made(make):
+    """Return a model with parameters away from where they start, so that every part counts, and its x and cond."""
+    torch.manual_seed(3)
+    model, x, cond = make()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(0.3 * torch.randn_like(p))
+    return model.eval(), x, cond
+
+
+def _subjects(which, names):
+    return [pytest.param(make, part, id=f"{key}-{part}") for key, make in which.items() for part in names(_made(make)[0])]
+
+
+def _touched(make, part):
+    model, x, cond = _made(make)
+    with torch.no_grad():
+        before = results(model, x, cond)
+        agree(results(exchanged(model, part, behind), x, cond), before, f"{part} behind a plain Module")
+        expected = results(exchanged(model, part, lambda one: behind(one, FACTOR)), x, cond)
+        for name, override in OVERRIDES.items():
+            found = results(exchanged(model, part, override), x, cond)
+            agree(found, expected, f"{part} under {name}")
+        assert differ(expected, before), f"{part} counts for nothing"
+        found = results(exchanged(model, part, pre_hooked), x, cond)
+        agree(found, results(exchanged(model, part, behind_inputs), x, cond), f"{part} under a forward-pre hook")
+
+
+@pytest.mark.parametrize(("make", "part"), _subjects(QUICK, kinds))
+def test_a_touched_part_gives_what_it_gives_behind_a_plain_module(make, part):
+    _touched(make, part)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "part"), _subjects(ALL, parts))
+def test_any_touched_part_gives_what_it_gives_behind_a_plain_module(make, part):
+    _touched(make, part)
+
+
+def _reparametrised(make, part):
+    model, x, cond = _made(make)
+    if not any(True for _ in model.get_submodule(part).parameters(recurse=False)):
+        pytest.skip("no parameters of its own")
+    with torch.no_grad():
+        found, expected = (results(exchanged(model, part, change), x, cond) for change in (parametrised, with_bent_weights))
+        agree(found, expected, f"{part} parametrised")
+        if isinstance(model.get_submodule(part), nn.Linear | nn.Conv2d):
+            found, expected = (results(exchanged(model, part, change), x, cond) for change in (weight_normed, with_doubled_weight))
+            agree(found, expected, f"{part} under weight norm")
+
+
+@pytest.mark.parametrize(("make", "part"), _subjects(QUICK, kinds))
+def test_a_parametrised_part_has_the_weights_that_it_is_given(make, part):
+    _reparametrised(make, part)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "part"), _subjects(ALL, parts))
+def test_any_parametrised_part_has_the_weights_that_it_is_given(make, part):
+    _reparametrised(make, part)
+
+
+@pytest.mark.parametrize("key", ["realnvp", "glow", "flow_matching", "mmdit"])
+def test_a_backward_hook_changes_the_gradients_of_what_it_is_on(key):
+    model, x, cond = _made(QUICK[key])
+    before = gradients(model, x, cond)
+    changes = 0
+    for part in kinds(model):
+        found = gradients(exchanged(model, part, backward_hooked), x, cond)
+        with pf.fast.disabled():
+            expected = gradients(exchanged(model, part, backward_hooked), x, cond)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+        changes += any(not torch.allclose(one, other) for one, other in zip(found, before, strict=True))
+    assert changes >= 2
+
+
+def test_a_divergence_of_what_has_a_backward_hook_is_refused():
+    model, x, cond = _made(QUICK["flow_matching"])
+    with pytest.raises(UserError, match="has a backward hook"):
+        exchanged(model, "net.layers.0", backward_hooked).log_prob(x, cond)
+
+
+def _fast_and_plain(make):
+    model, x, cond = _made(make)
+    with torch.no_grad():
+        found = results(model, x, cond)
+        with pf.fast.disabled():
+            agree(found, results(model, x, cond), "in the plain way")
+        with torch.inference_mode():
+            agree(results(model, x, cond), found, "in inference mode")
+        agree(results(model, x, cond), found, "after inference mode")
+        agree(results(copy.deepcopy(model), x, cond), found, "copied")
+    with_grad = results(model, x.clone().requires_grad_(), cond)
+    agree(with_grad, found, "with gradients")
+    for one, other in zip(gradients(model, x, cond), _plain_gradients(model, x, cond), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+def _plain_gradients(model, x, cond):
+    with pf.fast.disabled():
+        return gradients(model, x, cond)
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=key) for key, make in ALL.items()])
+def test_the_fast_way_the_plain_way_and_inference_mode_agree(make):
+    _fast_and_plain(make)
+
+
+@pytest.mark.parametrize("key", list(QUICK))
+def test_under_autocast_every_verb_is_near_float32_and_decode_undoes_encode(key, float32):
+    model, x, cond = _made(QUICK[key])
+    with torch.no_grad():
+        exact = results(model, x, cond)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            low = results(model, x, cond)
+            with pf.fast.disabled():
+                agree(low, results(model, x, cond), "the plain way under autocast", 0.02)
+            back = model.decode(low["encode"], cond, **({} if model.sampler is None else {"sampler": pf.samplers.Dopri5(1e-3, 1e-3)}))
+    agree(low, exact, "under autocast", 0.1)
+    if model.sampler is None:
+        torch.testing.assert_close(back, x, rtol=0.05, atol=0.1)
+
+
+def _lora(model):
+    peft = pytest.importorskip("peft")
+    names = [name for name, part in model.named_modules() if type(part) is nn.Linear]
+    model = copy.deepcopy(model)
+    peft.inject_adapter_in_model(peft.LoraConfig(r=2, lora_alpha=4, target_modules=names), model)
+    for name, p in model.named_parameters():
+        if "lora_" in name:
+            nn.init.normal_(p, std=0.2)
+    return model
+
+
+def _merged(model):
+    """Return the model of a LoRA with its products added to the weights."""
+    model = copy.deepcopy(model)
+    for part in model.modules():
+        if hasattr(part, "merge") and hasattr(part, "lora_A"):
+            part.merge()
+    return model
+
+
+@pytest.mark.parametrize("key", ["realnvp", "nsf", "tarflow", "flow_matching", "ffjord", "mmdit"])
+def test_a_lora_holds_in_every_verb(key):
+    """Beside the same one merged into the weights, and other than none."""
+    model, x, cond = _made(QUICK[key])
+    with torch.no_grad():
+        adapted = _lora(model).eval()
+        found = results(adapted, x, cond)
+        agree(found, results(_merged(adapted), x, cond), "a LoRA", 1e-6)
+        before = results(model, x, cond)
+    assert all(differ({**before, verb: found[verb]}, before) for verb in found)
+
+
+@pytest.mark.parametrize("key", ["maf"])
+def test_a_lora_of_masked_layers_is_refused(key):
+    """What it adds has no mask, so that the density would be wrong."""
+    peft = pytest.importorskip("peft")
+    model, _, _ = _made(QUICK[key])
+    names = [name for name, part in model.named_modules() if type(part).__name__ == "MaskedLinear"]
+    with pytest.raises(ValueError, match="not supported"):
+        peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=names), model)
+
+
+def _compiled_part(make, part):
+    model, x, cond = _made(make)
+    with torch.no_grad():
+        before = results(model, x, cond)
+        for compile_part in (compiled_in_place, compiled):
+            if compile_part is compiled and isinstance(model.get_submodule(part), pf.bijections.Bijection):
+                continue  # torch's wrapper has no inverse
+            torch.compiler.reset()
+            agree(results(exchanged(model, part, compile_part), x, cond), before, f"{part} compiled")
+
+
+def _in_another_process(calls):
+    """Run calls where no annotation is checked, which a compiler cannot see through."""
+    tests = Path(__file__).resolve().parent
+    lines = ["import sys, torch", f"sys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}]", "torch.set_default_dtype(torch.float64)"]
+    lines += ["import test_call", *(f"test_call._compiled_part(test_call.QUICK[{key!r}], {part!r})" for key, part in calls)]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_compiled_part_gives_what_it_gives_otherwise():
+    _in_another_process([("realnvp", "bijection.steps.0"), ("flow_matching", "net"), ("glow", "bijection.levels.0")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", list(QUICK))
+def test_any_compiled_part_gives_what_it_gives_otherwise(key):
+    _in_another_process([(key, part) for part in kinds(_made(QUICK[key])[0])])
