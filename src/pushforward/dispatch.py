@@ -32,6 +32,7 @@ PAGES = {
 
 _ways: dict[tuple[type, str], tuple[Callable[..., Any], Callable[[], bool] | None]] = {}
 _known: dict[type, Callable[..., Any]] = {}  # exact types that a fast way may go round, with the forward that they were defined with
+_pages: set[str] = set()
 _enabled = True
 
 
@@ -122,14 +123,21 @@ def way_of(module: Any, name: str) -> Callable[..., Any] | None:
     page = PAGES.get(kind.__module__)
     if page is None:
         return None
+    _load(page)
     found = _ways.get((kind, name))
-    if found is None:
-        importlib.import_module(page)
-        found = _ways.get((kind, name))
     if found is None:
         return None
     way, when = found
     return way if (when is None or when()) and not _autocast() and untouched(module) else None
+
+
+def _load(page: str) -> None:
+    if page not in _pages:
+        importlib.import_module(page)
+        _pages.add(page)
+
+
+_load._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result does, which loads dynamo
 
 
 def _autocast() -> bool:

@@ -1,8 +1,8 @@
 """The law of the call: what a person does to a part of a model holds in every verb.
 
 A part that is subclassed, hooked, wrapped, parametrised, given a LoRA, compiled, or run in another mode gives through all five verbs what
-the same thing gives behind a plain Module. The quick tests touch one part of each type in one model of each family; `make test-slow` touches
-every part of every model.
+the same thing gives behind a plain Module. The quick tests touch one part of each type in one model of each family; `make test-slow`
+touches every part of every model.
 """
 
 import copy
@@ -282,3 +282,15 @@ def test_a_compiled_part_gives_what_it_gives_otherwise():
 @pytest.mark.parametrize("key", list(QUICK))
 def test_any_compiled_part_gives_what_it_gives_otherwise(key):
     _in_another_process([(key, part) for part in kinds(_made(QUICK[key])[0])])
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=key) for key, make in ALL.items()])
+def test_weights_loaded_into_empty_storage_make_the_same_model(make):
+    """Whatever a model needs is a parameter, a buffer that is saved, or follows from its settings."""
+    model, x, cond = _made(make)
+    empty = copy.deepcopy(model).to_empty(device="cpu")
+    for one in (*empty.parameters(), *empty.buffers()):
+        one.data.fill_(float("nan") if one.is_floating_point() else 0)  # what memory holds may be anything
+    empty.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        agree(results(empty, x, cond), results(model, x, cond), "loaded into empty storage")

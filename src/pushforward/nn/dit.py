@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from pushforward.functional.embedding import timestep_embedding
 from pushforward.functional.modulation import modulated_norm
 from pushforward.functional.patches import patchify, unpatchify
 from pushforward.nn.config import NetConfig, image_sides
+from pushforward.nn.constant import Constant
 from pushforward.nn.embedding import TimeAndLabel
 from pushforward.nn.layers import Blocks, SelfAttention
 from pushforward.registry import export
@@ -52,7 +54,7 @@ class DiT(Blocks):
         heads: heads of the attention.
         mlp_ratio: width of a block's hidden layer in units of `width`.
         classes: number of classes, or None.
-        outputs: how many numbers are said for each of the image's.
+        outputs: how many numbers are predicted for each of the image's.
 
     Raises:
         UserError: a shape that is no image's, or sizes that do not divide.
@@ -83,8 +85,6 @@ class DiT(Blocks):
                 outputs=outputs,
             )
 
-    positions: Tensor
-
     def __init__(
         self,
         shape: Sequence[int],
@@ -111,14 +111,20 @@ class DiT(Blocks):
         for layer in (self.modulation, self.last):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        row, column = torch.meshgrid(torch.arange(height // patch), torch.arange(columns // patch), indexing="ij")
-        table = torch.cat([timestep_embedding(place.flatten().double(), width // 2, scale=1.0) for place in (row, column)], dim=1)
-        self.register_buffer("positions", table.to(self.last.weight.dtype), persistent=False)
+        self.positions = Constant(partial(_positions, height // patch, columns // patch, width))
+        self.positions.like(self.last.weight)  # so that a compiler finds them made
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         embedding = F.silu(self.embedding(t, cond))
-        tokens = self.first(patchify(x, self.patch)) + self.positions
+        tokens = self.first(patchify(x, self.patch))
+        tokens = tokens + self.positions.like(next(self.parameters()))
         for block in self.blocks:
             tokens = self.run(block, tokens, embedding)
         shift, scale = self.modulation(embedding).chunk(2, dim=1)
         return unpatchify(self.last(modulated_norm(tokens, shift, scale)), self.patch, *x.shape[2:])
+
+
+def _positions(rows: int, columns: int, width: int) -> Tensor:
+    """Return cosines and sines (rows columns, width) of each patch's row and column, half of the width for either."""
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.cat([timestep_embedding(place.flatten().double(), width // 2, scale=1.0) for place in (row, column)], dim=1)

@@ -1,7 +1,7 @@
 """MADE: one network that predicts the parameters of every feature from the features before it."""
 
-import functools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import UserError
 from pushforward.nn.activation import Activation, activation_of
+from pushforward.nn.constant import Constant
 from pushforward.nn.coupling import Condition, checked_widths
 from pushforward.registry import export
 
@@ -77,6 +78,8 @@ class MADE(nn.Module):
         self.out = MaskedLinear(widths[-1], outputs * features)  # row p * features + k: parameter p of feature k
         lowest = 0 if self.condition.conditional or features == 1 else 1
         self.degrees = tuple(_degrees(width, lowest, features - 1) for width in widths)
+        self._masks = Constant(partial(_masks, features, outputs, self.degrees))
+        self.masks()  # so that a compiler finds them made
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         h, shift = x, self.condition(cond)
@@ -88,8 +91,8 @@ class MADE(nn.Module):
 
     def masks(self) -> tuple[Tensor, ...]:
         """Return the masks of the hidden layers and of the output, in the dtype and on the device of the weights."""
-        like = next(self.parameters())
-        return _masks(self.features, self.outputs, self.degrees, like.dtype, like.device)
+        masks: tuple[Tensor, ...] = self._masks.like(next(self.parameters()))
+        return masks
 
 
 def _degrees(width: int, lowest: int, highest: int) -> tuple[int, ...]:
@@ -97,16 +100,12 @@ def _degrees(width: int, lowest: int, highest: int) -> tuple[int, ...]:
     return tuple(min(highest, lowest + k * (highest - lowest + 1) // max(width - 1, 1)) for k in range(width))
 
 
-@functools.lru_cache(maxsize=64)  # they follow from numbers that never change
-@torch.inference_mode(False)  # kept tensors must serve training too
-def _masks(
-    features: int, outputs: int, degrees: tuple[tuple[int, ...], ...], dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, ...]:
+def _masks(features: int, outputs: int, degrees: tuple[tuple[int, ...], ...]) -> tuple[Tensor, ...]:
     below, masks = torch.arange(1, features + 1), []
     for degree in map(torch.tensor, degrees):
-        masks.append((degree[:, None] >= below).to(device, dtype))
+        masks.append(degree[:, None] >= below)
         below = degree
     # Inputs outermost, so that the masked weights are so too: for the few rows of an output autograd then takes their gradient by the
     # transposed product, in half the time.
     last = torch.arange(features).repeat(outputs)[:, None] >= below
-    return *masks, last.to(device, dtype).T.contiguous().T
+    return *masks, last.T.contiguous().T
