@@ -43,7 +43,7 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
 
 def is_real(value: Any) -> bool:
     """Return whether a value is a finite number of Python's or numpy's."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def real(name: str, value: Any, least: float | None = None, hint: str = "") -> Any:

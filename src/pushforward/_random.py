@@ -1,6 +1,7 @@
 """Random draws that can be tied to a sample's place: one generator for the batch, or a list of them, each for its equal share of rows."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class Piece(torch.Generator):
         return piece
 
 
-def checked(generator: Generators, n: int | None = None) -> None:
+def checked(generator: Any, n: int | None = None) -> None:
     """Refuse what is no randomness, or cannot be shared out among n rows, before anything is computed.
 
     Raises:

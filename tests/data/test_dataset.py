@@ -83,7 +83,7 @@ def test_few_levels_are_held_in_a_byte_and_come_out_as_float32():
     for x in (given, given.float(), given.long()):
         data = small(x=x, levels=12)
         assert data._held.dtype is torch.uint8
-        assert [one.dtype for one in (data.x, data[0][0], data[:2][0], data.__getitems__([1, 0])[0])] == [torch.float32] * 4
+        assert [one.dtype for one in (data.x, data[0][0], data[:2][0], data.batch([1, 0])[0])] == [torch.float32] * 4
         torch.testing.assert_close(data.take(3).x, given[:3].float())
         assert data.fingerprint() == small(x=x, levels=12).subset(range(6)).fingerprint()
     assert small(levels=257)._held.dtype is torch.float32

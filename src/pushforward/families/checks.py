@@ -79,7 +79,9 @@ def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
                 raise ConditionError(f"cond is on {leaf.device}, but the model is on {elsewhere}; use cond.to({str(elsewhere)!r}).")
         elif isinstance(leaf, numbers.Number | str) or hasattr(leaf, "__array__"):
             labels = "integer labels" if model.classes is not None else "a tensor or a record of tensors"
-            raise ConditionError(f"cond is {_kind(cond)}, but this model needs {labels} ({n}, ...), one a sample; use torch.as_tensor(cond).")
+            raise ConditionError(
+                f"cond is {_kind(cond)}, but this model needs {labels} ({n}, ...), one a sample; use torch.as_tensor(cond)."
+            )
     if model.classes is None:
         return cond
     if not isinstance(cond, Tensor) or cond.ndim != 1 or cond.is_floating_point() or cond.is_complex() or cond.dtype == torch.bool:

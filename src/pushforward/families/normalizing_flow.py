@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pushforward import _random
-from pushforward._checks import per_sample, real, whole
+from pushforward._checks import per_sample
 from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.chain import Chain
