@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -58,6 +59,14 @@ def real(name: str, value: Any, least: float | None = None, hint: str = "") -> A
     if least is not None and value < least:
         raise UserError(f"{name} is {value}, but it must be at least {least:g}{end}")
     return value
+
+
+def event_shape(shape: Any) -> tuple[int, ...]:
+    """Return the shape of one event as a tuple, or refuse what is none."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or not all(is_whole(side) and side > 0 for side in shape) or not shape:
+        what = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else shown(shape)
+        raise UserError(f"shape is {what}, but an event has at least one positive dimension, such as (2,) or (1, 8, 8).")
+    return tuple(shape)
 
 
 def like_input(value: Any, x: Tensor, what: str = "the network") -> Tensor:

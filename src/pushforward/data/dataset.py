@@ -203,6 +203,9 @@ def as_tensor(name: str, what: str, values: Any) -> Tensor:
         DataError: it is neither, or an array of what torch has no numbers for.
     """
     if isinstance(values, Tensor):
+        if values.layout is not torch.strided or values.device.type == "meta":
+            where = "on the device meta" if values.device.type == "meta" else f"of layout {values.layout}"
+            raise DataError(f"{name}: {what} is a tensor {where}, but it must hold its values; give an ordinary tensor.")
         return values
     if not isinstance(values, numpy.ndarray):
         raise DataError(f"{name}: {what} is {shown(values)}, but it must be a tensor or a numpy array; use torch.as_tensor({what}).")

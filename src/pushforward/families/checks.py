@@ -1,24 +1,16 @@
 """What every verb of every family refuses at the door: states, conditions and numbers that do not fit the model."""
 
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from pushforward._checks import is_real, is_whole, shown, whole
+from pushforward._checks import is_real, shown, whole
 from pushforward.errors import ConditionError, DtypeError, ShapeError, SolverError, UserError
 from pushforward.functional.levels import Levels
-
-
-def event_shape(shape: Any) -> tuple[int, ...]:
-    """Return the shape of one event as a tuple, or refuse what is none."""
-    if not isinstance(shape, Sequence) or isinstance(shape, str) or not all(is_whole(side) and side > 0 for side in shape) or not shape:
-        what = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else shown(shape)
-        raise UserError(f"shape is {what}, but an event has at least one positive dimension, such as (2,) or (1, 8, 8).")
-    return tuple(shape)
 
 
 def class_count(classes: Any) -> int | None:
@@ -54,6 +46,8 @@ def check_states(x: Any, name: str, model: Any, n: int | None = None) -> None:
     shape = model.shape
     if not isinstance(x, Tensor):
         raise UserError(f"{name} is {shown(x)}, but it must be a tensor; use torch.as_tensor({name}, dtype={model.dtype}).")
+    if x.layout is not torch.strided:
+        raise UserError(f"{name} has layout {x.layout}, but it must be an ordinary tensor; use {name}.to_dense().")
     if tuple(x.shape[1:]) != shape or x.ndim == 0 or (n is not None and len(x) != n):
         rows = "n" if n is None else n
         raise ShapeError(f"{name} has shape {tuple(x.shape)}, but this model needs ({', '.join(map(str, (rows, *shape)))}); reshape it.")
@@ -70,6 +64,9 @@ def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
     """Return a condition of n rows, labels as int64, or refuse what is none for this model."""
     if cond is None:
         return None
+    if isinstance(cond, list | tuple | dict):
+        needed = "integer labels" if model.classes is not None else "a tensor, or a record of tensors such as TextContext"
+        raise ConditionError(f"cond is {type(cond).__name__}, but this model needs {needed} ({n}, ...), one a sample; use torch.as_tensor.")
     for leaf in tree_leaves(cond):
         if isinstance(leaf, Tensor):
             if leaf.ndim == 0 or len(leaf) != n:
@@ -80,7 +77,7 @@ def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
         elif isinstance(leaf, numbers.Number | str) or hasattr(leaf, "__array__"):
             labels = "integer labels" if model.classes is not None else "a tensor or a record of tensors"
             raise ConditionError(
-                f"cond is {_kind(cond)}, but this model needs {labels} ({n}, ...), one a sample; use torch.as_tensor(cond)."
+                f"cond is {type(cond).__name__}, but this model needs {labels} ({n}, ...), one a sample; use torch.as_tensor(cond)."
             )
     if model.classes is None:
         return cond
@@ -96,10 +93,6 @@ def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
                 f"cond[{row}] is {int(cond[row])}, but labels go from 0 to {model.classes - 1}; use cond=None for no condition."
             )
     return cond
-
-
-def _kind(thing: Any) -> str:
-    return type(thing).__name__
 
 
 def other_device(x: Tensor, model: nn.Module) -> torch.device | None:

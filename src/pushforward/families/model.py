@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward import _random
-from pushforward._checks import per_sample, whole
+from pushforward._checks import event_shape, per_sample, shown, whole
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
 from pushforward.errors import CheckpointError, NotInvertibleError, ShapeError, UserError
@@ -52,7 +52,7 @@ class GenerativeModel(nn.Module):
         levels: Levels = None,
     ) -> None:
         super().__init__()
-        self.shape = checks.event_shape(shape)
+        self.shape = event_shape(shape)
         self.base, self.preprocess, self.sampler = base, preprocess, sampler
         self.classes, self.levels = checks.class_count(classes), checks.level_counts(levels, self.shape)
         self.config: dict[str, Any] | None = None  # what built the model, if a preset did: see `formats`
@@ -114,7 +114,7 @@ class GenerativeModel(nn.Module):
                 depend on batch_size; those of one generator only where a stochastic sampler draws from it chunk after chunk.
             batch_size: how many at once; None is all.
         """
-        whole("n", n, 0)
+        whole("n", n, 0, 2**63 - 1)
         temperature = checks.checked_temperature(temperature)
         if temperature != 1 and not hasattr(self.base, "log_prob"):
             raise UserError(f"temperature is {temperature}, but the base {type(self.base).__name__} is data and no noise to scale; use 1.")
@@ -197,6 +197,8 @@ class GenerativeModel(nn.Module):
         Raises:
             CheckpointError: they are another architecture's; the first name or shape that does not fit is named.
         """
+        if not isinstance(state_dict, Mapping):
+            raise UserError(f"state_dict is {shown(state_dict)}, but it must be a mapping of names to tensors, such as model.state_dict().")
         try:
             return super().load_state_dict(state_dict, strict, assign)  # its hooks may rename what is given, so it is asked first
         except RuntimeError:

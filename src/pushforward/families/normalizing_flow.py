@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pushforward import _random
-from pushforward._checks import per_sample
+from pushforward._checks import is_real, per_sample
 from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.chain import Chain
@@ -115,7 +115,7 @@ class NormalizingFlow(GenerativeModel):
         super().__init__(shape, base, preprocess=preprocess, sampler=sampler, classes=classes, levels=levels)
         self.bijection, self.cond_features, self.dequantisation = bijection, cond_features, dequantisation
         self.drop_cond, self.noise = checked_drop_cond(drop_cond, classes), noise
-        if not noise >= 0:
+        if not is_real(noise) or not noise >= 0:
             raise UserError(f"noise is {noise}, but a standard deviation is 0 or more; 0.05 is usual for images.")
         if dequantisation is not None and not isinstance(levels, int):
             raise UserError(f"a dequantisation is given, but levels is {levels}; give the number of levels of the data, or leave it out.")

@@ -25,7 +25,7 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
         UserError: it is empty, no map-style set of tensors, or its examples have another shape than the model's.
     """
     if isinstance(data, Tensor | numpy.ndarray):
-        if len(data) == 0:
+        if data.ndim and len(data) == 0:
             raise UserError(f"the {what} is empty; give at least one example.")
         data = Dataset("tensor" if isinstance(data, Tensor) else "array", data)
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__") or isinstance(data, str | dict):
