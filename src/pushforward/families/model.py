@@ -178,7 +178,8 @@ class GenerativeModel(nn.Module):
         z, pre = self._to_model(x)
         outside = per_sample(pre, x, "the log-determinant of preprocess") == -math.inf  # of the support, where the density is 0
         z = torch.where(outside.view(-1, *(1,) * len(self.shape)), 0.0, z)
-        return self._log_prob(z, cond, sampler, divergence, generator) + pre
+        value = self._log_prob(z, cond, sampler, divergence, generator) + pre
+        return torch.where(outside, -math.inf, value)  # so that these rows have no gradient either
 
     def encode(self, x: Tensor, cond: Any = None, *, sampler: Sampler | None = None) -> Tensor:
         """Return the noise z (n, *shape) that data x (n, *shape) comes from; differentiable."""

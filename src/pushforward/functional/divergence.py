@@ -64,8 +64,9 @@ def _products(field: Field, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tenso
     wrongly: mean and deviation are taken for constants).
     """
     value, pull = torch.func.vjp(field, x)  # type: ignore[misc]  # three values only with has_aux
-    if value.shape != x.shape:
-        raise ShapeError(f"the field maps {tuple(x.shape)} to {tuple(value.shape)}, but a divergence needs equal shapes.")
+    if not isinstance(value, Tensor) or value.shape != x.shape:
+        to = tuple(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ShapeError(f"the field maps {tuple(x.shape)} to {to}, but a divergence needs equal shapes.")
     return lambda directions: (value, torch.func.vmap(lambda direction: pull(direction)[0])(directions))
 
 
