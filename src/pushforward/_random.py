@@ -1,13 +1,64 @@
 """Random draws that can be tied to a sample's place: one generator for the batch, or a list of them, each for its equal share of rows."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pushforward._checks import shown, whole
 from pushforward.errors import UserError
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+class Piece(torch.Generator):
+    """A generator of a block of rows, for a chunk that holds some of them: it draws for the whole block and keeps its own.
+
+    So a chunk gets the numbers that its rows would get if the block were computed at once.
+    """
+
+    block: int  # rows of the whole block
+    rows: slice  # those of the chunk
+
+    @classmethod
+    def of(cls, generator: torch.Generator, block: int, rows: slice) -> "Piece":
+        """Return a piece that starts where the generator of its block is."""
+        piece = cls(generator.device)
+        piece.set_state(generator.get_state())
+        piece.block, piece.rows = block, rows
+        return piece
+
+    def seeded(self, seed: int) -> "Piece":
+        """Return the same piece of a block that draws from another seed."""
+        piece = type(self)(self.device)
+        piece.manual_seed(seed)
+        piece.block, piece.rows = self.block, self.rows
+        return piece
+
+
+def checked(generator: Any, n: int | None = None) -> None:
+    """Refuse what is no randomness, or cannot be shared out among n rows, before anything is computed.
+
+    Raises:
+        UserError: a wrong type, an empty list, the same generator twice, several devices, or a number of generators that does not divide n.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        return
+    allowed = "a torch.Generator, a list of them (one a sample), or None"
+    if not isinstance(generator, list | tuple):
+        hint = f"; use torch.Generator().manual_seed({generator})" if type(generator) is int and 0 <= generator < 2**63 else ""
+        raise UserError(f"generator is {shown(generator)}, but it must be {allowed}{hint}.")
+    for k, one in enumerate(generator):
+        if not isinstance(one, torch.Generator):
+            raise UserError(f"generator[{k}] is {shown(one)}, but generator must be {allowed}.")
+    if n is not None:
+        _share(generator, n)
+    if len({id(one) for one in generator}) < len(generator):
+        raise UserError("generator lists the same generator twice, so that its samples would depend on each other; give each its own.")
+    devices = {one.device for one in generator}
+    if len(devices) > 1:
+        raise UserError(f"generator lists generators of {' and '.join(sorted(map(str, devices)))}, but they must share a device.")
 
 
 def blocks(generator: Generators, n: int) -> Iterator[tuple[slice, torch.Generator | None]]:
@@ -31,18 +82,62 @@ def _share(generator: Sequence[torch.Generator], n: int) -> int:
     return n // len(generator)
 
 
-def select(generator: Generators, rows: slice, n: int) -> Generators:
-    """Return the generators of some rows of a batch of n: the list's own part, or the one generator itself."""
+def chunks(n: int, size: int | None, generator: Generators = None) -> Iterator[tuple[slice, Generators]]:
+    """Return the rows of n, at most `size` at once, each chunk with its generators.
+
+    Of a list of generators a chunk holds whole blocks, or a part of one (`Piece`), so that its numbers are those of all n at once, however
+    they are cut; the generators end where they would end then. A single generator (or None) is a stream, from which chunk after chunk
+    draws; give it as a list of one to tie it to the rows.
+
+    Args:
+        n: how many rows.
+        size: how many at once, or None for all.
+        generator: randomness of the n rows.
+
+    Raises:
+        UserError: size below 1, or n cannot be shared out equally.
+    """
+    if size is None or whole("batch_size", size, 1) >= n:
+        return iter([(slice(0, n), generator)])
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        _share(generator, n)
+    return _cut(n, size, generator)
+
+
+def _cut(n: int, size: int, generator: Generators) -> Iterator[tuple[slice, Generators]]:
     if generator is None or isinstance(generator, torch.Generator):
-        return generator
-    per_row = n // len(generator)
-    return generator[rows.start // per_row : -(-rows.stop // per_row)]
+        for start in range(0, n, size):
+            yield slice(start, min(start + size, n)), generator
+        return
+    block = _share(generator, n)
+    if block <= size:
+        whole = size // block
+        for first in range(0, len(generator), whole):
+            some = generator[first : first + whole]
+            yield slice(first * block, (first + len(some)) * block), some
+        return
+    for index, one in enumerate(generator):
+        for start in range(0, block, size):
+            inside = slice(start, min(start + size, block))
+            piece = Piece.of(one, block, inside)
+            yield slice(index * block + inside.start, index * block + inside.stop), piece
+            if inside.stop == block:
+                one.set_state(piece.get_state())
+
+
+def seeded(generator: torch.Generator | None, seed: int, device: torch.device | str) -> torch.Generator:
+    """Return a generator of this seed for the rows of another one, which may be a piece of a block."""
+    return generator.seeded(seed) if isinstance(generator, Piece) else torch.Generator(device).manual_seed(seed)
 
 
 def _draw(
     fill: Callable[..., Tensor], shape: Sequence[int], generator: Generators, device: torch.device | None, dtype: torch.dtype | None
 ) -> Tensor:
-    if generator is None or isinstance(generator, torch.Generator):
+    if isinstance(generator, list | tuple) and len(generator) == 1:
+        generator = generator[0]
+    if isinstance(generator, Piece):
+        drawn = fill(torch.empty((generator.block, *shape[1:]), device=generator.device, dtype=dtype), generator=generator)[generator.rows]
+    elif generator is None or isinstance(generator, torch.Generator):
         at = device if generator is None else generator.device  # a CPU generator draws the same numbers whatever the model's device
         drawn = fill(torch.empty(tuple(shape), device=at, dtype=dtype), generator=generator)
     else:

@@ -8,10 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward import _random
-from pushforward.errors import ConditionError, UserError
+from pushforward._checks import event_shape, is_real, is_whole, shown, whole
+from pushforward.errors import ConditionError, ShapeError, UserError
 from pushforward.registry import export, namespace
 
 namespace(__name__)
+
+
+def _check_draw(n: int, generator: _random.Generators) -> None:
+    whole("n", n, 0)
+    _random.checked(generator, n)
+
+
+def _check_events(z: Tensor, shape: tuple[int, ...]) -> None:
+    if not isinstance(z, Tensor) or tuple(z.shape[1:]) != shape or z.ndim == 0:
+        what = f"has shape {tuple(z.shape)}" if isinstance(z, Tensor) else f"is {shown(z)}"
+        raise ShapeError(f"z {what}, but this base needs a tensor (n, {', '.join(map(str, shape))}), one event a row; reshape it.")
 
 
 @export("bases.Gaussian", example=lambda: Gaussian((2,)))
@@ -36,17 +48,19 @@ class Gaussian(nn.Module):
 
     def __init__(self, shape: Sequence[int], std: float = 1.0) -> None:
         super().__init__()
-        if not std > 0:
+        if not is_real(std) or not std > 0:
             raise UserError(f"std is {std}, but it must be positive; 1 is usual.")
-        self.shape, self.std = tuple(shape), float(std)
+        self.shape, self.std = event_shape(shape), float(std)
         self.register_buffer("like", torch.empty(0), persistent=False)  # follows the model's device and dtype
 
     def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape), on the device and in the dtype of the model."""
+        _check_draw(n, generator)
         return _random.normal((n, *self.shape), generator, self.like.device, self.like.dtype) * self.std
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""
+        _check_events(z, self.shape)
         scaled = z.to(torch.promote_types(z.dtype, torch.float32)).flatten(1)
         if self.std != 1:
             scaled = scaled / self.std
@@ -78,13 +92,14 @@ class Logistic(nn.Module):
 
     def __init__(self, shape: Sequence[int], scale: float = 1.0) -> None:
         super().__init__()
-        if not scale > 0:
+        if not is_real(scale) or not scale > 0:
             raise UserError(f"scale is {scale}, but it must be positive; 1 is usual.")
-        self.shape = tuple(shape)
+        self.shape = event_shape(shape)
         self.register_buffer("scale", torch.tensor(float(scale)), persistent=False)
 
     def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape), on the device and in the dtype of the model."""
+        _check_draw(n, generator)
         # Drawn in float32 or wider and kept off 0 and 1: a uniform number in bfloat16 is 1 too often, where the logit is infinite.
         wide = torch.promote_types(self.scale.dtype, torch.float32)
         u = _random.uniform((n, *self.shape), generator, self.scale.device, wide)
@@ -92,6 +107,7 @@ class Logistic(nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""
+        _check_events(z, self.shape)
         wide = torch.promote_types(z.dtype, torch.float32)
         scaled = (z.to(wide) / self.scale).flatten(1)
         return -(F.softplus(scaled) + F.softplus(-scaled)).sum(1) - scaled.shape[1] * self.scale.to(wide).log()
@@ -119,15 +135,16 @@ class Mixture(nn.Module):
 
     def __init__(self, shape: Sequence[int], components: int) -> None:
         super().__init__()
-        if components < 1:
-            raise UserError(f"components is {components}, but a mixture has at least 1.")
-        self.shape = tuple(shape)
+        if not is_whole(components) or components < 1:
+            raise UserError(f"components is {shown(components)}, but a mixture has at least 1.")
+        self.shape = event_shape(shape)
         self.weights = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(torch.randn(components, *shape))
         self.log_scales = nn.Parameter(torch.zeros(components, *shape))
 
     def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape); gradients reach means and scales."""
+        _check_draw(n, generator)
         device, wide = self.means.device, torch.promote_types(self.means.dtype, torch.float32)
         u = _random.uniform((n, 1), generator, device, wide)
         ends = self.weights.detach().to(wide).softmax(0).cumsum(0)
@@ -137,6 +154,7 @@ class Mixture(nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""
+        _check_events(z, self.shape)
         wide = torch.promote_types(z.dtype, torch.float32)
         scaled = (z.to(wide)[:, None] - self.means.to(wide)) * (-self.log_scales.to(wide)).exp()
         each = -0.5 * scaled.square().flatten(2).sum(2) - self.log_scales.to(wide).flatten(1).sum(1)
@@ -168,15 +186,17 @@ class ConditionalGaussian(nn.Module):
 
     def __init__(self, shape: Sequence[int], net: nn.Module) -> None:
         super().__init__()
-        self.shape, self.net = tuple(shape), net
+        self.shape, self.net = event_shape(shape), net
 
     def sample(self, n: int, cond: Tensor | None = None, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape), one a row of cond; gradients reach the network."""
+        _check_draw(n, generator)
         mean, s = self._moments(cond)
         return torch.addcmul(mean, _random.normal((n, *self.shape), generator, mean.device, mean.dtype), s.exp())
 
     def log_prob(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape) given cond."""
+        _check_events(z, self.shape)
         wide = torch.promote_types(z.dtype, torch.float32)
         mean, s = (one.to(wide).flatten(1) for one in self._moments(cond))
         scaled = (z.to(wide).flatten(1) - mean) * (-s).exp()
@@ -185,7 +205,11 @@ class ConditionalGaussian(nn.Module):
     def _moments(self, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         if cond is None:
             raise ConditionError("cond is None, but this base's mean and scale are read off the condition; give one a row.")
-        mean, raw = self.net(cond).chunk(2, dim=1)
+        out, needed = self.net(cond), (len(cond), 2 * math.prod(self.shape))
+        if not isinstance(out, Tensor) or out.ndim < 2 or (len(out), out.shape[1:].numel()) != needed:
+            what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else shown(out)
+            raise ShapeError(f"the network of the base returned {what}, but means and log-scales of {len(cond)} rows need {needed}.")
+        mean, raw = out.chunk(2, dim=1)
         return mean.reshape(-1, *self.shape), (5 * torch.tanh(raw / 5)).reshape(-1, *self.shape)
 
 
@@ -207,6 +231,8 @@ class Samples(nn.Module):
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
+        if not isinstance(x, Tensor):
+            raise UserError(f"x is {shown(x)}, but rows to draw from are a tensor (N, *shape); use torch.as_tensor(x).")
         if x.ndim < 2 or len(x) == 0:
             raise UserError(f"x has shape {tuple(x.shape)}, but rows to draw from need (N, *shape) with N at least 1.")
         self.shape = tuple(x.shape[1:])
@@ -226,6 +252,7 @@ class Samples(nn.Module):
 
     def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
         """Return n of the rows (n, *shape)."""
+        _check_draw(n, generator)
         u = _random.uniform((n,), generator, self.x.device, torch.float32)
         return self.x[(u * len(self.x)).long().clamp_max(len(self.x) - 1)]
 

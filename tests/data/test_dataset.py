@@ -3,11 +3,13 @@
 import hashlib
 import struct
 
+import numpy
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from pushforward.data.dataset import Dataset, keep_batch
+from pushforward.data.pairs import Pairs
 from pushforward.errors import DataError, UserError
 
 
@@ -83,7 +85,7 @@ def test_few_levels_are_held_in_a_byte_and_come_out_as_float32():
     for x in (given, given.float(), given.long()):
         data = small(x=x, levels=12)
         assert data._held.dtype is torch.uint8
-        assert [one.dtype for one in (data.x, data[0][0], data[:2][0], data.__getitems__([1, 0])[0])] == [torch.float32] * 4
+        assert [one.dtype for one in (data.x, data[0][0], data[:2][0], data.batch([1, 0])[0])] == [torch.float32] * 4
         torch.testing.assert_close(data.take(3).x, given[:3].float())
         assert data.fingerprint() == small(x=x, levels=12).subset(range(6)).fingerprint()
     assert small(levels=257)._held.dtype is torch.float32
@@ -148,3 +150,31 @@ def test_bad_content_is_refused(changes, message):
 def test_taking_none_or_too_many_is_refused(n):
     with pytest.raises(UserError, match=f"n is {n}, but small has 6 examples"):
         small().take(n)
+
+
+@pytest.mark.parametrize("kind", ["labels", "none", "pairs", "unlabelled pairs"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_plain_loader_gives_what_keep_batch_gives(kind, workers):
+    x, cond = torch.randn(10, 3), torch.arange(10) % 2
+    data = {
+        "labels": Dataset("points", x, cond),
+        "none": Dataset("points", x),
+        "pairs": Pairs(x, cond, x + 1),
+        "unlabelled pairs": Pairs(x, None, x + 1),
+    }[kind]
+    plain = list(DataLoader(data, batch_size=4, num_workers=workers))
+    for batch, own in zip(plain, DataLoader(data, batch_size=4, collate_fn=keep_batch), strict=True):
+        assert len(batch) == len(own)
+        for one, other in zip(batch, own, strict=True):
+            assert one is other is None or torch.equal(one, other)
+
+
+def test_arrays_of_numpy_are_as_good_as_tensors():
+    x = numpy.random.default_rng(0).standard_normal((6, 2))
+    for given in (x, x[::-1], x.astype(">f4"), x.astype(numpy.longdouble), numpy.broadcast_to(x[:1], (6, 2))):
+        held = Dataset("points", given, numpy.array([0, 1, 2, 0, 1, 2]))
+        assert torch.equal(held.x, torch.from_numpy(given.astype(numpy.float32)))
+        assert held.classes == 3
+    for bad, message in (([[0.0]], "x is a list"), (x.astype(str), "x has dtype <U"), (x.astype(object), "x has dtype object")):
+        with pytest.raises(DataError, match=message):
+            Dataset("points", bad)

@@ -120,7 +120,7 @@ def test_captions_from_json_lines_and_from_text_beside(flat):
 def test_encoded_captions_are_conditions_in_their_order(flat):
     data = load(flat, size=8, channels=1)
     encoded = torch.tensor(greys(data)).float()[:, None].expand(-1, 3)
-    x, cond = data.with_cond(encoded).__getitems__([4, 7])
+    x, cond = data.with_cond(encoded).batch([4, 7])
     assert torch.equal(cond, x.flatten(1)[:, :3])
 
 

@@ -39,7 +39,7 @@ def test_a_folder_gives_images_with_their_labels(folder):
     held = Dataset("all", torch.from_numpy(numpy.load(folder / "x.npy").transpose(0, 3, 1, 2)))
     words = numpy.load(folder / "y.npy")[lazy.rows]
     assert (lazy.shape, lazy.levels, lazy.class_names) == ((3, 5, 4), 256, ("cat", "dog"))
-    x, cond = lazy.__getitems__([5, 0])
+    x, cond = lazy.batch([5, 0])
     assert torch.equal(x, held.x[lazy.rows[[5, 0]]])
     assert x.dtype is torch.float32
     assert [lazy.class_names[label] for label in cond] == words[[5, 0]].tolist()
@@ -118,10 +118,10 @@ from pushforward.data.load import load
 data = load(sys.argv[1], mapped=True)
 def epoch():
     for rows in torch.randperm(len(data)).split(256):
-        data.__getitems__(rows)
+        data.batch(rows)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-data.__getitems__(list(range(256)))
+data.batch(list(range(256)))
 before = peak()
 epoch()
 print(peak() - before)

@@ -49,7 +49,7 @@ def test_the_density_is_the_mixtures_along_any_path(trained, make):
 
 
 def test_it_shares_the_network_and_its_condition():
-    model = ddpm(shape=(2,), classes=3)
+    model = ddpm(shape=(2,), classes=3, drop_cond=0.1)
     following, cond = model.follow(Linear()), torch.tensor([0, 1, 2])
     assert {id(p) for p in following.parameters()} == {id(p) for p in model.parameters()}
     samples = [following.sample(3, c, generator=torch.Generator().manual_seed(0)) for c in (cond, cond.flip(0))]

@@ -77,7 +77,7 @@ def test_the_loss_teaches_the_share_of_normal_data():
 
 @pytest.mark.parametrize("config", [pf.nn.MLP.Config((8,)), pf.nn.UNet.Config(channels=8), pf.nn.DiT.Config(width=16, depth=1, heads=2)])
 def test_every_network_can_say_a_variance_and_keeps_its_verbs(config, tmp_path):
-    one = pf.models.ddpm(config, (1, 8, 8), learn_variance=True, classes=3, sampler=DDPM(3))
+    one = pf.models.ddpm(config, (1, 8, 8), learn_variance=True, classes=3, drop_cond=0.1, sampler=DDPM(3))
     x, labels = torch.randn(2, 1, 8, 8), torch.tensor([0, 2])
     one.loss(x, labels).backward()
     assert all(p.grad is not None for p in one.net.net.parameters() if p.requires_grad)
@@ -89,7 +89,7 @@ def test_every_network_can_say_a_variance_and_keeps_its_verbs(config, tmp_path):
 
 
 def test_guidance_keeps_the_variance_that_the_network_says():
-    one = pf.models.ddpm(pf.nn.MLP.Config((8,)), (2,), learn_variance=True, classes=3)
+    one = pf.models.ddpm(pf.nn.MLP.Config((8,)), (2,), learn_variance=True, classes=3, drop_cond=0.1)
     torch.nn.init.normal_(one.net.net.out.weight)
     x, t, labels = torch.randn(4, 2), torch.full((4,), 0.5), torch.tensor([0, 1, 2, 0])
     guided, plain = one.denoiser(labels, 3.0).with_variance(x, t), one.denoiser(labels).with_variance(x, t)

@@ -38,7 +38,7 @@ def test_pairs_are_the_models_own():
 def test_every_way_to_a_batch_keeps_rows_together():
     x = torch.arange(12.0).reshape(6, 2)
     pairs = Pairs(x, torch.arange(6), -x)
-    for batch in (pairs[1:4], pairs.__getitems__([1, 2, 3]), pairs.subset([5, 1, 2, 3])[1:], as_batch([pairs[k] for k in (1, 2, 3)])):
+    for batch in (pairs[1:4], pairs.batch([1, 2, 3]), pairs.subset([5, 1, 2, 3])[1:], as_batch([pairs[k] for k in (1, 2, 3)])):
         assert torch.equal(batch[0], x[1:4])
         assert torch.equal(batch[1], torch.arange(1, 4))
         assert torch.equal(batch[2], -x[1:4])

@@ -372,6 +372,37 @@ def test_any_map_style_data_trains(rows):
     assert trainer(sets[rows], steps=2).fit().step == 2
 
 
+@pytest.mark.parametrize("kind", ["tensor", "array", "set", "rows", "pairs"])
+def test_validation_may_be_of_any_kind_that_data_may_be(kind):
+    x = torch.randn(20, 2)
+    kinds = {
+        "tensor": x,
+        "array": x.numpy(),
+        "set": pf.data.Dataset("points", x),
+        "rows": [*x],
+        "pairs": torch.utils.data.TensorDataset(x, torch.arange(20) % 2),
+    }
+    assert 0 < trainer(x, validation=kinds[kind], steps=2).fit().best < 100
+
+
+@pytest.mark.parametrize("name", ["data", "validation"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (torch.zeros(0, 2), "data is empty; give at least one example"),
+        (torch.zeros(8, 3), r"examples of shape \(3,\), but|x has shape \(8, 3\), but"),
+        (torch.tensor(1.0), r"x has shape \(\), but needs"),
+        ([[0.0, 1.0]] * 8, r"\[0\] is a list, but an example is a tensor x"),
+        ([1.0] * 8, r"\[0\] is 1.0, but an example"),
+        ("moons", "is 'moons', but it must be a tensor"),
+        (iter([torch.zeros(2)]), "is a list_iterator, but it must be"),
+    ],
+)
+def test_data_and_validation_that_are_none_are_refused(name, given, message):
+    with pytest.raises(UserError, match=message):
+        trainer(**{"data": torch.randn(20, 2), name: given})
+
+
 def test_empty_data_is_refused():
     with pytest.raises(UserError, match="the training data is empty"):
         trainer([])
@@ -387,6 +418,19 @@ def test_empty_data_is_refused():
         ({"clip": -1.0}, "clip is -1.0"),
         ({"block": 5}, "block is 5, which does not divide batch_size 16"),
         ({"warmup": -1}, "warmup is -1"),
+        ({"final_lr": -5.0}, "final_lr is -5.0, but it is a share of lr from 0 to 1"),
+        ({"final_lr": math.nan}, "final_lr is nan"),
+        ({"weight_decay": math.nan}, "weight_decay is nan"),
+        ({"spike": "no"}, "spike is 'no'"),
+        ({"steps": 2.5}, "steps is 2.5, but it must be a whole number"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 0.5}, "seed is 0.5"),
+        ({"betas": (0.9, 1.0)}, "betas is"),
+        ({"betas": 0.9}, "betas is 0.9"),
+        ({"schedule": "linear"}, "schedule is 'linear'"),
+        ({"compile": 1}, "compile is 1, but it is True or False"),
+        ({"learning_rate": 1e-3}, "no setting 'learning_rate'"),
+        ({"batchsize": 8}, "did you mean 'batch_size'"),
     ],
 )
 def test_bad_settings_are_refused(data, options, message):

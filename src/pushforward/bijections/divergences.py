@@ -104,6 +104,6 @@ def as_divergence(divergence: "str | Divergence | None") -> Divergence:
     if isinstance(divergence, Divergence):
         return divergence
     named = {None: ExactDivergence, "exact": ExactDivergence, "hutchinson": HutchinsonDivergence}
-    if divergence not in named:
+    if not isinstance(divergence, str | None) or divergence not in named:
         raise UserError(unknown("divergence", str(divergence), ["exact", "hutchinson"]))
     return named[divergence]()

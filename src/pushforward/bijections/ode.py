@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward import _random
+from pushforward._checks import like_input
 from pushforward._modes import values_alone
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence, ExactDivergence, as_divergence
@@ -130,6 +131,7 @@ class _Rates:
         """Return the velocity at x (n, *shape) and what log|det| and the costs grow by, each (n,)."""
         how = self.divergence.with_norm if self.costs == 2 else self.divergence
         value, *rates = how(self.call, x, t, *self.args)
+        like_input(value, x, "the velocity")
         if self.costs:
             rates.insert(1, value.flatten(1).square().sum(1))
         return value, rates
@@ -157,7 +159,7 @@ class _Ledger(_Rates):
     def __call__(self, state: Tensor, t: Tensor) -> "_Rate":
         x = state if state.dtype == self.like.dtype else state.to(self.like.dtype)
         if next(self.left) == 0:
-            value = self.call(x, t, self.args[0])
+            value = like_input(self.call(x, t, self.args[0]), x, "the velocity")
         else:
             value, rates = self.rates(x, t)
             self.entries.append(rates)

@@ -20,7 +20,8 @@ class Logit(Bijection):
         log|det| = sum log(1 - 2 margin) - log(high - low) - log p - log(1 - p)
 
     The margin keeps the interval's ends, where much of an image lies, from infinity. A number so far outside that p is not in (0, 1) has no
-    image (NaN); the inverse ends short of where p would be 0 or 1.
+    image: its z is NaN (infinite where p is 0 or 1) and log|det| is -inf, so that a model whose `preprocess` this is gives it the density
+    0. The inverse ends short of where p would be 0 or 1.
 
     Args:
         low: the interval's lower end.
@@ -49,8 +50,11 @@ class Logit(Bijection):
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(x.dtype, torch.float32)
-        z = torch.logit(self.margin + self.slope * (x.to(wide) - self.low))
-        return z.to(x.dtype), self._log_slope(z).flatten(1).sum(1)
+        p = self.margin + self.slope * (x.to(wide) - self.low)
+        outside = (p <= 0) | (p >= 1)
+        z = torch.logit(torch.where(outside, 0.5, p))  # so that gradients of the rows inside meet no infinity
+        log_abs_det = torch.where(outside, -math.inf, self._log_slope(z)).flatten(1).sum(1)
+        return torch.where(outside, torch.logit(p.detach()), z).to(x.dtype), log_abs_det
 
     def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(z.dtype, torch.float32)

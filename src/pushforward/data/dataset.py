@@ -3,17 +3,19 @@
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 
+from pushforward._checks import shown
+from pushforward.data.rows import Rows
 from pushforward.errors import DataError, UserError
 from pushforward.functional.levels import Levels, highest
 from pushforward.registry import export
 
-T = TypeVar("T")
 Batch = tuple[Tensor, Tensor | None]
 
 
@@ -28,7 +30,7 @@ class Dataset(torch_data.Dataset[Batch]):
 
     Args:
         name: what messages and reports call the set.
-        x: examples (N, *shape) in the units of the source, handed out as float32.
+        x: examples (N, *shape) in the units of the source, a tensor or an array of numpy's, handed out as float32.
         cond: labels (N,), integers in 0 .. classes - 1, held as int64; or conditions (N, features) in a floating dtype, such as
             encoded captions, held as float32; None for a set without.
         classes: number of classes; by default the largest label plus 1.
@@ -59,8 +61,8 @@ class Dataset(torch_data.Dataset[Batch]):
     def __init__(
         self,
         name: str,
-        x: Tensor,
-        cond: Tensor | None = None,
+        x: Tensor | numpy.ndarray,
+        cond: Tensor | numpy.ndarray | None = None,
         *,
         classes: int | None = None,
         levels: int | Sequence[int | None] | None = None,
@@ -68,6 +70,7 @@ class Dataset(torch_data.Dataset[Batch]):
         columns: Sequence[str] | None = None,
         categories: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        x, cond = as_tensor(name, "x", x), None if cond is None else as_tensor(name, "cond", cond)
         if x.ndim < 2:
             raise DataError(f"{name}: x has shape {tuple(x.shape)}, but needs (N, *shape); one number an example is x[:, None].")
         if x.numel() == 0:
@@ -120,8 +123,12 @@ class Dataset(torch_data.Dataset[Batch]):
     def __getitem__(self, index: int | slice) -> Batch:
         return self._held[index].to(torch.float32), None if self.cond is None else self.cond[index]
 
-    def __getitems__(self, indices: Sequence[int] | Tensor) -> Batch:
-        """Return one batch (x, cond) at once, which a DataLoader with `collate_fn=keep_batch` asks for instead of single examples."""
+    def __getitems__(self, indices: Sequence[int] | Tensor) -> Rows:
+        """Return the examples of a batch, as a DataLoader asks for them; with `collate_fn=keep_batch` they are never taken apart."""
+        return Rows(self.batch(indices))
+
+    def batch(self, indices: Sequence[int] | Tensor) -> Batch:
+        """Return the batch (x, cond) of the examples with these indices at once."""
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self._held.device)
         return self._held[chosen].to(torch.float32), None if self.cond is None else self.cond[chosen]
 
@@ -140,10 +147,11 @@ class Dataset(torch_data.Dataset[Batch]):
         part._held, part.cond = self._held[chosen], None if self.cond is None else self.cond[chosen]
         return part
 
-    def with_cond(self, cond: Tensor | None, classes: int | None = None) -> "Dataset":
+    def with_cond(self, cond: Tensor | numpy.ndarray | None, classes: int | None = None) -> "Dataset":
         """Return the set with other conditions: encoded captions (N, features), labels (N,) of so many classes, or None for none."""
         changed = copy.copy(self)
-        changed.cond, changed.classes = _checked_cond(self.name, len(self), cond, classes)
+        given = None if cond is None else as_tensor(self.name, "cond", cond)
+        changed.cond, changed.classes = _checked_cond(self.name, len(self), given, classes)
         changed.class_names = None
         return changed
 
@@ -169,21 +177,45 @@ class Dataset(torch_data.Dataset[Batch]):
 
 
 @export("data.keep_batch", example=lambda: (torch.zeros(3, 2), None))
-def keep_batch(batch: T) -> T:
+def keep_batch(batch: Any) -> Any:
     """Return the batch as it is: the `collate_fn` for a DataLoader over a `Dataset`, which makes whole batches itself.
+
+    A DataLoader without it gives the same, a little slower, as it takes the batch apart and stacks it anew.
 
     Args:
         batch: (x, cond) of a whole batch.
 
     Returns:
-        The same object.
+        The same object, or the whole batch that a `Dataset` made.
 
     Example:
         >>> from pushforward import data
         >>> data.keep_batch((1, None))
         (1, None)
     """
-    return batch
+    return batch.batch if isinstance(batch, Rows) else batch
+
+
+def as_tensor(name: str, what: str, values: Any) -> Tensor:
+    """Return a tensor, or an array of numbers as one that shares its memory where it can.
+
+    Raises:
+        DataError: it is neither, or an array of what torch has no numbers for.
+    """
+    if isinstance(values, Tensor):
+        if values.layout is not torch.strided or values.device.type == "meta":
+            where = "on the device meta" if values.device.type == "meta" else f"of layout {values.layout}"
+            raise DataError(f"{name}: {what} is a tensor {where}, but it must hold its values; give an ordinary tensor.")
+        return values
+    if not isinstance(values, numpy.ndarray):
+        raise DataError(f"{name}: {what} is {shown(values)}, but it must be a tensor or a numpy array; use torch.as_tensor({what}).")
+    if values.dtype.kind not in "biufc":
+        raise DataError(f"{name}: {what} has dtype {values.dtype}, but needs numbers; convert it first.")
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
+        native = native.astype(numpy.float64)
+    plain = native.flags.writeable and all(stride >= 0 for stride in native.strides)
+    return torch.from_numpy(native if plain else native.copy())
 
 
 def _checked_cond(name: str, count: int, cond: Tensor | None, classes: int | None) -> tuple[Tensor | None, int | None]:

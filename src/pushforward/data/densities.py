@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from pushforward._checks import is_whole, shown, whole
 from pushforward.data.dataset import Dataset
 from pushforward.data.splits import SPLITS, check_split
 from pushforward.errors import UserError
@@ -32,8 +33,9 @@ def drawn(name: str, draw: Draw, split: str, n: int | None, seed: int, classes: 
     """
     check_split(split)
     count = SIZES[split] if n is None else n
-    if count < 1:
-        raise UserError(f"n is {n}, but a set needs at least 1 example; try n=1000.")
+    whole("seed", seed, 0, 2**32 - 1)
+    if not is_whole(count) or count < 1:
+        raise UserError(f"n is {shown(n)}, but a set needs at least 1 example; try n=1000.")
     generator = torch.Generator().manual_seed(len(SPLITS) * seed + SPLITS.index(split))
     x, labels = draw(count, generator)
     return Dataset(name, x, labels, classes=classes)

@@ -70,14 +70,14 @@ class LazyDataset(Dataset):
 
     def __getitem__(self, index: int | slice) -> Batch:
         if isinstance(index, slice):
-            return self.__getitems__(range(*index.indices(len(self))))
+            return self.batch(range(*index.indices(len(self))))
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name} has no example {index}; it has {len(self)}.")
-        x, cond = self.__getitems__([index % len(self)])
+        x, cond = self.batch([index % len(self)])
         return x[0], None if cond is None else cond[0]
 
-    def __getitems__(self, indices: Sequence[int] | Tensor) -> Batch:
-        """Return one batch (x, cond) at once."""
+    def batch(self, indices: Sequence[int] | Tensor) -> Batch:
+        """Return the batch (x, cond) of the examples with these indices at once."""
         places = torch.as_tensor(indices, dtype=torch.int64).cpu()
         x, places = self._read(places) if len(places) else (torch.empty(0, *self.shape), places)
         return x.to(torch.float32), None if self.cond is None else self.cond[places]

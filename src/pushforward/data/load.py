@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pushforward import registry
+from pushforward._checks import whole
 from pushforward.data.arrays import read_npy, read_npz
 from pushforward.data.dataset import Dataset
 from pushforward.data.hub import HUB, read_hub, read_saved
@@ -63,6 +64,7 @@ def load(name_or_path: str | Path, split: str = "train", *, seed: int = 0, **opt
         torch.Size([100, 2])
     """
     check_split(split)
+    whole("seed", seed, 0, 2**32 - 1)
     name = str(name_or_path)
     public = f"data.{name}"
     if public in registry.names("data") and registry.entry(public).facts.get("loader"):

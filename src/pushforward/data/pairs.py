@@ -4,10 +4,11 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
-from pushforward.data.dataset import Dataset
+from pushforward.data.dataset import Dataset, as_tensor
 from pushforward.errors import DataError
 from pushforward.registry import export
 
@@ -34,8 +35,16 @@ class Pairs(Dataset):
         torch.Size([2, 2])
     """
 
-    def __init__(self, x: Tensor, cond: Tensor | None, noise: Tensor, *, classes: int | None = None) -> None:
+    def __init__(
+        self,
+        x: Tensor | numpy.ndarray,
+        cond: Tensor | numpy.ndarray | None,
+        noise: Tensor | numpy.ndarray,
+        *,
+        classes: int | None = None,
+    ) -> None:
         super().__init__("pairs", x, cond, classes=classes)
+        noise = as_tensor("pairs", "noise", noise)
         if noise.shape != x.shape:
             raise DataError(
                 f"pairs: noise has shape {tuple(noise.shape)}, but x has {tuple(x.shape)}; each row of x comes from one of noise."
@@ -45,10 +54,10 @@ class Pairs(Dataset):
     def __getitem__(self, index: int | slice) -> Any:
         return *super().__getitem__(index), self.noise[index]
 
-    def __getitems__(self, indices: Sequence[int] | Tensor) -> Any:
-        """Return one batch (x, cond, noise) at once."""
+    def batch(self, indices: Sequence[int] | Tensor) -> Any:
+        """Return the batch (x, cond, noise) of the pairs with these indices at once."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return *super().__getitems__(chosen), self.noise[chosen]
+        return *super().batch(chosen), self.noise[chosen]
 
     def subset(self, indices: Sequence[int] | Tensor) -> "Pairs":
         """Return the set of the pairs with these indices, in this order."""

@@ -6,6 +6,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from pushforward._checks import whole
 from pushforward.errors import DataError, UserError
 from pushforward.registry import unknown
 
@@ -42,6 +43,7 @@ def split_indices(split: str, sizes: Sequence[int], seed: int, labels: numpy.nda
         Indices (size of the split,) int64, in permuted order, so that the first few are a fair mixture of the classes.
     """
     check_split(split)
+    whole("seed", seed, 0, 2**32 - 1)
     count = sum(sizes)
     order = numpy.random.RandomState(seed).permutation(count)
     by_class = order if labels is None else order[numpy.argsort(labels[order], kind="stable")]

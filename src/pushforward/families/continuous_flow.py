@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward import _random
+from pushforward._checks import like_input
 from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence, as_divergence
@@ -119,7 +120,7 @@ class ContinuousFlow(GenerativeModel):
         else:
             z, log_abs_det = ode(x, cond, generator=generator)
             penalty = torch.zeros_like(log_abs_det)
-        return (penalty - self.base.log_prob(z) - log_abs_det).mean() / math.prod(self.shape)
+        return (penalty - self._base_log_prob(z, cond) - log_abs_det).mean() / math.prod(self.shape)
 
     def _generate(
         self,
@@ -139,7 +140,7 @@ class ContinuousFlow(GenerativeModel):
         self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
     ) -> Tensor:
         z, log_abs_det = self._ode(self._ode_sampler(sampler), divergence)(x, cond, generator=generator)
-        return self.base.log_prob(z) + log_abs_det
+        return self._base_log_prob(z, cond) + log_abs_det
 
     def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
         return self._ode_sampler(sampler)(self.denoiser(cond), x, 0.0, 1.0)
@@ -169,7 +170,7 @@ class Flow:
         return Flow(self.call, args)
 
     def __call__(self, x: Tensor, t: Tensor) -> "_Velocity":
-        return _Velocity(self.call(x, t, *self.args))
+        return _Velocity(like_input(self.call(x, t, *self.args), x, "the velocity"))
 
 
 class _Velocity:

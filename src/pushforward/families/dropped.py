@@ -5,12 +5,13 @@ from typing import Any
 import torch
 
 from pushforward import _random
+from pushforward._checks import is_real
 from pushforward.errors import ConditionError, UserError
 
 
 def checked_drop_cond(drop_cond: float, classes: int | None, null: Any = None) -> float:
     """Return the share of conditions to leave out, or refuse what is none."""
-    if not 0 <= drop_cond < 1:
+    if not is_real(drop_cond) or not 0 <= drop_cond < 1:
         raise UserError(f"drop_cond is {drop_cond}, but it is a share from 0 to below 1; 0.1 is usual.")
     if drop_cond and classes is None and null is None:
         raise ConditionError(

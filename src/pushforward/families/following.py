@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pushforward._checks import like_input
 from pushforward.functional.prediction import Kind, per_row
 from pushforward.paths import Path, Prediction
 
@@ -27,7 +28,7 @@ class Following(nn.Module):
         t = self.trained.time(self.path.log_snr(tau)).clamp(*self.interval)
         c = torch.hypot(self.path.alpha(tau), self.path.sigma(tau)) / torch.hypot(self.trained.alpha(t), self.trained.sigma(t))
         x = x / per_row(c, x)
-        said = Prediction(self.trained, self.kind, self.net(x, t, cond), x, t)
+        said = Prediction(self.trained, self.kind, like_input(self.net(x, t, cond), x), x, t)
         return said.data * per_row(self.path.alpha_dot(tau), x) + said.noise * per_row(self.path.sigma_dot(tau), x)
 
 

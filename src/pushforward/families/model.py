@@ -1,17 +1,18 @@
 """The verbs that every generative model has, and what they share: checks at the door, the user's units, chunks, temperature."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from pushforward import _random
+from pushforward._checks import event_shape, per_sample, shown, whole
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
-from pushforward.errors import ConditionError, DtypeError, NotInvertibleError, ShapeError, SolverError, UserError
+from pushforward.errors import CheckpointError, NotInvertibleError, ShapeError, UserError
+from pushforward.families import checks
 from pushforward.functional.levels import Levels, cells, spread
 from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
@@ -51,11 +52,9 @@ class GenerativeModel(nn.Module):
         levels: Levels = None,
     ) -> None:
         super().__init__()
-        self.shape = tuple(shape)
+        self.shape = event_shape(shape)
         self.base, self.preprocess, self.sampler = base, preprocess, sampler
-        self.classes, self.levels = classes, tuple(levels) if isinstance(levels, list) else levels
-        if isinstance(self.levels, tuple) and self.shape != (len(self.levels),):
-            raise ShapeError(f"levels is {levels}, one entry a column, but an event has shape {self.shape}; give ({len(self.levels)},).")
+        self.classes, self.levels = checks.class_count(classes), checks.level_counts(levels, self.shape)
         self.config: dict[str, Any] | None = None  # what built the model, if a preset did: see `formats`
 
     # The verbs.
@@ -75,6 +74,7 @@ class GenerativeModel(nn.Module):
             generator: randomness; a list of k makes k blocks of n / k rows, each with its own generator and paired within itself.
         """
         self._check(x, "x")
+        _random.checked(generator, len(x))
         cond = self._checked_cond(cond, len(x), look=x.device.type == "cpu")  # elsewhere a look at labels would stall the queue
         log_q = None
         if self.levels is not None and noise is None:
@@ -110,25 +110,25 @@ class GenerativeModel(nn.Module):
             guidance: what steers the samples; a number is the scale of classifier-free guidance.
             temperature: factor on the noise's standard deviation.
             log_prob: whether to return (samples, log_prob), solved in one pass.
-            generator: randomness; a list of n makes each sample independent of its batch.
+            generator: randomness; a list of n makes each sample independent of its batch. Samples of a list, of n or fewer, do not
+                depend on batch_size; those of one generator only where a stochastic sampler draws from it chunk after chunk.
             batch_size: how many at once; None is all.
         """
-        if n < 0:
-            raise UserError(f"n is {n}, but it must be at least 0.")
-        if not temperature > 0:
-            raise UserError(f"temperature is {temperature}, but it must be positive; 1 is the model's own distribution.")
+        whole("n", n, 0, 2**63 - 1)
+        temperature = checks.checked_temperature(temperature)
         if temperature != 1 and not hasattr(self.base, "log_prob"):
             raise UserError(f"temperature is {temperature}, but the base {type(self.base).__name__} is data and no noise to scale; use 1.")
+        _random.checked(generator, n)
+        chunks = _random.chunks(n, batch_size, generator)
         cond = self._checked_cond(cond, n)
         parts, values = [], []
-        for rows in _chunks(n, batch_size):
-            count, part_generator = rows.stop - rows.start, _random.select(generator, rows, n)
-            part_cond = None if cond is None else cond[rows]
-            noise = self._base_sample(count, part_cond, part_generator)
+        start = self._base_sample(n, cond, generator)  # all of it at once, so that it does not depend on batch_size
+        for rows, part_generator in chunks:
+            noise, part_cond = start[rows], None if cond is None else cond[rows]
             part_guidance = guidance.rows(rows, n) if isinstance(guidance, Guidance) else guidance
             x, log_abs_det = self._generate(noise * temperature, part_cond, sampler, part_guidance, log_prob, part_generator)
             x, pre = self._from_model(x)
-            _check_finite(x, rows.start, sampler or self.sampler)
+            checks.check_finite(x, rows.start, sampler or self.sampler)
             parts.append(x)
             if log_prob:
                 tempered = self._base_log_prob(noise, part_cond) - math.prod(self.shape) * math.log(temperature)
@@ -161,30 +161,52 @@ class GenerativeModel(nn.Module):
         """
         self._check(x, "x")
         cond = self._checked_cond(cond, x.shape[0])
-        if batch_size is None:
-            return self._density(x, cond, sampler, divergence, generator)
-        n, parts = x.shape[0], []
-        for rows in _chunks(n, batch_size):
-            part_cond, part_generator = None if cond is None else cond[rows], _random.select(generator, rows, n)
-            parts.append(self._density(x[rows], part_cond, sampler, divergence, part_generator))
-        return torch.cat(parts)
+        n, parts = len(x), []
+        _random.checked(generator, n)
+        tied = [generator] if isinstance(generator, torch.Generator) else generator  # one draw, which then is that of all rows at once
+        for rows, part in _random.chunks(n, batch_size, generator if batch_size is None else tied):
+            whole_batch = rows == slice(0, n)
+            some, part_cond = (x, cond) if whole_batch else (x[rows], None if cond is None else cond[rows])
+            parts.append(self._density(some, part_cond, sampler, divergence, part))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _density(
         self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
     ) -> Tensor:
+        if self.preprocess is None:
+            return self._log_prob(x, cond, sampler, divergence, generator)
         z, pre = self._to_model(x)
-        value = self._log_prob(z, cond, sampler, divergence, generator)
-        return value if self.preprocess is None else value + pre
+        outside = per_sample(pre, x, "the log-determinant of preprocess") == -math.inf  # of the support, where the density is 0
+        z = torch.where(outside.view(-1, *(1,) * len(self.shape)), 0.0, z)
+        value = self._log_prob(z, cond, sampler, divergence, generator) + pre
+        return torch.where(outside, -math.inf, value)  # so that these rows have no gradient either
 
     def encode(self, x: Tensor, cond: Any = None, *, sampler: Sampler | None = None) -> Tensor:
         """Return the noise z (n, *shape) that data x (n, *shape) comes from; differentiable."""
         self._check(x, "x")
-        return self._encode(self._to_model(x)[0], self._checked_cond(cond, len(x)), sampler)
+        cond = self._checked_cond(cond, len(x))
+        return self._encode(self._to_model(x)[0], cond, sampler)
 
     def decode(self, z: Tensor, cond: Any = None, *, sampler: Sampler | None = None, guidance: Guidance | float | None = None) -> Tensor:
         """Return the data x (n, *shape) that noise z (n, *shape) becomes, the inverse of `encode`; differentiable."""
         self._check(z, "z")
         return self._from_model(self._decode(z, self._checked_cond(cond, len(z)), sampler, guidance))[0]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take over weights, as every Module does.
+
+        Raises:
+            CheckpointError: they are another architecture's; the first name or shape that does not fit is named.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise UserError(f"state_dict is {shown(state_dict)}, but it must be a mapping of names to tensors, such as model.state_dict().")
+        try:
+            return super().load_state_dict(state_dict, strict, assign)  # its hooks may rename what is given, so it is asked first
+        except RuntimeError:
+            problem = checks.misfit(self.state_dict(), state_dict)
+            if problem:
+                raise CheckpointError(f"these weights do not fit the model: {problem}; it was trained with another architecture.") from None
+            raise
 
     def initialise(self, x: Tensor, cond: Any = None) -> None:
         """Fit `preprocess` (and whatever else starts from data) to training data x (n, *shape) in its own units."""
@@ -223,14 +245,20 @@ class GenerativeModel(nn.Module):
         raise NotImplementedError
 
     def _base_sample(self, n: int, cond: Any, generator: _random.Generators) -> Tensor:
-        return self.base.sample(n, generator=generator)
+        return self._checked_noise(self.base.sample(n, generator=generator), n)
+
+    def _checked_noise(self, noise: Tensor, n: int) -> Tensor:
+        if not isinstance(noise, Tensor) or tuple(noise.shape) != (n, *self.shape):
+            what = f"of shape {tuple(noise.shape)}" if isinstance(noise, Tensor) else type(noise).__name__
+            raise ShapeError(f"the base {type(self.base).__name__} drew {what}, but {n} events of this model need {(n, *self.shape)}.")
+        return noise
 
     def _base_log_prob(self, z: Tensor, cond: Any) -> Tensor:
         if not hasattr(self.base, "log_prob"):
             raise NotInvertibleError(
                 f"the base {type(self.base).__name__} has no log_prob, so the model has none; use a base with a density."
             )
-        return self.base.log_prob(z)
+        return per_sample(self.base.log_prob(z), z, f"the log_prob of the base {type(self.base).__name__}")
 
     def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
         raise NotImplementedError
@@ -249,75 +277,11 @@ class GenerativeModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The floating dtype of the parameters, which data must have."""
-        first = _first_floating(self, "_parameters")
-        first = _first_floating(self, "_buffers") if first is None else first
+        first = checks.first_floating(self)
         return torch.get_default_dtype() if first is None else first.dtype
 
     def _check(self, x: Tensor, name: str, n: int | None = None) -> None:
-        if tuple(x.shape[1:]) != self.shape or x.ndim == 0 or (n is not None and len(x) != n):
-            rows = "n" if n is None else n
-            raise ShapeError(
-                f"{name} has shape {tuple(x.shape)}, but this model needs ({', '.join(map(str, (rows, *self.shape)))}); reshape it."
-            )
-        if x.dtype != self.dtype:
-            raise DtypeError(
-                f"{name} is {x.dtype}, but the model's parameters are {self.dtype}; use {name}.to({self.dtype}) or model.to({x.dtype})."
-            )
+        checks.check_states(x, name, self, n)
 
     def _checked_cond(self, cond: Any, n: int, look: bool = True) -> Any:
-        if cond is None:
-            return None
-        for leaf in tree_leaves(cond):
-            if isinstance(leaf, Tensor) and (leaf.ndim == 0 or len(leaf) != n):
-                raise ConditionError(f"cond has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one condition a sample.")
-        if self.classes is None:
-            return cond
-        if not isinstance(cond, Tensor) or cond.ndim != 1 or cond.is_floating_point() or cond.dtype == torch.bool:
-            what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else type(cond).__name__
-            raise ConditionError(f"cond is {what}, but this model needs integer labels ({n},) from 0 to {self.classes - 1}.")
-        cond = cond.long()
-        if look and not torch.compiler.is_compiling():
-            wrong = (cond < 0) | (cond >= self.classes)
-            if bool(wrong.any()):
-                row = int(wrong.nonzero()[0, 0])
-                raise ConditionError(
-                    f"cond[{row}] is {int(cond[row])}, but labels go from 0 to {self.classes - 1}; use cond=None for no condition."
-                )
-        return cond
-
-
-def _first_floating(module: nn.Module, kind: str) -> Tensor | None:
-    """Return the first floating-point one of a module's parameters or buffers; torch's own iterators take ten times as long."""
-    for one in getattr(module, kind).values():
-        if one is not None and one.is_floating_point():
-            return one
-    for child in module._modules.values():
-        found = None if child is None else _first_floating(child, kind)
-        if found is not None:
-            return found
-    return None
-
-
-def _chunks(n: int, size: int | None) -> Iterator[slice]:
-    if size is not None and size < 1:
-        raise UserError(f"batch_size is {size}, but it must be at least 1.")
-    size = max(1, n if size is None else size)
-    yield from (slice(start, min(start + size, n)) for start in range(0, max(n, 1), size))
-
-
-def row_not_finite(x: Tensor) -> int | None:
-    """Return the first row of x (n, ...) that is not finite, or None."""
-    if bool(x.sum().isfinite()):  # a tenth of the time that a look at each number takes
-        return None
-    finite = x.flatten(1).isfinite().all(1)
-    return None if bool(finite.all()) else int((~finite).nonzero()[0, 0])
-
-
-def _check_finite(x: Tensor, start: int, sampler: Sampler | None) -> None:
-    """Refuse samples of which one is not finite; the first row has the number `start`."""
-    row = row_not_finite(x)
-    if row is not None:
-        raise SolverError(
-            f"sample {start + row} is not finite: the network says NaN, or the steps of {sampler} are too few; take more of them, or "
-            "Dopri5(), which names the time."
-        )
+        return checks.checked_cond(cond, n, self, look)

@@ -11,12 +11,14 @@ from torch.distributions import Distribution
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pushforward import _random
+from pushforward._checks import is_real, per_sample
 from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.chain import Chain
 from pushforward.bijections.columns import features_of
 from pushforward.bijections.divergences import Divergence
 from pushforward.errors import ConditionError, DtypeError, ShapeError, UserError
+from pushforward.families.checks import check_unconditional
 from pushforward.families.distribution import FlowDistribution
 from pushforward.families.dropped import checked_drop_cond, with_dropped
 from pushforward.families.model import GenerativeModel
@@ -113,7 +115,7 @@ class NormalizingFlow(GenerativeModel):
         super().__init__(shape, base, preprocess=preprocess, sampler=sampler, classes=classes, levels=levels)
         self.bijection, self.cond_features, self.dequantisation = bijection, cond_features, dequantisation
         self.drop_cond, self.noise = checked_drop_cond(drop_cond, classes), noise
-        if not noise >= 0:
+        if not is_real(noise) or not noise >= 0:
             raise UserError(f"noise is {noise}, but a standard deviation is 0 or more; 0.05 is usual for images.")
         if dequantisation is not None and not isinstance(levels, int):
             raise UserError(f"a dequantisation is given, but levels is {levels}; give the number of levels of the data, or leave it out.")
@@ -217,6 +219,7 @@ class NormalizingFlow(GenerativeModel):
             raise UserError(f"guidance is {guidance}, but a flow has no times or velocities: its interval is (0, 1) and rescale 0.")
         if guidance.scale == 1:
             return self.bijection.inverse(z, cond)
+        check_unconditional(guidance, self)
         total: Any = 0.0
         for step in reversed(steps):
             z, log_abs_det = step.guided(z, cond, guidance) if hasattr(step, "guided") else step.inverse(z, cond)
@@ -237,10 +240,14 @@ class NormalizingFlow(GenerativeModel):
             raise UserError(f"sampler is {sampler!r}, but a normalizing flow's samples end with samplers.Tweedie() or with nothing more.")
 
     def _base_sample(self, n: int, cond: Any, generator: _random.Generators) -> Tensor:
-        return self.base.sample(n, cond, generator=generator) if self._base_reads_cond() else self.base.sample(n, generator=generator)
+        if self._base_reads_cond():
+            return self._checked_noise(self.base.sample(n, cond, generator=generator), n)
+        return super()._base_sample(n, cond, generator)
 
     def _base_log_prob(self, z: Tensor, cond: Any) -> Tensor:
-        return self.base.log_prob(z, cond) if self._base_reads_cond() else super()._base_log_prob(z, cond)
+        if self._base_reads_cond():
+            return per_sample(self.base.log_prob(z, cond), z, f"the log_prob of the base {type(self.base).__name__}")
+        return super()._base_log_prob(z, cond)
 
     def _base_reads_cond(self) -> bool:
         return getattr(self.base, "conditional", False)

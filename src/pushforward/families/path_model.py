@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from pushforward import _random
+from pushforward._checks import like_input
 from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
 from pushforward.bijections.ode import ODE
 from pushforward.dispatch import ability, preparer
 from pushforward.errors import NotInvertibleError, UserError
+from pushforward.families.checks import check_unconditional
 from pushforward.families.dropped import checked_drop_cond, with_dropped
 from pushforward.families.following import Following, common_interval
 from pushforward.families.model import GenerativeModel
@@ -161,6 +163,8 @@ class PathModel(GenerativeModel):
     def denoiser(self, cond: Any = None, guidance: Guidance | float | None = None) -> Denoiser | Guided:
         """Return what samplers call, in the model's units: (x, t) to a prediction, under a condition and guidance."""
         steered, own = as_guidance(guidance), ability(self.net, "prepare")
+        if cond is not None:
+            check_unconditional(steered, self)
         if cond is not None and own is not None and not torch.is_grad_enabled():
             prepare = functools.partial(own, n=len(cond))  # what the network makes of a condition at all times, once
             cond, steered = prepare(cond), None if steered is None else steered.prepared(prepare)
@@ -184,7 +188,7 @@ class PathModel(GenerativeModel):
             target = torch.addcmul(target, xi, per_row(self.bridge * math.pi * torch.sin(2 * math.pi * t), x))
         learned = ability(self.net, "with_variance")
         value, share = (self.net(x_t, t, cond), None) if learned is None else learned(x_t, t, cond)
-        losses = (value - target).square()
+        losses = (like_input(value, x) - target).square()  # another shape would broadcast: each output against all targets
         if self.weighting is not None:
             losses = losses * per_row(self.weighting(self.path, self.prediction, t), losses)
         if share is not None:
@@ -286,7 +290,7 @@ class _VelocityWithDivergence(_Velocity):
 
     def __call__(self, x: Tensor, t: Tensor, args: tuple[Any, ...]) -> Tensor:
         direct = self.denoiser.prediction == "velocity"  # most often, and then nothing is in between
-        return self.denoiser.net(x, t, *args) if direct else super().__call__(x, t, args)
+        return like_input(self.denoiser.net(x, t, *args), x) if direct else super().__call__(x, t, args)
 
     def prepared(self, times: Sequence[float] | None) -> "_VelocityWithDivergence":
         """Return the same, ready to be called many times, at these times if they are known."""

@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 import pushforward
 from pushforward import paths, registry
 from pushforward.errors import CheckpointError, ConfigError, UserError
+from pushforward.families.checks import misfit
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml, to_plain
 from pushforward.formats.files import check_folder, write_folder
 from pushforward.formats.run import checkpoints
+from pushforward.formats.wrapped import check_described, own_names, own_state, state_to_save, unwrapped, without_random
 from pushforward.registry import export
 
 CONFIG, WEIGHTS, RAW = "config.yaml", "model.safetensors", "raw.safetensors"
@@ -64,14 +66,17 @@ def save(model: GenerativeModel, folder: str | Path) -> Path:
     """Write a model's weights and configuration to a folder that `load` reads; it appears whole or not at all.
 
     Args:
-        model: built by a preset.
+        model: built by a preset; of one that is compiled, averaged (`swa_utils.AveragedModel`) or in DDP the model inside is saved, and
+            parametrised weights (`torch.nn.utils.parametrize`) as the values that they have.
         folder: where; a folder that is there already is replaced.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: no preset built the model.
+        ConfigError: no preset built the model, or a part of it was replaced by one of another type.
+        UserError: it is no GenerativeModel, nor a wrapper of torch around one.
+        CheckpointError: its weights are sharded over processes.
 
     Example:
         >>> import pushforward as pf, tempfile
@@ -80,8 +85,10 @@ def save(model: GenerativeModel, folder: str | Path) -> Path:
         >>> pf.load(folder).shape
         (2,)
     """
-    folder = Path(folder)
-    write_folder(folder, lambda aside: write_model(aside, model_config(model), model.state_dict()))
+    folder, model = Path(folder), unwrapped(model)
+    config, state = model_config(model), state_to_save(model)
+    check_described(model, without_random(lambda: build(config)), state)
+    write_folder(folder, lambda aside: write_model(aside, config, state))
     return folder
 
 
@@ -152,11 +159,8 @@ def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], so
     Raises:
         CheckpointError: names or shapes differ; the first of each kind is named.
     """
-    own = model.state_dict()
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    shapes = [key for key in sorted(own.keys() & tensors.keys()) if own[key].shape != tensors[key].shape]
-    if missing or extra or shapes:
-        parts = [f"{len(keys)} {what} (first {keys[0]})" for what, keys in (("missing", missing), ("unknown", extra)) if keys]
-        parts += [f"{key} is {tuple(tensors[key].shape)}, the model's is {tuple(own[key].shape)}" for key in shapes[:1]]
-        raise CheckpointError(f"{source} does not fit the model: {'; '.join(parts)}; it was trained with another architecture.")
-    model.load_state_dict(dict(tensors))
+    problem = misfit(own_state(model), tensors)
+    if problem:
+        raise CheckpointError(f"{source} does not fit the model: {problem}; it was trained with another architecture.")
+    names = own_names(model)
+    model.load_state_dict({names[key]: one for key, one in tensors.items()})

@@ -73,8 +73,9 @@ def _products(field: Field, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tenso
                 "differentiates the field inside the computation, where torch cannot run it; remove the hook, or hook the parameters."
             ) from error
         raise
-    if value.shape != x.shape:
-        raise ShapeError(f"the field maps {tuple(x.shape)} to {tuple(value.shape)}, but a divergence needs equal shapes.")
+    if not isinstance(value, Tensor) or value.shape != x.shape:
+        to = tuple(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ShapeError(f"the field maps {tuple(x.shape)} to {to}, but a divergence needs equal shapes.")
     return lambda directions: (value, torch.func.vmap(lambda direction: pull(direction)[0])(directions))
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from pushforward._checks import is_real, real, shown
 from pushforward.errors import ConditionError, UserError
 from pushforward.functional.prediction import per_row
 from pushforward.guidance.guidance import Guidance, Guided, cut
@@ -42,9 +43,14 @@ class CFG(Guidance):
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
+        real("scale", self.scale, hint="1 is no guidance, 3 is usual")
         checked_interval(self.interval)
         if not 0 <= self.rescale <= 1:
             raise UserError(f"rescale is {self.rescale}, but it is a share between 0 and 1.")
+
+    @property
+    def needs_unconditional(self) -> bool:
+        return self.negative is None and self.scale != 1
 
     def __call__(self, denoiser: Denoiser) -> Denoiser | Guided:
         """Return the guided denoiser."""
@@ -101,6 +107,11 @@ class Around(Guidance):
 
     guidance: Guidance | float | None
 
+    @property
+    def needs_unconditional(self) -> bool:
+        inner = as_guidance(self.guidance)
+        return inner is not None and inner.needs_unconditional
+
     def inside(self, denoiser: Denoiser) -> Denoiser | Guided:
         """Return the denoiser under the guidance inside."""
         inner = as_guidance(self.guidance)
@@ -130,4 +141,8 @@ def within(t: Tensor, interval: tuple[float, float]) -> Tensor | None:
 
 def as_guidance(guidance: Guidance | float | None) -> Guidance | None:
     """Return a guidance as it is, and a number as the scale of classifier-free guidance."""
-    return guidance if guidance is None or isinstance(guidance, Guidance) else CFG(float(guidance))
+    if guidance is None or isinstance(guidance, Guidance):
+        return guidance
+    if not is_real(guidance):
+        raise UserError(f"guidance is {shown(guidance)}, but it is a number such as 3.0, or a guidance such as pf.guidance.CFG(3.0).")
+    return CFG(float(guidance))

@@ -46,6 +46,11 @@ class Guidance:
     A model takes it where it takes `guidance=`; a float there is `CFG(scale)`.
     """
 
+    @property
+    def needs_unconditional(self) -> bool:
+        """Whether it asks the model for its prediction without a condition, which training must then have left out at times."""
+        return False
+
     def __call__(self, denoiser: Denoiser) -> "Denoiser | Guided":
         """Return the guided denoiser."""
         raise NotImplementedError

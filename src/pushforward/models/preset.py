@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from pushforward._checks import event_shape, is_whole, shown, whole
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.chain import Chain
 from pushforward.bijections.image_coupling import ImageCoupling
@@ -43,6 +44,9 @@ def preset(function: Callable[P, M]) -> Callable[P, M]:
         arguments["shape"] = checked_shape(arguments["shape"] if shape_of is None else shape_of(arguments))
         if "net" in arguments and arguments["net"] is None:
             arguments["net"] = MLP.Config() if len(arguments["shape"]) == 1 else UNet.Config()
+        for name in ("classes", "cond_features"):
+            if arguments.get(name) is not None:
+                whole(name, arguments[name], 1, hint="None is a model without them")
         model = function(*bound.args, **bound.kwargs)
         model.config = {"preset": function.__name__, "model": dict(arguments)}
         return model
@@ -58,7 +62,7 @@ def _shape_of_features(arguments: dict[str, Any]) -> Sequence[int]:
     if features is not None and shape is not None and features != math.prod(shape):
         raise UserError(f"features is {features}, but events of shape {tuple(shape)} have {math.prod(shape)} numbers; give one of them.")
     arguments["features"] = None
-    return (features,) if shape is None else shape
+    return (whole("features", features, 1),) if shape is None else shape
 
 
 def _shape_of_image(arguments: dict[str, Any]) -> Sequence[int]:
@@ -80,8 +84,8 @@ def _shape_of_image(arguments: dict[str, Any]) -> Sequence[int]:
 
 def checked_layers(layers: int, name: str = "layers") -> int:
     """Return the number of layers, or refuse what is none."""
-    if layers < 1:
-        raise UserError(f"{name} is {layers}, but a flow needs at least 1; try 8.")
+    if not is_whole(layers) or layers < 1:
+        raise UserError(f"{name} is {shown(layers)}, but a flow needs at least 1; try 8.")
     return layers
 
 
@@ -104,10 +108,7 @@ def checked_levels(levels: int, shape: Sequence[int], halvings: int) -> None:
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Return an event's shape as a tuple, or refuse what is none."""
-    shape = tuple(int(side) for side in shape)
-    if not shape or min(shape) < 1:
-        raise UserError(f"shape is {shape}, but an event has at least one positive dimension, such as (2,) or (1, 8, 8).")
-    return shape
+    return event_shape(shape)
 
 
 def built(net: Net, shape: Sequence[int], classes: int | None, outputs: int = 1) -> Any:

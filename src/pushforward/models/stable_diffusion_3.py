@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pushforward import _random
 from pushforward.conditions import TextContext
 from pushforward.errors import ShapeError, SolverError, UserError
-from pushforward.families.model import row_not_finite
+from pushforward.families.checks import row_not_finite
 from pushforward.families.path_model import PathModel
 from pushforward.formats.sd3_names import Layout
 from pushforward.formats.sd3_write import write_sd3
@@ -242,10 +242,10 @@ class StableDiffusion3(Inversion):
         part, start = (whole, 1.0) if known is None else generation.part_of_the_way(whole, strength, shift)
         painted = None if mask is None else images.to_mask(mask, size)
         model, generators = self.model_for(size), generation.generators_of(generator, n)
-        made = []
-        for rows in (slice(k, min(k + (batch_size or n), n)) for k in range(0, n, batch_size or n)):
-            draw = _random.select(generators, rows, n)
-            noise = self._noise(model, rows, latents, n, draw)
+        chunks = _random.chunks(n, batch_size, generators)
+        made, drawn = [], self._noise(model, latents, n, generators)
+        for rows, draw in chunks:
+            noise = drawn[rows]
             here = None if steered is None else steered.rows(rows, n)
             x = noise
             if known is not None:
@@ -262,13 +262,13 @@ class StableDiffusion3(Inversion):
         result = torch.cat(made)
         return images.to_pil(result) if output == "pil" else result
 
-    def _noise(self, model: PathModel, rows: slice, latents: Tensor | None, n: int, draw: _random.Generators) -> Tensor:
+    def _noise(self, model: PathModel, latents: Tensor | None, n: int, generators: _random.Generators) -> Tensor:
         if latents is None:
-            noise: Tensor = model.base.sample(rows.stop - rows.start, generator=draw)
+            noise: Tensor = model.base.sample(n, generator=generators)
             return noise
         if tuple(latents.shape) != (n, *model.shape):
             raise ShapeError(f"latents has shape {tuple(latents.shape)}, but {n} images of this size need {(n, *model.shape)}.")
-        return latents[rows].to(self.device, torch.float32)
+        return latents.to(self.device, torch.float32)
 
     def _check_finite(self, x: Tensor, rows: slice, sampler: Sampler) -> None:
         row = row_not_finite(x)

@@ -14,7 +14,8 @@ class ConvNet(nn.Module):
     """Convolutions 3x3, 1x1 and 3x3 from images (n, inputs, h, w) to (n, outputs, h, w); a condition shifts the first hidden layer.
 
     The last one is zero at the start, so that a coupling starts as the identity. Without hidden units it is a single such convolution,
-    whose output the condition shifts. Channels are innermost in memory, where convolutions are fastest.
+    whose output the condition shifts. Channels of the images are innermost in memory, where convolutions are fastest; the weights are
+    contiguous, as optimisers that see all parameters as one vector need them.
 
     Args:
         inputs: channels that are read.
@@ -58,7 +59,6 @@ class ConvNet(nn.Module):
         self.out: Any = nn.Conv2d(inputs if hidden is None else hidden, outputs, 3, padding=1)
         for p in self.out.parameters():
             nn.init.zeros_(p)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # or the weights are laid out so at every call
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         if self.cond_channels is not None:
@@ -67,7 +67,7 @@ class ConvNet(nn.Module):
                 what = "None" if cond is None else f"of shape {tuple(cond.shape)}"
                 raise ConditionError(f"cond is {what}, but this network reads images {needed} beside x.")
             x, cond = torch.cat((x, cond), dim=1), None
-        h = x.contiguous(memory_format=torch.channels_last)
+        h = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels_last, in words that torch.func.vmap knows too
         if self.first is None:
             return self._shifted(self.out(h), cond)
         h = self.act(self._shifted(self.first(h), cond))

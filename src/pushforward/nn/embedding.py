@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from pushforward._checks import shown, whole
 from pushforward._precision import dtype_of
-from pushforward.errors import ConditionError
+from pushforward.errors import ConditionError, DtypeError
 from pushforward.functional.embedding import timestep_embedding
 from pushforward.registry import export
 
@@ -46,7 +47,7 @@ class LabelEmbedding(nn.Module):
 
     def __init__(self, classes: int | None, features: int) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes = None if classes is None else whole("classes", classes, 1, hint="None is a network without labels")
         self.table = None if classes is None else nn.Embedding(classes + 1, features)
         if self.table is not None:
             nn.init.normal_(self.table.weight, std=0.02)
@@ -60,6 +61,9 @@ class LabelEmbedding(nn.Module):
             return None
         if cond is None:
             cond = torch.full((n,), self.classes, device=next(self.parameters()).device)
+        if not isinstance(cond, Tensor) or cond.is_floating_point() or tuple(cond.shape) != (n,):
+            what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else shown(cond)
+            raise ConditionError(f"cond is {what}, but this network needs integer labels ({n},), one a row.")
         return self.table(cond)
 
 
@@ -68,15 +72,20 @@ class VectorEmbedding(nn.Linear):
 
     Raises:
         ConditionError: none are given, or of another shape.
+        DtypeError: they have another dtype than the parameters.
     """
 
     def __init__(self, cond_features: int, features: int) -> None:
-        super().__init__(cond_features, features, bias=False)
+        super().__init__(whole("cond_features", cond_features, 1), features, bias=False)
 
     def forward(self, cond: Tensor | None, n: int) -> Tensor:  # type: ignore[override]
-        if cond is None or tuple(cond.shape) != (n, self.in_features) or not cond.is_floating_point():
-            what = "None" if cond is None else f"{cond.dtype} of shape {tuple(cond.shape)}"
+        if not isinstance(cond, Tensor) or tuple(cond.shape) != (n, self.in_features) or not cond.is_floating_point():
+            what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else shown(cond)
             raise ConditionError(f"cond is {what}, but this network needs vectors ({n}, {self.in_features}), one a row.")
+        if cond.dtype != self.weight.dtype and not torch.is_autocast_enabled(cond.device.type):
+            raise DtypeError(
+                f"cond is {cond.dtype}, but this network's parameters are {self.weight.dtype}; use cond.to({self.weight.dtype})."
+            )
         return super().forward(cond)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pushforward._checks import like_input
 from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
 from pushforward.paths import Path
@@ -29,6 +30,7 @@ class Preconditioned(nn.Module):
 
     Raises:
         UserError: data_std is not positive.
+        ShapeError: the network returns another shape than x's.
 
     Source: Karras et al. (EDM), 2206.00364, eq. 7 and table 1.
     """
@@ -45,5 +47,5 @@ class Preconditioned(nn.Module):
         alpha, sigma, d = self.path.alpha(t), self.path.sigma(t), self.data_std
         scale = torch.hypot(sigma, alpha * d)  # alpha sqrt(s² + d²)
         clean, noisy = self.ends
-        said = self.net(x * per_row(1 / scale, x), (clean - self.path.log_snr(t)) / (clean - noisy), cond)
-        return torch.addcmul(x * per_row(alpha * d**2 / scale**2, x), said, per_row(sigma * d / scale, x))
+        raw = like_input(self.net(x * per_row(1 / scale, x), (clean - self.path.log_snr(t)) / (clean - noisy), cond), x)
+        return torch.addcmul(x * per_row(alpha * d**2 / scale**2, x), raw, per_row(sigma * d / scale, x))

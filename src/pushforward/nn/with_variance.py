@@ -47,7 +47,7 @@ class WithVariance(nn.Module):
     def with_variance(self, x: Tensor, t: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         """Return the prediction and the share, both (n, *shape)."""
         said = self.net(x, t, cond)
-        if said[:1].numel() != 2 * x[:1].numel():
+        if len(said) != len(x) or said[:1].numel() != 2 * x[:1].numel():
             raise ShapeError(
                 f"the network said {tuple(said.shape)} of x {tuple(x.shape)}, but a learned variance needs twice the channels; "
                 "build it with outputs=2."

@@ -37,8 +37,8 @@ class BrownianPath:
 
     def __init__(self, x: Tensor, generator: _random.Generators) -> None:
         self.shape, self.device, self.dtype = x.shape, x.device, x.dtype
-        owners = [one for _, one in _random.blocks(generator, len(x))]
-        self.seeds = [int(torch.randint(2**62, (), generator=one, device=one.device if one is not None else "cpu")) for one in owners]
+        self.owners = [one for _, one in _random.blocks(generator, len(x))]
+        self.seeds = [int(torch.randint(2**62, (), generator=one, device=one.device if one is not None else "cpu")) for one in self.owners]
         # Cells from the whole axis down to where the last time lay: (place, low, high, W(low), W(high)). Times come in order, so
         # that the next one shares most of them.
         self.cells = [(1, 0.0, 1.0, torch.zeros_like(x), self._normal(0))]
@@ -61,7 +61,8 @@ class BrownianPath:
 
     def _normal(self, place: int) -> Tensor:
         device = self.device if self.device.type != "mps" else "cpu"
-        generators = [torch.Generator(device).manual_seed(_mixed(seed, place)) for seed in self.seeds]
+        pairs = zip(self.owners, self.seeds, strict=True)
+        generators = [_random.seeded(owner, _mixed(seed, place), device) for owner, seed in pairs]
         return _random.normal(self.shape, generators, self.device, self.dtype)
 
 

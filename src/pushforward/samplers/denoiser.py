@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pushforward._checks import like_input
 from pushforward.dispatch import ability
 from pushforward.functional.prediction import Kind
 from pushforward.paths import Path, Prediction
@@ -23,6 +24,9 @@ class Denoiser:
         path: the path it was trained on.
         prediction: what it predicts: "velocity", "noise", "data" or "score".
         cond: condition of each sample, or None.
+
+    Raises:
+        ShapeError: the network returns another shape than x's.
 
     Example:
         >>> import torch
@@ -46,7 +50,7 @@ class Denoiser:
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
         """Return the prediction at x (n, *shape) and t (n,)."""
-        return Prediction(self.path, self.prediction, self.net(x, t, self.cond), x, t)
+        return Prediction(self.path, self.prediction, like_input(self.net(x, t, self.cond), x), x, t)
 
     def with_variance(self, x: Tensor, t: Tensor) -> Prediction:
         """Return the prediction with its share of the reversal's variance, if the network says one (`nn.WithVariance`)."""
@@ -54,4 +58,4 @@ class Denoiser:
         if own is None:
             return self(x, t)
         value, share = own(x, t, self.cond)
-        return Prediction(self.path, self.prediction, value, x, t, share)
+        return Prediction(self.path, self.prediction, like_input(value, x), x, t, like_input(share, x))

@@ -29,6 +29,8 @@ def generators_of(generator: Seeds, n: int) -> _random.Generators:
     """
     if generator is None or isinstance(generator, torch.Generator):
         return generator
+    if isinstance(generator, bool) or not isinstance(generator, int | list | tuple | range):
+        raise UserError(f"generator is {generator!r}, but it is a seed, a list of one an image, or a torch.Generator.")
     given = list(range(generator, generator + n)) if isinstance(generator, int) else list(generator)
     if len(given) != n:
         raise UserError(f"generator is a list of {len(given)}, but there are {n} images; give one seed or generator an image.")

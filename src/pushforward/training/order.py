@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
+from pushforward.data.rows import Rows
 from pushforward.training.seeds import seeds_of
 
 
@@ -107,7 +108,7 @@ def batches(
         timeout: seconds after which a worker that gives nothing is an error.
     """
     if not (workers or pinned):  # with nothing to do ahead, a DataLoader takes longer than small batches themselves
-        return (as_batch(_fetched(data, chosen)) for chosen in order)
+        return (as_batch(fetched(data, chosen)) for chosen in order)
     own = generator_at(order.seed, 4)  # the loader's draw of a seed for its workers is not to touch the global generator
     options: dict[str, Any] = {}
     if workers:
@@ -120,7 +121,7 @@ def batches(
     return DataLoader(data, batch_sampler=order, collate_fn=as_batch, pin_memory=pinned, generator=own, **options)
 
 
-def _fetched(data: Any, chosen: list[int]) -> Any:
+def fetched(data: Any, chosen: Sequence[int]) -> Any:
     """Return the examples as a batch, if the data set makes one at once, or as a list of rows."""
     return data.__getitems__(chosen) if hasattr(data, "__getitems__") else [data[index] for index in chosen]
 
@@ -130,6 +131,8 @@ def as_batch(rows: Any) -> tuple[Tensor, Any, Tensor | None]:
 
     What rows do not have is None.
     """
+    if isinstance(rows, Rows):
+        rows = rows.batch
     if isinstance(rows, tuple):
         x, cond, *noise = rows
         return x, cond, noise[0] if noise else None

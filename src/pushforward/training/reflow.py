@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pushforward import _random
+from pushforward._checks import is_whole, shown
 from pushforward.data.pairs import Pairs
 from pushforward.errors import UserError
 from pushforward.families.path_model import PathModel
@@ -65,10 +66,11 @@ def reflow(
     Source: Liu, Gong and Liu, 2209.03003, section 2.2.
     """
     _check(model, "reflow")
-    if n < 1:
-        raise UserError(f"n is {n}, but a training set needs at least 1 pair; 10,000 do for the plane.")
+    if not is_whole(n) or n < 1:
+        raise UserError(f"n is {shown(n)}, but a training set needs at least 1 pair; 10,000 do for the plane.")
+    rows = [some for some, _ in _random.chunks(n, batch_size)]
+    _random.checked(generator, n)
     noise = model.base.sample(n, generator=generator)
-    rows = [slice(start, start + batch_size) for start in range(0, n, batch_size)]
     made = [model.decode(noise[some], None if cond is None else cond[some], sampler=sampler) for some in rows]
     return Pairs(
         torch.cat(made).cpu(), None if cond is None else cond.cpu(), noise.cpu(), classes=model.classes if cond is not None else None

@@ -1,8 +1,12 @@
 """The settings of a training run: checked, frozen, and the section `training` of config.yaml."""
 
-from dataclasses import dataclass
-from typing import Literal
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
+from pushforward._checks import is_real, real, whole
 from pushforward.errors import UserError
 
 
@@ -71,18 +75,29 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("log_every", 1), ("accumulate", 1), ("skip_limit", 1), ("warmup", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}, but it must be at least {least}.")
-        for name in ("block", "validate_every", "checkpoint_every", "clip", "weight_decay", "seed", "workers", "shift", "spike"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}, but it must be at least 0.")
-        if not self.lr > 0:
+            whole(name, getattr(self, name), least)
+        for name in ("block", "validate_every", "checkpoint_every", "seed", "workers", "shift"):
+            whole(name, getattr(self, name), 0)
+        for name in ("clip", "weight_decay", "spike"):
+            if getattr(self, name) != math.inf:  # as good as 0: no limit
+                real(name, getattr(self, name), 0)
+        if not is_real(self.lr) or not self.lr > 0:
             raise UserError(f"lr is {self.lr}, but a learning rate must be positive; try 1e-3.")
-        if not self.timeout > 0:
+        if not is_real(self.final_lr) or not 0 <= self.final_lr <= 1:
+            raise UserError(f"final_lr is {self.final_lr}, but it is a share of lr from 0 to 1; 0 is usual.")
+        if not isinstance(self.timeout, int | float) or not self.timeout > 0:
             raise UserError(f"timeout is {self.timeout}, but it must be a positive number of seconds; 600 is usual.")
+        if self.schedule not in ("cosine", "constant"):
+            raise UserError(f"schedule is {self.schedule!r}, but it is 'cosine' or 'constant'.")
+        pair = tuple(self.betas) if isinstance(self.betas, list | tuple) else ()
+        if len(pair) != 2 or not all(is_real(beta) and 0 <= beta < 1 for beta in pair):
+            raise UserError(f"betas is {self.betas}, but it is two decays of at least 0 and below 1; (0.9, 0.99) is usual.")
+        for name in ("compile", "activation_checkpointing", "channels_last", "flip", "unused_parameters"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} is {getattr(self, name)!r}, but it is True or False.")
         if self.precision not in ("float32", "bf16", "fp16"):
             raise UserError(f"precision is {self.precision!r}, but it is one of 'float32', 'bf16', 'fp16'.")
-        if not 0 <= self.ema < 1:
+        if not is_real(self.ema) or not 0 <= self.ema < 1:
             raise UserError(f"ema is {self.ema}, but a decay is at least 0 and below 1; 0.999 is usual, 0 keeps no average.")
         if self.block and self.batch_size % self.block and self.batch_size > self.block:
             near = _divisor(self.batch_size, self.block)
@@ -111,6 +126,18 @@ class Settings:
             f"batch_size {self.batch_size} is {self.blocks} micro-blocks of {size}, which {among} cannot share equally; "
             f"{fix}, or a number of processes times accumulate that divides {self.blocks}."
         )
+
+
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """Return the settings of keyword arguments, or refuse an unknown name with the nearest known one."""
+    known = [field.name for field in fields(Settings)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UserError(
+                f"the Trainer has no setting {name!r}; {f'did you mean {near[0]!r}?' if near else 'there are ' + ', '.join(known)}"
+            )
+    return Settings(**given)
 
 
 def _divisor(number: int, most: int) -> int:

@@ -12,6 +12,7 @@ from pushforward.errors import CheckpointError, UserError
 from pushforward.formats.config import to_plain
 from pushforward.formats.model import RAW, WEIGHTS, load_weights, model_config, read_weights, versions, write_model
 from pushforward.formats.run import checkpoints
+from pushforward.formats.wrapped import own_state
 from pushforward.training.step import Step
 
 STATE = "training.pt"
@@ -56,9 +57,9 @@ def save_state(out: Path, step: Step, progress: Progress, data: str | None, conf
 
     def fill(folder: Path) -> None:
         if average is None:
-            write_model(folder, whole, model.state_dict())
+            write_model(folder, whole, own_state(model))
         else:
-            write_model(folder, whole, average.module.state_dict(), model.state_dict())
+            write_model(folder, whole, own_state(average.module), own_state(model))
         torch.save(state, folder / STATE)
 
     return checkpoints(out).write(progress.step, fill, best)

@@ -13,19 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.data.dataset import Dataset
 from pushforward.data.pairs import Pairs
 from pushforward.errors import CheckpointError, ConfigError, DivergedError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import to_plain
 from pushforward.formats.run import checkpoints
+from pushforward.formats.wrapped import unwrapped
 from pushforward.registry import export
+from pushforward.training.given import as_dataset
 from pushforward.training.optimisation import learning_rate
-from pushforward.training.order import Order, as_batch, batches, generator_at
+from pushforward.training.order import Order, as_batch, batches, fetched, generator_at
 from pushforward.training.processes import StopSignal, code_digest, processes
 from pushforward.training.progress import Callback
-from pushforward.training.settings import Settings
+from pushforward.training.settings import settings_of
 from pushforward.training.state import Progress, newest, restore, save_state
 from pushforward.training.step import Step
 from pushforward.training.telemetry import LossOverTime, by_time, memory_mb
@@ -42,10 +43,11 @@ class Trainer:
     its masks depend on the number of processes.) Under torchrun every process makes the same Trainer; the first one writes and speaks.
 
     Args:
-        model: any GenerativeModel.
-        data: training data: a `pushforward.data.Dataset`, any map-style set of (x, cond) or (x, cond, noise), or a tensor x (N, *shape).
-            Where it is `data.Pairs`, a model's own samples, the model's units and data-dependent layers stay as they are.
-        validation: data to choose the best checkpoint on, or None.
+        model: any GenerativeModel; of one that is compiled, averaged or in DDP the model inside is trained (`compile=True` compiles its
+            networks).
+        data: training data: a `pushforward.data.Dataset`, any map-style set of (x, cond) or (x, cond, noise), or a tensor or array x
+            (N, *shape). Where it is `data.Pairs`, a model's own samples, the model's units and data-dependent layers stay as they are.
+        validation: data to choose the best checkpoint on, of any kind that `data` may be, or None.
         out: run folder for metrics and checkpoints, or None to keep nothing.
         resume: whether to go on from the newest whole checkpoint of `out`.
         callbacks: called around steps (`training.Callback`), in the first process.
@@ -54,7 +56,7 @@ class Trainer:
         settings: the fields of `training.settings.Settings`: steps, batch_size, lr, ...
 
     Raises:
-        UserError: settings out of range, data that is empty, or processes that differ or cannot share a batch.
+        UserError: settings out of range, data that is empty or does not fit the model, or processes that differ or cannot share a batch.
         CheckpointError: nothing to resume from, or a checkpoint of another architecture or other data.
 
     Example:
@@ -69,7 +71,7 @@ class Trainer:
         model: GenerativeModel,
         data: Any,
         *,
-        validation: Dataset | None = None,
+        validation: Any = None,
         out: str | Path | None = None,
         resume: bool = False,
         callbacks: Sequence[Callback] = (),
@@ -77,7 +79,8 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        self.settings = Settings(**settings)
+        self.settings = settings_of(settings)
+        model = unwrapped(model)
         self.processes = processes(self.settings.timeout)
         with self.processes.watched(), self.processes.agreed("starting"):
             self.settings.check_shares(self.processes.size)
@@ -86,7 +89,8 @@ class Trainer:
             if device is not None and str(device) == "cuda" and self.processes.size > 1:
                 device = f"cuda:{self.processes.local_rank}"
             self.model = model if device is None else model.to(device)
-            self.data, self.validation = _as_dataset(data), validation
+            self.data = as_dataset(data, "data", "training data", model)
+            self.validation = None if validation is None else as_dataset(validation, "validation", "validation data", model)
             self.out = None if out is None else Path(out)
             self.extra_config = dict(config or {})
             self.device, self.dtype = next(model.parameters()).device, model.dtype
@@ -262,7 +266,7 @@ class Trainer:
         sums = torch.zeros(2, dtype=torch.float64)
         starts = range(0, len(self.validation), s.batch_size)
         for start in starts[self.processes.rank :: self.processes.size]:
-            x, cond, noise = as_batch(self.validation[start : start + s.batch_size])
+            x, cond, noise = as_batch(fetched(self.validation, range(start, min(start + s.batch_size, len(self.validation)))))
             x, cond = x.to(self.device, self.dtype), None if cond is None else cond.to(self.device)
             noise = None if noise is None else noise.to(self.device, self.dtype)
             for draw in range(VALIDATION_DRAWS):
@@ -313,19 +317,10 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _as_dataset(data: Any) -> Any:
-    if isinstance(data, Tensor):
-        data = Dataset("tensor", data)
-    if len(data) == 0:
-        raise UserError("the training data is empty; give at least one example.")
-    return data
-
-
 def _first_rows(data: Any, most: int) -> tuple[Tensor, Any, Tensor | None]:
     """Return up to `most` rows of training data, spread evenly over the set: what data-dependent parts start from."""
     rows = torch.linspace(0, len(data) - 1, min(most, len(data))).long().tolist()
-    loader = torch.utils.data.DataLoader(data, batch_sampler=[rows], collate_fn=as_batch)
-    return next(iter(loader))
+    return as_batch(fetched(data, rows))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,95 @@
+"""Checks that many doors share: whole numbers, numbers in a range, and outputs of the shape of their input."""
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import ShapeError, UserError
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: small things as they are written, others by their type."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if value is None or isinstance(value, bool | numbers.Number | str):
+        return repr(value)
+    module = type(value).__module__.split(".")[0]
+    return f"a {type(value).__name__}" if module == "builtins" else f"a {module}.{type(value).__name__}"
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether a value is an int of Python's, numpy's or torch.compile's; True and False are none."""
+    return type(value) is int or (isinstance(value, numbers.Integral | torch.SymInt) and not isinstance(value, bool))
+
+
+def whole(name: str, value: Any, least: int | None = None, most: int | None = None, hint: str = "") -> Any:
+    """Return a whole number, or refuse what is none or is out of range.
+
+    Raises:
+        UserError: it is no int, or not from `least` to `most`.
+    """
+    end = f"; {hint}." if hint else "."
+    if not is_whole(value):
+        raise UserError(f"{name} is {shown(value)}, but it must be a whole number{end}")
+    if least is not None and value < least:
+        raise UserError(f"{name} is {value}, but it must be at least {least}{end}")
+    if most is not None and value > most:
+        raise UserError(f"{name} is {value}, but it must be at most {most}{end}")
+    return value
+
+
+def is_real(value: Any) -> bool:
+    """Return whether a value is a finite number of Python's or numpy's."""
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def real(name: str, value: Any, least: float | None = None, hint: str = "") -> Any:
+    """Return a finite number, or refuse what is none or is below `least`.
+
+    Raises:
+        UserError: it is no number of Python's or numpy's, not finite, or below `least`.
+    """
+    end = f"; {hint}." if hint else "."
+    if not is_real(value):
+        raise UserError(f"{name} is {shown(value)}, but it must be a finite number{end}")
+    if least is not None and value < least:
+        raise UserError(f"{name} is {value}, but it must be at least {least:g}{end}")
+    return value
+
+
+def event_shape(shape: Any) -> tuple[int, ...]:
+    """Return the shape of one event as a tuple, or refuse what is none."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or not all(is_whole(side) and side > 0 for side in shape) or not shape:
+        what = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else shown(shape)
+        raise UserError(f"shape is {what}, but an event has at least one positive dimension, such as (2,) or (1, 8, 8).")
+    return tuple(shape)
+
+
+def like_input(value: Any, x: Tensor, what: str = "the network") -> Tensor:
+    """Return an output of the shape of its input x, or refuse it: another shape would broadcast, each row with all others.
+
+    Raises:
+        ShapeError: it has another shape, or is no tensor.
+    """
+    if not isinstance(value, Tensor):
+        raise ShapeError(f"{what} returned {shown(value)}, but it must return a tensor of x's shape {tuple(x.shape)}.")
+    if value.shape != x.shape:
+        raise ShapeError(
+            f"{what} returned shape {tuple(value.shape)} for x of shape {tuple(x.shape)}, but it must return x's shape; reshape its output."
+        )
+    return value
+
+
+def per_sample(value: Any, x: Tensor, what: str) -> Tensor:
+    """Return one number a sample (n,), or refuse what would broadcast against it.
+
+    Raises:
+        ShapeError: it has another shape, or is no tensor.
+    """
+    if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
+        raise ShapeError(f"{what} is {shown(value)}, but it must be one number a sample, of shape ({len(x)},); sum it over the event.")
+    return value

@@ -1,0 +1,171 @@
+"""What every verb of every family refuses at the door: states, conditions and numbers that do not fit the model."""
+
+import numbers
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from pushforward._checks import is_real, shown, whole
+from pushforward.errors import ConditionError, DtypeError, ShapeError, SolverError, UserError
+from pushforward.functional.levels import Levels
+
+
+def class_count(classes: Any) -> int | None:
+    """Return the number of classes, or refuse what is none."""
+    return None if classes is None else int(whole("classes", classes, 1, hint="None is a model without labels"))
+
+
+def level_counts(levels: Any, shape: tuple[int, ...]) -> Levels:
+    """Return the number of levels, or one entry a column, or refuse what is neither."""
+    if levels is None:
+        return None
+    hint = "leave it out for continuous data"
+    if not isinstance(levels, list | tuple):
+        return int(whole("levels", levels, 2, hint=hint))
+    for k, one in enumerate(levels):
+        if one is not None:
+            whole(f"levels[{k}]", one, 2, hint="use None for continuous columns")
+    if shape != (len(levels),):
+        raise ShapeError(f"levels is {levels}, one entry a column, but an event has shape {shape}; give ({len(levels)},).")
+    return tuple(levels)
+
+
+def checked_temperature(temperature: Any) -> float:
+    """Return a temperature, or refuse what is none."""
+    if not is_real(temperature) or not temperature > 0:
+        what = f"{temperature}" if isinstance(temperature, numbers.Real) else shown(temperature)
+        raise UserError(f"temperature is {what}, but it must be positive; 1 is the model's own distribution.")
+    return float(temperature)
+
+
+def check_states(x: Any, name: str, model: Any, n: int | None = None) -> None:
+    """Refuse states that do not have the event's shape, the model's dtype, its device, or n rows."""
+    shape = model.shape
+    if not isinstance(x, Tensor):
+        raise UserError(f"{name} is {shown(x)}, but it must be a tensor; use torch.as_tensor({name}, dtype={model.dtype}).")
+    if x.layout is not torch.strided:
+        raise UserError(f"{name} has layout {x.layout}, but it must be an ordinary tensor; use {name}.to_dense().")
+    if tuple(x.shape[1:]) != shape or x.ndim == 0 or (n is not None and len(x) != n):
+        rows = "n" if n is None else n
+        raise ShapeError(f"{name} has shape {tuple(x.shape)}, but this model needs ({', '.join(map(str, (rows, *shape)))}); reshape it.")
+    if x.dtype != model.dtype:
+        raise DtypeError(
+            f"{name} is {x.dtype}, but the model's parameters are {model.dtype}; use {name}.to({model.dtype}) or model.to({x.dtype})."
+        )
+    elsewhere = other_device(x, model)
+    if elsewhere is not None:
+        raise UserError(f"{name} is on {x.device}, but the model is on {elsewhere}; use {name}.to({str(elsewhere)!r}).")
+
+
+def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
+    """Return a condition of n rows, labels as int64, or refuse what is none for this model."""
+    if cond is None:
+        return None
+    if isinstance(cond, list | tuple | dict):
+        needed = "integer labels" if model.classes is not None else "a tensor, or a record of tensors such as TextContext"
+        raise ConditionError(f"cond is {type(cond).__name__}, but this model needs {needed} ({n}, ...), one a sample; use torch.as_tensor.")
+    for leaf in tree_leaves(cond):
+        if isinstance(leaf, Tensor):
+            if leaf.ndim == 0 or len(leaf) != n:
+                raise ConditionError(f"cond has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one condition a sample.")
+            elsewhere = other_device(leaf, model)
+            if elsewhere is not None:
+                raise ConditionError(f"cond is on {leaf.device}, but the model is on {elsewhere}; use cond.to({str(elsewhere)!r}).")
+        elif isinstance(leaf, numbers.Number | str) or hasattr(leaf, "__array__"):
+            labels = "integer labels" if model.classes is not None else "a tensor or a record of tensors"
+            raise ConditionError(
+                f"cond is {type(cond).__name__}, but this model needs {labels} ({n}, ...), one a sample; use torch.as_tensor(cond)."
+            )
+    if model.classes is None:
+        return cond
+    if not isinstance(cond, Tensor) or cond.ndim != 1 or cond.is_floating_point() or cond.is_complex() or cond.dtype == torch.bool:
+        what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else type(cond).__name__
+        raise ConditionError(f"cond is {what}, but this model needs integer labels ({n},) from 0 to {model.classes - 1}.")
+    cond = cond.long()
+    if look and not torch.compiler.is_compiling():
+        wrong = (cond < 0) | (cond >= model.classes)
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0, 0])
+            raise ConditionError(
+                f"cond[{row}] is {int(cond[row])}, but labels go from 0 to {model.classes - 1}; use cond=None for no condition."
+            )
+    return cond
+
+
+def other_device(x: Tensor, model: nn.Module) -> torch.device | None:
+    """Return the model's device where x is on another one; None also for a model whose parameters are on several, or on none yet."""
+    first = first_floating(model)
+    if first is None or first.device == x.device or first.device.type == "meta":
+        return None
+    return first.device if all(p.device == first.device for p in model.parameters()) else None
+
+
+def first_floating(module: nn.Module) -> Tensor | None:
+    """Return the first floating-point parameter of a module, else the first such buffer; torch's own iterators take ten times as long."""
+    found = _first(module, "_parameters")
+    return _first(module, "_buffers") if found is None else found
+
+
+def _first(module: nn.Module, kind: str) -> Tensor | None:
+    for one in getattr(module, kind).values():
+        if one is not None and one.is_floating_point():
+            return one
+    for child in module._modules.values():
+        found = None if child is None else _first(child, kind)
+        if found is not None:
+            return found
+    return None
+
+
+def row_not_finite(x: Tensor) -> int | None:
+    """Return the first row of x (n, ...) that is not finite, or None."""
+    if bool(x.sum().isfinite()):  # a tenth of the time that a look at each number takes
+        return None
+    finite = x.flatten(1).isfinite().all(1)
+    return None if bool(finite.all()) else int((~finite).nonzero()[0, 0])
+
+
+def check_finite(x: Tensor, start: int, sampler: Any) -> None:
+    """Refuse samples of which one is not finite; the first row has the number `start`."""
+    row = row_not_finite(x)
+    if row is not None:
+        raise SolverError(
+            f"sample {start + row} is not finite: the network says NaN, or the steps of {sampler} are too few; take more of them, or "
+            "Dopri5(), which names the time."
+        )
+
+
+def misfit(own: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Return which names and shapes of given weights differ from a model's own, the first of each kind, or '' where none does."""
+    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    parts = [f"{len(keys)} {what} (first {keys[0]})" for what, keys in (("missing", missing), ("unknown", extra)) if keys]
+    for key in sorted(own.keys() & given.keys()):
+        mine, other = (getattr(one[key], "shape", None) for one in (own, given))
+        if mine != other and mine is not None and other is not None:
+            return "; ".join([*parts, f"{key} is {tuple(other)}, the model's is {tuple(mine)}"])
+    return "; ".join(parts)
+
+
+def label_tables(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the tables of labels in a network of this library, whose last row stands for no label."""
+    from pushforward.nn.embedding import LabelEmbedding
+
+    return (one for one in module.modules() if isinstance(one, LabelEmbedding) and one.table is not None)
+
+
+def check_unconditional(guidance: Any, model: Any) -> None:
+    """Refuse guidance away from a model without condition where that was never trained: the table's last row is as it was drawn.
+
+    Raises:
+        ConditionError: guidance has no negative condition, and the model has labels that no training left out.
+    """
+    if guidance is None or not guidance.needs_unconditional or model.classes is None or model.drop_cond:
+        return
+    if any(True for network in model.networks() for _ in label_tables(network)):
+        raise ConditionError(
+            f"guidance is {guidance}, but drop_cond is 0, so no training without labels gave it what to move away from; train with "
+            "drop_cond=0.1, or give CFG(scale, negative=labels). (Set model.drop_cond if your own training left labels out.)"
+        )

@@ -1,0 +1,50 @@
+"""What a Trainer is given to train and to validate on: checked once, before anything is computed."""
+
+from typing import Any
+
+import numpy
+from torch import Tensor
+
+from pushforward._checks import shown
+from pushforward.data.dataset import Dataset
+from pushforward.errors import ShapeError, UserError
+from pushforward.families.model import GenerativeModel
+from pushforward.training.order import as_batch, fetched
+
+
+def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
+    """Return data as a map-style set, a tensor or array x (N, *shape) as a `Dataset`.
+
+    Args:
+        data: what was given.
+        name: the argument's name.
+        what: what messages call it.
+        model: what it must fit.
+
+    Raises:
+        UserError: it is empty, no map-style set of tensors, or its examples have another shape than the model's.
+    """
+    if isinstance(data, Tensor | numpy.ndarray):
+        if data.ndim and len(data) == 0:
+            raise UserError(f"the {what} is empty; give at least one example.")
+        data = Dataset("tensor" if isinstance(data, Tensor) else "array", data)
+    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__") or isinstance(data, str | dict):
+        raise UserError(
+            f"{name} is {shown(data)}, but it must be a tensor (N, *shape), a pushforward.data.Dataset, or a map-style set of (x, cond) "
+            "with a length; an iterable or a loader is read into one of these first."
+        )
+    if len(data) == 0:
+        raise UserError(f"the {what} is empty; give at least one example.")
+    if isinstance(data, Dataset):
+        shape = data.shape
+    elif isinstance(data, list | tuple) or name != "data":  # others cost a read, and `initialise` looks at training data anyway
+        if isinstance(data, list | tuple):
+            example = data[0][0] if isinstance(data[0], tuple | list) and data[0] else data[0]
+            if not isinstance(example, Tensor):
+                raise UserError(f"{name}[0] is {shown(data[0])}, but an example is a tensor x, or (x, cond) with a tensor x; convert them.")
+        shape = tuple(as_batch(fetched(data, [0]))[0].shape[1:])
+    else:
+        return data
+    if shape != model.shape:
+        raise ShapeError(f"{name} has examples of shape {shape}, but the model's events have {model.shape}; reshape them.")
+    return data
