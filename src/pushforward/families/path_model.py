@@ -211,9 +211,11 @@ class PathModel(GenerativeModel):
             raise UserError(
                 f"{self._sampler(sampler)} draws noise by the score, but the base {type(self.base).__name__} is not Gaussian; use Dopri5()."
             )
-        x = self._sampler(sampler)(denoiser, noise, t_max, t_min, generator)
-        if self._noise_left:
-            x = denoiser(x, torch.full((len(x),), t_min, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)).data
+        end = self._sampler(sampler).last_time(self.path, t_min)
+        x = self._sampler(sampler)(denoiser, noise, t_max, end, generator)
+        if self._noise_left and end > 0:
+            t = torch.full((len(x),), end, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+            x = denoiser(x, t).data.to(x.dtype)
         return x, noise.new_zeros(len(noise))
 
     def _log_prob(
