@@ -64,7 +64,7 @@ class Knots(Grid):
         knots = checked_knots(path, steps)
         spread = steps + spare if steps + spare <= knots else steps
         index = {
-            "trailing": lambda: numpy.round(knots - numpy.arange(steps) * (knots / steps)) - 1,
+            "trailing": lambda: numpy.arange(knots, 0, -knots / steps).round() - 1,
             "leading": lambda: numpy.arange(spread)[::-1] * (knots // spread) + self.offset,
             "linspace": lambda: numpy.linspace(0, knots - 1, spread).round()[::-1],
         }[self.spacing]()[:steps]
