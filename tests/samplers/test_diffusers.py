@@ -3,7 +3,7 @@
 What corresponds: trained_betas are the path's, clip_sample=False, set_alpha_to_one=True (DDIM, their default), final_sigmas_type="zero",
 lower_order_final=True; steps_offset is Knots' offset, timestep_spacing its spacing. DDIMScheduler goes to index k - T // N, which is the next
 one that it visits only where N divides T and spacing is not "linspace"; else its values are those of no grid, and DDIM is compared with
-EulerDiscreteScheduler, which is DDIM in sigma / alpha.
+EulerDiscreteScheduler, which is DDIM in sigma / alpha (at timesteps that it does not round: N - 1 divides T - 1).
 """
 
 import warnings
@@ -100,7 +100,7 @@ def single(**options):
 SCHEDULERS = {  # theirs, ours, spacings, numbers of steps
     "DDIM": (lambda **o: ddim(0.0, **o), lambda n, grid: DDIM(n, grid=grid), SPACINGS[:2], (1, 4, 20)),
     "DDIM-0.5": (lambda **o: ddim(0.5, **o), lambda n, grid: DDIM(n, 0.5, grid=grid), SPACINGS[:2], (1, 4, 20)),
-    "DDIM-sigma": (lambda **o: diffusers.EulerDiscreteScheduler(**o), lambda n, grid: DDIM(n, grid=grid), SPACINGS, (1, 4, 10)),
+    "DDIM-sigma": (lambda **o: diffusers.EulerDiscreteScheduler(**o), lambda n, grid: DDIM(n, grid=grid), SPACINGS, (4, 10)),
     "DDPM": (lambda **o: diffusers.DDPMScheduler(clip_sample=False, **o), lambda n, grid: DDPM(n, grid=grid), SPACINGS, (1, 3, 20)),
     "1S": (lambda **o: multistep(order=1, **o), lambda n, grid: DPMSolverPP(n, "1S", grid=grid), SPACINGS, (1, 7)),
     "2M": (multistep, lambda n, grid: DPMSolverPP(n, grid=grid), SPACINGS, (1, 2, 7, 20)),
