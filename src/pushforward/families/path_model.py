@@ -17,6 +17,7 @@ from pushforward.errors import NotInvertibleError, UserError
 from pushforward.families.dropped import checked_drop_cond, with_dropped
 from pushforward.families.following import Following, common_interval
 from pushforward.families.model import GenerativeModel
+from pushforward.families.path_noise import ends_of, noise_of
 from pushforward.families.variance_bound import variance_bound
 from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind, combine, per_row
@@ -99,8 +100,7 @@ class PathModel(GenerativeModel):
     ) -> None:
         path = Linear() if path is None else path
         t_min, t_max = path.interval_for(prediction) if interval is None else interval
-        ends = path.sigma(torch.tensor([t_min, t_max], dtype=torch.float64)).tolist()
-        base = Gaussian(shape, ends[1]) if base is None else base
+        base = noise_of(path, shape, (t_min, t_max)) if base is None else base
         super().__init__(
             shape, base, preprocess=preprocess, sampler=Dopri5() if sampler is None else sampler, classes=classes, levels=levels
         )
@@ -115,9 +115,23 @@ class PathModel(GenerativeModel):
         self.pairing = Independent() if pairing is None else pairing
         self.null, self.weighting, self.bridge = null, weighting, bridge
         self.interval = (t_min, t_max)
-        # The noise at the interval's end in units of the base's: 1 but where the interval stops short of t = 1.
-        self._noise_scale = ends[1]
-        self._noise_left = ends[0] > 1e-9
+        self._ends = None if isinstance(path, nn.Module) else ends_of(path, self.interval).tolist()
+
+    @property
+    def _sigmas(self) -> list[float]:
+        """Sigma at both ends of the interval, as a path with parameters is now."""
+        ends: list[float] = ends_of(self.path, self.interval).tolist() if self._ends is None else self._ends
+        return ends
+
+    @property
+    def _noise_scale(self) -> float:
+        """The noise at the interval's end in units of the base's: 1 but where the interval stops short of t = 1."""
+        return self._sigmas[1]
+
+    @property
+    def _noise_left(self) -> bool:
+        """Whether the interval ends at some noise."""
+        return self._sigmas[0] > 1e-9
 
     def networks(self) -> list[nn.Module]:
         return [self.net] if isinstance(self.net, nn.Module) else []

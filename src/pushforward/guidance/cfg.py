@@ -98,9 +98,10 @@ class _Away(Guided):
 
 
 def _spread_ratio(wanted: Tensor, inflated: Tensor) -> Tensor:
-    """Return the ratio (n,) of two standard deviations over the event; 1 where the second is 0, as that of a single number is."""
+    """Return the ratio (n,) of two standard deviations over the event; 1 where the second is 0 up to rounding, as that of one number is."""
+    rounding = 8 * torch.finfo(inflated.dtype).eps * inflated.flatten(1).abs().amax(1)
     wanted, inflated = (v.flatten(1).std(1, correction=0) for v in (wanted, inflated))
-    some = inflated > torch.finfo(inflated.dtype).tiny
+    some = inflated > rounding
     return torch.where(some, wanted / torch.where(some, inflated, 1), 1)
 
 
