@@ -25,7 +25,8 @@ class Discrete(Path):
         alpha² = sigmoid(2 lambda), sigma² = sigmoid(-2 lambda), lambda(t) a falling cubic spline through the knots' log-SNR
 
     The spline has continuous curvature wherever the betas are smooth, so that solvers of high order keep their order, and is flattened
-    where it would turn. The interval is from the first knot, t = 1 / T, to 1. Below it lies only t = 0, which is the data: alpha = 1, sigma = 0.
+    where it would turn. The interval is from the first knot, t = 1 / T, to 1. Below it lies only t = 0, which is the data: alpha = 1 and
+    sigma = 0.
 
     Args:
         betas: "linear" (0.0001 to 0.02 for T = 1000, for others in proportion), "cosine", "sigmoid" (as linear, by a logistic curve from -6

@@ -73,7 +73,9 @@ def test_the_last_step_is_to_the_expected_data(make):
     assert times[-1] <= times[-2]
 
 
-@pytest.mark.parametrize("make", [make for make in LINEAR if make.id not in ("2S", "3M", "samplers.EDM", "EDM-churn", "samplers.PredictorCorrector")])
+@pytest.mark.parametrize(
+    "make", [make for make in LINEAR if make.id not in ("2S", "3M", "samplers.EDM", "EDM-churn", "samplers.PredictorCorrector")]
+)
 def test_a_path_of_t_betas_takes_t_steps_and_no_more(make):
     path = Discrete("cosine", 40)
     grids = [make(40).grid, *KNOTS[:3], pf.samplers.Uniform()]
@@ -112,9 +114,16 @@ def test_a_runge_kutta_method_ends_at_the_last_knot(kind, grid):
 
 @pytest.mark.parametrize("grid", KNOTS, ids=str)
 @pytest.mark.parametrize(
-    "make", [lambda g: pf.samplers.DDIM(100, grid=g), lambda g: pf.samplers.DPMSolverPP(100, grid=g), lambda g: pf.samplers.DPMSolverPP(100, "2S", grid=g),
-             lambda g: pf.samplers.UniPC(100, grid=g), lambda g: pf.samplers.Euler(100, g), lambda g: pf.samplers.Heun(100, g)]
-)  # fmt: skip
+    "make",
+    [
+        lambda g: pf.samplers.DDIM(100, grid=g),
+        lambda g: pf.samplers.DPMSolverPP(100, grid=g),
+        lambda g: pf.samplers.DPMSolverPP(100, "2S", grid=g),
+        lambda g: pf.samplers.UniPC(100, grid=g),
+        lambda g: pf.samplers.Euler(100, g),
+        lambda g: pf.samplers.Heun(100, g),
+    ],
+)
 def test_encode_and_decode_go_through_the_knots_and_are_inverse(make, grid):
     """As far as 100 steps of first order are; both are about the path's interval, from knot to knot."""
     model, truth = truth_model(PATH, "noise", sampler=make(grid))
@@ -202,13 +211,16 @@ def test_a_config_file_keeps_it(grid):
         (lambda: pf.samplers.Knots("leading", -1), "offset is -1"),
         (lambda: pf.samplers.Knots("trailing", 1), "offset is 1 with 'trailing'"),
         (lambda: pf.samplers.Knots("leading", 1).visited(PATH, 1000), "offset is 1, but 1000 leading steps"),
-        (lambda: sampled(pf.samplers.DDIM(4, grid=KNOTS[0]), pf.paths.Linear(), "velocity"), r"discrete path, but the path is Linear\(\); use"),
+        (
+            lambda: sampled(pf.samplers.DDIM(4, grid=KNOTS[0]), pf.paths.Linear(), "velocity"),
+            r"discrete path, but the path is Linear\(\); use",
+        ),
         (lambda: sampled(pf.samplers.Euler(4, KNOTS[0]), pf.paths.Linear(), "velocity"), "the grid Knots needs a discrete path"),
         (lambda: pf.samplers.Euler(4, KNOTS[0])(lambda x, t: x, torch.ones(1, 1), 1.0, 0.5), "the grid Knots needs a discrete path"),
         (lambda: sampled(pf.samplers.Euler(1001, KNOTS[0])), "steps is 1001, but the path has only 1000 knots; use at most 1000"),
         (lambda: pf.samplers.Euler(4)(pf.samplers.Denoiser(torch.add, PATH), torch.ones(1, 1), 1.0, 0.0), "t is 0, but .* is defined from"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_refused(call, message):
     with pytest.raises(UserError, match=message):
         call()

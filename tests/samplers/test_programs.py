@@ -134,7 +134,11 @@ def test_programs_are_kept_for_records_alone():
         pass
 
     discrete = pf.paths.Discrete((0.1, 0.2, 0.3))
-    for parts in ((pf.samplers.DDIM(3), discrete, 1.0, 0.1), (Mine(3), pf.paths.Linear(), 1.0, 0.0), (pf.samplers.EDM(3), discrete, 1.0, 0.5)):
+    for parts in (
+        (pf.samplers.DDIM(3), discrete, 1.0, 0.1),
+        (Mine(3), pf.paths.Linear(), 1.0, 0.0),
+        (pf.samplers.EDM(3), discrete, 1.0, 0.5),
+    ):
         assert programs.kept(make, *parts) is programs.kept(make, *parts)
         with pf.fast.disabled():
             assert programs.kept(make, *parts) is not programs.kept(make, *parts)
@@ -196,7 +200,9 @@ def test_a_derived_sampler_is_obeyed_in_every_verb(kind, path):
     model, x = pf.families.PathModel(pf.nn.MLP(2, 2, (8,), time_features=4), (2,), path), torch.randn(5, 2)
     verbs = {
         "sample": lambda sampler: model.sample(5, sampler=sampler, generator=torch.Generator().manual_seed(0)),
-        "sample with log_prob": lambda sampler: model.sample(5, sampler=sampler, log_prob=True, generator=torch.Generator().manual_seed(0))[1],
+        "sample with log_prob": lambda sampler: model.sample(5, sampler=sampler, log_prob=True, generator=torch.Generator().manual_seed(0))[
+            1
+        ],
         "encode": lambda sampler: model.encode(x, sampler=sampler),
         "decode": lambda sampler: model.decode(x, sampler=sampler),
         "log_prob": lambda sampler: model.log_prob(x, sampler=sampler),

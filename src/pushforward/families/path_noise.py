@@ -25,7 +25,7 @@ def noise_of(path: Path, shape: Sequence[int], interval: tuple[float, float]) ->
 
 
 class PathNoise(Gaussian):
-    """N(0, sigma²) where sigma is that of a path with parameters at the end of its interval, as it is now; its density has their gradient."""
+    """N(0, sigma²) with the sigma that a path with parameters has now at its interval's end; the density has their gradient."""
 
     def __init__(self, path: Path, shape: Sequence[int], interval: tuple[float, float]) -> None:
         nn.Module.__init__(self)

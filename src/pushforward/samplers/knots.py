@@ -23,10 +23,11 @@ class Knots(Grid):
         leading     (k floor(T / N) + 1 + offset) / T, k = N - 1 ... 0: to the first knot, not from the last
         linspace    from the last knot to the first, equally spaced and rounded
 
-    of the T knots t = 1 / T, ..., 1; diffusers counts them from 0, so its timestep is k = T t - 1. The last step goes from the last of these
-    to the expected data, as diffusers does with `final_sigmas_type="zero"` (DPM-Solver++, UniPC) or `set_alpha_to_one=True` (DDIM).
+    of the T knots t = 1 / T, ..., 1; diffusers counts them from 0, so its timestep is k = T t - 1. The last step goes from the last of
+    these to the expected data, as in diffusers with `final_sigmas_type="zero"` (DPM-Solver++, UniPC) or `set_alpha_to_one=True` (DDIM).
     With "leading", and a single step of "linspace", the first of these is not t = 1; the noise is taken for x there, as diffusers takes it.
-    For samplers whose scheduler spreads one knot more and leaves out the last (`DPMSolverPP`, `UniPC`), so does this grid, unless "trailing".
+    For samplers whose scheduler spreads one knot more and leaves out the last (`DPMSolverPP`, `UniPC`) so does this grid, except with
+    "trailing".
 
     `encode`, `decode` and `log_prob` go through the same knots from one end of the interval to the other, and stay inverse to each other.
 
@@ -69,7 +70,9 @@ class Knots(Grid):
             "linspace": lambda: numpy.linspace(0, knots - 1, spread).round()[::-1],
         }[self.spacing]()[:steps]
         if index[0] >= knots:
-            raise UserError(f"offset is {self.offset}, but {steps} leading steps then start behind the last of {knots} knots; use offset=0.")
+            raise UserError(
+                f"offset is {self.offset}, but {steps} leading steps then start behind the last of {knots} knots; use offset=0."
+            )
         return [(int(k) + 1) / knots for k in index]
 
     def places(self, u: Tensor, t_start: float, t_end: float, path: Any) -> Tensor:

@@ -8,8 +8,8 @@ where x_j is the state j evaluations ago and xi is standard normal (times exp(sp
 variance). A sampler is its list of such steps (`plan`). As data and noise are a x + b value of whatever the network predicts, the loop only
 adds multiples of states and values.
 
-On a discrete path of T knots `t_end = 0` means the data: N steps evaluate the network at N times, of which the first knot, t = 1 / T, is the
-least, and the last step is to the expected data, whatever the sampler. From knot to knot (`encode`, `decode`) it is solved as any path is.
+On a discrete path of T knots `t_end = 0` means the data: N steps evaluate the network at N times, none below the first knot, t = 1 / T, and
+the last step is to the expected data, whatever the sampler. From knot to knot (`encode`, `decode`) it is solved as any path is.
 """
 
 import math

@@ -25,8 +25,8 @@ class UniPC(LinearSampler):
         x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) (data_t + sum_i rho_i (data_i - data_t) / r_i)
         r_i = (lambda_i - lambda_t) / h
 
-    where the predictor's i are data predictions before t and the corrector's are these and s itself. The corrector raises the order by one: p
-    converges at order p + 1, up to 3, which is what a start from one value allows. Corrected states are never held: x corrected is x
+    where the predictor's i are data predictions before t and the corrector's are these and s itself. The corrector raises the order by
+    one: p converges at order p + 1, up to 3, which is what a start from one value allows. Corrected states are never held: x corrected is x
     predicted plus a sum of data predictions, so that a step is still a fixed weighing of x and the last data predictions.
 
     Args:
