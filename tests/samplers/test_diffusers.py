@@ -2,8 +2,8 @@
 
 What corresponds: trained_betas are the path's, clip_sample=False, set_alpha_to_one=True (DDIM, their default), final_sigmas_type="zero",
 lower_order_final=True; steps_offset is Knots' offset, timestep_spacing its spacing. DDIMScheduler goes to index k - T // N, which is the
-next one that it visits only where N divides T and spacing is not "linspace"; else its values are those of no grid, and DDIM is compared with
-EulerDiscreteScheduler, which is DDIM in sigma / alpha (at timesteps that it does not round: N - 1 divides T - 1).
+next one that it visits only where N divides T and spacing is not "linspace"; otherwise its values are those of no grid, and DDIM is
+compared with EulerDiscreteScheduler, which is DDIM in sigma / alpha (at timesteps that it does not round: N - 1 divides T - 1).
 """
 
 import warnings
