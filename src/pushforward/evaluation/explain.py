@@ -76,7 +76,9 @@ def _answers(model: GenerativeModel, x: Tensor) -> dict[str, str]:
 
 def _finishes(model: GenerativeModel) -> bool:
     """Return whether sampling ends with an evaluation of the model's own, the expected data."""
-    return isinstance(model, PathModel) and model._noise_left and model.sampler.last_time(model.path, model.interval[0]) > 0
+    if not isinstance(model, PathModel) or model.sampler is None:
+        return False
+    return model._noise_left and model.sampler.last_time(model.path, model.interval[0]) > 0
 
 
 def _map(model: GenerativeModel) -> str:

@@ -34,7 +34,7 @@ def kept(make: Callable[..., T], *parts: Any) -> T:
     except TypeError:  # not hashable
         return make(*parts)
     if found is not None:
-        return found  # type: ignore[no-any-return]
+        return found
     made = make(*parts)
     if all(unchanging(part) for part in parts):
         if len(_kept) >= MOST:
