@@ -19,6 +19,29 @@ with torch.no_grad():
         print(f"DDIM, {steps:4} steps: {error:.4f} from the ODE's solution")
 # --8<-- [end:ddim]
 
+# --8<-- [start:knots]
+thousand, times = pf.paths.Discrete(), []  # 1,000 betas, from 0.0001 to 0.02
+exact = truth.net(thousand, "noise")
+
+
+def network(x, t, cond=None):
+    times.append(float(t[0]))
+    return exact(x, t)
+
+
+discrete = pf.families.PathModel(network, (2,), thousand, "noise")
+for sampler in (
+    pf.samplers.DDPM(1000),
+    pf.samplers.DDIM(4),
+    pf.samplers.DDIM(4, grid=pf.samplers.Knots("trailing")),
+    pf.samplers.DDIM(4, grid=pf.samplers.Knots("leading")),
+):
+    times.clear()
+    discrete.sample(1, sampler=sampler)
+    shown = [f"{t:.3f}" for t in times]
+    print(f"{len(times):4} evaluations, at t = {', '.join(shown if len(shown) < 5 else [*shown[:2], '...', shown[-1]])}")
+# --8<-- [end:knots]
+
 
 # --8<-- [start:jacobian]
 def field(x):

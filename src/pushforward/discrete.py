@@ -25,7 +25,8 @@ class Discrete(Path):
         alpha² = sigmoid(2 lambda), sigma² = sigmoid(-2 lambda), lambda(t) a falling cubic spline through the knots' log-SNR
 
     The spline has continuous curvature wherever the betas are smooth, so that solvers of high order keep their order, and is flattened
-    where it would turn. The interval is from the first knot, t = 1 / T, to 1.
+    where it would turn. The interval is from the first knot, t = 1 / T, to 1. Below it lies only t = 0, which is the data: alpha = 1 and
+    sigma = 0.
 
     Args:
         betas: "linear" (0.0001 to 0.02 for T = 1000, for others in proportion), "cosine", "sigmoid" (as linear, by a logistic curve from -6
@@ -68,13 +69,13 @@ class Discrete(Path):
         object.__setattr__(self, "_pieces", _monotone_cubic(0.5 * (log_kept - numpy.log(-numpy.expm1(log_kept)))))
 
     @property
-    def most_steps(self) -> int:
-        """How many steps there are from knot to knot."""
-        return len(self._pieces)
+    def knots(self) -> int:
+        """T, the number of betas."""
+        return len(self._pieces) + 1
 
     def log_snr(self, t: Tensor) -> Tensor:
         u, (a, b, c, d) = self._piece(t)
-        return ((d * u + c) * u + b) * u + a
+        return torch.where(t == 0, math.inf, ((d * u + c) * u + b) * u + a)
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.sigmoid(2 * self.log_snr(t)).sqrt()
@@ -98,12 +99,12 @@ class Discrete(Path):
 
     def _log_snr_dot(self, t: Tensor) -> Tensor:
         u, (_, b, c, d) = self._piece(t)
-        return ((3 * d * u + 2 * c) * u + b) * (self.most_steps + 1)
+        return ((3 * d * u + 2 * c) * u + b) * self.knots
 
     def _piece(self, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the place between two knots, from 0 to 1, and the coefficients of its powers."""
-        place = t * (self.most_steps + 1) - 1
-        index = place.detach().long().clamp(0, self.most_steps - 1)
+        place = t * self.knots - 1
+        index = place.detach().long().clamp(0, self.knots - 2)
         return place - index, self._pieces.to(t.device, t.dtype)[index].unbind(-1)
 
 

@@ -31,6 +31,11 @@ class Path:
     interval: ClassVar[tuple[float, float]] = (0.0, 1.0)
     log: ClassVar[bool] = False
 
+    @property
+    def knots(self) -> int | None:
+        """The number T of knots of a discrete path, which lie at t = 1 / T, 2 / T, ..., 1; None for a path in continuous time."""
+        return None
+
     def alpha(self, t: Tensor) -> Tensor:
         """Return alpha_t, what the data is multiplied with."""
         raise NotImplementedError

@@ -76,6 +76,21 @@ def test_rescaling_a_constant_velocity_stays_finite(net):
     assert CFG(4.0, rescale=0.7)(Denoiser(net, Linear(), cond=COND))(torch.ones(2, 2), T).velocity.isfinite().all()
 
 
+@pytest.mark.parametrize("shape", [(1,), (1, 1, 1), (5,)])
+def test_what_has_no_spread_is_not_rescaled(net, shape):
+    """One number, or equal ones, whose deviation is rounding: the guided velocity stays what it is."""
+    x = torch.full((2, *shape), 0.1)
+    net = Denoiser(lambda x, t, cond: x * (0.3 if cond is None else 0.7), Linear(), cond=COND)
+    torch.testing.assert_close(CFG(4.0, rescale=0.7)(net)(x, T).velocity, CFG(4.0)(net)(x, T).velocity, rtol=1e-12, atol=0)
+
+
+def test_guidance_under_autocast_is_in_the_states_dtype():
+    x, low = torch.tensor([[1.0, -1.0]], dtype=torch.float32), torch.bfloat16
+    net = Denoiser(lambda x, t, cond: torch.full_like(x, 1.0 if cond is None else 1.0078125, dtype=low), Linear(), cond=COND[:1])
+    velocity = CFG(1.3)(net)(x, T[:1]).velocity
+    torch.testing.assert_close(velocity, torch.full_like(x, 1 + 1.3 * 0.0078125), rtol=1e-6, atol=0)  # which bfloat16 rounds
+
+
 def test_guidance_without_a_condition_is_refused(net):
     with pytest.raises(ConditionError, match="guidance 3 needs a condition to follow"):
         guided(CFG(3.0), net, cond=None)

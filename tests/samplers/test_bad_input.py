@@ -41,7 +41,7 @@ def test_times_outside_the_path_are_refused(sampler, start, end):
 
 
 def test_more_steps_than_a_discrete_path_has_are_refused():
-    with pytest.raises(UserError, match=r"steps is 30, but the path is discrete and has only 19 of them; use at most 19"):
+    with pytest.raises(UserError, match=r"steps is 30, but the path has only 20 knots; use at most 20"):
         model(lambda x, t, cond: x, path=PATH).sample(2, sampler=DDPM(30))
 
 

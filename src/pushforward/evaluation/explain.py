@@ -68,10 +68,17 @@ def _answers(model: GenerativeModel, x: Tensor) -> dict[str, str]:
         "likelihood": _likelihood(model, x, scoring, d),
         "latent": f"{d} numbers for {d}",
         "decode(encode(x)) - x": _round_trip(model, x),
-        "evaluations a sample": "1 pass" if model.sampler is None else f"{sampling.calls + getattr(model, '_noise_left', False)}",
+        "evaluations a sample": "1 pass" if model.sampler is None else f"{sampling.calls + _finishes(model)}",
         "time a sample": f"{1e6 * made / n:.0f} µs",
         "verbs": ", ".join(verb for verb in VERBS if callable(getattr(model, verb, None))),
     }
+
+
+def _finishes(model: GenerativeModel) -> bool:
+    """Return whether sampling ends with an evaluation of the model's own, the expected data."""
+    if not isinstance(model, PathModel) or model.sampler is None:
+        return False
+    return model._noise_left and model.sampler.last_time(model.path, model.interval[0]) > 0
 
 
 def _map(model: GenerativeModel) -> str:
@@ -137,6 +144,10 @@ class _Counting(Sampler):
     @property
     def solves_ode(self) -> bool:  # type: ignore[override]
         return self.sampler is not None and self.sampler.solves_ode
+
+    def last_time(self, path: Any, t_min: float) -> float:
+        assert self.sampler is not None
+        return self.sampler.last_time(path, t_min)
 
     def __call__(self, denoiser: Any, x: Tensor, t_start: float, t_end: float, generator: Any = None) -> Tensor:
         assert self.sampler is not None

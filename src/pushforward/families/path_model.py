@@ -20,6 +20,7 @@ from pushforward.families.checks import check_unconditional
 from pushforward.families.dropped import checked_drop_cond, with_dropped
 from pushforward.families.following import Following, common_interval
 from pushforward.families.model import GenerativeModel
+from pushforward.families.path_noise import ends_of, noise_of
 from pushforward.families.variance_bound import variance_bound
 from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind, combine, per_row
@@ -102,8 +103,7 @@ class PathModel(GenerativeModel):
     ) -> None:
         path = Linear() if path is None else path
         t_min, t_max = path.interval_for(prediction) if interval is None else interval
-        ends = path.sigma(torch.tensor([t_min, t_max], dtype=torch.float64)).tolist()
-        base = Gaussian(shape, ends[1]) if base is None else base
+        base = noise_of(path, shape, (t_min, t_max)) if base is None else base
         super().__init__(
             shape, base, preprocess=preprocess, sampler=Dopri5() if sampler is None else sampler, classes=classes, levels=levels
         )
@@ -118,9 +118,23 @@ class PathModel(GenerativeModel):
         self.pairing = Independent() if pairing is None else pairing
         self.null, self.weighting, self.bridge = null, weighting, bridge
         self.interval = (t_min, t_max)
-        # The noise at the interval's end in units of the base's: 1 but where the interval stops short of t = 1.
-        self._noise_scale = ends[1]
-        self._noise_left = ends[0] > 1e-9
+        self._ends = None if isinstance(path, nn.Module) else ends_of(path, self.interval).tolist()
+
+    @property
+    def _sigmas(self) -> list[float]:
+        """Sigma at both ends of the interval, as a path with parameters is now."""
+        ends: list[float] = ends_of(self.path, self.interval).tolist() if self._ends is None else self._ends
+        return ends
+
+    @property
+    def _noise_scale(self) -> float:
+        """The noise at the interval's end in units of the base's: 1 but where the interval stops short of t = 1."""
+        return self._sigmas[1]
+
+    @property
+    def _noise_left(self) -> bool:
+        """Whether the interval ends at some noise."""
+        return self._sigmas[0] > 1e-9
 
     def networks(self) -> list[nn.Module]:
         return [self.net] if isinstance(self.net, nn.Module) else []
@@ -216,9 +230,11 @@ class PathModel(GenerativeModel):
             raise UserError(
                 f"{self._sampler(sampler)} draws noise by the score, but the base {type(self.base).__name__} is not Gaussian; use Dopri5()."
             )
-        x = self._sampler(sampler)(denoiser, noise, t_max, t_min, generator)
-        if self._noise_left:
-            x = denoiser(x, torch.full((len(x),), t_min, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)).data
+        end = self._sampler(sampler).last_time(self.path, t_min)
+        x = self._sampler(sampler)(denoiser, noise, t_max, end, generator)
+        if self._noise_left and end > 0:
+            t = torch.full((len(x),), end, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+            x = denoiser(x, t).data.to(x.dtype)
         return x, noise.new_zeros(len(noise))
 
     def _log_prob(

@@ -28,7 +28,7 @@ def variance_bound(path: Path, data: Tensor, predicted: Tensor, share: Tensor, t
 
     Source: Nichol and Dhariwal, 2102.09672, equations 4, 15 and 16; the form of the mean's term: Kingma et al., 2107.00630, equation 13.
     """
-    steps = getattr(path, "most_steps", STEPS)
+    steps = path.knots or STEPS
     s = torch.maximum(t - 1 / steps, t / 2).clamp(min=low)
     snr_t, snr_s = (torch.exp(2 * path.log_snr(one)) for one in (t, s))
     error = (predicted.detach() - data).square() * per_row(snr_s - snr_t, data)

@@ -28,7 +28,7 @@ class CFG(Guidance):
         negative: condition to move away from, with leading dimension n; None is the model's unconditional row.
         interval: times (low, high) at which to guide; outside them the plain conditional velocity is used.
         rescale: between 0 and 1, how far the spread of the guided velocity over the event, which guidance inflates, is brought back to
-            the conditional one's.
+            the conditional one's. An event of one number has no spread, and is not rescaled.
 
     Raises:
         UserError: an interval or rescale out of range.
@@ -92,14 +92,23 @@ class _Away(Guided):
         guide = within(t, guidance.interval)
         if guide is not None and not bool(guide.any()):
             return Prediction(self.path, "velocity", plain, x, t)
-        away = self.denoiser.bind(self.negative)(x, t).velocity
+        # In the dtype of x or wider, whatever dtype autocast lets the network return.
+        wide = torch.promote_types(x.dtype, plain.dtype)
+        away, plain = self.denoiser.bind(self.negative)(x, t).velocity.to(wide), plain.to(wide)
         guided = torch.lerp(away, plain, guidance.scale)
         if guidance.rescale:
-            wanted, inflated = (v.flatten(1).std(1).clamp_min(torch.finfo(v.dtype).tiny) for v in (plain, guided))
-            guided = guided * per_row(1 + guidance.rescale * (wanted / inflated - 1), guided)
+            guided = guided * per_row(1 + guidance.rescale * (_spread_ratio(plain, guided) - 1), guided)
         if guide is not None:
             guided = torch.where(per_row(guide, guided).bool(), guided, plain)
         return Prediction(self.path, "velocity", guided, x, t)
+
+
+def _spread_ratio(wanted: Tensor, inflated: Tensor) -> Tensor:
+    """Return the ratio (n,) of two standard deviations over the event; 1 where the second is 0 up to rounding, as that of one number is."""
+    rounding = 8 * torch.finfo(inflated.dtype).eps * inflated.flatten(1).abs().amax(1)
+    wanted, inflated = (v.flatten(1).std(1, correction=0) for v in (wanted, inflated))
+    some = inflated > rounding
+    return torch.where(some, wanted / torch.where(some, inflated, 1), 1)
 
 
 class Around(Guidance):

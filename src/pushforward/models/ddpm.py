@@ -63,7 +63,7 @@ def ddpm(
             your own must then say twice the channels (see `nn.WithVariance`).
         drop_cond: share of labels dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "none" leaves its units.
-        sampler: how samples are made by default.
+        sampler: how samples are made by default; DDPM(1000) is the paper's on Discrete().
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
 

@@ -9,6 +9,7 @@ from pushforward.samplers.euler import Euler as Euler
 from pushforward.samplers.euler_maruyama import EulerMaruyama as EulerMaruyama
 from pushforward.samplers.heun import Heun as Heun
 from pushforward.samplers.grids import Karras as Karras
+from pushforward.samplers.knots import Knots as Knots
 from pushforward.samplers.grids import LogSNR as LogSNR
 from pushforward.samplers.midpoint import Midpoint as Midpoint
 from pushforward.samplers.predictor_corrector import PredictorCorrector as PredictorCorrector

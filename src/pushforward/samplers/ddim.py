@@ -31,7 +31,7 @@ class DDIM(LinearSampler):
         steps: number of steps, one evaluation each.
         eta: share of the noise that is drawn anew, from 0 (the ODE) to 1 (DDPM).
         noise: "fresh" at each step, or "brownian": a function of seed and time, so that more steps of a seed follow the same path.
-        grid: where the steps lie; equal steps in t by default.
+        grid: where the steps lie; equal steps in t by default. On a discrete path `Knots` has diffusers' own.
 
     Raises:
         UserError: eta is not between 0 and 1, or noise unknown.

@@ -32,7 +32,7 @@ class DDPM(LinearSampler):
     inexact network more.
 
     Args:
-        steps: number of steps, one evaluation each; the last one of the paper's 1,000 is the model's own evaluation at the end.
+        steps: number of steps, one evaluation each; on the paper's path of 1,000 betas, `Discrete()`, DDPM(1000) is its algorithm 2.
         noise: "fresh" at each step, or "brownian": a function of seed and time, so that more steps of a seed follow the same path.
         grid: where the steps lie; equal steps in t by default.
         variance: "small" is kappa², right for data that are one point; "large" is kappa² sigma_t² / sigma_s², right for data N(0, I);

@@ -4,16 +4,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
-
-import torch
+from typing import ClassVar, Literal
 
 from pushforward.errors import UserError
 from pushforward.paths import Path
 from pushforward.registry import export, unknown
 from pushforward.samplers.brownian import NOISES, Noise
-from pushforward.samplers.grids import Grid, LogSNR
-from pushforward.samplers.linear import LinearSampler, Point, Step, first_order, halves, points
+from pushforward.samplers.grids import Grid, LogSNR, clock
+from pushforward.samplers.knots import Knots
+from pushforward.samplers.linear import LinearSampler, Point, Step, first_order, points
 
 Variant = Literal["1S", "2S", "2M", "3M", "SDE-2M"]
 VARIANTS: tuple[Variant, ...] = ("1S", "2S", "2M", "3M", "SDE-2M")
@@ -36,7 +35,8 @@ class DPMSolverPP(LinearSampler):
     Args:
         steps: number of steps.
         variant: "1S" (first order: DDIM), "2S" (second, two evaluations a step), "2M" (second, one evaluation a step), "3M" (third, one
-            evaluation a step and one more to start) or "SDE-2M" (stochastic, as DDPM is, with 2M's extrapolation).
+            evaluation a step and one more to start) or "SDE-2M" (stochastic, as DDPM is, with 2M's extrapolation). On the grid `Knots`
+            the inner evaluations of "2S" and "3M" are knots too, so that these also have one evaluation a step.
         noise: of "SDE-2M": "fresh" at each step, or "brownian": a function of seed and time.
         grid: where the steps lie; equal steps in lambda by default.
 
@@ -53,6 +53,8 @@ class DPMSolverPP(LinearSampler):
     noise: Noise = "fresh"
     grid: Grid = field(default_factory=LogSNR)
 
+    spare: ClassVar[int] = 1
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value, allowed in (("variant", self.variant, VARIANTS), ("noise", self.noise, NOISES)):
@@ -65,18 +67,19 @@ class DPMSolverPP(LinearSampler):
 
     @property
     def evaluations(self) -> int:
-        return {"2S": 2 * self.steps, "3M": self.steps + 1}.get(self.variant, self.steps)
+        more = {} if isinstance(self.grid, Knots) else {"2S": self.steps, "3M": 1}
+        return self.steps + more.get(self.variant, 0)
 
     def plan(self, path: Path, times: Sequence[float]) -> list[Step]:
         knots = points(path, times)
         if self.variant == "1S":
             return [first_order(p, q) for p, q in pairwise(knots)]
         if self.variant == "2S":
-            return [step for p, q in pairwise(knots) for step in _single(path, p, q)]
+            ways = _triples(knots) if isinstance(self.grid, Knots) else [(p, _middle(path, p, q), q) for p, q in pairwise(knots)]
+            return [step for way in ways for step in _single(*way)]
         if self.variant == "3M":
-            start = _single(path, knots[0], knots[1])
-            visited = [knots[0], *points(path, [start[1].t]), *knots[1:]]
-            return [*start, *(_third(*visited[k - 2 : k + 2]) for k in range(2, len(visited) - 1))]
+            visited = knots if isinstance(self.grid, Knots) else [knots[0], _middle(path, *knots[:2]), *knots[1:]]
+            return [*_single(*visited[:3]), *(_third(*visited[k - 2 : k + 2]) for k in range(2, len(visited) - 1))]
         eta = 1.0 if self.stochastic else 0.0
         return [
             first_order(knots[0], knots[1], eta),
@@ -107,11 +110,30 @@ def _third(n: Point, o: Point, p: Point, q: Point) -> Step:
     return step._replace(data=step.data + recent, past=((0.0, older - recent), (0.0, -older)))
 
 
-def _single(path: Path, p: Point, q: Point) -> list[Step]:
-    """The two steps from p to q of which the second goes over the whole way with data from the middle."""
+def _single(p: Point, middle: Point, q: Point | None = None) -> list[Step]:
+    """The two steps from p to q of which the second goes over the whole way with data on a line through p and the middle.
+
+    x_q = kept x_p + (alpha_q - kept alpha_p) (data_p + (data_middle - data_p) / 2 r), where r is the middle's share of the way in lambda.
+    Without q it is the step of first order to the middle.
+    """
+    if q is None:
+        return [first_order(p, middle)]
     if not (math.isfinite(p.log_snr) and math.isfinite(q.log_snr)):
-        return halves(path, p, q)
-    middle_time = float(path.time(torch.tensor((p.log_snr + q.log_snr) / 2, dtype=torch.float64)))
-    (middle,) = points(path, [middle_time])
-    kept = q.sigma / p.sigma
-    return [first_order(p, middle), Step(middle.t, data=q.alpha - kept * p.alpha, past=((kept, 0.0),))]
+        return [first_order(p, middle), first_order(middle, q)]
+    kept, share = q.sigma / p.sigma, (middle.log_snr - p.log_snr) / (q.log_snr - p.log_snr)
+    reach = q.alpha - kept * p.alpha
+    recent = reach / (2 * share)
+    return [first_order(p, middle), Step(middle.t, data=recent, past=((kept, reach - recent),))]
+
+
+def _middle(path: Path, p: Point, q: Point) -> Point:
+    """Where lambda is half-way from p to q; half-way in t where it is infinite."""
+    t = (p.t + q.t) / 2
+    if math.isfinite(p.log_snr) and math.isfinite(q.log_snr):
+        t = float(path.time(clock(path, [(p.log_snr + q.log_snr) / 2])))
+    return points(path, [t])[0]
+
+
+def _triples(knots: list[Point]) -> list[tuple[Point, ...]]:
+    """The knots two by two: from one over the next to the one after it; a last one that is left alone is a step of first order."""
+    return [tuple(knots[k : k + 3]) for k in range(0, len(knots) - 1, 2)]

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import torch
-
 from pushforward.errors import UserError
 from pushforward.paths import Path
 from pushforward.registry import export
-from pushforward.samplers.grids import Grid, Karras
+from pushforward.samplers.grids import Grid, Karras, clock
 from pushforward.samplers.linear import LinearSampler, Point, Step, first_order, halves, points
 
 
@@ -26,7 +24,7 @@ class EDM(LinearSampler):
         s^ = s (1 + min(churn / steps, sqrt(2) - 1)),    y^ = y + sqrt(s^² - s²) churn_noise xi,    then Heun from s^ to the next s
 
     Args:
-        steps: number of steps, two evaluations each.
+        steps: number of steps, two evaluations each; on a discrete path the last one, to the data, has one.
         churn: how much noise is put back in all; 0 solves the ODE, 40 is the paper's for ImageNet.
         churn_min: least noise level s at which this is done, in units of the (preprocessed) data.
         churn_max: highest noise level s at which this is done.
@@ -78,7 +76,7 @@ class EDM(LinearSampler):
         times = [p.t for p in knots]
         for k, p in enumerate(knots[1:-1], start=1):
             if share and wanted[k] < p.log_snr and self.churn_min <= math.exp(-p.log_snr) <= self.churn_max:
-                times[k] = float(path.time(torch.tensor(wanted[k], dtype=torch.float64)))
+                times[k] = float(path.time(clock(path, wanted[k : k + 1])[0]))
         return [p if p.t == t else point for p, t, point in zip(knots, times, points(path, times), strict=True)]
 
 

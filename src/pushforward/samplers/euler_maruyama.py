@@ -5,14 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from pushforward.errors import UserError
 from pushforward.paths import Path
 from pushforward.registry import export, unknown
 from pushforward.samplers.brownian import NOISES, Noise
-from pushforward.samplers.grids import Grid, Uniform
+from pushforward.samplers.grids import Grid, Uniform, clock
 from pushforward.samplers.linear import LinearSampler, Step
 
 
@@ -60,7 +59,7 @@ class EulerMaruyama(LinearSampler):
         return callable(self.g) or self.g > 0
 
     def plan(self, path: Path, times: Sequence[float]) -> list[Step]:
-        t = torch.tensor(times, dtype=torch.float64)
+        t = clock(path, times)
         alpha, sigma, alpha_dot, sigma_dot = (one(t) for one in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot))
         g = self.g(t) if callable(self.g) else self.g * (2 * sigma * (sigma_dot - alpha_dot * sigma / alpha)).sqrt()
         if callable(self.g) and not bool((g[:-1] >= 0).all()):

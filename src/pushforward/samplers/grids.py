@@ -1,10 +1,12 @@
 """Where a sampler's steps lie: functions of (t_start, t_end, steps, path) to steps + 1 times from start to end."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from pushforward.errors import UserError
 from pushforward.registry import export
@@ -16,23 +18,44 @@ REACH = 7.0  # log-SNR is infinite at the ends of some paths; grids in it end he
 class Grid:
     """Where steps lie; to add one, write `places`: a monotone map of [0, 1] onto [t_start, t_end]."""
 
-    def places(self, u: torch.Tensor, t_start: float, t_end: float, path: Any) -> torch.Tensor:
+    def places(self, u: Tensor, t_start: float, t_end: float, path: Any) -> Tensor:
         """Return the times at fractions u (steps + 1,) of the way, float64."""
         raise NotImplementedError
 
     def __call__(self, t_start: float, t_end: float, steps: int, path: Any = None) -> list[float]:
         """Return steps + 1 times, the first t_start and the last t_end exactly."""
-        inner = self.places(torch.linspace(0, 1, steps + 1, dtype=torch.float64)[1:-1], t_start, t_end, path)
+        u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)[1:-1]
+        inner = self.places(u if path is None else u.to(where(path)), t_start, t_end, path)
         return [t_start, *inner.tolist(), t_end]
+
+    def to_data(self, t_start: float, steps: int, path: Any, spare: int = 0) -> list[float]:
+        """Return the times at which a sampler of diffusion evaluates the network on a discrete path, one a step, and 0, the data.
+
+        By default they lie from t_start to the first knot as `steps - 1` steps would, and the last step is from there to the data.
+
+        Args:
+            t_start: time to start from.
+            steps: number of steps.
+            path: a path with knots.
+            spare: how many knots more diffusers' scheduler of the sampler spreads and leaves out at the end; for `Knots` alone.
+        """
+        return [t_start, 0.0] if steps == 1 else [*self(t_start, path.interval[0], steps - 1, path), 0.0]
+
+    def last_time(self, path: Any, steps: int, t_min: float) -> float:
+        """Return the time at which the steps of a solver of the ODE end, and a model goes on to the expected data."""
+        return t_min
 
 
 @export("samplers.Uniform", example=lambda: Uniform())
 @dataclass(frozen=True)
 class Uniform(Grid):
-    """Equal steps in t."""
+    """Equal steps in t; on a discrete path the last of them, too, which ends at the data, t = 0."""
 
-    def places(self, u: torch.Tensor, t_start: float, t_end: float, path: Any) -> torch.Tensor:
+    def places(self, u: Tensor, t_start: float, t_end: float, path: Any) -> Tensor:
         return t_start + (t_end - t_start) * u
+
+    def to_data(self, t_start: float, steps: int, path: Any, spare: int = 0) -> list[float]:
+        return self(t_start, 0.0, steps, path)
 
 
 @export("samplers.Shifted", example=lambda: Shifted())
@@ -63,15 +86,19 @@ class Shifted(Grid):
         if self.levels is not None and self.levels < 2:
             raise UserError(f"levels is {self.levels}, but a training grid has at least 2; Stable Diffusion 3's has 1000.")
 
-    def places(self, u: torch.Tensor, t_start: float, t_end: float, path: Any) -> torch.Tensor:
+    def places(self, u: Tensor, t_start: float, t_end: float, path: Any) -> Tensor:
         if self.levels is not None and t_start < t_end:
             return self.places(1 - u, t_end, t_start, path)  # the same times the other way
-        start, end = (shift(torch.tensor(t, dtype=torch.float64), 1 / self.factor) for t in (t_start, t_end))
+        start, end = (shift(u.new_tensor(t), 1 / self.factor) for t in (t_start, t_end))
         if self.levels is not None and len(u):
-            lowest = shift(torch.tensor(1 / self.levels, dtype=torch.float64), self.factor)
+            lowest = shift(u.new_tensor(1 / self.levels), self.factor)
             if end < lowest < start:
                 end, u = lowest, u / u.max()
         return shift(start + (end - start) * u, self.factor)
+
+    def to_data(self, t_start: float, steps: int, path: Any, spare: int = 0) -> list[float]:
+        times = self(t_start, 0.0, steps, path)
+        return times if steps == 1 or times[-2] >= path.interval[0] else super().to_data(t_start, steps, path)
 
 
 @export("samplers.LogSNR", example=lambda: LogSNR())
@@ -82,7 +109,7 @@ class LogSNR(Grid):
     Source: Lu et al., DPM-Solver, 2206.00927, section 3.
     """
 
-    def places(self, u: torch.Tensor, t_start: float, t_end: float, path: Any) -> torch.Tensor:
+    def places(self, u: Tensor, t_start: float, t_end: float, path: Any) -> Tensor:
         start, end = _log_snr_ends(path, t_start, t_end, "LogSNR")
         return path.time(start + (end - start) * u)
 
@@ -104,7 +131,7 @@ class Karras(Grid):
         if not self.rho > 0:
             raise UserError(f"rho is {self.rho}, but it must be positive; try 7.")
 
-    def places(self, u: torch.Tensor, t_start: float, t_end: float, path: Any) -> torch.Tensor:
+    def places(self, u: Tensor, t_start: float, t_end: float, path: Any) -> Tensor:
         start, end = (math.exp(-lam / self.rho) for lam in _log_snr_ends(path, t_start, t_end, "Karras"))
         return path.time(-self.rho * (start + (end - start) * u).log())
 
@@ -112,5 +139,16 @@ class Karras(Grid):
 def _log_snr_ends(path: Any, t_start: float, t_end: float, name: str) -> tuple[float, float]:
     if path is None:
         raise UserError(f"the grid {name} needs a denoiser with a path; use Uniform for a bare velocity.")
-    start, end = path.log_snr(torch.tensor([t_start, t_end], dtype=torch.float64)).clamp(-REACH, REACH).tolist()
+    start, end = path.log_snr(clock(path, (t_start, t_end))).clamp(-REACH, REACH).tolist()
     return start, end
+
+
+def clock(path: Any, times: Sequence[float]) -> Tensor:
+    """Return times in float64 where a path computes: on the CPU, or on the device of its parameters."""
+    return torch.tensor(times, dtype=torch.float64, device=where(path))
+
+
+def where(path: Any) -> torch.device:
+    """Return the device on which a path computes what depends on time alone."""
+    first = next(path.parameters(), None) if isinstance(path, nn.Module) else None
+    return torch.device("cpu") if first is None else first.device

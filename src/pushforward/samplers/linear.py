@@ -1,17 +1,19 @@
 """One loop for diffusion's samplers: each of their steps weighs a few tensors by numbers that are known before the first one is taken.
 
-A step from t reads what the network says of (x, t) as data and as noise, and goes on with
+A step from t reads the network's prediction at (x, t) as data and as noise, and goes on with
 
     x' = state x + data data(x, t) + noise noise(x, t) + sum_j (past state_j x_j + past data_j data(x_j, t_j)) + random xi,
 
-where x_j is the state j evaluations ago and xi is standard normal (times exp(spread share) where the network says a share of the variance).
-A sampler is its list of such steps (`plan`). As data and noise are a x + b value of whatever the network predicts, the loop only adds
-multiples of states and values.
+where x_j is the state j evaluations ago and xi is standard normal (times exp(spread share) where the network predicts a share of the
+variance). A sampler is its list of such steps (`plan`). As data and noise are a x + b value of whatever the network predicts, the loop only
+adds multiples of states and values.
+
+On a discrete path of T knots `t_end = 0` means the data: N steps evaluate the network at N times, none below the first knot, t = 1 / T, and
+the last step is to the expected data, whatever the sampler. From knot to knot (`encode`, `decode`) it is solved as any path is.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -19,12 +21,14 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward.errors import UserError
+from pushforward.fast import programs
 from pushforward.functional.prediction import Kind
 from pushforward.ode import stage_times
 from pushforward.paths import Path
 from pushforward.samplers.brownian import Noise, noise_source
-from pushforward.samplers.grids import Grid
-from pushforward.samplers.sampler import Sampler, check_times
+from pushforward.samplers.grids import Grid, clock
+from pushforward.samplers.knots import checked_knots
+from pushforward.samplers.sampler import SLACK, Sampler, check_times
 
 TARGETS: tuple[Kind, Kind] = ("data", "noise")
 
@@ -52,7 +56,7 @@ class Point(NamedTuple):
 
 def points(path: Path, times: Sequence[float]) -> list[Point]:
     """Return the path at these times."""
-    t = torch.tensor(times, dtype=torch.float64)
+    t = clock(path, times)
     return [Point(*row) for row in zip(times, path.alpha(t).tolist(), path.sigma(t).tolist(), path.log_snr(t).tolist(), strict=True)]
 
 
@@ -74,6 +78,7 @@ class LinearSampler(Sampler):
     steps: int
     grid: Grid
     least: ClassVar[int] = 1
+    spare: ClassVar[int] = 0  # knots more that diffusers' scheduler of this sampler spreads and leaves out at the end
 
     def __post_init__(self) -> None:
         if self.steps < self.least:
@@ -102,50 +107,81 @@ class LinearSampler(Sampler):
         """Return the steps from times[0] to times[-1]."""
         raise NotImplementedError
 
+    def finish(self, path: Path, t: float) -> list[Step]:
+        """Return the last step on a discrete path, from the last time at which the network is evaluated to the expected data."""
+        return [Step(t, data=1.0)]
+
+    def last_time(self, path: Path, t_min: float) -> float:
+        to_data = path.knots is not None and t_min <= path.interval[0] + SLACK
+        return 0.0 if to_data else self.grid.last_time(path, self.steps, t_min)
+
+    def way(self, path: Path, t_start: float, t_end: float) -> list[Step]:
+        """Return all steps from t_start to t_end.
+
+        Raises:
+            UserError: more steps than a discrete path has knots, or a grid that leaves the path.
+        """
+        to_data = _is_data(path, t_end)
+        if path.knots is not None:
+            checked_knots(path, self.steps, t_start if to_data else 1.0)
+        if not to_data:
+            return self.plan(path, self.grid(t_start, t_end, self.steps, path))
+        *times, _ = self.grid.to_data(t_start, self.steps, path, self.spare)
+        if min(times) < path.interval[0] - SLACK:
+            raise UserError(f"{self.grid} goes to t = {min(times):g}, but the first knot of {path} is {path.interval[0]:g}; stay above it.")
+        return [*(self.plan(path, times) if len(times) > 1 else ()), *self.finish(path, times[-1])]
+
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
         path = getattr(denoiser, "path", None)
         if path is None:
             raise UserError(f"{type(self).__name__} needs a denoiser with a path; use Euler or Dopri5 for a bare velocity.")
-        check_times(denoiser, t_start, t_end)
+        check_times(denoiser, t_start, *(() if _is_data(path, t_end) else (t_end,)))
         if self.stochastic and t_end > t_start:
             raise UserError(
                 f"t goes from {t_start:g} to {t_end:g}, but {type(self).__name__} draws noise: it goes from noise to data only."
             )
-        most = getattr(path, "most_steps", self.steps)
-        if self.steps > most:
-            raise UserError(f"steps is {self.steps}, but the path is discrete and has only {most} of them; use at most {most}.")
-        program = _program(self, path, t_start, t_end)
+        program = programs.kept(_Program, self, path, t_start, t_end)
         ends, randoms, spreads, held = program.ends, program.randoms, program.spreads, program.held
         call = getattr(denoiser, "with_variance", denoiser) if any(spreads) else denoiser
         draw = noise_source(self.noise_kind, x, generator) if self.stochastic else None
         weights: Sequence[tuple[float, ...]] = ()
-        said: list[Tensor] = []  # x and what the network said of it, the latest first
+        before: list[Tensor] = []  # x and what the network returned for it, the latest first
         for k, (_, (t,)) in enumerate(stage_times(x, ends, (0.0,))):
             prediction = call(x, t)
             kind: Kind = getattr(prediction, "kind", "velocity")
             value = prediction.velocity if kind == "velocity" else prediction.value
             weights = weights or program.weights(kind)
-            of_x, of_value, *of_said = weights[k]
+            of_x, of_value, *of_before = weights[k]
             after = torch.mul(x, of_x).add_(value, alpha=of_value)
-            for weight, one in zip(of_said, said, strict=False):
+            for weight, one in zip(of_before, before, strict=False):
                 after.add_(one, alpha=weight)
             if randoms[k]:
                 assert draw is not None
                 xi, share = draw(ends[k], ends[k + 1]), getattr(prediction, "share", None) if spreads[k] else None
                 after.add_(xi if share is None else xi * torch.exp(share.clamp(0, 1) * spreads[k]), alpha=randoms[k])
             if held:
-                said = [x, value, *said[: held - 2]]
+                before = [x, value, *before[: held - 2]]
             x = after
         return x
 
 
+def _is_data(path: Path, t: float) -> bool:
+    return t == 0 and path.knots is not None
+
+
 class _Program:
-    """A sampler's steps along a path, worked out once: what each tensor is weighed with, by what the network predicts."""
+    """A sampler's steps along a path: what each tensor is weighed with, by what the network predicts."""
 
     def __init__(self, sampler: LinearSampler, path: Path, t_start: float, t_end: float) -> None:
-        self.path, self.steps = path, sampler.plan(path, sampler.grid(t_start, t_end, sampler.steps, path))
+        if torch.is_grad_enabled() and path.log_snr(clock(path, (t_start,))).requires_grad:
+            raise UserError(
+                f"{type(sampler).__name__} reads {type(path).__name__} as numbers, so that gradients would miss the schedule's parameters; "
+                "use Euler(n) or Dopri5(), whose weights are differentiable, or torch.no_grad()."
+            )
+        with torch.no_grad():
+            self.path, self.steps = path, sampler.way(path, t_start, t_end)
         self.ends = [*(step.t for step in self.steps), t_end]
         self.randoms, self.spreads = [step.random for step in self.steps], [step.spread for step in self.steps]
         self.held = 2 * max(len(step.past) for step in self.steps)
@@ -158,19 +194,8 @@ class _Program:
         return self._weights[kind]
 
 
-def _program(sampler: LinearSampler, path: Path, t_start: float, t_end: float) -> _Program:
-    """Return the program, kept from one sampling to the next where sampler and path are hashable: planning costs as much as the steps."""
-    try:
-        return _kept_program(sampler, path, t_start, t_end)
-    except TypeError:  # not hashable
-        return _Program(sampler, path, t_start, t_end)
-
-
-_kept_program = lru_cache(maxsize=16)(_Program)
-
-
 def _weights(path: Path, kind: Kind, steps: list[Step]) -> list[tuple[float, ...]]:
-    t = torch.tensor([step.t for step in steps], dtype=torch.float64)
+    t = clock(path, [step.t for step in steps])
     data, noise = (_floats(path.coefficients(kind, target, t), len(steps)) for target in TARGETS)
     rows = []
     for k, step in enumerate(steps):
@@ -181,8 +206,8 @@ def _weights(path: Path, kind: Kind, steps: list[Step]) -> list[tuple[float, ...
         if step.noise:
             of_x, of_value = of_x + step.noise * noise[k][0], of_value + step.noise * noise[k][1]
         row = [of_x, of_value]
-        for before, (state, weight) in enumerate(step.past, start=1):
-            row += [state + weight * data[k - before][0], weight * data[k - before][1]] if weight else [state, 0.0]
+        for back, (state, weight) in enumerate(step.past, start=1):
+            row += [state + weight * data[k - back][0], weight * data[k - back][1]] if weight else [state, 0.0]
         rows.append(tuple(row))
     return rows
 

@@ -8,7 +8,7 @@ from pushforward.errors import UserError
 from pushforward.paths import Path
 from pushforward.registry import export
 from pushforward.samplers.grids import Grid, Uniform
-from pushforward.samplers.linear import LinearSampler, Step, first_order, points
+from pushforward.samplers.linear import LinearSampler, Point, Step, first_order, points
 
 
 def _example(steps: int = 50) -> "PredictorCorrector":
@@ -59,7 +59,14 @@ class PredictorCorrector(LinearSampler):
         steps: list[Step] = []
         for p, q in pairwise(points(path, times)):
             if steps:
-                langevin = Step(p.t, noise=-2 * self.snr**2 * p.sigma, state=1.0, random=2 * self.snr * p.sigma)
-                steps += [langevin] * self.corrections
+                steps += self._corrected(p)
             steps.append(first_order(p, q, eta=1.0))
         return steps
+
+    def finish(self, path: Path, t: float) -> list[Step]:
+        (p,) = points(path, [t])
+        return [*(self._corrected(p) if self.steps > 1 else ()), *super().finish(path, t)]
+
+    def _corrected(self, p: Point) -> list[Step]:
+        """The Langevin steps at one time."""
+        return [Step(p.t, noise=-2 * self.snr**2 * p.sigma, state=1.0, random=2 * self.snr * p.sigma)] * self.corrections

@@ -36,6 +36,14 @@ class Sampler:
         """Return what each call of the denoiser, in turn, weighs in an integral over time along the way; None where that is not known."""
         return None
 
+    def last_time(self, path: Any, t_min: float) -> float:
+        """Return the time to which a model samples, and from which, if sigma is not 0 there, it goes on to the expected data.
+
+        t_min, the least time of the model; or 0 where the sampler's own last step is to the expected data, as that of `LinearSampler` is
+        on a discrete path.
+        """
+        return t_min
+
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
@@ -76,6 +84,9 @@ class FixedStepSampler(Sampler):
     @property
     def evaluations(self) -> int:
         return self.steps * self.calls
+
+    def last_time(self, path: Any, t_min: float) -> float:
+        return self.grid.last_time(path, self.steps, t_min)
 
     def stage_times(self, path: Any, t_start: float, t_end: float) -> list[float] | None:
         return stage_values(self.grid(t_start, t_end, self.steps, path), STEPS[self.method][0])

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, zip_longest
+from typing import ClassVar
 
 from pushforward.errors import UserError
 from pushforward.paths import Path
@@ -19,13 +20,13 @@ def _example(steps: int = 20) -> "UniPC":
 @export("samplers.UniPC", example=_example, order=3)
 @dataclass(frozen=True)
 class UniPC(LinearSampler):
-    """Predict x at s, evaluate there, correct x by what was said and go on from the corrected x with the same evaluation.
+    """Predict x at s, evaluate there, correct x by the result and go on from the corrected x with the same evaluation.
 
         x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) (data_t + sum_i rho_i (data_i - data_t) / r_i)
         r_i = (lambda_i - lambda_t) / h
 
-    where the predictor's i are data said before t and the corrector's are these and s itself. The corrector raises the order by one: p
-    converges at order p + 1, up to 3, which is what a start from one value allows. Corrected states are never held: x corrected is x
+    where the predictor's i are data predictions before t and the corrector's are these and s itself. The corrector raises the order by
+    one: p converges at order p + 1, up to 3, which is what a start from one value allows. Corrected states are never held: x corrected is x
     predicted plus a sum of data predictions, so that a step is still a fixed weighing of x and the last data predictions.
 
     Args:
@@ -43,6 +44,8 @@ class UniPC(LinearSampler):
     order: int = 2
     grid: Grid = field(default_factory=LogSNR)
 
+    spare: ClassVar[int] = 1
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.order not in (1, 2, 3):
@@ -50,7 +53,7 @@ class UniPC(LinearSampler):
 
     def plan(self, path: Path, times: Sequence[float]) -> list[Step]:
         knots = points(path, times)
-        steps, correction = [], [0.0]  # what the corrector adds to x: weights of the data said here, one before, ...
+        steps, correction = [], [0.0]  # what the corrector adds to x: weights of the data predicted here, one before, ...
         for k, (p, q) in enumerate(pairwise(knots)):
             predicted, corrected = _weights(knots[max(0, k + 1 - self.order) : k + 1], q)
             step, kept = first_order(p, q), q.sigma / p.sigma if p.sigma else 0.0
