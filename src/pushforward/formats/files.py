@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written aside, fsynced, renamed."""
+"""Atomic file writes: written to a temporary path, fsynced, renamed."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ MANIFEST = "manifest.json"
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file aside, then put it in place of `path`: a reader sees the old file or the new one, never a part."""
+    """Call `write` on a temporary file, then rename it to `path`: a reader sees the old or the new file, never a partial one."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         write(aside)
@@ -38,7 +38,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_folder(folder: Path, fill: Callable[[Path], Any], manifest: bool = True) -> None:
-    """Let `fill` write files into a folder aside, add a manifest of sizes and digests if asked, then put it in place of `folder`."""
+    """Call `fill` on a temporary folder, add a manifest of sizes and digests if requested, then rename it to `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     aside.mkdir()
@@ -61,7 +61,7 @@ def write_folder(folder: Path, fill: Callable[[Path], Any], manifest: bool = Tru
 
 @contextlib.contextmanager
 def _system_errors(path: Path) -> Iterator[None]:
-    """Let errors of the system be errors of the system: torch and safetensors have a full disk as one of their own."""
+    """Convert operating-system errors back to OSError: torch and safetensors raise their own types for a full disk."""
     try:
         yield
     except (SafetensorError, RuntimeError) as error:
@@ -73,7 +73,7 @@ def _system_errors(path: Path) -> Iterator[None]:
 
 
 def _put_in_place(aside: Path, folder: Path) -> None:
-    """Rename a folder over another one, which a system cannot do in one step: the old one is removed only when the new one stands."""
+    """Rename a folder over an existing one, which is not atomic: the old one is only removed once the new one is in place."""
     if not folder.exists():
         os.replace(aside, folder)
         return
@@ -88,10 +88,10 @@ def _put_in_place(aside: Path, folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder whose files are not what its manifest says.
+    """Raise if the files of a folder do not match its manifest.
 
     Raises:
-        CheckpointError: the manifest or a file is missing, truncated or changed; the file is named.
+        CheckpointError: the manifest or a file is missing, truncated or modified; the message gives the file.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -105,7 +105,7 @@ def check_folder(folder: Path) -> None:
         if path.stat().st_size != size:
             raise CheckpointError(f"{path} has {path.stat().st_size} bytes, but {size} were written: it is truncated.")
         if _digest(path) != digest:
-            raise CheckpointError(f"{path} is not what was written: its digest differs.")
+            raise CheckpointError(f"{path} was modified or damaged: its digest differs.")
 
 
 def _digest(path: Path) -> str:
