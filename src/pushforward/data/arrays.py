@@ -171,7 +171,9 @@ def number_labels(name: str, labels: Array | None) -> tuple[torch.Tensor | None,
         words, numbers = numpy.unique(labels, return_inverse=True)
         return torch.from_numpy(numbers.astype(numpy.int64)), len(words), [str(word) for word in words]
     if labels.dtype.kind not in "iu":
-        raise DataError(f"{name}: the labels have dtype {labels.dtype}, but classes must be integers from 0 or strings; convert them first.")
+        raise DataError(
+            f"{name}: the labels have dtype {labels.dtype}, but classes must be integers from 0 or strings; convert them first."
+        )
     cond = torch.from_numpy(labels.astype(numpy.int64))
     return cond, int(cond.max()) + 1 if cond.numel() and int(cond.max()) >= 0 else None, None
 

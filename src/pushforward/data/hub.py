@@ -123,7 +123,9 @@ def load_parts(name: str, config: str | None = None) -> dict[str, Any]:
         found = datasets.load_dataset(name.removeprefix(HUB), config)
     except Exception as error:  # network, access and format errors have different types
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{name} cannot be loaded ({first}); check its name and the network, or give a folder written by save_to_disk.") from None
+        raise DataError(
+            f"{name} cannot be loaded ({first}); check its name and the network, or give a folder written by save_to_disk."
+        ) from None
     return _parts(name, found)
 
 
@@ -134,7 +136,9 @@ def _parts(name: str, found: Any) -> dict[str, Any]:
         return parts
     if len(named) == 1:
         return {"train": next(iter(named.values()))}
-    raise DataError(f"{name} has the parts {', '.join(named)}, but one must be train; save the part you need with save_to_disk and load it.")
+    raise DataError(
+        f"{name} has the parts {', '.join(named)}, but one must be train; save the part you need with save_to_disk and load it."
+    )
 
 
 def _datasets(name: str) -> Any:
@@ -169,7 +173,9 @@ def _split(
         return _numbers(name, table, [columns] if isinstance(columns, str) else list(columns), rows, cond, classes, class_names)
     image = image or _only(kinds, "Image")
     if image is None:
-        raise UserError(f"{name} has the columns {', '.join(kinds)}; select the image column with image=, or numeric columns with columns=.")
+        raise UserError(
+            f"{name} has the columns {', '.join(kinds)}; select the image column with image=, or numeric columns with columns=."
+        )
     size = checked_image_options(name, size, channels)
     caption = caption or ("text" if "text" in kinds else None)
     return ImageDataset(

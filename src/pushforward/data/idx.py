@@ -40,5 +40,7 @@ def read_idx(path: Path, axes: int) -> numpy.ndarray:
         raise DataError(f"{path} ends within its header, so it is truncated: download it again.")
     shape = struct.unpack(f">{axes}I", content[4:start])
     if len(content) - start != math.prod(shape):
-        raise DataError(f"{path} has {len(content) - start} bytes of data, but its shape {shape} needs {math.prod(shape)}: download it again.")
+        raise DataError(
+            f"{path} has {len(content) - start} bytes of data, but its shape {shape} needs {math.prod(shape)}: download it again."
+        )
     return numpy.frombuffer(bytearray(content[start:]), dtype=numpy.uint8).reshape(shape)

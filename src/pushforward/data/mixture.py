@@ -30,7 +30,7 @@ class GaussianMixture(nn.Module):
         p(x) = sum_k w_k N(x; m_k, s_k^2 I)
 
     Shapes: x (n, *shape), log_prob (n,) in nats, score and posterior mean (n, *shape), all in the dtype of the means. `cond` is the
-    component (n,), K for the whole mixture (the null label), None for the whole mixture in every row. Exact to rounding, at alpha = 0 and sigma = 0 too.
+    component (n,), or K (the null label) or None for the whole mixture. Exact to rounding, at alpha = 0 and sigma = 0 too.
     Raises UserError for a standard deviation or weight that is not positive, ShapeError and DtypeError for x of another shape or
     dtype, ConditionError for a component out of range.
 

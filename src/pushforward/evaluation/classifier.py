@@ -42,7 +42,7 @@ class Classifier:
     def recognised(self, samples: Tensor, labels: Tensor) -> float:
         """Return the share of samples (n, *shape) that are classified as their labels (n,)."""
         if tuple(labels.shape) != (len(samples),) or len(labels) == 0:
-            raise ShapeError(f"labels has shape {tuple(labels.shape)}, but {len(samples)} samples need one label each, and at least one sample is required.")
+            raise ShapeError(f"labels has shape {tuple(labels.shape)}, but {len(samples)} samples need one each, and at least one sample.")
         return float((self.predict(samples) == labels.cpu()).double().mean())
 
 

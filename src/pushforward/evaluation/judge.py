@@ -250,5 +250,5 @@ class _Judge:
     def distance_of(self, test: Dataset, **options: Any) -> Spread:
         """Return the distance between test data and equally many samples with the same labels, redrawn from four times as many."""
         labels = None if self.labels is None or test.cond is None else test.cond.repeat(4)
-        alike = self.draw(labels, 4 * len(test), place=3, **options)
-        return sliced_wasserstein_draws(alike, test.x, draws=DRAWS, size=len(test), generator=self.generator(4))
+        samples = self.draw(labels, 4 * len(test), place=3, **options)
+        return sliced_wasserstein_draws(samples, test.x, draws=DRAWS, size=len(test), generator=self.generator(4))

@@ -95,7 +95,9 @@ def attribute_direction(model: GenerativeModel, data: Dataset, label: int, *, co
         raise DataError(f"{data!r} has no integer labels, which are needed for an attribute direction; use labelled data.")
     has = labels == label
     if not bool(has.any()) or bool(has.all()):
-        raise DataError(f"label is {label}, but {int(has.sum())} of {len(labels)} examples have it; examples with and without it are needed.")
+        raise DataError(
+            f"label is {label}, but {int(has.sum())} of {len(labels)} examples have it; examples with and without it are needed."
+        )
     place = next(model.parameters())
     sums, counts = [torch.zeros(model.shape, dtype=torch.float64) for _ in range(2)], [0, 0]
     for start in range(0, len(x), batch_size):

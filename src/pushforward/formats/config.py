@@ -116,9 +116,7 @@ def _record(value: Mapping[str, Any], where: str) -> Any:
     thing = registry.get(name)
     kind = getattr(thing, "Config", thing)
     if not dataclasses.is_dataclass(kind):
-        raise ConfigError(
-            f"{where}: {name!r} cannot be described by settings; use a path, times, pairing, sampler, grid or network."
-        )
+        raise ConfigError(f"{where}: {name!r} cannot be described by settings; use a path, times, pairing, sampler, grid or network.")
     arguments = {key: one for key, one in value.items() if key != "name"}
     return call_checked(kind, arguments, f"{where} ({name})")  # type: ignore[arg-type]
 

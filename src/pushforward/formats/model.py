@@ -81,7 +81,7 @@ def save(model: GenerativeModel, folder: str | Path) -> Path:
         (2,)
     """
     folder = Path(folder)
-    write_folder(folder, lambda aside: write_model(aside, model_config(model), model.state_dict()))
+    write_folder(folder, lambda temporary: write_model(temporary, model_config(model), model.state_dict()))
     return folder
 
 

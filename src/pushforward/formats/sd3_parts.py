@@ -63,7 +63,9 @@ def read_transformer(
             f"{stored.where} has second attentions in blocks {second} of {under}, but only the first blocks may have one."
         )
     if len(first) != 4 or len(positions) != 3 or len(mlp) != 2:
-        raise CheckpointError(f"{stored.where}: {names['first']} is {first}, {names['positions']} {positions}, which does not match any SD3.")
+        raise CheckpointError(
+            f"{stored.where}: {names['first']} is {first}, {names['positions']} {positions}, which does not match any SD3."
+        )
     norm = f"{block}0.{names['norm']}"
     head = stored.shape(norm)[0] if norm in stored else int(config.get("attention_head_dim", 64))
     side = int(config.get("sample_size", 128))

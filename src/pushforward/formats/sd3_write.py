@@ -69,12 +69,12 @@ def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single") -> P
         raise UserError("files has no transformer, VAE or text encoders; give one of them.")
     if layout == "single":
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda aside: write_tensors(aside, _single(files), {"format": "pt"}))
+        write_atomically(path, lambda temporary: write_tensors(temporary, _single(files), {"format": "pt"}))
         return path
     lacking = [name for name in files.text_encoders if not files.text_configs.get(name)]
     if lacking:
         raise UserError(f"text_configs lacks {lacking[0]}, which a diffusers folder needs; give its config.json as a mapping.")
-    write_folder(path, lambda aside: _fill(aside, files), manifest=False)
+    write_folder(path, lambda temporary: _fill(temporary, files), manifest=False)
     return path
 
 

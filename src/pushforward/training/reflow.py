@@ -85,7 +85,7 @@ def distill(model: PathModel, pairs: Pairs, **training: Any) -> PathModel:
     for which it was not trained.
 
     Args:
-        model: a velocity or data prediction (at t = 1 the noise carries little information about the data), along a path to Gaussian noise or another base.
+        model: a velocity or data prediction (a noise prediction contains little of the data at t = 1), along a path to any base.
         pairs: the result of `reflow` for this model.
         training: the Trainer's arguments: steps, lr, ...
 
@@ -114,7 +114,7 @@ def one_step(model: PathModel) -> PathModel:
     _check(model, "distill")
     if model.prediction not in ("velocity", "data"):
         raise UserError(
-            f"the model predicts {model.prediction}, which carries little information about the data at t = 1; distill a velocity or data prediction."
+            f"the model predicts {model.prediction}, which contains little of the data at t = 1; distill a velocity or data prediction."
         )
     student = copy.deepcopy(model)
     student.times, student.sampler = Point(1.0), DDIM(1)

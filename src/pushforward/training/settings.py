@@ -83,7 +83,9 @@ class Settings:
         if self.precision not in ("float32", "bf16", "fp16"):
             raise UserError(f"precision is {self.precision!r}, but it must be 'float32', 'bf16' or 'fp16'.")
         if not 0 <= self.ema < 1:
-            raise UserError(f"ema is {self.ema}, but a decay must be at least 0 and below 1; 0.999 is a common choice, 0 disables averaging.")
+            raise UserError(
+                f"ema is {self.ema}, but a decay must be at least 0 and below 1; 0.999 is a common choice, 0 disables averaging."
+            )
         if self.block and self.batch_size % self.block and self.batch_size > self.block:
             near = _divisor(self.batch_size, self.block)
             raise UserError(f"block is {self.block}, which does not divide batch_size {self.batch_size}; use a divisor, such as {near}.")

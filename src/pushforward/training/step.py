@@ -159,7 +159,9 @@ def prepare(model: GenerativeModel, settings: Settings) -> None:
     """
     if settings.channels_last:
         if not any(isinstance(one, nn.Conv2d) for one in model.modules()):
-            raise UserError("channels_last is on, but the model has no convolutions, which are the only layers that benefit; switch it off.")
+            raise UserError(
+                "channels_last is on, but the model has no convolutions, which are the only layers that benefit; switch it off."
+            )
         for network in model.networks():
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.activation_checkpointing:

@@ -82,7 +82,9 @@ class Trainer:
         with self.processes.watched(), self.processes.agreed("starting"):
             self.settings.check_shares(self.processes.size)
             if isinstance(data, Pairs) and (self.settings.flip or self.settings.shift):
-                raise UserError("flip or shift is on, but the data are pairs, whose noise belongs to the unmodified image; switch them off.")
+                raise UserError(
+                    "flip or shift is on, but the data are pairs, whose noise belongs to the unmodified image; switch them off."
+                )
             if device is not None and str(device) == "cuda" and self.processes.size > 1:
                 device = f"cuda:{self.processes.local_rank}"
             self.model = model if device is None else model.to(device)
