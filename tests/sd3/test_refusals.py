@@ -68,7 +68,7 @@ def test_a_spoilt_file_is_refused_by_the_tensor(copied, change, message):
 )
 def test_another_models_file_is_refused_by_what_it_looks_like(tmp_path, names, said):
     save_file({name: torch.zeros(1) for name in names}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match=f"is no Stable Diffusion 3: .*{said}"):
+    with pytest.raises(CheckpointError, match=f"is not a Stable Diffusion 3: .*{said}"):
         pf.formats.read_sd3(tmp_path / "other.safetensors")
 
 
@@ -77,7 +77,7 @@ def test_another_models_file_is_refused_by_what_it_looks_like(tmp_path, names, s
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer .*`git lfs pull`"),
         (b"<!doctype html><html>not found</html>", "is not a safetensors file"),
-        (b"abc", "is cut short: it ends in its header, after 3 bytes; download it again"),
+        (b"abc", "is truncated: it ends in its header, after 3 bytes; download it again"),
         (b"", "is cut short"),
         ((9).to_bytes(8, "little") + b"{ no json}", "its header cannot be read"),
         (
@@ -98,7 +98,7 @@ def test_a_truncated_download_is_refused(copied, keep):
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.truncate(int(size * keep))
-    with pytest.raises(CheckpointError, match="is cut short: .* download it again"):
+    with pytest.raises(CheckpointError, match="is truncated: .* download it again"):
         pf.formats.read_sd3(path)
 
 
@@ -140,8 +140,8 @@ def _flux(folder):
         (_without("transformer"), "transformer holds no .safetensors file"),
         (_lacking_a_shard, "lacks the shard diffusion_pytorch_model-00002-of-00003.safetensors, which .*index.json lists"),
         (_pickled, "diffusion_pytorch_model.bin is a pickle, which can run code and is never opened; convert it to .safetensors"),
-        (_older, "is no Stable Diffusion 3: it holds a StableDiffusionXLPipeline"),
-        (_flux, "is no Stable Diffusion 3: it holds a FluxPipeline"),
+        (_older, "is not a Stable Diffusion 3: it holds a StableDiffusionXLPipeline"),
+        (_flux, "is not a Stable Diffusion 3: it holds a FluxPipeline"),
     ],
 )
 def test_a_spoilt_folder_is_refused(copied, change, message):

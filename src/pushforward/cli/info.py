@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     for name in saved.names():
         try:
             check_folder(saved.folder / name)
-            state = "whole"
+            state = "intact"
         except CheckpointError as error:
             state = str(error)
         table.add_row(f"checkpoint {name}", state)

@@ -73,7 +73,7 @@ def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) ->
         if missing:
             raise DataError(
                 f"{path} holds {', '.join(keys) or 'nothing'}, but needs x (and y), or x_train, x_validation and x_test (and y_...); "
-                f"{', '.join(missing)} is missing."
+                f"missing: {', '.join(missing)}."
             )
         labels = numpy.concatenate([_member(path, archive, f"y_{one}") for one in SPLITS]) if "y_train" in keys else None
         arrays = [_member(path, archive, f"x_{one}") for one in SPLITS]
