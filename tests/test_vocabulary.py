@@ -48,7 +48,7 @@ def subjects():
     sources = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] not in PENDING]
     folders = [
         *(ROOT / "docs" / "en").rglob("*.md"),
-        *(path for name in ("docs/code", "tools", "benchmarks") for path in (ROOT / name).glob("*.py")),
+        *(path for name in ("docs/code", "tools", "benchmarks", "examples") for path in (ROOT / name).glob("*.py")),
     ]
     pages = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/RESULTS.md", "Makefile"]
     return sorted(sources + folders + [ROOT / name for name in pages])
