@@ -3,9 +3,9 @@
     python examples/ddp_minimal.py                                  # one process
     torchrun --nproc-per-node 2 examples/ddp_minimal.py             # the same loss, the same weights, two processes
 
-The lines marked DDP are all that is added. What they do is printed as it happens: each process computes the gradient of its own share of
-the batch; the gradients travel round a ring in pieces until every process holds their sum (all-reduce); each divides it by their number
-and takes the same step, so that the weights never differ.
+The lines marked DDP are the only additions. The example prints what they do: each process computes the gradient of its share of the
+batch; the gradients are passed around a ring in pieces until every process holds their sum (all-reduce); each process divides it by the
+number of processes and takes the same step, so that the weights never differ.
 """
 
 import os
