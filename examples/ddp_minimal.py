@@ -62,7 +62,7 @@ def main() -> None:
             blocks = [torch.Generator().manual_seed(one.initial_seed()) for one in blocks]
         loss = whole(batch, generator=blocks)
         optimiser.zero_grad()
-        loss.backward()  # DDP averages the gradients here, layer by layer, while the backward pass goes on
+        loss.backward()  # DDP averages the gradients here, layer by layer, while the backward pass continues
         optimiser.step()
         log(
             f"step {step + 1}: loss of its {len(batch)} samples {loss.item():.6f}, norm of the gradient {gradient_of(model).norm():.6f}, "
