@@ -42,7 +42,7 @@ def main() -> None:
     if 4 % size:
         raise SystemExit(f"{size} processes cannot share 4 blocks of noise equally; use 1, 2 or 4.")
     if size > 1:
-        dist.init_process_group("gloo")  # DDP 1: meet the other processes ("nccl" on GPUs)
+        dist.init_process_group("gloo")  # DDP 1: initialise the process group ("nccl" on GPUs)
 
     def log(line: str) -> None:
         print(f"[process {rank} of {size}] {line}\n", end="", flush=True)
@@ -54,9 +54,9 @@ def main() -> None:
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     for step in range(STEPS):
         batch = data[torch.randint(len(data), (BATCH,), generator=torch.Generator().manual_seed(step))]
-        blocks = [torch.Generator().manual_seed(1000 * step + k) for k in range(4)]  # noise belongs to the place in the batch
+        blocks = [torch.Generator().manual_seed(1000 * step + k) for k in range(4)]  # noise depends on the position in the batch
         rows, own = BATCH // size, 4 // size
-        batch, blocks = batch[rank * rows : (rank + 1) * rows], blocks[rank * own : (rank + 1) * own]  # DDP 3: each its share
+        batch, blocks = batch[rank * rows : (rank + 1) * rows], blocks[rank * own : (rank + 1) * own]  # DDP 3: select the local share
         if size > 1 and step == 0:
             show_what_ddp_does(model, batch, blocks, rank, size, log)
             blocks = [torch.Generator().manual_seed(one.initial_seed()) for one in blocks]
@@ -69,7 +69,7 @@ def main() -> None:
             f"sum of the weights {sum(p.detach().double().sum() for p in model.parameters()):.6f}"
         )
     if size > 1:
-        dist.destroy_process_group()  # DDP 4: part
+        dist.destroy_process_group()  # DDP 4: destroy the process group
 
 
 def show_what_ddp_does(model, batch, blocks, rank: int, size: int, log) -> None:
