@@ -73,8 +73,8 @@ def _run(command: str, rest: list[str], debug: bool) -> int:
     except OSError as error:
         if debug:
             raise
-        where = f" {error.filename}" if error.filename else ""
-        return _failed(f"the system refused{where}: {error.strerror or error}; check the path, its permissions and free space.", 1)
+        where = f" for {error.filename}" if error.filename else ""
+        return _failed(f"system error{where}: {error.strerror or error}; check the path, its permissions and free space.", 1)
 
 
 def _failed(sentence: str, status: int) -> int:

@@ -130,7 +130,7 @@ def _log_class_weights(data: Dataset, weights: Tensor | None) -> Tensor:
         raise DataError(f'cond is "mixture", but {data.name} has no classes; use cond="none".')
     weights = torch.ones(data.classes, dtype=torch.float64) if weights is None else weights.detach().cpu().to(torch.float64)
     if tuple(weights.shape) != (data.classes,) or not (weights >= 0).all() or not weights.sum() > 0:
-        raise UserError(f"class_weights is {weights.tolist()}, but {data.classes} classes need as many weights, none negative.")
+        raise UserError(f"class_weights is {weights.tolist()}, but {data.classes} classes need one non-negative weight each.")
     return (weights / weights.sum()).log()
 
 

@@ -217,7 +217,7 @@ class Trainer:
             shutil.rmtree(spare, ignore_errors=True)
             return error
         return CheckpointError(
-            f"the system refused {error.filename or self.out}: {error.strerror or error}; step {self.step} is saved in {folder}: "
+            f"cannot write {error.filename or self.out}: {error.strerror or error}; step {self.step} is saved in {folder}: "
             f"free some space, copy that folder into {self.out / 'checkpoints'}, and continue with --resume."
         )
 
