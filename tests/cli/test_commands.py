@@ -242,7 +242,7 @@ def test_what_the_user_wrote_wrongly_is_said_in_one_sentence(arguments, fragment
         (["--label", "2"], ["--label", "2", "0 to 1"]),
         (["--sampler", "hen"], ["hen", "'heun'"]),
         (["--sampler", "dopri5", "--steps", "3"], ["--steps", "dopri5"]),
-        (["--sampler", "uniform"], ["uniform", "no sampler"]),
+        (["--sampler", "uniform"], ["uniform", "not a sampler"]),
         (["--out", "x.gif"], ["x.gif", ".png"]),
         (["-n", "0"], ["-n", "0"]),
         (["--guidance", "2", "--checkpoint", "step-999999"], ["step-999999", "step-0000"]),

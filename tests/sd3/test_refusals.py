@@ -34,9 +34,9 @@ BLOCK = f"{M}joint_blocks.1.x_block.attn.qkv.weight"
             lambda held: held.update({BLOCK: torch.zeros(384, 127)}),
             r"qkv.weight is \(384, 127\), but must be \(384, 128\) .it looks",
         ),
-        (lambda held: held.update({f"{M}x_embedder.proj.weight": torch.zeros(128, 64)}), "which no SD3 has"),
+        (lambda held: held.update({f"{M}x_embedder.proj.weight": torch.zeros(128, 64)}), "which does not match any SD3"),
         (lambda held: held.update({f"{M}joint_blocks.1.x_block.attn2.qkv.weight": torch.zeros(1)}), r"second attentions in blocks \[1\]"),
-        (lambda held: held.update({f"{M}scaled_fp8": torch.zeros(2)}), "8-bit weights with scales beside them"),
+        (lambda held: held.update({f"{M}scaled_fp8": torch.zeros(2)}), "8-bit weights with separate scales"),
         (lambda held: held.pop("first_stage_model.decoder.up.3.block.1.conv1.bias"), "first decoder.up.3.block.1.conv1.bias"),
         (
             lambda held: held.update({"first_stage_model.quant_conv.bias": torch.zeros(1)}),
@@ -78,7 +78,7 @@ def test_another_models_file_is_refused_by_what_it_looks_like(tmp_path, names, s
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer .*`git lfs pull`"),
         (b"<!doctype html><html>not found</html>", "is not a safetensors file"),
         (b"abc", "is truncated: it ends in its header, after 3 bytes; download it again"),
-        (b"", "is cut short"),
+        (b"", "is truncated"),
         ((9).to_bytes(8, "little") + b"{ no json}", "its header cannot be read"),
         (
             (56).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}  ' + bytes(4),
@@ -169,7 +169,11 @@ def test_a_pickle_is_never_opened(tmp_path, suffix):
             "holds 3 .safetensors files; give one of them, such as clip_g",
         ),
         (lambda one: pf.formats.read_sd3(one.bare, parts=("unet",)), UserError, "parts has 'unet', but they are transformer, vae"),
-        (lambda one: pf.formats.read_sd3(one.bare, dtype=torch.int8), UserError, "dtype is torch.int8, but weights must be floating"),
+        (
+            lambda one: pf.formats.read_sd3(one.bare, dtype=torch.int8),
+            UserError,
+            "dtype is torch.int8, but weights must have a floating dtype",
+        ),
         (lambda one: pf.formats.read_sd3(one.bare, text_encoders=one.bare), UserError, "has none of clip_l, clip_g and t5 in its name"),
         (
             lambda one: pf.formats.read_sd3(one.bare, text_encoders={"clip": one.bare}),
