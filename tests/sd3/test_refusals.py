@@ -82,7 +82,7 @@ def test_another_models_file_is_refused_by_what_it_looks_like(tmp_path, names, s
         ((9).to_bytes(8, "little") + b"{ no json}", "its header cannot be read"),
         (
             (56).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}  ' + bytes(4),
-            "a lies where",
+            "the offsets of a do not match",
         ),
     ],
 )
@@ -168,7 +168,7 @@ def test_a_pickle_is_never_opened(tmp_path, suffix):
             CheckpointError,
             "holds 3 .safetensors files; give one of them, such as clip_g",
         ),
-        (lambda one: pf.formats.read_sd3(one.bare, parts=("unet",)), UserError, "parts has 'unet', but they are transformer, vae"),
+        (lambda one: pf.formats.read_sd3(one.bare, parts=("unet",)), UserError, "parts has 'unet', but the parts are transformer, vae"),
         (
             lambda one: pf.formats.read_sd3(one.bare, dtype=torch.int8),
             UserError,
@@ -178,7 +178,7 @@ def test_a_pickle_is_never_opened(tmp_path, suffix):
         (
             lambda one: pf.formats.read_sd3(one.bare, text_encoders={"clip": one.bare}),
             UserError,
-            "text_encoders has 'clip', but its",
+            "text_encoders has 'clip', but the names",
         ),
         (lambda one: pf.formats.read_sd3(one.bare, text_encoders=one.folder), CheckpointError, "holds no clip_l, clip_g or t5xxl"),
         (
@@ -187,7 +187,11 @@ def test_a_pickle_is_never_opened(tmp_path, suffix):
             "there is no file no.safe",
         ),
         (lambda one: pf.formats.write_sd3("x", pf.formats.SD3Files()), UserError, "files has no transformer, VAE or text encoders"),
-        (lambda one: pf.formats.write_sd3("x", pf.formats.read_sd3(one.bare), "zip"), UserError, "layout is 'zip', but it is 'single' or"),
+        (
+            lambda one: pf.formats.write_sd3("x", pf.formats.read_sd3(one.bare), "zip"),
+            UserError,
+            "layout is 'zip', but it must be 'single' or",
+        ),
         (
             lambda one: pf.formats.write_sd3("x", pf.formats.read_sd3(one.single), "diffusers"),
             UserError,
