@@ -1,7 +1,7 @@
-# Everything is run from here. Each target makes .venv by itself, and again when pyproject.toml or constraints.txt changed.
+# Development commands. Each target creates .venv automatically, and updates it when pyproject.toml or constraints.txt changes.
 #
-#   PYTHON=python3.12   the interpreter that .venv is made with (3.11 or newer)
-#   TORCH_INDEX=URL     the index to take torch from: that of the CPU build, which PyTorch's installation page shows for pip, is a
+#   PYTHON=python3.12   the interpreter for .venv (3.11 or newer)
+#   TORCH_INDEX=URL     the index for torch: that of the CPU build, listed on PyTorch's installation page for pip, is a
 #                       download of 200 MB instead of gigabytes. Only read when .venv is made: rm -rf .venv to change it.
 #   ARGS="…"            passed on to demo, bench and pytest
 #   JOBS=2              processes that pytest uses
@@ -23,10 +23,10 @@ help: ## Show this list
 	@echo
 	@sed -n 's/^#   \([A-Z_]*=.*\)/  \1/p; s/^#                       \(.*\)/                      \1/p' $(MAKEFILE_LIST)
 
-demo: .venv/.stamp-base ## Train, sample and judge a model of handwritten digits (2 minutes on 2 cores)
+demo: .venv/.stamp-base ## Train, sample and evaluate a model of handwritten digits (2 minutes on 2 cores)
 	@.venv/bin/pushforward demo $(ARGS)
 
-test: .venv/.stamp-dev ## Format, lint, types, names and all quick tests: what a commit must pass
+test: .venv/.stamp-dev ## Format, lint, types, names and all quick tests: required for every commit
 	@start=$$(date +%s); failed=; \
 	run() { what=$$1; shift; printf '\n== %s\n' "$$what"; "$$@" || failed="$$failed $$what,"; }; \
 	run format $(PY) -m ruff format --quiet --check .; \
@@ -44,30 +44,30 @@ test-slow: .venv/.stamp-dev ## The slow tests (every solver, compiled, several p
 test-faults: .venv/.stamp-dev ## The tests that kill processes, fill disks and cut files
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m faults $(ARGS)
 
-lint: .venv/.stamp-dev ## Look for mistakes (ruff), without changing anything
+lint: .venv/.stamp-dev ## Lint (ruff), without changing anything
 	@$(PY) -m ruff check .
 
 types: .venv/.stamp-dev ## Check the types (mypy)
 	@$(PY) -m mypy
 
-format: .venv/.stamp-dev ## Format and mend what can be mended (ruff)
+format: .venv/.stamp-dev ## Format and fix what can be fixed (ruff)
 	@$(PY) -m ruff check --fix --quiet . || true
 	@$(PY) -m ruff format .
 
-names: .venv/.stamp-dev ## Write the table of public names and the type stubs
+names: .venv/.stamp-dev ## Generate the table of public names and the type stubs
 	@$(PY) tools/generate_names.py
 
-docs: .venv/.stamp-docs ## Build the site into site/, running every piece of code in it
+docs: .venv/.stamp-docs ## Build the site into site/, running all of its code
 	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(PY) -m mkdocs build --quiet --strict --clean
 	@echo "site/index.html is ready"
 
-docs-serve: .venv/.stamp-docs ## Show the site at 127.0.0.1:8000 and renew it at each change
+docs-serve: .venv/.stamp-docs ## Serve the site at 127.0.0.1:8000 and rebuild it on changes
 	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(PY) -m mkdocs serve
 
-bench: .venv/.stamp-bench ## Time against the peers (see benchmarks/)
+bench: .venv/.stamp-bench ## Benchmark against other libraries (see benchmarks/)
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks $(ARGS)
 
-clean: ## Remove what was built; .venv and runs/ stay
+clean: ## Remove build outputs; .venv and runs/ are kept
 	@rm -rf site dist .pytest_cache .ruff_cache .mypy_cache .hypothesis docs/assets/code
 	@find src tests tools docs -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,4 +1,4 @@
-"""What flows of all libraries are compared by: density, samples, training steps, and the same compiled."""
+"""Comparison of flows across libraries: density, samples, training steps, eager and compiled."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.rows import Row, beside_peers_and_floor
+from benchmarks.rows import Row, against_peers_and_floor
 from benchmarks.timing import race
 
 
@@ -21,7 +21,7 @@ class Contender:
 
 
 def training_step(one: Contender, x: Tensor) -> Callable[[], None]:
-    """Return a function that takes a step of maximum likelihood on x by Adam."""
+    """Return a function that takes one maximum-likelihood step on x with Adam."""
     optimizer = torch.optim.Adam(one.parameters(), 1e-4)
 
     def step() -> None:
@@ -33,10 +33,10 @@ def training_step(one: Contender, x: Tensor) -> Callable[[], None]:
 
 
 def compiled_rows(title: str, contenders: dict[str, Contender], x: Tensor, turns: tuple[int, int]) -> list[Row]:
-    """Return the rows of log_prob and of a training step, so many turns a run each, with everybody compiled by torch.compile."""
+    """Return the rows of log_prob and of a training step, with the given turns per run, all libraries compiled with torch.compile."""
     contenders = {name: replace(one, log_prob=torch.compile(one.log_prob)) for name, one in contenders.items()}
     with torch.no_grad():
         density = race({name: partial(one.log_prob, x) for name, one in contenders.items()}, turns[0])
     trained = race({name: training_step(one, x) for name, one in contenders.items()}, turns[1])
     torch.compiler.reset()
-    return [beside_peers_and_floor(f"{title}: log_prob", density, 1.0), beside_peers_and_floor("… training step (Adam)", trained, 1.0)]
+    return [against_peers_and_floor(f"{title}: log_prob", density, 1.0), against_peers_and_floor("… training step (Adam)", trained, 1.0)]

@@ -1,4 +1,4 @@
-"""Continuous flows: adaptive solvers at equal error, Hutchinson's estimate beside the exact divergence, and the adjoint's memory."""
+"""Continuous flows: adaptive solvers at equal error, Hutchinson's estimate against the exact divergence, and the adjoint's memory."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from benchmarks.memory import megabytes_held
 from benchmarks.rows import OURS, Row, rows
 from benchmarks.timing import race
 
-ERROR = 1e-4  # largest error that each solver is to reach
+ERROR = 1e-4  # target for the largest error of each solver
 TOLERANCES = [10 ** (-k / 6) for k in range(18, 37)]  # from loose to tight; below 1e-6 float32 rounds more than that
 
 
@@ -24,7 +24,7 @@ def continuous() -> list[Row]:
 
 
 def _equal_error(features: int, bar: float) -> Row:
-    """Each solver at the loosest of its own tolerances (a sixth of a decade apart) whose largest error is below one and the same."""
+    """Each solver at its loosest tolerance (a sixth of a decade apart) that reaches the common error target."""
     net = trained(features)
     torch.manual_seed(0)
     x, ends = torch.randn(1024, features), torch.tensor([1.0, 0.0])
@@ -53,7 +53,7 @@ def _equal_error(features: int, bar: float) -> Row:
 
 
 def _loosest(solver: Callable[[float], Callable[[], Tensor]], exact: Tensor) -> Callable[[], Tensor]:
-    """Return the solve at the loosest tolerance from which on all are below the error: a lucky one among worse ones does not count."""
+    """Return the solve at the loosest tolerance from which all tighter ones meet the target, so that lucky outliers do not count."""
     best = None
     for tolerance in reversed(TOLERANCES):
         solve = solver(tolerance)

@@ -1,7 +1,7 @@
-"""Which noise meets which data: OT-CFM, I-CFM, FM and reflowed rectified flow on four pairs of distributions in the plane.
+"""Study of couplings: OT-CFM, I-CFM, FM and reflowed rectified flow on four pairs of distributions in the plane.
 
     python -m benchmarks.coupling_study            # writes docs/assets/results/couplings.json and couplings.png
-    python -m benchmarks.coupling_study --table    # prints the table of that file, published numbers beside measured
+    python -m benchmarks.coupling_study --table    # prints the table of that file, measured and published numbers
 
 Measured: the exact 2-Wasserstein distance of samples to data on 10,000 points each (by the network simplex of the package POT, 20 s an
 assignment), and the normalised path energy |int E|v|² dt - W2²| / W2², where W2 is that of the two ends. Published: Tong et al.,
@@ -30,12 +30,12 @@ from pushforward.paths import Linear, Path
 
 OUT = FilePath(__file__).parents[1] / "docs" / "assets" / "results"
 POINTS, STEPS, BATCH, PAIRS = 10_000, 1500, 256, 10_000
-FEW = 2048  # points for which scipy's assignment is quick; it takes minutes for 10,000
+FEW = 2048  # largest size for scipy's assignment, which takes minutes for 10,000
 NET = pf.nn.MLP.Config(hidden=(64, 64, 64))
 METHODS = ("OT-CFM", "I-CFM", "FM", "RF, reflowed")
 NAMES = {"n-8g": "N → 8 gaussians", "m-8g": "moons → 8 gaussians", "n-m": "N → moons", "n-s": "N → S-curve"}
 
-# Tong et al., 2307.03672, table 2: mean and deviation over 5 seeds on 10,000 points, in their own scales and steps.
+# Tong et al., 2307.03672, table 2: mean and standard deviation over 5 seeds on 10,000 points, in their own scales and steps.
 PUBLISHED: dict[str, dict[str, dict[str, tuple[float, float] | None]]] = {
     "W2": {
         "OT-CFM": {"n-8g": (0.303, 0.043), "m-8g": (0.601, 0.027), "n-m": (0.130, 0.016), "n-s": (0.144, 0.028)},
@@ -53,7 +53,7 @@ PUBLISHED: dict[str, dict[str, dict[str, tuple[float, float] | None]]] = {
 
 
 class Smoothed(Path):
-    """Flow matching's own path (Lipman et al.): alpha = 1 - t, sigma = s + (1 - s) t, where s = 0.01 is left at the data."""
+    """Flow matching's own path (Lipman et al.): alpha = 1 - t, sigma = s + (1 - s) t, where s = 0.01 remains at the data."""
 
     least = 0.01
 
@@ -75,7 +75,7 @@ def draw(name: str, n: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     if name == "n":
         return torch.randn(n, 2, generator=generator)
-    if name == "8g":  # on a circle of radius 5, deviation 0.56
+    if name == "8g":  # on a circle of radius 5, standard deviation 0.56
         angle = torch.randint(8, (n,), generator=generator) * (math.pi / 4)
         return 5 * torch.stack((angle.cos(), angle.sin()), 1) + 0.1**0.25 * torch.randn(n, 2, generator=generator)
     if name == "m":
@@ -84,11 +84,11 @@ def draw(name: str, n: int, seed: int) -> Tensor:
 
 
 def wasserstein(x: Tensor, y: Tensor) -> float:
-    """Return the 2-Wasserstein distance of two sets of as many points, by the optimal assignment."""
+    """Return the 2-Wasserstein distance of two point sets of equal size, by optimal assignment."""
     cost = (torch.cdist(x.double(), y.double()) ** 2).numpy()
     if len(x) <= FEW:
         return float(cost[linear_sum_assignment(cost)].mean() ** 0.5)
-    import ot  # only the study needs it
+    import ot  # only needed by this study
 
     shares = numpy.full(len(x), 1 / len(x))
     return float(ot.emd2(shares, shares, cost, numItermax=10_000_000) ** 0.5)
@@ -124,7 +124,7 @@ def models(pair: str, seed: int, steps: int = STEPS, methods: tuple[str, ...] = 
 
 
 def measured(pair: str, model: Any, ends: float, seed: int, points: int = POINTS) -> dict[str, float]:
-    """Return a model's distance to data never seen and its normalised path energy."""
+    """Return a model's distance to held-out data and its normalised path energy."""
     source, target = pair.split("-")
     noise, truth = draw(source, points, 3000 + seed), draw(target, points, 4000 + seed)
     with torch.no_grad():
@@ -134,13 +134,13 @@ def measured(pair: str, model: Any, ends: float, seed: int, points: int = POINTS
 
 
 def transport(pair: str, seed: int, points: int = POINTS) -> float:
-    """Return the 2-Wasserstein distance of a pair's two ends."""
+    """Return the 2-Wasserstein distance between the two distributions of a pair."""
     source, target = pair.split("-")
     return wasserstein(draw(source, points, 3000 + seed), draw(target, points, 4000 + seed))
 
 
 def study(file: FilePath, seeds: int, steps: int) -> None:
-    """Write all numbers, by pair, method and seed; what a file of the same settings holds already is kept."""
+    """Write all results by pair, method and seed; results already in a file with the same settings are kept."""
     settings = {"points": POINTS, "steps": steps, "batch": BATCH, "pairs": PAIRS, "torch": str(torch.__version__)}
     numbers = json.loads(file.read_text()) if file.exists() else {}
     if any(numbers.get(key) != value for key, value in settings.items()):
@@ -160,7 +160,7 @@ def study(file: FilePath, seeds: int, steps: int) -> None:
 
 
 def table(numbers: dict[str, Any], what: str) -> str:
-    """Return a Markdown table of "W2" or "NPE": measured, and published in brackets."""
+    """Return a Markdown table of "W2" or "NPE": measured values, published values in parentheses."""
     lines = ["| | " + " | ".join(NAMES.values()) + " |", "|---|" + "---|" * len(NAMES)]
     for method in METHODS:
         cells = []

@@ -1,4 +1,4 @@
-"""The velocities that all contenders of a row share: one network, called as net(x, t) with t one number or (n,)."""
+"""The velocity networks shared by all contenders of a row, called as net(x, t) with scalar t or t (n,)."""
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ def trained(features: int, steps: int = 1500) -> nn.Module:
 
 
 class Plain(nn.Module):
-    """The same network seen as a plain Module: nothing is known of it but that it can be called."""
+    """The same network as a plain Module, with no interface except the call."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()

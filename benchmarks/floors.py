@@ -1,4 +1,4 @@
-"""The floors: careful hand-written eager PyTorch of the same mathematics for exactly one case, and nothing else."""
+"""The floors: optimised hand-written eager PyTorch of the same mathematics for exactly one case."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from pushforward.ode import ERROR, NODES, STAGES
 
 
 class Layers:
-    """An MLP velocity's weights, laid out for addmm, with what time adds to each layer computed for many times at once."""
+    """An MLP velocity's weights, laid out for addmm, with the time-dependent biases of each layer computed for many times together."""
 
     def __init__(self, net: nn.Module) -> None:
         mlp = net.net if isinstance(net, Joined) else net
@@ -43,7 +43,7 @@ class Layers:
         return torch.addmm(self.b3, h, self.w3), torch.linalg.vecdot(slope1 @ self.middle, slope2)
 
     def value_and_divergence_in_directions(self, x: Tensor, biases: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The same by pushing every direction through the network, as must be done for a network that is not known."""
+        """The same by pushing every direction through the network, as is necessary for a black-box network."""
         h, slope1 = _silu(torch.addmm(biases[0], x, self.w1))
         h, slope2 = _silu(torch.addmm(biases[1], h, self.w2))
         tangents = self.w1[:, None, :] * slope1
@@ -62,7 +62,7 @@ def likelihood(layers: Layers, x: Tensor, steps: int, rates: Callable) -> Tensor
     h, log_abs_det = 1 / steps, torch.zeros(len(x))
     biases = layers.biases(torch.arange(2 * steps) * (h / 2))
     for k in range(steps):
-        middle = torch.add(x, layers.value(x, biases[2 * k]), alpha=h / 2)  # the first stage's divergence is never used
+        middle = torch.add(x, layers.value(x, biases[2 * k]), alpha=h / 2)  # the divergence of the first stage is not needed
         value, divergence = rates(middle, biases[2 * k + 1])
         x = torch.add(x, value, alpha=h)
         log_abs_det.add_(divergence, alpha=h)
@@ -109,7 +109,7 @@ def dopri5(layers: Layers, x: Tensor, tolerance: float) -> Tensor:
 
 
 class GlowFloor(nn.Module):
-    """Glow for one case, channels innermost throughout: actnorm and PLU matrix are one product, kept beside its inverse for values."""
+    """Glow for one case, channels innermost throughout: actnorm and PLU matrix are one product, cached with its inverse for inference."""
 
     def __init__(self, channels: int, side: int, levels: int, depth: int, hidden: int) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class _GlowStep(nn.Module):
         return matrix * self.log_scale.exp(), matrix @ self.shift, self.log_diagonal.sum() + self.log_scale.sum()
 
     def values(self) -> tuple[Tensor, ...]:
-        """Return what is kept while parameters stay; they do in this benchmark wherever no gradient is wanted."""
+        """Return cached matrices; in this benchmark the parameters are constant whenever no gradient is needed."""
         if self.kept is None:
             matrix, shift, log_abs_det = self.matrices()
             self.kept = matrix.T.contiguous(), shift, log_abs_det, torch.linalg.inv(matrix).T.contiguous()

@@ -1,6 +1,6 @@
-"""The floors of flows of vectors: careful hand-written eager PyTorch of the same mathematics for exactly one case, and nothing else.
+"""The floors of vector flows: optimised hand-written eager PyTorch of the same mathematics for exactly one case.
 
-All keep features outermost, columns (features, n), and the parameters that one case needs, without conditions, units or checks.
+All use a features-first layout, columns (features, n), and only the parameters of one case, without conditions, units or checks.
 """
 
 import math
@@ -29,7 +29,7 @@ def _scale(raw: Tensor) -> Tensor:
 
 
 class _Coupled(nn.Module):
-    """Couplings that change one half and the other in turn, which stay apart until the end."""
+    """Couplings that transform the two halves alternately; the halves are only merged at the end."""
 
     outputs: int
 
@@ -113,7 +113,7 @@ class SplineFloor(_Coupled):
 
 
 class MAFFloor(nn.Module):
-    """Masked affine autoregressive layers, every other one over the features in reverse; masks are staircases, as units are sorted."""
+    """Masked affine autoregressive layers, every other one over the features in reverse; masks are staircases, because units are sorted."""
 
     def __init__(self, features: int, layers: int, hidden: int) -> None:
         super().__init__()
@@ -123,11 +123,11 @@ class MAFFloor(nn.Module):
         inputs, outputs = torch.arange(1, features + 1), torch.arange(features).repeat(2)
         pairs = ((degrees, inputs), (degrees, degrees), (outputs, degrees))
         self.masks = [(reads[:, None] >= below).float() for reads, below in pairs]
-        self.known = [int((degrees <= k).sum()) for k in range(features)]  # hidden units that the first k features make known
+        self.known = [int((degrees <= k).sum()) for k in range(features)]  # hidden units determined by the first k features
         self.masked: list[list[Tensor]] | None = None
 
     def weights(self) -> list[list[Tensor]]:
-        """Return the masked weights of all layers, kept while no gradient is wanted: parameters stay in this benchmark then."""
+        """Return the masked weights of all layers, cached when no gradient is needed: parameters are then constant in this benchmark."""
         if torch.is_grad_enabled() or self.masked is None:
             layers = [(net.one, net.two, net.out) for net in self.nets]
             found = [[one.weight * mask for one, mask in zip(layer, self.masks, strict=True)] for layer in layers]
@@ -158,7 +158,7 @@ class MAFFloor(nn.Module):
             done = 0
             for k in range(self.features):
                 now = self.known[k]
-                if now > done:  # the units that feature k - 1 has made known
+                if now > done:  # the units determined by feature k - 1
                     torch.addmm(net.one.bias[done:now, None], net.one.weight[done:now, :k], x[:k], out=one[done:now]).relu_()
                     torch.addmm(net.two.bias[done:now, None], net.two.weight[done:now, :now], one[:now], out=two[done:now]).relu_()
                     done = now

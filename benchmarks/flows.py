@@ -1,6 +1,6 @@
-"""Discrete flows of vectors beside the other libraries and a hand-written floor: RealNVP, spline couplings and MAF.
+"""Discrete vector flows against other libraries and a hand-written floor: RealNVP, spline couplings and MAF.
 
-log_prob, a training step and samples in eager mode; log_prob and a training step with everybody's compiled by torch.compile.
+log_prob, a training step and samples in eager mode; log_prob and a training step with all libraries compiled with torch.compile.
 """
 
 import functools
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import pushforward as pf
 from benchmarks.contenders import Contender, compiled_rows, training_step
 from benchmarks.flow_floors import MAFFloor, RealNVPFloor, SplineFloor
-from benchmarks.rows import FLOOR, OURS, Row, beside_peers_and_floor, rows
+from benchmarks.rows import FLOOR, OURS, Row, against_peers_and_floor, rows
 from benchmarks.timing import race
 
 BATCH, HIDDEN, BINS, BOUND = 1024, 128, 8, 5.0
@@ -45,7 +45,7 @@ def flows() -> list[Row]:
             drawn = race({name: one.sample for name, one in contenders.items()}, turns=8)
         trained = race({name: training_step(one, x) for name, one in contenders.items()}, turns=8)
         cases = (f"{_title(kind, features, layers)}: log_prob", "… training step (Adam)", "… sample")
-        found += [beside_peers_and_floor(*one) for one in zip(cases, (density, trained, drawn), BARS[kind], strict=True)]
+        found += [against_peers_and_floor(*one) for one in zip(cases, (density, trained, drawn), BARS[kind], strict=True)]
     return found
 
 
@@ -111,7 +111,7 @@ def _nflows(kind: str, features: int, layers: int) -> Contender:
 
 
 class _Mlp(nn.Sequential):
-    """Two hidden layers of 128 and relu, called with or without a context, which there is none of."""
+    """Two hidden layers of 128 and relu, called with or without a context, which is unused."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(nn.Linear(inputs, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs))
@@ -126,7 +126,7 @@ def _normflows(kind: str, features: int, layers: int) -> Contender:
     for k in range(layers):
         if kind == "maf":
             layer = normflows.flows.MaskedAffineAutoregressive(features, HIDDEN, num_blocks=1, use_residual_blocks=False)
-            # Theirs goes from noise to data in one pass, as IAF does; turned round it is MAF.
+            # Theirs maps noise to data in one pass, like IAF; inverted it is MAF.
             steps += [normflows.flows.Reverse(layer), normflows.flows.Permute(features, mode="swap")]
         elif kind == "realnvp":
             steps += [normflows.flows.AffineCouplingBlock(_Mlp(half, features)), normflows.flows.Permute(features, mode="swap")]
@@ -142,7 +142,7 @@ def _normflows(kind: str, features: int, layers: int) -> Contender:
 
 def _freia(kind: str, features: int, layers: int) -> Contender:
     flow = FrEIA.framework.SequenceINN(features)
-    for _ in range(layers // 2):  # a block is two couplings
+    for _ in range(layers // 2):  # a block has two couplings
         flow.append(FrEIA.modules.GLOWCouplingBlock, subnet_constructor=_Mlp)
     return Contender(flow.parameters, lambda x: _normal(*flow(x)), lambda: flow(torch.randn(BATCH, features), rev=True))
 

@@ -1,8 +1,8 @@
-"""Load and run a transformer of two billion parameters: time and memory. `python -m benchmarks.full_size`.
+"""Load and run a transformer with two billion parameters: time and memory. `python -m benchmarks.full_size`.
 
 The sizes are those of Stable Diffusion 3 medium, the weights random numbers in bfloat16 in one .safetensors of 4 GB, which is written to a
-temporary folder and removed. Each measurement is a process of its own, so that what one of them leaves in memory does not count for the
-next; the file is in the system's cache for all. What is printed is JSON.
+temporary folder and removed. Each measurement runs in a separate process, so that memory left by one does not affect the
+next; the file is in the page cache for all of them. The output is JSON.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _write(file: Path) -> int:
-    """Write the checkpoint and return how many parameters it has."""
+    """Write the checkpoint and return its number of parameters."""
     with torch.device("meta"):
         net = MMDiT((16, 128, 128), qk_norm=False).bfloat16()
     generator = torch.Generator().manual_seed(0)
@@ -65,8 +65,8 @@ def _write(file: Path) -> int:
 
 
 def _measured(do: Callable[[], object]) -> dict[str, float]:
-    """Return the seconds that something takes, and by how many bytes the process's memory grew at most, mapped pages of files included."""
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
+    """Return the run time in seconds and the peak increase of the process's memory in bytes, including mapped file pages."""
+    Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
     before, start = _memory("VmRSS"), time.perf_counter()
     do()
     return {"seconds": time.perf_counter() - start, "peak_bytes": _memory("VmHWM") - before}
@@ -78,7 +78,7 @@ def _memory(key: str) -> int:
 
 
 def read_bytes(options: argparse.Namespace) -> dict[str, float]:
-    """Read the file's bytes into memory: what loading is measured against."""
+    """Read the file's bytes into memory: the reference for loading."""
 
     def do() -> None:
         held = torch.empty(options.file.stat().st_size, dtype=torch.uint8)
@@ -87,17 +87,17 @@ def read_bytes(options: argparse.Namespace) -> dict[str, float]:
             while place:
                 place = place[file.readinto(place[:BLOCK]) :]
 
-    do()  # the file comes into the system's cache, for this and the next processes
+    do()  # the file enters the page cache, for this and the following processes
     return _measured(do)
 
 
 def load(options: argparse.Namespace) -> dict[str, float]:
-    """Load the transformer: its weights are the file's pages, not yet looked at."""
+    """Load the transformer: its weights are memory-mapped and not yet touched."""
     return _measured(lambda: read_sd3(options.file))
 
 
 def load_and_touch(options: argparse.Namespace) -> dict[str, float]:
-    """Load the transformer and look at every page of its weights."""
+    """Load the transformer and touch every page of its weights."""
 
     def do() -> None:
         net = read_sd3(options.file).transformer
@@ -109,7 +109,7 @@ def load_and_touch(options: argparse.Namespace) -> dict[str, float]:
 
 
 def step(options: argparse.Namespace) -> dict[str, float]:
-    """Load the transformer and evaluate it for one image, as one step of Euler does; then once more, with the weights in memory."""
+    """Load the transformer and evaluate it for one image, as in one Euler step; then again, with the weights in memory."""
     x = torch.randn(1, 16, options.side, options.side)
     cond = TextContext(torch.randn(1, 333, 4096), torch.randn(1, 2048))
     held: list[MMDiT] = []

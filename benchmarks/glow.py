@@ -1,4 +1,4 @@
-"""Glow beside the other libraries and a hand-written floor: log_prob, a training step (also in constant memory), samples, and memory.
+"""Glow against other libraries and a hand-written floor: log_prob, a training step (also in constant memory), samples, and memory.
 
 Three levels of eight steps on images of 3x32x32, hidden 128, batch 16. All have convolutions 3x3, 1x1 and 3x3 in their couplings. FrEIA
 mixes channels by a fixed rotation, as it has no learned 1x1 convolution; none of the peers has a learned prior here.
@@ -20,7 +20,7 @@ import pushforward as pf
 from benchmarks.contenders import Contender, compiled_rows, training_step
 from benchmarks.floors import GlowFloor
 from benchmarks.memory import megabytes_held
-from benchmarks.rows import FLOOR, OURS, Row, beside_peers_and_floor, rows
+from benchmarks.rows import FLOOR, OURS, Row, against_peers_and_floor, rows
 from benchmarks.timing import Times, race
 
 BATCH, SIDE, LEVELS, DEPTH, HIDDEN = 16, 32, 3, 8, 128
@@ -39,10 +39,10 @@ def glow() -> list[Row]:
     trained = race({name: training_step(one, x) for name, one in {**contenders, "reversible": light}.items()}, turns=3)
     ordinary = Times({name: runs for name, runs in trained.runs.items() if name != "reversible"})
     return [
-        beside_peers_and_floor(f"{TITLE}: log_prob", density, 1.1),
-        beside_peers_and_floor("… training step (Adam)", ordinary, 1.05),
+        against_peers_and_floor(f"{TITLE}: log_prob", density, 1.1),
+        against_peers_and_floor("… training step (Adam)", ordinary, 1.05),
         _reversible_row(trained),
-        beside_peers_and_floor("… sample", drawn, 1.1),
+        against_peers_and_floor("… sample", drawn, 1.1),
         *_memory_rows(x),
     ]
 
@@ -55,7 +55,7 @@ def glow_compiled() -> list[Row]:
 
 
 def _reversible_row(times: Times) -> Row:
-    """The reversible step beside our own ordinary one."""
+    """The reversible step against our own ordinary one."""
     ratio = times.ratio("reversible", [OURS])
     values = {OURS: 1000 * times.best("reversible"), "ordinary": 1000 * times.best(OURS)}
     return Row("… training step, reversible", "ms", values, ratio, "1.5x of the ordinary step", 1 / ratio[0] <= 1.5)
@@ -90,7 +90,7 @@ def _floor(x: Tensor) -> Contender:
 
 
 class _Net(nn.Sequential):
-    """The network of all couplings, called with or without a context, which there is none of."""
+    """The network of all couplings, called with or without a context, which is unused."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(
@@ -124,7 +124,7 @@ def _nflows(x: Tensor) -> Contender:
             ]
         shape = whole.add_transform(transforms.CompositeTransform(steps), (channels, height, width))
     flow = Flow(whole, StandardNormal([3 * SIDE * SIDE]))
-    flow.log_prob(x)  # starts its ActNorms
+    flow.log_prob(x)  # initialises its ActNorms
     return Contender(flow.parameters, flow.log_prob, lambda: flow.sample(BATCH))
 
 

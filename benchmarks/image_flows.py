@@ -1,9 +1,9 @@
-"""What discrete flows reach on Fashion-MNIST in the same time of one core.
+"""Discrete flows on Fashion-MNIST with equal training time on one core.
 
-    python -m benchmarks.image_flows RUNS     # goes on with what RUNS holds; writes docs/assets/results/fashion-flows.json, and pictures
+    python -m benchmarks.image_flows RUNS     # resumes from RUNS; writes docs/assets/results/fashion-flows.json, and pictures
 
-Steps were set so that every training command takes about a quarter of an hour of one core of the machine on which this was first run; what
-they took is measured and stands beside the results.
+Steps were set so that every training command takes about a quarter of an hour on one core of the machine on which this was first run; the
+measured time is reported with the results.
 """
 
 import argparse
@@ -33,20 +33,20 @@ TRAIN = {
 EVALUATE = "--samples 500 --compared 500 --scored 500 --draws 1"  # as for the U-Net and DiT; bits per dimension are of all test images
 
 
-def command(arguments: str, aside: Path) -> float:
-    """Run the command line and return the seconds of processor time that it took; `aside` remembers them."""
-    if not aside.exists():
+def command(arguments: str, record: Path) -> float:
+    """Run the command line and return its CPU time in seconds, which is stored in the file `record`."""
+    if not record.exists():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
             [sys.executable, "-m", "pushforward", *shlex.split(arguments)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        aside.write_text(f"{after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime:.0f}\n")
-    return float(aside.read_text())
+        record.write_text(f"{after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime:.0f}\n")
+    return float(record.read_text())
 
 
 def judged(name: str, run: Path) -> dict[str, Any]:
-    """Train and judge a flow, and return its row."""
+    """Train and evaluate a flow, and return its row."""
     train = f"train {TRAIN[name].partition(' ')[0]} {COMMON} {TRAIN[name].partition(' ')[2]}"
     seconds = command(f"{train} --out {shlex.quote(str(run))}", run.with_suffix(".trained"))
     command(f"evaluate {shlex.quote(str(run))} {EVALUATE}", run.with_suffix(".judged"))
@@ -59,7 +59,7 @@ def judged(name: str, run: Path) -> dict[str, Any]:
 
 
 def pictures(name: str, run: Path) -> None:
-    """Draw four samples of each class, and ways from one test image of a class to the next."""
+    """Draw four samples of each class, and interpolations between test images of a class."""
     model = pf.load(run)
     labels = torch.arange(10)
     made = [model.sample(10, labels, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]

@@ -52,7 +52,7 @@ def _likelihood(features: int, bar: float) -> list[Row]:
         **peers,
         FLOOR: lambda: floors.likelihood(layers, x, STEPS, layers.value_and_divergence_in_directions),
     }
-    # zuko brings only an adaptive solver. Its divergence is its own code; the solver is replaced by the same 20 midpoint steps.
+    # zuko only has an adaptive solver. Its divergence is its own code; the solver is replaced by the same 20 midpoint steps.
     odeint, zuko.transforms.odeint = zuko.transforms.odeint, _midpoint
     try:
         return [

@@ -1,4 +1,4 @@
-"""What a loss holds for its backward pass."""
+"""Memory that a loss holds for its backward pass."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 def megabytes_held(model: nn.Module, x: Tensor) -> float:
     """Return how many megabytes the graph of model(x) holds besides the parameters."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, tuple[int, Tensor]] = {}  # the tensor too, lest its place be given to another
+    kept: dict[int, tuple[int, Tensor]] = {}  # keep the tensor, so that its address is not reused
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

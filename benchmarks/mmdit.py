@@ -1,8 +1,8 @@
-"""One evaluation of the MMDiT beside diffusers', and beside the bare matrix products and attentions in it.
+"""One evaluation of the MMDiT against diffusers', and against its bare matrix products and attentions.
 
 Depth 6, width 384 (six heads), 333 text tokens of 4096 channels, pooled text of 2048, latents of 16 channels. The floor does the products
-of the same shapes and nothing else: no normalisation, no modulation, no activation, no residual, and attention on tensors that lie ready.
-The last rows take the text as a sampler does, after the maps that are the same in all steps (`MMDiT.prepare`).
+of the same shapes and nothing else: no normalisation, no modulation, no activation, no residual, and attention on preallocated tensors.
+The last rows use prepared text, as a sampler does: the maps that are the same in all steps are precomputed (`MMDiT.prepare`).
 """
 
 import tempfile
@@ -43,7 +43,7 @@ def mmdit() -> list[Row]:
 
 
 def _networks(qk_norm: bool) -> tuple[MMDiT, SD3Transformer2DModel]:
-    """Return our network and diffusers' with the same random weights, which say the same."""
+    """Return our network and diffusers' with the same random weights and equal outputs."""
     ours = MMDiT((16, 128, 128), depth=DEPTH, heads=HEADS, context_width=CONTEXT, pooled_width=POOLED, qk_norm=qk_norm).eval()
     for p in ours.parameters():
         torch.nn.init.normal_(p, std=0.02)
@@ -72,7 +72,7 @@ def _race(ours: MMDiT, peer: SD3Transformer2DModel, tokens: int, batch: int, tur
 
 
 def _floor(tokens: int, batch: int) -> Callable[[], None]:
-    """Return a function that does the matrix products and attentions of one evaluation, in their order, on tensors that lie ready."""
+    """Return a function that does the matrix products and attentions of one evaluation, in their order, on preallocated tensors."""
 
     def product(count: int, inputs: int, outputs: int) -> Callable[[], Tensor]:
         x, weight, bias = torch.randn(batch * count, inputs), torch.randn(outputs, inputs), torch.randn(outputs)
@@ -104,11 +104,11 @@ def _floor(tokens: int, batch: int) -> Callable[[], None]:
 def _rows(times: Times, tokens: int, batch: int, qk_norm: bool) -> list[Row]:
     wanted = 1.0 if tokens == 4096 else 1.15
     ratio, over_floor = times.ratio(OURS, ["diffusers"]), times.ratio(OURS, [FLOOR])[0]
-    said = f"{wanted:g}x diffusers; 1.15x of the floor (is {1 / over_floor:.2f}x)"
+    target = f"{wanted:g}x diffusers; 1.15x of the floor (is {1 / over_floor:.2f}x)"
     passed = ratio[0] >= 0.95 * wanted and over_floor >= 1 / (1.05 * 1.15)
     case = f"{TITLE}{', queries normalised' if qk_norm else ''}: {tokens} image tokens, batch {batch}"
     values = {name: 1000 * times.best(name) for name in (OURS, "diffusers", FLOOR)}
-    found = [Row(case, "ms", values, ratio, said, passed)]
+    found = [Row(case, "ms", values, ratio, target, passed)]
     if (tokens, batch) == (1024, 1):
         values = {OURS: 1000 * times.best(PREPARED), "diffusers": values["diffusers"]}
         found += [Row("… with the text's own maps done before", "ms", values, times.ratio(PREPARED, ["diffusers"]), "–", True)]

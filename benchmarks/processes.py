@@ -1,7 +1,7 @@
-"""Run under torchrun by `training.py`: a U-Net's step in each process for itself, and in both together, in turns.
+"""Run under torchrun by `training.py`: a U-Net's step in independent processes and in two synchronised ones, alternately.
 
-Of the steps together, what is not forward pass, backward pass or optimiser is the rest: data, what the Trainer does around a step, and
-waiting for the other process and its gradients once the own ones are there, as DDP's clock tells it.
+The overhead of the synchronised steps is everything except forward pass, backward pass and optimiser: data, the Trainer's work around a
+step, and waiting for the other process and its gradients after the local ones are ready, as measured by DDP.
 """
 
 import json
@@ -18,7 +18,7 @@ STEPS, RUNS = 12, 9
 
 
 class Work(Clock):
-    """Adds up, besides, the seconds of forward pass, backward pass until all gradients are computed, and optimiser."""
+    """Also accumulates the seconds of forward pass, backward pass until all gradients are computed, and optimiser."""
 
     def __init__(self) -> None:
         super().__init__()

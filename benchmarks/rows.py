@@ -1,4 +1,4 @@
-"""A row of the table: one case, everybody's time, and whether the bar was reached."""
+"""A row of the table: one case, the times of all contenders, and whether the bar was reached."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ OURS, FLOOR = "pushforward", "floor"
 class Row:
     """One case.
 
-    `values` maps contenders to a number in `unit` (less is better), `ratio` is how many times better we are than the best peer, with its
-    least and most over the runs, and `bar` is what was asked for, in words.
+    `values` maps contenders to a number in `unit` (lower is better), `ratio` is our advantage over the best peer as a factor, with its
+    minimum and maximum over the runs, and `bar` describes the target.
     """
 
     case: str
@@ -27,13 +27,13 @@ class Row:
         return {name: value for name, value in self.values.items() if name not in (OURS, FLOOR)}
 
 
-def beside_peers_and_floor(case: str, times: Times, bar: float) -> Row:
-    """Return a row that passes ahead of the fastest peer by the bar and within 1.15 times of the floor, but for 5 % of noise."""
+def against_peers_and_floor(case: str, times: Times, bar: float) -> Row:
+    """Return a row that passes if we beat the fastest peer by the bar and are within 1.15 times the floor, up to 5 % of noise."""
     ratio = times.ratio(OURS, [name for name in times.runs if name not in (OURS, FLOOR)])
     over_floor = times.ratio(OURS, [FLOOR])[0]
-    said = f"{bar:g}x the fastest peer; 1.15x of the floor (is {1 / over_floor:.2f}x)"
+    target = f"{bar:g}x the fastest peer; 1.15x of the floor (is {1 / over_floor:.2f}x)"
     passed = ratio[0] >= 0.95 * bar and over_floor >= 1 / (1.05 * 1.15)
-    return Row(case, "ms", {name: 1000 * times.best(name) for name in times.runs}, ratio, said, passed)
+    return Row(case, "ms", {name: 1000 * times.best(name) for name in times.runs}, ratio, target, passed)
 
 
 ROWS: dict[str, Callable[[], list[Row]]] = {}

@@ -1,4 +1,4 @@
-"""Solving: dopri5 against three libraries at one tolerance, and what a step costs besides the network."""
+"""Solving: dopri5 against three libraries at one tolerance, and the overhead of a step in addition to the network."""
 
 from collections.abc import Callable
 
@@ -79,7 +79,7 @@ def _dopri5(features: int, bar: float) -> list[Row]:
 
 
 class _Constant:
-    """A field that costs next to nothing, as what samplers call and as what they read."""
+    """A field with almost no cost, both as a denoiser and as a prediction."""
 
     def __init__(self, value: Tensor) -> None:
         self.velocity = self.value = value
@@ -166,7 +166,7 @@ def _overhead(
     bar: float,
     same: bool = True,
 ) -> Row:
-    """Return a row; `same` where all must have followed the field to its end (a scheduler's steps lie elsewhere: the laws compare it)."""
+    """Return a row; `same` if all results must agree (a scheduler uses other time steps: the laws compare it)."""
 
     def alone() -> None:
         for _ in range(calls * STEPS):

@@ -1,4 +1,4 @@
-"""What flows reach on small real tables, five folds: `python -m benchmarks.tables` writes docs/assets/results/tables.json and a table."""
+"""Flows on small real tables, five folds: `python -m benchmarks.tables` writes docs/assets/results/tables.json and a table."""
 
 import argparse
 import json
@@ -31,9 +31,9 @@ FLOWS: dict[str, Callable[[Dataset], GenerativeModel]] = {"maf": _maf, "nsf": _n
 
 
 def folds(name: str) -> list[tuple[Dataset, Dataset, Dataset]]:
-    """Return (train, validation, test) of each of five folds over all rows, without labels; a fifth of what is not test is validation.
+    """Return (train, validation, test) of each of five folds over all rows, without labels; a fifth of the non-test rows is validation.
 
-    Columns of measurements are in units of their mean and deviation in train, as densities with one bandwidth or ridge for all need it.
+    Measurement columns are standardised with train's mean and standard deviation, as densities with one bandwidth or ridge require.
     """
     splits = [pf.data.load(name, split) for split in ("train", "validation", "test")]
     x = torch.cat([one.x for one in splits])
@@ -51,7 +51,7 @@ def folds(name: str) -> list[tuple[Dataset, Dataset, Dataset]]:
 
 
 def fitted(build: Callable[[Dataset], GenerativeModel], train: Dataset, validation: Dataset, steps: int) -> GenerativeModel:
-    """Return the flow at the step at which validation rows were likeliest."""
+    """Return the flow at the step with the highest validation likelihood."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as out:
         options = {"lr": 1e-3, "warmup": 20, "ema": 0.98, "validate_every": 20, "checkpoint_every": 0, "log_every": steps}

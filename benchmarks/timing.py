@@ -1,6 +1,6 @@
-"""Fair times on a shared machine: contenders take turns, the minimum of many turns counts, and the whole race is run five times.
+"""Fair times on a shared machine: contenders are interleaved, the minimum over many turns counts, and everything is repeated five times.
 
-In each turn they start in another order: who comes after a relative finds its kernels in the cache.
+The order changes in each turn, since a contender that follows a similar one finds its kernels in the cache.
 """
 
 import random
@@ -22,13 +22,13 @@ class Times:
         return min(self.runs[name])
 
     def ratio(self, name: str, others: list[str]) -> tuple[float, float, float]:
-        """Return how many times faster `name` is than the fastest of the others: the median of the runs, the least and the most."""
+        """Return the speed-up of `name` over the fastest of the others: median, minimum and maximum over the runs."""
         ratios = [min(self.runs[other][k] for other in others) / mine for k, mine in enumerate(self.runs[name])]
         return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def race(contenders: dict[str, Callable[[], object]], turns: int) -> Times:
-    """Time the contenders in turn, `turns` turns a run; the first call of each is not counted."""
+    """Time the contenders interleaved, with `turns` turns per run; the first call of each is not counted."""
     for contender in contenders.values():
         contender()
     runs: dict[str, list[float]] = {name: [] for name in contenders}

@@ -1,4 +1,4 @@
-"""What the Trainer adds to a loop written by hand; what a second process, the loader and a checkpoint cost."""
+"""Overhead of the Trainer over a hand-written loop, and the cost of a second process, the loader and a checkpoint."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 class Clock(pf.training.Callback):
-    """Remembers when each step ended."""
+    """Records the end time of each step."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -33,11 +33,11 @@ class Clock(pf.training.Callback):
         self.ends.append(time.perf_counter())
 
     def per_step(self) -> float:
-        """Return the mean seconds of all steps but the first."""
+        """Return the mean seconds of all steps except the first."""
         return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
 
     def quickest(self) -> float:
-        """Return the seconds of the quickest step but the first."""
+        """Return the seconds of the fastest step except the first."""
         return min(b - a for a, b in itertools.pairwise(self.ends))
 
 
@@ -108,38 +108,38 @@ def _in_turn(contenders: dict[str, Callable[[], float]], turns: int) -> dict[str
 
 
 def _second_process() -> Row:
-    """Two processes, 64 images each: the share of a step beside forward and backward pass and optimiser, waiting included."""
+    """Two processes, 64 images each: the share of a step outside forward pass, backward pass and optimiser, including waiting."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "benchmarks.processes"]
     shares, alone, together = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     middle = statistics.median(shares)
     values = {OURS: 1e3 * together, FLOOR: 1e3 * alone}
     ratio = (1 - middle, 1 - max(shares), 1 - min(shares))
     case = "a step of U-Net in 2 processes, 64 each (the floor has no DDP)"
-    return Row(case, "ms", values, ratio, "less than 10% beside the work", middle < 0.10)
+    return Row(case, "ms", values, ratio, "less than 10% outside the work", middle < 0.10)
 
 
 def _loader() -> list[Row]:
-    """Batches of Fashion-MNIST: the share of a step of a U-Net, which is small, that is spent waiting for them."""
+    """Batches of Fashion-MNIST: the share of a step of a small U-Net that is spent waiting for data."""
     if not FASHION.is_dir():
         return []
     data = pf.data.load("fashion_mnist", path=str(FASHION))
     model = pf.models.flow_matching(pf.nn.UNet.Config(channels=8, depth=1), data.shape, classes=10, levels=256, preprocess="standardise")
-    heard: dict[str, float] = {}
+    seconds_by_phase: dict[str, float] = {}
 
-    class Hear(pf.training.Callback):
+    class Phases(pf.training.Callback):
         def on_step(self, trainer: pf.Trainer, metrics: dict) -> None:
             for name, seconds in metrics["phases"].items():
-                heard[name] = heard.get(name, 0.0) + seconds
+                seconds_by_phase[name] = seconds_by_phase.get(name, 0.0) + seconds
 
-    pf.Trainer(model, data, steps=20, batch_size=64, callbacks=[Hear()]).fit()
-    whole = sum(heard.values())
-    share = heard["data"] / whole
-    values = {OURS: 1e3 * heard["data"] / 20}
+    pf.Trainer(model, data, steps=20, batch_size=64, callbacks=[Phases()]).fit()
+    whole = sum(seconds_by_phase.values())
+    share = seconds_by_phase["data"] / whole
+    values = {OURS: 1e3 * seconds_by_phase["data"] / 20}
     return [Row("batch of 64 of Fashion-MNIST, no workers", "ms", values, (1 - share,) * 3, "less than 5% of a step", share < 0.05)]
 
 
 def _save() -> Row:
-    """One save a minute of a U-Net of 9 million parameters, with its average and AdamW's state."""
+    """One save per minute of a U-Net, with its average and AdamW's state."""
     torch.manual_seed(0)
     model = pf.models.flow_matching(pf.nn.UNet.Config(channels=96, multipliers=(1, 2, 2)), (1, 28, 28), classes=10, levels=256)
     x, seconds = torch.zeros(16, 1, 28, 28), []

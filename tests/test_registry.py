@@ -83,7 +83,7 @@ def test_a_clash_is_an_error(scratch):
         """Something else."""
 
     assert pf.models.rectified_flow
-    with pytest.raises(NameClashError, match=r"'models.rectified_flow' is asked for by .*other but belongs to .*rectified_flow"):
+    with pytest.raises(NameClashError, match=r"'models.rectified_flow' is claimed by .*other but belongs to .*rectified_flow"):
         registry.export("models.rectified_flow")(other)
 
 
@@ -93,7 +93,7 @@ def test_an_alias_that_is_taken_is_an_error(scratch):
     def other():
         """Something else."""
 
-    with pytest.raises(NameClashError, match=r"'paths.Linear' is asked for"):
+    with pytest.raises(NameClashError, match=r"'paths.Linear' is claimed"):
         registry.export("paths.Straight", aliases=("paths.Linear",))(other)
     assert "paths.Straight" not in registry._entries
 
@@ -168,7 +168,7 @@ def test_a_plugin_cannot_take_a_name_of_ours(monkeypatch):
     point = importlib.metadata.EntryPoint("models.rectified_flow", "theirs", "pushforward")
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
     registry._plugins.cache_clear()
-    with pytest.raises(NameClashError, match=r"'models.rectified_flow' is asked for by the entry point theirs"):
+    with pytest.raises(NameClashError, match=r"'models.rectified_flow' is claimed by the entry point theirs"):
         registry.names()
     monkeypatch.undo()
     registry._plugins.cache_clear()

@@ -1,11 +1,11 @@
-"""What mkdocs does not do by itself: run the code of the site, write the API reference, turn formulas into MathML.
+"""mkdocs hooks: run the code of the site, generate the API reference, convert formulas to MathML.
 
-A hook of mkdocs.yml. `python tools/docs.py` runs the code alone, without building anything.
+A hook of mkdocs.yml. `python tools/docs.py` only runs the code, without building the site.
 
-Code: every file of docs/code runs in a process of its own, in an empty folder. What it prints, and the pictures it leaves, are kept in
-docs/assets/code/<name>/ (output.txt, *.png, *.svg), so that a page shows what the code really gave. The ```python blocks of a page run
-too, all of one page in one namespace and in order, unless they are includes (`--8<-- "file.py"`), which docs/code has run already.
-A failure ends the build and names page and line.
+Code: every file of docs/code runs in a separate process, in an empty folder. Its output and pictures are stored in
+docs/assets/code/<name>/ (output.txt, *.png, *.svg), so that pages show actual results. The ```python blocks of a page are run
+as well, in order and in one namespace per page, unless they are includes (`--8<-- "file.py"`), which docs/code has run already.
+A failure ends the build with page and line.
 """
 
 import functools
@@ -28,7 +28,7 @@ DOCS = ROOT / "docs"
 CODE = DOCS / "code"
 RESULTS = DOCS / "assets" / "code"
 REFERENCE = DOCS / "en" / "reference"
-SECONDS = 300  # for one file, or for all blocks of one page
+SECONDS = 300  # time limit of one file, or of all blocks of one page
 PICTURES = (".png", ".svg", ".gif", ".webp")
 
 
@@ -48,12 +48,12 @@ def run_all() -> list[str]:
 
 
 def pages() -> list[Path]:
-    """Return the pages that people wrote; those of the reference are made from docstrings, which the tests run."""
+    """Return the hand-written pages; the reference is generated from docstrings, which the tests run."""
     return [page for page in sorted([*DOCS.glob("en/**/*.md"), *DOCS.glob("zh/**/*.md")]) if REFERENCE not in page.parents]
 
 
 def blocks(text: str, page: str) -> str:
-    """Return a page's ```python blocks as one Python source in which each line has the number that it has in the page."""
+    """Return a page's ```python blocks as one Python source that preserves the line numbers of the page."""
     source: list[str] = []
     fence, indent, python, start = "", 0, False, 0
     for number, line in enumerate(text.splitlines(), 1):
@@ -65,20 +65,20 @@ def blocks(text: str, page: str) -> str:
             block = source[start:]
             if python and any("--8<--" in one for one in block):
                 if not all("--8<--" in one or not one.strip() for one in block):
-                    raise PluginError(f"{page}:{start}: a block is code or an include, not both.")
+                    raise PluginError(f"{page}:{start}: a block must be code or an include, not both.")
                 source[start:] = [""] * len(block)
             fence = ""
         elif fence and python:
             kept = line[indent:] if not line[:indent].strip() else line
         source.append(kept)
     if fence:
-        raise PluginError(f"{page}:{start}: this block has no end.")
+        raise PluginError(f"{page}:{start}: this block is not closed.")
     return "\n".join(source)
 
 
-@functools.cache  # mkdocs builds once for each language, and again at each change when it serves
+@functools.cache  # mkdocs builds once per language, and again on each change when serving
 def run(name: str, source: str, keep: str, library: str) -> str:
-    """Run one source in a process of its own; return "" or what went wrong. `keep` is the folder of RESULTS for what it gave."""
+    """Run one source in a separate process; return "" or the error. `keep` is the folder of RESULTS for its output."""
     starter = "import sys; name = sys.argv[1]; exec(compile(sys.stdin.read(), name, 'exec'), {'__name__': '__main__', '__file__': name})"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"}
     with tempfile.TemporaryDirectory() as folder:
@@ -104,12 +104,12 @@ def run(name: str, source: str, keep: str, library: str) -> str:
 
 
 def _own_frames(traceback: str) -> str:
-    """Leave out the frame of the starter."""
+    """Remove the frame of the starter."""
     return re.sub(r'  File "<string>", line \d+, in <module>\n', "", traceback).strip()
 
 
 def _replace(folder: Path, name: str, files: dict[str, bytes]) -> None:
-    """Make folder/name hold exactly these files, touching only what differs, so that `mkdocs serve` sees no change where there is none."""
+    """Update folder/name to exactly these files, writing only changed ones, so that `mkdocs serve` does not rebuild needlessly."""
     _generated_folder(folder)
     place = folder / name
     place.mkdir(exist_ok=True)
@@ -130,7 +130,7 @@ def _generated_folder(folder: Path) -> None:
 
 
 def on_pre_build(config: Any) -> None:
-    """Run the code and write the reference, before mkdocs looks for files."""
+    """Run the code and write the reference, before mkdocs collects files."""
     failures = run_all()
     if failures:
         raise PluginError("The code of the site does not run.\n\n" + "\n\n".join(failures))
@@ -138,14 +138,14 @@ def on_pre_build(config: Any) -> None:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Keep the reference in the search results once, though both languages have it."""
+    """Index the reference only once for search, although both languages contain it."""
     if page.file.src_uri.startswith("en/reference/") and page.url.startswith("zh/"):
         page.meta["search"] = {"exclude": True}
     return markdown
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    """Turn what arithmatex marked as a formula into MathML, which browsers draw by themselves."""
+    """Convert formulas marked by arithmatex to MathML, which browsers render natively."""
 
     def mathml(match: re.Match[str]) -> str:
         from latex2mathml.converter import convert
@@ -157,14 +157,14 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
         except Exception as error:
             raise PluginError(f"docs/{page.file.src_uri}: {latex} is not a formula: {error!r}") from error
         if unknown := re.search(r">(\\[a-zA-Z]+)<", formula):
-            raise PluginError(f"docs/{page.file.src_uri}: {latex} uses {unknown[1]}, which latex2mathml does not know.")
+            raise PluginError(f"docs/{page.file.src_uri}: {latex} uses {unknown[1]}, which latex2mathml does not support.")
         return f'<div class="formula">{formula}</div>' if block else formula
 
     return re.sub(r'<(div|span) class="arithmatex">(.*?)</\1>', mathml, content, flags=re.DOTALL)
 
 
 def write_reference() -> None:
-    """Write docs/en/reference from the registry; a page whose text has not changed is not touched."""
+    """Write docs/en/reference from the registry; unchanged pages are not rewritten."""
     spec = importlib.util.spec_from_file_location("docs_reference", ROOT / "tools" / "docs_reference.py")
     reference = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(reference)  # type: ignore[union-attr]

@@ -1,6 +1,6 @@
 """Write the table of public names, and the type stubs of the lazy packages, from the `@export` decorators: `make names`.
 
-With --check nothing is written and the exit status is 1 when a file would change.
+With --check nothing is written, and the exit status is 1 if a file would change.
 """
 
 import importlib
@@ -31,7 +31,7 @@ def table() -> str:
 
 
 def stubs() -> dict[Path, str]:
-    """Return the text of the .pyi file of each package that resolves its names lazily, so that editors and type checkers see them."""
+    """Return the .pyi file of each package that resolves its names lazily, for editors and type checkers."""
     groups: dict[str, list[registry.Entry]] = defaultdict(list)
     for entry in registry._entries.values():
         if entry.package == "pushforward":
@@ -62,7 +62,7 @@ def main() -> int:
     stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv:
         for path in stale:
-            print(f"{path} is not what the @export decorators say; run `make names`.")
+            print(f"{path} does not match the @export decorators; run `make names`.")
         return 1 if stale else 0
     for path in stale:
         path.write_text(files[path])

@@ -12,7 +12,7 @@ export = functools.partial(api_export, package="my_flows")
 
 @export("bijections.Cube", example=lambda: (Cube(2), torch.randn(4, 2), None), exactness="exact")
 class Cube(pf.bijections.Bijection):
-    """Scale and cube every feature, which spreads the tails.
+    """Scale and cube every feature, which stretches the tails.
 
         z = a x + x³ / 3,    log|det| = sum log(a + x²)
 
@@ -29,7 +29,7 @@ class Cube(pf.bijections.Bijection):
         return a * x + x**3 / 3, (a + x**2).log().sum(dim=1)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        a = self.log_a.exp()  # Cardano's formula: one real root, as a is positive; the smaller radicand is not formed by subtraction
+        a = self.log_a.exp()  # Cardano's formula: one real root since a > 0; the smaller radicand is computed without cancellation
         root = (1.5 * z.abs() + (2.25 * z**2 + a**3).sqrt()) ** (1 / 3)
         x = z.sign() * (root - a / root)
         return x, -(a + x**2).log().sum(dim=1)

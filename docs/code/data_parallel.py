@@ -20,7 +20,7 @@ def torchrun(number, *arguments):
     return done.stdout
 
 
-# What the example prints in two processes, one process after the other.
+# The output of the example in two processes, grouped by process.
 lines = torchrun(2, EXAMPLE).splitlines()
 print("\n".join(line for rank in range(2) for line in lines if line.startswith(f"[process {rank} of 2]")))
 
@@ -34,11 +34,11 @@ net = pf.nn.MLP.Config(hidden=(64, 64))
 model = pf.models.rectified_flow(net, (2,), pairing=pf.pairings.MinibatchOT(), preprocess="standardise").to(dtype)
 losses = []
 
-class Hear(pf.training.Callback):
+class Log(pf.training.Callback):
     def on_step(self, trainer, metrics):
         losses.append(metrics["loss"])
 
-trainer = pf.Trainer(model, pf.data.load("moons").x, steps=200, batch_size=256, block=32, log_every=1, warmup=20, callbacks=[Hear()]).fit()
+trainer = pf.Trainer(model, pf.data.load("moons").x, steps=200, batch_size=256, block=32, log_every=1, warmup=20, callbacks=[Log()]).fit()
 if trainer.processes.main:
     torch.save({"losses": losses, "weights": torch.cat([p.detach().flatten() for p in model.parameters()])}, file)
 """
@@ -70,7 +70,7 @@ for axes in (left, right):
     axes.spines[["top", "right"]].set_visible(False)
 figure.savefig("same.svg")
 
-# The ring: what each of four processes holds after every turn. Colours are pieces, heights are how many processes' parts are in a sum.
+# The ring: the state of each of four processes after every turn. Colours are pieces, heights are the number of summands.
 size = 4
 held = [[1] * size for _ in range(size)]
 states = [[row[:] for row in held]]

@@ -45,7 +45,7 @@ for sampler in (
 
 # --8<-- [start:jacobian]
 def field(x):
-    """Any smooth velocity in the plane."""
+    """A smooth velocity field in the plane."""
     return torch.stack((torch.sin(x[:, 1]) + 0.3 * x[:, 0] ** 2, x[:, 0] * x[:, 1]), dim=1)
 
 

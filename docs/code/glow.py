@@ -15,7 +15,7 @@ print(squeezed[0].int().numpy())
 
 # --8<-- [start:conv]
 conv = pf.bijections.InvertibleConv(3).requires_grad_(False)
-for p in conv.parameters():  # away from the rotation that it starts as
+for p in conv.parameters():  # perturb the initial rotation
     p.add_(0.3 * torch.randn_like(p))
 x = torch.randn(2, 3, 8, 8)
 z, log_abs_det = conv(x)

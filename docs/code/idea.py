@@ -36,7 +36,7 @@ def bare(axes, title):
     axes.set_yticks([])
 
 
-# The same points on their way from noise to data.
+# Trajectories of the same points from noise to data.
 places = [1.0, 0.75, 0.5, 0.25, 0.0]
 states = [torch.randn(1500, 2, generator=torch.Generator().manual_seed(2))]
 for start, end in itertools.pairwise(places):
@@ -66,7 +66,7 @@ for axes, ends, title in ((left, data, "pairs: straight lines cross"), (right, s
     bare(axes, title)
 figure.savefig("cross.svg")
 
-# The density of the ODE, beside the truth.
+# The density of the ODE, next to the true density.
 line = torch.linspace(-4, 4, 80)
 grid = torch.cartesian_prod(line, line)
 with torch.no_grad():

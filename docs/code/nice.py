@@ -17,7 +17,7 @@ print("x comes back:", torch.equal(coupling.inverse(coupling(x)[0])[0], x))
 
 
 def fitted(model, x, steps, lr=2e-3, batch=256):
-    """Fit a model by the plainest loop."""
+    """Fit a model with a plain training loop."""
     model.initialise(x)
     optimizer = torch.optim.Adam(model.parameters(), lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -48,7 +48,7 @@ for name, model in (("NICE", nice), ("RealNVP", realnvp)):
     print(f"{name:8} log p of its samples {log_prob.mean():.2f} ± {log_prob.std():.2f}, of moons never seen {held_out:.2f}")
 # --8<-- [end:entropy]
 
-# The spread of log p over a model's own samples: all that NICE can do is to move it.
+# The distribution of log p over a model's own samples: NICE can only shift it.
 figure = Figure(figsize=(6.4, 2.9), layout="constrained")
 axes = figure.subplots()
 noise = nice.base.log_prob(nice.base.sample(20000, generator=generator))

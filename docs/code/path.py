@@ -14,7 +14,7 @@ export = functools.partial(api_export, package="my_paths")
 @export("paths.Power", example=lambda: Power(2.0))
 @dataclass(frozen=True)
 class Power(pf.paths.Path):
-    """alpha = 1 - t^p, sigma = t: the data stays longer than on the linear path.
+    """alpha = 1 - t^p, sigma = t: the data persists longer than on the linear path.
 
     Args:
         p: 1 is the linear path.

@@ -17,14 +17,14 @@ export = functools.partial(api_export, package="my_samplers")
 @export("samplers.Ralston", example=lambda steps=20: Ralston(steps), order=2)
 @dataclass(frozen=True)
 class Ralston(Sampler):
-    """Ralston's method: second order, with the smallest error constant of its kind.
+    """Ralston's method: second order, with the smallest error bound among two-stage methods.
 
     Args:
         steps: number of steps (two evaluations each).
     """
 
     steps: int = 20
-    solves_ode: ClassVar[bool] = True  # it reads the velocity alone, so it can carry likelihoods too
+    solves_ode: ClassVar[bool] = True  # it only uses the velocity, so it can also compute likelihoods
 
     def __call__(self, denoiser: Any, x: Tensor, t_start: float, t_end: float, generator: Any = None) -> Tensor:
         h = (t_end - t_start) / self.steps

@@ -35,7 +35,7 @@ BUDGETS = (8, 12, 16, 24, 32, 64, 128)
 
 
 def solved(sampler, guidance):
-    """Samples of one noise by a sampler, with the labels' own condition."""
+    """Samples from fixed noise with a sampler, conditioned on labels."""
     n = 400
     labels = torch.arange(n) % 3
     noise = torch.randn(n, 2, generator=torch.Generator().manual_seed(0))

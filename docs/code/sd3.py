@@ -17,7 +17,7 @@ def tiny(folder: Path) -> Path:
         (16, 8, 8), depth=3, heads=2, head_width=32, context_width=96, pooled_width=128, positions=24, base_size=8, dual=2
     )
     vae = pf.nn.AutoencoderKL(widths=(32, 32, 32, 32), blocks=1)
-    for p in transformer.parameters():  # a fresh one says zero
+    for p in transformer.parameters():  # a newly initialised one returns zero
         torch.nn.init.normal_(p, std=0.5 / max(1, p[0].numel()) ** 0.5)
     letters = [chr(code) for code in range(33, 127)]
     tokens = [*letters, *(one + "</w>" for one in letters), "<|startoftext|>", "<|endoftext|>"]
@@ -83,7 +83,7 @@ sd3.sample(
 fox = images[0]
 sd3.sample("a white fox", image=fox, strength=0.5, steps=6)
 mask = torch.zeros(64, 96)
-mask[:, 48:] = 1  # 1 is painted anew; the rest stays to the bit
+mask[:, 48:] = 1  # 1 is repainted; the rest stays bit-identical
 sd3.sample("a fox looks at the moon", image=fox, mask=mask, steps=6)
 # --8<-- [end:edit]
 
@@ -104,7 +104,7 @@ sd3.sample("a fox", steps=4, size=(64, 64), callback=lambda seen: seen.images()[
 # --8<-- [start:model]
 latents = sd3.vae.encode(torch.rand(3, 3, 64, 64) * 2 - 1).detach()
 cond = sd3.encode_prompt(["a", "b", "c"])
-model = sd3.model_for((64, 64))  # a PathModel, with the verbs of every model
+model = sd3.model_for((64, 64))  # a PathModel, with the methods of every model
 model.loss(latents, cond, generator=torch.Generator().manual_seed(0)).backward()
 # --8<-- [end:model]
 
@@ -121,4 +121,4 @@ assert main(["generate", str(folder), "a red fox in the snow", *options]) == 0
 assert main(["generate", "--from", "image.png", "--out", "again.png"]) == 0
 assert Path("again.png").read_bytes() == Path("image.png").read_bytes()
 for picture in Path().glob("*.png"):
-    picture.unlink()  # random weights make pictures of nothing: none is shown
+    picture.unlink()  # random weights give meaningless images: none is shown

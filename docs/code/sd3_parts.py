@@ -12,7 +12,7 @@ import pushforward as pf
 INK, SOFT, ACCENT, WARM = "#1f2933", "#9aa5b1", "#2563eb", "#d9480f"
 
 # --8<-- [start:counts]
-with FakeTensorMode():  # shapes without numbers: 8 billion parameters in no memory
+with FakeTensorMode():  # shapes without data: 8 billion parameters use no memory
     nets = {
         "SD3 medium": pf.nn.MMDiT((16, 128, 128), depth=24, heads=24, qk_norm=False),
         "SD3.5 medium": pf.nn.MMDiT((16, 128, 128), depth=24, heads=24, positions=384, dual=13),
@@ -62,7 +62,7 @@ for axes, channel in zip(panels, (20, 1536 // 2 + 60), strict=False):
 for axes, (sides, rows) in zip(panels[2:], near.items(), strict=True):
     middle = rows[(sides[0] // 2) * sides[1] + sides[1] // 2]
     axes.imshow((rows @ middle / middle.square().sum()).view(sides), cmap="magma", vmin=0.6, vmax=1)
-    axes.set_title(f"likeness to the middle, {16 * sides[0]}x{16 * sides[1]}", fontsize=9, color=INK)
+    axes.set_title(f"similarity to the centre, {16 * sides[0]}x{16 * sides[1]}", fontsize=9, color=INK)
 for axes in panels:
     axes.set_axis_off()
 figure.savefig("positions.png", dpi=110)
@@ -109,11 +109,11 @@ path, times = pf.paths.Linear(), pf.times.LogitNormal(0.0, 1.0)
 t = torch.linspace(0.02, 0.98, 49)
 draws = (lambda seed: truth.sample(4000, generator=seed), lambda seed: torch.randn(4000, 8, generator=seed))
 left = []
-for one in t:  # what even a perfect network is off by, in the mean over 4,000 pairs
+for one in t:  # the irreducible error, averaged over 4,000 pairs
     data, noise = (draw(torch.Generator().manual_seed(1)) for draw in draws)
     at = one.expand(4000)
-    said = truth.net(path, "velocity")(path.mix(data, noise, at), at, None)
-    left.append(float((noise - data - said).square().sum(1).mean()))
+    predicted = truth.net(path, "velocity")(path.mix(data, noise, at), at, None)
+    left.append(float((noise - data - predicted).square().sum(1).mean()))
 # --8<-- [end:times]
 
 figure = Figure(figsize=(11, 3.2), layout="constrained")

@@ -15,7 +15,7 @@ table = pf.evaluation.explain(models, pf.data.load("moons", "test").x[:256])
 print("| | " + " | ".join(models) + " |\n|---|" + "---|" * len(models))
 for question, answers in table.items():
     cells = [answer.split(",")[0] if question == "likelihood" else answer for answer in answers.values()]
-    if question != "time a sample":  # of this machine, and another one each time the site is built
+    if question != "time a sample":  # machine-dependent, different on every build
         print(f"| {question} | " + " | ".join(cells) + " |")
 
 # --8<-- [start:same]

@@ -1,11 +1,11 @@
-"""In which modes of torch the code runs: what may be done where only values are wanted."""
+"""The torch modes in which the code runs, and what is allowed when only values are needed."""
 
 import torch
 from torch.autograd import forward_ad
 
 
 def values_alone() -> bool:
-    """Return whether only values are wanted of what is computed now: nobody differentiates it (either way), maps or compiles it."""
+    """Return whether only values are needed: no autograd (forward or reverse mode), no vmap, no compilation."""
     return not (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()

@@ -1,8 +1,8 @@
-"""Changes of training images that leave them images of the same kind, drawn anew each time an image is seen.
+"""Random augmentations of training images, redrawn every time an image is loaded.
 
-An augmentation is a frozen object called as augmentation(x, generator) on a whole batch x (n, channels, height, width). Where `generator`
-is a list of k, each draws for its own n / k images, so that what happens to an image belongs to its place in the batch and not to the
-process that computes it.
+An augmentation is a frozen object called as augmentation(x, generator) on a batch x (n, channels, height, width). If `generator` is a
+list of k generators, each one draws for its n / k images, so the augmentation of an image depends on its position in the batch and not
+on the process that computes it.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ namespace(__name__)
 
 
 class Augmentation:
-    """A random change of images; to add one, write `apply`."""
+    """A random augmentation of images; to add one, implement `apply`."""
 
     def apply(self, x: Tensor, uniform: Tensor) -> Tensor:
-        """Return images (n, channels, height, width) changed as two numbers in [0, 1) for each, uniform (n, 2), decide."""
+        """Return augmented images (n, channels, height, width); uniform (n, 2) holds two random numbers in [0, 1) per image."""
         raise NotImplementedError
 
     def __call__(self, x: Tensor, generator: _random.Generators = None) -> Tensor:
-        """Return the images (n, channels, height, width) changed; x is not written to."""
+        """Return the augmented images (n, channels, height, width); x is not modified."""
         if x.ndim != 4:
-            raise ShapeError(f"x has shape {tuple(x.shape)}, but {type(self).__name__} changes images (n, channels, height, width).")
+            raise ShapeError(f"x has shape {tuple(x.shape)}, but {type(self).__name__} expects images (n, channels, height, width).")
         if len(x) == 0:
             return x
         return self.apply(x, _random.uniform((len(x), 2), generator, x.device, torch.float32))
@@ -36,10 +36,10 @@ class Augmentation:
 @export("augmentations.Flip", example=lambda: Flip())
 @dataclass(frozen=True)
 class Flip(Augmentation):
-    """Mirror an image left to right, or leave it.
+    """Flip images horizontally with a given probability.
 
     Args:
-        probability: of mirroring, in [0, 1].
+        probability: of a flip, in [0, 1].
 
     Example:
         >>> import torch
@@ -61,10 +61,10 @@ class Flip(Augmentation):
 @export("augmentations.Shift", example=lambda: Shift())
 @dataclass(frozen=True)
 class Shift(Augmentation):
-    """Move an image by a whole number of pixels, -pixels to pixels, each way alike; its edge is repeated where it moved away.
+    """Shift images by up to `pixels` pixels in each direction, uniformly; the border is replicated.
 
     Args:
-        pixels: how far at most, down or up and right or left, at least 0.
+        pixels: largest shift along each axis, at least 0.
 
     Example:
         >>> import torch
@@ -78,7 +78,7 @@ class Shift(Augmentation):
 
     def __post_init__(self) -> None:
         if not isinstance(self.pixels, int) or self.pixels < 0:
-            raise UserError(f"pixels is {self.pixels!r}, but it must be a whole number, at least 0; try 2.")
+            raise UserError(f"pixels is {self.pixels!r}, but it must be an integer of at least 0; try 2.")
 
     def apply(self, x: Tensor, uniform: Tensor) -> Tensor:
         n, channels, height, width = x.shape

@@ -14,7 +14,7 @@ from pushforward.registry import export
 @export("TextContext")
 @dataclass(frozen=True, eq=False)
 class TextContext:
-    """What text encoders say of n prompts, as the condition of a transformer: a sequence of tokens each, and one vector each.
+    """Text encodings of n prompts as the condition of a transformer: a sequence of tokens and one vector per prompt.
 
     It is a pytree, so that models, chunks and adaptive solvers cut it as they cut a tensor of labels.
 

@@ -1,4 +1,4 @@
-"""The errors that are told apart by type: each message is one sentence naming what, which value, what is allowed and what to do."""
+"""Error types: each message is one sentence with the argument, its value, what is allowed and what to do."""
 
 
 class PushforwardError(Exception):
@@ -34,7 +34,7 @@ class ConfigError(UserError):
 
 
 class RunExistsError(UserError):
-    """The run folder exists, and neither overwriting nor resuming was asked for."""
+    """The run folder exists, and neither overwriting nor resuming was requested."""
 
 
 class NotInvertibleError(PushforwardError, TypeError):
@@ -44,11 +44,11 @@ class NotInvertibleError(PushforwardError, TypeError):
 
 
 class SolverError(PushforwardError, ArithmeticError):
-    """An adaptive solver cannot go on: its steps became too small or too many, or the field is not finite."""
+    """An adaptive solver cannot continue: its steps became too small or too many, or the field is not finite."""
 
 
 class OutOfMemoryError(PushforwardError):
-    """The memory of a device is too small; the message says which switch helps."""
+    """The memory of a device is too small; the message gives options that reduce it."""
 
 
 class CheckpointError(PushforwardError):
@@ -60,7 +60,7 @@ class DivergedError(PushforwardError, ArithmeticError):
 
 
 class ProcessError(PushforwardError):
-    """Another process of a distributed run failed, hangs or is gone."""
+    """Another process of a distributed run failed, hangs or has terminated."""
 
     def __init__(self, message: str, exit_status: int = 1) -> None:
         super().__init__(message)

@@ -1,8 +1,8 @@
-"""Which data meets which noise within a training batch.
+"""Couplings of data and noise within a training batch.
 
-A pairing is a frozen object called as pairing(x, noise, cond, generator) that returns the three in their new company. The data keeps its
-place and the noise is permuted, so that every condition travels with its own data. Where `generator` is a list, each generator's rows
-are one block and nothing is paired across blocks: the result does not depend on how blocks are spread over processes.
+A pairing is a frozen object called as pairing(x, noise, cond, generator) that returns the three with the noise permuted. The data
+stays in place, so every condition stays with its own data. If `generator` is a list, the rows of each generator form a block, and nothing
+is paired across blocks: the result does not depend on how blocks are distributed over processes.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ namespace(__name__)
 
 
 class Pairing:
-    """A rule for pairing data with noise; to add one, write `permutation`."""
+    """A rule for pairing data with noise; to add one, implement `permutation`."""
 
     def permutation(self, x: Tensor, noise: Tensor, cond: Any, generator: torch.Generator | None) -> Tensor | None:
-        """Return for each row of x the row of noise it meets, (n,), or None to leave them as they are."""
+        """Return for each row of x the index of its noise row, (n,), or None for the identity."""
         raise NotImplementedError
 
     def __call__(self, x: Tensor, noise: Tensor, cond: Any = None, generator: _random.Generators = None) -> tuple[Tensor, Tensor, Any]:
-        """Return (x, noise, cond) with the noise in its new order; shapes (n, *shape)."""
+        """Return (x, noise, cond) with the noise permuted; shapes (n, *shape)."""
         parts = []
         for rows, one in _random.blocks(generator, x.shape[0]):
             part = noise[rows]
@@ -38,7 +38,7 @@ class Pairing:
 @export("pairings.Independent", example=lambda: Independent())
 @dataclass(frozen=True)
 class Independent(Pairing):
-    """Each data point meets the noise that was drawn for it."""
+    """Independent coupling: each data point keeps the noise drawn for it."""
 
     def permutation(self, x: Tensor, noise: Tensor, cond: Any, generator: torch.Generator | None) -> None:
         return None
@@ -47,17 +47,17 @@ class Independent(Pairing):
 @export("pairings.MinibatchOT", example=lambda: MinibatchOT())
 @dataclass(frozen=True)
 class MinibatchOT(Pairing):
-    """Pair data with noise so that the squared distances in the batch sum to the least: straighter trajectories.
+    """Minibatch optimal transport: minimise the sum of squared distances in the batch, for straighter trajectories.
 
         min over permutations p of sum_i |x_i - noise_p(i)|² + weight |c_i - c_p(i)|²
 
-    Ignoring the condition lets optimal transport choose noise by class, so that a condition no longer meets all of the noise and
-    conditional samples get worse. With `condition="match"`, each noise is dealt a condition of the batch (its own row's), and labels must
-    agree exactly while vectors pay `weight` times their squared distance.
+    If the condition is ignored, optimal transport selects noise by class: a condition is then no longer paired with the full noise
+    distribution, and conditional samples get worse. With `condition="match"`, each noise row is assigned the condition of its own row;
+    labels must agree exactly, vectors cost `weight` times their squared distance.
 
     Args:
-        condition: "match" respects the condition, "ignore" does not (plain OT, right for models without one).
-        weight: price of a condition's mismatch, in squared units of x per squared unit of the condition; labels never mismatch.
+        condition: "match" takes the condition into account, "ignore" does not (plain OT, for unconditional models).
+        weight: cost of a condition mismatch, in squared units of x per squared unit of the condition; labels never mismatch.
 
     Source: Tong et al., 2302.00482 (OT-CFM); Cheng and Schwing, 2503.10636 (C2OT) for the condition.
     """
@@ -87,6 +87,6 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _assign(cost: Tensor) -> Tensor:
-    from scipy.optimize import linear_sum_assignment  # scipy takes 0.2 s to import, and only this needs it
+    from scipy.optimize import linear_sum_assignment  # importing scipy takes 0.2 s, and only this function needs it
 
     return torch.from_numpy(linear_sum_assignment(cost.numpy())[1])

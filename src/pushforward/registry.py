@@ -1,10 +1,10 @@
-"""Public names: `@export` gives a thing the one name by which everything else finds it.
+"""Public names: `@export` registers an object under the one name by which everything else finds it.
 
 The name is the import path too (`@export("models.realnvp")` is `pushforward.models.realnvp`), and the namespace, the command line,
-config files, laws and API reference are all read from here. The idea is TensorFlow's `tf_export` and Keras' `keras_export`: a decorator
-factory fixed to a package by `functools.partial`, which another package can do in the same way for its own names.
+config files, laws and API reference are all derived from it. The idea is TensorFlow's `tf_export` and Keras' `keras_export`: a decorator
+factory bound to a package with `functools.partial`; other packages can do the same for their own names.
 
-All names are known without importing torch: those of this package stand in the generated table `_names.py` (`make names`), those of
+All names are known without importing torch: those of this package are in the generated table `_names.py` (`make names`), those of
 other packages are read from the entry points of the group `pushforward`, whose key is the public name.
 """
 
@@ -26,16 +26,16 @@ ENTRY_POINTS = "pushforward"
 
 
 class NameClashError(ValueError):
-    """Two things ask for the same public name."""
+    """Two objects claim the same public name."""
 
 
 class UnknownNameError(LookupError, AttributeError):
-    """No thing has this public name; the message offers the nearest one."""
+    """Nothing has this public name; the message suggests the closest one."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a public name once its module is imported."""
+    """The entry of a public name whose module has been imported."""
 
     name: str
     thing: Any
@@ -57,14 +57,14 @@ def api_export(
         name: dotted public name without the package, such as "models.realnvp".
         package: the package that owns the name; `export` fixes it to this one.
         aliases: former names, which keep working with a DeprecationWarning.
-        example: a function of no arguments that returns a small instance of the thing (with its inputs); the laws run on it.
-        facts: what the laws must know of the thing, such as `exactness="exact"`.
+        example: a function without arguments that returns a small instance (with its inputs); the laws run on it.
+        facts: metadata for the laws, such as `exactness="exact"`.
 
     Returns:
-        A decorator that returns its argument unchanged but for the attribute `public_name`.
+        A decorator that returns its argument unchanged, except for the attribute `public_name`.
 
     Raises:
-        NameClashError: another thing has the name, or one of the aliases, already.
+        NameClashError: the name or one of the aliases is already taken.
 
     Example:
         >>> import functools
@@ -94,7 +94,7 @@ def _refuse_clash(name: str, thing: Any) -> None:
         return
     there, here = _origin(holder.thing), _origin(thing)
     if there != here:  # a reloaded module registers itself again
-        raise NameClashError(f"the public name {name!r} is asked for by {here} but belongs to {there}; give one of them another name.")
+        raise NameClashError(f"the public name {name!r} is claimed by {here} but belongs to {there}; rename one of them.")
 
 
 def _origin(thing: Any) -> str:
@@ -106,13 +106,13 @@ def _plugins() -> dict[str, importlib.metadata.EntryPoint]:
     found: dict[str, importlib.metadata.EntryPoint] = {}
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         if point.name in NAMES or point.name in found:
-            raise NameClashError(f"the public name {point.name!r} is asked for by the entry point {point.value} but is taken already.")
+            raise NameClashError(f"the public name {point.name!r} is claimed by the entry point {point.value} but is already taken.")
         found[point.name] = point
     return found
 
 
 def names(group: str | None = None) -> list[str]:
-    """Return all public names, or those of one group such as "models", sorted, importing nothing.
+    """Return all public names, or those of one group such as "models", sorted, without importing them.
 
     Example:
         >>> from pushforward.registry import names
@@ -124,12 +124,12 @@ def names(group: str | None = None) -> list[str]:
 
 
 def summary(name: str) -> str:
-    """Return the first sentence of a public thing's docstring, importing nothing if the thing is in the generated table."""
+    """Return the first sentence of a public object's docstring, without an import if it is in the generated table."""
     return NAMES[name][1] if name in NAMES else first_sentence(get(name))
 
 
 def first_sentence(thing: Any) -> str:
-    """Return the first line of a thing's own docstring, or an empty string."""
+    """Return the first line of an object's own docstring, or an empty string."""
     return (getattr(thing, "__doc__", None) or "").strip().partition("\n")[0]
 
 
@@ -137,7 +137,7 @@ def entry(name: str) -> Entry:
     """Return the entry of a public name, importing the module that defines it.
 
     Raises:
-        UnknownNameError: there is no such name; the message offers the nearest.
+        UnknownNameError: there is no such name; the message suggests the closest.
     """
     current = _aliases.get(name, name)
     if current != name:
@@ -152,18 +152,18 @@ def entry(name: str) -> Entry:
 
 
 def get(name: str) -> Any:
-    """Return the thing of a public name, importing the module that defines it (see `entry`)."""
+    """Return the object with a public name, importing the module that defines it (see `entry`)."""
     return entry(name).thing
 
 
 def entries(group: str, **facts: Any) -> list[Entry]:
-    """Return the entries of a group whose facts include the given ones, importing them: what a law runs over."""
+    """Return the entries of a group whose facts include the given ones, importing them: the subjects of a law."""
     found = [entry(name) for name in names(group)]
     return [one for one in found if all(one.facts.get(key) == value for key, value in facts.items())]
 
 
 def unknown(what: str, value: str, allowed: Iterable[str]) -> str:
-    """Return the sentence for a value that is none of the allowed, with the nearest one or all of them."""
+    """Return the error message for a value that is not allowed, with the closest option or all of them."""
     options = sorted(allowed)
     by_last_part = {option.rpartition(".")[2].lower(): option for option in options}
     near = difflib.get_close_matches(value, options, n=1) or [
@@ -188,7 +188,7 @@ class _Namespace(types.ModuleType):
         raise AttributeError(f"module {self.__name__!r}: {unknown('name', name, allowed)}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # The import system binds a submodule to its package; it must not hide the public thing of the same name (models.rectified_flow).
+        # The import system binds a submodule to its package; it must not hide the public object of the same name (models.rectified_flow).
         inside = self.__name__.partition(".")[2]
         if isinstance(value, types.ModuleType) and (f"{inside}.{name}" if inside else name) in NAMES:
             return
@@ -205,5 +205,5 @@ def _groups() -> set[str]:
 
 
 def namespace(module: str) -> None:
-    """Turn the module of this name into one whose public names are imported at first use (called in its `__init__.py`)."""
+    """Make a module import its public names on first use (called in its `__init__.py`)."""
     sys.modules[module].__class__ = _Namespace

@@ -1,6 +1,6 @@
-"""Which times to train on: distributions over t in [0, 1], each a monotone map of a uniform number with its density.
+"""Distributions of training times t in [0, 1], each given by its quantile function and density.
 
-A density here is a loss weight in disguise: drawing t from it with weight 1 is drawing t uniformly with the density as weight.
+A density acts as a loss weight: sampling t from it with weight 1 equals sampling t uniformly with the density as the weight.
 """
 
 import math
@@ -19,7 +19,7 @@ MODE_LIMIT = 2 / (math.pi - 2)  # beyond it the map is not monotone
 
 
 class Times:
-    """A distribution over training times; to add one, write `quantile` and `density`."""
+    """A distribution over training times; to add one, implement `quantile` and `density`."""
 
     def quantile(self, u: Tensor) -> Tensor:
         """Return t (n,) for uniform numbers u (n,): a monotone map of [0, 1] onto [0, 1]."""
@@ -39,7 +39,7 @@ class Times:
 @export("times.Uniform", example=lambda: Uniform())
 @dataclass(frozen=True)
 class Uniform(Times):
-    """All times alike: density 1."""
+    """Uniform times: density 1."""
 
     def quantile(self, u: Tensor) -> Tensor:
         return u
@@ -51,7 +51,7 @@ class Uniform(Times):
 @export("times.LogitNormal", example=lambda: LogitNormal())
 @dataclass(frozen=True)
 class LogitNormal(Times):
-    """Mostly the middle: t = sigmoid(mean + std n) with n standard normal.
+    """Concentrated in the middle: t = sigmoid(mean + std n) with n standard normal.
 
         density exp(-(logit(t) - mean)² / (2 std²)) / (std sqrt(2 pi) t (1 - t))
 
@@ -59,7 +59,7 @@ class LogitNormal(Times):
         mean: location in logits; positive favours noise.
         std: scale in logits; positive.
 
-    Source: Esser et al. (Stable Diffusion 3), 2403.03206, eq. 19; (0, 1) is the best of their study.
+    Source: Esser et al. (Stable Diffusion 3), 2403.03206, eq. 19; (0, 1) performs best in their study.
     """
 
     mean: float = 0.0
@@ -67,7 +67,7 @@ class LogitNormal(Times):
 
     def __post_init__(self) -> None:
         if not self.std > 0:
-            raise UserError(f"std is {self.std}, but a logit-normal needs a positive one; try 1.")
+            raise UserError(f"std is {self.std}, but the std of a logit-normal must be positive; try 1.")
 
     def quantile(self, u: Tensor) -> Tensor:
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
@@ -126,11 +126,11 @@ class CosMap(Times):
 @export("times.Shifted", example=lambda: Shifted(LogitNormal(), 3.0))
 @dataclass(frozen=True)
 class Shifted(Times):
-    """Another distribution moved towards noise, as larger images need: t -> factor t / (1 + (factor - 1) t).
+    """Another distribution shifted towards noise, as needed for larger images: t -> factor t / (1 + (factor - 1) t).
 
     Args:
-        times: the distribution that is moved.
-        factor: how far; 1 leaves it as it is, 3 is Stable Diffusion 3's at 1024 x 1024.
+        times: the distribution to shift.
+        factor: shift factor; 1 changes nothing, Stable Diffusion 3 uses 3 at 1024 x 1024.
 
     Source: Esser et al. (Stable Diffusion 3), 2403.03206, eq. 23.
     """
@@ -140,7 +140,7 @@ class Shifted(Times):
 
     def __post_init__(self) -> None:
         if not self.factor > 0:
-            raise UserError(f"factor is {self.factor}, but a shift needs a positive one; 1 means none.")
+            raise UserError(f"factor is {self.factor}, but a shift factor must be positive; 1 means no shift.")
 
     def quantile(self, u: Tensor) -> Tensor:
         return shift(self.times.quantile(u), self.factor)
@@ -153,12 +153,12 @@ class Shifted(Times):
 @export("times.NormalLogSNR", example=lambda: NormalLogSNR())
 @dataclass(frozen=True)
 class NormalLogSNR(Times):
-    """Times at which the log-SNR of a path, log(alpha / sigma), is normally distributed, cut to the path's interval.
+    """Times at which the log-SNR of a path, log(alpha / sigma), is normally distributed, truncated to the path's interval.
 
     On a path with alpha = 1 the noise sigma is then log-normal, as in EDM: its ln sigma ~ N(-1.2, 1.2²) is mean 1.2, std 1.2 here.
 
     Args:
-        path: the path that is trained on.
+        path: the training path.
         mean: location in log-SNR; negative favours noise.
         std: scale in log-SNR; positive.
 
@@ -171,10 +171,10 @@ class NormalLogSNR(Times):
 
     def __post_init__(self) -> None:
         if not self.std > 0:
-            raise UserError(f"std is {self.std}, but a normal distribution needs a positive one; try 1.2.")
+            raise UserError(f"std is {self.std}, but the std of a normal distribution must be positive; try 1.2.")
 
     def _shares(self) -> tuple[float, float]:
-        """What a normal distribution has below the log-SNR of the interval's start and of its end."""
+        """Return the normal CDF at the log-SNR of the interval's start and of its end."""
         ends = self.path.log_snr(torch.tensor(self.path.interval, dtype=torch.float64))
         start, end = torch.special.ndtr((ends - self.mean) / self.std).tolist()
         return start, end
@@ -195,20 +195,20 @@ class NormalLogSNR(Times):
 @export("times.Point")
 @dataclass(frozen=True)
 class Point(Times):
-    """All of training at one time, as one-step distillation does at t = 1: a point mass, which has no density.
+    """A single training time, as one-step distillation uses at t = 1: a point mass, which has no density.
 
     Args:
         t: the time, from 0 to 1 of the path's interval.
 
     Raises:
-        UserError: t is outside, or the density is asked for.
+        UserError: t is out of range, or the density is requested.
     """
 
     t: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.t <= 1:
-            raise UserError(f"t is {self.t}, but times lie between 0 (data) and 1 (noise).")
+            raise UserError(f"t is {self.t}, but a time must be between 0 (data) and 1 (noise).")
 
     def quantile(self, u: Tensor) -> Tensor:
         return torch.full_like(u, self.t)
@@ -219,4 +219,4 @@ class Point(Times):
 
 def shift(t: Tensor, factor: float) -> Tensor:
     """Return factor t / (1 + (factor - 1) t); the inverse is the shift by 1 / factor."""
-    return factor * t / (factor * t + (1 - t))  # so written that 1 stays exactly 1, and nothing is rounded beyond it
+    return factor * t / (factor * t + (1 - t))  # this form maps 1 to exactly 1 and never rounds beyond it

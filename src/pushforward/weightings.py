@@ -1,7 +1,7 @@
-"""How much a path's loss counts at each t: one loss turned into another by a weight, whatever the network predicts.
+"""Loss weights over t: a weight converts one loss into another, independently of what the network predicts.
 
-A weighting is stated for the squared error of the data prediction. As kind = a x + b data, the error of another kind of prediction is b
-times that, and its weight is divided by b².
+A weighting is defined for the squared error of the data prediction. Since kind = a x + b data, the error of another prediction type is b
+times that of the data, and its weight is divided by b².
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ MOST = 40.0  # log-SNR is infinite where sigma is 0; exp(2 * 40) is still a floa
 
 
 class Weighting:
-    """A weight w(t) of the data prediction's squared error; to add one, write `of_data`."""
+    """A weight w(t) of the data prediction's squared error; to add one, implement `of_data`."""
 
     def of_data(self, path: Path, t: Tensor) -> Tensor:
         """Return the weight (n,) of the data prediction's squared error at t (n,)."""
         raise NotImplementedError
 
     def __call__(self, path: Path, kind: Kind, t: Tensor) -> Tensor:
-        """Return what the squared error of this kind of prediction is multiplied with (n,)."""
+        """Return the factor (n,) on the squared error of this prediction type."""
         _, b = path.coefficients(kind, "data", t)
         return self.of_data(path, t) * torch.as_tensor(b) ** 2
 
@@ -34,7 +34,7 @@ class Weighting:
 @export("weightings.NoiseLoss", example=lambda: NoiseLoss())
 @dataclass(frozen=True)
 class NoiseLoss(Weighting):
-    """The loss of the noise prediction, whatever the network predicts: DDPM's simple loss, weight SNR = (alpha / sigma)².
+    """The loss of the noise prediction, for any prediction type: DDPM's simple loss, weight SNR = (alpha / sigma)².
 
     Source: Ho et al., 2006.11239, eq. 14.
     """
@@ -46,10 +46,10 @@ class NoiseLoss(Weighting):
 @export("weightings.MinSNR", example=lambda: MinSNR())
 @dataclass(frozen=True)
 class MinSNR(Weighting):
-    """The same with a ceiling: min(SNR, gamma), so that times of little noise do not outweigh the others.
+    """SNR weighting with an upper bound, min(SNR, gamma), so that low-noise times do not dominate.
 
     Args:
-        gamma: the ceiling; 5 is the paper's.
+        gamma: the upper bound; the paper uses 5.
 
     Raises:
         UserError: gamma is not positive.
@@ -61,7 +61,7 @@ class MinSNR(Weighting):
 
     def __post_init__(self) -> None:
         if not self.gamma > 0:
-            raise UserError(f"gamma is {self.gamma}, but a ceiling of the SNR is positive; try 5.")
+            raise UserError(f"gamma is {self.gamma}, but an upper bound of the SNR must be positive; try 5.")
 
     def of_data(self, path: Path, t: Tensor) -> Tensor:
         return _snr(path, t).clamp_max(self.gamma)
@@ -70,7 +70,7 @@ class MinSNR(Weighting):
 @export("weightings.Unit", example=lambda: Unit())
 @dataclass(frozen=True)
 class Unit(Weighting):
-    """Weight SNR + 1 / data_std², under which a network that is preconditioned as EDM's starts with the same loss at all times.
+    """Weight SNR + 1 / data_std²: a network with EDM's preconditioning starts with the same loss at all times.
 
     Args:
         data_std: standard deviation of the (preprocessed) data.
@@ -85,7 +85,7 @@ class Unit(Weighting):
 
     def __post_init__(self) -> None:
         if not self.data_std > 0:
-            raise UserError(f"data_std is {self.data_std}, but a standard deviation is positive; 1 is that of standardised data.")
+            raise UserError(f"data_std is {self.data_std}, but a standard deviation must be positive; standardised data has 1.")
 
     def of_data(self, path: Path, t: Tensor) -> Tensor:
         return _snr(path, t) + self.data_std**-2

@@ -151,7 +151,7 @@ def test_a_discrete_flow_trains_resumes_samples_and_is_evaluated(preset, data, t
     assert numbers["divergence"] is None
     status, said = sentence(capsys, ["evaluate", str(folder), "--sampler", "euler"])
     assert status in (1, 2)
-    assert f"{preset} solves no ODE; leave them out" in said
+    assert f"{preset} does not solve an ODE; leave them out" in said
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_info_says_what_the_run_is(run, capsys):
     said = capsys.readouterr().out
     assert "rectified_flow" in said
     assert "step 12 of 12" in said
-    assert "whole" in said
+    assert "intact" in said
 
 
 def test_list_prints_a_group_without_torch():
@@ -242,7 +242,7 @@ def test_what_the_user_wrote_wrongly_is_said_in_one_sentence(arguments, fragment
         (["--label", "2"], ["--label", "2", "0 to 1"]),
         (["--sampler", "hen"], ["hen", "'heun'"]),
         (["--sampler", "dopri5", "--steps", "3"], ["--steps", "dopri5"]),
-        (["--sampler", "uniform"], ["uniform", "no sampler"]),
+        (["--sampler", "uniform"], ["uniform", "not a sampler"]),
         (["--out", "x.gif"], ["x.gif", ".png"]),
         (["-n", "0"], ["-n", "0"]),
         (["--guidance", "2", "--checkpoint", "step-999999"], ["step-999999", "step-0000"]),

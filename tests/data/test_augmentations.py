@@ -46,7 +46,7 @@ def test_a_configuration_brings_it_back(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_vectors_are_refused(name):
-    with pytest.raises(ShapeError, match=r"x has shape \(4, 2\), but .* changes images"):
+    with pytest.raises(ShapeError, match=r"x has shape \(4, 2\), but .* expects images"):
         registry.entry(name).example()(torch.zeros(4, 2))
 
 
@@ -75,7 +75,7 @@ def test_a_shift_is_a_window_of_the_padded_image_and_all_windows_are_alike():
     ("make", "message"),
     [
         (lambda: Flip(1.5), "probability is 1.5"),
-        (lambda: Shift(-1), "pixels is -1, but it must be a whole number"),
+        (lambda: Shift(-1), "pixels is -1, but it must be an integer"),
         (lambda: Shift(1.5), "pixels is 1.5"),
     ],
 )

@@ -94,10 +94,10 @@ def test_the_fingerprint_is_that_of_the_content(numbers, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "has the columns a, b, v, word; name that of images by image=, or those of numbers by columns="),
+        ({}, "has the columns a, b, v, word; select the image column with image=, or numeric columns with columns="),
         ({"columns": "c"}, "columns: 'c' is not a known column"),
         ({"columns": "a", "label": "wrd"}, "label: 'wrd' is not a known column; did you mean 'word'"),
-        ({"columns": ["a", "word"]}, "the columns a, word are no arrays of numbers"),
+        ({"columns": ["a", "word"]}, "the columns a, word are not numeric arrays"),
         ({"imge": "a"}, "'imge' is not a known option of a folder of datasets; did you mean 'image'"),
     ],
 )
@@ -134,5 +134,5 @@ def test_a_set_of_the_hub_is_read_as_a_saved_one(monkeypatch):
 
 def test_without_the_package_the_way_to_install_it_is_said(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(UserError, match=r"needs the package datasets; install it by pip install 'pushforward\[data\]'"):
+    with pytest.raises(UserError, match=r"needs the package datasets; run pip install 'pushforward\[data\]'"):
         load("hf:someone/photos", size=8)

@@ -182,7 +182,7 @@ def test_the_fingerprint_knows_files_names_and_size(classes):
         ({}, "give size=32"),
         ({"size": 0}, "size is 0"),
         ({"size": "32"}, "size is '32'"),
-        ({"size": 8, "channels": 2}, r"channels is 2, but images have 1 \(grey\) or 3"),
+        ({"size": 8, "channels": 2}, r"channels is 2, but images have 1 \(greyscale\) or 3"),
         ({"size": 8, "chanels": 1}, "'chanels' is not a known option of a folder of images; did you mean 'channels'"),
     ],
 )
@@ -193,7 +193,7 @@ def test_options_that_do_not_fit_are_refused(flat, options, message):
 
 def test_images_beside_folders_are_refused(classes):
     paint(classes / "stray.png", 0)
-    with pytest.raises(DataError, match="holds 1 images beside its folders, such as stray.png"):
+    with pytest.raises(DataError, match="holds 1 images next to its class folders, such as stray.png"):
         load(classes, size=8)
 
 

@@ -153,7 +153,7 @@ def test_a_row_that_is_not_finite_is_refused_when_it_is_read_by_its_row_in_the_f
 
 def test_a_value_that_is_no_level_is_refused_when_it_is_read(tmp_path):
     numpy.save(tmp_path / "x.npy", numpy.arange(40.0)[:, None])
-    with pytest.raises(DataError, match="holds a value that is no integer in 0 to 38"):
+    with pytest.raises(DataError, match="holds a value that is not an integer in 0 to 38"):
         [load(tmp_path / "x.npy", split, mapped=True, levels=39)[:] for split in SPLITS]
 
 
@@ -172,11 +172,11 @@ def test_a_file_that_was_cut_after_it_was_opened_is_refused(tmp_path):
     ("x", "y", "message"),
     [
         (numpy.zeros((40, 2)), numpy.zeros(39, int), r"labels of shape \(39,\), but 40 examples need shape \(40,\)"),
-        (numpy.zeros((40, 2)), numpy.zeros(40), "integers from 0 or words"),
+        (numpy.zeros((40, 2)), numpy.zeros(40), "integers from 0 or strings"),
         (numpy.zeros((5, 2)), None, "x.npy: there are 5 examples, but a split"),
         (numpy.zeros((0, 2)), None, "no values"),
         (numpy.zeros((40, 2), order="F"), None, "is in Fortran order"),
-        (numpy.array(["a"] * 20), None, "needs real numbers"),
+        (numpy.array(["a"] * 20), None, "must hold real numbers"),
         (numpy.zeros((20, 5, 7, 2), numpy.uint8), None, "neither its second nor its last axis"),
     ],
 )
@@ -196,5 +196,5 @@ def test_a_batch_of_no_examples_is_empty(folder):
 def test_an_index_beyond_the_end_is_refused(folder):
     with pytest.raises(IndexError, match="has no example 80"):
         load(folder)[80]
-    with pytest.raises(DataError, match="no examples was asked for"):
+    with pytest.raises(DataError, match="the subset is empty"):
         load(folder).subset([])

@@ -56,7 +56,7 @@ def test_a_column_of_words_that_is_not_named_is_refused_with_both_hints(mixed):
     ("lines", "options", "message"),
     [
         (["a,b", *["1,x"] * 10], {"categorical": "b"}, "column 'b' is 'x' in every row, but a category needs at least 2"),
-        (["a,b", *["1,x"] * 10, "2,"], {"categorical": "b"}, "row 12, column 'b' is empty, but a category needs a word"),
+        (["a,b", *["1,x"] * 10, "2,"], {"categorical": "b"}, "row 12, column 'b' is empty, but a category needs a value"),
         (["a,b", *["1,x"] * 10], {"categorical": "c"}, "categorical: 'c' is not a known column"),
         (["a,b", *["1,x"] * 10], {"categorical": "b", "label": "b"}, "column 'b' is both label and categorical"),
     ],
@@ -71,7 +71,7 @@ def test_categories_that_do_not_fit_are_refused(tmp_path, lines, options, messag
     [
         ({"levels": (3, None, 2)}, "3 entries for examples of shape \\(2,\\)"),
         ({"levels": (1, None)}, "at least 2 values"),
-        ({"levels": (2, None)}, "row 2 .* holds a value that is no integer in the levels of its column"),
+        ({"levels": (2, None)}, "row 2 .* holds a value that is not an integer in the levels of its column"),
         ({"columns": ["a"]}, "1 names for examples of shape \\(2,\\)"),
     ],
 )

@@ -84,7 +84,7 @@ def test_what_differs_between_processes_is_named_in_all_of_them(results):
         assert "process 1 of 2 has model.pairing." in said["network"]
         assert "process 1 of 2 has data" in said["data"]
         assert "is 3 micro-blocks of 11, which 2 processes with accumulate 1 cannot share equally" in said["shares"]
-        assert "no whole checkpoint" in said["resume"]
+        assert "no intact checkpoint" in said["resume"]
 
 
 def test_what_fails_in_one_process_is_said_in_the_other(results):

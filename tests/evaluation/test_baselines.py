@@ -173,7 +173,7 @@ def test_an_empty_batch_is_an_empty_answer(fitted):
 
 
 def test_bad_input_is_refused(fitted):
-    with pytest.raises(DataError, match="one shape and equal levels"):
+    with pytest.raises(DataError, match="the same shape and levels"):
         fit_baselines(moons(n=20), digits("validation"))
     with pytest.raises(ShapeError, match="fitted on 2 values"):
         fitted["gaussian"].log_prob(torch.zeros(4, 3))

@@ -56,5 +56,5 @@ def test_bad_input_is_refused(judge):
         judge.recognised(torch.zeros(3, 1, 8, 8), torch.zeros(2))
     with pytest.raises(DataError, match="checkerboard has no labels"):
         classifier(checkerboard(n=20), checkerboard(n=20))
-    with pytest.raises(DataError, match="one class only"):
+    with pytest.raises(DataError, match="only one class"):
         classifier(Dataset("one", torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)), moons(n=20))

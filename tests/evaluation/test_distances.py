@@ -117,7 +117,7 @@ def test_ties_count_half():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: sliced_wasserstein(torch.zeros(3, 2), torch.zeros(4, 2)), ShapeError, "use sliced_wasserstein_draws"),
+        (lambda: sliced_wasserstein(torch.zeros(3, 2), torch.zeros(4, 2)), ShapeError, "or sliced_wasserstein_draws"),
         (lambda: sliced_wasserstein(torch.zeros(0, 2), torch.zeros(0, 2)), ShapeError, "not empty"),
         (lambda: sliced_wasserstein(torch.zeros(3, 2), torch.zeros(3, 2), 0), UserError, "projections is 0"),
         (lambda: sliced_wasserstein_draws(torch.zeros(3, 2), torch.zeros(4, 2), draws=0), UserError, "draws is 0"),

@@ -48,7 +48,7 @@ def test_the_direction_of_a_label_is_the_difference_of_mean_latents(flow):
 def test_what_cannot_be_is_refused_by_name(flow):
     x, labels = torch.randn(4, 3, dtype=torch.float64), torch.zeros(4, dtype=torch.long)
     for call, error, message in (
-        (lambda: pf.evaluation.interpolate(flow, x, x, 1), UserError, "steps is 1, but both ends are among them"),
+        (lambda: pf.evaluation.interpolate(flow, x, x, 1), UserError, "steps is 1, but it includes both ends"),
         (lambda: pf.evaluation.interpolate(flow, x, x[:2]), ShapeError, r"a has shape \(4, 3\) and b \(2, 3\)"),
         (lambda: pf.evaluation.interpolate(flow, x, x, kind="cubic"), UserError, "kind is 'cubic'"),
         (lambda: pf.evaluation.attribute_direction(flow, Dataset("toy", x), 0), DataError, "no integer labels"),

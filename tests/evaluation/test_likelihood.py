@@ -151,7 +151,7 @@ def test_bad_arguments_are_refused(options, error, message):
 
 def test_class_weights_that_do_not_fit_are_refused():
     for weights in (torch.ones(2), torch.tensor([1.0, -1.0, 1.0]), torch.zeros(3)):
-        with pytest.raises(UserError, match="3 classes need as many weights"):
+        with pytest.raises(UserError, match="3 classes need one non-negative weight each"):
             bits_per_dim(three_gaussians(), mixture(n=5), cond="mixture", class_weights=weights)
 
 

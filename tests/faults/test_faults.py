@@ -75,8 +75,8 @@ def test_a_file_system_that_takes_no_more_stops_in_one_sentence_and_keeps_what_w
 @pytest.mark.parametrize(
     ("scenario", "said"),
     [
-        ("dead", r"process 1 is gone or hangs, its last sign was at step \d"),
-        ("hung", r"process 1 is gone or hangs, its last sign was at step \d"),
+        ("dead", r"process 1 has terminated or hangs, its last heartbeat was at step \d"),
+        ("hung", r"process 1 has terminated or hangs, its last heartbeat was at step \d"),
         ("broken", "process 1 ended: the shelf broke"),
     ],
 )

@@ -91,7 +91,7 @@ def test_a_model_is_built_again_from_its_configuration(tmp_path):
         ({"name": "paths.Liner"}, GaussianPath, "'paths.Liner' is not a known name; did you mean 'paths.Linear'"),
         ({"name": "nn.MLP", "hiden": [3]}, NetConfig, "has no setting 'hiden'; did you mean 'hidden'"),
         ({"name": "nn.MLP", "hidden": 3}, NetConfig, "hidden is 3"),
-        ({"name": "data.load"}, GaussianPath, "is not something that settings can describe"),
+        ({"name": "data.load"}, GaussianPath, "cannot be described by settings"),
         ({"name": "times.LogitNormal", "std": -1.0}, Times, "std is -1.0"),
     ],
 )

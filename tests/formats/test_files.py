@@ -32,9 +32,9 @@ def test_an_interrupted_file_leaves_the_old_one(tmp_path, write, error):
 @pytest.mark.parametrize(("fill", "error"), [(no_space, OSError), (interrupted, KeyboardInterrupt)])
 def test_an_interrupted_folder_leaves_the_old_one(tmp_path, fill, error):
     folder = tmp_path / "step"
-    write_folder(folder, lambda aside: (aside / "x").write_text("old"))
+    write_folder(folder, lambda temporary: (temporary / "x").write_text("old"))
     with pytest.raises(error):
-        write_folder(folder, lambda aside: fill(aside / "x"))
+        write_folder(folder, lambda temporary: fill(temporary / "x"))
     check_folder(folder)
     assert (folder / "x").read_text() == "old"
     assert os.listdir(tmp_path) == ["step"]
@@ -44,7 +44,7 @@ def test_an_interrupted_folder_leaves_the_old_one(tmp_path, fill, error):
 def test_a_folder_is_never_lost_while_it_is_replaced(tmp_path, monkeypatch, which):
     """An error at either renaming, of the old folder or the new one, leaves the old one in place."""
     folder = tmp_path / "step"
-    write_folder(folder, lambda aside: (aside / "x").write_text("old"))
+    write_folder(folder, lambda temporary: (temporary / "x").write_text("old"))
 
     replace, calls = os.replace, []
 
@@ -56,7 +56,7 @@ def test_a_folder_is_never_lost_while_it_is_replaced(tmp_path, monkeypatch, whic
 
     monkeypatch.setattr(os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        write_folder(folder, lambda aside: (aside / "x").write_text("new"))
+        write_folder(folder, lambda temporary: (temporary / "x").write_text("new"))
     monkeypatch.undo()
     check_folder(folder)
     assert (folder / "x").read_text() == "old"

@@ -96,7 +96,7 @@ def test_a_changed_byte_is_found(saved):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"model.safetensors is not what was written: its digest differs"):
+    with pytest.raises(CheckpointError, match=r"model.safetensors was modified or damaged: its digest differs"):
         pf.load(saved[1])
 
 
@@ -127,7 +127,7 @@ def test_a_pickle_under_the_name_of_weights_is_never_opened(saved):
     """Also where someone made the manifest fit."""
     (saved[1] / WEIGHTS).write_bytes(pickle.dumps(Trap()))
     rewrite_manifest(saved[1])
-    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
         pf.load(saved[1])
 
 
@@ -163,7 +163,7 @@ def test_raw_weights_are_those_that_were_trained(run):
 def test_of_a_truncated_checkpoint_the_one_before_is_offered(run):
     path = run / "checkpoints" / "step-000002" / WEIGHTS
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match=r"step-000002.*truncated; the one before is whole: use step-000001"):
+    with pytest.raises(CheckpointError, match=r"step-000002.*truncated; an earlier one is intact: use step-000001"):
         pf.load(run)
 
 

@@ -124,7 +124,7 @@ def test_memory_is_said_without_a_run(folder, capsys, tmp_path, monkeypatch):
         (["{folder}", "a", "--sampler", "dopri5", "--steps", "3"], 2, "chooses its own steps"),
         (["{folder}", "a", "--strength", "0.5"], 2, "no image that it is about"),
         (["{folder}", "a", "--image", "nowhere.png"], 2, "--image is nowhere.png, but there is no such file"),
-        (["{folder}", "a", "--image", "{model}"], 2, "no picture that can be read"),
+        (["{folder}", "a", "--image", "{model}"], 2, "cannot be read as an image"),
         (["{folder}", "a", "--device", "abacus"], 2, "--device is 'abacus'"),
         (["{folder}", "a", "--skip-layers", "-1", *SMALL], 2, "layers is (-1,)"),
         (["nowhere.safetensors", "a"], 2, "nowhere.safetensors does not exist"),
@@ -132,7 +132,7 @@ def test_memory_is_said_without_a_run(folder, capsys, tmp_path, monkeypatch):
         (["{single}", "a", "--tokenizers", "nowhere/", *SMALL], 2, "tokenizers is nowhere/, but there is no such folder"),
         (["{bare}", "a", *SMALL], 2, "there is no text encoder clip_l"),
         (["--from", "nowhere.png"], 2, "--from is nowhere.png, but there is no such file"),
-        (["--from", "{model}"], 2, "no picture that can be read"),
+        (["--from", "{model}"], 2, "cannot be read as an image"),
     ],
 )
 def test_mistakes_are_one_sentence(tiny, capsys, folder, arguments, status, words):
@@ -155,9 +155,9 @@ def with_settings(fox, path, text):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "carries no settings"),
-        ("{", "no JSON mapping"),
-        ("[1]", "no JSON mapping"),
+        (None, "has no pushforward settings"),
+        ("{", "not a JSON mapping"),
+        ("[1]", "not a JSON mapping"),
         ('{"model": "m", "prompt": "p", "speed": 3}', "'speed', which this version does not know"),
         ('{"model": "m", "prompt": "p", "steps": "many"}', "whose steps is 'many'"),
         ('{"model": "m", "prompt": "p", "image": 3}', "whose image is 3"),

@@ -280,7 +280,7 @@ def test_what_is_too_large_says_which_switch_helps(model, monkeypatch):
 REFUSED = [
     ({"size": (100, 64)}, UserError, "size is 100x64 .* divisible by 16; the nearest are 96x64"),
     ({"size": (1000, 1001)}, UserError, "the nearest are 1008x1008"),
-    ({"size": (0, 64)}, UserError, r"size is \(0, 64\), but it is \(height, width\)"),
+    ({"size": (0, 64)}, UserError, r"size is \(0, 64\), but it must be \(height, width\)"),
     ({"steps": 2, "sampler": Euler(2)}, UserError, "steps is 2 and sampler .* give one of them"),
     ({"steps": 0}, UserError, "steps is 0"),
     ({"sampler": "euler", "steps": None}, UserError, "sampler is 'euler'"),

@@ -180,7 +180,7 @@ def test_encoders_of_another_model_are_refused(tiny, tmp_path):
     )
     save_file({key: one.clone() for key, one in wide.state_dict().items()}, folder / path.name)
     model = pf.StableDiffusion3.from_pretrained(tiny("medium").bare, text_encoders=folder, tokenizers=tiny("medium").folder)
-    with pytest.raises(UserError, match="T5 gives 96 channels, but a token of the context has 128"):
+    with pytest.raises(UserError, match="T5 returns 96 channels, but a context token has 128"):
         model.encode_prompt("a")
 
 

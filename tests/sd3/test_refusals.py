@@ -34,9 +34,9 @@ BLOCK = f"{M}joint_blocks.1.x_block.attn.qkv.weight"
             lambda held: held.update({BLOCK: torch.zeros(384, 127)}),
             r"qkv.weight is \(384, 127\), but must be \(384, 128\) .it looks",
         ),
-        (lambda held: held.update({f"{M}x_embedder.proj.weight": torch.zeros(128, 64)}), "which no SD3 has"),
+        (lambda held: held.update({f"{M}x_embedder.proj.weight": torch.zeros(128, 64)}), "which does not match any SD3"),
         (lambda held: held.update({f"{M}joint_blocks.1.x_block.attn2.qkv.weight": torch.zeros(1)}), r"second attentions in blocks \[1\]"),
-        (lambda held: held.update({f"{M}scaled_fp8": torch.zeros(2)}), "8-bit weights with scales beside them"),
+        (lambda held: held.update({f"{M}scaled_fp8": torch.zeros(2)}), "8-bit weights with separate scales"),
         (lambda held: held.pop("first_stage_model.decoder.up.3.block.1.conv1.bias"), "first decoder.up.3.block.1.conv1.bias"),
         (
             lambda held: held.update({"first_stage_model.quant_conv.bias": torch.zeros(1)}),
@@ -68,7 +68,7 @@ def test_a_spoilt_file_is_refused_by_the_tensor(copied, change, message):
 )
 def test_another_models_file_is_refused_by_what_it_looks_like(tmp_path, names, said):
     save_file({name: torch.zeros(1) for name in names}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match=f"is no Stable Diffusion 3: .*{said}"):
+    with pytest.raises(CheckpointError, match=f"is not a Stable Diffusion 3: .*{said}"):
         pf.formats.read_sd3(tmp_path / "other.safetensors")
 
 
@@ -77,12 +77,12 @@ def test_another_models_file_is_refused_by_what_it_looks_like(tmp_path, names, s
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer .*`git lfs pull`"),
         (b"<!doctype html><html>not found</html>", "is not a safetensors file"),
-        (b"abc", "is cut short: it ends in its header, after 3 bytes; download it again"),
-        (b"", "is cut short"),
+        (b"abc", "is truncated: it ends in its header, after 3 bytes; download it again"),
+        (b"", "is truncated"),
         ((9).to_bytes(8, "little") + b"{ no json}", "its header cannot be read"),
         (
             (56).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}  ' + bytes(4),
-            "a lies where",
+            "the offsets of a do not match",
         ),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_truncated_download_is_refused(copied, keep):
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.truncate(int(size * keep))
-    with pytest.raises(CheckpointError, match="is cut short: .* download it again"):
+    with pytest.raises(CheckpointError, match="is truncated: .* download it again"):
         pf.formats.read_sd3(path)
 
 
@@ -140,8 +140,8 @@ def _flux(folder):
         (_without("transformer"), "transformer holds no .safetensors file"),
         (_lacking_a_shard, "lacks the shard diffusion_pytorch_model-00002-of-00003.safetensors, which .*index.json lists"),
         (_pickled, "diffusion_pytorch_model.bin is a pickle, which can run code and is never opened; convert it to .safetensors"),
-        (_older, "is no Stable Diffusion 3: it holds a StableDiffusionXLPipeline"),
-        (_flux, "is no Stable Diffusion 3: it holds a FluxPipeline"),
+        (_older, "is not a Stable Diffusion 3: it holds a StableDiffusionXLPipeline"),
+        (_flux, "is not a Stable Diffusion 3: it holds a FluxPipeline"),
     ],
 )
 def test_a_spoilt_folder_is_refused(copied, change, message):
@@ -168,13 +168,17 @@ def test_a_pickle_is_never_opened(tmp_path, suffix):
             CheckpointError,
             "holds 3 .safetensors files; give one of them, such as clip_g",
         ),
-        (lambda one: pf.formats.read_sd3(one.bare, parts=("unet",)), UserError, "parts has 'unet', but they are transformer, vae"),
-        (lambda one: pf.formats.read_sd3(one.bare, dtype=torch.int8), UserError, "dtype is torch.int8, but weights must be floating"),
+        (lambda one: pf.formats.read_sd3(one.bare, parts=("unet",)), UserError, "parts has 'unet', but the parts are transformer, vae"),
+        (
+            lambda one: pf.formats.read_sd3(one.bare, dtype=torch.int8),
+            UserError,
+            "dtype is torch.int8, but weights must have a floating dtype",
+        ),
         (lambda one: pf.formats.read_sd3(one.bare, text_encoders=one.bare), UserError, "has none of clip_l, clip_g and t5 in its name"),
         (
             lambda one: pf.formats.read_sd3(one.bare, text_encoders={"clip": one.bare}),
             UserError,
-            "text_encoders has 'clip', but its",
+            "text_encoders has 'clip', but the names",
         ),
         (lambda one: pf.formats.read_sd3(one.bare, text_encoders=one.folder), CheckpointError, "holds no clip_l, clip_g or t5xxl"),
         (
@@ -183,7 +187,11 @@ def test_a_pickle_is_never_opened(tmp_path, suffix):
             "there is no file no.safe",
         ),
         (lambda one: pf.formats.write_sd3("x", pf.formats.SD3Files()), UserError, "files has no transformer, VAE or text encoders"),
-        (lambda one: pf.formats.write_sd3("x", pf.formats.read_sd3(one.bare), "zip"), UserError, "layout is 'zip', but it is 'single' or"),
+        (
+            lambda one: pf.formats.write_sd3("x", pf.formats.read_sd3(one.bare), "zip"),
+            UserError,
+            "layout is 'zip', but it must be 'single' or",
+        ),
         (
             lambda one: pf.formats.write_sd3("x", pf.formats.read_sd3(one.single), "diffusers"),
             UserError,

@@ -123,5 +123,5 @@ def test_a_switch_that_means_nothing_to_the_model_is_refused(settings, message):
 def test_a_blank_in_the_folder_of_torch_is_named_before_the_linker_fails(monkeypatch):
     """Torch hands the linker its folder without quotes: pages of the compiler's words otherwise."""
     monkeypatch.setattr(torch, "__file__", "/home/ada/my models/torch/__init__.py")
-    with pytest.raises(UserError, match="blank in torch's folder '/home/ada/my models/torch'.*or train without compile"):
+    with pytest.raises(UserError, match="path of torch, '/home/ada/my models/torch', contains a space.*or train without compile"):
         fit(compile=True)

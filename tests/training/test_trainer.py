@@ -99,7 +99,7 @@ def test_a_truncated_newest_checkpoint_is_passed_over_and_named(data, straight, 
     (newest / file).write_bytes((newest / file).read_bytes()[:20])
     assert same(resumed(data, tmp_path), straight)
     said = capsys.readouterr()
-    assert f"{newest} is not whole, so step-000004 is resumed" in said.out + said.err
+    assert f"{newest} is damaged, so training resumes from step-000004" in said.out + said.err
 
 
 def test_resuming_a_finished_run_changes_nothing(data, tmp_path):
@@ -320,14 +320,14 @@ def test_a_run_whose_folder_cannot_be_written_is_saved_elsewhere_and_goes_on_fro
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "file").write_text("")
     broken = trainer(data, tmp_path / "file" / "run", checkpoint_every=5)
-    with pytest.raises(CheckpointError, match=r"Not a directory; step 5 is saved in (\S+): make room, copy that folder") as caught:
+    with pytest.raises(CheckpointError, match=r"Not a directory; step 5 is saved in (\S+): free some space, copy that folder") as caught:
         broken.fit()
     elsewhere = Path(re.search(r"saved in (\S+):", str(caught.value))[1])
     assert same(trainer(data, elsewhere.parents[1], resume=True).fit(), trainer(data).fit())
 
 
 def test_there_must_be_something_to_resume(data, tmp_path):
-    with pytest.raises(CheckpointError, match="has no whole checkpoint to resume from"):
+    with pytest.raises(CheckpointError, match="has no intact checkpoint to resume from"):
         trainer(data, tmp_path, resume=True)
     with pytest.raises(UserError, match="needs the run folder"):
         trainer(data, resume=True)
@@ -336,7 +336,7 @@ def test_there_must_be_something_to_resume(data, tmp_path):
 def test_weights_of_another_architecture_are_not_resumed(data, tmp_path):
     trainer(data, tmp_path, steps=1).fit()
     other = pf.models.rectified_flow(pf.nn.MLP.Config((9,)), (2,), classes=2, preprocess="standardise")
-    with pytest.raises(CheckpointError, match="does not fit the model: .*another architecture"):
+    with pytest.raises(CheckpointError, match="does not match the model: .*another architecture"):
         pf.Trainer(other, data, out=tmp_path, resume=True, **SMALL)
 
 

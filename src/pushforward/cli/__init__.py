@@ -1,6 +1,6 @@
-"""The command line: `pushforward COMMAND`. What the user wrote wrongly exits with 2, what happened exits with 1, both in one sentence.
+"""The command line: `pushforward COMMAND`. Usage errors exit with status 2, runtime errors with 1, each with a one-sentence message.
 
-A command's module is imported when the command is run, so that `pushforward --help` stays quick.
+A command's module is imported when the command runs, so that `pushforward --help` stays fast.
 """
 
 import importlib
@@ -9,22 +9,22 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "demo": "train a rectified flow on handwritten digits for a minute, judge it, and write runs/demo/report.html",
+    "demo": "train a rectified flow on handwritten digits for a minute, evaluate it, and write runs/demo/report.html",
     "train": "train a preset on data: pushforward train rectified_flow --data moons --steps 2000",
     "sample": "draw samples from a run: pushforward sample runs/demo -n 100 --label 3 --out threes.png",
-    "evaluate": "judge a run on data it has not seen, and write its report.html",
-    "compare": "put runs side by side; --explain says what normalizing flows and diffusion share",
-    "reflow": "train a run's model on its own pairs of noise and sample, so that its trajectories become straight",
-    "distill": "teach a run's model to say a sample in one step",
-    "generate": 'make images with Stable Diffusion 3 or 3.5: pushforward generate MODEL "a red fox" --out fox.png',
+    "evaluate": "evaluate a run on held-out data, and write its report.html",
+    "compare": "compare runs side by side; --explain compares normalizing flows and diffusion",
+    "reflow": "train a run's model on its own pairs of noise and sample, to straighten its trajectories",
+    "distill": "distill a run's model into a one-step sampler",
+    "generate": 'generate images with Stable Diffusion 3 or 3.5: pushforward generate MODEL "a red fox" --out fox.png',
     "list": "list the public names: presets, data sets, samplers, paths, networks, ...",
-    "info": "say what a run or a saved model is: preset, settings, progress, checkpoints",
-    "doctor": "check this machine: versions, devices, what is missing and how to get it",
+    "info": "describe a run or a saved model: preset, settings, progress, checkpoints",
+    "doctor": "check this machine: versions, devices, missing packages and how to install them",
 }
-MODULES = {"list": "listing"}  # a module named list would hide the builtin here
+MODULES = {"list": "listing"}  # a module named list would shadow the builtin here
 OVERVIEW = """usage: pushforward COMMAND [ARGUMENTS] [--debug]
 
-Flow-based generative models: train, sample, judge.
+Flow-based generative models: train, sample, evaluate.
 
 commands:
 {commands}
@@ -66,15 +66,15 @@ def _run(command: str, rest: list[str], debug: bool) -> int:
             raise
         return _failed(str(error), getattr(error, "exit_status", 2))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe: suppress further output
         return 0
     except KeyboardInterrupt:
         return _failed("interrupted.", 130)
     except OSError as error:
         if debug:
             raise
-        where = f" {error.filename}" if error.filename else ""
-        return _failed(f"the system refused{where}: {error.strerror or error}; check the path, its permissions and free space.", 1)
+        where = f" for {error.filename}" if error.filename else ""
+        return _failed(f"system error{where}: {error.strerror or error}; check the path, its permissions and free space.", 1)
 
 
 def _failed(sentence: str, status: int) -> int:

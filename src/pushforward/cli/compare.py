@@ -1,4 +1,4 @@
-"""`pushforward compare RUN RUN ...`: runs side by side; `pushforward compare --explain`: normalizing flow and diffusion as one thing."""
+"""`pushforward compare RUN RUN ...`: runs side by side; `pushforward compare --explain`: normalizing flows and diffusion compared."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,16 +21,16 @@ from pushforward.formats.model import build, load
 from pushforward.training.progress import read_metrics
 
 SHOWN = {"normalizing flow": "realnvp", "continuous flow": "ffjord", "flow matching": "rectified_flow", "diffusion": "ddpm"}
-ROWS = 256  # examples that costs are measured on
+ROWS = 256  # examples for cost measurements
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare runs, or explain what their kinds of model share.
+    """Compare runs, or explain what their model families have in common.
 
     Args:
         runs: run folders, each trained and, for its quality, evaluated (`pushforward evaluate`).
-        explain: print what the models are instead of what they reached; without runs, for untrained ones of each kind.
+        explain: describe the models instead of their results; without runs, for untrained models of each kind.
         device: "auto", "cpu", "cuda", ...
     """
 
@@ -41,18 +41,20 @@ class Compare:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    options = parse(Compare, arguments, prog="pushforward compare", description="Compare runs, or explain what their models share.")
+    options = parse(
+        Compare, arguments, prog="pushforward compare", description="Compare runs, or explain what their models have in common."
+    )
     if options.explain:
         _show(_explained(options))
         return 0
     if not options.runs:
-        raise UserError("compare needs runs: `pushforward compare runs/a runs/b`, or --explain for what kinds of model share.")
+        raise UserError("compare needs runs: `pushforward compare runs/a runs/b`, or --explain for a comparison of model families.")
     columns = {str(folder): _reached(folder) for folder in options.runs}
     questions = list(dict.fromkeys(question for answers in columns.values() for question in answers))
     _show({question: {name: answers.get(question, "–") for name, answers in columns.items()} for question in questions})
     missing = [str(folder) for folder in options.runs if not (folder / "evaluation.json").is_file()]
     if missing:
-        Console(stderr=True).print(f"not judged yet: {', '.join(missing)}; `pushforward evaluate RUN` does it.", highlight=False)
+        Console(stderr=True).print(f"not evaluated yet: {', '.join(missing)}; run `pushforward evaluate RUN`.", highlight=False)
     return 0
 
 
@@ -72,7 +74,7 @@ def _explained(options: Compare) -> dict[str, dict[str, str]]:
 
 
 def _reached(folder: Path) -> dict[str, str]:
-    """Return what a run is and what it reached, as its files say."""
+    """Return a run's configuration and results, from its files."""
     config = run_config(folder)
     model: GenerativeModel = build(config, str(folder / "config.yaml"))
     steps = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
@@ -87,7 +89,7 @@ def _reached(folder: Path) -> dict[str, str]:
 
 
 def _judged(numbers: Mapping[str, Any]) -> dict[str, str]:
-    answers = {"judged on": f"{numbers['examples']} {numbers['split']} examples"}
+    answers = {"evaluated on": f"{numbers['examples']} {numbers['split']} examples"}
     for part in ("pooled", "conditional", "mixture"):
         value = numbers["likelihood"][0][part]
         if value is not None:
@@ -96,7 +98,7 @@ def _judged(numbers: Mapping[str, Any]) -> dict[str, str]:
     answers["... of training data"] = f"{numbers['distance_train']:.3f} ± {numbers['distance_train_std']:.3f}"
     if numbers["recognised"] is not None:
         answers["recognised"] = f"{numbers['recognised']:.1%}"
-    answers["nearer to training data"] = f"{numbers['closer_to_train']:.1%}"
+    answers["closer to training data"] = f"{numbers['closer_to_train']:.1%}"
     answers["sampler"] = numbers["sampler"]
     answers["seconds per 1000 samples"] = f"{numbers['seconds_per_1000_samples']:.2f}"
     for row in numbers["quality"]:

@@ -1,4 +1,4 @@
-"""`pushforward demo`: a class-conditional rectified flow on real handwritten digits, trained and judged in two minutes."""
+"""`pushforward demo`: a class-conditional rectified flow on real handwritten digits, trained and evaluated in two minutes."""
 
 import shlex
 import time
@@ -19,16 +19,16 @@ from pushforward.training.settings import Settings
 
 @dataclass(frozen=True)
 class Demo:
-    """Train and judge a rectified flow on scikit-learn's handwritten digits.
+    """Train and evaluate a rectified flow on scikit-learn's handwritten digits.
 
     Args:
         out: run folder.
         steps: optimisation steps; the default takes under a minute on one CPU core.
         seed: seed of everything random.
         device: "auto", "cpu", "cuda", ...
-        threads: CPU threads while training. Its matrices are so small that a second one gains a third on an idle machine, and loses
-            most of the speed (60 to 10 steps/s) when another process needs the core.
-        overwrite: replace a run that is there.
+        threads: CPU threads while training. The matrices are so small that a second thread is a third faster on an idle machine, but
+            much slower (60 to 10 steps/s) when another process uses the core.
+        overwrite: replace an existing run.
     """
 
     out: Path = Path("runs/demo")
@@ -41,7 +41,7 @@ class Demo:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    options = parse(Demo, arguments, prog="pushforward demo", description="Train and judge a rectified flow on handwritten digits.")
+    options = parse(Demo, arguments, prog="pushforward demo", description="Train and evaluate a rectified flow on handwritten digits.")
     console = Console(stderr=True)
     began = time.perf_counter()
     section = {"name": "digits"}

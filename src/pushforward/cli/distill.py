@@ -1,4 +1,4 @@
-"""`pushforward distill RUN`: teach a run's model to say a sample in one step."""
+"""`pushforward distill RUN`: distill a run's model into a one-step sampler."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from pushforward.training.reflow import one_step
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    options = parse(OnPairs, arguments, prog="pushforward distill", description="Teach a run's model to say a sample in one step.")
+    options = parse(OnPairs, arguments, prog="pushforward distill", description="Distill a run's model into a one-step sampler.")
     teacher = path_model(options.run, options)
     out = options.out or Path(f"{str(options.run).rstrip('/')}-distilled")
     return train_on_pairs(teacher, one_step(teacher), options.run, out, options, {"distill": {"of": str(options.run)}})

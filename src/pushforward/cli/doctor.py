@@ -1,4 +1,4 @@
-"""`pushforward doctor`: what this machine has, what is missing and how to get it."""
+"""`pushforward doctor`: versions and devices of this machine, what is missing and how to install it."""
 
 import importlib.metadata
 import importlib.util
@@ -23,7 +23,7 @@ class Doctor:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit status: 1 when something needed is missing."""
+    """Run the command and return its exit status: 1 if a requirement is missing."""
     parse(Doctor, arguments, prog="pushforward doctor", description="Check this machine.")
     table = Table(box=None, show_header=False, pad_edge=False)
     missing = []
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         table.add_row(f"extra {extra}", hint if lacking else "installed")
     free = shutil.disk_usage(".").free / 2**30
     table.add_row("free disk here", f"{free:.1f} GiB" + ("" if free > 1 else ": [red]checkpoints may not fit[/red]"))
-    table.add_row("this folder", "can be written" if os.access(".", os.W_OK) else "[red]cannot be written[/red]: give --out elsewhere")
+    table.add_row("this folder", "writable" if os.access(".", os.W_OK) else "[red]not writable[/red]: give --out elsewhere")
     Console(soft_wrap=True).print(table, highlight=False)
     return 1 if missing else 0
 

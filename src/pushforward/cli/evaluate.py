@@ -1,4 +1,4 @@
-"""`pushforward evaluate RUN`: judge a run on data it has not seen, and write evaluation.json, pictures and report.html."""
+"""`pushforward evaluate RUN`: evaluate a run on held-out data, and write evaluation.json, pictures and report.html."""
 
 import json
 import shlex
@@ -25,20 +25,20 @@ from pushforward.training.progress import read_metrics
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Judge a run.
+    """Evaluate a run on held-out data.
 
     Args:
         run: run folder.
-        split: what to judge on; choose on validation, report on test.
+        split: split to evaluate on; choose on validation, report on test.
         checkpoint: "best" on validation, "last", or a name such as step-000500.
         samples: number of samples, spread over the classes.
-        draws: dequantisation draws for each example of quantised data.
-        compared: test examples that distances compare at most, with as many samples out of four times as many.
-        scored: test examples whose likelihood is measured; 0 for all.
-        evaluations: numbers of network evaluations at which samples are judged.
+        draws: dequantisation draws per example of quantised data.
+        compared: number of test examples for distances, compared with as many samples out of four times as many.
+        scored: number of test examples for likelihoods; 0 for all.
+        evaluations: numbers of network evaluations at which samples are evaluated.
         sampler: euler, midpoint, heun, rk4 or dopri5 (`pushforward list samplers`), for samples and likelihood; by default the model's own.
-        steps: steps of a fixed-step sampler; without --sampler they are Euler's.
-        divergence: of an ODE's likelihood: "exact", or "hutchinson" for an unbiased estimate; "auto" is exact up to 256 dimensions.
+        steps: steps of a fixed-step sampler; Euler if --sampler is not given.
+        divergence: "exact" for an ODE's likelihood, or "hutchinson" for an unbiased estimate; "auto" is exact up to 256 dimensions.
         seed: seed of all draws.
         device: "auto", "cpu", "cuda", ...
     """
@@ -60,7 +60,7 @@ class Evaluate:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    options = parse(Evaluate, arguments, prog="pushforward evaluate", description="Judge a run on data it has not seen.")
+    options = parse(Evaluate, arguments, prog="pushforward evaluate", description="Evaluate a run on held-out data.")
     console = Console(stderr=True)
     command = "pushforward evaluate " + " ".join(shlex.quote(one) for one in arguments)
     judged = evaluate(options, command, {}, lambda text: console.print(f"{text} ...", highlight=False))
@@ -69,16 +69,16 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Callable[[str], None]) -> Judgement:
-    """Judge a run, write its evaluation.json, pictures and report.html, and return the numbers."""
+    """Evaluate a run, write its evaluation.json, pictures and report.html, and return the metrics."""
     folder = options.run
     config = run_config(folder)
     model = load(folder, checkpoint=options.checkpoint).to(device_of(options.device))
     sampler = sampler_of(options.sampler, options.steps)
     by_ode = model.sampler is not None
     if not by_ode and (sampler is not None or options.divergence != "auto"):
-        raise UserError(f"--sampler, --steps or --divergence is given, but {config.get('preset')} solves no ODE; leave them out.")
+        raise UserError(f"--sampler, --steps or --divergence is given, but {config.get('preset')} does not solve an ODE; leave them out.")
     model.sampler = sampler or model.sampler
-    evaluations = options.evaluations if by_ode else ()  # an exact map takes one pass, whatever is asked
+    evaluations = options.evaluations if by_ode else ()  # an exact map takes one pass
     section = config.get("data", {})
     train, validation, test = (load_data(section, part).in_memory(HELD) for part in ("train", "validation", options.split))
     judged, made, labels = judge(
@@ -96,26 +96,26 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     loss_curve(metrics, folder / "loss.png")
     solved = f", with {model.sampler}" if by_ode else ""
     pictures = {
-        "samples": (folder / "samples.png", f"Samples as they came{solved}" + (", one class a column." if labels is not None else ".")),
+        "samples": (folder / "samples.png", f"Samples, not selected{solved}" + (", one class a column." if labels is not None else ".")),
         "loss": (folder / "loss.png", "Loss against optimisation steps."),
     }
     if by_ode:
         trajectory(model, folder / "trajectory.png", seed=options.seed)
         quality_curve(judged.quality, judged.distance_train, folder / "quality.png")
-        pictures["trajectory"] = (folder / "trajectory.png", "The same samples on their way from noise (t = 1) to data (t = 0).")
-        pictures["quality"] = (folder / "quality.png", "Distance to data never seen, and recognition, by number of network evaluations.")
+        pictures["trajectory"] = (folder / "trajectory.png", "Trajectories of the same samples from noise (t = 1) to data (t = 0).")
+        pictures["quality"] = (folder / "quality.png", "Distance to held-out data, and recognition, by number of network evaluations.")
     if has_layers(model):
         picture_layers(model, folder / "layers.png", seed=options.seed)
-        pictures["layers"] = (folder / "layers.png", "Samples, and a square grid of noise, layer by layer; the density of data.")
+        pictures["layers"] = (folder / "layers.png", "Samples and a square grid of noise, layer by layer; the density of the data.")
     if image:
         neighbours(made, train, folder / "neighbours.png")
         pictures["neighbours"] = (
             folder / "neighbours.png",
-            "The samples nearest of all to training data, each above its nearest training example.",
+            "The samples closest to training data, each above its nearest training example.",
         )
     if image and by_ode:
         by_evaluations(model, evaluations, folder / "evaluations.png", seed=options.seed)
-        pictures["evaluations"] = (folder / "evaluations.png", "The same noise at each number of network evaluations.")
+        pictures["evaluations"] = (folder / "evaluations.png", "Samples from the same noise at each number of network evaluations.")
     write_report(
         folder / "report.html",
         title=f"{config.get('preset')} on {section.get('name')}",
@@ -129,7 +129,7 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
 
 
 def show(judged: Judgement, folder: Path) -> None:
-    """Print the numbers that matter, and where the report is."""
+    """Print the main metrics and the path of the report."""
     console = Console()
     table = Table("measured on", judged.split + " data", box=None, pad_edge=False, show_header=False)
     rows: list[tuple[str, Any]] = []
@@ -144,15 +144,15 @@ def show(judged: Judgement, folder: Path) -> None:
     for name in ("pooled", "conditional", "mixture"):
         value = getattr(own, name)
         if value is not None:
-            alike = ("pooled", "mixture") if name != "conditional" else (name,)  # densities that are not told the class
-            others = [getattr(row, one) for row in judged.likelihood[1:] for one in alike]
+            comparable = ("pooled", "mixture") if name != "conditional" else (name,)  # densities that do not see the class
+            others = [getattr(row, one) for row in judged.likelihood[1:] for one in comparable]
             best = min((other for other in others if other is not None), default=None)
             rows.append(
                 (f"bits per dimension, {name}", f"{value:.3f}" + (f" (best of the others: {best:.3f})" if best is not None else ""))
             )
     ratio = judged.distance / judged.distance_train
     rows.append(("sliced Wasserstein to data", f"{judged.distance:.3f} ± {judged.distance_std:.3f}, {ratio:.2f}x that of training data"))
-    rows.append(("nearer to training data", f"{judged.closer_to_train:.1%} (50 % is no copying)"))
+    rows.append(("closer to training data", f"{judged.closer_to_train:.1%} (50 % is no copying)"))
     for name, value in rows:
         table.add_row(name, value)
     console.print(table)

@@ -1,4 +1,4 @@
-"""`pushforward generate MODEL PROMPT`: images from Stable Diffusion 3 or 3.5, in files that say how they were made."""
+"""`pushforward generate MODEL PROMPT`: images from Stable Diffusion 3 or 3.5, in files with embedded settings."""
 
 import dataclasses
 import itertools
@@ -29,44 +29,44 @@ from pushforward.sd3.progress import Progress
 
 @dataclasses.dataclass(frozen=True)
 class Generate:
-    """Make images from a prompt with Stable Diffusion 3 or 3.5.
+    """Generate images from a prompt with Stable Diffusion 3 or 3.5.
 
-    Each PNG carries its prompt, seed and settings; `pushforward generate --from IMAGE.png` makes it again, with other settings if you add
+    Each PNG stores its prompt, seed and settings; `pushforward generate --from IMAGE.png` reproduces it, with other settings if you add
     them.
 
     Args:
         model: a .safetensors file, a diffusers folder, or a Hub id such as stabilityai/stable-diffusion-3.5-medium.
-        prompt: what to show.
-        repeat: a PNG whose settings to take; whatever else is given replaces them.
-        negative: what to stay away from.
-        n: how many images; seeds count up from --seed.
-        seed: of the first image; by default a new one, which is printed.
+        prompt: description of the image.
+        repeat: a PNG whose settings to use; other options override them.
+        negative: negative prompt.
+        n: number of images; seeds are incremented from --seed.
+        seed: seed of the first image; by default a new one, which is printed.
         steps: steps of the sampler, 28 by default.
-        guidance: how strictly to follow the prompt; at most 1 is not at all.
+        guidance: guidance scale; values up to 1 disable guidance.
         interval: times (low high) at which to guide, from 0 (image) to 1 (noise).
-        rescale: share from 0 to 1 by which guidance's inflated contrast is taken back.
+        rescale: CFG rescale factor from 0 to 1, which reduces the inflated contrast of guidance.
         sampler: euler (by default), heun, dpm-solver-pp, uni-pc, dopri5, ... (`pushforward list samplers`), on Stable Diffusion 3's steps.
-        shift: how far the steps are moved towards noise; by default the model's, 3.
-        height: of the image in pixels, divisible by 16; by default 1024, or the --image's.
-        width: of the image in pixels, divisible by 16; by default 1024, or the --image's.
-        image: a picture to start from.
-        strength: how much of the way to go from it, above 0 up to 1: 0.6, or 1 with --mask.
-        mask: a picture, white where to paint anew.
+        shift: shift of the time grid towards noise; by default the model's, 3.
+        height: side of the image in pixels, divisible by 16; by default 1024, or that of --image.
+        width: side of the image in pixels, divisible by 16; by default 1024, or that of --image.
+        image: an image to start from.
+        strength: fraction of the noising of --image, above 0 and at most 1; 0.6 by default, or 1 with --mask.
+        mask: an image that is white where to repaint.
         skip_layers: blocks for skip-layer guidance, such as 7 8 9 for Stable Diffusion 3.5 medium.
-        skip_scale: its scale.
-        skip_steps: the shares (start stop) of the steps that it is for.
-        tokens: length of T5's part of the prompt, 1 to 512.
+        skip_scale: scale of skip-layer guidance.
+        skip_steps: range (start stop) of skip-layer guidance, as fractions of the steps.
+        tokens: number of T5 tokens of the prompt, 1 to 512.
         t5: whether to use the text encoder T5.
-        dtype: of the weights: "stored" is that of the file.
-        tiling: whether to decode by tiles, which saves memory and changes the image a little.
-        offload: whether to bring each component to the device only while it is used: slower, in much less memory.
-        batch_size: images at once. With more than 1 an image may differ in its last bits from the same seed alone.
+        dtype: dtype of the weights; "stored" is that of the file.
+        tiling: whether to decode in tiles, which saves memory and changes the image slightly.
+        offload: whether to keep each component on the device only while it is used: slower, with much less memory.
+        batch_size: images per batch. With more than 1, an image may differ in its last bits from the same seed alone.
         device: "auto", "cpu", "cuda", ...
         tokenizers: folder with tokenizer, tokenizer_2 and tokenizer_3, for a model without its own.
         text_encoders: folder of separate files clip_l, clip_g and t5xxl, for a model without its own.
-        out: the PNG; of several images each has its seed in its name.
-        preview: a PNG that is renewed at each step with a small picture of what is expected.
-        memory: only say what the run would take in memory.
+        out: output PNG; several images have their seed in the name.
+        preview: a PNG that is updated at each step with a small preview of the expected image.
+        memory: only print the memory that the run would need.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = ""
@@ -103,7 +103,7 @@ class Generate:
     memory: bool = False
 
 
-# What does not change the image, or is of one call alone: not kept in it.
+# Options that do not change the image, or only apply to one call: not stored in the PNG.
 OF_THE_CALL = ("repeat", "n", "offload", "batch_size", "device", "out", "preview", "memory")
 
 
@@ -153,8 +153,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _options(arguments: Sequence[str]) -> Generate:
-    """Return what was asked for; with --from it stands on top of what the picture says."""
-    parts = {"prog": "pushforward generate", "description": "Make images with Stable Diffusion 3 or 3.5."}
+    """Return the options; with --from they override the settings stored in the image."""
+    parts = {"prog": "pushforward generate", "description": "Generate images with Stable Diffusion 3 or 3.5."}
     source = next((after for one, after in itertools.pairwise(arguments) if one == "--from"), None)
     source = source or next((one.partition("=")[2] for one in arguments if one.startswith("--from=")), None)
     settings = {} if source is None else read_settings(Path(source))
@@ -173,13 +173,13 @@ def _options(arguments: Sequence[str]) -> Generate:
     if not options.prompt and source is None and not options.memory:
         raise UserError('there is no prompt; give one: pushforward generate MODEL "a red fox".')
     if options.out.suffix.lower() != ".png":
-        raise UserError(f"--out is {options.out}, but images are written as .png, which carries their settings; give this ending.")
+        raise UserError(f"--out is {options.out}, but images are written as .png, which stores their settings; use this suffix.")
     if options.batch_size < 1:
         raise UserError(f"--batch-size is {options.batch_size}, but it must be at least 1.")
     if options.n < 1:
-        raise UserError(f"-n is {options.n}, but at least 1 image must be made.")
+        raise UserError(f"-n is {options.n}, but it must be at least 1.")
     if options.seed is not None and not 0 <= options.seed < 2**62:
-        raise UserError(f"--seed is {options.seed}, but a seed is a whole number from 0 to 2**62 - 1.")
+        raise UserError(f"--seed is {options.seed}, but a seed must be an integer from 0 to 2**62 - 1.")
     return options
 
 
@@ -189,7 +189,7 @@ def _repeated(path: Path, settings: dict[str, Any]) -> Generate:
     strange = sorted(settings.keys() - {*known, "version", "image_sha256", "mask_sha256"})
     if strange:
         raise UserError(
-            f"--from is {path}, whose settings have {strange[0]!r}, which this version does not know; install the one that wrote it."
+            f"--from is {path}, whose settings have {strange[0]!r}, which this version does not know; install the version that wrote it."
         )
     values: dict[str, Any] = {}
     for name in known:
@@ -201,7 +201,7 @@ def _repeated(path: Path, settings: dict[str, Any]) -> Generate:
 
 
 def _settings(options: Generate) -> dict[str, Any]:
-    """Return what makes the image again, as plain data."""
+    """Return the settings that reproduce the image, as plain data."""
     import pushforward
 
     settings = {name: value for name, value in vars(options).items() if name not in OF_THE_CALL}
@@ -217,7 +217,7 @@ def _size(options: Generate, model: StableDiffusion3, image: PIL.Image.Image | N
 
 
 def _sampler(options: Generate, shift: float) -> Sampler:
-    """Return the sampler on Stable Diffusion 3's steps."""
+    """Return the sampler on Stable Diffusion 3's time grid."""
     steps = options.steps
     if steps is None and options.sampler in (None, "euler"):
         steps = STEPS
@@ -227,7 +227,7 @@ def _sampler(options: Generate, shift: float) -> Sampler:
 
 
 def _shown(preview: Path | None) -> Any:
-    """Return what is told after each evaluation: a line on the terminal, a picture if asked for."""
+    """Return the progress callback: a line on the terminal, and a preview image if requested."""
     if preview is None and not sys.stderr.isatty():
         return None
 

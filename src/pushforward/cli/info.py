@@ -1,4 +1,4 @@
-"""`pushforward info RUN`: what a run or a saved model is."""
+"""`pushforward info RUN`: describes a run or a saved model."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     for name in saved.names():
         try:
             check_folder(saved.folder / name)
-            state = "whole"
+            state = "intact"
         except CheckpointError as error:
             state = str(error)
         table.add_row(f"checkpoint {name}", state)
@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _costs(steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Yield what the telemetry of a run sums up to; runs of earlier versions have less of it."""
+    """Yield a summary of a run's telemetry; runs of earlier versions have less of it."""
     rates = [row["samples_per_second"] for row in steps if "samples_per_second" in row]
     if rates:
         yield "throughput", f"{statistics.median(rates):,.0f} samples/s (median)"
@@ -78,7 +78,7 @@ def _costs(steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     for row in steps:
         for name, seconds in row.get("phases", {}).items():
             phases[name] = phases.get(name, 0.0) + seconds
-    reduced = phases.pop("all_reduce", None)  # goes on during the backward pass
+    reduced = phases.pop("all_reduce", None)  # overlaps with the backward pass
     total = sum(phases.values())
     if total:
         parts = sorted(phases.items(), key=lambda one: -one[1])

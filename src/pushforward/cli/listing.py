@@ -1,4 +1,4 @@
-"""`pushforward list [GROUP]`: the public names and what each is, without importing any of them."""
+"""`pushforward list [GROUP]`: the public names with their summaries, without importing them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Arguments as typed records, parsed by tyro: help shows each with its default; what is unknown is refused with the nearest name."""
+"""Arguments as typed records, parsed by tyro: help shows defaults; unknown names raise an error with the closest match."""
 
 import dataclasses
 import inspect
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 def from_data(preset: Callable[..., Any]) -> dict[str, str | None]:
-    """Return a preset's arguments that the data decides, each with the data set's own name for it, or None where it follows from others.
+    """Return a preset's arguments that the data determines, each with the data set's name for it, or None if it follows from others.
 
-    The number of values of quantised data is the data's `levels`; a preset whose `levels` are those of a multiscale flow says `values`.
+    The number of values of quantised data is the data's `levels`; a preset whose `levels` are those of a multiscale flow calls it `values`.
     """
     names: dict[str, str | None] = dict.fromkeys(("features", "cond_features", "channels", "size")) | {
         "shape": "shape",
@@ -30,7 +30,7 @@ def from_data(preset: Callable[..., Any]) -> dict[str, str | None]:
 
 
 def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, description: str, default: Any = None) -> T:
-    """Return the record that arguments describe; help and mistakes leave by SystemExit with 0 and 2."""
+    """Parse arguments into the record; help and usage errors raise SystemExit with 0 and 2."""
     options = {} if default is None else {"default": default}
     try:
         return tyro.cli(kind, args=list(arguments), prog=prog, description=description, **options)
@@ -39,10 +39,10 @@ def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, descri
 
 
 def preset_record(preset: Callable[..., Any], defaults: Mapping[str, Any]) -> type:
-    """Return a dataclass of a preset's keyword arguments, but for those that the data decides.
+    """Return a dataclass of a preset's keyword arguments, except those that the data determines.
 
     A network becomes a choice `net:unet --net.channels 64`, and so do paths, times, pairings and samplers: every registered one that
-    settings can describe.
+    can be described by settings.
     """
     hints = typing.get_type_hints(getattr(preset, "__wrapped__", preset))
     helps = _argument_helps(preset)
@@ -57,7 +57,7 @@ def preset_record(preset: Callable[..., Any], defaults: Mapping[str, Any]) -> ty
 
 
 def _argument_helps(thing: Callable[..., Any]) -> dict[str, str]:
-    import docstring_parser  # what tyro itself reads docstrings with
+    import docstring_parser  # the docstring parser that tyro uses
 
     return {one.arg_name: (one.description or "") for one in docstring_parser.parse(thing.__doc__ or "").params}
 
@@ -70,7 +70,7 @@ def _option(name: str, annotation: Any) -> Any:
 
 
 def _choice(group: str, kind: type | None) -> Any:
-    """Return the union of a group's settings records, each a subcommand under its own name."""
+    """Return the union of a group's settings records, each as a subcommand."""
     found = []
     for entry in registry.entries(group):
         record = entry.thing if kind is not None else getattr(entry.thing, "Config", None)
@@ -88,15 +88,15 @@ def _choice(group: str, kind: type | None) -> Any:
 
 
 def kebab(name: str) -> str:
-    """Return a public name's last part as the command line writes it: LogitNormal is logit-normal, MinibatchOT is minibatch-ot."""
+    """Return the last part of a public name in command-line spelling: LogitNormal is logit-normal, MinibatchOT is minibatch-ot."""
     return re.sub(r"(?<=[a-z])(?=[A-Z][a-z]|[A-Z]{2})", "-", name.rpartition(".")[2]).lower()
 
 
 def named(group: str, name: str) -> Any:
-    """Return the registered thing of a group whose name, written in either way, is this.
+    """Return the registered object of a group with this name, in either spelling.
 
     Raises:
-        UserError: there is none; the nearest is offered.
+        UserError: there is none; the message suggests the closest.
     """
     by_name = {kebab(one): one for one in registry.names(group)}
     if name.lower() not in by_name:

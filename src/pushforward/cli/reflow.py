@@ -1,4 +1,4 @@
-"""`pushforward reflow RUN --rounds k`: train a run's model on its own pairs, again and again, each round a run of its own."""
+"""`pushforward reflow RUN --rounds k`: train a run's model on its own pairs repeatedly, each round as a separate run."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -27,25 +27,25 @@ from pushforward.training.reflow import reflow
 from pushforward.training.settings import Settings
 from pushforward.training.trainer import Trainer
 
-VALIDATION_SHARE = 10  # one pair in so many, made besides, chooses the best checkpoint
+VALIDATION_SHARE = 10  # one additional validation pair per 10 training pairs, to select the best checkpoint
 
 
 @dataclass(frozen=True)
 class OnPairs:
-    """What training on a run's own pairs takes.
+    """Options for training on a run's own pairs.
 
     Args:
         run: run folder, or folder written by pushforward.save with a section data.
         pairs: pairs of noise and sample to train on.
-        steps: optimisation steps; by default as many as the run itself took.
+        steps: optimisation steps; by default those of the run.
         lr: peak learning rate; by default half of the run's.
-        batch_size: samples a step; by default the run's.
-        out: run folder of the result; the default adds to the run's name.
+        batch_size: samples per step; by default the run's.
+        out: run folder of the result; by default derived from the run's name.
         checkpoint: "best" on validation, "last", or a name such as step-000500.
         seed: seed of pairs and training.
         device: "auto", "cpu", "cuda", ...
-        resume: go on where it was stopped.
-        overwrite: replace runs that are there.
+        resume: continue an interrupted run.
+        overwrite: replace existing runs.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -66,7 +66,7 @@ class Reflow(OnPairs):
     """Straighten a run's trajectories.
 
     Args:
-        rounds: how often; round k is the run OUT-k, by default RUN-reflow-k.
+        rounds: number of rounds; round k is the run OUT-k, by default RUN-reflow-k.
     """
 
     rounds: int = 1
@@ -76,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Reflow, arguments, prog="pushforward reflow", description="Train a run's model on its own pairs of noise and sample.")
     if options.rounds < 1:
-        raise UserError(f"--rounds is {options.rounds}, but at least 1 is needed.")
+        raise UserError(f"--rounds is {options.rounds}, but it must be at least 1.")
     teacher, name = options.run, str(options.out or f"{str(options.run).rstrip('/')}-reflow")
     for number in range(1, options.rounds + 1):
         out = Path(f"{name}-{number}")
@@ -89,17 +89,17 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def path_model(folder: Path, options: OnPairs) -> PathModel:
-    """Return a run's model, which must be one of a path."""
+    """Return a run's model, which must be a path model."""
     model = load(folder, checkpoint=options.checkpoint).to(device_of(options.device))
     if not isinstance(model, PathModel):
-        raise UserError(f"{folder} holds a {type(model).__name__}, but only models of a path, such as rectified_flow, have such pairs.")
+        raise UserError(f"{folder} holds a {type(model).__name__}, but only path models, such as rectified_flow, have such pairs.")
     return model
 
 
 def train_on_pairs(teacher: PathModel, student: PathModel, of: Path, out: Path, options: OnPairs, facts: Mapping[str, Any]) -> int:
-    """Train a student on its teacher's pairs into a run folder `out`, say how straight both are, and return the exit status."""
+    """Train a student on its teacher's pairs into a run folder `out`, print the straightness of both, and return the exit status."""
     if options.pairs < 10:
-        raise UserError(f"--pairs is {options.pairs}, but training and validation need at least 10; 20000 do for the plane.")
+        raise UserError(f"--pairs is {options.pairs}, but training and validation need at least 10; 20000 are enough for 2-D data.")
     config = run_config(of)
     section = dict(config.get("data", {}))
     settings = _settings(config, options)
@@ -109,7 +109,7 @@ def train_on_pairs(teacher: PathModel, student: PathModel, of: Path, out: Path, 
     console.print(f"solving {options.pairs} trajectories of {of} ...", highlight=False)
     train = pairs_of(teacher, options.pairs, section, options.seed)
     validation = pairs_of(teacher, max(1, options.pairs // VALIDATION_SHARE), section, options.seed + 1)
-    said = straightness(teacher, 1000, _cond(teacher, 1000, section, options.seed), generator=_generator(options.seed))
+    before = straightness(teacher, 1000, _cond(teacher, 1000, section, options.seed), generator=_generator(options.seed))
     whole = {**model_config(student), "data": section, **facts, "training": to_plain(vars(settings))}
     resume = options.resume and out.is_dir()
     if not resume:
@@ -124,12 +124,12 @@ def train_on_pairs(teacher: PathModel, student: PathModel, of: Path, out: Path, 
     status = finish(trainer)
     if status == 0 and "reflow" in facts:
         after = straightness(load(out), 1000, _cond(teacher, 1000, section, options.seed), generator=_generator(options.seed))
-        print(f"straightness (0 is a straight line): {said} before, {after} after.")
+        print(f"straightness (0 is a straight line): {before} before, {after} after.")
     return status
 
 
 def pairs_of(model: PathModel, n: int, section: Mapping[str, Any], seed: int) -> Pairs:
-    """Return n pairs of a model, under conditions as its training data has them."""
+    """Return n pairs of a model, with conditions from its training data."""
     return reflow(model, n, _cond(model, n, section, seed), generator=_generator(seed))
 
 
@@ -154,6 +154,6 @@ def _settings(config: Mapping[str, Any], options: OnPairs) -> Settings:
 
 
 def _done(out: Path, settings: Settings) -> bool:
-    """Whether a run folder holds its last step already."""
+    """Whether a run folder already contains its last step."""
     newest = checkpoints(out).newest_whole()
     return newest is not None and newest.name == f"step-{settings.steps:06d}"

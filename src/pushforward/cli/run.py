@@ -1,4 +1,4 @@
-"""What commands share: devices, data from settings, run folders."""
+"""Shared by the commands: devices, data from settings, run folders."""
 
 import dataclasses
 import shutil
@@ -18,11 +18,11 @@ CONFIG = "config.yaml"
 
 
 def device_of(name: str, index: int | None = None) -> torch.device:
-    """Return the device of this name; "auto" is the machine's accelerator, or the CPU where there is none.
+    """Return the device with this name; "auto" is the machine's accelerator, or the CPU if there is none.
 
     Args:
-        name: "auto", or a device's name in torch.
-        index: which of several accelerators, where the name does not say: one for each process of a machine.
+        name: "auto", or a torch device name.
+        index: index of the accelerator if the name has none: one for each process of a machine.
     """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -36,7 +36,7 @@ def device_of(name: str, index: int | None = None) -> torch.device:
 
 
 def load_data(section: Mapping[str, Any], split: str) -> Dataset:
-    """Return a split of the data that a configuration's section `data` names."""
+    """Return a split of the data in a configuration's section `data`."""
     name = section.get("name")
     if not isinstance(name, str):
         raise ConfigError("the section data has no name; add `name: digits`, or the path of a file.")
@@ -44,7 +44,7 @@ def load_data(section: Mapping[str, Any], split: str) -> Dataset:
 
 
 def data_options(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a section `data` gives the data set besides its name."""
+    """Return the options of a section `data`, without the name."""
     return {key: value for key, value in section.items() if key not in ("name", "fingerprint")}
 
 
@@ -52,13 +52,13 @@ def new_run(out: Path, overwrite: bool) -> Path:
     """Return a new, empty run folder.
 
     Raises:
-        RunExistsError: it exists and overwriting was not asked for, or it is no run.
+        RunExistsError: it exists and overwriting was not requested, or it is not a run.
     """
     if out.exists() and not out.is_dir():
         raise RunExistsError(f"--out is {out}, which is a file; give a folder.")
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
-            raise RunExistsError(f"{out} exists already; add --overwrite to replace it, --resume to go on with it, or give another --out.")
+            raise RunExistsError(f"{out} exists already; add --overwrite to replace it, --resume to continue it, or give another --out.")
         if not (out / CONFIG).is_file():
             raise RunExistsError(f"{out} is not a run (it has no {CONFIG}), so it is not overwritten; give another --out.")
         shutil.rmtree(out)
@@ -74,17 +74,17 @@ def run_config(run: Path) -> dict[str, Any]:
 
 
 def sampler_of(name: str | None, steps: int | None) -> Any:
-    """Return the sampler of this name with so many steps, or None where neither is given: the model's own.
+    """Return the sampler with this name and number of steps, or None if neither is given, for the model's own.
 
     Raises:
-        UserError: it is no sampler, or chooses its own steps.
+        UserError: it is not a sampler, or chooses its own steps.
     """
     if name is None and steps is None:
         return None
     kind = named("samplers", name or "euler")
     takes_steps = dataclasses.is_dataclass(kind) and any(one.name == "steps" for one in dataclasses.fields(kind))
     if not hasattr(kind, "solves_ode"):
-        raise UserError(f"--sampler is {name!r}, which is no sampler but a part of one; try euler, heun or dopri5.")
+        raise UserError(f"--sampler is {name!r}, which is part of a sampler, not a sampler; try euler, heun or dopri5.")
     if steps is not None and not takes_steps:
         raise UserError(f"--steps is {steps}, but {name} chooses its own steps; leave --steps out, or use --sampler heun.")
     return kind() if steps is None else kind(steps=steps)

@@ -1,4 +1,4 @@
-"""`pushforward sample RUN`: draw samples into a picture or an array."""
+"""`pushforward sample RUN`: draw samples and write them as an image or an array."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ class Sample:
 
     Args:
         run: run folder, checkpoint, or folder written by pushforward.save.
-        n: how many samples.
+        n: number of samples.
         sampler: euler, midpoint, heun, rk4 or dopri5 (`pushforward list samplers`); by default the model's own.
-        steps: steps of a fixed-step sampler; without --sampler they are Euler's.
+        steps: steps of a fixed-step sampler; Euler if --sampler is not given.
         label: the class to draw, from 0; by default all classes in turn.
-        guidance: scale of classifier-free guidance; 1 is none. The model must have been trained with --drop-cond.
+        guidance: scale of classifier-free guidance; 1 disables it. The model must have been trained with --drop-cond.
         temperature: factor on the noise's standard deviation.
         out: .png (a grid of images, or a scatter of points), .npy (n, *shape), or .npz with x and labels y.
         seed: seed of the noise.
         checkpoint: "best" on validation, "last", or a name such as step-000500.
-        batch_size: samples at once.
+        batch_size: samples per batch.
         device: "auto", "cpu", "cuda", ...
     """
 
@@ -57,9 +57,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Sample, arguments, prog="pushforward sample", description="Draw samples from a run or a saved model.")
     if options.out.suffix not in SUFFIXES:
-        raise UserError(f"--out is {options.out}, but samples are written to {', '.join(SUFFIXES)}; give one of these endings.")
+        raise UserError(f"--out is {options.out}, but samples are written to {', '.join(SUFFIXES)}; use one of these suffixes.")
     if options.n < 1:
-        raise UserError(f"-n is {options.n}, but at least 1 sample must be drawn.")
+        raise UserError(f"-n is {options.n}, but it must be at least 1.")
     model = load(options.run, checkpoint=options.checkpoint).to(device_of(options.device))
     labels = _labels(options, model)
     made = model.sample(
@@ -94,8 +94,8 @@ def _write(made: torch.Tensor, labels: torch.Tensor | None, out: Path, model: Ge
         return
     arrays = {"x": made.numpy()} | ({} if labels is None else {"y": labels.cpu().numpy()})
 
-    def write(aside: Path) -> None:
-        with aside.open("wb") as file:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
             numpy.save(file, arrays["x"]) if out.suffix == ".npy" else numpy.savez(file, allow_pickle=False, **arrays)
 
     write_atomically(out, write)

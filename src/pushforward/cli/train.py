@@ -1,4 +1,4 @@
-"""`pushforward train PRESET --data NAME|PATH`: train a preset and keep the run in a folder."""
+"""`pushforward train PRESET --data NAME|PATH`: train a preset and write the run to a folder."""
 
 import dataclasses
 import inspect
@@ -32,17 +32,17 @@ from pushforward.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Run:
-    """Where data comes from and where the run goes.
+    """Data source and output options of a training run.
 
     Args:
         data: name of a data set (`pushforward list data`), path of a .npy, .npz or .csv file or of a folder of images or arrays, or
             hf:OWNER/NAME for a set of the Hugging Face Hub.
-        data_options: what the data set takes besides, as NAME VALUE pairs, such as `label species` for a .csv.
+        data_options: options of the data set, as NAME VALUE pairs, such as `label species` for a .csv.
         out: run folder; by default runs/PRESET-DATA.
         device: "auto" (an accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
-        overwrite: replace a run that is there.
-        resume: go on from the newest whole checkpoint of the run, with its settings.
-        config: a config.yaml to take settings from; what is given here besides goes first.
+        overwrite: replace an existing run.
+        resume: continue from the newest intact checkpoint of the run, with its settings.
+        config: a config.yaml to take settings from; other options override it.
         tensorboard: write metrics for TensorBoard into the run's folder tensorboard (needs the extra `log`).
         profile: steps that torch's profiler traces into the run's trace.json; 0 for none.
     """
@@ -76,12 +76,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _base_config(given: Sequence[str]) -> dict[str, Any]:
-    """Return the configuration that --config names, or the run's own under --resume, before anything else is parsed."""
+    """Return the configuration that --config names, or the run's own under --resume, before parsing the other options."""
     peek = {flag: given[k + 1] for k, flag in enumerate(given[:-1]) if flag in ("--config", "--out")}
     peek |= {flag: value for flag, _, value in (one.partition("=") for one in given) if value and flag in ("--config", "--out")}
     if "--resume" in given:
         if "--out" not in peek:
-            raise UserError("--resume needs the run to go on with: give --out FOLDER.")
+            raise UserError("--resume needs the run to continue: give --out FOLDER.")
         return run_config(Path(peek["--out"]))
     return load_yaml(Path(peek["--config"])) if "--config" in peek else {}
 
@@ -144,7 +144,7 @@ def start(
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Trainer:
-    """Return a Trainer for a preset on data, with its run folder made and config.yaml written."""
+    """Return a Trainer for a preset on data, after creating its run folder and writing config.yaml."""
     among = processes(settings.timeout)
     torch.manual_seed(settings.seed)
     function = registry.get(f"models.{preset}")
@@ -170,11 +170,11 @@ def start(
 
 
 def finish(trainer: Trainer) -> int:
-    """Say how training ended and return the exit status."""
+    """Print the result of training and return the exit status."""
     if not trainer.processes.main:
         return 0 if trainer.stopped_by is None else 128 + int(trainer.stopped_by)
     if trainer.stopped_by is not None:
-        print(f"pushforward: stopped at step {trainer.step}, which is saved; go on with --resume --out {trainer.out}.", file=sys.stderr)
+        print(f"pushforward: stopped at step {trainer.step}, which is saved; continue with --resume --out {trainer.out}.", file=sys.stderr)
         return 128 + int(trainer.stopped_by)
     unreadable = getattr(trainer.data, "unreadable", ())
     if unreadable:
@@ -193,7 +193,7 @@ def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     unknown = [key for key in config if key not in ("preset", "model", "data", "training", "versions")]
     if unknown:
         raise ConfigError(
-            f"the configuration: {registry.unknown('section', str(unknown[0]), ['preset', 'model', 'data', 'training', 'versions'])}"
+            f"configuration: {registry.unknown('section', str(unknown[0]), ['preset', 'model', 'data', 'training', 'versions'])}"
         )
     return section
 
@@ -205,7 +205,7 @@ def _settings(section: Any) -> Settings:
 
 
 def _model_defaults(function: Any, section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a section `model` as values, checked against the preset, without what the data decides."""
+    """Return the values of a section `model`, validated against the preset, without those that the data determines."""
     given = {key: value for key, value in section.items() if key not in from_data(function)}
     parameters = inspect.signature(function).parameters
     for key in given:
@@ -216,7 +216,7 @@ def _model_defaults(function: Any, section: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
-    """Refuse to resume another model or other data than the run's."""
+    """Raise if the model or data to resume differs from the run's."""
     now = yaml.safe_load(dump_yaml(now))
     for name in ("preset", "model", "data"):
         if before.get(name) != now.get(name):
@@ -224,4 +224,6 @@ def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], out: Path
             if isinstance(old, dict) and isinstance(new, dict):
                 key = next(key for key in (*old, *new) if old.get(key) != new.get(key))
                 name, old, new = f"{name}.{key}", old.get(key), new.get(key)
-            raise UserError(f"{out} was trained with {name} {old!r}, not {new!r}; resume it as it was, or train anew with another --out.")
+            raise UserError(
+                f"{out} was trained with {name} {old!r}, not {new!r}; resume it unchanged, or start a new run with another --out."
+            )

@@ -1,4 +1,4 @@
-"""Data behind one name: sets of (x, cond) in the units of their source, each in train, validation and test."""
+"""Data sets of (x, cond) in the units of their source, loaded by name or path, each with train, validation and test splits."""
 
 from pushforward.registry import namespace
 

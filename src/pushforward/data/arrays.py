@@ -1,6 +1,6 @@
-"""Arrays of one's own in numpy's files: .npy with one array, .npz with x and labels, split already or not.
+"""User arrays in numpy files: .npy with one array, .npz with x and labels, with or without splits.
 
-Pickled objects are never opened, since a pickle can run code.
+Pickled objects are never loaded, since a pickle can run code.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ from pushforward.errors import DataError
 
 Array = numpy.ndarray
 CHANNELS = (1, 3, 4)
-UNREADABLE = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)  # what numpy raises on files cut off or changed
+UNREADABLE = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)  # what numpy raises for truncated or corrupted files
 
 
 def open_npy(path: Path, mapped: bool = False) -> Array:
-    """Return the array of a .npy file, in memory or mapped: then only what is asked of it is read."""
+    """Return the array of a .npy file, in memory, or memory-mapped so that only the requested rows are read."""
     try:
         array = numpy.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except UNREADABLE as error:
         raise DataError(_sentence(path, error)) from None
     if not isinstance(array, Array):
-        raise DataError(f"{path} is an archive of arrays; give it the suffix .npz.")
+        raise DataError(f"{path} is an archive of arrays; rename it to .npz.")
     return array
 
 
@@ -42,26 +42,26 @@ def read_npy(path: Path, split: str, seed: int, *, levels: int | None = None) ->
         levels: number of values a coordinate can take; 256 by default for uint8 images, which become (N, C, H, W).
 
     Raises:
-        DataError: the file is cut off, no array or pickled, or its content does not fit (see `Dataset`).
+        DataError: the file is truncated, not an array or pickled, or its content is invalid (see `Dataset`).
     """
     return divided(path.name, open_npy(path), None, split, seed, levels=levels)
 
 
 def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) -> Dataset:
-    """Return one split of a .npz file with x and maybe labels y, or with x_train, x_validation, x_test and maybe y_train, ...
+    """Return one split of a .npz file with x and optional labels y, or with x_train, x_validation, x_test and optional y_train, ...
 
     Args:
-        path: the file. A number `levels` in it is used when the argument is not given.
-        split: "train", "validation" or "test"; of a seeded 80/10/10 permutation if the file holds x alone.
+        path: the file. Its entry `levels` is used if the argument is not given.
+        split: "train", "validation" or "test"; of a seeded 80/10/10 permutation if the file only holds x.
         seed: seed of the permutation.
         levels: number of values a coordinate can take; 256 by default for uint8 images, which become (N, C, H, W).
 
     Raises:
-        DataError: the file is cut off, pickled, or has other keys, or its content does not fit (see `Dataset`).
+        DataError: the file is truncated, pickled, or has other keys, or its content is invalid (see `Dataset`).
     """
     with _opened(path) as archive:
         if isinstance(archive, Array):
-            raise DataError(f"{path} holds a single array; give it the suffix .npy.")
+            raise DataError(f"{path} holds a single array; rename it to .npy.")
         keys = list(archive.keys())
         if levels is None and "levels" in keys:
             levels = _scalar(path, _member(path, archive, "levels"))
@@ -73,7 +73,7 @@ def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) ->
         if missing:
             raise DataError(
                 f"{path} holds {', '.join(keys) or 'nothing'}, but needs x (and y), or x_train, x_validation and x_test (and y_...); "
-                f"there is no {', '.join(missing)}."
+                f"missing: {', '.join(missing)}."
             )
         labels = numpy.concatenate([_member(path, archive, f"y_{one}") for one in SPLITS]) if "y_train" in keys else None
         arrays = [_member(path, archive, f"x_{one}") for one in SPLITS]
@@ -101,18 +101,18 @@ def divided(
 ) -> Dataset:
     """Return one split of a seeded 80/10/10 permutation of the rows of an array, stratified when there are labels.
 
-    The content is checked as a whole, so that a message names the row of the file and not of the split.
+    The content is checked before splitting, so that error messages give the row of the file and not of the split.
 
     Args:
         name: name of the set.
         array: examples (N, *shape).
-        labels: labels (N,), numbers or words, or None.
+        labels: labels (N,), integers or strings, or None.
         split: "train", "validation" or "test".
         seed: seed of the permutation.
-        levels: number of values a coordinate can take, or one entry a column; None for continuous data, but 256 for uint8 images.
-        class_names: what the classes are called, if the labels are no words.
-        columns: what the features of a table are called.
-        categories: the words behind the levels of columns.
+        levels: number of values a coordinate can take, or one entry per column; None for continuous data, 256 for uint8 images.
+        class_names: names of the classes, if the labels are not strings.
+        columns: names of the features of a table.
+        categories: strings that the levels of categorical columns stand for.
     """
     x, found_levels = as_events(name, array)
     cond, classes, words = number_labels(name, labels)
@@ -134,18 +134,18 @@ def divided(
 
 
 def as_events(name: str, array: Array) -> tuple[Array, int | None]:
-    """Return an array as float32 (N, *shape), images in uint8 as they are with their channels first, and the levels of such images.
+    """Return an array as float32 (N, *shape) and its levels; uint8 images stay uint8, with channels first.
 
     Args:
-        name: what messages call the array.
+        name: name of the array in messages.
         array: (N, *shape), or (N,), which becomes (N, 1); uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) is an image with C in 1, 3, 4
-            (where both axes could be the channels it is the smaller one, and the second on a tie).
+            (if both axes could be the channels, the smaller one is used, and the second axis on a tie).
 
     Raises:
-        DataError: the array is no array of real numbers, or an image without 1, 3 or 4 channels.
+        DataError: the array does not hold real numbers, or is an image without 1, 3 or 4 channels.
     """
     if array.dtype.kind not in "iuf":
-        raise DataError(f"{name}: the array has dtype {array.dtype}, but needs real numbers (integers or floats); convert it first.")
+        raise DataError(f"{name}: the array has dtype {array.dtype}, but must hold real numbers (integers or floats); convert it first.")
     levels = None
     if array.dtype == numpy.uint8 and array.ndim in (3, 4):
         levels = 256
@@ -155,23 +155,25 @@ def as_events(name: str, array: Array) -> tuple[Array, int | None]:
             array = array.transpose(0, 3, 1, 2)
         elif array.shape[1] not in CHANNELS:
             raise DataError(
-                f"{name}: an image array of shape {array.shape} has neither its second nor its last axis of 1, 3 or 4 channels; "
+                f"{name}: an image array of shape {array.shape} has 1, 3 or 4 channels in neither its second nor its last axis; "
                 "make it (N, C, H, W) or (N, H, W, C)."
             )
-    with numpy.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which Dataset refuses with its row
+    with numpy.errstate(over="ignore"):  # a float64 beyond float32's range becomes infinite, which Dataset reports with its row
         x = numpy.ascontiguousarray(array, dtype=numpy.uint8 if levels else numpy.float32)
     return (x[:, None] if x.ndim == 1 else x), levels
 
 
 def number_labels(name: str, labels: Array | None) -> tuple[torch.Tensor | None, int | None, list[str] | None]:
-    """Return labels as int64, the number of classes and the names of the classes if the labels are words (sorted, then numbered)."""
+    """Return labels as int64, the number of classes and the class names if the labels are strings (sorted, then numbered)."""
     if labels is None:
         return None, None, None
     if labels.dtype.kind in "US":
         words, numbers = numpy.unique(labels, return_inverse=True)
         return torch.from_numpy(numbers.astype(numpy.int64)), len(words), [str(word) for word in words]
     if labels.dtype.kind not in "iu":
-        raise DataError(f"{name}: the labels have dtype {labels.dtype}, but classes are integers from 0 or words; convert them first.")
+        raise DataError(
+            f"{name}: the labels have dtype {labels.dtype}, but classes must be integers from 0 or strings; convert them first."
+        )
     cond = torch.from_numpy(labels.astype(numpy.int64))
     return cond, int(cond.max()) + 1 if cond.numel() and int(cond.max()) >= 0 else None, None
 
@@ -184,7 +186,7 @@ def _scalar(path: Path, array: Array) -> int:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Array | Mapping[str, Array]]:
-    """Open a numpy file without pickles and close it again; what goes wrong becomes one sentence."""
+    """Context manager that opens a numpy file without pickles and converts errors to DataError."""
     try:
         content = numpy.load(path, allow_pickle=False)
     except UNREADABLE as error:
@@ -205,5 +207,5 @@ def _member(path: Path, archive: Mapping[str, Array], key: str) -> Array:
 
 def _sentence(path: Path, error: Exception) -> str:
     if "pickle" in str(error):
-        return f"{path} holds pickled objects or no numpy array; pickles are never opened, since they can run code: save numbers by numpy."
-    return f"{path} cannot be read as a numpy file ({error}); it may be cut off: write it again."
+        return f"{path} holds pickled objects or no numpy array; pickles are never loaded, since they can run code: save arrays with numpy."
+    return f"{path} cannot be read as a numpy file ({error}); it may be truncated: write it again."

@@ -1,4 +1,4 @@
-"""The one kind of data set that models, evaluation and the Trainer take: x and its labels, checked once and held in memory."""
+"""The in-memory data set that models, evaluation and the Trainer accept: x and its labels, validated once."""
 
 import copy
 import hashlib
@@ -21,12 +21,12 @@ Batch = tuple[Tensor, Tensor | None]
 
 @export("data.Dataset", example=lambda: Dataset("pairs", torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 0])))
 class Dataset(torch_data.Dataset[Batch]):
-    """Hold examples x with their labels in memory, as a map-style torch data set of (x, cond).
+    """An in-memory, map-style torch data set of (x, cond).
 
-    x stays in the units of its source; a model normalises in its own `preprocess`. Data with levels (pixels) hold the integers
-    0 .. levels - 1, so that neighbouring values are 1 apart; noise that fills the gaps is added by the loss and by
-    `evaluation.bits_per_dim`, never here. The whole batch of a set without labels has cond None. What has 256 levels at most is held
-    as uint8, a quarter of the memory, and handed out as float32; `x` is then a fresh copy each time.
+    x stays in the units of its source; a model normalises it in its own `preprocess`. Data with levels (pixels) hold the integers
+    0 .. levels - 1, so that neighbouring values differ by 1; dequantisation noise is added by the loss and by
+    `evaluation.bits_per_dim`, never here. A batch of a set without labels has cond None. Data with up to 256 levels are stored
+    as uint8, in a quarter of the memory, and returned as float32; `x` is then a new copy on each access.
 
     Args:
         name: what messages and reports call the set.
@@ -35,14 +35,14 @@ class Dataset(torch_data.Dataset[Batch]):
             encoded captions, held as float32; None for a set without.
         classes: number of classes; by default the largest label plus 1.
         levels: number of values a coordinate can take, for integer-valued data such as pixels; None for continuous data; for a table
-            with columns of both kinds one entry a column, None for the continuous ones.
-        class_names: what the classes are called, when their source has names for them.
-        columns: what the features of a table are called.
-        categories: for each column of words by its name, the words that its levels stand for.
+            with both kinds of columns, one entry per column, None for the continuous ones.
+        class_names: names of the classes, if the source has them.
+        columns: names of the features of a table.
+        categories: for each categorical column, by name, the strings that its levels stand for.
 
     Raises:
-        DataError: x is empty, has no event axis, holds NaN or infinity (the first such row is named, counted from 0) or a value
-            that is none of the levels; a label is no integer, out of range or missing; there are not as many names as things.
+        DataError: x is empty, has no event axis, contains NaN or infinity (the first such row is reported, counted from 0) or a value
+            that is not one of the levels; a label is not an integer, out of range or missing; the number of names does not match.
 
     Example:
         >>> import torch
@@ -72,11 +72,11 @@ class Dataset(torch_data.Dataset[Batch]):
     ) -> None:
         x, cond = as_tensor(name, "x", x), None if cond is None else as_tensor(name, "cond", cond)
         if x.ndim < 2:
-            raise DataError(f"{name}: x has shape {tuple(x.shape)}, but needs (N, *shape); one number an example is x[:, None].")
+            raise DataError(f"{name}: x has shape {tuple(x.shape)}, but must be (N, *shape); for scalar examples pass x[:, None].")
         if x.numel() == 0:
-            raise DataError(f"{name}: x has shape {tuple(x.shape)} and so no values; give at least one example with one value.")
+            raise DataError(f"{name}: x has shape {tuple(x.shape)} and contains no values; give at least one example with one value.")
         if x.is_complex() or x.dtype is torch.bool:
-            raise DataError(f"{name}: x has dtype {x.dtype}, but needs real numbers; convert it first.")
+            raise DataError(f"{name}: x has dtype {x.dtype}, but must hold real numbers; convert it first.")
         self._describe(name, tuple(x.shape), cond, classes, levels, class_names, columns, categories)
         in_bytes = isinstance(self.levels, int) and self.levels <= 256
         x = x.detach() if in_bytes and x.dtype is torch.uint8 else x.detach().to(torch.float32)
@@ -95,7 +95,7 @@ class Dataset(torch_data.Dataset[Batch]):
         columns: Sequence[str] | None = None,
         categories: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Check and keep everything but x, whose shape with all examples is `shape`."""
+        """Validate and store everything except x, whose full shape is `shape`."""
         self.name = name
         self.cond, self.classes = _checked_cond(name, shape[0], cond, classes)
         self.levels = _checked_levels(name, levels, shape[1:])
@@ -139,10 +139,10 @@ class Dataset(torch_data.Dataset[Batch]):
         return self.subset(range(n))
 
     def subset(self, indices: Sequence[int] | Tensor) -> "Dataset":
-        """Return the set of the examples with these indices, in this order; classes and levels stay."""
+        """Return the set of the examples with these indices, in this order; classes and levels are kept."""
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self._held.device)
         if len(chosen) == 0:
-            raise DataError(f"{self.name}: a subset of no examples was asked for; give at least one example.")
+            raise DataError(f"{self.name}: the subset is empty; give at least one example.")
         part = copy.copy(self)
         part._held, part.cond = self._held[chosen], None if self.cond is None else self.cond[chosen]
         return part
@@ -156,13 +156,13 @@ class Dataset(torch_data.Dataset[Batch]):
         return changed
 
     def in_memory(self, most: int | None = None) -> "Dataset":
-        """Return the set with all its examples in memory: this one. A lazy set reads its own, the first `most` of them if given."""
+        """Return the set itself, which is already in memory; a lazy set reads its examples, the first `most` if given."""
         return self
 
     def fingerprint(self) -> str:
         """Return the first 16 hexadecimal digits of the SHA-256 of x, cond, shape, classes and levels (not of the name)."""
         digest = hashlib.sha256(repr(((len(self), *self.shape), self.classes, self.levels)).encode())
-        for rows in self._held.split(4096):  # as float32 and in parts, so that images held in bytes stay small
+        for rows in self._held.split(4096):  # as float32 and in chunks, to bound the memory of uint8 images
             digest.update(rows.to(torch.float32).cpu().contiguous().numpy().tobytes())
         if self.cond is not None:
             digest.update(self.cond.cpu().contiguous().numpy().tobytes())
@@ -219,7 +219,7 @@ def as_tensor(name: str, what: str, values: Any) -> Tensor:
 
 
 def _checked_cond(name: str, count: int, cond: Tensor | None, classes: int | None) -> tuple[Tensor | None, int | None]:
-    """Return labels as int64 with the number of classes, or other conditions as float32 without."""
+    """Return labels as int64 with the number of classes, or other conditions as float32 with None."""
     if cond is None:
         if classes is not None:
             raise DataError(f"{name}: classes is {classes}, but there are no labels; give cond too, or leave classes out.")
@@ -227,12 +227,12 @@ def _checked_cond(name: str, count: int, cond: Tensor | None, classes: int | Non
     if cond.is_floating_point() and cond.ndim > 1:
         if len(cond) != count or classes is not None or not cond.isfinite().all():
             raise DataError(
-                f"{name}: cond has shape {tuple(cond.shape)} and {classes or 'no'} classes, but conditions that are no labels need "
+                f"{name}: cond has shape {tuple(cond.shape)} and {classes or 'no'} classes, but conditions other than labels need "
                 f"({count}, features), finite numbers and no classes."
             )
         return cond.detach().to(torch.float32), None
     if cond.is_floating_point() or cond.is_complex() or cond.dtype is torch.bool:
-        raise DataError(f"{name}: the labels have dtype {cond.dtype}, but classes are numbered by integers; convert them first.")
+        raise DataError(f"{name}: the labels have dtype {cond.dtype}, but classes must be integers; convert them first.")
     if tuple(cond.shape) != (count,):
         raise DataError(f"{name}: the labels have shape {tuple(cond.shape)}, but {count} examples need shape ({count},).")
     labels = cond.detach().to(torch.int64)
@@ -246,7 +246,7 @@ def _checked_cond(name: str, count: int, cond: Tensor | None, classes: int | Non
 
 
 def _checked_levels(name: str, levels: int | Sequence[int | None] | None, shape: tuple[int, ...]) -> Levels:
-    """Return levels as one number, or as a tuple with one entry a column, of which some have levels."""
+    """Return levels as one number, or as a tuple with one entry per column, of which some have levels."""
     each = [levels] if isinstance(levels, int) or levels is None else list(levels)
     if not isinstance(levels, int) and levels is not None and shape != (len(each),):
         raise DataError(f"{name}: levels has {len(each)} entries for examples of shape {shape}; give one for each column, or one number.")
@@ -259,7 +259,7 @@ def _checked_levels(name: str, levels: int | Sequence[int | None] | None, shape:
 
 
 def refuse_not_finite(name: str, x: Tensor, rows: Tensor | None = None) -> None:
-    """Refuse x (n, *shape) with NaN or infinity, naming the first such row by its number in the source: `rows` (n,), or its place."""
+    """Raise if x (n, *shape) contains NaN or infinity, with the number of the first such row in the source: `rows` (n,), or its index."""
     if not x.is_floating_point():
         return
     wrong = (~torch.isfinite(x).flatten(1).all(dim=1)).nonzero().flatten()
@@ -273,7 +273,7 @@ def refuse_not_finite(name: str, x: Tensor, rows: Tensor | None = None) -> None:
 
 
 def refuse_other_than_levels(name: str, x: Tensor, levels: Levels, rows: Tensor | None = None) -> None:
-    """Refuse x (n, *shape) with values that are none of its levels, naming the first such row as `refuse_not_finite` does."""
+    """Raise if x (n, *shape) has values that are not one of its levels, with the first such row as in `refuse_not_finite`."""
     if levels is None:
         return
     if x.dtype is torch.uint8:
@@ -286,6 +286,6 @@ def refuse_other_than_levels(name: str, x: Tensor, levels: Levels, rows: Tensor 
         first = int(wrong[0] if rows is None else rows[wrong[0]])
         allowed = f"0 to {levels - 1}" if isinstance(levels, int) else f"the levels of its column ({levels})"
         raise DataError(
-            f"{name}: row {first} (counted from 0) holds a value that is no integer in {allowed} ({len(wrong)} of "
+            f"{name}: row {first} (counted from 0) holds a value that is not an integer in {allowed} ({len(wrong)} of "
             f"{len(x)} rows do); scale x to its levels, or leave levels out."
         )

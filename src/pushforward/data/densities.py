@@ -1,7 +1,7 @@
-"""Five densities in the plane that everyone draws: moons, eight Gaussians, a checkerboard, spirals and a pinwheel.
+"""Five standard densities in the plane: moons, eight Gaussians, a checkerboard, spirals and a pinwheel.
 
-Each is a sampler, `draw(n, generator) -> (x, labels)`, and a name for `data.load`. Train, validation and test are independent
-draws: a generator is seeded by (seed, split), so that a split does not change with the size of another.
+Each is a sampler, `draw(n, generator) -> (x, labels)`, and a name for `data.load`. Train, validation and test are drawn
+independently: the generator is seeded by (seed, split), so that a split does not depend on the size of another.
 """
 
 import math
@@ -21,13 +21,13 @@ SIZES = {"train": 10_000, "validation": 2_000, "test": 2_000}
 
 
 def drawn(name: str, draw: Draw, split: str, n: int | None, seed: int, classes: int | None = None) -> Dataset:
-    """Return n fresh examples of a sampler as one split of a data set.
+    """Return n new examples of a sampler as one split of a data set.
 
     Args:
         name: name of the set.
         draw: sampler from (n, generator) to x (n, features) and labels (n,), or None for labels.
         split: "train", "validation" or "test".
-        n: how many examples, by default 10,000 for train and 2,000 for the others.
+        n: number of examples, by default 10,000 for train and 2,000 for the others.
         seed: seed of the draws; each split has its own stream.
         classes: number of classes; None for a set without labels.
     """
@@ -57,14 +57,14 @@ def moons(split: str = "train", *, n: int | None = None, seed: int = 0, noise: f
         The set with x (n, 2) and labels (n,): 0 for the upper moon, 1 for the lower.
 
     Raises:
-        UserError: `split` is none of the three, or n < 1.
+        UserError: `split` is not one of the three, or n < 1.
 
     Example:
         >>> from pushforward import data
         >>> data.moons(n=100)
         Dataset('moons', 100 examples, shape (2,), 2 classes)
 
-    Source: the curves of sklearn.datasets.make_moons; there the angles are equidistant, here they are drawn.
+    Source: the curves of sklearn.datasets.make_moons; there the angles are equidistant, here they are random.
     """
 
     def draw(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -92,7 +92,7 @@ def eight_gaussians(split: str = "train", *, n: int | None = None, seed: int = 0
         The set with x (n, 2) and labels (n,): which Gaussian, anticlockwise from the right.
 
     Raises:
-        UserError: `split` is none of the three, or n < 1.
+        UserError: `split` is not one of the three, or n < 1.
 
     Example:
         >>> from pushforward import data
@@ -113,11 +113,11 @@ def eight_gaussians(split: str = "train", *, n: int | None = None, seed: int = 0
 
 @export("data.checkerboard", example=lambda: checkerboard(n=16), loader=True)
 def checkerboard(split: str = "train", *, n: int | None = None, seed: int = 0) -> Dataset:
-    """The uniform density on the dark fields of a board of 4 by 4 fields in the plane, without labels.
+    """The uniform density on the dark fields of a 4 by 4 board in the plane, without labels.
 
         p(x) = 1/32 where floor(x_1 / 2) + floor(x_2 / 2) is even and |x_1|, |x_2| < 4, else 0
 
-    Its entropy is known: log 32 = 3.4657 nats, the least cross-entropy a model can reach.
+    Its entropy is known: log 32 = 3.4657 nats, the lowest cross-entropy a model can reach.
 
     Args:
         split: "train", "validation" or "test", independent draws.
@@ -128,7 +128,7 @@ def checkerboard(split: str = "train", *, n: int | None = None, seed: int = 0) -
         The set with x (n, 2) in [-4, 4].
 
     Raises:
-        UserError: `split` is none of the three, or n < 1.
+        UserError: `split` is not one of the three, or n < 1.
 
     Example:
         >>> from pushforward import data
@@ -149,7 +149,7 @@ def checkerboard(split: str = "train", *, n: int | None = None, seed: int = 0) -
 
 @export("data.spirals", example=lambda: spirals(n=16), loader=True)
 def spirals(split: str = "train", *, n: int | None = None, seed: int = 0, noise: float = 0.1) -> Dataset:
-    """Two spiral arms around each other in the plane, each a class.
+    """Two interleaved spiral arms in the plane, each a class.
 
         x = +-(-a cos a + u_1, a sin a + u_2) / 3 + N(0, noise^2),    a = 3 pi sqrt(u_0),    u_1, u_2 uniform in (0, 1/2)
 
@@ -163,7 +163,7 @@ def spirals(split: str = "train", *, n: int | None = None, seed: int = 0, noise:
         The set with x (n, 2) and labels (n,): 0 for the sign +, 1 for the sign -.
 
     Raises:
-        UserError: `split` is none of the three, or n < 1.
+        UserError: `split` is not one of the three, or n < 1.
 
     Example:
         >>> from pushforward import data
@@ -198,7 +198,7 @@ def pinwheel(split: str = "train", *, n: int | None = None, seed: int = 0) -> Da
         The set with x (n, 2) and labels (n,): which blade, anticlockwise. R(a) is the rotation by the angle a.
 
     Raises:
-        UserError: `split` is none of the three, or n < 1.
+        UserError: `split` is not one of the three, or n < 1.
 
     Example:
         >>> from pushforward import data

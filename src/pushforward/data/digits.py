@@ -1,4 +1,4 @@
-"""Real handwritten digits, 8 by 8 pixels, embedded in scikit-learn: nothing to download.
+"""Handwritten digits of 8 by 8 pixels, included in scikit-learn: nothing to download.
 
 Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998: the 1,797 examples
 of its test part, from 13 people, each pixel the number (0 to 16) of ink dots in a 4 by 4 field.
@@ -21,8 +21,8 @@ def digits(split: str = "train", *, seed: int = 0) -> Dataset:
     """Handwritten digits from scikit-learn: 1,797 pictures of 8 by 8 pixels in 17 levels, 10 classes, nothing to download.
 
     1,257 train, 180 validation and 360 test, stratified: each class has 17 to 19 examples in validation and 35 to 37 in test.
-    The split depends on `seed` alone. Published numbers are on seed 0; the seed of a training run should not be passed here.
-    The source names no writers, so that the writers of train and test are the same 13 people.
+    The split only depends on `seed`. Published numbers use seed 0; do not pass the seed of a training run here.
+    The source does not identify the writers, so train and test share the same 13 writers.
 
     Args:
         split: "train", "validation" or "test".
@@ -32,7 +32,7 @@ def digits(split: str = "train", *, seed: int = 0) -> Dataset:
         The set with x (N, 1, 8, 8), integers 0 (no ink) to 16, and labels (N,) in 0 to 9.
 
     Raises:
-        UserError: `split` is none of the three.
+        UserError: `split` is not one of the three.
 
     Example:
         >>> from pushforward import data
@@ -49,7 +49,7 @@ def digits(split: str = "train", *, seed: int = 0) -> Dataset:
 
 @functools.cache
 def _arrays() -> tuple[numpy.ndarray, numpy.ndarray]:
-    from sklearn.datasets import load_digits  # takes half a second, which other data need not wait for
+    from sklearn.datasets import load_digits  # importing it takes half a second, which other data sets avoid
 
     loaded = load_digits()
     return loaded.images, loaded.target.astype(numpy.int64)

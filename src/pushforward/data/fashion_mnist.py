@@ -1,4 +1,4 @@
-"""Fashion-MNIST: small grey pictures of clothes, from Debian's package, one's own files, or the Hugging Face Hub.
+"""Fashion-MNIST: small greyscale images of clothes, from Debian's package, local files, or the Hugging Face Hub.
 
 Source: Xiao, Rasul and Vollgraf, Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms, 2017,
 arXiv 1708.07747.
@@ -19,29 +19,29 @@ from pushforward.registry import export
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 HUB_NAME = "hf:zalando-datasets/fashion_mnist"
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-VALIDATION = 12  # one in so many of the official training examples: 5,000 of 60,000
+VALIDATION = 12  # one in 12 official training examples: 5,000 of 60,000
 
 
 @export("data.fashion_mnist", loader=True)
 def fashion_mnist(split: str = "train", *, path: str | Path | None = None, seed: int = 0) -> Dataset:
-    """Pictures of clothes, 28 by 28 pixels in 256 levels, 10 classes: 55,000 train, 5,000 validation and the official 10,000 test.
+    """Images of clothes, 28 by 28 pixels in 256 levels, 10 classes: 55,000 train, 5,000 validation and the official 10,000 test.
 
-    Validation is a stratified twelfth of the official training examples, 500 of each class, chosen by `seed`; test is the same for
-    every seed. The files are looked for in `path`, else where Debian's package dataset-fashion-mnist puts them, else they come from the
+    Validation is a stratified twelfth of the official training examples, 500 of each class, selected by `seed`; test is the same for
+    every seed. The files are read from `path`, else from the folder of Debian's package dataset-fashion-mnist, else from the
     Hugging Face Hub, if the package datasets is installed.
 
     Args:
         split: "train", "validation" or "test".
         path: a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain
-            or with the ending .gz.
+            or with the suffix .gz.
         seed: seed of the split into train and validation.
 
     Returns:
         The set with x (N, 1, 28, 28), integers 0 (black) to 255, and labels (N,) in 0 to 9.
 
     Raises:
-        UserError: `split` is none of the three.
-        DataError: the files are nowhere, or one of them is not what it should be.
+        UserError: `split` is not one of the three.
+        DataError: the files are not found, or one of them is invalid.
 
     Example:
         >>> from pushforward import data
@@ -62,7 +62,7 @@ def fashion_mnist(split: str = "train", *, path: str | Path | None = None, seed:
 def _folder(path: str | Path | None) -> Path:
     folder = DEBIAN if path is None else Path(path).expanduser()
     if not folder.is_dir():
-        raise DataError(f"path is {folder}, which is no folder; give the one with the four files of Fashion-MNIST.")
+        raise DataError(f"path is {folder}, which is not a folder; give the one with the four files of Fashion-MNIST.")
     return folder
 
 
@@ -82,7 +82,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _from_hub(part: str) -> tuple[numpy.ndarray, numpy.ndarray]:
-    how = "install it by apt-get install dataset-fashion-mnist, give path=FOLDER with its four files, or pip install 'pushforward[data]'"
+    how = "run apt-get install dataset-fashion-mnist, give path=FOLDER with its four files, or pip install 'pushforward[data]'"
     if importlib.util.find_spec("datasets") is None:
         raise DataError(f"fashion_mnist is not on this machine: {how}.")
     from pushforward.data.hub import load_parts

@@ -1,4 +1,4 @@
-"""Sets of the Hugging Face library `datasets` (the extra `data`): by name, `hf:owner/name`, or a folder that `save_to_disk` wrote."""
+"""Data sets of Hugging Face `datasets` (the extra `data`): by name, `hf:owner/name`, or a folder written by `save_to_disk`."""
 
 import hashlib
 import io
@@ -33,12 +33,12 @@ class HubImages:
         return len(self.table)
 
     def open(self, row: int) -> Path | io.BytesIO:
-        """Return an encoded image: its bytes, or the file that the table names."""
+        """Return an encoded image: its bytes, or the path in the table."""
         encoded = self.table[row][self.column]
         return Path(encoded["path"]) if encoded["bytes"] is None else io.BytesIO(encoded["bytes"])
 
     def name(self, row: int) -> str:
-        """Return what an image is called in messages."""
+        """Return the name of an image in messages."""
         return f"{self.table[row][self.column]['path'] or 'image'} (row {row}, column {self.column!r})"
 
     def signature(self, rows: Sequence[int]) -> bytes:
@@ -48,7 +48,7 @@ class HubImages:
 
 
 class HubTable(LazyDataset):
-    """Read the columns of numbers of a batch's rows out of a table."""
+    """Read the numeric columns of a batch of rows from a table."""
 
     table: Any
     numbers: Sequence[str]
@@ -78,19 +78,19 @@ def read_hub(
     channels: int = 3,
     config: str | None = None,
 ) -> LazyDataset:
-    """Return one split of a set of the Hugging Face Hub, downloaded when it is asked for first.
+    """Return one split of a set of the Hugging Face Hub, downloaded on first use.
 
     Args:
         name: "hf:" and the set's name there, such as "hf:ylecun/mnist".
-        split: "train", "validation" or "test": what the set lacks is a seeded tenth of its train each.
+        split: "train", "validation" or "test"; missing splits are each a seeded tenth of train.
         seed: seed of the permutation.
-        image: column of images; by default the only one there is.
-        columns: columns of numbers to take instead of images, together one vector; a single one may hold arrays.
-        label: column of classes; by default the only one whose type says that it holds classes.
-        caption: column of captions; by default `text`, if there is one beside images.
+        image: column of images; by default the only one.
+        columns: numeric columns to use instead of images, concatenated to one vector; a single column may hold arrays.
+        label: column of classes; by default the only column of type ClassLabel.
+        caption: column of captions; by default `text`, if there is one in addition to images.
         size: pixels of an image's side.
-        channels: 3, or 1 for grey.
-        config: which configuration of the set, where it has several.
+        channels: 3, or 1 for greyscale.
+        config: configuration of the set, if it has several.
     """
     return _split(name, load_parts(name, config), split, seed, image, columns, label, caption, size, channels)
 
@@ -107,7 +107,7 @@ def read_saved(
     size: int | None = None,
     channels: int = 3,
 ) -> LazyDataset:
-    """Return one split of a folder that `datasets.Dataset.save_to_disk` (or that of a DatasetDict) wrote; see `read_hub`."""
+    """Return one split of a folder that `datasets.Dataset.save_to_disk` (or of a DatasetDict) wrote; see `read_hub`."""
     datasets = _datasets(str(path))
     try:
         found = datasets.load_from_disk(str(path))
@@ -117,13 +117,15 @@ def read_saved(
 
 
 def load_parts(name: str, config: str | None = None) -> dict[str, Any]:
-    """Return the tables of train and maybe validation and test of a set of the Hub, downloaded or from datasets' own cache."""
+    """Return the tables of train and, if present, validation and test of a Hub data set, downloaded or from datasets' own cache."""
     datasets = _datasets(name)
     try:
         found = datasets.load_dataset(name.removeprefix(HUB), config)
-    except Exception as error:  # network, access and formats each raise their own
+    except Exception as error:  # network, access and format errors have different types
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{name} cannot be loaded ({first}); check its name and the network, or give a folder of save_to_disk.") from None
+        raise DataError(
+            f"{name} cannot be loaded ({first}); check its name and the network, or give a folder written by save_to_disk."
+        ) from None
     return _parts(name, found)
 
 
@@ -134,14 +136,16 @@ def _parts(name: str, found: Any) -> dict[str, Any]:
         return parts
     if len(named) == 1:
         return {"train": next(iter(named.values()))}
-    raise DataError(f"{name} has the parts {', '.join(named)}, but one must be train; save the one you mean by save_to_disk and load it.")
+    raise DataError(
+        f"{name} has the parts {', '.join(named)}, but one must be train; save the part you need with save_to_disk and load it."
+    )
 
 
 def _datasets(name: str) -> Any:
     try:
-        import datasets  # takes 1.5 s, which other data need not wait for
+        import datasets  # importing it takes 1.5 s, which other data sets avoid
     except ImportError:
-        raise UserError(f"{name} needs the package datasets; install it by pip install 'pushforward[data]'.") from None
+        raise UserError(f"{name} needs the package datasets; run pip install 'pushforward[data]'.") from None
     return datasets
 
 
@@ -169,7 +173,9 @@ def _split(
         return _numbers(name, table, [columns] if isinstance(columns, str) else list(columns), rows, cond, classes, class_names)
     image = image or _only(kinds, "Image")
     if image is None:
-        raise UserError(f"{name} has the columns {', '.join(kinds)}; name that of images by image=, or those of numbers by columns=.")
+        raise UserError(
+            f"{name} has the columns {', '.join(kinds)}; select the image column with image=, or numeric columns with columns=."
+        )
     size = checked_image_options(name, size, channels)
     caption = caption or ("text" if "text" in kinds else None)
     return ImageDataset(
@@ -191,7 +197,7 @@ def _only(kinds: Mapping[str, str], kind: str) -> str | None:
 
 
 def _labels(name: str, parts: Mapping[str, Any], label: str | None) -> tuple[dict[str, numpy.ndarray], int | None, Sequence[str] | None]:
-    """Return the labels of each part, numbered alike, how many classes there are and what they are called."""
+    """Return the labels of each part with consistent numbering, the number of classes and their names."""
     if label is None:
         return {}, None, None
     held = {part: numpy.asarray(table.select_columns([label])[:][label]) for part, table in parts.items()}
@@ -223,5 +229,5 @@ def _events(name: str, rows: Mapping[str, Any], columns: Sequence[str]) -> numpy
         arrays = [numpy.asarray(rows[column], dtype=numpy.float64) for column in columns]
         joined = arrays[0] if len(arrays) == 1 else numpy.column_stack(arrays)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: the columns {', '.join(columns)} are no arrays of numbers of one shape ({error}).") from None
+        raise DataError(f"{name}: the columns {', '.join(columns)} are not numeric arrays of one shape ({error}).") from None
     return as_events(name, joined)[0]

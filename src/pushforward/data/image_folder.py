@@ -1,6 +1,6 @@
-"""Folders of images: classes by sub-folder, captions by file, split by folders or by a seed.
+"""Image folders: classes from sub-folders, captions from files, splits from folders or from a seed.
 
-The layout is that of Hugging Face's `imagefolder`, which torchvision's `ImageFolder` is a part of.
+The layout is that of Hugging Face's `imagefolder`, a superset of torchvision's `ImageFolder`.
 """
 
 import csv
@@ -23,7 +23,7 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 
 @dataclass(frozen=True)
 class FileSource:
-    """Image files by their paths within a folder."""
+    """Image files by their paths relative to a folder."""
 
     root: Path
     files: tuple[str, ...]
@@ -36,7 +36,7 @@ class FileSource:
         return self.root / self.files[row]
 
     def name(self, row: int) -> str:
-        """Return what an image is called in messages."""
+        """Return the name of an image in messages."""
         return str(self.root / self.files[row])
 
     def signature(self, rows: Sequence[int]) -> bytes:
@@ -51,22 +51,22 @@ def holds_images(path: Path) -> bool:
 
 
 def read_images(path: Path, split: str, seed: int, *, size: int | None = None, channels: int = 3) -> ImageDataset:
-    """Return one split of a folder of images, which are decoded when they are asked for.
+    """Return one split of a folder of images, which are decoded on access.
 
-    Two or more sub-folders are the classes, sorted by name; images that lie flat or in one sub-folder have no labels. Where the
-    folder's sub-folders are train and maybe validation (valid, val, dev) and test, these are the splits, and what is missing is a seeded,
-    stratified tenth of train each. Captions are in metadata.csv or metadata.jsonl (file_name, text) of the folder (of each split),
-    or in a .txt beside each image.
+    Two or more sub-folders are the classes, sorted by name; images in the folder itself or in a single sub-folder have no labels. If the
+    sub-folders are train and optionally validation (valid, val, dev) and test, these are the splits, and missing ones are each a seeded,
+    stratified tenth of train. Captions are read from metadata.csv or metadata.jsonl (file_name, text) in the folder (of each split),
+    or from a .txt file next to each image.
 
     Args:
         path: the folder.
         split: "train", "validation" or "test".
         seed: seed of the permutation.
-        size: pixels of a side: the shorter side is resized to it, and the middle is cut out.
-        channels: 3, or 1 for grey.
+        size: side length in pixels: the shorter side is resized to it, then the image is centre-cropped.
+        channels: 3, or 1 for greyscale.
 
     Raises:
-        DataError: there are no images, images lie beside folders of classes, or some but not all have captions.
+        DataError: there are no images, there are images next to class folders, or only some images have captions.
         UserError: the size is missing, or size or channels are not allowed.
     """
     size = checked_image_options(str(path), size, channels)
@@ -107,7 +107,7 @@ def _class(file: str) -> str:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """Yield the paths of all files in a folder, but for hidden ones, relative to it and with slashes."""
+    """Yield the relative paths of all files in a folder except hidden ones, with slashes."""
     for place, folders, files in os.walk(folder):
         folders[:] = [one for one in folders if not one.startswith(".")]
         inside = Path(place).relative_to(folder).as_posix()
@@ -115,13 +115,13 @@ def _walk(folder: Path) -> Iterator[str]:
 
 
 def _files(folder: Path) -> list[str]:
-    """Return the images of a folder and of all folders in it, sorted by their paths."""
+    """Return the images of a folder and its sub-folders, sorted by path."""
     found = [file for file in _walk(folder) if file.lower().endswith(SUFFIXES)]
     if not found:
         raise DataError(f"{folder} holds no images; they end in {', '.join(SUFFIXES)}.")
-    beside = [file for file in found if "/" not in file]
-    if beside and len(beside) < len(found):
-        raise DataError(f"{folder} holds {len(beside)} images beside its folders, such as {beside[0]}; move them to a class.")
+    loose = [file for file in found if "/" not in file]
+    if loose and len(loose) < len(found):
+        raise DataError(f"{folder} holds {len(loose)} images next to its class folders, such as {loose[0]}; move them to a class.")
     return sorted(found)
 
 
@@ -133,22 +133,22 @@ def _captions(folder: Path, files: Sequence[str]) -> list[str] | None:
         source = str(table)
     else:
         texts = {file for file in _walk(folder) if file.endswith(".txt")}
-        beside = {file: f"{file.rpartition('.')[0]}.txt" for file in files}
-        known = {file: (folder / text).read_text(encoding="utf-8").strip() for file, text in beside.items() if text in texts}
-        source = "a .txt beside it"
+        sidecar = {file: f"{file.rpartition('.')[0]}.txt" for file in files}
+        known = {file: (folder / text).read_text(encoding="utf-8").strip() for file, text in sidecar.items() if text in texts}
+        source = "a .txt file next to it"
     if not known:
         return None
     missing = [file for file in files if file not in known]
     if missing:
         raise DataError(
             f"{folder / missing[0]} has no caption in {source}, nor have {len(missing) - 1} more of {len(files)} images; "
-            "give each image one, or none."
+            "give every image a caption, or none."
         )
     return [known[file] for file in files]
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """Return the captions by file name of a metadata file; one without the column text gives none."""
+    """Return the captions by file name of a metadata file; a file without the column text yields none."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file if line.strip()]
@@ -156,5 +156,5 @@ def _metadata(path: Path) -> dict[str, str]:
         raise DataError(f"{path} cannot be read ({error}); write it in UTF-8 with the columns file_name and text.") from None
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not row.get("file_name"):
-            raise DataError(f"{path}: record {number} has no file_name, which says whose caption it is; add it.")
+            raise DataError(f"{path}: record {number} has no file_name for its caption; add it.")
     return {str(row["file_name"]).removeprefix("./"): str(row["text"]).strip() for row in rows if row.get("text")}

@@ -1,4 +1,4 @@
-"""Images that are decoded when a batch asks for them; one that cannot be read is skipped, counted and named."""
+"""Images that are decoded when a batch is read; unreadable images are skipped, counted and reported."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pushforward.errors import DataError, UserError
 
 
 class ImageSource(Protocol):
-    """Where encoded images come from; rows are numbered from 0."""
+    """Source of encoded images; rows are numbered from 0."""
 
     def __len__(self) -> int: ...
     def open(self, row: int) -> Path | IO[bytes]: ...
@@ -24,10 +24,10 @@ class ImageSource(Protocol):
 
 
 class ImageDataset(LazyDataset):
-    """Decode the images of a batch, resized and cut to squares.
+    """Decode the images of a batch, resized and cropped to squares.
 
-    The place of an image that cannot be read is taken by the next one of the set that can, with its label: always by the same one, so that
-    a resumed run sees what it saw before. Which ones these were is shared by all processes of a DataLoader.
+    An unreadable image is replaced by the next readable one of the set, with its label. The replacement is deterministic, so that a
+    resumed run sees the same data. The list of unreadable images is shared by all worker processes of a DataLoader.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ImageDataset(LazyDataset):
 
     @property
     def unreadable(self) -> tuple[str, ...]:
-        """The names of the images that could not be read so far, by any process; `len` of it is how many."""
+        """Names of the images that any process failed to read so far."""
         return tuple(self.source.name(row) for row in self._failed.nonzero().flatten().tolist())
 
     def subset(self, indices: Sequence[int] | Tensor) -> "ImageDataset":
@@ -76,9 +76,9 @@ class ImageDataset(LazyDataset):
                 continue
             try:
                 return decoded(self.source.open(row), size, channels), here
-            except Exception as error:  # damaged files make PIL raise nearly anything
+            except Exception as error:  # PIL raises many exception types for damaged files
                 self._failed[row] = 1
-                warnings.warn(f"{self.source.name(row)} cannot be read ({error}); the next image takes its place.", stacklevel=2)
+                warnings.warn(f"{self.source.name(row)} cannot be read ({error}); it is replaced by the next image.", stacklevel=2)
         raise DataError(f"{self.name}: none of its {len(self)} images can be read, such as {self.unreadable[0]}; check the files.")
 
     def _signature(self, places: Tensor) -> bytes:
@@ -86,29 +86,29 @@ class ImageDataset(LazyDataset):
 
 
 def checked_image_options(what: str, size: int | None, channels: int) -> int:
-    """Return size, or refuse sizes and channels that images cannot have."""
+    """Return size, or raise for invalid sizes and channels."""
     if size is None:
-        raise UserError(f"{what} holds images, which are made to be of one size: give size=32, the pixels of a side.")
+        raise UserError(f"{what} holds images, which must be resized to one size: give size=32, the side length in pixels.")
     if not isinstance(size, int) or size < 1:
-        raise UserError(f"size is {size!r}, but it is the pixels of a side, at least 1; try size=32.")
+        raise UserError(f"size is {size!r}, but it must be a side length of at least 1 pixel; try size=32.")
     if channels not in (1, 3):
-        raise UserError(f"channels is {channels!r}, but images have 1 (grey) or 3 (red, green, blue).")
+        raise UserError(f"channels is {channels!r}, but images have 1 (greyscale) or 3 (RGB).")
     return size
 
 
 def decoded(file: Path | IO[bytes], size: int, channels: int) -> Tensor:
-    """Return an image as uint8 (channels, size, size): turned upright, its shorter side resized to `size`, its middle cut out.
+    """Return an image as uint8 (channels, size, size): rotated upright by EXIF, its shorter side resized to `size`, centre-cropped.
 
     Args:
         file: a path or an open file of any format that PIL reads.
         size: pixels of a side.
-        channels: 1 for grey, 3 for colours.
+        channels: 1 for greyscale, 3 for RGB.
     """
     mode = "L" if channels == 1 else "RGB"
     with Image.open(file) as image:
-        image.draft(mode, (2 * size, 2 * size))  # a JPEG far larger is decoded at a fraction of its size, and of the time
+        image.draft(mode, (2 * size, 2 * size))  # a much larger JPEG is decoded at reduced size, which is faster
         upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):  # which PIL would cut off at 255
+        if upright.mode.startswith("I;16"):  # which PIL would clip at 255
             upright = Image.fromarray((numpy.asarray(upright) >> 8).astype(numpy.uint8))
         fitted = ImageOps.fit(upright.convert(mode), (size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(numpy.array(fitted).reshape(size, size, channels).transpose(2, 0, 1))

@@ -1,4 +1,4 @@
-"""Sets whose examples stay on disk until a batch asks for them, with the interface of a set in memory."""
+"""Data sets whose examples stay on disk until a batch reads them, with the interface of an in-memory set."""
 
 import copy
 import hashlib
@@ -11,20 +11,20 @@ from pushforward.data.dataset import Batch, Dataset
 from pushforward.errors import DataError, UserError
 from pushforward.registry import export
 
-LOOKED_AT = 64  # examples whose bytes enter a fingerprint
-AT_ONCE = 1024  # examples that `in_memory` reads in one go
+LOOKED_AT = 64  # examples whose bytes are hashed in a fingerprint
+AT_ONCE = 1024  # examples per read of `in_memory`
 
 
 @export("data.LazyDataset")
 class LazyDataset(Dataset):
-    """Read examples x from their source when a batch asks for them; labels are held in memory.
+    """Read examples x from their source when a batch needs them; labels are held in memory.
 
-    It is used as a `Dataset` is, in a DataLoader with any number of workers too. What needs all examples at once, such as evaluation,
-    asks for `in_memory(most)`; `x` is refused. To add a kind of source, write `_read` and `_signature`.
+    It is used like a `Dataset`, including in a DataLoader with any number of workers. Code that needs all examples together, such as
+    evaluation, calls `in_memory(most)`; accessing `x` raises. To add a kind of source, implement `_read` and `_signature`.
 
     Args:
-        name: what messages and reports call the set.
-        rows: which examples of the source are in the set, by their number there (N,).
+        name: name of the set in messages and reports.
+        rows: indices (N,) of the source's examples that are in the set.
         shape: shape of one example.
         cond, classes, levels, class_names: as in `Dataset`; cond has one row for each of `rows`.
     """
@@ -48,16 +48,16 @@ class LazyDataset(Dataset):
             raise DataError(f"{name} has no examples; give at least one.")
 
     def _read(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the examples at these places of the set (n,), as float32 or uint8 (n, *shape), and the places they are of in the end."""
+        """Return the examples at these places of the set (n,), as float32 or uint8 (n, *shape), and the indices that were actually read."""
         raise NotImplementedError
 
     def _signature(self, places: Tensor) -> bytes:
-        """Return what identifies the source and its content at these places (n,)."""
+        """Return what identifies the source and its content at these indices (n,)."""
         raise NotImplementedError
 
     @property
     def x(self) -> Tensor:
-        """Refused: all examples at once may be more than memory holds."""
+        """Raise: all examples together may exceed memory."""
         raise UserError(f"{self.name} keeps its examples on disk: read batches, or call in_memory(most) for a set that has x.")
 
     @property
@@ -83,10 +83,10 @@ class LazyDataset(Dataset):
         return x.to(torch.float32), None if self.cond is None else self.cond[places]
 
     def subset(self, indices: Sequence[int] | Tensor) -> "LazyDataset":
-        """Return the set of the examples with these indices, in this order; classes and levels stay."""
+        """Return the set of the examples with these indices, in this order; classes and levels are kept."""
         chosen = torch.as_tensor(indices, dtype=torch.int64).cpu()
         if len(chosen) == 0:
-            raise DataError(f"{self.name}: a subset of no examples was asked for; give at least one example.")
+            raise DataError(f"{self.name}: the subset is empty; give at least one example.")
         part = copy.copy(self)
         part.rows, part.cond = self.rows[chosen], None if self.cond is None else self.cond[chosen]
         return part
@@ -107,11 +107,10 @@ class LazyDataset(Dataset):
         )
 
     def fingerprint(self) -> str:
-        """Return the first 16 hexadecimal digits of a SHA-256 that reads little of the source, so that it is cheap for any size.
+        """Return the first 16 hexadecimal digits of a SHA-256 that reads only a little of the source, so that it is cheap for any size.
 
-        It is that of shape, classes and levels, of which rows of the source are in the set, of cond, of what the source says of itself
-        (for files their size and type), and of the bytes of 64 examples spread evenly over the set. A change of any other example
-        that leaves the size is not seen.
+        It covers shape, classes, levels, the rows of the source in the set, cond, the signature of the source (for files their size and
+        type), and the bytes of 64 examples spread evenly over the set. A change of any other example that keeps the size is not detected.
         """
         digest = hashlib.sha256(repr(((len(self), *self.shape), self.classes, self.levels)).encode())
         for held in (self.rows, self.cond):

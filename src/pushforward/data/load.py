@@ -1,4 +1,4 @@
-"""Real data behind one name: a registered set, a file or folder of one's own, or a set of Hugging Face."""
+"""Load data by name or path: a registered set, a local file or folder, or a Hugging Face data set."""
 
 import inspect
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from pushforward.data.tables import read_csv
 from pushforward.errors import DataError, UserError
 
 Reader = Callable[..., Dataset]
-FOLDERS = "a folder holds x.npy (and y.npy), images, or what `datasets` saved"
+FOLDERS = "a folder holds x.npy (and y.npy), images, or a data set saved by `datasets`"
 
 
 def _read_npy(path: Path, split: str, seed: int, *, levels: int | None = None, mapped: bool = False) -> Dataset:
@@ -29,31 +29,31 @@ READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": read_npz, ".csv": read_
 
 @registry.export("data.load", example=lambda: load("moons", n=16))
 def load(name_or_path: str | Path, split: str = "train", *, seed: int = 0, **options: Any) -> Dataset:
-    """Load one split of a data set by its name, or of a file or folder of your own by its path.
+    """Load one split of a data set by name, or of a local file or folder by path.
 
-    Choose on validation, report on test. A name is that of a function of the registry's group `data` with the fact `loader=True`
-    (`pushforward list data` shows them, those of other packages too), or "hf:owner/name" for a set of Hugging Face. What is not split
-    already is split 80/10/10 by a seeded permutation, stratified when there are labels. Folders are not read into memory: what comes
-    of them is a `LazyDataset`.
+    Choose on validation, report on test. A name refers to a function in the registry's group `data` with the fact `loader=True`
+    (`pushforward list data` shows them, including those of other packages), or is "hf:owner/name" for a Hugging Face data set. Data
+    without splits are split 80/10/10 by a seeded permutation, stratified if there are labels. Folders are not read into memory: they
+    are returned as a `LazyDataset`.
 
     Args:
-        name_or_path: a name, or the path of a file: .npy with an array (N, *shape); .npz with x and maybe labels y (N,), or with
-            x_train, x_validation, x_test and maybe y_train, ..., and maybe one number `levels`; .csv with columns of numbers and of
-            words. Images in uint8, (N, H, W), (N, H, W, C) or (N, C, H, W), become (N, C, H, W) with 256 levels. Or the path of a
-            folder: with x.npy and maybe y.npy, which stay on disk; with images, in sub-folders that are classes or splits or neither;
-            or what `save_to_disk` of the package datasets wrote.
+        name_or_path: a name, or the path of a file: .npy with an array (N, *shape); .npz with x and optional labels y (N,), or with
+            x_train, x_validation, x_test and optional y_train, ..., and optionally `levels`; .csv with numeric and categorical
+            columns. Images in uint8, (N, H, W), (N, H, W, C) or (N, C, H, W), become (N, C, H, W) with 256 levels. Or the path of a
+            folder: with x.npy and optionally y.npy, which stay on disk; with images, in sub-folders that are classes or splits or neither;
+            or written by `save_to_disk` of the package datasets.
         split: "train", "validation" or "test".
-        seed: seed of the permutation, or of the draws. It is not the seed of a training run: another seed is another test set.
-        options: what the set takes besides: `n` for the densities in the plane; `levels` for files; `mapped=True` for a .npy that stays
-            on disk; `label` (the column of classes), `categorical` (columns of words) and `delimiter` for .csv; `size` and `channels`
+        seed: seed of the permutation, or of the draws. It is not the seed of a training run: a different seed gives a different test set.
+        options: options of the set: `n` for the densities in the plane; `levels` for files; `mapped=True` for a .npy that stays
+            on disk; `label` (the column of classes), `categorical` (categorical columns) and `delimiter` for .csv; `size` and `channels`
             for images; `image` or `columns`, `label`, `caption` for Hugging Face.
 
     Returns:
         The split as a `Dataset` of (x, cond) in the units of its source.
 
     Raises:
-        UnknownNameError: there is no such name; the nearest is offered.
-        DataError: there is no such file or folder, or it does not hold what it should (row and column are named).
+        UnknownNameError: there is no such name; the message suggests the closest.
+        DataError: there is no such file or folder, or its content is invalid (with row and column).
         UserError: the split or an option is unknown.
 
     Example:
@@ -103,9 +103,9 @@ def _check_options(what: str, loader: Reader, options: dict[str, Any]) -> None:
 
 
 def _missing(name: str, path: Path) -> str:
-    beside = [one.name for one in path.parent.iterdir() if one.suffix.lower() in READERS] if path.parent.is_dir() else []
-    if beside:
-        return registry.unknown(f"file of data in {path.parent.resolve()}", path.name, beside)
+    siblings = [one.name for one in path.parent.iterdir() if one.suffix.lower() in READERS] if path.parent.is_dir() else []
+    if siblings:
+        return registry.unknown(f"file of data in {path.parent.resolve()}", path.name, siblings)
     return f"the file {name} does not exist, nor any other file of data in {path.parent.resolve()}; check the path."
 
 
@@ -116,8 +116,8 @@ def _unknown(name: str, path: Path) -> Exception:
         return DataError(f"{name} is a file that cannot be read; files of data end in {', '.join(READERS)}.")
     if "/" in name:
         of_hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-        hint = f" If it is a set of Hugging Face, write {HUB}{name}." if of_hub else ""
+        hint = f" If it is a Hugging Face data set, write {HUB}{name}." if of_hub else ""
         return DataError(f"there is no folder {name}; check the path ({FOLDERS}).{hint}")
     loaders = [entry.name.rpartition(".")[2] for entry in registry.entries("data", loader=True)]
-    own = f"A file of your own ends in {', '.join(READERS)}; {FOLDERS}; a set of Hugging Face is {HUB}owner/name."
+    own = f"A file of your own ends in {', '.join(READERS)}; {FOLDERS}; a Hugging Face data set is {HUB}owner/name."
     return registry.UnknownNameError(f"{registry.unknown('data set', name, loaders)} {own}")

@@ -1,4 +1,4 @@
-"""Arrays larger than memory: a .npy file, or a folder with x.npy and maybe y.npy, of which only the rows of a batch are read."""
+"""Arrays larger than memory: a .npy file, or a folder with x.npy and optionally y.npy, of which only the rows of a batch are read."""
 
 import os
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from pushforward.errors import DataError
 
 
 class MappedDataset(LazyDataset):
-    """Read the rows of a batch out of a .npy file, which is mapped to learn where they are, and read by pread.
+    """Read the rows of a batch from a .npy file: the map gives their offsets, pread reads them.
 
-    Rows that are read through the map bring in their surroundings: batches of 256 rows of 1 kB out of 1 GB took 320 MB, though each batch
-    had a map of its own. So they take none.
+    Reading rows through the map also loads neighbouring pages: batches of 256 rows of 1 kB out of 1 GB took 320 MB, even with a new
+    map for each batch. With pread they take none.
     """
 
     path: Path
@@ -49,7 +49,7 @@ def _rows(path: Path, array: Any, rows: Sequence[int]) -> numpy.ndarray:
 
 
 def read_mapped(path: Path, split: str, seed: int, *, levels: int | None = None) -> LazyDataset:
-    """Return one split of a folder with x.npy (N, *shape) and maybe labels y.npy (N,), of which x stays on disk.
+    """Return one split of a folder with x.npy (N, *shape) and optional labels y.npy (N,), of which x stays on disk.
 
     Args:
         path: the folder, or a .npy file without labels.
@@ -58,21 +58,21 @@ def read_mapped(path: Path, split: str, seed: int, *, levels: int | None = None)
         levels: number of values a coordinate can take; 256 by default for uint8 images, which become (N, C, H, W).
 
     Raises:
-        DataError: a file is cut off or pickled, the labels do not fit, or (when a row is read) it holds NaN, infinity or none of the
-            levels: the row of the file is named.
+        DataError: a file is truncated or pickled, the labels do not match, or (when a row is read) a value is NaN, infinite or not one of
+            the levels: the message gives the row of the file.
     """
     file = path / "x.npy" if path.is_dir() else path
     array = open_npy(file, mapped=True)
     if array.ndim == 0 or array.size == 0:
-        raise DataError(f"{file} has shape {array.shape} and so no values; give at least one example with one value.")
+        raise DataError(f"{file} has shape {array.shape} and contains no values; give at least one example with one value.")
     if not array.flags.c_contiguous:
-        raise DataError(f"{file} is in Fortran order, where a row lies all over the file; save numpy.ascontiguousarray of it.")
+        raise DataError(f"{file} is in Fortran order, in which rows are not contiguous; save numpy.ascontiguousarray of it.")
     first, found_levels = as_events(file.name, array[:1])
-    beside = path / "y.npy"
-    labels = open_npy(beside) if path.is_dir() and beside.is_file() else None
-    cond, classes, class_names = number_labels(beside.name, labels)
+    labels_file = path / "y.npy"
+    labels = open_npy(labels_file) if path.is_dir() and labels_file.is_file() else None
+    cond, classes, class_names = number_labels(labels_file.name, labels)
     if cond is not None and tuple(cond.shape) != (len(array),):
-        raise DataError(f"{beside} has labels of shape {tuple(cond.shape)}, but {len(array)} examples need shape ({len(array)},).")
+        raise DataError(f"{labels_file} has labels of shape {tuple(cond.shape)}, but {len(array)} examples need shape ({len(array)},).")
     try:
         sizes = split_sizes(len(array))
     except DataError as error:
@@ -87,5 +87,5 @@ def read_mapped(path: Path, split: str, seed: int, *, levels: int | None = None)
         levels=found_levels if levels is None else levels,
         class_names=class_names,
     )
-    found.path = file.resolve()  # workers may start in another folder
+    found.path = file.resolve()  # workers may start in another working directory
     return found

@@ -1,11 +1,11 @@
-"""The analytic truth: a mixture of isotropic Gaussians, whose density, score and every prediction along a path are known.
+"""The analytic ground truth: a mixture of isotropic Gaussians, whose density, score and predictions along a path are in closed form.
 
 If x_0 is such a mixture and x_t = alpha x_0 + sigma eps with eps ~ N(0, I), then x_t is one too, with component variances
 v_k = alpha^2 s_k^2 + sigma^2, and with r_k(x) the probability of component k given x_t = x
 
     E[x_0 | x] = sum_k r_k (sigma^2 m_k + alpha s_k^2 x) / v_k,    E[eps | x] = sum_k r_k sigma (x - alpha m_k) / v_k,
 
-which divide by neither alpha nor sigma and so hold at both ends of a path.
+which divide by neither alpha nor sigma and so are valid at both ends of a path.
 """
 
 import copy
@@ -25,19 +25,19 @@ from pushforward.registry import export, unknown
 
 @export("data.GaussianMixture", example=lambda: (GaussianMixture(torch.tensor([[-1.0, 0.0], [2.0, 1.0]]), 0.5), torch.randn(4, 2)))
 class GaussianMixture(nn.Module):
-    """Mix isotropic Gaussians: the analytic truth that samplers, likelihoods and losses are measured against.
+    """A mixture of isotropic Gaussians: the ground truth that samplers, likelihoods and losses are tested against.
 
         p(x) = sum_k w_k N(x; m_k, s_k^2 I)
 
     Shapes: x (n, *shape), log_prob (n,) in nats, score and posterior mean (n, *shape), all in the dtype of the means. `cond` is the
-    component (n,), K for all of them (the null label), None for all in every row. Exact to rounding, at alpha = 0 and sigma = 0 too.
-    Refuses: a standard deviation or a weight that is not positive (UserError), x of another shape or dtype (ShapeError,
-    DtypeError), a component out of range (ConditionError).
+    component (n,), or K (the null label) or None for the whole mixture. Exact to rounding, at alpha = 0 and sigma = 0 too.
+    Raises UserError for a standard deviation or weight that is not positive, ShapeError and DtypeError for x of another shape or
+    dtype, ConditionError for a component out of range.
 
     Args:
         means: m (K, *shape), float64 or float32.
         stds: s, one number or (K,), in the units of x.
-        weights: w (K,), divided by their sum; by default equal.
+        weights: w (K,), normalised to sum 1; equal by default.
 
     Example:
         >>> import torch
@@ -80,11 +80,11 @@ class GaussianMixture(nn.Module):
         return tuple(self.means.shape[1:])
 
     def sample(self, n: int, cond: Tensor | None = None, *, generator: _random.Generators = None) -> Tensor:
-        """Return n draws (n, *shape), from the components `cond` (n,) where they are given."""
+        """Return n samples (n, *shape), from the components `cond` (n,) if given."""
         return self.draw(n, cond, generator=generator)[0]
 
     def draw(self, n: int, cond: Tensor | None = None, *, generator: _random.Generators = None) -> tuple[Tensor, Tensor]:
-        """Return n draws (n, *shape) and the component (n,) of each."""
+        """Return n samples (n, *shape) and the component (n,) of each."""
         shares = self._log_weights(n, cond).exp().cumsum(1)
         place = _random.uniform((n, 1), generator, shares.device, shares.dtype) * shares[:, -1:]
         component = (place >= shares).sum(1).clamp(max=shares.shape[1] - 1)
@@ -92,7 +92,7 @@ class GaussianMixture(nn.Module):
         return self.means[component] + per_row(self.stds[component], noise) * noise, component
 
     def log_prob(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Return log p(x) (n,) in nats, or log p(x | component) where `cond` is given."""
+        """Return log p(x) (n,) in nats, or log p(x | component) if `cond` is given."""
         ones = self._row(1, x)
         return torch.logsumexp(self._joint(x, ones, 0 * ones, cond)[0], dim=1)
 
@@ -102,19 +102,19 @@ class GaussianMixture(nn.Module):
         return self._posterior(x, ones, 0 * ones, cond)[2]
 
     def marginal(self, alpha: float | Tensor, sigma: float | Tensor) -> "GaussianMixture":
-        """Return the mixture of alpha x_0 + sigma eps for two numbers that are not both 0."""
+        """Return the mixture of alpha x_0 + sigma eps; alpha and sigma must not both be 0."""
         return GaussianMixture(alpha * self.means, (alpha**2 * self.stds**2 + sigma**2) ** 0.5, self.weights)
 
     def posterior_mean(self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor, cond: Tensor | None = None) -> Tensor:
-        """Return E[x_0 | alpha x_0 + sigma eps = x] (n, *shape) for alpha and sigma (n,) that are not both 0 in a row."""
+        """Return E[x_0 | alpha x_0 + sigma eps = x] (n, *shape) for alpha and sigma (n,); they must not both be 0 in a row."""
         return self._posterior(x, self._row(alpha, x), self._row(sigma, x), cond)[0]
 
     def posterior_noise(self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor, cond: Tensor | None = None) -> Tensor:
-        """Return E[eps | alpha x_0 + sigma eps = x] (n, *shape) for alpha and sigma (n,) that are not both 0 in a row."""
+        """Return E[eps | alpha x_0 + sigma eps = x] (n, *shape) for alpha and sigma (n,); they must not both be 0 in a row."""
         return self._posterior(x, self._row(alpha, x), self._row(sigma, x), cond)[1]
 
     def net(self, path: Path, prediction: Kind = "velocity") -> "ExactNet":
-        """Return the network `net(x, t, cond=None)` that a perfect training run along `path` would end with.
+        """Return the optimal network `net(x, t, cond=None)` for training along `path`.
 
         Args:
             path: has alpha(t), sigma(t), alpha_dot(t) and sigma_dot(t).
@@ -127,13 +127,13 @@ class GaussianMixture(nn.Module):
         return row.expand(len(x)) if row.ndim == 0 else row
 
     def _log_weights(self, n: int, cond: Tensor | None) -> Tensor:
-        """Log of the weights (n, K): those of the mixture, or of the one component that a row asks for."""
+        """Log weights (n, K): those of the mixture, or one-hot for the component of each row."""
         if cond is None:
             return self.weights.log().expand(n, -1)
         count = len(self.weights)
         if cond.numel() and not 0 <= int(cond.min()) <= int(cond.max()) <= count:
             raise ConditionError(
-                f"cond is {int(cond.min())} to {int(cond.max())}, but a component is 0 to {count - 1}, or {count} for all."
+                f"cond is {int(cond.min())} to {int(cond.max())}, but a component must be 0 to {count - 1}, or {count} for all."
             )
         return torch.cat((torch.eye(count).to(self.weights).log(), self.weights.log()[None]))[cond]
 
@@ -159,7 +159,7 @@ class GaussianMixture(nn.Module):
 
 
 class ExactNet(nn.Module):
-    """The network that predicts exactly, for a mixture along a path; it has its own copy of the mixture."""
+    """The exact network of a mixture along a path; it holds a copy of the mixture."""
 
     def __init__(self, mixture: GaussianMixture, path: Path, prediction: Kind) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ def mixture(split: str = "train", *, n: int | None = None, seed: int = 0) -> Dat
         The set with x (n, 2) and labels (n,): which component.
 
     Raises:
-        UserError: `split` is none of the three, or n < 1.
+        UserError: `split` is not one of the three, or n < 1.
 
     Example:
         >>> from pushforward import data

@@ -1,4 +1,4 @@
-"""Data that brings its own noise: pairs of a model's samples with the noise each came from."""
+"""Data with paired noise: a model's samples and the noise each was generated from."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from pushforward.registry import export
 
 @export("data.Pairs", example=lambda: Pairs(torch.randn(4, 2), None, torch.randn(4, 2)))
 class Pairs(Dataset):
-    """Hold samples x, their conditions and the noise that each came from: what `reflow` gives and a Trainer passes to the loss.
+    """Samples x, their conditions and the noise each was generated from: `reflow` returns them, the Trainer passes them to the loss.
 
-    A batch is (x, cond, noise). x is in the data's units, continuous where the data is quantised; noise is in the base's.
+    A batch is (x, cond, noise). x is in the data's units, continuous even if the data is quantised; noise is in the base's units.
 
     Args:
         x: samples (N, *shape).
@@ -26,7 +26,7 @@ class Pairs(Dataset):
         classes: number of classes; by default the largest label plus 1.
 
     Raises:
-        DataError: the noise has another shape than x, or x is refused by `Dataset`.
+        DataError: the noise and x differ in shape, or x is invalid for `Dataset`.
 
     Example:
         >>> from pushforward import data
@@ -47,7 +47,7 @@ class Pairs(Dataset):
         noise = as_tensor("pairs", "noise", noise)
         if noise.shape != x.shape:
             raise DataError(
-                f"pairs: noise has shape {tuple(noise.shape)}, but x has {tuple(x.shape)}; each row of x comes from one of noise."
+                f"pairs: noise has shape {tuple(noise.shape)}, but x has {tuple(x.shape)}; each row of x needs one row of noise."
             )
         self.noise = noise.detach().to(torch.float32)
 

@@ -1,4 +1,4 @@
-"""The small tables that scikit-learn brings with it: iris, wine, breast_cancer and diabetes, in the units of their sources."""
+"""The small tables included in scikit-learn: iris, wine, breast_cancer and diabetes, in the units of their sources."""
 
 import numpy
 
@@ -19,7 +19,7 @@ def iris(split: str = "train", *, seed: int = 0) -> Dataset:
         The set with x (N, 4), its `columns`, and labels (N,) with their `class_names`.
 
     Raises:
-        UserError: `split` is none of the three.
+        UserError: `split` is not one of the three.
 
     Example:
         >>> from pushforward import data
@@ -43,7 +43,7 @@ def wine(split: str = "train", *, seed: int = 0) -> Dataset:
         The set with x (N, 13), its `columns`, and labels (N,) with their `class_names`.
 
     Raises:
-        UserError: `split` is none of the three.
+        UserError: `split` is not one of the three.
 
     Example:
         >>> from pushforward import data
@@ -67,7 +67,7 @@ def breast_cancer(split: str = "train", *, seed: int = 0) -> Dataset:
         The set with x (N, 30), its `columns`, and labels (N,) with their `class_names`.
 
     Raises:
-        UserError: `split` is none of the three.
+        UserError: `split` is not one of the three.
 
     Example:
         >>> from pushforward import data
@@ -90,10 +90,10 @@ def diabetes(split: str = "train", *, seed: int = 0) -> Dataset:
 
     Returns:
         The set with x (N, 11), without labels: age in years, sex (1 or 2), body mass index, blood pressure, six blood serum values,
-        and the progression (25 to 346), as its `columns` say.
+        and the progression (25 to 346); see its `columns`.
 
     Raises:
-        UserError: `split` is none of the three.
+        UserError: `split` is not one of the three.
 
     Example:
         >>> from pushforward import data

@@ -1,4 +1,4 @@
-"""Train, validation and test: who belongs to which, from a seed, the same on every machine and with every version of numpy."""
+"""Train, validation and test splits from a seed, identical on every machine and with every version of numpy."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,13 +14,13 @@ SPLITS = ("train", "validation", "test")
 
 
 def check_split(split: str) -> None:
-    """Refuse a split that is none of train, validation and test."""
+    """Raise if split is not train, validation or test."""
     if split not in SPLITS:
         raise UserError(unknown("split", split, SPLITS))
 
 
 def split_sizes(count: int) -> tuple[int, int, int]:
-    """Return the sizes of an 80/10/10 split of `count` examples, of which there must be at least 10."""
+    """Return the sizes of an 80/10/10 split of `count` examples, which must be at least 10."""
     if count < 10:
         raise DataError(f"there are {count} examples, but a split into train, validation and test needs at least 10.")
     tenth = count // 10
@@ -30,17 +30,17 @@ def split_sizes(count: int) -> tuple[int, int, int]:
 def split_indices(split: str, sizes: Sequence[int], seed: int, labels: numpy.ndarray | None = None) -> Tensor:
     """Return the indices of one split of a seeded permutation, stratified when there are labels.
 
-    The permutation is put in order of class, and then every (n / n_test)-th of it goes to test and every so many of the rest to
-    validation: each class has its share in each split, to within 1. RandomState is numpy's frozen stream (NEP 19).
+    The permutation is sorted by class; then every (n / n_test)-th example goes to test, and validation takes evenly spaced examples of
+    the rest: each class is represented proportionally in each split, to within 1. RandomState is numpy's frozen stream (NEP 19).
 
     Args:
         split: "train", "validation" or "test".
-        sizes: how many examples train, validation and test get; they sum to the number of examples n.
+        sizes: sizes of train, validation and test; they sum to the number of examples n.
         seed: seed of the permutation.
         labels: class of each example (n,), or None.
 
     Returns:
-        Indices (size of the split,) int64, in permuted order, so that the first few are a fair mixture of the classes.
+        Indices (size of the split,) int64, in permuted order, so that the first few are a representative mixture of the classes.
     """
     check_split(split)
     whole("seed", seed, 0, 2**32 - 1)
@@ -55,19 +55,19 @@ def split_indices(split: str, sizes: Sequence[int], seed: int, labels: numpy.nda
 
 
 def _spread(count: int, chosen: int) -> numpy.ndarray:
-    """Return a mask (count,) with `chosen` entries set, at even distances."""
+    """Return a mask (count,) with `chosen` evenly spaced entries set."""
     steps = numpy.arange(count + 1, dtype=numpy.int64) * chosen // max(count, 1)
     return steps[1:] > steps[:-1]
 
 
 def split_within(split: str, counts: Mapping[str, int], seed: int, labels: numpy.ndarray | None = None) -> tuple[str, Tensor]:
-    """Return which part of a source holds a split, and the indices there, for a source that may be split already.
+    """Return the part of a source that holds a split, and the indices in it, for a source that may already have splits.
 
-    What the source lacks of validation and test is a seeded, stratified tenth of its train each.
+    Missing validation and test splits are each a seeded, stratified tenth of train.
 
     Args:
         split: "train", "validation" or "test".
-        counts: number of examples of each part the source has; a source that is not split has train alone.
+        counts: number of examples of each part of the source; a source without splits only has train.
         seed: seed of the permutation.
         labels: class of each example of the part train, or None.
 
@@ -80,13 +80,13 @@ def split_within(split: str, counts: Mapping[str, int], seed: int, labels: numpy
     count = counts["train"]
     lacking = [one for one in SPLITS[1:] if one not in counts]
     if lacking and count < 10:
-        split_sizes(count)  # refuses it
+        split_sizes(count)  # raises
     taken = [count // 10 if one in lacking else 0 for one in SPLITS[1:]]
     return "train", split_indices(split, (count - sum(taken), *taken), seed, labels)
 
 
 def split_named(name: str) -> str | None:
-    """Return the split that a folder or a part of a source is called by, or None if it is no split."""
+    """Return the split that the name of a folder or part refers to, or None."""
     return {
         "train": "train",
         "validation": "validation",

@@ -1,4 +1,4 @@
-"""Tables of one's own in CSV files: columns of numbers, columns of words if they are named, and one column of classes if it is."""
+"""User tables in CSV files: numeric columns, and optionally categorical columns and one label column."""
 
 import csv
 from collections.abc import Sequence
@@ -24,27 +24,27 @@ def read_csv(
     delimiter: str = ",",
     levels: int | None = None,
 ) -> Dataset:
-    """Return one split of a CSV file, each row an example and each column but the label a feature.
+    """Return one split of a CSV file: each row is an example, each column except the label is a feature.
 
-    The first row is a header when it holds the name of the label or of a categorical column, or none of its cells is a number. A
-    categorical column becomes integers that are its levels, while the others stay as they are: `levels` of the set is then a tuple,
-    `categories` has the words.
+    The first row is a header if it contains the name of the label or of a categorical column, or if none of its cells is a number. A
+    categorical column is encoded as integer levels, the others are unchanged: `levels` of the set is then a tuple, and `categories`
+    holds the strings.
 
     Args:
         path: the file, in UTF-8.
         split: "train", "validation" or "test" of a seeded 80/10/10 permutation, stratified when there are labels.
         seed: seed of the permutation.
         label: name of the column of classes, or its number from 0 (negative from the end); by default there are no classes. Its
-            distinct values, sorted as numbers if they all are integers and as text otherwise, are numbered from 0.
-        categorical: name or number of a column of words (colours, places), or several. Its distinct values are numbered as a label's
-            are, over the whole file, so that all splits agree.
-        delimiter: what stands between two cells.
-        levels: number of values a coordinate can take that is not categorical; None for continuous data.
+            distinct values are numbered from 0, sorted numerically if all are integers and as text otherwise.
+        categorical: name or number of a categorical column (colours, places), or several. Its distinct values are numbered like those
+            of a label, over the whole file, so that all splits agree.
+        delimiter: separator between cells.
+        levels: number of values of the non-categorical coordinates; None for continuous data.
 
     Raises:
-        DataError: a cell is empty or no number, a row is shorter or longer than the first (row and column are named, rows counted
-            as lines of the file from 1), a categorical column has one value alone, or there are too few rows to split.
-        UserError: `label` or `categorical` is no column, or a column is both.
+        DataError: a cell is empty or not a number, a row is shorter or longer than the first (with row and column; rows are lines of the
+            file, counted from 1), a categorical column has only one value, or there are too few rows to split.
+        UserError: `label` or `categorical` is not a column, or a column is both.
     """
     if len(delimiter) != 1:
         raise UserError(f"delimiter is {delimiter!r}, but must be one character, such as ',' or ';'.")
@@ -60,11 +60,11 @@ def read_csv(
     rows = rows[1:] if has_header else rows
     for line, cells in rows:
         if len(cells) != len(columns):
-            raise DataError(f"{path}: row {line} has {len(cells)} cells, but the table has {len(columns)} columns; mend this row.")
+            raise DataError(f"{path}: row {line} has {len(cells)} cells, but the table has {len(columns)} columns; fix this row.")
     place = None if label is None else _place(path, "label", label, columns)
     words = {_place(path, "categorical", one, columns) for one in named}
     if place in words:
-        raise UserError(f"{path}: column {columns[place]!r} is both label and categorical; name it by one of the two.")
+        raise UserError(f"{path}: column {columns[place]!r} is both label and categorical; use one of the two.")
     features = [number for number in range(len(columns)) if number != place]
     x = numpy.empty((len(rows), len(features)))
     categories: dict[str, list[str]] = {}
@@ -85,7 +85,7 @@ def _rows(path: Path, delimiter: str) -> Rows:
             reader = csv.reader(file, delimiter=delimiter)
             return [(reader.line_num, cells) for cells in reader if cells]
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text in UTF-8 (byte {error.start}); save it as CSV in UTF-8.") from None
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as CSV in UTF-8.") from None
     except csv.Error as error:
         raise DataError(f"{path} cannot be read as CSV ({error}).") from None
 
@@ -115,17 +115,17 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
         hint = (
             "fill it in, or remove the row"
             if not cell.strip()
-            else f"name it by label={column!r} if it is the class, or by categorical={column!r} if it is one of several words, or remove it"
+            else f"use label={column!r} if it is the class, categorical={column!r} if it is categorical, or remove it"
         )
         raise DataError(f"{path}: row {line}, column {column!r} is {what}, but a feature must be a number; {hint}.") from None
 
 
 def _codes(path: Path, column: str, rows: Rows, place: int) -> tuple[numpy.ndarray, list[str]]:
-    """Return a column's values as integers from 0, and what they stand for."""
+    """Return a column's values as integers from 0, and the values they stand for."""
     values = [cells[place].strip() for _, cells in rows]
     if "" in values:
         line = rows[values.index("")][0]
-        raise DataError(f"{path}: row {line}, column {column!r} is empty, but a category needs a word; fill it in, or remove the row.")
+        raise DataError(f"{path}: row {line}, column {column!r} is empty, but a category needs a value; fill it in, or remove the row.")
     ranks = _ranks(values)
     if len(set(ranks.values())) < 2:
         raise DataError(f"{path}: column {column!r} is {values[0]!r} in every row, but a category needs at least 2; remove the column.")
@@ -133,14 +133,14 @@ def _codes(path: Path, column: str, rows: Rows, place: int) -> tuple[numpy.ndarr
 
 
 def _ranks(values: list[str]) -> dict[str, int]:
-    """Return the place of each distinct value, in the order of numbers if they all are integers and of text otherwise."""
+    """Return the rank of each distinct value, in numerical order if all are integers and in text order otherwise."""
     distinct = set(values)
     numbers = all(value.lstrip("+-").isdecimal() for value in distinct)
     return {value: rank for rank, value in enumerate(sorted(distinct, key=int if numbers else str))}
 
 
 def _labels(cells: list[str]) -> numpy.ndarray:
-    """Return words as they are, and integers by their rank."""
+    """Return strings unchanged, and integers replaced by their rank."""
     try:
         numbers = [int(cell) for cell in cells]
     except ValueError:

@@ -1,4 +1,4 @@
-"""How good a model is: likelihood beside baselines, distances between sets of samples, a classifier, and a check for memorisation."""
+"""Evaluation: likelihood and baselines, distances between sets of samples, a classifier, and a memorisation check."""
 
 from pushforward.registry import namespace
 

@@ -1,9 +1,9 @@
-"""Densities to compare a model with, each regularised on validation: Gaussian, kernel density and Gaussian mixture, pooled and per class.
+"""Baseline densities, regularised on validation: Gaussian, kernel density and Gaussian mixture, pooled and per class.
 
-All are sums of Gaussians (`GaussianSum`), and differ in how many and whose covariance. What is chosen on validation is chosen for all
-classes at once, since a class alone has too few examples to choose by. The dequantisation noise of data with levels enters the fit by
-its moments (mean 1/2, variance 1/12 in each column that has levels), as if infinitely many draws were fitted; validation examples are
-dequantised by draws.
+All are sums of Gaussians (`GaussianSum`) with different numbers of components and covariances. Settings are selected on validation
+jointly for all classes, since a single class has too few examples. The dequantisation noise of data with levels enters the fit through
+its moments (mean 1/2, variance 1/12 in each column with levels), as if infinitely many draws were fitted; validation examples are
+dequantised by sampling.
 """
 
 import itertools
@@ -24,17 +24,17 @@ from pushforward.functional.levels import cells, spread
 from pushforward.registry import export
 
 Baseline = GaussianSum | PerClass
-SHARES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.4)  # of the target of a shrunk covariance
+SHARES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.4)  # shrinkage weights of the covariance target
 RIDGES = (1e-6, 1e-3, 3e-3, 1e-2, 3e-2)  # times the mean variance
 BANDWIDTHS = (0.015, 0.03, 0.06, 0.12, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # times the standard deviation of the data
-ROUNDNESS = (0.0, 0.01, 0.1, 1.0)  # of a kernel: 0 is as long and thin as the data, 1 is a ball
+ROUNDNESS = (0.0, 0.01, 0.1, 1.0)  # of a kernel: 0 has the shape of the data, 1 is isotropic
 COMPONENTS = (3, 6, 9, 12, 18, 30)
 COMPONENTS_PER_CLASS = (1, 2, 3, 6, 12)
-MIXTURES = 256  # dimensions up to which Gaussian mixtures are fitted: full covariances of more take minutes
-FITTED = 10_000  # training examples used at most: a kernel density of more takes minutes an evaluation
-VALIDATION = 1000  # examples to choose by, at most
-KERNELS = 2**21  # kernels evaluated a choice, at most: a kernel density costs one per training example in every row
-DRAWS = 2  # of dequantisation noise for each validation example
+MIXTURES = 256  # largest dimension for Gaussian mixtures: larger full covariances take minutes
+FITTED = 10_000  # training examples used at most: larger kernel densities take minutes per evaluation
+VALIDATION = 1000  # validation examples used at most
+KERNELS = 2**21  # kernel evaluations per setting, at most: a kernel density needs one per training example and row
+DRAWS = 2  # dequantisation draws per validation example
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,25 @@ class _Sample:
 
 @export("evaluation.fit_baselines")
 def fit_baselines(train: Dataset, validation: Dataset, generator: Generator | None = None) -> dict[str, Baseline]:
-    """Fit the densities that a model should be better than, their regularisation chosen on validation.
+    """Fit baseline densities, with regularisation selected on validation.
 
         gaussian            S = (1 - a) C + a diag(C) + r I                      pooled; per class a shrinks towards the common
                                                                                  within-class covariance (Friedman)
-        kernel_density      one kernel an example, S = h^2 ((1 - a) C + a s I)   C the covariance, s the mean variance
+        kernel_density      one kernel per example, S = h^2 ((1 - a) C + a s I)   C the covariance, s the mean variance
         gaussian_mixture    scikit-learn's, full covariances, each shrunk towards their mean (per class: the within-class one); up to 256
                             dimensions
 
-    Each is fitted pooled, and again for each class under the name with "_per_class" if all classes have at least two examples in
-    train. The numbers a, r, h and of components are those of the highest log p on validation; they stand in `chosen`.
+    Each is fitted pooled and, if all classes have at least two training examples, also per class under the name with "_per_class".
+    The values of a, r, h and the number of components maximise log p on validation; they are stored in `chosen`.
 
     Args:
-        train: the set to fit on, its first 10,000 examples at most; x (N, *shape) of D values, to be dequantised if it has levels.
-        validation: the set to choose on.
-        generator: where the noise on validation and the starts of the mixtures are drawn from.
+        train: the set to fit on, its first 10,000 examples at most; x (N, *shape) of D values, dequantised if it has levels.
+        validation: the set to select on.
+        generator: random generator of the validation noise and the mixture initialisation.
 
     Returns:
-        Name to density, with log_prob(x, cond=None) -> (n,) nats in the units of the data, as `bits_per_dim` takes it. The per-class
-        ones give log p(x | c) for labels, and the mixture over classes (shares of train) for None.
+        Name to density, with log_prob(x, cond=None) -> (n,) nats in the units of the data, for `bits_per_dim`. The per-class
+        ones give log p(x | c) for labels, and the mixture over classes (weighted by their frequency in train) for None.
 
     Raises:
         DataError: train and validation differ in shape or levels.
@@ -84,7 +84,7 @@ def fit_baselines(train: Dataset, validation: Dataset, generator: Generator | No
     sklearn.mixture.GaussianMixture. Cost: 3 to 4 s for the digits on one core.
     """
     if train.shape != validation.shape or train.levels != validation.levels:
-        raise DataError(f"train is {train!r} and validation {validation!r}, but both must have one shape and equal levels.")
+        raise DataError(f"train is {train!r} and validation {validation!r}, but both must have the same shape and levels.")
     sample = _sample(train, validation, generator)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
     fitted: dict[str, Baseline] = {"gaussian": _gaussian(sample), "kernel_density": _kernel_density(sample)}
@@ -199,7 +199,7 @@ def _gaussian_mixture_per_class(sample: _Sample, seed: int) -> PerClass:
 
 
 def _best_mixture(build: Callable[..., Any], fits: Sequence[tuple[int, float]], sample: _Sample) -> Any:
-    """The best of all fits at a middling shrinkage, and then of all shrinkages."""
+    """Select the best fit at a medium shrinkage, then the best shrinkage."""
     names = ("components", "fit_ridge", "share", "ridge")
     first = _best(build, [(*fit, share, RIDGES[0]) for fit in fits for share in (0.03, 0.2)], sample, names).chosen
     fit = (first["components"], first["fit_ridge"])
@@ -207,27 +207,27 @@ def _best_mixture(build: Callable[..., Any], fits: Sequence[tuple[int, float]], 
 
 
 def _expectation_maximisation(x: Tensor, count: int, ridge: float, noise: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    from sklearn.mixture import GaussianMixture  # takes half a second, which those who fit nothing need not wait for
+    from sklearn.mixture import GaussianMixture  # importing it takes half a second, only needed for fitting
 
     regularisation = float(noise.min()) + ridge * float(x.var(0, correction=0).mean())
     mixture = GaussianMixture(min(count, len(x)), reg_covar=max(regularisation, 1e-12), max_iter=100, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it has not converged, or that there are fewer distinct points: validation judges
+        warnings.simplefilter("ignore")  # no convergence, or too few distinct points: validation decides
         mixture.fit(x.numpy())
-    covariances = torch.from_numpy(mixture.covariances_) + (noise - noise.min()).diag()  # the fit's own term is the same in each column
+    covariances = torch.from_numpy(mixture.covariances_) + (noise - noise.min()).diag()  # the fit adds the same term in each column
     return torch.from_numpy(mixture.weights_), torch.from_numpy(mixture.means_), covariances
 
 
 def _best(
     build: Callable[..., Any], grid: Iterable[tuple[Any, ...]], sample: _Sample, names: Sequence[str], rows: int | None = None
 ) -> Any:
-    """The density of the highest mean log p on (the first rows of) validation among build(*settings), with these in `chosen`."""
+    """Return the density build(*settings) with the highest mean log p on (the first rows of) validation; settings in `chosen`."""
     best, highest = None, -math.inf
     held, labels = sample.held[:rows], None if sample.held_labels is None else sample.held_labels[:rows]
     for settings in grid:
         try:
             density = build(*settings)
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # a covariance without full rank: more regularisation will do
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # a rank-deficient covariance: stronger regularisation will work
             continue
         value = float(density.log_prob(held, labels).mean())
         if value > highest:
@@ -249,13 +249,13 @@ def _shrunk(covariances: Tensor, target: Tensor, share: float, ridge: float) -> 
 
 
 def _groups(sample: _Sample) -> tuple[list[Tensor], Tensor]:
-    """The training rows of each class, and the share of each class."""
+    """The training rows and the relative frequency of each class."""
     assert sample.labels is not None
     groups = [sample.x[sample.labels == label] for label in range(sample.classes)]
     return groups, torch.tensor([len(x) / len(sample.x) for x in groups], dtype=torch.float64)
 
 
 def _within_class(sample: _Sample, groups: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The covariance of each class (classes, D, D), and their mean weighted by the classes' shares."""
+    """The covariance of each class (classes, D, D), and their mean weighted by class frequency."""
     covariances = torch.stack([_covariance(x, sample.noise) for x in groups])
     return covariances, torch.einsum("k,kij->ij", weights, covariances)

@@ -1,4 +1,4 @@
-"""A classifier trained on real data alone, to tell whether samples are what they were asked to be."""
+"""A classifier trained on real data only, to check whether samples match their labels."""
 
 import math
 from typing import Any
@@ -12,16 +12,16 @@ from pushforward.evaluation.quantise import quantise
 from pushforward.functional.levels import Levels
 from pushforward.registry import export
 
-FITTED = 10_000  # training examples used at most: the cost of a support vector machine grows with their square
+FITTED = 10_000  # training examples used at most: the cost of an SVM is quadratic
 CHOSEN_ON = 1000  # validation examples used at most
 
 
 class Classifier:
-    """A fitted scikit-learn classifier that takes tensors (n, *shape) in the units of its data; samples are quantised to its levels.
+    """A fitted scikit-learn classifier for tensors (n, *shape) in data units; samples are quantised to the data's levels.
 
     Attributes:
-        name: which of the candidates it is.
-        validation_accuracy: its share of correct answers on validation, by which it was chosen.
+        name: name of the selected candidate.
+        validation_accuracy: its accuracy on validation, by which it was selected.
     """
 
     def __init__(self, name: str, fitted: Any, levels: Levels, shape: tuple[int, ...], validation_accuracy: float = math.nan) -> None:
@@ -36,27 +36,27 @@ class Classifier:
             return torch.zeros(0, dtype=torch.int64)
         held = x.detach().cpu().to(torch.float32)
         if not held.isfinite().all():
-            raise DataError("x holds NaN or infinity, which no class fits; look at what made it.")
+            raise DataError("x holds NaN or infinity, which cannot be classified; check where it comes from.")
         return torch.from_numpy(self.fitted.predict(quantise(held, self.levels).flatten(1).numpy())).to(torch.int64)
 
     def recognised(self, samples: Tensor, labels: Tensor) -> float:
-        """Return the share of samples (n, *shape) that are taken for the class they were asked to be, labels (n,)."""
+        """Return the share of samples (n, *shape) that are classified as their labels (n,)."""
         if tuple(labels.shape) != (len(samples),) or len(labels) == 0:
-            raise ShapeError(f"labels has shape {tuple(labels.shape)}, but {len(samples)} samples need one each, and at least one.")
+            raise ShapeError(f"labels has shape {tuple(labels.shape)}, but {len(samples)} samples need one each, and at least one sample.")
         return float((self.predict(samples) == labels.cpu()).double().mean())
 
 
 @export("evaluation.classifier")
 def classifier(train: Dataset, validation: Dataset, seed: int = 0) -> Classifier:
-    """Train a classifier on real data, the best of support vector machines and nearest neighbours on examples it was not fitted on.
+    """Train a classifier on real data: the best of support vector machines and nearest neighbours on held-out examples.
 
-    Those examples are validation, and up to 5,000 training examples by cross-validation as well, since the 180 validation digits
-    alone cannot tell 99 % from 98 %. It is fitted on train alone and never sees test data or samples. On the digits it takes half a
-    second and gets 98.9 % of test right.
+    Held-out examples are validation plus up to 5,000 training examples by cross-validation, since the 180 validation digits
+    cannot distinguish 99 % from 98 %. It is fitted on train only and never sees test data or samples. On the digits it takes half a
+    second and reaches 98.9 % test accuracy.
 
     Args:
         train: the set to train on, with labels; its first 10,000 examples at most.
-        validation: the set to choose on, with labels; its first 1,000 examples at most.
+        validation: the set to select on, with labels; its first 1,000 examples at most.
         seed: seed of the folds of the cross-validation.
 
     Returns:
@@ -77,12 +77,12 @@ def classifier(train: Dataset, validation: Dataset, seed: int = 0) -> Classifier
     """
     for data in (train, validation):
         if data.classes is None:
-            raise DataError(f"{data.name} has no labels, but a classifier needs them; for a CSV file name their column by label=.")
+            raise DataError(f"{data.name} has no labels, but a classifier needs them; for a CSV file give their column as label=.")
     assert train.cond is not None
     assert validation.cond is not None
     sizes = train.cond.unique(return_counts=True)[1]
     if len(sizes) < 2:
-        raise DataError(f"{train.name} has one class only, but a classifier needs at least two to tell apart.")
+        raise DataError(f"{train.name} has only one class, but a classifier needs at least two.")
     train, validation = train.take(min(FITTED, len(train))), validation.take(min(CHOSEN_ON, len(validation)))
     assert train.cond is not None
     assert validation.cond is not None
@@ -100,16 +100,16 @@ def classifier(train: Dataset, validation: Dataset, seed: int = 0) -> Classifier
 
 
 def _candidates(count: int) -> dict[str, Any]:
-    from sklearn.neighbors import KNeighborsClassifier  # takes half a second, which other evaluation need not wait for
+    from sklearn.neighbors import KNeighborsClassifier  # importing it takes half a second, only needed here
     from sklearn.svm import SVC
 
-    penalties = (1, 10, 100) if count < FITTED else (10,)  # each takes half a minute with so many examples
+    penalties = (1, 10, 100) if count < FITTED else (10,)  # each takes half a minute with this many examples
     machines = {f"support vector machine, C={penalty}": SVC(C=penalty) for penalty in penalties}
     return {**machines, **{f"{k} nearest neighbours": KNeighborsClassifier(min(k, count)) for k in (1, 3)}}
 
 
 def _cross_validated(candidate: Any, x: Any, labels: Any, folds: int, seed: int) -> float:
-    """How many training examples a classifier fitted on the other folds gets right; 0 for fewer than 2 folds."""
+    """Number of training examples classified correctly in cross-validation; 0 for fewer than 2 folds."""
     if folds < 2:
         return 0.0
     from sklearn.base import clone

@@ -1,4 +1,4 @@
-"""Distances between sets of samples: sliced Wasserstein, nearest neighbours, and what they say of memorisation."""
+"""Distances between sets of samples: sliced Wasserstein, nearest neighbours, and a memorisation statistic."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from pushforward.errors import ShapeError, UserError
 from pushforward.registry import export
 
-CHUNK = 2**24  # numbers in one block: 64 MiB in float32
+CHUNK = 2**24  # elements per block: 64 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Spread:
 class Memorisation:
     """Nearest-neighbour distances (n,) of samples and of test to equally many training examples, in the units of the data.
 
-    `closer_to_train` is the share of samples that are nearer to train than to test (ties count half): about 1/2 for a model that
+    `closer_to_train` is the share of samples that are closer to train than to test (ties count half): about 1/2 for a model that
     generalises, towards 1 for one that repeats its training set.
     """
 
@@ -48,16 +48,16 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 500, generator: 
 
         SW^2 = mean over directions w of  1/n sum_i ((X w)_(i) - (Y w)_(i))^2,    w uniform on the unit sphere
 
-    with ( )_(i) the i-th smallest. Two sets that differ by a shift d alone are |d| / sqrt(D) apart in the mean square over w.
+    with ( )_(i) the i-th smallest. Two sets that only differ by a shift d have root mean square distance |d| / sqrt(D) over w.
 
     Args:
         x: samples (n, *shape), flattened to D values each.
         y: samples (n, *shape), the same number.
-        projections: how many directions are drawn.
-        generator: where the directions are drawn from, on the device of x.
+        projections: number of random directions.
+        generator: random generator of the directions, on the device of x.
 
     Returns:
-        SW, a scalar tensor in the units of the data; differentiable but where it is 0.
+        SW, a scalar tensor in the units of the data; differentiable except at 0.
 
     Raises:
         ShapeError: x and y differ in shape or are empty.
@@ -74,8 +74,8 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 500, generator: 
     """
     if x.shape != y.shape or len(x) == 0:
         raise ShapeError(
-            f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}, but both must be equal and not empty; "
-            "take equally many of each, or use sliced_wasserstein_draws."
+            f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}, but the shapes must be equal and not empty; "
+            "use the same number of each, or sliced_wasserstein_draws."
         )
     if projections < 1:
         raise UserError(f"projections is {projections}, but at least 1 direction is needed; try 500.")
@@ -92,17 +92,17 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 500, generator: 
 def sliced_wasserstein_draws(
     x: Tensor, y: Tensor, draws: int = 20, projections: int = 500, size: int | None = None, generator: Generator | None = None
 ) -> Spread:
-    """Measure the sliced Wasserstein distance several times, with new directions and new subsets of equal size each time.
+    """Measure the sliced Wasserstein distance several times, with new random directions and subsets of equal size each time.
 
-    The distance between finite sets falls with their size even if their laws are equal: compare only results of equal `size`.
+    The distance between finite sets decreases with their size even for equal distributions: only compare results of equal `size`.
 
     Args:
         x: samples (n, *shape).
         y: samples (m, *shape).
-        draws: how often.
-        projections: how many directions in each draw.
-        size: how many samples of each set in each draw, drawn without replacement; by default the smaller of n and m.
-        generator: where directions and subsets are drawn from, on the device of x.
+        draws: number of repetitions.
+        projections: number of directions per draw.
+        size: number of samples of each set per draw, without replacement; by default the smaller of n and m.
+        generator: random generator of directions and subsets, on the device of x.
 
     Returns:
         A frozen record of mean, std (over the draws) and values (draws,), in the units of the data.
@@ -135,8 +135,8 @@ def nearest_neighbours(x: Tensor, reference: Tensor) -> Tensor:
 
         d_i = min_j |x_i - r_j|
 
-    The nearest one is found by matrix products in chunks; the distance to it is then taken from the difference, so that a copy is
-    at distance 0 and not at the rounding error of the product.
+    The nearest neighbour is found with chunked matrix products; its distance is then computed from the difference, so that a copy is
+    at distance exactly 0 despite the rounding of the product.
 
     Args:
         x: samples (n, *shape).
@@ -159,7 +159,7 @@ def nearest_neighbours(x: Tensor, reference: Tensor) -> Tensor:
             f"x has shape {tuple(x.shape)} and reference {tuple(reference.shape)}, but needs (n, *shape) and (m, *shape), m > 0."
         )
     a, b = x.flatten(1), reference.flatten(1).to(x)
-    centre = b.mean(dim=0)  # makes the products smaller, and their rounding with them
+    centre = b.mean(dim=0)  # centring makes the products, and their rounding errors, smaller
     b_centred = b - centre
     nearest = []
     for block in a.split(max(1, CHUNK // len(b))):
@@ -170,20 +170,20 @@ def nearest_neighbours(x: Tensor, reference: Tensor) -> Tensor:
 
 @export("evaluation.memorisation", example=lambda: (torch.randn(8, 3), torch.randn(12, 3), torch.randn(6, 3)))
 def memorisation(samples: Tensor, train: Tensor, test: Tensor, generator: Generator | None = None) -> Memorisation:
-    """Compare how near samples come to training examples with how near they come to test examples.
+    """Compare nearest-neighbour distances of samples to training examples and to test examples.
 
     The larger of train and test is cut to the size of the smaller one by a random subset, since distances to a larger set are
-    smaller. For samples of the true law the share nearer to train is 1/2 on average.
+    smaller. For samples of the true distribution the share closer to train is 1/2 on average.
 
     Args:
-        samples: what the model made (n, *shape).
-        train: what it was trained on (m, *shape).
-        test: what it never saw (k, *shape).
-        generator: where the subset is drawn from.
+        samples: samples of the model (n, *shape).
+        train: its training examples (m, *shape).
+        test: held-out examples (k, *shape).
+        generator: random generator of the subset.
 
     Returns:
         A frozen record: samples_to_train (n,), samples_to_test (n,) and test_to_train (k,) in the units of the data, their `medians`,
-        and closer_to_train, the share of samples nearer to train.
+        and closer_to_train, the share of samples closer to train.
 
     Raises:
         ShapeError: the events differ in shape.
@@ -200,7 +200,7 @@ def memorisation(samples: Tensor, train: Tensor, test: Tensor, generator: Genera
     generative models, 2020, arXiv 2004.05675, without its cells.
     """
     if len(samples) == 0:
-        raise UserError("samples is empty, but at least one sample is needed to judge.")
+        raise UserError("samples is empty, but at least one sample is needed.")
     count = min(len(train), len(test))
     train, test = _subset(train, count, generator), _subset(test, count, generator)
     to_train, to_test = nearest_neighbours(samples, train), nearest_neighbours(samples, test)
@@ -209,7 +209,7 @@ def memorisation(samples: Tensor, train: Tensor, test: Tensor, generator: Genera
 
 
 def _subset(x: Tensor, count: int, generator: Generator | None) -> Tensor:
-    """`count` of the rows of x without replacement; x itself when that is all of them."""
+    """`count` random rows of x without replacement; x itself if that is all of them."""
     if count == len(x):
         return x
     return x[torch.randperm(len(x), generator=generator, device=x.device)[:count]]

@@ -1,4 +1,4 @@
-"""Normalizing flows and diffusion side by side: one table, read off the models and measured on them."""
+"""Normalizing flows and diffusion in one comparison table, derived from the models and measured on them."""
 
 import math
 import time
@@ -32,16 +32,16 @@ def _example() -> tuple:
 @export("evaluation.explain", example=_example)
 @torch.no_grad()
 def explain(models: Mapping[str, GenerativeModel], x: Tensor) -> dict[str, dict[str, str]]:
-    """Return what each model is and what its verbs cost, one row a question: how a flow and a diffusion model are one thing.
+    """Return a comparison of models: structure, training and the cost of each verb, one row per question.
 
-    Nothing in it is written by hand for a model: the map, its inverse and the training come from the model's parts, the rest is measured.
+    No entry is written by hand: the map, its inverse and the training are derived from the model's parts, the rest is measured.
 
     Args:
-        models: the models by the names of their columns, over events of one shape.
-        x: data (n, *shape) on which to measure.
+        models: models by column name, with equal event shapes.
+        x: data (n, *shape) to measure on.
 
     Returns:
-        For each question the answer of each model, by its column.
+        For each question the answer for each model, by column name.
 
     Example:
         >>> import pushforward as pf
@@ -121,7 +121,7 @@ def _round_trip(model: GenerativeModel, x: Tensor) -> str:
 
 
 def _by_ode(model: GenerativeModel) -> Sampler | None:
-    """Return what solves a likelihood: the model's own sampler, or Dopri5 where that draws noise."""
+    """Return the sampler for likelihoods: the model's own, or Dopri5 if that is stochastic."""
     return Dopri5() if model.sampler is not None and not model.sampler.solves_ode else model.sampler
 
 

@@ -1,4 +1,4 @@
-"""A flow of the plane layer by layer: what becomes of noise, of a grid, and of the density."""
+"""Pictures of a 2-D flow layer by layer: noise, a grid, and the density."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,31 +13,31 @@ from pushforward.evaluation.pictures import ACCENT, INK, figure_of
 from pushforward.families.normalizing_flow import NormalizingFlow
 from pushforward.registry import export
 
-MOST = 7  # panels of states
+MOST = 7  # number of panels
 
 
 def has_layers(model: Any) -> TypeGuard[NormalizingFlow]:
-    """Return whether there is anything to draw: a chain of bijections of the plane."""
+    """Return whether the model can be drawn: a chain of bijections of the plane."""
     return isinstance(model, NormalizingFlow) and model.shape == (2,) and hasattr(model.bijection, "steps")
 
 
 @export("evaluation.picture_layers")
 @torch.no_grad()
 def picture_layers(model: NormalizingFlow, path: Path, *, seed: int = 0) -> None:
-    """Draw a two-dimensional flow on its way from noise to data: samples above, a square grid of noise below, the density at the end.
+    """Draw a two-dimensional flow from noise to data: samples on top, a square grid of noise below, the density at the end.
 
-    Under classes the samples and the density are of all, equally often, and the grid is that of the first.
+    With classes, samples and density cover all classes equally, and the grid shows the first.
 
     Args:
         model: a normalizing flow with `shape` (2,) and a `Chain`.
-        path: the picture's file.
+        path: output file.
         seed: of the 2,000 samples.
 
     Returns:
-        None; the picture is in the file.
+        None; the picture is written to the file.
 
     Raises:
-        UserError: the model is no such flow.
+        UserError: the model is not such a flow.
     """
     if not has_layers(model):
         raise UserError(

@@ -1,4 +1,4 @@
-"""What the baselines are made of: a mixture of Gaussians with any covariances, and one such mixture for each class."""
+"""Building blocks of the baselines: a mixture of Gaussians with arbitrary covariances, and one such mixture per class."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pushforward.errors import ConditionError, ShapeError
 
-CHUNK = 2**22  # numbers in one block of distances: 32 MiB in float64
+CHUNK = 2**22  # elements per block of distances: 32 MiB in float64
 
 
 class GaussianSum:
@@ -17,14 +17,14 @@ class GaussianSum:
 
         p(x) = sum_k w_k N(x; m_k, S_k),    S_k = L_k L_k^T
 
-    A Gaussian has one of them, a kernel density estimate one for each training example with a common S. Computed in float64 on the
-    CPU; log_prob (n,) in nats comes back in the dtype and on the device of x (n, *shape). `cond` is accepted and not used.
+    A Gaussian has one component, a kernel density estimate one per training example with a shared S. Computed in float64 on the
+    CPU; log_prob (n,) in nats is returned in the dtype and on the device of x (n, *shape). `cond` is accepted and ignored.
 
     Args:
         weights: w (K,), summing to 1.
         means: m (K, D) in the units of the data.
-        covariances: S (K, D, D), or (1, D, D) for one that all share.
-        chosen: the settings chosen on validation, for reports.
+        covariances: S (K, D, D), or (1, D, D) if shared.
+        chosen: the settings selected on validation, for reports.
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor, chosen: Mapping[str, Any] | None = None) -> None:
@@ -35,7 +35,7 @@ class GaussianSum:
         """Return log p(x) (n,) in nats for x (n, *shape)."""
         events = x.detach().cpu().to(torch.float64).flatten(1)
         if events.shape[1] != self.means.shape[1]:
-            raise ShapeError(f"x has shape {tuple(x.shape)}, but this density was fitted on {self.means.shape[1]} values an example.")
+            raise ShapeError(f"x has shape {tuple(x.shape)}, but this density was fitted on {self.means.shape[1]} values per example.")
         rows = max(1, CHUNK // max(len(self.weights), events.shape[1]))
         parts = [self._log_prob(block) for block in events.split(rows)]
         return (torch.cat(parts) if parts else events.new_zeros(0)).to(x.device, x.dtype)
@@ -46,16 +46,16 @@ class GaussianSum:
 
 
 class PerClass:
-    """A fitted density for each class.
+    """A fitted density per class.
 
         p(x | c) = p_c(x),    p(x) = sum_c w_c p_c(x)
 
-    `cond` (n,) are the classes; None gives the mixture over classes with their shares in train.
+    `cond` (n,) are the classes; None gives the mixture over classes, weighted by their frequency in train.
 
     Args:
         parts: the density of each class.
-        weights: w (classes,), the share of each class, summing to 1.
-        chosen: the settings chosen on validation, for reports.
+        weights: w (classes,), the class frequencies, summing to 1.
+        chosen: the settings selected on validation, for reports.
     """
 
     def __init__(self, parts: Sequence[GaussianSum], weights: Tensor, chosen: Mapping[str, Any] | None = None) -> None:
@@ -70,7 +70,7 @@ class PerClass:
             raise ConditionError(f"cond has shape {tuple(cond.shape)}, but x of shape {tuple(x.shape)} needs ({len(x)},).")
         if len(cond) and not 0 <= int(cond.min()) <= int(cond.max()) < len(self.parts):
             raise ConditionError(
-                f"cond is {int(cond.min())} to {int(cond.max())}, but this density has the classes 0 to {len(self.parts) - 1}."
+                f"cond is {int(cond.min())} to {int(cond.max())}, but this density has classes 0 to {len(self.parts) - 1}."
             )
         log_prob = x.new_zeros(len(x))
         for label in cond.unique().tolist():
@@ -86,6 +86,6 @@ def squared_distances(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
             for mean, factor in zip(means, factors, strict=True)
         ]
         return torch.stack(columns, dim=1)
-    centre = means.mean(0)  # less is lost when |a - b|^2 is written as |a|^2 + |b|^2 - 2 a b
+    centre = means.mean(0)  # centring reduces cancellation in |a - b|^2 = |a|^2 + |b|^2 - 2 a b
     a, b = (torch.linalg.solve_triangular(factors[0], (points - centre).T, upper=False).T for points in (x, means))
     return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)

@@ -1,4 +1,4 @@
-"""Judge a trained model against data it never saw: likelihood, distances, recognition, memorisation, and quality against cost."""
+"""Evaluate a trained model on held-out data: likelihood, distances, recognition, memorisation, and quality against cost."""
 
 import math
 import time
@@ -22,13 +22,13 @@ from pushforward.samplers.euler import Euler
 
 EVALUATIONS = (1, 2, 4, 8, 16, 64)
 DRAWS = 20
-HELD = 10_000  # examples that a set on disk is judged by; a set in memory is taken whole
-EXACT = 256  # dimensions up to which an ODE's divergence is computed rather than estimated
+HELD = 10_000  # examples used of a set on disk; an in-memory set is used in full
+EXACT = 256  # largest dimension for which an ODE's divergence is exact rather than estimated
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """One row of the likelihood table, in bits per dimension on test data; None where it has no such number."""
+    """One row of the likelihood table, in bits per dimension on test data; None if not available."""
 
     density: str
     pooled: float | None = None
@@ -41,7 +41,7 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Quality:
-    """What samples are worth at one number of network evaluations."""
+    """Sample quality at one number of network evaluations."""
 
     evaluations: int | str
     recognised: float | None
@@ -51,7 +51,7 @@ class Quality:
 
 @dataclass
 class Judgement:
-    """All numbers of an evaluation, in the order in which a report shows them; distances in the data's units."""
+    """All metrics of an evaluation, in the order of the report; distances in the data's units."""
 
     split: str
     examples: int
@@ -75,7 +75,7 @@ class Judgement:
     scored_draws: int = 1
 
     def plain(self) -> dict[str, Any]:
-        """Return the numbers as mappings and lists, as evaluation.json holds them."""
+        """Return the metrics as mappings and lists, as stored in evaluation.json."""
         return asdict(self)
 
 
@@ -96,22 +96,22 @@ def judge(
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Judgement, Tensor, Tensor | None]:
-    """Judge a model on test data; choices (the classifier, the baselines' regularisation) are made on validation.
+    """Evaluate a model on test data; selections (the classifier, the baselines' regularisation) use validation.
 
     Args:
-        model: any model; it is judged in eval mode.
-        train: what it was trained on; of sets on disk the first 10,000 examples are used.
-        validation: what choices are made on.
-        test: what it is judged on.
+        model: any model; it is evaluated in eval mode.
+        train: its training set; of sets on disk the first 10,000 examples are used.
+        validation: the set for selections.
+        test: the set to evaluate on.
         split: name of the split that `test` is, for the record.
-        samples: how many samples, spread evenly over the classes.
-        draws: dequantisation draws for each test example.
-        compared: test examples, and as many samples out of four times as many, that distances compare at most.
-        scored: how many of the test examples likelihoods are measured of; None for all.
-        evaluations: numbers of network evaluations at which samples are judged.
-        divergence: that of an ODE's likelihood; None is "exact" up to 256 dimensions and one "hutchinson" estimate each beyond.
+        samples: number of samples, spread evenly over the classes.
+        draws: dequantisation draws per test example.
+        compared: number of test examples for distances, compared with as many samples out of four times as many.
+        scored: number of test examples for likelihoods; None for all.
+        evaluations: numbers of network evaluations at which samples are evaluated.
+        divergence: divergence of an ODE's likelihood; None is "exact" up to 256 dimensions, above that one "hutchinson" estimate each.
         seed: seed of all draws.
-        say: called with a line of text before each part.
+        say: called with a status line before each part.
 
     Returns:
         (numbers, samples (n, *shape) in the data's units, their labels (n,) or None).
@@ -161,7 +161,7 @@ class _Judge:
         by_ode = model.sampler is not None
         large = math.prod(model.shape) > EXACT
         self.divergence = (settings.divergence or ("hutchinson" if large else "exact")) if by_ode else None
-        self.rows = max(64, 2**18 // math.prod(model.shape))  # samples at once: more of large images gain nothing and fill the memory
+        self.rows = max(64, 2**18 // math.prod(model.shape))  # samples per batch: larger batches of large images only cost memory
         self.judged = Judgement(
             split, len(test), sampler=str(model.sampler), divergence=self.divergence, scored=len(self.scored), scored_draws=self.draws
         )
@@ -189,7 +189,7 @@ class _Judge:
     def recognise(self, made: Tensor) -> Classifier | None:
         if self.labels is None:
             return None
-        self.say("training a classifier on real data alone")
+        self.say("training a classifier on real data only")
         fitted = classifier(self.train, self.validation, seed=self.seed)
         self.judged.classifier = fitted.name
         assert self.test.cond is not None
@@ -201,7 +201,7 @@ class _Judge:
         estimated = self.divergence not in (None, "exact")
         self.say(f"measuring likelihoods of {len(self.scored)} test examples" + (" by an estimated divergence" if estimated else ""))
         options: dict[str, Any] = {} if self.divergence is None else {"divergence": self.divergence, "batch_size": min(512, self.rows)}
-        # The logarithm of a mean of estimates is no unbiased estimate, so that a mixture over classes needs exact ones.
+        # The logarithm of a mean of estimates is biased, so a mixture over classes needs exact log-likelihoods.
         parts = ("pooled",) if self.labels is None else ("conditional",) if estimated else ("conditional", "mixture")
         try:
             own = self.likelihood("this model", self.model, parts, **options)
@@ -209,7 +209,7 @@ class _Judge:
             self.say(f"leaving out this model's likelihood: {error}")
             own, self.judged.divergence = Likelihood("this model"), None
         self.judged.likelihood.append(own)
-        self.say("fitting a Gaussian, a kernel density and a Gaussian mixture to compare with")
+        self.say("fitting baselines: a Gaussian, a kernel density and a Gaussian mixture")
         for name, density in fit_baselines(self.train, self.validation, self.generator(1)).items():
             label = name.replace("_per_class", ", per class").replace("_", " ")
             parts = ("conditional", "mixture") if "per_class" in name else ("pooled",)
@@ -239,7 +239,7 @@ class _Judge:
         judged.closer_to_train = near.closer_to_train
 
     def by_evaluations(self, fitted: Classifier | None) -> None:
-        self.say(f"judging samples at {', '.join(map(str, self.evaluations))} network evaluations")
+        self.say(f"evaluating samples at {', '.join(map(str, self.evaluations))} network evaluations")
         test = self.compared
         for evaluations in self.evaluations:
             made = self.draw(self.labels, self.samples, sampler=Euler(evaluations))
@@ -248,7 +248,7 @@ class _Judge:
             self.judged.quality.append(Quality(evaluations, share, distance.mean, distance.std))
 
     def distance_of(self, test: Dataset, **options: Any) -> Spread:
-        """Return the distance to test data of equally many samples with its labels, drawn anew from four times as many."""
+        """Return the distance between test data and equally many samples with the same labels, redrawn from four times as many."""
         labels = None if self.labels is None or test.cond is None else test.cond.repeat(4)
-        alike = self.draw(labels, 4 * len(test), place=3, **options)
-        return sliced_wasserstein_draws(alike, test.x, draws=DRAWS, size=len(test), generator=self.generator(4))
+        samples = self.draw(labels, 4 * len(test), place=3, **options)
+        return sliced_wasserstein_draws(samples, test.x, draws=DRAWS, size=len(test), generator=self.generator(4))

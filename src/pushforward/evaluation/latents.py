@@ -1,4 +1,4 @@
-"""What lies between two examples, and in which direction of the latent space a label lies; for any model that encodes and decodes."""
+"""Latent-space interpolation and attribute directions, for any model that encodes and decodes."""
 
 from typing import Any, Literal
 
@@ -16,19 +16,19 @@ from pushforward.registry import export
 def interpolate(
     model: GenerativeModel, a: Tensor, b: Tensor, steps: int = 8, cond: Any = None, *, kind: Literal["spherical", "linear"] = "spherical"
 ) -> Tensor:
-    """Walk from examples a to examples b along an arc or a line between their latents.
+    """Interpolate between examples a and b along an arc or a line between their latents.
 
         z_w = (sin((1 - w) θ) z_a + sin(w θ) z_b) / sin θ,    θ the angle between z_a and z_b,    w = 0, ..., 1    ("spherical")
         z_w = (1 - w) z_a + w z_b    ("linear")
 
-    Gaussian noise of many dimensions has nearly one norm, which the arc keeps and the line does not.
+    High-dimensional Gaussian noise has nearly constant norm, which the arc preserves and the line does not.
 
     Args:
-        model: what encodes and decodes.
-        a: where to start (n, *shape), in the data's units.
-        b: where to end (n, *shape).
-        steps: how many examples on the way, with both ends; at least 2.
-        cond: condition of each row, for both ends and what is between, or None.
+        model: the model that encodes and decodes.
+        a: start (n, *shape), in the data's units.
+        b: end (n, *shape).
+        steps: number of points including both ends; at least 2.
+        cond: condition of each row, for both ends and the points between them, or None.
         kind: "spherical" or "linear".
 
     Returns:
@@ -47,11 +47,11 @@ def interpolate(
     1609.04468, section 2.1 (on an arc).
     """
     if steps < 2:
-        raise UserError(f"steps is {steps}, but both ends are among them, so there are at least 2; try 8.")
+        raise UserError(f"steps is {steps}, but it includes both ends and must be at least 2; try 8.")
     if kind not in ("spherical", "linear"):
         raise UserError(f"kind is {kind!r}, but it is 'spherical' or 'linear'.")
     if a.shape != b.shape:
-        raise ShapeError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}, but each row of a has an end in b; make them agree.")
+        raise ShapeError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}, but both must have the same shape.")
     z_a, z_b = model.encode(a, cond), model.encode(b, cond)
     flat_a, flat_b = (z.flatten(1).to(torch.promote_types(z.dtype, torch.float32)) for z in (z_a, z_b))
     between = []
@@ -64,24 +64,24 @@ def interpolate(
 @export("evaluation.attribute_direction")
 @torch.no_grad()
 def attribute_direction(model: GenerativeModel, data: Dataset, label: int, *, conditional: bool = False, batch_size: int = 256) -> Tensor:
-    """Return the direction of the latent space in which a label lies: the mean latent of its examples less that of all others.
+    """Return the latent direction of a label: the mean latent of its examples minus the mean of all others.
 
         d = mean of encode(x) over cond = label - mean of encode(x) over cond != label
 
-    `model.decode(model.encode(x) + w * d)` is x with more (w > 0) or less (w < 0) of what the label stands for.
+    `model.decode(model.encode(x) + w * d)` is x with more (w > 0) or less (w < 0) of the attribute.
 
     Args:
-        model: what encodes.
+        model: the model that encodes.
         data: examples with integer labels.
         label: one of them.
-        conditional: whether to encode each example under its own label, which takes from z what the label says; else under none.
-        batch_size: how many examples at once.
+        conditional: whether to encode each example with its label, which removes the label's information from z; else without a label.
+        batch_size: examples per batch.
 
     Returns:
         A tensor of the event's shape.
 
     Raises:
-        DataError: data without labels, or without examples that have or that lack this one.
+        DataError: data without labels, or no examples with or without this label.
 
     Example:
         >>> flow = pf.models.realnvp(2, layers=2, hidden=(8,))
@@ -92,10 +92,12 @@ def attribute_direction(model: GenerativeModel, data: Dataset, label: int, *, co
     """
     x, labels = data.x, data.cond
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.ndim != 1:
-        raise DataError(f"{data!r} has no integer labels, but the direction of one is asked for; give data that have.")
+        raise DataError(f"{data!r} has no integer labels, which are needed for an attribute direction; use labelled data.")
     has = labels == label
     if not bool(has.any()) or bool(has.all()):
-        raise DataError(f"label is {label}, but {int(has.sum())} of {len(labels)} examples have it; both kinds are needed.")
+        raise DataError(
+            f"label is {label}, but {int(has.sum())} of {len(labels)} examples have it; examples with and without it are needed."
+        )
     place = next(model.parameters())
     sums, counts = [torch.zeros(model.shape, dtype=torch.float64) for _ in range(2)], [0, 0]
     for start in range(0, len(x), batch_size):
@@ -109,7 +111,7 @@ def attribute_direction(model: GenerativeModel, data: Dataset, label: int, *, co
 
 
 def _arc(a: Tensor, b: Tensor, w: float) -> Tensor:
-    """Return the point at the share w of the arc from rows a to rows b (n, d); of the line where the angle is too small to divide by."""
+    """Return the point at fraction w of the arc from rows a to rows b (n, d), or of the line if the angle is too small to divide by."""
     cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)[:, None]
     angle = torch.arccos(cosine)
     sine = torch.sin(angle)

@@ -20,14 +20,14 @@ AVERAGES = ("mean", "importance")
 
 
 class Density(Protocol):
-    """What has a log-density: a model, a baseline or an analytic mixture."""
+    """Anything with a log-density: a model, a baseline or an analytic mixture."""
 
     def log_prob(self, x: Tensor, cond: Any = None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class BitsPerDim:
-    """A likelihood in bits per dimension: its mean over the examples, the standard error of that, and each example's (n,)."""
+    """A likelihood in bits per dimension: mean over the examples, standard error of the mean, and per-example values (n,)."""
 
     mean: float
     standard_error: float
@@ -54,31 +54,31 @@ def bits_per_dim(
 
         b(x) = -E_u[log2 p(x + u)] / D,    u uniform in [0, 1)^D if the data have levels, else 0
 
-    For a table with levels in some columns alone, u is 0 in the others.
+    For a table with levels in only some columns, u is 0 in the others.
 
     For data with levels this is an upper bound of -log2 P(x) / D of the discrete data (Jensen). `average="importance"` takes the
-    mean over draws inside the log, -log2 mean_u p(x + u) / D: a tighter bound that falls with `draws`, so that only results of
-    equally many draws compare. Both are in units where neighbouring levels are 1 apart. The model is judged in eval mode and
-    without gradients; its mode is put back. A flow that has learned how to spread data (`dequantisation`) draws u from its own q, and log q
-    is subtracted from log p.
+    mean over draws inside the log, -log2 mean_u p(x + u) / D: a tighter bound that decreases with `draws`, so only compare results
+    with equal `draws`. Both are in units where neighbouring levels differ by 1. The model is evaluated in eval mode and without
+    gradients; its mode is restored. A flow with learned dequantisation (`dequantisation`) draws u from its own q, and log q is
+    subtracted from log p.
 
     Args:
         model: has log_prob(x, cond) -> (n,) nats in the units of the data.
-        data: the set to judge on; x (N, *shape) with D values each.
-        draws: how many u are drawn for each example (data with levels alone).
+        data: the set to evaluate on; x (N, *shape) with D values each.
+        draws: number of draws of u per example (only for data with levels).
         cond: "given" for log p(x | c) with the labels of the data, "mixture" for log sum_c p(c) p(x | c), "none" for cond=None.
         average: "mean" of log p over draws, or "importance" for log of the mean of p.
-        class_weights: p(c) (classes,) for "mixture", divided by its sum; by default uniform.
-        batch_size: examples a call of log_prob.
-        generator: where u is drawn from, on the device of the data.
+        class_weights: p(c) (classes,) for "mixture", normalised to sum 1; uniform by default.
+        batch_size: examples per call of log_prob.
+        generator: random generator of u, on the device of the data.
         options: passed on to log_prob, such as `sampler` and `divergence`.
 
     Returns:
         A frozen record of mean, standard_error (over examples) and per_example (N,), in bits per dimension.
 
     Raises:
-        UserError: an argument is none of its values, or "mixture" is asked of data without classes.
-        ArithmeticError: log_prob is NaN (the first such row is named).
+        UserError: an argument has an invalid value, or "mixture" is requested for data without classes.
+        ArithmeticError: log_prob is NaN (the first such row is reported).
 
     Example:
         >>> import torch
@@ -117,7 +117,7 @@ def bits_per_dim(
 
 
 def _spread(model: Density, data: Dataset, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None]:
-    """Return data spread over the cells of their levels, suited to the model, and log q of the draw where the model has learned q."""
+    """Return dequantised data on the model's device, and log q of the draw if the model has a learned q."""
     if data.levels is not None and getattr(model, "dequantisation", None) is not None:
         found: tuple[Tensor, Tensor | None] = model.dequantised(_suited(model, x), generator)  # type: ignore[attr-defined]
         return found
@@ -130,7 +130,7 @@ def _log_class_weights(data: Dataset, weights: Tensor | None) -> Tensor:
         raise DataError(f'cond is "mixture", but {data.name} has no classes; use cond="none".')
     weights = torch.ones(data.classes, dtype=torch.float64) if weights is None else weights.detach().cpu().to(torch.float64)
     if tuple(weights.shape) != (data.classes,) or not (weights >= 0).all() or not weights.sum() > 0:
-        raise UserError(f"class_weights is {weights.tolist()}, but {data.classes} classes need as many weights, none negative.")
+        raise UserError(f"class_weights is {weights.tolist()}, but {data.classes} classes need one non-negative weight each.")
     return (weights / weights.sum()).log()
 
 
@@ -154,7 +154,7 @@ def _suited(model: Density, x: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _evaluating(model: Density) -> Iterator[None]:
-    """Put every part of a model in eval mode, and back into its own mode afterwards."""
+    """Put every module of a model in eval mode, and restore each module's mode afterwards."""
     modes = [(part, part.training) for part in model.modules()] if isinstance(model, nn.Module) else []
     for part, _ in modes:
         part.training = False

@@ -1,4 +1,4 @@
-"""Pictures of samples, trajectories and training: PNG files, drawn without a screen."""
+"""Pictures of samples, trajectories and training, as PNG files without a display."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ INK, ACCENT, SOFT = "#1f2933", "#2563eb", "#9aa5b1"
 
 
 def figure_of(width: float, height: float) -> Figure:
-    """Return an empty figure of so many inches, to be saved without a screen."""
+    """Return an empty figure of this size in inches, to be saved without a display."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -43,7 +43,7 @@ def tiles(x: Tensor, levels: Levels, columns: int, gap: int = 1) -> numpy.ndarra
 
 
 def picture_of(x: Tensor, path: Path, *, labels: Tensor | None = None, levels: Levels = None, title: str = "", columns: int = 10) -> None:
-    """Draw samples as they are: images as a grid, points in the plane as a scatter, other vectors as their first two features."""
+    """Draw samples: images as a grid, 2-D points as a scatter plot, other vectors by their first two features."""
     if x.ndim == 4:
         _sheet(tiles(x, levels, columns), path, title)
         return
@@ -58,7 +58,7 @@ def picture_of(x: Tensor, path: Path, *, labels: Tensor | None = None, levels: L
 
 
 def _sheet(sheet: numpy.ndarray, path: Path, title: str, left: Sequence[str] = (), top: Sequence[str] = ()) -> None:
-    """Draw a grid of images with names at its left and above it, each image pixel some six pixels wide."""
+    """Draw a grid of images with row and column labels, about six pixels per image pixel."""
     height, width = sheet.shape[:2]
     scale = max(4.0, 700 / width) / 150
     figure = figure_of(width * scale + (1.0 if left else 0.2), height * scale + (0.5 if title or top else 0.2))
@@ -80,7 +80,7 @@ def _centres(length: int, parts: int) -> list[float]:
 
 @torch.no_grad()
 def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int = 11, steps: int = 8) -> None:
-    """Draw samples on their way from noise to data: one row a sample, time runs to the right."""
+    """Draw trajectories from noise to data: one row per sample, time runs to the right."""
     n = min(10, model.classes or 8) if len(model.shape) == 3 else 1000
     labels = None if model.classes is None else (torch.arange(n) % model.classes)
     device = next(model.parameters()).device
@@ -126,7 +126,7 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def by_evaluations(model: GenerativeModel, evaluations: Sequence[int], path: Path, *, seed: int = 0) -> None:
-    """Draw what the same noise becomes at each number of network evaluations: one row a number."""
+    """Draw samples from the same noise at each number of network evaluations: one row per number."""
     n = model.classes or 10
     cond = None if model.classes is None else torch.arange(n, device=next(model.parameters()).device)
     made = [model.sample(n, cond, sampler=Euler(count), generator=torch.Generator().manual_seed(seed)).cpu() for count in evaluations]
@@ -156,7 +156,7 @@ def quality_curve(quality: Sequence[Any], reference: float, path: Path) -> None:
 
 
 def neighbours(samples: Tensor, train: Dataset, path: Path, *, count: int = 20) -> None:
-    """Draw samples above the training images nearest to them, those that are nearest of all first."""
+    """Draw samples above their nearest training images, smallest distance first."""
     flat, reference = samples.flatten(1), train.x.flatten(1)
     distances = torch.cdist(flat, reference)
     nearest, which = distances.min(dim=1)

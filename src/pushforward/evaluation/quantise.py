@@ -16,7 +16,7 @@ def quantise(x: Tensor, levels: Levels) -> Tensor:
 
     Args:
         x: samples (n, *shape), in the units of data with levels 1 apart; a value in [k, k + 1) is level k.
-        levels: number of values a coordinate can take; for a table one entry a column, where None leaves the column as it is.
+        levels: number of values a coordinate can take; for a table one entry per column, where None leaves the column unchanged.
 
     Returns:
         q (n, *shape) in the dtype of x, integers in 0 .. levels - 1 where there are levels.
@@ -35,5 +35,5 @@ def quantise(x: Tensor, levels: Levels) -> Tensor:
     if levels is None:
         return x
     if any(one is not None and one < 2 for one in (levels if isinstance(levels, tuple) else (levels,))):
-        raise UserError(f"levels is {levels}, but a coordinate needs at least 2 values.")
+        raise UserError(f"levels is {levels}, but a coordinate must have at least 2 values.")
     return torch.where(cells(levels, x) > 0, x.floor().clamp_min(0).minimum(highest(levels, x)), x)

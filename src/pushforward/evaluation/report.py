@@ -1,4 +1,4 @@
-"""A run's report: one HTML file that needs nothing else, with pictures, numbers, settings and the command that repeats it."""
+"""The report of a run: a self-contained HTML file with pictures, metrics, settings and the command to reproduce it."""
 
 import base64
 import importlib.resources
@@ -16,7 +16,7 @@ from pushforward.formats.files import write_text
 
 
 def environment() -> dict[str, str]:
-    """Return what a number depends on beside the code: machine, threads, versions."""
+    """Return the environment that results depend on: machine, threads, versions."""
     from pushforward.formats.model import versions
 
     processor = platform.processor() or platform.machine()
@@ -47,13 +47,13 @@ def write_report(
     """Write report.html.
 
     Args:
-        path: where.
-        title: its heading.
-        judgement: the numbers.
+        path: output file.
+        title: heading.
+        judgement: the metrics.
         pictures: name to (PNG file, caption); they are embedded.
         settings: the run's config.yaml.
-        command: what repeats the run.
-        facts: more lines for the summary, such as the training time.
+        command: command that reproduces the run.
+        facts: additional lines for the summary, such as the training time.
     """
     template = importlib.resources.files("pushforward.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
     embedded = {

@@ -1,4 +1,4 @@
-"""How straight and how long a model's trajectories are."""
+"""Straightness and energy of a model's trajectories."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from pushforward.samplers.sampler import Sampler
 
 @dataclass(frozen=True)
 class Straightness:
-    """What `straightness` measures, in squared units of the model's data; `energy` = `bend` + `transport`."""
+    """The result of `straightness`, in squared units of the model's data; `energy` = `bend` + `transport`."""
 
     bend: float
     energy: float
@@ -48,15 +48,15 @@ def straightness(
 
         S = int_0^1 E |(x_1 - x_0) - v(x_t, t)|² dt = int_0^1 E |v|² dt - E |x_1 - x_0|²
 
-    0 means that one Euler step is the whole solution. The energy int E |v|² dt is at least the squared Wasserstein distance of the two
-    ends, and equal to it for optimal transport alone. On a path's interval of another length, t runs over that share of it.
+    0 means that a single Euler step is exact. The energy int E |v|² dt is at least the squared Wasserstein distance of the two
+    ends, with equality only for optimal transport. On a path's interval of another length, t is the fraction of that interval.
 
     Args:
         model: a model that solves an ODE.
         n: number of trajectories.
         cond: condition of each (leading dimension n), or None.
-        sampler: what solves trajectories and energy together; None is Dopri5().
-        generator: randomness of the noise.
+        sampler: solver of trajectories and energy; None uses Dopri5().
+        generator: random generator of the noise.
 
     Returns:
         A frozen record: bend (S), energy, transport E |x_1 - x_0|², and the standard error of S, in the model's (preprocessed) units.
@@ -73,9 +73,9 @@ def straightness(
     Source: Liu, Gong and Liu, 2209.03003, eq. 10 (S); Tong et al., 2302.00482, section 5 (path energy).
     """
     if model.sampler is None or not hasattr(model, "denoiser"):
-        raise UserError(f"a {type(model).__name__} has no trajectories, so there is nothing to be straight.")
+        raise UserError(f"a {type(model).__name__} has no trajectories, so straightness is not defined for it.")
     if n < 2:
-        raise UserError(f"n is {n}, but a mean with its error needs at least 2 trajectories.")
+        raise UserError(f"n is {n}, but a mean with a standard error needs at least 2 trajectories.")
     noise = model.base.sample(n, generator=generator)
     t_min, t_max = model.interval  # type: ignore[misc]
     start = torch.cat((noise.flatten(1), noise.new_zeros(n, 1)), dim=1)
@@ -87,7 +87,7 @@ def straightness(
 
 
 class _Energy:
-    """The rate of (x, int |v|² dt), flattened to (n, d + 1), as samplers call it."""
+    """The time derivative of (x, int |v|² dt), flattened to (n, d + 1), as a denoiser for samplers."""
 
     def __init__(self, denoiser: Any, like: Tensor) -> None:
         self.denoiser, self.like, self.args = denoiser, like, denoiser.args

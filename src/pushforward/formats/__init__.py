@@ -1,4 +1,4 @@
-"""Files in and out: run folders, checkpoints and their configuration."""
+"""File formats: run folders, checkpoints and configurations."""
 
 from pushforward.registry import namespace
 

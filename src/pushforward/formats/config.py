@@ -1,6 +1,6 @@
-"""Configurations as plain data: frozen records become mappings with a key `name`, and come back checked.
+"""Configurations as plain data: frozen records become mappings with a key `name`, and are validated when read back.
 
-YAML is read by PyYAML's safe loader alone, which builds nothing but mappings, lists, strings, numbers, booleans and null.
+YAML is only read with PyYAML's safe loader, which builds mappings, lists, strings, numbers, booleans and null, no other objects.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ from pushforward.nn.config import NetConfig
 
 
 def to_plain(value: Any) -> Any:
-    """Return a value of a configuration as mappings, lists, strings, numbers, booleans and None.
+    """Return a configuration value as mappings, lists, strings, numbers, booleans and None.
 
     Raises:
-        ConfigError: the value is a live object, such as a Module, that a file cannot describe.
+        ConfigError: the value is a live object, such as a Module, which cannot be written to a file.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -36,22 +36,22 @@ def to_plain(value: Any) -> Any:
     name = value.name if isinstance(value, NetConfig) else getattr(type(value), "public_name", None)
     if not dataclasses.is_dataclass(value) or name is None:
         raise ConfigError(
-            f"a {type(value).__name__} cannot be written to config.yaml; build it from settings, such as net=pf.nn.MLP.Config()."
+            f"a {type(value).__name__} cannot be written to config.yaml; use settings instead, such as net=pf.nn.MLP.Config()."
         )
     fields = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return {"name": name, **fields}
 
 
 def from_plain(value: Any, annotation: Any, where: str) -> Any:
-    """Return the value that an annotation asks for, built from plain data and checked.
+    """Return the value for an annotation, built from plain data and validated.
 
     Args:
-        value: plain data, as YAML gives it.
-        annotation: the type wanted: a builtin, Literal, Union, tuple, or a class whose instances have public names.
-        where: the key's full name, for the message.
+        value: plain data, as read from YAML.
+        annotation: the target type: a builtin, Literal, Union, tuple, or a class whose instances have public names.
+        where: full name of the key, for error messages.
 
     Raises:
-        ConfigError: a wrong type, an unknown key or name (with the nearest valid one), or a value that its record refuses.
+        ConfigError: a wrong type, an unknown key or name (with the closest valid one), or a value that its record rejects.
     """
     options = _alternatives(annotation)
     if isinstance(value, Mapping) and "name" in value:
@@ -116,18 +116,16 @@ def _record(value: Mapping[str, Any], where: str) -> Any:
     thing = registry.get(name)
     kind = getattr(thing, "Config", thing)
     if not dataclasses.is_dataclass(kind):
-        raise ConfigError(
-            f"{where}: {name!r} is not something that settings can describe; use a path, times, pairing, sampler, grid or network."
-        )
+        raise ConfigError(f"{where}: {name!r} cannot be described by settings; use a path, times, pairing, sampler, grid or network.")
     arguments = {key: one for key, one in value.items() if key != "name"}
     return call_checked(kind, arguments, f"{where} ({name})")  # type: ignore[arg-type]
 
 
 def call_checked(function: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> Any:
-    """Return function(**arguments) after checking plain arguments against its signature and annotations.
+    """Return function(**arguments) after validating plain arguments against its signature and annotations.
 
     Raises:
-        ConfigError: an unknown key (with the nearest valid one), a missing one, or a wrong type.
+        ConfigError: an unknown key (with the closest valid one), a missing one, or a wrong type.
     """
     parameters = inspect.signature(function).parameters
     hints = typing.get_type_hints(getattr(function, "__wrapped__", function.__init__ if inspect.isclass(function) else function))
@@ -143,7 +141,7 @@ def call_checked(function: Callable[..., Any], arguments: Mapping[str, Any], whe
 
 
 def dump_yaml(config: Mapping[str, Any]) -> str:
-    """Return a configuration as YAML, sections in their own order."""
+    """Return a configuration as YAML, with sections in insertion order."""
     return yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -151,7 +149,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML file's mapping.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, tries to build objects, or holds no mapping.
+        ConfigError: the file is missing, is not YAML, tries to build objects, or does not hold a mapping.
     """
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -163,5 +161,5 @@ def load_yaml(path: Path) -> dict[str, Any]:
         problem = getattr(error, "problem", None) or "it is not text"
         raise ConfigError(f"{path} is not a plain YAML file{line}: {problem}; objects are never built from it.") from None
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{path} holds a {type(loaded).__name__}, but a configuration is a mapping of sections.")
+        raise ConfigError(f"{path} holds a {type(loaded).__name__}, but a configuration must be a mapping of sections.")
     return loaded

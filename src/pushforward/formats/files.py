@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written aside, fsynced, renamed."""
+"""Atomic file writes: written to a temporary path, fsynced, renamed."""
 
 import contextlib
 import errno
@@ -20,48 +20,48 @@ MANIFEST = "manifest.json"
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file aside, then put it in place of `path`: a reader sees the old file or the new one, never a part."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    """Call `write` on a temporary file, then rename it to `path`: a reader sees the old or the new file, never a partial one."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        write(aside)
-        _sync(aside)
-        os.replace(aside, path)
+        write(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     _sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file atomically."""
-    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_folder(folder: Path, fill: Callable[[Path], Any], manifest: bool = True) -> None:
-    """Let `fill` write files into a folder aside, add a manifest of sizes and digests if asked, then put it in place of `folder`."""
+    """Call `fill` on a temporary folder, add a manifest of sizes and digests if requested, then rename it to `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-    aside.mkdir()
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir()
     try:
-        with _system_errors(aside):
-            fill(aside)
+        with _system_errors(temporary):
+            fill(temporary)
         if manifest:
             facts = {
-                path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in sorted(aside.iterdir()) if path.is_file()
+                path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in sorted(temporary.iterdir()) if path.is_file()
             }
-            (aside / MANIFEST).write_text(json.dumps(facts, indent=1))
-        for path in (*sorted(aside.rglob("*")), aside):
+            (temporary / MANIFEST).write_text(json.dumps(facts, indent=1))
+        for path in (*sorted(temporary.rglob("*")), temporary):
             _sync(path)
-        _put_in_place(aside, folder)
+        _put_in_place(temporary, folder)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync(folder.parent)
 
 
 @contextlib.contextmanager
 def _system_errors(path: Path) -> Iterator[None]:
-    """Let errors of the system be errors of the system: torch and safetensors have a full disk as one of their own."""
+    """Convert operating-system errors back to OSError: torch and safetensors raise their own types for a full disk."""
     try:
         yield
     except (SafetensorError, RuntimeError) as error:
@@ -72,15 +72,15 @@ def _system_errors(path: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def _put_in_place(aside: Path, folder: Path) -> None:
-    """Rename a folder over another one, which a system cannot do in one step: the old one is removed only when the new one stands."""
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    """Rename a folder over an existing one, which is not atomic: the old one is only removed once the new one is in place."""
     if not folder.exists():
-        os.replace(aside, folder)
+        os.replace(temporary, folder)
         return
-    former = aside.with_suffix(".old")
+    former = temporary.with_suffix(".old")
     os.replace(folder, former)
     try:
-        os.replace(aside, folder)
+        os.replace(temporary, folder)
     except BaseException:
         os.replace(former, folder)
         raise
@@ -88,10 +88,10 @@ def _put_in_place(aside: Path, folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder whose files are not what its manifest says.
+    """Raise if the files of a folder do not match its manifest.
 
     Raises:
-        CheckpointError: the manifest or a file is missing, truncated or changed; the file is named.
+        CheckpointError: the manifest or a file is missing, truncated or modified; the message gives the file.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -105,7 +105,7 @@ def check_folder(folder: Path) -> None:
         if path.stat().st_size != size:
             raise CheckpointError(f"{path} has {path.stat().st_size} bytes, but {size} were written: it is truncated.")
         if _digest(path) != digest:
-            raise CheckpointError(f"{path} is not what was written: its digest differs.")
+            raise CheckpointError(f"{path} was modified or damaged: its digest differs.")
 
 
 def _digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A model as files: its weights in safetensors, its configuration in YAML; nothing in them can run code."""
+"""Saving and loading models: weights in safetensors, configuration in YAML; neither can run code."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,15 +25,15 @@ CONFIG, WEIGHTS, RAW = "config.yaml", "model.safetensors", "raw.safetensors"
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a configuration records."""
+    """Return the versions recorded in a configuration."""
     return {"pushforward": pushforward.__version__, "torch": str(torch.__version__), "numpy": numpy.__version__}
 
 
 def model_config(model: GenerativeModel) -> dict[str, Any]:
-    """Return what built a model, as plain data with the sections preset, model and versions.
+    """Return a model's configuration as plain data with the sections preset, model and versions.
 
     Raises:
-        ConfigError: no preset built the model, or it was given a live network instead of its settings.
+        ConfigError: the model was not built by a preset, or it was given a live network instead of its settings.
     """
     if model.config is None:
         raise ConfigError("this model was not built by a preset, so config.yaml cannot describe it; save its state_dict() instead.")
@@ -41,7 +41,7 @@ def model_config(model: GenerativeModel) -> dict[str, Any]:
 
 
 def build(config: Mapping[str, Any], where: str = "config.yaml") -> GenerativeModel:
-    """Return the untrained model that a configuration's sections preset and model describe, along the paths of its section follow.
+    """Return the untrained model described by the sections preset and model, along the paths of the section follow.
 
     Raises:
         ConfigError: a section is missing, or a name, key or type is wrong.
@@ -56,14 +56,14 @@ def build(config: Mapping[str, Any], where: str = "config.yaml") -> GenerativeMo
     model = call_checked(registry.get(name), arguments, f"model ({preset})")
     for path in from_plain(config.get("follow", []), tuple[paths.Path, ...], "follow"):
         if not isinstance(model, PathModel):
-            raise ConfigError(f"{where} has a section follow, but {preset} has no path that another could follow; leave it out.")
+            raise ConfigError(f"{where} has a section follow, but {preset} has no path to replace; leave it out.")
         model = model.follow(path)
     return model
 
 
 @export("save")
 def save(model: GenerativeModel, folder: str | Path) -> Path:
-    """Write a model's weights and configuration to a folder that `load` reads; it appears whole or not at all.
+    """Write a model's weights and configuration atomically to a folder that `load` reads.
 
     Args:
         model: built by a preset; of one that is compiled, averaged (`swa_utils.AveragedModel`) or in DDP the model inside is saved, and
@@ -95,7 +95,7 @@ def save(model: GenerativeModel, folder: str | Path) -> Path:
 def write_model(
     folder: Path, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], raw: Mapping[str, torch.Tensor] | None = None
 ) -> None:
-    """Write configuration, weights, and the raw weights beside averaged ones, into a folder."""
+    """Write configuration, weights, and the raw weights in addition to averaged ones, into a folder."""
     (folder / CONFIG).write_text(dump_yaml(config), encoding="utf-8")
     for name, tensors in ((WEIGHTS, weights), (RAW, raw)):
         if tensors is not None:
@@ -106,36 +106,36 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of a safetensors file.
 
     Raises:
-        CheckpointError: the file is missing, truncated or no safetensors file.
+        CheckpointError: the file is missing, truncated or not a safetensors file.
     """
     try:
         return load_file(path)
     except FileNotFoundError:
         raise CheckpointError(f"there is no weights file {path}.") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({error}).") from None
+        raise CheckpointError(f"{path} is not a complete safetensors file ({error}).") from None
 
 
 @export("load")
 def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", checkpoint: str = "best") -> GenerativeModel:
-    """Return the model of a run, a checkpoint, or a folder written by `save`, in eval mode.
+    """Load the model of a run, a checkpoint, or a folder written by `save`, in eval mode.
 
     Only model.safetensors (or raw.safetensors) and config.yaml are read; nothing in them can run code.
 
     Args:
         run_or_folder: a run folder, one of its checkpoints, or a saved model.
-        weights: "ema" for the averaged weights (the raw ones where no average was kept), "raw" for those that were trained.
-        checkpoint: which one of a run: "best" on validation, "last", or its name, such as "step-000500".
+        weights: "ema" for the averaged weights (the raw ones if there is no average), "raw" for the trained ones.
+        checkpoint: checkpoint of a run: "best" on validation, "last", or its name, such as "step-000500".
 
     Returns:
         The model, built from the configuration.
 
     Raises:
-        CheckpointError: there is no whole checkpoint; if an older one is whole, it is offered.
+        CheckpointError: there is no intact checkpoint; the message suggests an older one if it is intact.
         ConfigError: the configuration cannot be read.
     """
     if weights not in ("ema", "raw"):
-        raise UserError(f"weights is {weights!r}, but it is 'ema' or 'raw'.")
+        raise UserError(f"weights is {weights!r}, but it must be 'ema' or 'raw'.")
     folder = Path(run_or_folder)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
@@ -154,10 +154,10 @@ def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", chec
 
 
 def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
-    """Copy tensors into a model, or say which of them do not fit.
+    """Copy tensors into a model, or report which of them do not match.
 
     Raises:
-        CheckpointError: names or shapes differ; the first of each kind is named.
+        CheckpointError: names or shapes differ; the message gives the first of each kind.
     """
     problem = misfit(own_state(model), tensors)
     if problem:

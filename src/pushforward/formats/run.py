@@ -1,4 +1,4 @@
-"""A run is a folder: config.yaml, metrics.jsonl, checkpoints/, samples/, report.html. Here are its checkpoints."""
+"""The checkpoints of a run folder (config.yaml, metrics.jsonl, checkpoints/, samples/, report.html)."""
 
 import shutil
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pushforward.formats.files import check_folder, write_folder, write_text
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The folder checkpoints/ of a run: folders step-000500, and two small files, `last` and `best`, that name one each."""
+    """The folder checkpoints/ of a run: folders step-000500, and two small files, `last` and `best`, that point to one each."""
 
     folder: Path
     keep: int = 2
@@ -22,10 +22,10 @@ class Checkpoints:
         return sorted(path.name for path in self.folder.glob("step-*") if path.is_dir())
 
     def path(self, which: str) -> Path:
-        """Return the folder of the checkpoint "best", "last" (also when there is no best), or of this name.
+        """Return the folder of the checkpoint "best", "last" (also used if there is no best), or of this name.
 
         Raises:
-            CheckpointError: there is none, or it is not whole; the newest whole one is offered.
+            CheckpointError: it does not exist or is damaged; the message suggests the newest intact one.
         """
         name = which
         if which in ("best", "last"):
@@ -39,12 +39,12 @@ class Checkpoints:
             check_folder(folder)
         except CheckpointError as error:
             whole = self.newest_whole(before=name)
-            offer = f"the one before is whole: use {whole.name}" if whole else "no other checkpoint is whole: train again"
+            offer = f"an earlier one is intact: use {whole.name}" if whole else "no other checkpoint is intact: train again"
             raise CheckpointError(f"{str(error).rstrip('.')}; {offer}.") from None
         return folder
 
     def newest_whole(self, before: str | None = None) -> Path | None:
-        """Return the newest checkpoint whose files are all as written, older than `before` if given."""
+        """Return the newest intact checkpoint, older than `before` if given."""
         for name in reversed(self.names()):
             if before is None or name < before:
                 try:
@@ -55,7 +55,7 @@ class Checkpoints:
         return None
 
     def write(self, step: int, fill: Callable[[Path], Any], best: bool) -> Path:
-        """Write a checkpoint, point `last` (and `best`) at it, and remove those that nothing points at but the newest `keep`."""
+        """Write a checkpoint, update `last` (and `best`), and remove unreferenced ones except the newest `keep`."""
         folder = self.folder / f"step-{step:06d}"
         write_folder(folder, fill)
         for pointer in ("last", "best") if best else ("last",):
@@ -64,7 +64,7 @@ class Checkpoints:
         for name in self.names()[: -self.keep]:
             if name not in pointed:
                 shutil.rmtree(self.folder / name)
-        for left in self.folder.glob(".step-*"):  # parts of checkpoints whose process was killed while it wrote them
+        for left in self.folder.glob(".step-*"):  # partial checkpoints of processes that were killed while writing
             shutil.rmtree(left, ignore_errors=True)
         return folder
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5 as files: the original single .safetensors, and diffusers' folders."""
+"""Files of Stable Diffusion 3 and 3.5: the original single .safetensors, and diffusers folders."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,16 +22,16 @@ PARTS = ("transformer", "vae", "text_encoders")
 @export("formats.SD3Files")
 @dataclass(frozen=True, eq=False)
 class SD3Files:
-    """What the files of a Stable Diffusion 3 hold; parts that are not there, or were not asked for, are None or empty.
+    """The content of Stable Diffusion 3 files; parts that are missing or were not requested are None or empty.
 
     Args:
         transformer: the MMDiT.
         vae: the autoencoder.
-        text_encoders: tensors of "clip_l", "clip_g" and "t5" under transformers' own names, as they are stored: mapped, in their dtype.
-        text_configs: their config.json, empty where the file has none.
-        tokenizers: folders of the tokenizers of the same names.
-        scheduler: the scheduler's settings, such as shift; empty where the file has none.
-        variant: which public model the transformer is, such as "SD3.5 medium", with its sizes if they are others.
+        text_encoders: tensors of "clip_l", "clip_g" and "t5" under transformers' names, memory-mapped in their stored dtype.
+        text_configs: their config.json, empty if the file has none.
+        tokenizers: tokenizer folders under the same names.
+        scheduler: settings of the scheduler, such as shift; empty if the file has none.
+        variant: the public model that the transformer matches, such as "SD3.5 medium", with its sizes if they differ.
     """
 
     transformer: MMDiT | None = None
@@ -53,24 +53,24 @@ def read_sd3(
     text_encoders: str | Path | Sequence[str | Path] | Mapping[str, str | Path] | None = None,
     file_variant: str | None = None,
 ) -> SD3Files:
-    """Read a Stable Diffusion 3 or 3.5 from a single .safetensors file or a diffusers folder; sizes are read off the tensors.
+    """Read a Stable Diffusion 3 or 3.5 from a single .safetensors file or a diffusers folder; sizes are inferred from the tensors.
 
-    Weights stay in the file and are mapped into memory; only what another layout or dtype changes is copied, once. So the file must not be
-    written to while the model lives (to replace it is fine). Pickles are never opened.
+    Weights are memory-mapped; only tensors whose layout or dtype changes are copied, once. The file must therefore not be modified
+    while the model is in use (replacing it is fine). Pickles are never opened.
 
     Args:
         path: the file, or the folder with transformer/, vae/ and so on (or with one single file in it).
-        dtype: dtype of transformer and VAE; None is the stored one, bfloat16 for 8 bits. The position table keeps its own.
-        device: where transformer and VAE come to lie.
-        parts: which of "transformer", "vae" and "text_encoders" to read.
-        text_encoders: separate files of text encoders, or a folder of them, used in place of those in `path`.
-        file_variant: which files of a folder to prefer, such as "fp16".
+        dtype: dtype of transformer and VAE; None keeps the stored one, bfloat16 for 8 bits. The position table keeps its own.
+        device: device of transformer and VAE.
+        parts: the parts to read, from "transformer", "vae" and "text_encoders".
+        text_encoders: separate text encoder files, or a folder of them, used instead of those in `path`.
+        file_variant: preferred file variant of a folder, such as "fp16".
 
     Returns:
         The parts.
 
     Raises:
-        CheckpointError: there is no such file; it is no Stable Diffusion 3; it is truncated, or tensors or shards are missing.
+        CheckpointError: the file does not exist, is not a Stable Diffusion 3, is truncated, or tensors or shards are missing.
         UserError: an unknown part.
 
     Example:
@@ -83,7 +83,7 @@ def read_sd3(
     path = Path(path)
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
-        raise UserError(f"parts has {unknown[0]!r}, but they are {', '.join(PARTS)}.")
+        raise UserError(f"parts has {unknown[0]!r}, but the parts are {', '.join(PARTS)}.")
     if not path.exists():
         raise CheckpointError(f"there is no file or folder {path}; give a .safetensors file or a diffusers folder.")
     stored, folder = _stored(path, parts, file_variant)
@@ -111,7 +111,7 @@ def read_sd3(
 
 
 def _stored(path: Path, parts: Sequence[str], file_variant: str | None) -> tuple[dict[str, Stored], Path | None]:
-    """Return the stored tensors of each part, and the folder whose settings belong to them."""
+    """Return the stored tensors of each part, and the folder with their settings."""
     if path.is_file():
         return split(Stored.of(path, {path: open_tensors(path)})), None
     names = {"transformer": "transformer", "vae": "vae", **ENCODERS}
@@ -120,11 +120,11 @@ def _stored(path: Path, parts: Sequence[str], file_variant: str | None) -> tuple
         wanted = [name for name in there if ("text_encoders" if name in ENCODERS else name) in parts]
         stored = {name: folder_part(there[name], file_variant) for name in wanted}
         if not is_sd3(stored.get("transformer")):
-            raise CheckpointError(f"{path} is no Stable Diffusion 3: {_kind(path)}; give a folder of SD3 or SD3.5.")
+            raise CheckpointError(f"{path} is not a Stable Diffusion 3: {_kind(path)}; give a folder of SD3 or SD3.5.")
         return stored, path
     single = sorted(path.glob("*.safetensors"))
     if (path / "model_index.json").is_file() or not single:
-        raise CheckpointError(f"{path} is no Stable Diffusion 3: {_kind(path)}; give a folder of SD3 or SD3.5, or a .safetensors file.")
+        raise CheckpointError(f"{path} is not a Stable Diffusion 3: {_kind(path)}; give a folder of SD3 or SD3.5, or a .safetensors file.")
     if len(single) > 1 and not any(path.glob("*.safetensors.index*.json")):
         raise CheckpointError(f"{path} holds {len(single)} .safetensors files; give one of them, such as {single[0].name}.")
     return split(folder_part(path, file_variant)), None

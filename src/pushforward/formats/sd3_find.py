@@ -1,4 +1,4 @@
-"""Which files a Stable Diffusion 3 is stored in, and which tensors in them are which part."""
+"""Finds the files of a Stable Diffusion 3, and assigns their tensors to its parts."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ from pushforward.formats.sd3_names import Layout
 from pushforward.formats.tensor_file import Stored, TensorFile
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
-ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"}  # ours to diffusers' folders
+ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"}  # our names to diffusers' folders
 TOKENIZERS = {"clip_l": "tokenizer", "clip_g": "tokenizer_2", "t5": "tokenizer_3"}
-PREFIXES = {  # of the parts in a single file; what follows is what tells the part
+PREFIXES = {  # of the parts in a single file; the values identify each part
     "transformer": (("model.diffusion_model.", "joint_blocks.0."), ("", "joint_blocks.0."), ("", "transformer_blocks.0.attn.add_q_proj.")),
     "vae": tuple((prefix, f"{half}.conv_in.weight") for prefix in ("first_stage_model.", "vae.", "") for half in ("decoder", "encoder")),
     "clip_l": (("text_encoders.clip_l.transformer.", ""),),
     "clip_g": (("text_encoders.clip_g.transformer.", ""),),
     "t5": (("text_encoders.t5xxl.transformer.", ""),),
 }
-# What other models' files begin with: a name that occurs in them alone, and what they are.
+# Tensor name prefixes that identify files of other models, and what they are.
 OTHERS = (
     ("lora_", "a LoRA, which is loaded onto a model"),
     ("conditioner.embedders.1.", "Stable Diffusion XL"),
@@ -36,17 +36,17 @@ OTHERS = (
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """Return an opened file, or refuse one that is no safetensors by its name: a pickle could run code."""
+    """Open a safetensors file; raise for files with a pickle's suffix, since a pickle can run code."""
     if path.suffix.lower() in PICKLES:
         raise CheckpointError(f"{path} is a pickle, which can run code and is never opened; convert it to .safetensors.")
     return TensorFile(path)
 
 
 def split(everything: Stored) -> dict[str, Stored]:
-    """Return the parts that lie in one place, by the names transformer, vae, clip_l, clip_g and t5.
+    """Return the parts in one file or folder, by the names transformer, vae, clip_l, clip_g and t5.
 
     Raises:
-        CheckpointError: nothing in it is a part of Stable Diffusion 3; what it looks like is said.
+        CheckpointError: it contains no part of Stable Diffusion 3; the message describes what it looks like.
     """
     found = {}
     for part, ways in PREFIXES.items():
@@ -55,7 +55,7 @@ def split(everything: Stored) -> dict[str, Stored]:
                 found[part] = everything.under(prefix)
                 break
     if not found or not is_sd3(found.get("transformer")):
-        raise CheckpointError(f"{everything.where} is no Stable Diffusion 3: {_looks_like(everything)}; give a file of SD3 or SD3.5.")
+        raise CheckpointError(f"{everything.where} is not a Stable Diffusion 3: {_looks_like(everything)}; give a file of SD3 or SD3.5.")
     return found
 
 
@@ -76,7 +76,7 @@ def _looks_like(stored: Stored) -> str:
 
 
 def layout_of(stored: Stored) -> Layout:
-    """Return whose names the tensors of a transformer or an autoencoder have."""
+    """Return the naming scheme of the tensors of a transformer or an autoencoder."""
     marks = ("transformer_blocks.", "encoder.down_blocks.", "decoder.up_blocks.", "encoder.mid_block.")
     return "diffusers" if any(name.startswith(marks) for name in stored) else "single"
 
@@ -86,7 +86,7 @@ def folder_part(folder: Path, variant: str | None = None) -> Stored:
 
     Args:
         folder: the folder.
-        variant: which files to prefer, such as fp16; by default those without a variant, or whichever there are.
+        variant: preferred file variant, such as fp16; by default files without a variant, or any.
 
     Raises:
         CheckpointError: there are none, or a shard is missing.
@@ -96,7 +96,7 @@ def folder_part(folder: Path, variant: str | None = None) -> Stored:
     sharded = {file for names in listed.values() for file in names.values()}
     alone = sorted(path for path in folder.glob("*.safetensors") if path.name not in sharded and "-of-" not in path.name)
     choices: dict[str | None, Path] = {}
-    for path in (*alone, *indices):  # an index comes last: shards are what was asked for where both exist
+    for path in (*alone, *indices):  # an index comes last: shards take precedence if both exist
         choices.setdefault(_variant(path), path)
     chosen = choices.get(variant) or choices.get(None) or next(iter(choices.values()), None)
     if chosen is None:
@@ -113,7 +113,7 @@ def folder_part(folder: Path, variant: str | None = None) -> Stored:
     files = {file: open_tensors(folder / file) for file in sorted(set(names.values()))}
     for name, file in names.items():
         if name not in files[file].entries:
-            raise CheckpointError(f"{folder / file} lacks the tensor {name}, which {chosen.name} says is in it; download it again.")
+            raise CheckpointError(f"{folder / file} lacks the tensor {name}, which {chosen.name} lists for it; download it again.")
     return Stored(folder, {name: (files[file], name) for name, file in names.items()})
 
 
@@ -128,15 +128,15 @@ def _variant(path: Path) -> str | None:
 def _listed(index: Path) -> dict[str, str]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names or any(Path(str(file)).name != file for file in names.values()):
-        raise CheckpointError(f"{index} has no weight_map from tensors to files beside it; download it again.")
+        raise CheckpointError(f"{index} has no weight_map from tensors to files; download it again.")
     return names
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON file's mapping, empty where there is no file.
+    """Return the mapping in a JSON file, empty if there is no file.
 
     Raises:
-        ConfigError: it is no JSON, or no mapping.
+        ConfigError: it is not JSON, or not a mapping.
     """
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
@@ -150,20 +150,20 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def encoder_files(given: str | Path | Sequence[str | Path] | Mapping[str, str | Path]) -> dict[str, Path]:
-    """Return the files of separately stored text encoders by the names clip_l, clip_g and t5.
+    """Return separate text encoder files by the names clip_l, clip_g and t5.
 
     Args:
         given: a folder with files such as clip_l.safetensors, clip_g.safetensors, t5xxl_fp16.safetensors; such files; or a mapping
             from the three names to files of any name.
 
     Raises:
-        UserError: a file that none of the names fits.
-        CheckpointError: there is no such file, or no such folder.
+        UserError: a file that matches none of the names.
+        CheckpointError: the file or folder does not exist.
     """
     if isinstance(given, Mapping):
         unknown = sorted(set(given) - set(ENCODERS))
         if unknown:
-            raise UserError(f"text_encoders has {unknown[0]!r}, but its names are {', '.join(ENCODERS)}.")
+            raise UserError(f"text_encoders has {unknown[0]!r}, but the names are {', '.join(ENCODERS)}.")
         return {name: Path(path) for name, path in given.items()}
     paths = [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
     if len(paths) == 1 and paths[0].is_dir():
@@ -174,7 +174,7 @@ def encoder_files(given: str | Path | Sequence[str | Path] | Mapping[str, str | 
     for path in paths:
         name = _encoder_name(path)
         if name is None:
-            raise UserError(f"{path} has none of clip_l, clip_g and t5 in its name; give {{'clip_l': PATH, ...}} to say what it is.")
+            raise UserError(f"{path} has none of clip_l, clip_g and t5 in its name; give {{'clip_l': PATH, ...}} to identify it.")
         found.setdefault(name, path)
     return found
 

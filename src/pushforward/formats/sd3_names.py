@@ -1,6 +1,6 @@
-"""What the tensors of Stable Diffusion 3 are called: here, in the original single file, and in a diffusers folder.
+"""Tensor names of Stable Diffusion 3: in this library, in the original single file, and in a diffusers folder.
 
-The facts are those of Stability-AI's sd3.5 (mmditx.py, sd3_impls.py) and of diffusers' conversion of SD3 checkpoints.
+They follow Stability-AI's sd3.5 (mmditx.py, sd3_impls.py) and diffusers' conversion of SD3 checkpoints.
 """
 
 import re
@@ -21,7 +21,7 @@ _STREAMS = (
     ("image", "x_block", "attn.to_{q,k,v}", "attn.to_out.0", "attn.norm_", "norm1.linear", "ff.net"),
     ("text", "context_block", "attn.add_{q,k,v}_proj", "attn.to_add_out", "attn.norm_added_", "norm1_context.linear", "ff_context.net"),
 )
-# Ours to (single file, diffusers); * is a number, {q,k,v} three tensors, one on top of the other. Weights and biases alike.
+# Our names to (single file, diffusers); * is a number, {q,k,v} are three stacked tensors. Applies to weights and biases.
 TRANSFORMER: Table = {
     "positions": ("pos_embed", "pos_embed.pos_embed"),
     "first": ("x_embedder.proj", "pos_embed.proj"),
@@ -58,7 +58,7 @@ _RESIDUAL = (
     ("conv2", "conv2", "conv2"),
     ("short", "nin_shortcut", "conv_shortcut"),
 )
-# ~ is a number counted from the other end: the original numbers the decoder's levels from the image inwards.
+# ~ is a number counted from the other end: the original numbers the decoder's levels starting at the image.
 AUTOENCODER: Table = {
     **{
         f"{half}.{own}": (f"{half}.{original}", f"{half}.{diffusers}")
@@ -83,9 +83,9 @@ AUTOENCODER: Table = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where one of our tensors lies in a file: the stored tensors, one on top of the other, and the shape that each of them has there.
+    """Source of one of our tensors in a file: the stored tensors, stacked along the first axis, and their stored shapes.
 
-    `swapped` exchanges the halves of the whole: modulations by two vectors are (shift, scale) here and in the single file, and (scale,
+    `swapped` exchanges the two halves: modulations by two vectors are (shift, scale) here and in the single file, and (scale,
     shift) in a diffusers folder. Those of six or nine are the same in both.
     """
 
@@ -95,7 +95,7 @@ class Source:
 
 
 def transformer_sources(net: MMDiT, layout: Layout) -> dict[str, Source]:
-    """Return where each tensor of the transformer's state_dict lies, by stored names without prefix."""
+    """Return the source of each tensor in the transformer's state_dict, by stored names without prefix."""
     own = net.state_dict()
     shapes = {"positions": (1, *net.positions.shape), "first.weight": (net.width, net.channels, net.patch, net.patch)}
     swapped = ("modulation", f"blocks.{len(net.blocks) - 1}.text.modulation") if layout == "diffusers" else ()
@@ -103,10 +103,10 @@ def transformer_sources(net: MMDiT, layout: Layout) -> dict[str, Source]:
 
 
 def autoencoder_sources(vae: AutoencoderKL, layout: Layout) -> dict[str, Source]:
-    """Return where each tensor of the autoencoder's state_dict lies, by stored names without prefix."""
+    """Return the source of each tensor in the autoencoder's state_dict, by stored names without prefix."""
     own = vae.state_dict()
     shapes = {}
-    if layout == "single":  # its attention is made of 1x1 convolutions
+    if layout == "single":  # its attention consists of 1x1 convolutions
         for key, tensor in own.items():
             if ".middle.1." in key and tensor.ndim == 2:
                 shapes[key] = (tensor.shape[1], tensor.shape[1], 1, 1)
@@ -133,5 +133,5 @@ def _sources(
 
 
 def count(keys: Iterable[str], under: str) -> int:
-    """Return how many different numbers follow `under` in the keys, such as blocks."""
+    """Return the number of distinct indices after `under` in the keys, such as the number of blocks."""
     return len({found[1] for found in (re.match(rf"{re.escape(under)}\.(\d+)\.", key) for key in keys) if found})

@@ -1,4 +1,4 @@
-"""The networks of Stable Diffusion 3 from stored tensors: sizes are read off them, and nothing is in memory twice."""
+"""The networks of Stable Diffusion 3 from stored tensors: sizes are inferred from them, and no tensor is in memory twice."""
 
 import math
 import re
@@ -18,12 +18,12 @@ from pushforward.nn.mmdit import MMDiT
 N = TypeVar("N", bound=nn.Module)
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
-# Blocks and heads of the public models, by what tells them apart: normalised queries, and a second attention.
+# Blocks and heads of the public models, by the features that distinguish them: QK normalisation and a second attention.
 PUBLIC = {(False, False): ("SD3 medium", 24), (True, True): ("SD3.5 medium", 24), (True, False): ("SD3.5 large", 38)}
 
 
 def variant(net: MMDiT) -> str:
-    """Return which of the public models a transformer is, with its sizes if they are others."""
+    """Return the public model that a transformer matches, with its sizes if they differ."""
     image = net.blocks[0].get_submodule("image")
     heads = int(image.attention.heads)  # type: ignore[union-attr, arg-type]
     kind = (image.attention.norm_q is not None, image.second is not None)  # type: ignore[union-attr]
@@ -37,20 +37,20 @@ def variant(net: MMDiT) -> str:
 def read_transformer(
     stored: Stored, layout: Layout, config: Mapping[str, Any], dtype: torch.dtype | None, device: torch.device | str
 ) -> MMDiT:
-    """Return the transformer of some stored tensors.
+    """Build the transformer from stored tensors.
 
     Args:
         stored: its tensors, without prefix.
-        layout: whose names they have.
-        config: diffusers' config.json, of which only what tensors do not tell is used; may be empty.
-        dtype: dtype of the weights; None is that of most stored ones, bfloat16 for 8 bits. Positions stay as they are stored.
-        device: where the tensors come to lie.
+        layout: their naming scheme.
+        config: diffusers' config.json, of which only entries that tensors do not determine are used; may be empty.
+        dtype: dtype of the weights; None uses the most common stored one, bfloat16 for 8 bits. Positions keep their stored dtype.
+        device: device of the tensors.
 
     Raises:
-        CheckpointError: tensors are missing or misshapen; the first is named, with the variant it looks like.
+        CheckpointError: tensors are missing or have wrong shapes; the message gives the first, with the closest variant.
     """
     if any(name.endswith((".scale_weight", ".weight_scale")) or name == "scaled_fp8" for name in stored):
-        raise CheckpointError(f"{stored.where} holds 8-bit weights with scales beside them, which are not read; take the unscaled file.")
+        raise CheckpointError(f"{stored.where} holds 8-bit weights with separate scales, which are not supported; use the unscaled file.")
     names = _TRANSFORMER_ANCHORS[layout]
     first, positions = stored.shape(names["first"]), stored.shape(names["positions"])
     block = names["block"]
@@ -63,7 +63,9 @@ def read_transformer(
             f"{stored.where} has second attentions in blocks {second} of {under}, but only the first blocks may have one."
         )
     if len(first) != 4 or len(positions) != 3 or len(mlp) != 2:
-        raise CheckpointError(f"{stored.where}: {names['first']} is {first}, {names['positions']} {positions}, which no SD3 has.")
+        raise CheckpointError(
+            f"{stored.where}: {names['first']} is {first}, {names['positions']} {positions}, which does not match any SD3."
+        )
     norm = f"{block}0.{names['norm']}"
     head = stored.shape(norm)[0] if norm in stored else int(config.get("attention_head_dim", 64))
     side = int(config.get("sample_size", 128))
@@ -111,9 +113,9 @@ _TRANSFORMER_ANCHORS: dict[Layout, dict[str, str]] = {
 def read_autoencoder(
     stored: Stored, layout: Layout, config: Mapping[str, Any], dtype: torch.dtype | None, device: torch.device | str
 ) -> AutoencoderKL:
-    """Return the autoencoder of some stored tensors; arguments and errors are those of `read_transformer`.
+    """Build the autoencoder from stored tensors; arguments and errors are those of `read_transformer`.
 
-    Without a config scale and shift are those of Stable Diffusion 3, and normalisations have 32 groups.
+    Without a config, scale and shift are those of Stable Diffusion 3, and normalisations have 32 groups.
     """
     if any(name.startswith(("quant_conv.", "post_quant_conv.")) for name in stored):
         raise CheckpointError(f"{stored.where} has a quant_conv, so it is the autoencoder of an older Stable Diffusion; SD3's has none.")
@@ -142,7 +144,7 @@ def _filled(
     looks: str,
     kept: tuple[str, ...] = (),
 ) -> N:
-    """Return a network on the meta device with its tensors put in place, in eval mode."""
+    """Fill a network on the meta device with its tensors, and return it in eval mode."""
     expected = {name: source.shape for source in sources.values() for name in source.names}
     missing = [name for name in expected if name not in stored]
     if missing:
@@ -151,7 +153,7 @@ def _filled(
         if stored.entry(name).shape != shape:
             raise CheckpointError(f"{stored.where}: {name} is {stored.entry(name).shape}, but must be {shape} ({looks}).")
     if dtype is not None and (not dtype.is_floating_point or dtype in FLOAT8):
-        raise UserError(f"dtype is {dtype}, but weights must be floating numbers to compute with; use torch.bfloat16 or torch.float32.")
+        raise UserError(f"dtype is {dtype}, but weights must have a floating dtype for computation; use torch.bfloat16 or torch.float32.")
     common = usual_dtype(stored, expected)
     own = net.state_dict()
     tensors = {
@@ -163,7 +165,7 @@ def _filled(
 
 
 def usual_dtype(stored: Stored, names: Mapping[str, Any]) -> torch.dtype:
-    """Return the dtype of most stored bytes among the names, bfloat16 for 8 bits, which nothing computes in."""
+    """Return the dtype of most stored bytes among the names; bfloat16 for 8-bit formats, which are storage only."""
     sizes: Counter[torch.dtype] = Counter()
     for name in names:
         sizes[stored.entry(name).dtype] += stored.entry(name).size
@@ -176,7 +178,7 @@ def _wanted(here: torch.dtype, dtype: torch.dtype | None, common: torch.dtype, k
 
 
 def _tensor(stored: Stored, source: Source, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """Return one tensor: the file's pages where nothing changes, else a new one read past them."""
+    """Return one tensor: memory-mapped if unchanged, else a new one filled without the map."""
     entries = [stored.entry(name) for name in source.names]
     if len(entries) == 1 and entries[0].dtype == dtype and not source.swapped:
         return stored.mapped(source.names[0]).view(shape)

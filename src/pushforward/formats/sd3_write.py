@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 into files: the original single .safetensors, or a diffusers folder that diffusers itself reads."""
+"""Writes Stable Diffusion 3: the original single .safetensors, or a diffusers folder that diffusers can load."""
 
 import json
 import shutil
@@ -38,14 +38,14 @@ PROJECTION = "text_projection.weight"
 
 @export("formats.write_sd3")
 def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single") -> Path:
-    """Write a Stable Diffusion 3 into a single file or a diffusers folder, each of its parts in the dtype that it has.
+    """Write a Stable Diffusion 3 to a single file or a diffusers folder, each part in its current dtype.
 
-    It appears whole or not at all, and what `read_sd3` then reads has the same bits. A single file holds no tokenizers, configurations or
-    scheduler; the projection of CLIP-L is left out of it where it is the identity, and added to a folder where there is none.
+    The write is atomic, and `read_sd3` restores the same bits. A single file holds no tokenizers, configurations or scheduler; CLIP-L's
+    projection is omitted from it if it is the identity, and added to a folder if it is missing.
 
     Args:
         path: the .safetensors file, or the folder.
-        files: the parts; those that are None or empty are left out.
+        files: the parts; those that are None or empty are skipped.
         layout: "single" or "diffusers".
 
     Returns:
@@ -64,17 +64,17 @@ def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single") -> P
     """
     path = Path(path)
     if layout not in LAYOUTS:
-        raise UserError(f"layout is {layout!r}, but it is 'single' or 'diffusers'.")
+        raise UserError(f"layout is {layout!r}, but it must be 'single' or 'diffusers'.")
     if files.transformer is None and files.vae is None and not files.text_encoders:
         raise UserError("files has no transformer, VAE or text encoders; give one of them.")
     if layout == "single":
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda aside: write_tensors(aside, _single(files), {"format": "pt"}))
+        write_atomically(path, lambda temporary: write_tensors(temporary, _single(files), {"format": "pt"}))
         return path
     lacking = [name for name in files.text_encoders if not files.text_configs.get(name)]
     if lacking:
         raise UserError(f"text_configs lacks {lacking[0]}, which a diffusers folder needs; give its config.json as a mapping.")
-    write_folder(path, lambda aside: _fill(aside, files), manifest=False)
+    write_folder(path, lambda temporary: _fill(temporary, files), manifest=False)
     return path
 
 
@@ -98,7 +98,7 @@ def _is_identity(tensor: Tensor) -> bool:
 
 
 def _stored(own: Mapping[str, Tensor], sources: Mapping[str, Source], prefix: str = "") -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """Yield the stored names with functions that make the stored tensors, the inverse of what reading does."""
+    """Yield the stored names with functions that return the stored tensors, the inverse of reading."""
     for key, source in sources.items():
         for k, name in enumerate(source.names):
 

@@ -1,8 +1,8 @@
-"""Safetensors files without copies: tensors that are the file's own pages, and files written tensor by tensor.
+"""Zero-copy safetensors files: memory-mapped tensors, and files written tensor by tensor.
 
-The format is eight bytes with the length of a JSON header, the header (name to dtype, shape and place), then the numbers
-(https://github.com/huggingface/safetensors). A whole checkpoint never lies in memory twice here: what is wanted as it is stored is
-mapped, and what must be changed is read piece by piece past the map, whose pages would otherwise count as well.
+The format is eight bytes with the length of a JSON header, the header (name to dtype, shape and offsets), then the data
+(https://github.com/huggingface/safetensors). A checkpoint is never in memory twice: tensors used as stored are memory-mapped, and
+tensors that change are read in chunks with ordinary reads, because pages touched through the map would count as memory too.
 """
 
 import json
@@ -40,7 +40,7 @@ _BUFFER = 1 << 22
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a file: what it is and where its bytes begin."""
+    """One tensor of a file: dtype, shape and the offset of its data."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -48,7 +48,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """The number of its bytes."""
+        """Its size in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -59,7 +59,7 @@ class TensorFile:
         path: the file.
 
     Raises:
-        CheckpointError: it is missing, truncated or no safetensors file; what it is instead is said where that shows.
+        CheckpointError: it is missing, truncated or not a safetensors file; the message describes what it is instead, if known.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,10 +74,10 @@ class TensorFile:
 
     def _read_header(self, first: bytes, read: Callable[[int], bytes], size: int) -> dict[str, Entry]:
         if first.startswith(b"version "):
-            raise CheckpointError(f"{self.path} is a Git LFS pointer instead of the weights themselves; fetch them by `git lfs pull`.")
+            raise CheckpointError(f"{self.path} is a Git LFS pointer instead of the weights; run `git lfs pull`.")
         length = int.from_bytes(first, "little")
         if len(first) < 8 or (size < 8 + length <= _LONGEST_HEADER):
-            raise CheckpointError(f"{self.path} is cut short: it ends in its header, after {size} bytes; download it again.")
+            raise CheckpointError(f"{self.path} is truncated: it ends in its header, after {size} bytes; download it again.")
         if length > _LONGEST_HEADER:
             raise CheckpointError(f"{self.path} is not a safetensors file; give one that is.")
         try:
@@ -92,14 +92,14 @@ class TensorFile:
             raise CheckpointError(f"{self.path} is not a safetensors file: its header cannot be read ({error!r}).") from None
         for name, entry in found.items():
             if entry.start < 8 + length or min(entry.shape, default=0) < 0 or entry.start + entry.size != ends[name]:
-                raise CheckpointError(f"{self.path} is not a sound safetensors file: {name} lies where its shape does not fit.")
+                raise CheckpointError(f"{self.path} is not a valid safetensors file: the offsets of {name} do not match its shape.")
         whole = max(ends.values(), default=8 + length)
         if size < whole:
-            raise CheckpointError(f"{self.path} is cut short: it has {size} of {whole} bytes; download it again.")
+            raise CheckpointError(f"{self.path} is truncated: it has {size} of {whole} bytes; download it again.")
         return found
 
     def mapped(self, name: str) -> Tensor:
-        """Return a tensor whose numbers are the file's pages: read when used, private when written to."""
+        """Return a memory-mapped tensor: loaded on use, copied on write."""
         entry = self.entries[name]
         if entry.size == 0 or entry.start % entry.dtype.itemsize:
             tensor = torch.empty(entry.shape, dtype=entry.dtype)
@@ -112,7 +112,7 @@ class TensorFile:
         return torch.frombuffer(self._map, dtype=entry.dtype, count=count, offset=entry.start).view(entry.shape)
 
     def read_into(self, name: str, out: Tensor) -> None:
-        """Fill a contiguous tensor of the stored size, past the map; where it has another dtype, by way of one small buffer."""
+        """Fill a contiguous tensor of the stored size without the map; a different dtype is converted through one small buffer."""
         entry, flat = self.entries[name], out.view(-1)
         with self.path.open("rb", buffering=0) as file:
             file.seek(entry.start)
@@ -130,7 +130,7 @@ class TensorFile:
         while place:
             got = file.readinto(place)
             if not got:
-                raise CheckpointError(f"{self.path} is cut short in {name}; download it again.")
+                raise CheckpointError(f"{self.path} is truncated in {name}; download it again.")
             place = place[got:]
 
 
@@ -144,7 +144,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Callable[[], Tensor]], metad
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     start = 0
-    # Wider numbers first, so that every tensor begins at a multiple of its numbers' size and can be mapped.
+    # Wider dtypes first, so that every tensor starts at a multiple of its element size and can be mapped.
     order = sorted(tensors, key=lambda name: (-tensors[name]().dtype.itemsize, name))
     for name in order:
         tensor = tensors[name]()
@@ -166,10 +166,10 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 class Stored:
-    """The tensors of one part of a model, by their names without prefix, wherever they lie.
+    """The tensors of one part of a model, by names without prefix, in one or more files.
 
     Args:
-        where: what messages call the place.
+        where: name of the location in messages.
         places: name to (file, name in the file).
     """
 
@@ -195,22 +195,22 @@ class Stored:
         return len(self.places)
 
     def entry(self, name: str) -> Entry:
-        """Return what a tensor is."""
+        """Return the entry of a tensor."""
         file, inside = self.places[name]
         return file.entries[inside]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor, or refuse a file that has none of this name."""
+        """Return the shape of a tensor; raise if there is none of this name."""
         if name not in self.places:
             raise CheckpointError(f"{self.where} lacks the tensor {name}; download it again, or convert it again.")
         return self.entry(name).shape
 
     def mapped(self, name: str) -> Tensor:
-        """Return a tensor that is the file's pages."""
+        """Return a memory-mapped tensor."""
         file, inside = self.places[name]
         return file.mapped(inside)
 
     def read_into(self, name: str, out: Tensor) -> None:
-        """Fill a contiguous tensor of the stored size, past the map."""
+        """Fill a contiguous tensor of the stored size without the map."""
         file, inside = self.places[name]
         file.read_into(inside, out)

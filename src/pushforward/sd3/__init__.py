@@ -1,4 +1,4 @@
-"""What Stable Diffusion 3 needs beside its networks: text encoders, tokenizers, prompts, memory, pictures that carry their settings."""
+"""Stable Diffusion 3 apart from its networks: text encoders, tokenizers, prompts, memory, images with embedded settings."""
 
 from pushforward.registry import namespace
 

@@ -1,4 +1,4 @@
-"""The parts of a Stable Diffusion 3 out of its files, and back into them."""
+"""Loads the parts of a Stable Diffusion 3 from files, and writes them."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pushforward.sd3.text_encoders import text_encoder
 def read_parts(
     path: str | Path, dtype: torch.dtype | None, device: torch.device | str, text_encoders: Any, t5: bool
 ) -> tuple[MMDiT, AutoencoderKL, dict[str, nn.Module], SD3Files]:
-    """Return transformer, autoencoder and text encoders, and what else the files say.
+    """Return transformer, autoencoder and text encoders, and the other content of the files.
 
     Raises:
         CheckpointError: the transformer or the autoencoder is missing.
@@ -25,7 +25,7 @@ def read_parts(
     files = read_sd3(hub.local(path), dtype=dtype, device=device, text_encoders=text_encoders)
     if files.transformer is None or files.vae is None:
         part = "transformer" if files.transformer is None else "autoencoder (vae)"
-        raise CheckpointError(f"{path} has no {part}, without which no image can be made; give the whole model.")
+        raise CheckpointError(f"{path} has no {part}, which is required to generate images; give the complete model.")
     if next(files.vae.parameters()).dtype == torch.float16:
         files.vae.float()  # its activations exceed float16's range
     encoders = {
@@ -39,8 +39,8 @@ def read_parts(
 def parts_to_write(
     transformer: MMDiT, vae: AutoencoderKL, encoders: dict[str, nn.Module], tokenizers: dict[str, Path], shift: float
 ) -> SD3Files:
-    """Return the parts as `formats.write_sd3` takes them."""
+    """Return the parts in the form that `formats.write_sd3` accepts."""
     configs = {kind: encoder.config.to_dict() for kind, encoder in encoders.items()}  # type: ignore[union-attr, operator]
     tensors = {kind: dict(encoder.state_dict()) for kind, encoder in encoders.items()}
-    tensors.get("t5", {}).pop("encoder.embed_tokens.weight", None)  # the same table as shared.weight
+    tensors.get("t5", {}).pop("encoder.embed_tokens.weight", None)  # tied to shared.weight
     return SD3Files(transformer, vae, tensors, configs, tokenizers, {"shift": shift})

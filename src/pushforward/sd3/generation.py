@@ -1,4 +1,4 @@
-"""The pieces of one run from noise to latents: seeds, the sampler's part of the way, and guidance put together."""
+"""Components of one generation run: seeds, the sampler's time range, and the combined guidance."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from pushforward.samplers.euler import Euler
 from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
 
-LEVELS = 1000  # of the training grid, which the steps of sampling are taken from
+LEVELS = 1000  # size of the training grid, from which sampling steps are taken
 STEPS = 28
 Seeds = int | Sequence[int] | _random.Generators
 
 
 def generators_of(generator: Seeds, n: int) -> _random.Generators:
-    """Return one generator an image for a seed (counted up from image to image) or a list of seeds; generators are left as they are.
+    """Return one generator per image for a seed (incremented from image to image) or a list of seeds; generators are returned unchanged.
 
     Raises:
-        UserError: a list that has not one entry an image, or a seed that is none.
+        UserError: a list without one entry per image, or an invalid seed.
     """
     if generator is None or isinstance(generator, torch.Generator):
         return generator
@@ -33,7 +33,7 @@ def generators_of(generator: Seeds, n: int) -> _random.Generators:
         raise UserError(f"generator is {generator!r}, but it is a seed, a list of one an image, or a torch.Generator.")
     given = list(range(generator, generator + n)) if isinstance(generator, int) else list(generator)
     if len(given) != n:
-        raise UserError(f"generator is a list of {len(given)}, but there are {n} images; give one seed or generator an image.")
+        raise UserError(f"generator is a list of {len(given)}, but there are {n} images; give one seed or generator per image.")
     made = []
     for one in given:
         if isinstance(one, torch.Generator):
@@ -41,42 +41,42 @@ def generators_of(generator: Seeds, n: int) -> _random.Generators:
         elif isinstance(one, int) and 0 <= one < 2**63:
             made.append(torch.Generator().manual_seed(one))
         else:
-            raise UserError(f"generator has {one!r}, but a seed is a whole number from 0 to 2**63 - 1.")
+            raise UserError(f"generator has {one!r}, but a seed must be an integer from 0 to 2**63 - 1.")
     return made
 
 
 def sampler_of(sampler: Sampler | None, steps: int | None, shift: float) -> Sampler:
-    """Return the sampler: `steps` is short for Euler on Stable Diffusion 3's grid.
+    """Return the sampler: `steps` is shorthand for Euler on Stable Diffusion 3's grid.
 
     Raises:
-        UserError: both are given, or the sampler is none.
+        UserError: both are given, or the sampler is not a sampler.
     """
     if sampler is None:
         return Euler(STEPS if steps is None else steps, grid=Shifted(shift, LEVELS))
     if steps is not None:
-        raise UserError(f"steps is {steps} and sampler {sampler}, but steps is short for a sampler; give one of them.")
+        raise UserError(f"steps is {steps} and sampler {sampler}, but steps is shorthand for a sampler; give one of them.")
     if not isinstance(sampler, Sampler):
         raise UserError(f"sampler is {sampler!r}, but it must be an object such as pf.samplers.Euler(28, pf.samplers.Shifted(3, 1000)).")
     return sampler
 
 
 def times_of(sampler: Sampler, shift: float) -> list[float]:
-    """Return the times of a sampler's steps from 1 to 0; for an adaptive one those of 28 steps of Stable Diffusion 3's grid."""
+    """Return the times of a sampler's steps from 1 to 0; for an adaptive one those of 28 steps on Stable Diffusion 3's grid."""
     grid, steps = getattr(sampler, "grid", Shifted(shift, LEVELS)), getattr(sampler, "steps", STEPS)
     times: list[float] = grid(1.0, 0.0, steps, Linear())
     return times
 
 
 def part_of_the_way(sampler: Sampler, strength: float, shift: float) -> tuple[Sampler, float]:
-    """Return the sampler of the last part of the steps, and the time that it starts from.
+    """Return the sampler for the remaining steps, and its start time.
 
-    Of n steps the first int(n - n strength) are left out. An adaptive sampler starts where infinitely many steps of the grid would.
+    The first int(n - n strength) of n steps are skipped. An adaptive sampler starts where the grid would in the limit of many steps.
 
     Raises:
         UserError: strength is not in (0, 1].
     """
     if not 0 < strength <= 1:
-        raise UserError(f"strength is {strength}, but it is a share above 0 up to 1: 1 keeps nothing of the image, 0.3 most of it.")
+        raise UserError(f"strength is {strength}, but it must be above 0 and at most 1: 1 keeps nothing of the image, 0.3 most of it.")
     if strength == 1:
         return sampler, 1.0
     times = times_of(sampler, shift)
@@ -89,15 +89,15 @@ def part_of_the_way(sampler: Sampler, strength: float, shift: float) -> tuple[Sa
 
 
 def guidance_of(guidance: Guidance | float | None, negative: Any, skip_layers: Any, times: Sequence[float]) -> Guidance | None:
-    """Return guidance by a scale or a CFG without a negative of its own, and the layers that are skipped on top of it.
+    """Return the guidance for a scale or a CFG without its own negative, combined with skip-layer guidance.
 
     Raises:
         UserError: guidance is neither a number nor a guidance.
     """
     if isinstance(guidance, int | float):
-        guidance = CFG(float(guidance)) if guidance > 1 else None  # at most 1 means none, as everywhere for this model
+        guidance = CFG(float(guidance)) if guidance > 1 else None  # at most 1 disables guidance, as usual for this model
     if guidance is not None and not isinstance(guidance, Guidance):
-        raise UserError(f"guidance is {guidance!r}, but it is a number such as 7.0, or a guidance such as pf.guidance.CFG(7.0).")
+        raise UserError(f"guidance is {guidance!r}, but it must be a number such as 7.0, or a guidance such as pf.guidance.CFG(7.0).")
     made = _with_negative(guidance, negative)
     if skip_layers is None:
         return made.on(times) if isinstance(made, SkipLayers) else made
@@ -115,7 +115,7 @@ def _with_negative(guidance: Guidance | None, negative: Any) -> Guidance | None:
 
 
 def wants_negative(guidance: Guidance | float | None) -> bool:
-    """Return whether guidance will ask for a negative condition, which must then be encoded."""
+    """Return whether guidance needs a negative condition, which must then be encoded."""
     if isinstance(guidance, SkipLayers):
         return wants_negative(guidance.guidance)
     return (

@@ -1,4 +1,4 @@
-"""Models and tokenizers of the Hugging Face Hub, and what to do when they cannot be had."""
+"""Models and tokenizers from the Hugging Face Hub, with error messages for failed downloads."""
 
 import contextlib
 import errno
@@ -9,17 +9,17 @@ from pathlib import Path
 from pushforward.errors import CheckpointError, UserError
 
 EXAMPLE = "stabilityai/stable-diffusion-3.5-medium"
-# Of a repository its diffusers folder alone: weights as safetensors (a pickle is not even downloaded), in full precision where there are
-# two, and neither the single file at the top nor the encoders that lie beside it once more.
+# Only the diffusers folder of a repository: safetensors weights (pickles are not downloaded), in full precision if there are two
+# variants, without the single file at the top level and the duplicate encoders next to it.
 WANTED = ["model_index.json", *(f"*/*.{ending}" for ending in ("json", "txt", "model", "safetensors"))]
 LEFT = ["text_encoders/*", "*.fp16*"]
 
 
 def local(path: str | Path) -> Path:
-    """Return a model's place on this machine: a file or folder as it is, a Hub id's diffusers folder downloaded.
+    """Return the local path of a model: a file or folder unchanged, the downloaded diffusers folder of a Hub id.
 
     Raises:
-        UserError: there is no such file, folder or repository, or it is gated; the message says how to log in.
+        UserError: there is no such file, folder or repository, or it is gated; the message explains how to log in.
     """
     here = Path(path).expanduser()
     if here.exists():
@@ -32,12 +32,12 @@ def local(path: str | Path) -> Path:
 
 
 def is_hub_id(name: str) -> bool:
-    """Return whether this may be a repository of the Hub: owner/name."""
+    """Return whether this may be a Hub repository: owner/name."""
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
 
 
 def downloaded(name: str, patterns: list[str]) -> str:
-    """Return the folder on this machine of a repository's files of these patterns."""
+    """Return the local folder with a repository's files that match these patterns."""
     from huggingface_hub import snapshot_download
 
     return str(snapshot_download(name, allow_patterns=patterns, ignore_patterns=LEFT))
@@ -45,11 +45,11 @@ def downloaded(name: str, patterns: list[str]) -> str:
 
 @contextlib.contextmanager
 def hub_errors(name: str, what: str, remedy: str) -> Iterator[None]:
-    """Turn what the Hub answers into one sentence: a gated repository, an unknown one, no network.
+    """Convert Hub errors into one-sentence messages: a gated or unknown repository, or no network.
 
     Raises:
         UserError: the repository is gated or does not exist.
-        CheckpointError: it could not be reached.
+        CheckpointError: the Hub could not be reached.
     """
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
@@ -67,7 +67,7 @@ def hub_errors(name: str, what: str, remedy: str) -> Iterator[None]:
         ) from None
     except (HfHubHTTPError, OSError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EACCES, errno.EROFS):
-            raise  # this machine's own trouble
+            raise  # a local error
         if "gated repo" in str(error).lower() or "401" in str(error) or "403" in str(error):
             raise UserError(gated) from None
         raise CheckpointError(f"{what} is not on this machine and https://huggingface.co/{name} cannot be reached; {remedy}.") from None

@@ -1,4 +1,4 @@
-"""The way back: from an image to its noise, to images near it, and to its log-density."""
+"""Inversion: from an image to its noise, to similar images, and to its log-density."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ Prompts = str | Sequence[str] | TextContext
 
 
 class Encoded(NamedTuple):
-    """What `encode` returns: the noise (n, 16, height, width), the latents that it came from, and the error (n,) of the way back."""
+    """What `encode` returns: the noise (n, 16, height, width), the latents that it was computed from, and the reconstruction error (n,)."""
 
     noise: Tensor
     latents: Tensor
@@ -39,7 +39,7 @@ class Estimate(NamedTuple):
 
 
 class Inversion:
-    """The verbs of `StableDiffusion3` that run from images to noise, and its autoencoder on the device."""
+    """The methods of `StableDiffusion3` that map images to noise, and its autoencoder on the device."""
 
     shift: float
     device: torch.device
@@ -48,7 +48,7 @@ class Inversion:
 
     @property
     def step(self) -> int:
-        """What sides of images must be divisible by."""
+        """Divisor of image sides."""
         raise NotImplementedError
 
     def model_for(self, size: tuple[int, int]) -> PathModel:
@@ -56,7 +56,7 @@ class Inversion:
         raise NotImplementedError
 
     def encode_prompt(self, prompts: Prompts, tokens: int = 256) -> TextContext:
-        """Return what the text encoders say of n prompts."""
+        """Return the text encodings of n prompts."""
         raise NotImplementedError
 
     def decoded(self, latents: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Inversion:
     def _encoded(self, given: Tensor, n: int) -> Tensor:
         images.checked_size(tuple(given.shape[2:]), self.step)
         if len(given) not in (1, n):
-            raise ShapeError(f"there are {len(given)} images for {n} prompts; give one for all, or one each.")
+            raise ShapeError(f"there are {len(given)} images for {n} prompts; give one for all, or one for each.")
         with self.residence.using("vae"):
             return self.vae.encode(given.to(self.device)).expand(n, -1, -1, -1)
 
@@ -76,13 +76,13 @@ class Inversion:
 
     @torch.no_grad()
     def encode(self, image: Any, prompts: Prompts = "", *, sampler: Sampler | None = None, tokens: int = 256) -> Encoded:
-        """Return the noise that images come from under prompts without guidance, and how well they come back.
+        """Return the noise that images map to under prompts, without guidance, and the reconstruction error.
 
         Args:
             image: a PIL image, a list of them, or a tensor (n, 3, height, width) in [0, 1].
-            prompts: what the images show: one for all, or n.
-            sampler: how the ODE is solved; None is Heun(28) on Stable Diffusion 3's grid, 56 evaluations each way.
-            tokens: length of T5's part of the context.
+            prompts: descriptions of the images: one for all, or n.
+            sampler: solver of the ODE; None is Heun(28) on Stable Diffusion 3's grid, 56 evaluations in each direction.
+            tokens: number of T5 tokens in the context.
 
         Returns:
             noise, latents and error: the root mean square of decode(noise) - latents in units of the latents' own, for each image.
@@ -107,15 +107,15 @@ class Inversion:
         tokens: int = 256,
         output: Literal["pil", "tensor", "latents"] = "pil",
     ) -> Any:
-        """Return the images of noise (n, 16, height, width): the way back of `encode`, under the same prompts or others.
+        """Return the images of noise (n, 16, height, width): the inverse of `encode`, under the same prompts or others.
 
         Args:
             noise: as `encode` returns it.
             prompts: one for all, or n.
-            guidance: none by default, as `encode` has none.
-            negative: what guidance moves away from.
-            sampler: how the ODE is solved, as in `encode`.
-            tokens: length of T5's part of the context.
+            guidance: none by default, as in `encode`.
+            negative: negative prompts of guidance.
+            sampler: solver of the ODE, as in `encode`.
+            tokens: number of T5 tokens in the context.
             output: "pil", "tensor" (n, 3, height, width) in [0, 1], or "latents".
         """
         noise, n = noise.to(self.device), len(noise)
@@ -141,20 +141,20 @@ class Inversion:
         tokens: int = 256,
         **options: Any,
     ) -> Any:
-        """Return an image near each image: its noise is turned towards other noise, and goes back to an image.
+        """Return a variation of each image: its noise is rotated towards new noise and decoded.
 
             noise' = sqrt(1 - amount²) noise + amount fresh
 
         Args:
             image: a PIL image, a list of them, or a tensor (n, 3, height, width) in [0, 1].
-            prompts: what the images show, or should.
-            amount: how far, from 0 (the image itself, to the error of `encode`) to 1 (any image of the prompt).
-            generator: a seed, or what `sample` takes.
-            tokens: length of T5's part of the context.
+            prompts: descriptions of the images, or of the variations.
+            amount: strength, from 0 (the image itself, up to the error of `encode`) to 1 (any image of the prompt).
+            generator: a seed, or any generator argument of `sample`.
+            tokens: number of T5 tokens in the context.
             options: sampler, guidance, negative, output, as in `decode`.
         """
         if not 0 <= amount <= 1:
-            raise UserError(f"amount is {amount}, but it is a share from 0 (the image itself) to 1 (any other).")
+            raise UserError(f"amount is {amount}, but it must be from 0 (the image itself) to 1 (any other).")
         latents, model, cond = self._at(image, prompts, tokens)
         with self.residence.using("transformer"):
             noise = model.encode(latents, cond, sampler=self._exact(options.get("sampler")))
@@ -172,18 +172,19 @@ class Inversion:
         generator: torch.Generator | None = None,
         tokens: int = 256,
     ) -> Estimate:
-        """Return the log-density of images' latents under prompts, estimated by Hutchinson, with the standard error of the estimate.
+        """Return the log-density of images' latents under prompts, by Hutchinson's estimator, with its standard error.
 
         Args:
             image: a PIL image, a list of them, a tensor (n, 3, height, width) in [0, 1], or latents (n, 16, height, width).
             prompts: one for all, or n.
-            probes: independent estimates to average, at least 2: each is a whole solution with one random direction.
-            sampler: how the ODE is solved; None is Heun(28) on Stable Diffusion 3's grid.
-            generator: randomness of the directions.
-            tokens: length of T5's part of the context.
+            probes: independent estimates to average, at least 2: each is a full ODE solve with one random direction.
+            sampler: solver of the ODE; None is Heun(28) on Stable Diffusion 3's grid.
+            generator: random generator of the directions.
+            tokens: number of T5 tokens in the context.
 
         Returns:
-            log_prob (n,) in nats, of the latents in their own units, and standard_error (n,): of the directions alone, not of the steps.
+            log_prob (n,) in nats, of the latents in their own units, and standard_error (n,) of the
+            random directions, without the discretisation error.
         """
         if probes < 2:
             raise UserError(f"probes is {probes}, but a standard error needs at least 2; try 8.")
@@ -207,10 +208,10 @@ class Inversion:
         return latents.shape[2] * self.vae.factor, latents.shape[3] * self.vae.factor
 
     def _spread(self, prompts: Prompts, n: int, tokens: int, what: str = "prompts", whose: str = "images") -> TextContext:
-        """Return what the text encoders say of prompts, one for all or one each, n times."""
+        """Return the text encodings of prompts, given once for all or one for each, expanded to n."""
         cond = self.encode_prompt(prompts, tokens)
         if len(cond) not in (1, n):
-            raise ConditionError(f"there are {len(cond)} {what} for {n} {whose}; give one for all, or one each.")
+            raise ConditionError(f"there are {len(cond)} {what} for {n} {whose}; give one for all, or one for each.")
         return cond if len(cond) == n else cond.repeat(n)
 
     def _exact(self, sampler: Sampler | None) -> Sampler:

@@ -1,4 +1,4 @@
-"""The rectified flow over latents that Stable Diffusion 3 is."""
+"""The rectified flow of Stable Diffusion 3 over latents."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from pushforward.times import LogitNormal
 
 
 class LatentModel(PathModel):
-    """A PathModel whose states stay float32 whatever its network's dtype: 28 steps of bfloat16 would round what each of them adds."""
+    """A PathModel whose states stay float32 for any network dtype: in bfloat16 the rounding of 28 updates would accumulate."""
 
     def __init__(self, net: nn.Module | Callable[..., Tensor], shape: Sequence[int], sampler: Sampler) -> None:
         super().__init__(net, shape, Linear(), "velocity", LogitNormal(), sampler=sampler)

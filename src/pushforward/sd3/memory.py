@@ -1,8 +1,8 @@
-"""What a run takes in memory: bytes of weights and of work, by component, from a pass through the networks that computes nothing.
+"""Memory estimate of a run: bytes of weights and activations by component, from a pass with fake tensors.
 
-The pass runs on torch's fake tensors, which have shapes and no numbers: every storage that an operation makes is counted from its making to
-its release, so that the peak is that of the code, not of a formula. What a device's libraries take for themselves is not in it: the
-context of CUDA (about 0.5 GB) and workspaces of convolutions.
+The pass runs on torch's fake tensors, which have shapes but no data: every storage that an operation allocates is counted until its
+release, so the peak is that of the actual code, not of a formula. Memory of the device's libraries is not included: the CUDA context
+(about 0.5 GB) and convolution workspaces.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ GB = 1e9
 @export("sd3.Memory")
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a run takes, by component.
+    """Memory of a run in bytes, by component.
 
     Args:
         weights: of each component.
-        work: at most, beside the weights, while it is used.
+        work: peak in addition to the weights, while it is used.
     """
 
     weights: Mapping[str, int]
@@ -61,7 +61,7 @@ class Memory:
 def memory_of_parts(
     transformer: MMDiT, vae: AutoencoderKL, encoders: Mapping[str, nn.Module], size: tuple[int, int], n: int, tokens: int
 ) -> Memory:
-    """Return what n images of this (height, width) take. Guidance evaluates one condition after the other and adds nothing."""
+    """Return the memory for n images of this (height, width). Guidance evaluates conditions sequentially and adds nothing."""
     height, width = (side // vae.factor for side in size)
 
     def latents(module: nn.Module) -> Tensor:
@@ -98,15 +98,15 @@ def memory_of(
     t5: bool = True,
     tiling: bool = False,
 ) -> Memory:
-    """Return what a public model takes, without its files: the same networks of fake tensors.
+    """Return the memory of a public model without its files, from the same networks with fake tensors.
 
     Args:
         variant: "medium" (Stable Diffusion 3 medium), "medium-3.5" or "large-3.5".
         dtype: of the weights; the autoencoder is float32 where this is float16.
         size: (height, width) of the images.
-        n: images at once.
-        t5: whether with T5.
-        tiling: whether the autoencoder works by tiles.
+        n: images per batch.
+        t5: whether to include T5.
+        tiling: whether the autoencoder is tiled.
 
     Returns:
         Bytes by component.
@@ -139,7 +139,7 @@ def memory_of(
 
 @contextlib.contextmanager
 def _default(dtype: torch.dtype) -> Iterator[None]:
-    """Let modules be made in a dtype: fake ones cannot be cast afterwards."""
+    """Context in which modules are created in a dtype: fake modules cannot be cast afterwards."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -161,13 +161,13 @@ T5 = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads":
 
 
 def bytes_of(module: nn.Module) -> int:
-    """Return the bytes of a module's parameters and buffers, one that is tied counted once."""
+    """Return the bytes of a module's parameters and buffers; tied ones are counted once."""
     return sum({id(one): one.numel() * one.element_size() for one in (*module.parameters(), *module.buffers())}.values())
 
 
 @torch.no_grad()
 def peak(run: Callable[[], Any]) -> int:
-    """Return the most bytes that a function holds at once in tensors that it makes; on fake tensors, so that nothing is computed."""
+    """Return the peak bytes of tensors allocated by a function, on fake tensors, so that nothing is computed."""
     fake = contextlib.nullcontext() if detect_fake_mode() else FakeTensorMode(allow_non_fake_inputs=True)
     with fake, _Live() as live:
         run()
@@ -175,7 +175,7 @@ def peak(run: Callable[[], Any]) -> int:
 
 
 class _Live(TorchDispatchMode):
-    """Count the bytes of all storages between their making and their release."""
+    """Count the bytes of all storages between allocation and release."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,5 +195,5 @@ class _Live(TorchDispatchMode):
         return made
 
     def release(self, size: int) -> None:
-        """Take off what a storage held that nothing refers to any more."""
+        """Subtract the bytes of a storage that has been released."""
         self.now -= size

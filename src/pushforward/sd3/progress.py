@@ -1,4 +1,4 @@
-"""What is known while an image is made: how far it is, and the latents expected behind the noise, as pictures if wanted."""
+"""Progress during generation: completed evaluations and the expected clean latents, optionally as images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ Preview = Literal["linear", "decoded"]
 @export("sd3.Progress")
 @dataclass(frozen=True, eq=False)
 class Progress:
-    """What `callback` of `StableDiffusion3.sample` is told after each evaluation of the guided network.
+    """The argument of `callback` in `StableDiffusion3.sample`, after each evaluation of the guided network.
 
     Args:
-        done: evaluations so far, of this chunk of the batch.
-        total: evaluations in all, or None where an adaptive sampler decides.
-        t: time of the evaluation, from 1 (noise) to 0; the largest of those under way.
-        latents: the expected latents (n, 16, height, width) behind the noise.
-        pictures: what makes pictures of latents.
+        done: completed evaluations of this chunk of the batch.
+        total: total number of evaluations, or None for an adaptive sampler.
+        t: time of the evaluation, from 1 (noise) to 0; the largest in the batch.
+        latents: the expected clean latents (n, 16, height, width).
+        pictures: converter from latents to images.
     """
 
     done: int
@@ -38,13 +38,13 @@ class Progress:
     pictures: Callable[[Tensor, Preview], Tensor]
 
     def images(self, preview: Preview = "linear") -> list[PIL.Image.Image]:
-        """Return pictures of the expected latents: "linear" of an eighth of the size at next to no cost, "decoded" by the autoencoder."""
+        """Return images of the expected latents: "linear" at 1/8 of the size and almost no cost, "decoded" by the autoencoder."""
         return to_pil(self.pictures(self.latents, preview))
 
 
 @dataclass(frozen=True, eq=False)
 class Watch(Around):
-    """Guidance that changes nothing and tells `callback` what the denoiser says."""
+    """Guidance that changes nothing and passes each prediction to `callback`."""
 
     callback: Callable[[Progress], Any]
     total: int | None
@@ -67,21 +67,21 @@ class _Watched(Guided):
         return _Watched(self.watch, self.inner.bind(*args), self.done)
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
-        said = self.inner(x, t)
+        prediction = self.inner(x, t)
         self.done[0] += 1
-        self.watch.callback(Progress(self.done[0], self.watch.total, float(t.max()), said.data, self.watch.pictures))
-        return said
+        self.watch.callback(Progress(self.done[0], self.watch.total, float(t.max()), prediction.data, self.watch.pictures))
+        return prediction
 
 
 class Pictures:
-    """Latents as pictures: decoded, or by the linear map of 16 channels to 3 that comes nearest to the decoder.
+    """Converts latents to images: decoded, or with the linear map from 16 to 3 channels that best approximates the decoder.
 
-    The map is fitted once, by least squares, to what the decoder makes of latents that are constant over squares of 8 by 8.
+    The map is fitted once, by least squares, to the decoder's output for latents that are constant over 8 by 8 squares.
 
     Args:
         decode: maps latents (n, 16, height, width) to images (n, 3, factor height, factor width) in [-1, 1].
         channels: channels of a latent.
-        factor: pixels to a place of the latents, along a side.
+        factor: pixels per latent position, along each side.
     """
 
     def __init__(self, decode: Callable[[Tensor], Tensor], channels: int, factor: int) -> None:

@@ -1,4 +1,4 @@
-"""From prompts to the two tensors that an MMDiT is conditioned on, as Stable Diffusion 3 puts its three encoders together."""
+"""From prompts to the two tensors that condition an MMDiT, combining three encoders as in Stable Diffusion 3."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -13,31 +13,31 @@ from pushforward.errors import UserError
 from pushforward.sd3.tokenizers import Tokenizer
 
 CLIP_TOKENS = 77
-KEPT = 256  # prompts whose encodings are kept: at 333 tokens of 4096 channels in bfloat16 2.7 MB each
+KEPT = 256  # number of cached prompt encodings: 2.7 MB each at 333 tokens of 4096 channels in bfloat16
 CLIPS = ("clip_l", "clip_g")
 
 
 class Residence(Protocol):
-    """Where components are while they are used."""
+    """Moves components to their device while they are used."""
 
     def using(self, name: str) -> Any:
-        """Return a context in which the component is on its device."""
+        """Return a context manager in which the component is on its device."""
         ...
 
 
 class Prompts:
-    """Encode prompts, and keep what was encoded.
+    """Encode prompts, with a cache.
 
         context = [ CLIP-L | CLIP-G | zeros ] over 77 tokens, then T5's tokens;    pooled = [ CLIP-L | CLIP-G ]
 
-    The CLIPs give the states before their last layer, without the final norm; pooled is the projected end token of the last layer with it.
-    Without T5, zeros stand for its tokens.
+    The CLIP states are those before the last layer, without the final norm; pooled is the projected end token of the last layer, with
+    the final norm. Without T5, its tokens are zeros.
 
     Args:
-        encoders: "clip_l" and "clip_g", and "t5" if it is there, as transformers' modules.
+        encoders: "clip_l", "clip_g" and optionally "t5", as transformers modules.
         tokenizers: one for each encoder.
-        channels: of a context token, which is T5's width.
-        residence: where components are while they are used.
+        channels: channels of a context token, which is T5's width.
+        residence: device placement of components during use.
 
     Source: Esser et al., 2403.03206, section 4; the details are Stability AI's inference code and diffusers 0.42 (SD3.md, section 4).
     """
@@ -50,11 +50,11 @@ class Prompts:
         """Return the context (n, 77 + tokens, channels) and pooled (n, both CLIPs' channels) of n prompts.
 
         Args:
-            prompts: n texts; the empty one is no prompt.
-            tokens: length of T5's part, to which texts are padded or cut: at most 512.
+            prompts: n strings; the empty string is the unconditional prompt.
+            tokens: number of T5 tokens, to which prompts are padded or truncated: at most 512.
 
         Raises:
-            UserError: a prompt is no text, there are none, tokens is out of range, or CLIP-L or CLIP-G is missing.
+            UserError: a prompt is not a string, there are no prompts, tokens is out of range, or CLIP-L or CLIP-G is missing.
         """
         prompts = list(prompts)
         self._check(prompts, tokens)
@@ -71,34 +71,38 @@ class Prompts:
 
     def _check(self, prompts: list[str], tokens: int) -> None:
         if not prompts:
-            raise UserError("prompts is empty; give one text an image, such as ['a red fox'], or [''] for none.")
+            raise UserError("prompts is empty; give one string per image, such as ['a red fox'], or [''] for none.")
         for k, prompt in enumerate(prompts):
             if not isinstance(prompt, str):
-                raise UserError(f"prompts[{k}] is {prompt!r}, but a prompt is a text; use '' for none.")
+                raise UserError(f"prompts[{k}] is {prompt!r}, but a prompt must be a string; use '' for none.")
         if not 1 <= tokens <= 512:
-            raise UserError(f"tokens is {tokens}, but T5's part of the context has 1 to 512 tokens; 256 is usual.")
+            raise UserError(f"tokens is {tokens}, but T5 uses 1 to 512 tokens; 256 is a common choice.")
         for kind in CLIPS:
             if kind not in self.encoders:
                 raise UserError(
                     f"there is no text encoder {kind}, neither in the file nor given; give text_encoders=FOLDER with clip_l.safetensors "
-                    "and clip_g.safetensors (t5xxl_*.safetensors may be left out), or pass a TextContext instead of prompts."
+                    "and clip_g.safetensors (t5xxl_*.safetensors may be omitted), or pass a TextContext instead of prompts."
                 )
 
     @torch.no_grad()
     def _encode(self, prompts: list[str], tokens: int) -> list[TextContext]:
-        """Return the encodings of prompts, each read by itself, so that its bits do not depend on the others."""
+        """Return the encodings of prompts, each computed separately, so that its bits do not depend on the others."""
         clips = [self._read(kind, prompts, CLIP_TOKENS) for kind in CLIPS]
         states, pooled = (
-            [torch.cat([said[which] for said in one], dim=-1) for one in zip(*clips, strict=True)] for which in ("state", "pooled")
+            [torch.cat([encoded[which] for encoded in one], dim=-1) for one in zip(*clips, strict=True)] for which in ("state", "pooled")
         )
         width = states[0].shape[-1]
         if width > self.channels:
-            raise UserError(f"the CLIPs give {width} channels, but a token of the context has {self.channels}; the files do not fit.")
+            raise UserError(
+                f"the CLIPs return {width} channels, but a context token has {self.channels}; the files do not belong together."
+            )
         t5 = [states[0].new_zeros(1, tokens, self.channels)] * len(prompts)
         if "t5" in self.encoders:
-            t5 = [said["state"].to(states[0].dtype) for said in self._read("t5", prompts, tokens)]
+            t5 = [encoded["state"].to(states[0].dtype) for encoded in self._read("t5", prompts, tokens)]
         if t5[0].shape[-1] != self.channels:
-            raise UserError(f"T5 gives {t5[0].shape[-1]} channels, but a token of the context has {self.channels}; the files do not fit.")
+            raise UserError(
+                f"T5 returns {t5[0].shape[-1]} channels, but a context token has {self.channels}; the files do not belong together."
+            )
         padded = [F.pad(one, (0, self.channels - width)) for one in states]
         return [TextContext(torch.cat((a, b), dim=1), c) for a, b, c in zip(padded, t5, pooled, strict=True)]
 
@@ -110,7 +114,7 @@ class Prompts:
         with self.residence.using(kind):
             device = next(encoder.parameters()).device
             for row in ids:
-                said = encoder(row[None].to(device), output_hidden_states=kind in CLIPS)
-                state = said.hidden_states[-2] if kind in CLIPS else said.last_hidden_state
-                made.append({"state": state.cpu()} | ({"pooled": said.text_embeds.cpu()} if kind in CLIPS else {}))
+                output = encoder(row[None].to(device), output_hidden_states=kind in CLIPS)
+                state = output.hidden_states[-2] if kind in CLIPS else output.last_hidden_state
+                made.append({"state": state.cpu()} | ({"pooled": output.text_embeds.cpu()} if kind in CLIPS else {}))
         return made

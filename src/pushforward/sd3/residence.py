@@ -1,4 +1,4 @@
-"""Where the components of a model are: all on the device, or each there only while it is used, so that a smaller card is enough."""
+"""Device placement of a model's components: all on the device, or offloaded while unused, so that a smaller GPU suffices."""
 
 import contextlib
 import itertools
@@ -11,21 +11,21 @@ from pushforward.errors import OutOfMemoryError
 
 
 class Residence:
-    """The place of each component.
+    """Device placement of each component, with optional offloading.
 
-    With `offload` the weights stay in main memory, where a file may have been mapped to; `using` copies a component to the device and
-    afterwards lets the copy go. Weights do not change in between: what is trained is not offloaded.
+    With `offload` the weights stay in main memory, possibly memory-mapped; `using` copies a component to the device and releases the
+    copy afterwards. Weights must not change in between: do not offload a model during training.
 
     Args:
         modules: components by name.
-        device: where they are used.
-        offload: whether to copy each there only while it is used.
-        remedy: what to do when the device's memory is too small, for the error.
+        device: device on which they run.
+        offload: whether to copy each component to the device only while it is used.
+        remedy: advice in the error message for insufficient memory.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], device: torch.device, offload: bool, remedy: str) -> None:
         self.modules, self.device, self.offload, self.remedy = dict(modules), device, offload, remedy
-        self.present: list[str] = []  # what is in use now, the outermost first
+        self.present: list[str] = []  # components in use, outermost first
         if not offload:
             for module in self.modules.values():
                 with self._memory("the weights"):
@@ -33,10 +33,10 @@ class Residence:
 
     @contextlib.contextmanager
     def using(self, name: str) -> Iterator[nn.Module]:
-        """Let a component be on its device.
+        """Context in which a component is on its device.
 
         Raises:
-            OutOfMemoryError: the device's memory is too small; the message says which switch helps.
+            OutOfMemoryError: the device's memory is too small; the message gives options that reduce it.
         """
         module = self.modules[name]
         if name in self.present or not self.offload:
@@ -44,7 +44,7 @@ class Residence:
                 yield module
             return
         homes: list[tuple[Tensor, Tensor]] = []
-        copies: dict[int, Tensor] = {}  # a table under two names is copied once
+        copies: dict[int, Tensor] = {}  # tied weights are copied once
         self.present.append(name)
         try:
             with self._memory(name):
@@ -64,6 +64,6 @@ class Residence:
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise OutOfMemoryError(f"the memory of {self.device} is too small for {name}; {self.remedy}.") from error
         except RuntimeError as error:
-            if "allocate memory" not in str(error):  # what the CPU's allocator says
+            if "allocate memory" not in str(error):  # message of the CPU allocator
                 raise
             raise OutOfMemoryError(f"the main memory is too small for {name}; {self.remedy}.") from error

@@ -1,7 +1,7 @@
-"""CLIP and T5 as transformers runs them, built on the meta device from tensors whose sizes say what they are.
+"""CLIP and T5 as transformers modules, built on the meta device with sizes inferred from their tensors.
 
-A single file holds no configuration, so widths, depths and vocabularies are read off the tensors, and the rest, which no tensor shows, is
-what Stable Diffusion 3's three encoders have: heads of 64 channels, the activations, CLIP-L's identity instead of a projection.
+A single file holds no configuration, so widths, depths and vocabularies are inferred from the tensors; everything else is fixed to the
+values of Stable Diffusion 3's encoders: heads of 64 channels, the activations, CLIP-L's identity instead of a projection.
 """
 
 import re
@@ -17,7 +17,7 @@ ENCODERS = {"clip_l": "CLIP-L", "clip_g": "CLIP-G", "t5": "T5"}
 ACTIVATIONS = {"clip_l": "quick_gelu", "clip_g": "gelu"}
 HEAD = 64
 STRAY = {"logit_scale", "text_model.embeddings.position_ids"}
-T5_NAMES = ("shared.weight", "encoder.embed_tokens.weight")  # one table under either name, or under both
+T5_NAMES = ("shared.weight", "encoder.embed_tokens.weight")  # the same table under either name, or under both
 
 
 def text_encoder(
@@ -28,17 +28,17 @@ def text_encoder(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """Return a text encoder of transformers around these tensors, in eval mode.
+    """Return a transformers text encoder with these tensors, in eval mode.
 
     Args:
         kind: "clip_l", "clip_g" or "t5".
-        tensors: weights under transformers' own names; they are used as they are, without a copy, where dtype and device do not change.
-        config: a folder's config.json; None or {} reads sizes off the tensors.
-        dtype: of the weights; None leaves what is stored, and makes bfloat16 of 8-bit floats.
-        device: where to.
+        tensors: weights under transformers' names; used without a copy if dtype and device do not change.
+        config: a folder's config.json; None or {} infers sizes from the tensors.
+        dtype: dtype of the weights; None keeps the stored one, and converts 8-bit floats to bfloat16.
+        device: target device.
 
     Raises:
-        CheckpointError: tensors are missing or have a wrong shape; the first is named.
+        CheckpointError: tensors are missing or have a wrong shape; the message gives the first.
         UserError: transformers is not installed.
     """
     transformers = imported_transformers()
@@ -63,7 +63,7 @@ def text_encoder(
 
 
 def imported_transformers() -> Any:
-    """Return the module transformers, or say how to get it."""
+    """Return the module transformers, or raise with installation instructions."""
     try:
         import transformers
     except ImportError:
@@ -72,7 +72,7 @@ def imported_transformers() -> Any:
 
 
 def clip_config(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Any]:
-    """Return the configuration of a CLIP text encoder whose tensors these are."""
+    """Return the configuration of a CLIP text encoder with these tensors."""
     vocabulary, width = _first(tensors, "text_model.embeddings.token_embedding.weight", kind).shape
     return {
         "vocab_size": vocabulary,
@@ -82,13 +82,13 @@ def clip_config(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Any]:
         "num_attention_heads": max(1, width // HEAD),
         "max_position_embeddings": _first(tensors, "text_model.embeddings.position_embedding.weight", kind).shape[0],
         "hidden_act": ACTIVATIONS[kind],
-        "bos_token_id": 0,  # read by nobody, but checked against the vocabulary
-        "eos_token_id": 2,  # transformers' sign for: the end is where the largest id first occurs
+        "bos_token_id": 0,  # unused, but validated against the vocabulary
+        "eos_token_id": 2,  # transformers' convention: the end token is the first occurrence of the largest id
     }
 
 
 def t5_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the configuration of a T5 encoder whose tensors these are."""
+    """Return the configuration of a T5 encoder with these tensors."""
     vocabulary, width = _first(tensors, T5_NAMES[0], "t5").shape
     buckets, heads = _first(tensors, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "t5").shape
     return {
@@ -112,20 +112,22 @@ def _assign(model: nn.Module, tensors: Mapping[str, Tensor], kind: str, dtype: t
         what = f"{missing[0]} is missing" if missing else ""
         if not missing:
             what = f"{shapes[0]} has shape {tuple(tensors[shapes[0]].shape)} instead of {tuple(own[shapes[0]].shape)}"
-        raise CheckpointError(f"the text encoder {ENCODERS[kind]} is not complete: {what} (of {len(own)} tensors); get the file again.")
-    moved: dict[int, Tensor] = {}  # a table under two names stays one
+        raise CheckpointError(
+            f"the text encoder {ENCODERS[kind]} is not complete: {what} (of {len(own)} tensors); download the file again."
+        )
+    moved: dict[int, Tensor] = {}  # tied weights stay tied
 
     def placed(name: str, tensor: Tensor) -> Tensor:
         wanted = _compute_dtype(tensor.dtype, dtype)
         if kind == "t5" and wanted == torch.float16 and name.endswith("DenseReluDense.wo.weight"):
-            wanted = torch.float32  # what comes out of it exceeds float16's range
+            wanted = torch.float32  # its outputs exceed float16's range
         return moved.setdefault(id(tensor), tensor.to(device=device, dtype=wanted))
 
     with torch.no_grad():
         model.load_state_dict({name: placed(name, tensors[name]) for name in own}, assign=True)
     for module in model.modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
-            if buffer.is_meta:  # the numbers of CLIP's positions, which no file needs to hold
+            if buffer.is_meta:  # CLIP's position ids, which files may omit
                 assert name == "position_ids", name
                 module.register_buffer(name, torch.arange(buffer.shape[-1], device=device)[None], persistent=False)
 
@@ -138,7 +140,7 @@ def _compute_dtype(stored: torch.dtype, wanted: torch.dtype | None) -> torch.dty
 
 def _first(tensors: Mapping[str, Tensor], name: str, kind: str) -> Tensor:
     if name not in tensors:
-        raise CheckpointError(f"the text encoder {ENCODERS[kind]} is not complete: {name} is missing; get the file again.")
+        raise CheckpointError(f"the text encoder {ENCODERS[kind]} is not complete: {name} is missing; download the file again.")
     return tensors[name]
 
 

@@ -1,6 +1,6 @@
-"""From text to the ids that an encoder reads: tokenizers of a folder, of a folder given, or the public ones.
+"""Tokenizers of the text encoders: from the model's folder, from a given folder, or the public ones.
 
-Single files hold no tokenizer. CLIP-L and CLIP-G read the same words, and differ in how they pad: CLIP-L with its end token, CLIP-G with 0.
+Single files hold no tokenizer. CLIP-L and CLIP-G share a vocabulary and differ in padding: CLIP-L pads with its end token, CLIP-G with 0.
 """
 
 import importlib.util
@@ -27,11 +27,11 @@ REMEDY = "give tokenizers=FOLDER with tokenizer/, tokenizer_2/ and tokenizer_3/,
 
 
 class Tokenizer:
-    """Prompts to ids (n, tokens): cut so that the end token stays last, then padded.
+    """Prompts to ids (n, tokens): truncated so that the end token stays last, then padded.
 
     Args:
-        call: a tokenizer of transformers.
-        pad: the id to pad with.
+        call: a transformers tokenizer.
+        pad: the padding id.
     """
 
     def __init__(self, call: Callable[..., Any], pad: int) -> None:
@@ -48,12 +48,12 @@ def find_tokenizer(kind: str, own: Mapping[str, Path], given: str | Path | None)
     Args:
         kind: "clip_l", "clip_g" or "t5".
         own: the model folder's tokenizers by encoder, {} for a single file.
-        given: a folder with tokenizer, tokenizer_2 and tokenizer_3, or a Hub id of such a one; None takes the model's own, and the public
-            ones where it has none.
+        given: a folder with tokenizer, tokenizer_2 and tokenizer_3, or a Hub id with these folders; None uses the model's own, or the
+            public ones if it has none.
 
     Raises:
-        UserError: there is no such folder; no network, or a gated repository, with what to do.
-        CheckpointError: the folder holds no tokenizer that can be read.
+        UserError: the folder does not exist, there is no network, or the repository is gated; the message gives a remedy.
+        CheckpointError: the folder holds no readable tokenizer.
     """
     if given is not None and Path(given).is_dir():
         folder = Path(given) / FOLDERS[kind]
@@ -73,7 +73,7 @@ def find_tokenizer(kind: str, own: Mapping[str, Path], given: str | Path | None)
 def _read(kind: str, folder: Path, own_padding: bool = True) -> Tokenizer:
     transformers = imported_transformers()
     if not any(all((folder / one).is_file() for one in files) for files in NEEDED[kind]):
-        # checked here, as transformers makes a tokenizer of no words from an empty folder
+        # checked here, because transformers builds an empty tokenizer from an empty folder
         wanted = " or ".join(" and ".join(files) for files in NEEDED[kind])
         raise CheckpointError(f"{folder} holds no tokenizer of {ENCODERS[kind]}: it needs {wanted}; {REMEDY}.")
     if kind == "t5" and not (folder / "tokenizer.json").is_file() and importlib.util.find_spec("sentencepiece") is None:
@@ -81,6 +81,6 @@ def _read(kind: str, folder: Path, own_padding: bool = True) -> Tokenizer:
     reader = transformers.T5TokenizerFast if kind == "t5" else transformers.CLIPTokenizer
     try:
         call = reader.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # whatever its parser in Rust raises: a bare Exception, for a file that is no JSON
+    except Exception as error:  # its Rust parser raises a bare Exception for a file that is not JSON
         raise CheckpointError(f"{folder} holds no tokenizer of {ENCODERS[kind]} that can be read ({error}); {REMEDY}.") from None
     return Tokenizer(call, 0 if kind == "clip_g" and not own_padding else call.pad_token_id)

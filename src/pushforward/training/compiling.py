@@ -1,4 +1,4 @@
-"""torch.compile, and what has to be there for it."""
+"""torch.compile and its prerequisites."""
 
 from pathlib import Path
 
@@ -22,11 +22,11 @@ def compile_networks(model: GenerativeModel, device: torch.device) -> None:
 
 
 def obstacle() -> str:
-    """Return why nothing can be compiled for the CPU, '' where nothing is in the way: torch hands the linker its path without quotes."""
+    """Return why torch.compile cannot work on the CPU, or '': torch passes its own path to the linker unquoted."""
     folder = str(Path(torch.__file__).parent)
     if not any(letter.isspace() for letter in folder):
         return ""
     return (
-        f"torch.compile cannot link on the CPU, as there is a blank in torch's folder {folder!r}: "
-        "make the environment in a folder without one"
+        f"torch.compile cannot link on the CPU, because the path of torch, {folder!r}, contains a space: "
+        "create the environment in a folder without one"
     )

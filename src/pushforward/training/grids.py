@@ -1,4 +1,4 @@
-"""Sample pictures while training: one PNG a validation."""
+"""Sample grids during training: one PNG per validation."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class SampleGrid(Callback):
-    """Draw samples of the averaged weights from the same noise at every validation, into samples/step-000500.png.
+    """Draw samples with the averaged weights from the same noise at every validation, into samples/step-000500.png.
 
     Args:
-        folder: where the pictures go.
+        folder: output folder.
         evaluation_seed: seed of the noise.
     """
 

@@ -1,4 +1,4 @@
-"""Which steps are not taken: those whose gradient is not finite, or far larger than usual."""
+"""Skips steps whose gradient is not finite or far larger than usual."""
 
 import math
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 @dataclass
 class Guard:
-    """Judge each step by the norm of its gradient before it touches the weights.
+    """Decide from the gradient norm whether to take a step, before the weights change.
 
-    The usual norm is a running mean, into which a larger norm enters as at most `spike` times the mean: a lasting rise is soon usual.
+    The usual norm is a running mean; a larger norm is clamped to `spike` times the mean, so the mean adapts quickly to a lasting increase.
 
     Args:
-        spike: how many times the usual norm is too much; 0 for no such limit.
+        spike: multiple of the usual norm from which a step is skipped; 0 for no limit.
         usual: running mean of the norm, or 0 before the first step.
-        seen: steps judged finite.
-        skipped: steps not taken so far.
-        in_row: steps not taken since the last that was.
+        seen: number of finite steps.
+        skipped: number of skipped steps.
+        in_row: number of consecutive skipped steps up to now.
     """
 
     spike: float
@@ -25,10 +25,10 @@ class Guard:
     in_row: int = 0
 
     def takes(self, norm: float) -> bool:
-        """Return whether a step with this gradient norm is to be taken, and remember it."""
+        """Return whether to take a step with this gradient norm, and update the statistics."""
         finite = math.isfinite(norm)
         limit = self.spike * self.usual
-        taken = finite and (self.spike == 0 or self.seen < 20 or norm <= limit)  # 20 steps say what is usual
+        taken = finite and (self.spike == 0 or self.seen < 20 or norm <= limit)  # the usual norm is estimated from 20 steps
         if finite:
             weight = max(0.01, 1 / (self.seen + 1))
             self.usual += weight * ((norm if taken else limit) - self.usual)
@@ -38,5 +38,5 @@ class Guard:
         return taken
 
     def state(self) -> dict[str, float]:
-        """Return what a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return {"usual": self.usual, "seen": self.seen, "skipped": self.skipped, "in_row": self.in_row}

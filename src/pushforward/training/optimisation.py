@@ -46,12 +46,12 @@ class Averaged(AveragedModel):
         super().__init__(model, use_buffers=False)
         self.decay = decay
         pairs = [(a, c) for a, c in zip(self.module.parameters(), model.parameters(), strict=True) if a.is_floating_point()]
-        # Kept, since looking for the parameters of both models takes longer than averaging small ones.
+        # Cached: collecting the parameters of both models takes longer than averaging small ones.
         self._averages, self._currents = [a.detach() for a, _ in pairs], [c.detach() for _, c in pairs]
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Bring the weights of the model, which is the one that was given at the start, into the average."""
+        """Update the average with the weights of the model that was given to the constructor."""
         updates = int(self.n_averaged)
         now = min(self.decay, (1 + updates) / (10 + updates)) if updates else 0.0
         torch._foreach_lerp_(self._averages, self._currents, 1 - now)

@@ -1,4 +1,4 @@
-"""Which sample and which random numbers a step gets: pure functions of (seed, step, block), so that resuming needs no history."""
+"""Data order and random numbers of a step: pure functions of (seed, step, block), so that resuming needs no history."""
 
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,28 +15,28 @@ from pushforward.training.seeds import seeds_of
 
 
 def seed_of(*place: int) -> int:
-    """Return a 63-bit seed mixed from whole numbers: neighbouring places get unrelated seeds."""
-    # An array of words, where it holds all numbers, is mixed as they are, without being looked through one by one.
+    """Return a 63-bit seed hashed from integers: neighbouring places get unrelated seeds."""
+    # An array of uint32 words is hashed directly, if it can hold all numbers, which avoids converting them one by one.
     words = numpy.array(place, numpy.uint32) if max(place) < 2**32 else place
     return int(numpy.random.SeedSequence(words).generate_state(1, numpy.uint64)[0] >> 1)
 
 
 def generator_at(*place: int) -> torch.Generator:
-    """Return a CPU generator that starts where `place` says; CPU draws are the same on every device."""
+    """Return a CPU generator seeded by `place`; CPU draws are the same for every device."""
     return torch.Generator().manual_seed(seed_of(*place))
 
 
 @dataclass(frozen=True)
 class Order(Sampler[list[int]]):
-    """The indices of each step's batch: one shuffled epoch after another, cut into batches without regard to where epochs end.
+    """The batch indices of each step: shuffled epochs in sequence, cut into batches that may span two epochs.
 
     Args:
         examples: size of the data set.
-        batch_size: samples a step.
-        seed: what the shuffles depend on.
+        batch_size: samples per step.
+        seed: seed of the shuffles.
         start: the first step to yield.
-        stop: the step before which to end.
-        rank: which of `size` equal shares of each batch to yield, from 0.
+        stop: the step before which to stop.
+        rank: index of the share of each batch to yield, from 0 to size - 1.
         size: the number of shares; it divides `batch_size`.
     """
 
@@ -69,14 +69,14 @@ class Order(Sampler[list[int]]):
 
 
 class BlockGenerators:
-    """The generators of micro-blocks: block i of a step draws from (seed, 1, step, i), whoever computes it.
+    """The generators of micro-blocks: block i of a step draws from (seed, 1, step, i), on any process.
 
     Args:
-        seed: the run's.
-        blocks: which blocks of each step.
+        seed: seed of the run.
+        blocks: indices of the blocks of each step.
     """
 
-    AHEAD = 64  # steps whose seeds are worked out together
+    AHEAD = 64  # steps whose seeds are computed together
 
     def __init__(self, seed: int, blocks: Sequence[int]) -> None:
         self.seed, self.blocks = seed, blocks
@@ -84,7 +84,7 @@ class BlockGenerators:
         self.generators = [torch.Generator() for _ in blocks]
 
     def at(self, step: int) -> list[torch.Generator]:
-        """Return the generators of a step's blocks, until the next step is asked for."""
+        """Return the generators of a step's blocks, valid until the next step is requested."""
         if max(self.seed, step + self.AHEAD) >= 2**32:
             return [generator_at(self.seed, 1, step, block) for block in self.blocks]
         if not self.first <= step < self.first + len(self.seeds):
@@ -98,14 +98,14 @@ class BlockGenerators:
 def batches(
     data: Any, order: Order, workers: int = 0, *, pinned: bool = False, timeout: float = 0
 ) -> Iterable[tuple[Tensor, Any, Tensor | None]]:
-    """Return the batches (x, cond, noise) in this order; noise is None but for sets of pairs.
+    """Return the batches (x, cond, noise) in this order; noise is None except for sets of pairs.
 
     Args:
         data: a map-style set.
         order: whose indices to load.
-        workers: processes that load ahead; 0 loads when asked.
-        pinned: whether batches come in pinned memory, as copies to a GPU like them.
-        timeout: seconds after which a worker that gives nothing is an error.
+        workers: worker processes that prefetch; 0 loads on demand.
+        pinned: whether batches are in pinned memory, for faster copies to a GPU.
+        timeout: seconds after which an unresponsive worker raises an error.
     """
     if not (workers or pinned):  # with nothing to do ahead, a DataLoader takes longer than small batches themselves
         return (as_batch(fetched(data, chosen)) for chosen in order)
@@ -114,7 +114,7 @@ def batches(
     if workers:
         options = {"num_workers": workers, "timeout": timeout}
         if order.size > 1:
-            # A process with the threads of gloo or NCCL must not be forked: a lock that a thread holds stays locked in the child.
+            # A process with gloo or NCCL threads must not be forked: a lock held by a thread stays locked in the child.
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__])
             options["multiprocessing_context"] = context
@@ -127,9 +127,9 @@ def fetched(data: Any, chosen: Sequence[int]) -> Any:
 
 
 def as_batch(rows: Any) -> tuple[Tensor, Any, Tensor | None]:
-    """Return (x, cond, noise): a batch as the data set made it, or one collated from rows (x, cond, noise), (x, cond), (x,) or x.
+    """Return (x, cond, noise): a batch from the data set, or one collated from rows (x, cond, noise), (x, cond), (x,) or x.
 
-    What rows do not have is None.
+    Missing entries are None.
     """
     if isinstance(rows, Rows):
         rows = rows.batch

@@ -1,6 +1,6 @@
-"""The processes that train together under torchrun: who they are, what they agree on, and which of them is missing when one is.
+"""The processes of a distributed run under torchrun: ranks, agreement between them, and detection of missing ones.
 
-Numbers and errors are exchanged over gloo on the CPU, whatever carries the gradients.
+Metrics and errors are exchanged over gloo on the CPU, independently of the backend for gradients.
 """
 
 import atexit
@@ -22,19 +22,19 @@ from torch.distributed.rendezvous import rendezvous
 
 from pushforward.errors import ProcessError, UserError
 
-NOTICE = 5.0  # seconds in which those still there make themselves known after a failure
+NOTICE = 5.0  # seconds in which the remaining processes report themselves after a failure
 
 
 @dataclass
 class Processes:
-    """This process among those that train together; one alone when `size` is 1.
+    """This process within a distributed run; a single process if `size` is 1.
 
     Args:
-        rank: number of this process, from 0.
-        size: how many there are.
-        local_rank: number of this process on its machine: the index of its device.
-        words: group over which numbers and errors are exchanged, or None for one alone.
-        store: where processes leave notes that outlive them, or None.
+        rank: rank of this process, from 0.
+        size: number of processes (world size).
+        local_rank: rank of this process on its machine, which is its device index.
+        words: process group for metrics and errors, or None for a single process.
+        store: key-value store whose entries outlive their process, or None.
     """
 
     rank: int = 0
@@ -46,7 +46,7 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and prints (rank 0)."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Processes:
         return values
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the small object that each process gives, in the order of ranks."""
+        """All-gather a small object: return that of each process, in the order of ranks."""
         values: list[Any] = [value]
         if self.size > 1:
             values = [None] * self.size
@@ -65,7 +65,7 @@ class Processes:
         return values
 
     def of_main(self, make: Callable[[], Any], doing: str) -> Any:
-        """Return what `make` returns on the first process, which alone calls it.
+        """Return the result of `make`, which is only called on the first process.
 
         Raises:
             ProcessError: it failed there (the first process raises the error itself).
@@ -77,13 +77,13 @@ class Processes:
 
     @contextlib.contextmanager
     def agreed(self, doing: str) -> Iterator[None]:
-        """Let every process leave a block only when all have come through it; if it fails in one, it fails in all.
+        """Barrier with error propagation: leave a block only when all processes have finished it; if one fails, all fail.
 
         Args:
-            doing: what the block does, as in "saving": part of the others' error.
+            doing: description of the block, such as "saving", for the error of the other processes.
 
         Raises:
-            ProcessError: the block failed in another process, which is named with its error.
+            ProcessError: the block failed in another process; the message gives its rank and error.
         """
         own: Exception | None = None
         try:
@@ -94,21 +94,21 @@ class Processes:
             own = error
         if self.size == 1:
             return
-        said = self.gather(None if own is None else (str(own) or type(own).__name__, getattr(own, "exit_status", 1)))
+        failures = self.gather(None if own is None else (str(own) or type(own).__name__, getattr(own, "exit_status", 1)))
         if own is not None:
             raise own
-        for rank, failure in enumerate(said):
+        for rank, failure in enumerate(failures):
             if failure is not None:
                 raise ProcessError(f"process {rank} of {self.size} failed while {doing}: {failure[0]}", exit_status=failure[1])
 
     def check_same(self, facts: Mapping[str, Any]) -> None:
-        """Refuse processes that do not run the same thing.
+        """Raise if the processes do not run the same thing.
 
         Args:
-            facts: small plain values by name, nested mappings allowed.
+            facts: small plain values by name; nested mappings are allowed.
 
         Raises:
-            UserError: a fact differs between processes; the first is named with both values, on every process.
+            UserError: a fact differs between processes; every process reports the first one with both values.
         """
         every = self.gather(_flat(facts))
         for rank, other in enumerate(every):
@@ -120,17 +120,17 @@ class Processes:
                     )
 
     def note(self, step: int) -> None:
-        """Leave a sign of life and the step that was reached, at most once a second."""
+        """Store a heartbeat with the current step, at most once a second."""
         if self.store is not None and time.monotonic() - self._last_note > 1:
             self._last_note = time.monotonic()
             self.store.set(f"step/{self.rank}", str(step))
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Say which process is missing when a collective in this block fails, and leave the reason when this process does.
+        """Report which process is missing if a collective in this block fails, and store the reason if this process fails.
 
         Raises:
-            ProcessError: a process is gone, or was not heard from within the timeout.
+            ProcessError: a process has terminated or did not respond within the timeout.
         """
         if self.size == 1:
             yield
@@ -149,10 +149,10 @@ class Processes:
             raise
 
     def part(self, destroy: bool) -> None:
-        """Let go of the group before Python ends, since its threads may still hold tensors of Python's, which abort the process then.
+        """Release the group before Python exits: its threads may hold Python tensors, which would abort the process.
 
         Args:
-            destroy: whether the group was made here and ends with this.
+            destroy: whether the group was created here and must be destroyed.
         """
         self.words = self.store = None  # the last reference: the group's threads are joined
         if destroy:
@@ -165,9 +165,9 @@ class Processes:
                 self.store.set(f"left/{self.rank}", str(error) or type(error).__name__)
 
     def _missing(self, error: RuntimeError) -> str:
-        """Return a sentence that names the processes which do not notice the failure: those are gone or hang."""
+        """Return a message with the processes that did not report the failure: they have terminated or hang."""
         if self.store is None:
-            return f"another process is gone or hangs, as process {self.rank} of {self.size} noticed: {_first_line(error)}."
+            return f"another process has terminated or hangs, as process {self.rank} of {self.size} noticed: {_first_line(error)}."
         try:
             self.store.set(f"noticed/{self.rank}", "1")
             others = [rank for rank in range(self.size) if rank != self.rank]
@@ -179,25 +179,25 @@ class Processes:
                 time.sleep(0.1)
             parts = [self._last_words(rank) for rank in others]
         except RuntimeError:
-            parts = ["process 0, which kept the processes' notes, is gone"]
+            parts = ["process 0, which held the processes' store, has terminated"]
         what = "; ".join(parts) or "the connection between processes broke"
         return f"{what} (noticed by process {self.rank} of {self.size}); start again with --resume."
 
     def _last_words(self, rank: int) -> str:
         if self.store.check([f"left/{rank}"]):
             return f"process {rank} ended: {self.store.get(f'left/{rank}').decode().rstrip('.')}"
-        reached = f"its last sign was at step {self.store.get(f'step/{rank}').decode()}" if self.store.check([f"step/{rank}"]) else ""
-        return f"process {rank} is gone or hangs" + (f", {reached}" if reached else " and never began")
+        reached = f"its last heartbeat was at step {self.store.get(f'step/{rank}').decode()}" if self.store.check([f"step/{rank}"]) else ""
+        return f"process {rank} has terminated or hangs" + (f", {reached}" if reached else " and never started")
 
 
 _JOINED: list[Processes] = []  # at most one
 
 
 def processes(timeout: float = 600.0) -> Processes:
-    """Return the processes of this run: those of torchrun, or of a group that is initialised already, else this one alone.
+    """Return the processes of this run: those of torchrun or of an initialised process group, else this one only.
 
     Args:
-        timeout: seconds that a process waits for the others before it gives up and names them; the first call decides.
+        timeout: seconds that a process waits for the others before it fails and reports them; set by the first call.
     """
     if not dist.is_available() or not (dist.is_initialized() or "TORCHELASTIC_RUN_ID" in os.environ):
         return Processes()
@@ -207,7 +207,7 @@ def processes(timeout: float = 600.0) -> Processes:
 
 
 def _join(wait: timedelta) -> Processes:
-    """Meet the other processes, or make a group of words for those that have met already."""
+    """Initialise the process group, or add a gloo group if one is initialised already."""
     store = None
     if not dist.is_initialized():
         store, rank, size = next(iter(rendezvous("env://", timeout=wait)))
@@ -223,27 +223,27 @@ def _join(wait: timedelta) -> Processes:
 
 
 class StopSignal:
-    """Agree on stopping without waiting: what any process said at one step, all know at the next (one alone knows at once)."""
+    """Agree on stopping without blocking: a signal in any process at one step reaches all at the next (immediately for one process)."""
 
     def __init__(self, among: Processes) -> None:
         self.among = among
         self._asked: tuple[Any, Tensor] | None = None
 
-    def agree(self, said: int | None) -> int | None:
-        """Tell the others the number of a signal, or None; return what was told at the step before."""
+    def agree(self, own: int | None) -> int | None:
+        """Send the number of a signal, or None, to the other processes; return what was received in the previous step."""
         if self.among.size == 1:
-            return said
+            return own
         known = 0
         if self._asked is not None:
             work, flag = self._asked
             work.wait()
             known = int(flag)
-        flag = torch.tensor(said or 0)
+        flag = torch.tensor(own or 0)
         self._asked = dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.among.words, async_op=True), flag
         return known or None
 
     def close(self) -> None:
-        """Wait for what is still on its way."""
+        """Wait for pending messages."""
         if self._asked is not None:
             self._asked[0].wait()
             self._asked = None

@@ -1,4 +1,4 @@
-"""What happens around a training step: callbacks, among them the progress bar and the metrics file."""
+"""Callbacks of the Trainer, including the progress bar and the metrics file."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @export("training.Callback")
 class Callback:
-    """What the Trainer calls: override what you need.
+    """Base class of Trainer callbacks: override the methods you need.
 
     Example:
         >>> from pushforward.training.progress import Callback
@@ -33,25 +33,25 @@ class Callback:
         """Called after each step."""
 
     def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
-        """Called every `log_every` steps with what happened since the last call.
+        """Called every `log_every` steps with the metrics since the last call.
 
         step, loss and gradient_norm (means over the steps taken; absent if none was), lr, steps_per_second, samples_per_second, seconds,
-        skipped (steps so far), memory_mb (the most so far), phases (seconds by phase, all_reduce being part of backward), t_histogram and
+        skipped (steps so far), memory_mb (peak so far), phases (seconds by phase; all_reduce is part of backward), t_histogram and
         loss_by_t (tenths of the time interval).
         """
 
     def on_validation(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
-        """Called after a validation with step and validation_loss; `trainer.averaged_model` has the weights that were judged."""
+        """Called after a validation with step and validation_loss; `trainer.averaged_model` has the weights that were evaluated."""
 
     def on_save(self, trainer: "Trainer", folder: Path) -> None:
-        """Called after a checkpoint is whole on disk."""
+        """Called after a checkpoint has been written completely."""
 
     def on_end(self, trainer: "Trainer") -> None:
-        """Called when training has ended, also when it was interrupted."""
+        """Called when training has ended, including when it was interrupted."""
 
 
 class ProgressBar(Callback):
-    """A live line: step, loss, steps per second, time left; plain lines where there is no terminal."""
+    """A live line: step, loss, steps per second, time left; plain lines if the output is not a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = Console(stderr=True) if console is None else console
@@ -88,7 +88,7 @@ class ProgressBar(Callback):
 
 
 class MetricsFile(Callback):
-    """Append one JSON object a line to metrics.jsonl; on resuming, lines beyond the checkpoint's step are dropped."""
+    """Append one JSON object per line to metrics.jsonl; on resuming, lines after the checkpoint's step are dropped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,7 +105,7 @@ class MetricsFile(Callback):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics.jsonl; a last line that was cut off is left out."""
+    """Return the rows of a metrics.jsonl; an incomplete last line is ignored."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

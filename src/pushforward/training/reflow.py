@@ -39,17 +39,17 @@ def reflow(
     batch_size: int = 1024,
     generator: _random.Generators = None,
 ) -> Pairs:
-    """Return n pairs of noise and the model's own sample of it: the training set of a rectified flow's next round.
+    """Return n pairs of noise and the model's sample from it: the training set of the next reflow round.
 
-    The flow keeps its marginals and its trajectories do not cross, so that a model trained on its pairs has straighter ones.
+    The flow preserves the marginals and its trajectories do not cross, so a model trained on its pairs has straighter trajectories.
 
     Args:
-        model: a path model; what trains on its pairs is a copy of it (`copy.deepcopy`), which keeps its units.
-        n: how many pairs.
+        model: a path model; train a copy of it (`copy.deepcopy`) on the pairs, which keeps its units.
+        n: number of pairs.
         cond: condition of each (leading dimension n), or None.
-        sampler: what solves the ODE; None is the model's own.
-        batch_size: how many at once.
-        generator: randomness of the noise.
+        sampler: solver of the ODE; None uses the model's own.
+        batch_size: samples per batch.
+        generator: random generator of the noise.
 
     Returns:
         A data set of (x, cond, noise), on the CPU.
@@ -79,23 +79,23 @@ def reflow(
 
 @export("distill")
 def distill(model: PathModel, pairs: Pairs, **training: Any) -> PathModel:
-    """Return a copy of the model that says a whole trajectory's end in one step, trained on the model's pairs.
+    """Return a copy of the model that predicts a trajectory's end in one step, trained on the model's pairs.
 
         loss = E |net(noise, t = 1) - (noise - x)|²  for a velocity along straight lines
 
-    It trains at t = 1 alone and samples by one step; another sampler, a likelihood or an encoding would ask its network for times at which
-    it was not trained.
+    It is trained at t = 1 only and samples in one step; another sampler, a likelihood or an encoding would evaluate its network at times
+    for which it was not trained.
 
     Args:
-        model: a velocity or data prediction (at t = 1 a noise says little of the data), along a path to Gaussian noise or another base.
-        pairs: what `reflow` gave for it.
+        model: a velocity or data prediction (a noise prediction contains little of the data at t = 1), along a path to any base.
+        pairs: the result of `reflow` for this model.
         training: the Trainer's arguments: steps, lr, ...
 
     Returns:
         The student with averaged weights, in eval mode.
 
     Raises:
-        UserError: a prediction of another kind.
+        UserError: another prediction type.
 
     Example:
         >>> import pushforward as pf
@@ -112,11 +112,11 @@ def distill(model: PathModel, pairs: Pairs, **training: Any) -> PathModel:
 
 
 def one_step(model: PathModel) -> PathModel:
-    """Return a copy of the model that trains at t = 1 alone and samples in one step."""
+    """Return a copy of the model that trains at t = 1 only and samples in one step."""
     _check(model, "distill")
     if model.prediction not in ("velocity", "data"):
         raise UserError(
-            f"the model predicts {model.prediction}, which at t = 1 says little of the data; distill a velocity or data prediction."
+            f"the model predicts {model.prediction}, which contains little of the data at t = 1; distill a velocity or data prediction."
         )
     student = copy.deepcopy(model)
     student.times, student.sampler = Point(1.0), DDIM(1)

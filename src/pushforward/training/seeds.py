@@ -1,4 +1,4 @@
-"""Seeds for many places at once: numpy's SeedSequence over arrays, as one call of it takes longer than the draws of a micro-block."""
+"""Vectorised seeds: numpy's SeedSequence over arrays, since a single call takes longer than the draws of a micro-block."""
 
 import numpy
 

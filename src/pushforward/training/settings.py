@@ -1,4 +1,4 @@
-"""The settings of a training run: checked, frozen, and the section `training` of config.yaml."""
+"""The settings of a training run: validated, frozen, and stored as the section `training` of config.yaml."""
 
 import difflib
 import math
@@ -12,37 +12,37 @@ from pushforward.errors import UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train.
+    """Training settings.
 
     Args:
         steps: optimisation steps.
-        batch_size: samples a step over all processes.
+        batch_size: samples per step over all processes.
         lr: peak learning rate of AdamW.
         warmup: steps over which the learning rate rises from 0.
-        schedule: what follows: "cosine" falls to `final_lr`, "constant" stays.
-        final_lr: share of the peak at which the cosine ends.
-        weight_decay: AdamW's, for matrices; biases, gains and embeddings are not decayed.
-        betas: AdamW's averages of the gradient and of its square.
-        clip: norm to which gradients are clipped; 0 never clips.
-        ema: decay of the averaged weights, reached after a warm-up; 0 keeps no average.
-        block: samples a micro-block, the unit in which random numbers are drawn and optimal transport is solved; it divides batch_size.
-            0 takes the largest divisor up to 64, or the whole batch where that is below 8.
-        accumulate: parts in which a process computes its share of a batch, one after another, to fit into memory; results stay the same.
-        seed: what the order of data and all random numbers depend on.
-        validate_every: steps between validations (and sample grids); 0 for only at the end.
-        checkpoint_every: steps between checkpoints; 0 for only at the end.
+        schedule: what follows: "cosine" decays to `final_lr`, "constant" keeps the peak.
+        final_lr: final learning rate of the cosine, as a fraction of the peak.
+        weight_decay: AdamW's weight decay of matrices; biases, gains and embeddings are not decayed.
+        betas: AdamW's decay rates of the first and second moment.
+        clip: gradient clipping norm; 0 disables clipping.
+        ema: decay of the averaged weights (EMA), reached after a warm-up; 0 disables averaging.
+        block: samples per micro-block, the unit of random draws and of optimal transport; it divides batch_size.
+            0 uses the largest divisor up to 64, or the whole batch if that is below 8.
+        accumulate: gradient accumulation steps, to save memory; results stay the same.
+        seed: seed of the data order and of all random numbers.
+        validate_every: steps between validations (and sample grids); 0 validates only at the end.
+        checkpoint_every: steps between checkpoints; 0 saves only at the end.
         log_every: steps between lines of metrics.jsonl.
         precision: "float32", or "bf16" or "fp16" in autocast (fp16 with a gradient scaler); weights and optimiser stay in float32.
-        compile: compile the networks by torch.compile.
+        compile: compile the networks with torch.compile.
         activation_checkpointing: recompute the blocks of UNet and DiT in the backward pass instead of keeping their activations.
-        channels_last: keep convolutions' weights and activations with channels innermost.
-        workers: processes that load data ahead; 0 loads between steps.
-        flip: mirror each training image left to right with probability 1/2.
-        shift: pixels by which each training image is moved at most, in each direction.
-        spike: a step whose gradient norm is above so many times the usual is skipped; 0 for no such limit.
-        skip_limit: skipped steps in a row (not finite, or spikes) that end the run.
-        unused_parameters: say that some losses leave parameters out, for several processes; found unasked if the first loss does.
-        timeout: seconds that a process waits for the others before it gives up and names them.
+        channels_last: use the channels-last memory format for convolutions.
+        workers: DataLoader worker processes; 0 loads data between steps.
+        flip: flip each training image horizontally with probability 1/2.
+        shift: largest random shift of each training image in pixels, per axis.
+        spike: skip a step whose gradient norm exceeds this multiple of the usual norm; 0 for no limit.
+        skip_limit: number of consecutive skipped steps (not finite, or spikes) that ends the run.
+        unused_parameters: for several processes, set if some losses do not use all parameters; detected automatically for the first loss.
+        timeout: seconds that a process waits for the others before it fails and reports them.
     """
 
     steps: int = 2000
@@ -105,13 +105,13 @@ class Settings:
 
     @property
     def blocks(self) -> int:
-        """Number of micro-blocks of a batch."""
+        """Number of micro-blocks in a batch."""
         automatic = _divisor(self.batch_size, 64)
         block = self.block or (automatic if automatic >= 8 else self.batch_size)
         return max(1, self.batch_size // block)
 
     def check_shares(self, processes: int) -> None:
-        """Refuse a number of processes, and of parts each, among whom the micro-blocks cannot be shared equally."""
+        """Raise if the micro-blocks cannot be distributed equally over the processes and accumulation steps."""
         parts = processes * self.accumulate
         if self.blocks % parts == 0:
             return
@@ -141,5 +141,5 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
 
 
 def _divisor(number: int, most: int) -> int:
-    """Return the largest divisor of a number that is at most `most`."""
+    """Return the largest divisor of a number up to `most`."""
     return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a training run, and how a run goes on from it."""
+"""The training state in a checkpoint, and how a run resumes from it."""
 
 import math
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ STATE = "training.pt"
 
 @dataclass
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Args:
-        step: steps done.
+        step: completed steps.
         best: lowest validation loss so far.
-        seconds: time spent in training, over all its sessions.
+        seconds: training time over all sessions.
     """
 
     step: int = 0
@@ -34,13 +34,13 @@ class Progress:
 
 
 def save_state(out: Path, step: Step, progress: Progress, data: str | None, config: Mapping[str, Any], best: bool) -> Path:
-    """Write a checkpoint: weights and configuration, and beside them the training state that only resuming reads.
+    """Write a checkpoint: weights, configuration, and the training state that is only read when resuming.
 
     Args:
         out: run folder.
         step: holds model, average, optimiser, scaler and guard.
-        progress: how far the run is.
-        data: fingerprint of the training data, or None where it has none.
+        progress: progress of the run.
+        data: fingerprint of the training data, or None if it has none.
         config: more sections for config.yaml.
         best: whether these weights are the best on validation so far.
     """
@@ -66,28 +66,28 @@ def save_state(out: Path, step: Step, progress: Progress, data: str | None, conf
 
 
 def newest(out: Path | None) -> Path:
-    """Return the newest whole checkpoint of a run, and say so if it is not the newest.
+    """Return the newest intact checkpoint of a run, with a message if a newer one is damaged.
 
     Raises:
         UserError: no run folder was given.
-        CheckpointError: it has no whole checkpoint.
+        CheckpointError: it has no intact checkpoint.
     """
     if out is None:
         raise UserError("resume=True needs the run folder to resume: give out=FOLDER.")
     saved = checkpoints(out)
     folder = saved.newest_whole()
     if folder is None:
-        raise CheckpointError(f"{out} has no whole checkpoint to resume from; train anew with overwrite.")
+        raise CheckpointError(f"{out} has no intact checkpoint to resume from; start again with overwrite.")
     if folder.name != saved.names()[-1]:
-        print(f"pushforward: {saved.folder / saved.names()[-1]} is not whole, so {folder.name} is resumed.")
+        print(f"pushforward: {saved.folder / saved.names()[-1]} is damaged, so training resumes from {folder.name}.")
     return folder
 
 
 def restore(folder: Path, step: Step, data: str | None) -> Progress:
-    """Put a checkpoint's state into model, average, optimiser, scaler and guard, and return how far it was.
+    """Load a checkpoint's state into model, average, optimiser, scaler and guard, and return its progress.
 
     Raises:
-        CheckpointError: it cannot be read, is of another architecture, or was trained on other data.
+        CheckpointError: it cannot be read, belongs to another architecture, or was trained on other data.
     """
     trained = folder / (RAW if (folder / RAW).exists() else WEIGHTS)
     load_weights(step.model, read_weights(trained), trained)
@@ -96,7 +96,7 @@ def restore(folder: Path, step: Step, data: str | None) -> Progress:
         if data is not None and state["data"] not in (None, data):
             raise CheckpointError(
                 f"the training data has changed since {folder} (fingerprint {state['data']}, now {data}); "
-                "give the same data, or train anew with another --out."
+                "use the same data, or start a new run with another --out."
             )
         step.optimiser.load_state_dict(state["optimiser"])
         if state["scaler"]:

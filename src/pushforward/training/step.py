@@ -25,21 +25,21 @@ AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Step:
-    """What the Trainer repeats.
+    """One optimisation step, as the Trainer repeats it.
 
     Args:
-        model: what is trained.
-        settings: how.
-        processes: among whom the micro-blocks of a batch are shared.
-        device: where the model is.
-        rows: for several processes, rows (x, cond) of training data, the same in all, to see which parameters a loss leaves out.
+        model: the model to train.
+        settings: the training settings.
+        processes: the processes that share the micro-blocks of a batch.
+        device: device of the model.
+        rows: for several processes, rows (x, cond) of training data, the same in all, to find parameters that the loss does not use.
     """
 
     def __init__(
         self, model: GenerativeModel, settings: Settings, processes: Processes, device: torch.device, rows: tuple[Tensor, Any] | None = None
     ) -> None:
         self.model, self.settings, self.processes, self.device = model, settings, processes, device
-        prepare(model, settings)  # first, as another layout is another storage
+        prepare(model, settings)  # first, because a different memory layout reallocates the parameters
         self.optimiser = optimiser(model, settings)
         self.average = Averaged(model, settings.ema) if settings.ema else None
         self.parameters = list(model.parameters())
@@ -58,12 +58,12 @@ class Step:
         self.whole: nn.Module = model if rows is None else self._distributed(*rows)
 
     def _distributed(self, x: Tensor, cond: Any) -> DistributedDataParallel:
-        """Return the model in DDP: its gradients are averaged over processes while the backward pass goes on."""
+        """Return the model in DDP: its gradients are averaged over processes during the backward pass."""
         unused = self.settings.unused_parameters or bool(unused_parameters(self.model, x, cond))
         known = inspect.signature(DistributedDataParallel).parameters
         options: dict[str, Any] = {one: False for one in ("forward_sync_buffers", "broadcast_buffers") if one in known}
         if len(options) == 2:
-            del options["broadcast_buffers"]  # the older name; buffers are the same from the start, and no loss changes them
+            del options["broadcast_buffers"]  # the older name; buffers are identical from the start, and no loss modifies them
         whole = DistributedDataParallel(
             self.model,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
@@ -72,16 +72,16 @@ class Step:
             **options,
         )
         whole._set_ddp_runtime_logging_sample_rate(10)
-        # After a first backward pass DDP sorts gradients into other buckets, which are summed in another order: with three processes or
-        # more a resumed run would differ in its last bits, if this pass were a step.
+        # After the first backward pass DDP rebuilds its buckets, which changes the order of summation: with three or more processes a
+        # resumed run would differ in the last bits if this pass were a training step.
         whole(x, cond, generator=generator_at(0)).backward()
         self.optimiser.zero_grad(set_to_none=True)
         return whole
 
     def all_reduce_seconds(self) -> float:
-        """Return how long the gradients of one step were on their way, as DDP measures it in every tenth step; 0 for one process.
+        """Return the all-reduce time of one step, as DDP measures it in every tenth step; 0 for one process.
 
-        A hook of our own would be called in gloo's threads, which abort the process if they want Python while it ends.
+        A custom hook would be called in gloo's threads, which abort the process if they need Python during interpreter shutdown.
         """
         if not isinstance(self.whole, DistributedDataParallel):
             return 0.0
@@ -119,7 +119,7 @@ class Step:
         return x
 
     def _apply(self, norm: float) -> bool:
-        # A scale that is too large is the scaler's business, which tries a smaller one.
+        # The GradScaler handles a loss scale that is too large by reducing it.
         overflow = self.scaler.is_enabled() and not math.isfinite(norm) and self.scaler.get_scale() > 1
         taken = not overflow and self.guard.takes(norm)
         if taken:
@@ -133,14 +133,14 @@ class Step:
         return contextlib.nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
 
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Gradients of all micro-batches but the last only add up where they are: they are averaged over processes once."""
+        """Accumulate gradients locally for all micro-batches except the last, so that they are all-reduced once."""
         if last or not isinstance(self.whole, DistributedDataParallel):
             return contextlib.nullcontext()
         return self.whole.no_sync()
 
 
 def unused_parameters(model: GenerativeModel, x: Tensor, cond: Any) -> list[str]:
-    """Return the names of the parameters that a training loss of these rows leaves without a gradient."""
+    """Return the names of the parameters that get no gradient from a training loss of these rows."""
     before = [buffer.clone() for buffer in model.buffers()]
     model.train()
     model(x, cond, generator=generator_at(0)).backward()
@@ -152,14 +152,16 @@ def unused_parameters(model: GenerativeModel, x: Tensor, cond: Any) -> list[str]
 
 
 def prepare(model: GenerativeModel, settings: Settings) -> None:
-    """Switch on what makes a model's networks faster or smaller: channels_last and activation checkpointing.
+    """Apply channels_last and activation checkpointing to a model's networks.
 
     Raises:
-        UserError: a switch that means nothing to these networks.
+        UserError: a setting that does not apply to these networks.
     """
     if settings.channels_last:
         if not any(isinstance(one, nn.Conv2d) for one in model.modules()):
-            raise UserError("channels_last is on, but the model has no convolutions, which alone gain by it; switch it off.")
+            raise UserError(
+                "channels_last is on, but the model has no convolutions, which are the only layers that benefit; switch it off."
+            )
         for network in model.networks():
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.activation_checkpointing:

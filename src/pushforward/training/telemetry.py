@@ -1,4 +1,4 @@
-"""What a run costs and what it learns: seconds of each phase, memory, losses over the times they were drawn at."""
+"""Telemetry of a run: seconds per phase, memory, and losses as a function of t."""
 
 import resource
 import sys
@@ -14,12 +14,12 @@ BINS = 10  # of the histogram over t in [0, 1]
 
 
 class Phases:
-    """Seconds spent in each named phase since they were last taken.
+    """Seconds spent in each named phase since the last call of `take`.
 
-    On an accelerator, whose work is queued, a phase is timed by events in the queue, which are read only when they are taken.
+    On an accelerator, whose work is queued, a phase is timed by events in the queue, which are only read by `take`.
 
     Args:
-        device: where the work is done.
+        device: where the computation runs.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -29,7 +29,7 @@ class Phases:
 
     @contextmanager
     def __call__(self, name: str, *, host: bool = False) -> Iterator[None]:
-        """Time a block; `host` for work that is done by the CPU in any case, such as loading data."""
+        """Time a block; `host` marks work that always runs on the CPU, such as data loading."""
         if self.queued and not host:
             begin, end = torch.Event(enable_timing=True), torch.Event(enable_timing=True)
             begin.record()
@@ -46,7 +46,7 @@ class Phases:
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     def take(self) -> dict[str, float]:
-        """Return the seconds by phase, and begin anew."""
+        """Return the seconds by phase, and reset."""
         for name, begin, end in self._events:
             end.synchronize()
             self.add(name, begin.elapsed_time(end) / 1000)
@@ -56,7 +56,7 @@ class Phases:
 
 
 class LossOverTime:
-    """Collects the times that a path model trains at, with their losses: `add` is the model's `watch`."""
+    """Collect the training times of a path model with their losses: `add` is the model's `watch`."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[Tensor, Tensor]] = []
@@ -66,7 +66,7 @@ class LossOverTime:
         self._seen.append((t, losses))
 
     def take(self) -> Tensor:
-        """Return (2, BINS) float64 on the CPU, how many times fell into each bin and the sum of their losses, and begin anew."""
+        """Return (2, BINS) float64 on the CPU, the number of times in each bin and the sum of their losses, and reset."""
         sums = torch.zeros(2, BINS, dtype=torch.float64)
         if self._seen:
             t, losses = (torch.cat(part).detach().to("cpu", torch.float64) for part in zip(*self._seen, strict=True))
@@ -86,7 +86,7 @@ def by_time(sums: Tensor) -> dict[str, list[Any]]:
 
 
 def memory_mb(device: torch.device) -> float:
-    """Return the most memory this process has held so far, in MB: the device's on CUDA, else resident memory."""
+    """Return the peak memory of this process in MB: device memory on CUDA, else resident memory."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""Callbacks for other people's viewers: TensorBoard, and torch's profiler."""
+"""Callbacks for external viewers: TensorBoard and torch's profiler."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @export("training.TensorBoard")
 class TensorBoard(Callback):
-    """Write what the Trainer reports as TensorBoard's event files; look at them by `tensorboard --logdir runs`.
+    """Write the Trainer's metrics as TensorBoard event files; view them with `tensorboard --logdir runs`.
 
     Args:
-        folder: where the files go.
+        folder: output folder.
 
     Raises:
         UserError: tensorboard is not installed.
@@ -28,12 +28,12 @@ class TensorBoard(Callback):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise UserError('tensorboard is not installed, but is asked for; install it by pip install "pushforward[log]".') from None
+            raise UserError('tensorboard is requested but not installed; run pip install "pushforward[log]".') from None
         self._make: Any = SummaryWriter
         self.folder = Path(folder)
 
     def on_start(self, trainer: "Trainer") -> None:
-        # What an interrupted session wrote beyond its checkpoint is hidden by what comes now.
+        # Events that an interrupted session wrote after its last checkpoint are purged.
         self._writer = self._make(str(self.folder), purge_step=trainer.step + 1 if trainer.step else None)
 
     def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
@@ -57,12 +57,12 @@ class TensorBoard(Callback):
 
 @export("training.Profile")
 class Profile(Callback):
-    """Trace some steps by torch's profiler, into a file that chrome://tracing and ui.perfetto.dev open.
+    """Trace some steps with torch's profiler, into a file for chrome://tracing or ui.perfetto.dev.
 
     Args:
         path: the file to write, ending in .json.
         steps: how many steps to trace.
-        after: steps before the first that is traced.
+        after: number of steps before tracing starts.
 
     Raises:
         UserError: fewer than one step.
@@ -70,7 +70,7 @@ class Profile(Callback):
 
     def __init__(self, path: str | Path, steps: int = 5, after: int = 10) -> None:
         if steps < 1:
-            raise UserError(f"profile is {steps}, but at least 1 step must be traced; 5 are usual.")
+            raise UserError(f"profile is {steps}, but at least 1 step must be traced; 5 is a common choice.")
         self.path = Path(path)
         self._schedule = torch.profiler.schedule(wait=after, warmup=1, active=steps, repeat=1)
 

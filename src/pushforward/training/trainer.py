@@ -31,16 +31,16 @@ from pushforward.training.state import Progress, newest, restore, save_state
 from pushforward.training.step import Step
 from pushforward.training.telemetry import LossOverTime, by_time, memory_mb
 
-VALIDATION_DRAWS = 8  # validation losses are means over so many fixed draws of noise and time
+VALIDATION_DRAWS = 8  # fixed draws of noise and time over which validation losses are averaged
 
 
 @export("Trainer")
 class Trainer:
-    """Train a model on data for a number of steps, in one process or, under torchrun, in many.
+    """Train a model for a number of steps, in one process or, under torchrun, in several.
 
-    The order of the data and every random number are functions of (seed, step, block): a run that was stopped and resumed ends with the
-    same bits as one that was not, and the number of processes changes results by the order of summation only. (Dropout is the exception:
-    its masks depend on the number of processes.) Under torchrun every process makes the same Trainer; the first one writes and speaks.
+    The data order and all random numbers are functions of (seed, step, block): a resumed run is bit-identical to an uninterrupted one,
+    and the number of processes only changes the order of summation. (Dropout is the exception: its masks depend on the number of
+    processes.) Under torchrun every process creates the same Trainer; only the first one writes files and prints.
 
     Args:
         model: any GenerativeModel; of one that is compiled, averaged or in DDP the model inside is trained (`compile=True` compiles its
@@ -51,8 +51,8 @@ class Trainer:
         out: run folder for metrics and checkpoints, or None to keep nothing.
         resume: whether to go on from the newest whole checkpoint of `out`.
         callbacks: called around steps (`training.Callback`), in the first process.
-        device: where to train; None leaves the model where it is. "cuda" is one GPU for each process of a machine.
-        config: more sections for config.yaml, such as where the data came from.
+        device: training device; None leaves the model where it is. "cuda" assigns one GPU to each process of a machine.
+        config: additional sections of config.yaml, such as the data source.
         settings: the fields of `training.settings.Settings`: steps, batch_size, lr, ...
 
     Raises:
@@ -85,7 +85,9 @@ class Trainer:
         with self.processes.watched(), self.processes.agreed("starting"):
             self.settings.check_shares(self.processes.size)
             if isinstance(data, Pairs) and (self.settings.flip or self.settings.shift):
-                raise UserError("flip or shift is on, but these are pairs, whose noise belongs to the image as it is; switch them off.")
+                raise UserError(
+                    "flip or shift is on, but the data are pairs, whose noise belongs to the unmodified image; switch them off."
+                )
             if device is not None and str(device) == "cuda" and self.processes.size > 1:
                 device = f"cuda:{self.processes.local_rank}"
             self.model = model if device is None else model.to(device)
@@ -99,7 +101,7 @@ class Trainer:
             if self.processes.size > 1:
                 self.processes.check_same(self._facts())
             with self.processes.agreed("starting"):
-                if not resume and not isinstance(self.data, Pairs):  # pairs are a model's own, whose copy keeps the units it has
+                if not resume and not isinstance(self.data, Pairs):  # pairs come from a model whose copy keeps its units
                     model.initialise(*self._rows(4096))
                 share = self.settings.batch_size // (self.processes.size * self.settings.accumulate)
                 rows = self._rows(share) if self.processes.size > 1 else None
@@ -114,7 +116,7 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """Number of steps done."""
+        """Number of completed steps."""
         return self.progress.step
 
     @property
@@ -124,33 +126,33 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
-        """Time spent in training, in seconds, over all sessions of the run."""
+        """Training time in seconds, over all sessions of the run."""
         return self.progress.seconds
 
     @property
     def skipped(self) -> int:
-        """Number of steps that were not taken since their gradient was not finite or a spike."""
+        """Number of steps skipped because their gradient was not finite or a spike."""
         return self._step.guard.skipped
 
     @property
     def averaged_model(self) -> GenerativeModel:
-        """The model with averaged weights, or the trained one where no average is kept."""
+        """The model with averaged weights, or the trained model if there is no average."""
         return self.model if self._step.average is None else self._step.average.module  # type: ignore[return-value]
 
     def fit(self) -> "Trainer":
-        """Train to the last step, or until Ctrl-C or SIGTERM, which save a checkpoint first (`stopped_by` is then the signal).
+        """Train to the last step, or until Ctrl-C or SIGTERM; both save a checkpoint first (`stopped_by` is then the signal).
 
         Raises:
-            DivergedError: steps in a row had no usable gradient; step, learning rate and the last good checkpoint are named.
-            CheckpointError: the run folder cannot be written; the state is saved elsewhere, and where is said.
-            ProcessError: another process failed, hangs or is gone.
+            DivergedError: consecutive steps had no usable gradient; the message gives step, learning rate and the last good checkpoint.
+            CheckpointError: the run folder cannot be written; the state is saved elsewhere, and the message gives its path.
+            ProcessError: another process failed, hangs or has terminated.
         """
         self.model.train()
         over_time = LossOverTime()
         if isinstance(self.model, PathModel):
             self.model.watch = over_time.add
         with _signals(self), self.processes.watched():
-            self._tell("on_start")
+            self._notify("on_start")
             try:
                 self._loop(over_time)
             except OSError as error:  # a full disk, a folder that became read-only
@@ -158,7 +160,7 @@ class Trainer:
             finally:
                 if isinstance(self.model, PathModel):
                     self.model.watch = None
-                self._tell("on_end")
+                self._notify("on_end")
         return self
 
     def _loop(self, over_time: LossOverTime) -> None:
@@ -181,7 +183,7 @@ class Trainer:
                 norms.append(norm)
             self.progress.step += 1
             self.processes.note(self.step)
-            self._tell("on_every_step")
+            self._notify("on_every_step")
             self.stopped_by = stop.agree(self.stopped_by)
             last = self.step == s.steps or self.stopped_by is not None
             validate = _due(self.step, s.validate_every) or self.step == s.steps
@@ -209,7 +211,7 @@ class Trainer:
         stop.close()
 
     def _rescued(self, error: OSError) -> Exception:
-        """Save the state elsewhere when the run folder cannot be written, and return the error that says where."""
+        """Save the state elsewhere when the run folder cannot be written, and return the error with its path."""
         if self.out is None or not self.processes.main:
             return error
         spare = Path(tempfile.mkdtemp(prefix="pushforward-"))
@@ -219,12 +221,12 @@ class Trainer:
             shutil.rmtree(spare, ignore_errors=True)
             return error
         return CheckpointError(
-            f"the system refused {error.filename or self.out}: {error.strerror or error}; step {self.step} is saved in {folder}: "
-            f"make room, copy that folder into {self.out / 'checkpoints'}, and go on with --resume."
+            f"cannot write {error.filename or self.out}: {error.strerror or error}; step {self.step} is saved in {folder}: "
+            f"free some space, copy that folder into {self.out / 'checkpoints'}, and continue with --resume."
         )
 
     def _check_skips(self, norm: float, judging: bool) -> None:
-        """End a run whose steps are skipped again and again, and before weights that are broken are judged or saved."""
+        """End a run with too many consecutive skipped steps, and never evaluate or save broken weights."""
         in_row = self._step.guard.in_row
         broken = judging and (in_row >= 3 or not all(bool(p.isfinite().all()) for p in self.model.parameters()))
         if broken or in_row >= self.settings.skip_limit:
@@ -253,11 +255,11 @@ class Trainer:
             "phases": self._step.phases.take(),
             **by_time(sums[1:].reshape(2, -1)),
         }
-        self._tell("on_step", metrics)
+        self._notify("on_step", metrics)
 
     @torch.no_grad()
     def _validate(self) -> bool:
-        """Judge the averaged weights on validation data under the same noise each time; return whether they are the best so far."""
+        """Evaluate the averaged weights on validation data with fixed noise; return whether they are the best so far."""
         if self.validation is None:
             return False
         model, s = self.averaged_model, self.settings
@@ -276,28 +278,28 @@ class Trainer:
         total, count = self.processes.sum(sums).tolist()
         better = total / count < self.best
         self.progress.best = min(self.best, total / count)
-        self._tell("on_validation", {"step": self.step, "validation_loss": total / count})
+        self._notify("on_validation", {"step": self.step, "validation_loss": total / count})
         return better
 
     def save(self, best: bool = False) -> Path:
-        """Write a checkpoint of this step; in the first process, while the others wait for its success."""
+        """Write a checkpoint of this step on the first process, while the others wait for it to succeed."""
         assert self.out is not None
         out = self.out
         folder: Path = self.processes.of_main(
             lambda: save_state(out, self._step, self.progress, self._fingerprint, self.extra_config, best), "saving"
         )
-        self._tell("on_save", folder)
+        self._notify("on_save", folder)
         return folder
 
     def _rows(self, most: int) -> tuple[Tensor, Any]:
-        """Return up to `most` rows of training data, spread evenly over the set, where the model is."""
+        """Return up to `most` rows of training data, spread evenly over the set, on the model's device."""
         x, cond, _ = _first_rows(self.data, most)
         return x.to(self.device, self.dtype), cond if cond is None else cond.to(self.device)
 
     def _facts(self) -> dict[str, Any]:
-        """Return what must be the same in all processes, or they would train different things together."""
+        """Return the facts that must be equal in all processes."""
         config: Any = {}
-        with contextlib.suppress(ConfigError):  # a live network has no description but its parameters
+        with contextlib.suppress(ConfigError):  # a live network is described by its parameters only
             config = to_plain(self.model.config or {})
         return {
             "training": to_plain(vars(self.settings)),
@@ -308,7 +310,7 @@ class Trainer:
             "torch": str(torch.__version__),
         }
 
-    def _tell(self, event: str, *args: Any) -> None:
+    def _notify(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self, *args)
 
@@ -318,14 +320,14 @@ def _due(step: int, every: int) -> bool:
 
 
 def _first_rows(data: Any, most: int) -> tuple[Tensor, Any, Tensor | None]:
-    """Return up to `most` rows of training data, spread evenly over the set: what data-dependent parts start from."""
+    """Return up to `most` rows of training data, spread evenly over the set, for data-dependent initialisation."""
     rows = torch.linspace(0, len(data) - 1, min(most, len(data))).long().tolist()
     return as_batch(fetched(data, rows))
 
 
 @contextlib.contextmanager
 def _signals(trainer: Trainer) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end training after the current step, with a checkpoint; a second Ctrl-C interrupts at once."""
+    """Let Ctrl-C and SIGTERM end training after the current step, with a checkpoint; a second Ctrl-C interrupts immediately."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
