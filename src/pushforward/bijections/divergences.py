@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _random
+from pushforward.dispatch import ability
 from pushforward.errors import UserError
 from pushforward.functional.divergence import exact_divergence, hutchinson_divergence, hutchinson_jacobian
 from pushforward.registry import export, unknown
@@ -47,7 +48,7 @@ class ExactDivergence(Divergence):
     numbers: int = 1 << 17
 
     def __call__(self, velocity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any, probes: Tensor | None) -> tuple[Tensor, Tensor]:
-        own = getattr(velocity, "value_and_divergence", None)
+        own = ability(velocity, "value_and_divergence")
         if own is not None:
             return own(x, t, cond)
         d = math.prod(x.shape[1:])
