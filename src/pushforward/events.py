@@ -21,7 +21,7 @@ from pushforward.adaptive import Adaptive, check_tolerances
 from pushforward.errors import ShapeError, UserError
 from pushforward.fields import WIDE, Field, fitting, in_its_autocast, time_dtype, widened
 from pushforward.registry import export
-from pushforward.tableaux import Tableau
+from pushforward.tableaux import Sum, Tableau
 
 Event = Callable[..., Tensor]
 TRIES = 80  # a third of which halve what is left of the step
@@ -189,8 +189,8 @@ def _step(f: Field, x: Tensor, t: Tensor, h: Tensor, tableau: Tableau, args: Any
     nodes, rows, weights = tableau.plan
     column, slopes = _column(h, x), [first]
 
-    def moved(row: tuple[tuple[int, float], ...]) -> Tensor:
-        return x + column * sum(weight * slopes[k] for k, weight in row)
+    def moved(row: Sum) -> Tensor:
+        return x + column * sum(weight * sum(slopes[k] for k in same) for weight, same in row)
 
     for node, row in zip(nodes[1:], rows, strict=True):
         slopes.append(f(moved(row), t + node * h, *args))

@@ -209,31 +209,23 @@ def fixed_steps_with_rates(f: Field, rates: Rates, x: Tensor, times: Sequence[fl
         entries.append(more)
         return value
 
-    weights = dict(tableau.plan.weights)
-    x = _stepped([noted if k in weights else f for k in range(tableau.evaluations)], x, times, tableau)
-    shares = [(s - t) * weight for t, s in itertools.pairwise(times) for weight in weights.values()]
+    weights = tableau.weights[: tableau.evaluations]
+    x = _stepped([noted if weight else f for weight in weights], x, times, tableau)
+    shares = [(s - t) * weight for t, s in itertools.pairwise(times) for weight in weights if weight]
     column = torch.tensor(shares, dtype=time_dtype(x), device=x.device)[:, None]
     return x, [(column * torch.stack(one)).sum(0) for one in zip(*entries, strict=True)]  # a product of matrices would see autocast
 
 
 def _stepped(calls: Sequence[Field], x: Tensor, times: Sequence[float], tableau: Tableau) -> Tensor:
     """Return the state after the steps of `times`, where each stage calls its own function."""
-    nodes, rows, weights = tableau.plan
-    add, first, later, unseen = torch.add, calls[0], list(zip(calls[1:], rows, range(1, len(nodes)), strict=True)), True
-    for h, at in stage_times(x, times, nodes):
+    (first, *later), step, unseen = calls, tableau.step, True
+    for h, at in stage_times(x, times, tableau.plan.nodes):
         slope = first(x, at[0])
         if unseen:
             unseen, (same, slope) = False, fitting(first, slope, x)
             if same is not first:  # what it returns is cast from now on
-                first, later = same, [(casting(call, x.dtype), row, k) for call, row, k in later]
-        slopes = [slope]
-        for call, row, k in later:
-            end = x
-            for j, weight in row:
-                end = add(end, slopes[j], alpha=h * weight)
-            slopes.append(call(end, at[k]))
-        for j, weight in weights:
-            x = add(x, slopes[j], alpha=h * weight)
+                first, later = same, [casting(call, x.dtype) for call in later]
+        x = step(later, x, h, at, slope)
     return x
 
 
@@ -249,6 +241,5 @@ def stage_times(x: Tensor, times: Sequence[float], nodes: Sequence[float]) -> It
     for start in range(0, len(times) - 1, at_once):
         part = times[start : start + at_once + 1]
         values = torch.tensor(stage_values(part, nodes), dtype=time_dtype(x), device=x.device)
-        rows = values[:, None].expand(-1, n).contiguous().unbind()  # contiguous: a field may write into its own t
-        for k, (t, s) in enumerate(itertools.pairwise(part)):
-            yield s - t, rows[k * stages : (k + 1) * stages]
+        rows = iter(values[:, None].expand(-1, n).contiguous().unbind())  # contiguous: a field may write into its own t
+        yield from zip([s - t for t, s in itertools.pairwise(part)], zip(*[rows] * stages, strict=True), strict=True)
