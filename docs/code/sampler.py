@@ -64,8 +64,5 @@ x = mixture.sample(100, generator=torch.Generator().manual_seed(1))
 nats = model.log_prob(x, sampler=pf.samplers.Dopri5(1e-10, 1e-10))
 for kind in (Ralston, AdamsBashforth):
     print(f"{kind.__name__}: log_prob is off by {(model.log_prob(x, sampler=kind(400)) - nats).abs().max():.0e} nats at most")
-print(
-    f"its tableau has order {Ralston.tableau.order}, and the solver takes it too:",
-    pf.ode.odeint(lambda x, t: -x, z[:1], 0, 1, method=Ralston.tableau, steps=9),
-)
+print(f"read off its tableau: order {Ralston.tableau.order}")
 # --8<-- [end:order]

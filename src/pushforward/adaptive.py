@@ -108,7 +108,7 @@ class Adaptive:
         n, dtype = x.shape[0], time_dtype(x)
         self.f, self.args, self.all_args, self.rtol, self.atol, self.log = f, args, args, rtol, atol, log
         self.shape, self.sign, self.t0, self.span = x.shape[1:], 1.0, t0, 0.0
-        self.x = x.reshape(n, -1)
+        self.x = x.reshape(n, math.prod(self.shape))
         self.elapsed = torch.zeros(n, dtype=dtype, device=x.device)  # |t - t0| of each sample
         self.error = torch.ones(n, dtype=dtype, device=x.device)  # of its last accepted step, in units of the tolerance
         self.size: Any = None  # of its next step
