@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.fields import Joined
 from pushforward.functional import timestep_embedding
-from pushforward.ode import ERROR, NODES, STAGES
+from pushforward.tableaux import DOPRI5
 
 
 class Layers:
@@ -88,13 +88,13 @@ def heun(field: Callable, x: Tensor, steps: int) -> Tensor:
 def dopri5(layers: Layers, x: Tensor, tolerance: float) -> Tensor:
     """Solve from 1 to 0 with one step size for the whole batch, that of its root mean square, as torchdiffeq does."""
     left, h = 1.0, 0.05
-    tables = torch.tensor([(*row, *(0.0,) * (7 - len(row))) for row in (*STAGES, ERROR)])
+    tables = torch.tensor([(*row, *(0.0,) * (7 - len(row))) for row in (*DOPRI5.stages, DOPRI5.error)])
     slopes = x.new_empty(7, *x.shape)
     flat = slopes.view(7, -1)
     slopes[0] = layers.value(x, layers.biases(torch.ones(1))[0])
     while left > 0:
         h = min(h, left)
-        biases = layers.biases(torch.tensor([left - node * h for node in NODES]))
+        biases = layers.biases(torch.tensor([left - node * h for node in DOPRI5.nodes[1:]]))
         weights = tables * -h
         for k in range(6):
             end = torch.addmv(x.view(-1), flat[: k + 1].T, weights[k, : k + 1]).view_as(x)

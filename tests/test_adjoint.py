@@ -1,13 +1,16 @@
 """The adjoint ODE: the gradients of back-propagation, in memory that does not grow with the steps."""
 
+import functools
 import math
 
 import pytest
 import torch
 
+from pushforward.adaptive import adaptive_steps
 from pushforward.errors import SolverError
 from pushforward.nn.mlp import MLP
-from pushforward.ode import STEPS, dopri5, odeint
+from pushforward.ode import odeint
+from pushforward.tableaux import METHODS
 
 pytestmark = pytest.mark.usefixtures("float64")
 TIGHT = {"method": "dopri5", "rtol": 1e-10, "atol": 1e-10}
@@ -41,13 +44,13 @@ def test_gradients_are_those_of_back_propagation(options, t0, t1):
         torch.testing.assert_close(one, two, rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("rk4", 4)])
+@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("rk4", 4), ("bosh3", 3)])
 def test_gradients_converge_at_the_methods_order(method, order):
     _, exact = gradients(TIGHT)
     n = 64  # the time features have periods down to a quarter
     errors = []
     for steps in (n, 2 * n):
-        _, found = gradients({"method": method, "steps": steps, "adjoint": True})
+        _, found = gradients({"method": METHODS[method], "steps": steps, "adjoint": True})
         errors.append(max(float((a - b).abs().max()) for a, b in zip(found, exact, strict=True)))
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25)
 
@@ -89,7 +92,7 @@ def test_weights_prepared_outside_the_field_are_found_through_their_graph():
 
 def test_in_log_t_gradients_are_the_same():
     rate = torch.full((2, 1), 0.5, requires_grad=True)
-    end = dopri5(
+    end = adaptive_steps(
         lambda x, t, rate: rate * x / t.sqrt()[:, None], torch.ones(2, 1), 1e-6, 1.0, (rate,), rtol=1e-9, atol=1e-9, log=True, adjoint=True
     )
     (by_rate,) = torch.autograd.grad(end.sum(), rate)  # x = exp(2 rate (1 - 0.001)), its derivative 1.998 times that
@@ -104,8 +107,102 @@ def test_a_derivative_that_is_not_finite_is_refused_with_sample_and_time():
         end.sum().backward()
 
 
-@pytest.mark.parametrize("method", [*STEPS, "dopri5"])
+@pytest.mark.parametrize("method", METHODS)
 def test_an_empty_batch_has_empty_gradients(method):
     x = torch.zeros(0, 2, requires_grad=True)
-    odeint(lambda x, t: -x, x, 0.0, 1.0, method=method, adjoint=True, **({} if method == "dopri5" else {"steps": 2})).sum().backward()
+    odeint(lambda x, t: -x, x, 0.0, 1.0, method=method, adjoint=True, **({} if METHODS[method].error else {"steps": 2})).sum().backward()
     assert x.grad.shape == (0, 2)
+
+
+class Slope(torch.nn.Module):
+    """Two layers, of which one is read early and one late, and one that is never read."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.idle = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(2)), torch.nn.Linear(2, 2)
+
+    def forward(self, x, t):
+        return self.layers[int(t[0] > 0.4)](x).tanh()
+
+    def method(self, x, t):
+        return self(x, t)
+
+
+class Slotted:
+    __slots__ = ("held",)
+
+    def __init__(self, net):
+        self.held = [net]
+
+    def __call__(self, x, t):
+        return self.held[0](x, t)
+
+
+def holders(net):
+    """Return a net held in all the ways that Python has."""
+    table = {"early": (net.layers[0].weight, net.layers[0].bias), "late": (net.layers[1].weight, net.layers[1].bias)}
+
+    def by_table(x, t, table):
+        return torch.nn.functional.linear(x, *table["late" if t[0] > 0.4 else "early"]).tanh()
+
+    hidden = iter(lambda: net, None)  # nothing can be seen in an iterator: the graph shows what is read
+    return {
+        "module": net,
+        "bound": net.method,
+        "closure": lambda x, t: net(x, t),
+        "partial": functools.partial(by_table, table=table),
+        "default": lambda x, t, table=table: by_table(x, t, table),
+        "slots": Slotted(net),
+        "hidden": lambda x, t: next(hidden)(x, t),
+    }
+
+
+@pytest.mark.parametrize("name", holders(Slope()))
+@pytest.mark.parametrize("options", [{"method": "rk4", "steps": 20}, {"method": "dopri5", "rtol": 1e-6, "atol": 1e-6}])
+def test_parameters_are_found_wherever_the_field_holds_them(name, options):
+    """The jump in time costs fixed steps half a step, a fortieth."""
+    torch.manual_seed(0)
+    net, x, found = Slope(), torch.randn(3, 2), []
+    for adjoint in (True, False):
+        net.zero_grad()
+        odeint(holders(net)[name], x, 0.0, 1.0, adjoint=adjoint, **options).sum().backward()
+        found.append([one.grad for one in net.layers.parameters()])
+        assert net.idle.weight.grad is None  # held, but never read
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_state_without_features_has_its_gradient(method):
+    options = {} if METHODS[method].error else {"steps": 200}
+    x = torch.ones(3, requires_grad=True)
+    odeint(lambda x, t: -x, x, 0.0, 1.0, method=method, adjoint=True, **options).sum().backward()
+    torch.testing.assert_close(x.grad, torch.full((3,), math.exp(-1)), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("options", [{"method": "heun", "steps": 3}, {}])
+def test_a_field_that_depends_on_nothing_has_gradients_too(options):
+    x = torch.ones(3, 1, requires_grad=True)
+    odeint(lambda x, t: torch.ones_like(x), x, 0.0, 1.0, adjoint=True, **options).sum().backward()
+    torch.testing.assert_close(x.grad, torch.ones(3, 1))
+
+
+@pytest.mark.parametrize("options", [{"method": "rk4", "steps": 5}, {"rtol": 0.01, "atol": 0.01}])
+def test_backward_runs_in_the_autocast_of_the_way_there(options):
+    seen, net, x = set(), torch.nn.Linear(3, 3).float(), torch.randn(4, 3).float().requires_grad_()
+
+    def field(x, t):
+        seen.add((out := net(x)).dtype)
+        return out.tanh()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        end = odeint(field, x, 0.0, 1.0, adjoint=True, **options)
+    end.sum().backward()
+    assert seen == {torch.bfloat16}
+    assert net.weight.grad.isfinite().all()
+
+
+def test_half_precision_has_gradients():
+    x = torch.ones(3, 2, dtype=torch.bfloat16, requires_grad=True)
+    odeint(lambda x, t: -x, x, 0.0, 1.0, adjoint=True).sum().backward()
+    torch.testing.assert_close(x.grad, torch.full((3, 2), math.exp(-1), dtype=torch.bfloat16), rtol=0.02, atol=0)

@@ -10,8 +10,9 @@ depends on them. All samples share one step, so that one backward pass through f
 Source: Chen et al., Neural ordinary differential equations, 1806.07366, algorithm 1; Kidger, Chen and Lyons, 2009.09457, for the norm.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,26 +22,9 @@ from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pushforward.errors import SolverError
-
-Field = Callable[..., Tensor]
-
-
-@dataclass(frozen=True)
-class Tableau:
-    """A Runge-Kutta method: nodes, a row of weights for each stage but the first, and the weights of the step and of its error."""
-
-    nodes: tuple[float, ...]
-    stages: tuple[tuple[float, ...], ...]
-    weights: tuple[float, ...]
-    error: tuple[float, ...] = ()
-
-
-FIXED = {
-    "euler": Tableau((0.0,), (), (1.0,)),
-    "midpoint": Tableau((0.0, 0.5), ((0.5,),), (0.0, 1.0)),
-    "heun": Tableau((0.0, 1.0), ((1.0,),), (0.5, 0.5)),
-    "rk4": Tableau((0.0, 0.5, 0.5, 1.0), ((0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
-}
+from pushforward.fields import Field, fitting, in_its_autocast, time_dtype
+from pushforward.held import held_by, leaves_of
+from pushforward.tableaux import Tableau
 
 
 @dataclass(frozen=True)
@@ -52,6 +36,7 @@ class Backwards:
 
     times: Sequence[float]
     tableau: Tableau
+    adaptive: bool = False
     rtol: float = 0.0
     atol: float = 0.0
     max_steps: int = 10_000
@@ -66,8 +51,8 @@ def solve_with_adjoint(
         return solve(x, args)
     leaves, tree = tree_flatten(args)
     places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
-    field = _Field(f, leaves, tree, places)
-    parameters = list(_parameters(field, x, back.times[0]))
+    field = _Field(in_its_autocast(f, x)[0], leaves, tree, places)
+    parameters = _parameters(f, field, x, _looked_at(back))
     return _Adjoint.apply(solve, field, back, args, len(places), x, *(leaves[k] for k in places), *parameters)
 
 
@@ -81,26 +66,38 @@ class _Field:
         leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
         for place, one in zip(self.places, given, strict=True):
             leaves[place] = one
-        times = torch.full((len(x),), t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-        return self.f(x, times, *tree_unflatten(leaves, self.tree))
+        times = torch.full((len(x),), t, dtype=time_dtype(x), device=x.device)
+        value = self.f(x, times, *tree_unflatten(leaves, self.tree))
+        return fitting(self.f, value, x)[1]
 
 
-def _parameters(field: _Field, x: Tensor, t: float) -> Iterator[Tensor]:
-    """Yield the leaves of the graph behind one evaluation: everything trainable that f reads, wherever it is kept."""
-    with torch.enable_grad():
-        out = field(x.detach(), t, [leaf.detach() for leaf in (field.leaves[k] for k in field.places)])
-    pending, seen = [out.grad_fn], set()
-    if out.grad_fn is None and out.requires_grad:
-        yield out
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, Tensor):
-            yield variable
-        pending += [before for before, _ in node.next_functions]
+def _looked_at(back: Backwards) -> list[float]:
+    """Return the times at which the field's graph is looked at: both ends, then the stages of the first, the middle and the last step."""
+    times, nodes = back.times, back.tableau.plan.nodes
+    steps = list(itertools.pairwise(times))
+    if back.adaptive:  # steps are not known beforehand: thirds of the way
+        (start, end) = steps[0]
+        knots = [start + (end - start) * k / 3 for k in range(4)]
+        steps = list(itertools.pairwise(knots))
+    chosen = [steps[0], steps[len(steps) // 2], steps[-1]]
+    return list(dict.fromkeys((times[0], times[-1], *(t + c * (s - t) for t, s in chosen for c in nodes))))
+
+
+def _parameters(f: Field, field: _Field, x: Tensor, times: Sequence[float]) -> list[Tensor]:
+    """Return what f can read that has gradients: all that it holds, and the leaves of its graph at some times.
+
+    Where the graphs at both ends show nothing that f was not seen to hold, no others are looked at. What is neither held where Python can
+    see it nor read at one of these times is not found, such as a tensor that a compiled extension keeps for the middle of the way.
+    """
+    found = {id(one): one for one in held_by(f)}
+    given = [leaf.detach() for leaf in (field.leaves[k] for k in field.places)]
+    held = set(found)
+    for k, t in enumerate(times):
+        if k == 2 and held == set(found):
+            break
+        with torch.enable_grad():
+            found.update((id(one), one) for one in leaves_of(field(x.detach(), t, given)))
+    return list(found.values())
 
 
 class _Adjoint(torch.autograd.Function):
@@ -131,60 +128,67 @@ class _Run:
 
     def __init__(self, field: _Field, given: Sequence[Tensor], parameters: Sequence[Tensor], back: Backwards) -> None:
         self.field, self.given, self.parameters, self.back = field, given, parameters, back
-        self.sums = [torch.zeros_like(one) for one in (*given, *parameters)]
+        self.sources = [*given, *parameters]
+        self.sums: list[Tensor | None] = [None] * len(self.sources)
 
-    def run(self, x: Tensor, a: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def run(self, x: Tensor, a: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """Return the gradients by the start and by all sources, None for one that was never read."""
         state = (x, a)
-        if len(x):
-            if self.back.tableau.error:
-                state = self.adaptive(state)
-            else:
-                for t, s in zip(self.back.times, self.back.times[1:], strict=False):
-                    state, sums, _, _ = self.step(state, t, s - t)
-                    self.take(sums)
+        if x.numel() == 0:
+            return a, [torch.zeros_like(one) for one in self.sources]
+        if self.back.adaptive:
+            state = self.adaptive(state)
+        else:
+            for t, s in itertools.pairwise(self.back.times):
+                state, sums, _, _ = self.step(state, t, s - t)
+                self.take(sums)
         return state[1], self.sums
 
-    def rates(self, state: State, t: float) -> tuple[State, list[Tensor]]:
+    def rates(self, state: State, t: float) -> tuple[State, list[Tensor | None]]:
         """Return d(x, a)/dt, and minus the rates of the sums: time runs backwards, so that what is added is positive."""
         with torch.enable_grad():
             x = state[0].detach().requires_grad_()
             given = [one.detach().requires_grad_() for one in self.given]
             value = self.field(x, t, given)
         sources = [x, *given, *self.parameters]
-        found = torch.autograd.grad(value, sources, state[1], retain_graph=True, allow_unused=True, materialize_grads=True)
-        return (value.detach(), -found[0]), [-one for one in found[1:]]
+        if not value.requires_grad:
+            return (value, torch.zeros_like(state[1])), [None] * len(self.sources)
+        found = torch.autograd.grad(value, sources, state[1], retain_graph=True, allow_unused=True)
+        by_x = torch.zeros_like(state[1]) if found[0] is None else -found[0]
+        return (value.detach(), by_x), [None if one is None else -one for one in found[1:]]
 
-    def step(self, state: State, t: float, h: float, first: Any = None) -> tuple[State, list[Tensor], State, Any]:
+    def step(self, state: State, t: float, h: float, first: Any = None) -> tuple[State, list[Tensor | None], State, Any]:
         """Return the state after a step, what it adds to the sums, its error, and the rates at its end where the method has them."""
-        tableau = self.back.tableau
+        tableau, adaptive = self.back.tableau, self.back.adaptive
         slopes: list[State] = []
-        added = [torch.zeros_like(one) for one in self.sums]
+        added: list[Tensor | None] = [None] * len(self.sums)
         at = state
-        for k, node in enumerate(tableau.nodes):
+        for k, node in enumerate(tableau.nodes if adaptive else tableau.plan.nodes):
             if k:
                 at = _moved(state, h, tableau.stages[k - 1], slopes)
             slope, rates = first if k == 0 and first is not None else self.rates(at, t + node * h)
             slopes.append(slope)
             if tableau.weights[k]:
-                for one, rate in zip(added, rates, strict=True):
-                    one.add_(rate, alpha=h * tableau.weights[k])
-        if not tableau.error:
-            return _moved(state, h, tableau.weights, slopes), added, state, None
-        nothing = (torch.zeros_like(state[0]), torch.zeros_like(state[1]))
-        return at, added, _moved(nothing, h, tableau.error, slopes), (slope, rates)
+                _add(added, rates, h * tableau.weights[k])
+        if adaptive and tableau.fsal:
+            after, last = at, (slope, rates)
+        else:
+            after, last = _moved(state, h, tableau.weights, slopes), None
+        error = _moved((torch.zeros_like(state[0]), torch.zeros_like(state[1])), h, tableau.error, slopes) if adaptive else state
+        return after, added, error, last
 
-    def take(self, added: list[Tensor]) -> None:
-        for one, more in zip(self.sums, added, strict=True):
-            one.add_(more)
+    def take(self, added: list[Tensor | None]) -> None:
+        _add(self.sums, added, 1.0)
 
     def adaptive(self, state: State) -> State:
         """Step until t0 with one size for all, such that the worst sample's error keeps the tolerance."""
         t, end = self.back.times[0], self.back.times[-1]
         span, smallest = (
             abs(end - t),
-            4 * torch.finfo(torch.promote_types(state[0].dtype, torch.float32)).eps * max(abs(t), abs(end), 1e-30),
+            4 * torch.finfo(time_dtype(state[0])).eps * max(abs(t), abs(end), 1e-30),
         )
-        size, sign, first = 0.01 * span, math.copysign(1.0, end - t), self.rates(state, t)
+        size, sign, first = 0.01 * span, math.copysign(1.0, end - t), None
+        power = 1 / (1 + min(self.back.tableau.order, self.back.tableau.error_order))
         for _ in range(self.back.max_steps):
             h = min(size, abs(end - t))
             after, sums, error, last = self.step(state, t, sign * h, first)
@@ -201,7 +205,7 @@ class _Run:
                 raise SolverError(
                     f"the adjoint stops at t = {self.named(t):.6g} in sample {row}: {why}; use adjoint=False, or loosen rtol and atol."
                 )
-            size = h * min(10.0, max(0.2, 0.9 * max(worst, 1e-10) ** -0.2))
+            size = h * min(10.0, max(0.2, 0.9 * max(worst, 1e-10) ** -power))
         raise SolverError(
             f"the adjoint took {self.back.max_steps} steps, only to t = {self.named(t):.6g}; loosen rtol and atol, or raise max_steps."
         )
@@ -213,8 +217,8 @@ class _Run:
         """
         ratios = []
         for one, two, wrong, unit in zip(before, after, error, (1.0, self.unit(before)), strict=True):
-            scale = torch.maximum(one.abs(), two.abs()).mul(self.back.rtol).add(self.back.atol * unit).flatten(1)
-            ratios.append((wrong.flatten(1) / scale).square().mean(1).sqrt())
+            scale = torch.maximum(one.abs(), two.abs()).mul(self.back.rtol).add(self.back.atol * unit)
+            ratios.append((wrong / scale).abs().reshape(len(one), -1).square().mean(1).sqrt())
         return torch.maximum(*ratios)
 
     def named(self, t: float) -> float:
@@ -222,6 +226,14 @@ class _Run:
 
     def unit(self, state: State) -> float:
         return max(float(state[1].abs().max()), torch.finfo(state[1].dtype).tiny)
+
+
+def _add(sums: list[Tensor | None], more: Sequence[Tensor | None], weight: float) -> None:
+    """Add a multiple of what there is."""
+    for k, one in enumerate(more):
+        if one is not None:
+            before = sums[k]
+            sums[k] = one * weight if before is None else before.add_(one, alpha=weight)
 
 
 def _moved(state: State, h: float, weights: Sequence[float], slopes: Sequence[State]) -> State:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from examples import SOLVED, TIGHT, examples, generators, non_contiguous, things, truth_model
 
+from pushforward import registry
 from pushforward.data.mixture import three_gaussians
 from pushforward.discrete import Discrete
 from pushforward.errors import UserError
@@ -23,13 +24,31 @@ from pushforward.samplers.euler import Euler
 from pushforward.samplers.euler_maruyama import EulerMaruyama
 from pushforward.samplers.grids import Grid, LogSNR, Uniform
 from pushforward.samplers.linear import LinearSampler
+from pushforward.samplers.midpoint import Midpoint
 from pushforward.samplers.predictor_corrector import PredictorCorrector
-from pushforward.samplers.sampler import Sampler
+from pushforward.samplers.rk4 import RK4
+from pushforward.samplers.sampler import AdaptiveSampler, FixedStepSampler, Sampler
 from pushforward.samplers.unipc import UniPC
+from pushforward.tableaux import Tableau
+
+
+class Ralston(FixedStepSampler):
+    """A method as a user writes it: its tableau is all."""
+
+    tableau = Tableau(nodes=(0, 2 / 3), stages=((2 / 3,),), weights=(1 / 4, 3 / 4))
+
+
+def entry_of(kind, **facts):
+    return pytest.param(
+        registry.Entry(f"samplers.{kind.__name__}", kind, "mine", lambda steps=20: kind(steps), facts), id=f"mine.{kind.__name__}"
+    )
+
 
 PATHS = things("paths", of=Path)
 GRIDS = [one for one in things("samplers", of=Grid) if one.id != "samplers.Knots"]  # whose law is in tests/samplers/test_knots.py
-SAMPLERS = examples("samplers", of=Sampler)
+SAMPLERS = [*examples("samplers", of=Sampler), entry_of(Ralston, order=2)]
+ADAPTIVE = [one for one in SAMPLERS if issubclass(one.values[0].thing, AdaptiveSampler)]
+RUNGE_KUTTA = [one for one in SAMPLERS if hasattr(one.values[0].thing, "tableau")]
 STOCHASTIC = [one for one in SAMPLERS if not one.values[0].example().solves_ode]
 MORE_STOCHASTIC = [  # settings under which samplers for the ODE draw noise, and others that draw less or more
     pytest.param(lambda: DDIM(300, eta=0.5), id="DDIM"),
@@ -63,7 +82,14 @@ def noisy(path, n=5):
 
 def test_every_public_sampler_has_an_example_and_those_of_fixed_steps_for_the_ode_state_their_order():
     without = [one.values[0].example() for one in SAMPLERS if one not in ORDERED]
-    assert [type(one).__name__ for one in without if one.solves_ode] == ["Dopri5"]
+    assert all(isinstance(one, AdaptiveSampler) for one in without if one.solves_ode)
+
+
+@pytest.mark.parametrize("entry", RUNGE_KUTTA)
+def test_a_stated_order_is_that_of_the_conditions_of_order(entry):
+    tableau = entry.thing.tableau
+    assert entry.facts.get("order", tableau.order) == tableau.order
+    assert not tableau.error or tableau.error_order == tableau.order - 1
 
 
 @pytest.mark.parametrize("make", PATHS)
@@ -80,11 +106,12 @@ def test_a_sampler_converges_at_its_order(entry, make):
 
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-6, 1e-8])
 @pytest.mark.parametrize("make", PATHS)
-def test_dopri5_is_right_within_its_tolerance(make, tolerance):
+@pytest.mark.parametrize("entry", ADAPTIVE)
+def test_an_adaptive_sampler_is_right_within_its_tolerance(entry, make, tolerance):
     """Errors grow along the way by at most the flow's own stretching, here below 10."""
     path = make()
     call, x, ends = denoiser(path), noisy(path), middle(path)
-    error = Dopri5(tolerance, tolerance)(call, x, *ends) - BEST(call, x, *ends)
+    error = entry.thing(tolerance, tolerance)(call, x, *ends) - BEST(call, x, *ends)
     assert error.abs().max() < 10 * tolerance * max(1.0, float(x.abs().max()))
 
 
@@ -154,7 +181,7 @@ def test_a_sample_does_not_depend_on_who_shares_its_batch(entry, guidance):
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("entry", [one for one in SAMPLERS if one.id != "samplers.Dopri5"])
+@pytest.mark.parametrize("entry", [one for one in SAMPLERS if one not in ADAPTIVE])
 def test_evaluations_are_those_that_are_made(entry):
     calls = []
 
@@ -283,10 +310,10 @@ def test_samples_are_finite_from_end_to_end_of_every_path(entry, kind, make):
     assert model.sample(3, generator=generators(3)).isfinite().all()
 
 
-@pytest.mark.parametrize("make", [*[one for one in SAMPLERS if one in ORDERED]])
+@pytest.mark.parametrize("make", [*[one for one in SAMPLERS if one in ORDERED], *ADAPTIVE])
 def test_a_sampler_for_the_ode_carries_a_likelihood(make):
     """At 400 steps on the linear path, to 0.05 nats: first order errs by 0.01 at most, all others by less."""
-    model, truth = truth_model(exact_base=False, sampler=make.example(400))
+    model, truth = truth_model(exact_base=False, sampler=make.example(400) if make.facts else make.example())
     x = truth.sample(20, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(model.log_prob(x), truth.log_prob(x), rtol=0, atol=0.05)
 
@@ -302,7 +329,7 @@ def test_what_draws_noise_goes_from_noise_to_data_only(make):
 def test_float32_and_bfloat16_states_keep_their_dtype(entry):
     for dtype in (torch.float32, torch.bfloat16):
         still = Denoiser(lambda x, t, cond: torch.zeros_like(x), Linear())
-        sampler = Dopri5(0.05, 0.05) if entry.name == "samplers.Dopri5" else entry.example()
+        sampler = entry.thing(0.05, 0.05) if issubclass(entry.thing, AdaptiveSampler) else entry.example()
         assert sampler(still, torch.ones(2, 3, dtype=dtype), 0.9, 0.1, generators(2)).dtype == dtype
 
 
@@ -310,3 +337,59 @@ def test_the_samplers_tolerance_is_the_models_when_none_is_given():
     model, _ = truth_model()
     z = torch.randn(3, 2)
     assert torch.equal(model.decode(z), model.decode(z, sampler=TIGHT))
+
+
+class Extrapolated(Midpoint):
+    """Richardson's: two solves whose errors cancel; the state that it returns is none that a loop ended at."""
+
+    def __call__(self, denoiser, x, t_start, t_end, generator=None):
+        fine = Midpoint(2 * self.steps, self.grid)(denoiser, x, t_start, t_end)
+        return (4 * fine - super().__call__(denoiser, x, t_start, t_end)) / 3
+
+
+class Wrapped(Sampler):
+    solves_ode = True
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __call__(self, denoiser, x, t_start, t_end, generator=None):
+        return self.inner(lambda x, t: denoiser(x, t), x, t_start, t_end)
+
+
+@pytest.mark.parametrize("sampler", [Extrapolated(40), Wrapped(RK4(40)), Wrapped(Dopri5(1e-8, 1e-8)), Wrapped(Ralston(400))])
+def test_a_sampler_that_does_something_else_is_obeyed_by_log_prob(sampler):
+    model, truth = truth_model(exact_base=False, sampler=sampler)
+    x = truth.sample(20, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model.log_prob(x), model.log_prob(x, sampler=TIGHT), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("entry", [one for one in RUNGE_KUTTA if one not in ADAPTIVE])
+def test_rates_beside_the_state_are_those_in_the_state(entry):
+    """log_prob gathers the divergence beside the state in the library's own loop, and within the state anywhere else."""
+    model, truth = truth_model(exact_base=False)
+    x, sampler = truth.sample(20, generator=torch.Generator().manual_seed(0)), entry.example(7)
+    beside, within = (model.log_prob(x, sampler=one) for one in (sampler, Wrapped(sampler)))
+    torch.testing.assert_close(beside, within, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("entry", [one for one in RUNGE_KUTTA if one not in ADAPTIVE])
+def test_gradients_by_the_adjoint_are_those_through_the_steps(entry):
+    x, (start, end) = torch.randn(3, 2, requires_grad=True), (0.9, 0.1)
+    found = []
+    for adjoint in (True, False):
+        sampler = dataclasses.replace(entry.example({1: 4000, 2: 400, 4: 100}[entry.facts["order"]]), adjoint=adjoint)
+        found += torch.autograd.grad(sampler(denoiser(Linear()), x, start, end).square().sum(), x)
+    torch.testing.assert_close(*found, rtol=5e-3, atol=1e-3)
+
+
+def test_a_class_without_a_method_is_refused():
+    class Nothing(FixedStepSampler):
+        pass
+
+    with pytest.raises(UserError, match="Nothing.tableau is None, but a Runge-Kutta method is a pf.ode.Tableau"):
+        Nothing(3)
+    with pytest.raises(UserError, match="Text.tableau is 'rk4'"):
+        type("Text", (FixedStepSampler,), {"tableau": "rk4"})
+    with pytest.raises(UserError, match="Rough.tableau has no error weights"):
+        type("Rough", (AdaptiveSampler,), {"tableau": Ralston.tableau})

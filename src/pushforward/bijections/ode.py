@@ -13,7 +13,7 @@ from pushforward._checks import like_input
 from pushforward._modes import values_alone
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence, ExactDivergence, as_divergence
-from pushforward.dispatch import preparer
+from pushforward.dispatch import ability, preparer
 from pushforward.errors import NotInvertibleError
 from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
@@ -92,16 +92,15 @@ class ODE(Bijection):
         with torch.inference_mode() if bare else contextlib.nullcontext():
             velocity = self.velocity if prepare is None else prepare(self.sampler.stage_times(path, start, end))
             args = (cond, self.divergence.probes(x, generator))
-            weights = self.sampler.call_weights(path, start, end)
             wide = torch.promote_types(x.dtype, torch.float32)
-            if weights is None:
-                state = F.pad(x.flatten(1).to(wide), (0, 1 + costs))
-                state = self.sampler(_Rates(velocity, self.divergence, x, args, costs), state, start, end)
-                z, *gathered = state[:, : state.shape[1] - 1 - costs], *state[:, state.shape[1] - 1 - costs :].unbind(1)
+            rates = _Rates(velocity, self.divergence, x, args, costs)
+            own = ability(self.sampler, "with_rates")
+            found = NotImplemented if own is None else own(rates, x.to(wide), start, end)
+            if found is NotImplemented:  # the sampler may do as it likes: what grows is part of the state that it carries
+                state = self.sampler(rates, F.pad(x.flatten(1).to(wide), (0, 1 + costs)), start, end)
+                z, gathered = rates.parted(state)
             else:
-                ledger = _Ledger(velocity, self.divergence, x, args, costs, weights)
-                z = self.sampler(ledger, x.to(wide), start, end)
-                gathered = ledger.integrals(wide)
+                z, gathered = found
             gathered += [z.new_zeros(len(x))] * (2 - costs)
             solved = z.reshape(x.shape).to(x.dtype), *gathered
         return tuple(one.clone() for one in solved) if bare else solved
@@ -111,7 +110,7 @@ class ODE(Bijection):
 
 
 class _Rates:
-    """What a sampler calls: the rate of the state (x, log|det|, costs so far), flattened to (n, d + 1 + costs)."""
+    """What a sampler calls: the rate of the state (x, log|det|, costs so far) in one (n, d + 1 + costs), or of x and the rest apart."""
 
     def __init__(
         self, velocity: Callable[..., Tensor], divergence: Divergence, like: Tensor, args: tuple[Any, ...], costs: int = 0
@@ -123,52 +122,28 @@ class _Rates:
         return _Rates(self.call, self.divergence, self.like, args, self.costs)
 
     def __call__(self, state: Tensor, t: Tensor) -> "_Rate":
-        x = state[:, : state.shape[1] - 1 - self.costs].reshape(-1, *self.like.shape[1:])
-        value, rates = self.rates(x.to(self.like.dtype), t)
+        x, _ = self.parted(state)
+        value, rates = self.value_and_rates(x.reshape(-1, *self.like.shape[1:]), t)
         return _Rate(torch.cat((value.flatten(1), *(rate[:, None].to(value.dtype) for rate in rates)), dim=1).to(state.dtype))
 
-    def rates(self, x: Tensor, t: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def parted(self, state: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return x (n, d) and what has grown (n,)."""
+        d = state.shape[1] - 1 - self.costs
+        return state[:, :d], list(state[:, d:].unbind(1))
+
+    def value(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return the velocity at x (n, *shape)."""
+        x = x if x.dtype == self.like.dtype else x.to(self.like.dtype)
+        return like_input(self.call(x, t, self.args[0]), x, "the velocity")
+
+    def value_and_rates(self, x: Tensor, t: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the velocity at x (n, *shape) and what log|det| and the costs grow by, each (n,)."""
         how = self.divergence.with_norm if self.costs == 2 else self.divergence
-        value, *rates = how(self.call, x, t, *self.args)
+        value, *rates = how(self.call, x if x.dtype == self.like.dtype else x.to(self.like.dtype), t, *self.args)
         like_input(value, x, "the velocity")
         if self.costs:
             rates.insert(1, value.flatten(1).square().sum(1))
         return value, rates
-
-
-class _Ledger(_Rates):
-    """What a sampler calls whose weights are known: the rate of x alone, while the other rates are put down and summed at the end.
-
-    A call without weight only shows where to look next, as midpoint's first: half of all divergences need not be computed.
-    """
-
-    def __init__(
-        self,
-        velocity: Callable[..., Tensor],
-        divergence: Divergence,
-        like: Tensor,
-        args: tuple[Any, ...],
-        costs: int,
-        weights: Sequence[float],
-    ) -> None:
-        super().__init__(velocity, divergence, like, args, costs)
-        self.weights, self.left = weights, iter(weights)
-        self.entries: list[list[Tensor]] = []
-
-    def __call__(self, state: Tensor, t: Tensor) -> "_Rate":
-        x = state if state.dtype == self.like.dtype else state.to(self.like.dtype)
-        if next(self.left) == 0:
-            value = like_input(self.call(x, t, self.args[0]), x, "the velocity")
-        else:
-            value, rates = self.rates(x, t)
-            self.entries.append(rates)
-        return _Rate(value if value.dtype == state.dtype else value.to(state.dtype))
-
-    def integrals(self, dtype: torch.dtype) -> list[Tensor]:
-        """Return the sums of all entries by their weights, each (n,)."""
-        weights = self.like.new_tensor([one for one in self.weights if one], dtype=dtype)
-        return [weights @ torch.stack(one).to(dtype) for one in zip(*self.entries, strict=True)]
 
 
 class _Rate:

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from pushforward.registry import export
 from pushforward.samplers.sampler import FixedStepSampler
+from pushforward.tableaux import EULER, Tableau
 
 
 def _example(steps: int = 20) -> "Euler":
@@ -23,5 +24,4 @@ class Euler(FixedStepSampler):
     Source: Euler 1768; on a rectified flow a few steps are enough, as its trajectories are nearly straight (2209.03003).
     """
 
-    method: ClassVar[str] = "euler"
-    calls: ClassVar[int] = 1
+    tableau: ClassVar[Tableau] = EULER

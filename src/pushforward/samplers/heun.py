@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from pushforward.registry import export
 from pushforward.samplers.sampler import FixedStepSampler
+from pushforward.tableaux import HEUN, Tableau
 
 
 def _example(steps: int = 20) -> "Heun":
@@ -23,5 +24,4 @@ class Heun(FixedStepSampler):
     Source: Karras et al. (EDM), 2206.00364, algorithm 1, here with the second evaluation in every step.
     """
 
-    method: ClassVar[str] = "heun"
-    calls: ClassVar[int] = 2
+    tableau: ClassVar[Tableau] = HEUN

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from pushforward.registry import export
 from pushforward.samplers.sampler import FixedStepSampler
+from pushforward.tableaux import MIDPOINT, Tableau
 
 
 def _example(steps: int = 20) -> "Midpoint":
@@ -23,5 +24,4 @@ class Midpoint(FixedStepSampler):
     Source: Hairer, Nørsett and Wanner, section II.1 (Runge 1895); it never evaluates at t_end.
     """
 
-    method: ClassVar[str] = "midpoint"
-    calls: ClassVar[int] = 2
+    tableau: ClassVar[Tableau] = MIDPOINT

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pushforward import tableaux
 from pushforward.registry import export
 from pushforward.samplers.sampler import FixedStepSampler
 
@@ -23,5 +24,4 @@ class RK4(FixedStepSampler):
     Source: Hairer, Nørsett and Wanner, section II.1 (Kutta 1901).
     """
 
-    method: ClassVar[str] = "rk4"
-    calls: ClassVar[int] = 4
+    tableau: ClassVar[tableaux.Tableau] = tableaux.RK4

@@ -1,0 +1,285 @@
+"""Steps that adapt, by any Runge-Kutta method with an error estimate: each sample has its own time, step and error."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from pushforward.adjoint import Backwards, solve_with_adjoint
+from pushforward.errors import SolverError, UserError
+from pushforward.fields import WIDE, Field, fitting, in_its_autocast, time_dtype, widened
+from pushforward.tableaux import DOPRI5, Tableau
+
+SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
+# The next step is SAFETY h error^(3/4 beta - 1/q) previous_error^beta, where q is the order of a step's error and beta BETA / q: for dopri5
+# 0.06, much as in Hairer's own. An error that happens to be tiny, as that of a single sample can be, then does not make a step that must be
+# taken back. FIRST is the error at which the first step aims, in units of the tolerance; Hairer's 0.01 spends one step of a flow's six or
+# seven on finding the next one's size.
+BETA, FIRST = 0.3, 1.0
+
+
+def adaptive_steps(
+    f: Field, x: Tensor, t0: float, t1: float, args: tuple[Any, ...] = (), tableau: Tableau = DOPRI5, **options: Any
+) -> Tensor:
+    """Return the solution at t1 with one step size a sample (see `adaptive_states`)."""
+    return adaptive_states(f, x, t0, [t1], args, tableau, **options)[0]
+
+
+def adaptive_states(
+    f: Field,
+    x: Tensor,
+    t0: float,
+    ends: Sequence[float],
+    args: tuple[Any, ...] = (),
+    tableau: Tableau = DOPRI5,
+    *,
+    rtol: float,
+    atol: float,
+    max_steps: int = 10_000,
+    leave: bool = True,
+    log: bool = False,
+    adjoint: bool = False,
+) -> list[Tensor]:
+    """Return the solution at each of `ends`, where the last step before is cut to length.
+
+    The arguments are those of `odeint`; with `leave=False` samples that have arrived stay in the batch, which f may then know by heart.
+    With `log` steps are taken in u = log(t), where dx/du = t f(x, t): for positive times, and fields that vary on the scale of t itself.
+    """
+    check_tolerances(rtol, atol)
+    if x.dtype not in WIDE:
+        (call, wide), rtol = widened(f, x), max(rtol, torch.finfo(x.dtype).eps)  # no more than the result can hold
+        options: Any = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "leave": leave, "log": log, "adjoint": adjoint}
+        return [one.to(x.dtype) for one in adaptive_states(call, wide, t0, ends, args, tableau, **options)]
+    if log:
+        f, t0, ends = _in_log_time(f), math.log(t0), [math.log(end) for end in ends]
+
+    def solve(x: Tensor, t0: float, ends: Sequence[float], args: tuple[Any, ...]) -> list[Tensor]:
+        if x.numel() == 0:
+            return [x.clone() for _ in ends]
+        call, plain = in_its_autocast(f, x)
+        with plain:
+            run = Adaptive(call, x, t0, args, tableau, rtol, atol, log)
+            return [run.to(end, max_steps, leave, more=k < len(ends)) for k, end in enumerate(ends, 1)]
+
+    def leg(t0: float, end: float, x: Tensor, args: tuple[Any, ...]) -> Tensor:
+        return solve(x, t0, [end], args)[0]
+
+    if not adjoint:
+        return solve(x, t0, ends, args)
+    states = []
+    for end in ends:
+        back = Backwards((end, t0), tableau, True, rtol, atol, max_steps, log)
+        x = solve_with_adjoint(functools.partial(leg, t0, end), f, x, args, back)
+        states.append(x)
+        t0 = end
+    return states
+
+
+def check_tolerances(rtol: float, atol: float) -> None:
+    """Refuse tolerances that no step can keep.
+
+    Raises:
+        UserError: one is negative, or both are 0.
+    """
+    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
+        raise UserError(f"rtol is {rtol} and atol {atol}, but both must be at least 0 and one positive; try 1e-5.")
+
+
+def _in_log_time(f: Field) -> Field:
+    def by_log(x: Tensor, u: Tensor, *args: Any) -> Tensor:
+        t = u.exp()
+        return f(x, t, *args) * t.view(-1, *(1,) * (x.ndim - 1)).to(x.dtype)
+
+    return by_log
+
+
+class Adaptive:
+    """One solve: the state of the samples that are still under way, and where the others have arrived."""
+
+    columns: tuple[str, ...] = ("rows", "x", "elapsed", "error", "size", "first")  # what has a row for each sample
+
+    def __init__(
+        self, f: Field, x: Tensor, t0: float, args: tuple[Any, ...], tableau: Tableau, rtol: float, atol: float, log: bool = False
+    ) -> None:
+        n, dtype = x.shape[0], time_dtype(x)
+        self.f, self.args, self.all_args, self.rtol, self.atol, self.log = f, args, args, rtol, atol, log
+        self.shape, self.sign, self.t0, self.span = x.shape[1:], 1.0, t0, 0.0
+        self.x = x.reshape(n, math.prod(self.shape))
+        self.elapsed = torch.zeros(n, dtype=dtype, device=x.device)  # |t - t0| of each sample
+        self.error = torch.ones(n, dtype=dtype, device=x.device)  # of its last accepted step, in units of the tolerance
+        self.size: Any = None  # of its next step
+        self.first: Tensor | None = None  # slope at x, where it is known
+        self.rows = torch.arange(n, device=x.device)
+        self.away: list[dict[str, Tensor]] = []
+        self.tableau, self.power = tableau, 1 / (1 + min(tableau.order, tableau.error_order))
+        # What the start weighs in a stage, the end or the error, then each slope.
+        table = [*((1.0, *row) for row in tableau.stages), (1.0, *tableau.weights), (0.0, *tableau.error)]
+        *self.tables, self.end, self.wrong = (torch.tensor(row, dtype=x.dtype, device=x.device) for row in table)
+        self.start = torch.tensor(t0, dtype=dtype, device=x.device)
+        self.buffer = x.new_empty(0)  # for the slopes of a step
+
+    def slope(self, x: Tensor, elapsed: Tensor) -> Tensor:
+        t = torch.add(self.start, elapsed, alpha=self.sign)
+        return self.f(x.view(-1, *self.shape), t, *self.args).reshape(x.shape)
+
+    def to(self, end: float, max_steps: int, leave: bool, more: bool = False) -> Tensor:
+        """Return the state at a time, with what a further call needs if there will be `more`."""
+        if not self.reach(abs(end - self.t0)):
+            return self.x.view(-1, *self.shape).clone()
+        if self.size is None:
+            self.begin(math.copysign(1.0, end - self.t0))
+        # A step is too small when it is lost in the rounding of t.
+        self.smallest = 4 * torch.finfo(self.elapsed.dtype).eps * max(abs(self.t0), abs(end))
+        for _ in range(max_steps):
+            under_way = self.step()
+            if under_way == 0:
+                return self.finished(more)
+            if leave and under_way <= 0.75 * len(self.rows):  # cutting the batch costs some copies: worth it from a quarter on
+                self.cut(more)
+        row = int(self.elapsed.argmin())
+        raise SolverError(
+            f"{self.tableau.name} took {max_steps} steps and sample {int(self.rows[row])} is only at t = {self.time(row):.6g}; "
+            "loosen rtol and atol, or raise max_steps."
+        )
+
+    def reach(self, span: float) -> bool:
+        """Let all samples go on until so long after t0; return whether they are not there already."""
+        before, self.span = self.span, span
+        return span != before
+
+    def begin(self, sign: float) -> None:
+        """Find the first slopes and step sizes."""
+        self.sign = sign
+        x, t = self.x.view(-1, *self.shape), self.start.expand(len(self.x)).clone()
+        self.f, first = fitting(self.f, self.f(x, t, *self.args), x)
+        self.first = first.reshape(self.x.shape)
+        self.size = self.first_size(self.first)
+
+    def step(self) -> int:
+        """Try one step for every sample; return how many are still under way."""
+        size = self.size
+        left = self.span - self.elapsed
+        last = size >= left
+        h = torch.where(last, left, size)  # 0 for a sample that has arrived
+        first = self.slope(self.x, self.elapsed) if self.first is None else self.first
+        step = (self.sign * h)[:, None].to(self.x.dtype)
+        moves = _Moves(self.x, step, self.room(first))
+        slope = first
+        for node, row in zip(self.tableau.nodes[1:], self.tables, strict=True):
+            moves.append(slope)
+            end = moves.combine(row)
+            slope = self.slope(end, torch.add(self.elapsed, h, alpha=node))
+        if not self.tableau.fsal:
+            moves.append(slope)
+            end = moves.combine(self.end)
+        with torch.no_grad():
+            if self.tableau.fsal:
+                moves.append(slope)
+            scale = torch.maximum(self.x.abs(), end.abs()).mul_(self.rtol).add_(self.atol)
+            ratio = torch.linalg.vector_norm(moves.combine(self.wrong).div_(scale), dim=1).div_(end.shape[1] ** 0.5).to(size.dtype)
+            accepted = ratio <= 1
+            beta = BETA * self.power
+            factor = (ratio.clamp_min(1e-10) ** (0.75 * beta - self.power)).mul_(self.error**beta).mul_(SAFETY).clamp_(SHRINK, GROW)
+            self.error = torch.where(accepted, ratio.clamp_min(0.1), self.error)
+            # After a clipped last step the size proposed before stays valid; after a rejected one the error rules.
+            self.size = torch.where(accepted & last, size, h * factor)
+            arrived = accepted & last
+            end, h, arrived = self.landed(first, end, h, accepted, arrived)
+            self.elapsed = torch.where(arrived, self.span, torch.where(accepted, self.elapsed + h, self.elapsed))
+            # Read back once a step: how many are under way, whether one of them cannot go on, and whether all took the step.
+            stuck = ~accepted & ~((h > self.smallest) & ratio.isfinite())
+            under_way, failed, all_accepted = torch.stack(((self.elapsed < self.span).sum(), stuck.any(), accepted.all())).tolist()
+        if failed:
+            raise self.stuck(stuck, ratio)
+        keep = accepted[:, None]
+        self.x = end if all_accepted else torch.where(keep, end, self.x)
+        # Without the slope at a step's end the next step computes its own first one, unless nobody moved.
+        self.first = (slope if all_accepted else torch.where(keep, slope, first)) if self.tableau.fsal else None
+        return under_way
+
+    def landed(self, first: Tensor, end: Tensor, h: Tensor, accepted: Tensor, arrived: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return where samples are after a step, how long it was and who has arrived: the place to look for events."""
+        return end, h, arrived
+
+    def room(self, first: Tensor) -> Tensor | None:
+        """Return where a step's start and slopes are laid, or None where they are needed for gradients."""
+        if torch.is_grad_enabled():
+            return None
+        if self.buffer.shape[1:] != first.shape:
+            self.buffer = first.new_empty(1 + len(self.tableau.nodes), *first.shape)
+        return self.buffer
+
+    def first_size(self, slope: Tensor) -> Tensor:
+        """Return the first step of each sample (Hairer et al., section II.4); costs one evaluation."""
+        with torch.no_grad():
+            scale = self.x.abs().mul_(self.rtol).add_(self.atol)
+            size_x, size_slope = _rms(self.x / scale), _rms(slope / scale)
+            small = (size_x < 1e-5) | (size_slope < 1e-5)
+            guess = torch.where(small, 1e-6, 0.01 * size_x / size_slope).clamp_max(self.span)
+            ahead = torch.addcmul(self.x, (self.sign * guess)[:, None].to(self.x.dtype), slope)
+            bend = _rms((self.slope(ahead, self.elapsed + guess) - slope) / scale) / guess
+            most = torch.maximum(size_slope, bend)
+            refined = torch.where(most <= 1e-15, (guess * 1e-3).clamp_min(1e-6), (FIRST / most) ** self.power)
+            return torch.minimum(100 * guess, refined).clamp(max=self.span).to(self.elapsed.dtype)
+
+    def cut(self, more: bool) -> None:
+        """Let the samples that have arrived leave the batch."""
+        done = self.elapsed >= self.span
+        held = {name: value for name in self.columns if (value := getattr(self, name)) is not None}
+        self.away.append({name: value[done] for name, value in held.items() if more or name in ("rows", "x")})
+        index = (~done).nonzero()[:, 0]
+        for name, value in held.items():
+            setattr(self, name, value[index])
+        self.args = tree_map_only(Tensor, lambda leaf: leaf[index], self.args)
+
+    def finished(self, more: bool) -> Tensor:
+        """Return the states of all samples in their order, and bring everybody back if there is `more` to come."""
+        if self.away:
+            parts = [*self.away, {name: getattr(self, name) for name in self.away[0]}]
+            order = torch.cat([part["rows"] for part in parts]).argsort()
+            for name in parts[0]:
+                setattr(self, name, torch.cat([part[name] for part in parts])[order])
+            self.away, self.args = [], self.all_args
+        return self.x.view(-1, *self.shape)
+
+    def time(self, row: int) -> float:
+        t = self.t0 + self.sign * float(self.elapsed[row])
+        return math.exp(t) if self.log else t
+
+    def stuck(self, which: Tensor, ratio: Tensor) -> SolverError:
+        row = int(which.nonzero()[0, 0])
+        where = f"at t = {self.time(row):.6g} in sample {int(self.rows[row])}"
+        if not math.isfinite(float(ratio[row])):
+            return SolverError(f"the field is not finite {where}; check the network's output and that t stays inside the path's interval.")
+        name = self.tableau.name
+        return SolverError(f"{name}'s step became too small {where}: the field is too stiff or singular there; loosen rtol and atol.")
+
+
+class _Moves:
+    """A step's start and its slopes times its size, and their weighted sums: in a buffer (s + 1, n, d), or a list for gradients."""
+
+    def __init__(self, x: Tensor, step: Tensor, buffer: Tensor | None) -> None:
+        self.step, self.like, self.count, self.buffer = step, x, 1, buffer
+        self.parts = [x]
+        if buffer is not None:
+            buffer[0] = x
+
+    def append(self, slope: Tensor) -> None:
+        if self.buffer is None:
+            self.parts.append(slope * self.step)
+        else:
+            torch.mul(slope, self.step, out=self.buffer[self.count])
+        self.count += 1
+
+    def combine(self, weights: Tensor) -> Tensor:
+        """Return the sum of all so far, weighted: one matrix product over all samples."""
+        flat = torch.stack(self.parts).flatten(1) if self.buffer is None else self.buffer[: self.count].flatten(1)
+        return (weights @ flat).view_as(self.like)
+
+
+def _rms(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=1) / x.shape[1] ** 0.5

@@ -1,0 +1,72 @@
+"""What solvers do to a field dx/dt = f(x, t, *args): the dtype it is solved in, autocast, and a look at what it returns first."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import DtypeError, ShapeError, UserError
+
+Field = Callable[..., Tensor]
+WIDE = frozenset((torch.float32, torch.float64, torch.complex64, torch.complex128))
+
+
+def time_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype of times beside a state: its own, but real and at least float32."""
+    return torch.promote_types(x.dtype.to_real() if x.dtype.is_complex else x.dtype, torch.float32)
+
+
+def widened(f: Field, x: Tensor) -> tuple[Field, Tensor]:
+    """Return the field on states of 32 bits, and the state as one; the field is still called with the state's own dtype.
+
+    In 16 bits the steps of a fine grid would be lost in the state's rounding.
+
+    Raises:
+        DtypeError: the state is neither real nor complex numbers.
+    """
+    own = x.dtype
+    if not (own.is_floating_point or own.is_complex):
+        raise DtypeError(f"the state's dtype is {own}, but its solution is a real or complex number at every time; pass x.float().")
+    return (lambda x, t, *args: f(x.to(own), t, *args)), x.to(torch.promote_types(own, torch.float32))
+
+
+def fitting(f: Field, slope: Tensor, x: Tensor) -> tuple[Field, Tensor]:
+    """Return a field, and what it returned first for the state x, with x's dtype.
+
+    Raises:
+        ShapeError: what it returned has another shape than x.
+        DtypeError: it is complex, but x is real.
+    """
+    if not isinstance(slope, Tensor):
+        raise UserError(f"the field returns a {type(slope).__name__}, but it must return dx/dt as a tensor of x's shape {tuple(x.shape)}.")
+    if slope.shape != x.shape:
+        raise ShapeError(
+            f"the field returns shape {tuple(slope.shape)} for a state of shape {tuple(x.shape)}, but dx/dt has the state's; check the "
+            "network's output."
+        )
+    if slope.dtype == x.dtype:
+        return f, slope
+    if not torch.can_cast(slope.dtype, x.dtype):
+        raise DtypeError(f"the field returns {slope.dtype} for a state of {x.dtype}, which cannot hold it; pass x.to({slope.dtype}).")
+    return casting(f, x.dtype), slope.to(x.dtype)
+
+
+def casting(f: Field, dtype: torch.dtype) -> Field:
+    """Return a field whose values have a dtype."""
+    return lambda x, t, *args: f(x, t, *args).to(dtype)
+
+
+def in_its_autocast(f: Field, x: Tensor) -> tuple[Field, contextlib.AbstractContextManager[Any]]:
+    """Return the field in the autocast that is on now, wherever it will be called, and a context for the solver in which it is off."""
+    kind = x.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return f, contextlib.nullcontext()
+    dtype, cache = torch.get_autocast_dtype(kind), torch.is_autocast_cache_enabled()
+
+    def within(x: Tensor, t: Tensor, *args: Any) -> Tensor:
+        with torch.autocast(kind, dtype=dtype, cache_enabled=cache):
+            return f(x, t, *args)
+
+    return within, torch.autocast(kind, enabled=False)

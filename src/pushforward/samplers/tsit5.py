@@ -1,0 +1,25 @@
+"""Tsitouras 5(4): Dormand and Prince's idea with newer numbers."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pushforward.registry import export
+from pushforward.samplers.sampler import AdaptiveSampler
+from pushforward.tableaux import TSIT5, Tableau
+
+
+@export("samplers.Tsit5", example=lambda: Tsit5())
+@dataclass(frozen=True)
+class Tsit5(AdaptiveSampler):
+    """Fifth order with error control, six evaluations a step, with smaller error constants than Dopri5's.
+
+    Args:
+        rtol: tolerance relative to the state.
+        atol: absolute tolerance, in units of the model's (preprocessed) data.
+        max_steps: most steps that may be tried.
+        adjoint: whether gradients come from the adjoint ODE, in memory that does not grow with the steps (see `ode.odeint`).
+
+    Source: Tsitouras 2011.
+    """
+
+    tableau: ClassVar[Tableau] = TSIT5
