@@ -39,6 +39,16 @@ class Bijection(nn.Module):
         """Return x (n, *shape) and log_abs_det (n,) of the map from noise z (n, *shape) to data."""
         raise NotImplementedError
 
+    def pull(self, x: Tensor, cond: Any = None) -> Tensor:
+        """Return z alone; a bijection overrides it whose log_abs_det costs more than its value."""
+        z: Tensor = self(x, cond)[0]
+        return z
+
+    def push(self, z: Tensor, cond: Any = None) -> Tensor:
+        """Return x alone, the inverse of `pull`."""
+        x: Tensor = inverted(self, z, cond)[0]
+        return x
+
     def initialise(self, x: Tensor, cond: Any = None) -> None:
         """Let data-dependent parts start from x (n, *shape); most bijections have none."""
 

@@ -87,28 +87,34 @@ class TransformerAutoregressive(Bijection):
         )
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        tokens = self._tokens(x)
-        raw, shift = self.net(tokens, cond).to(x.dtype).chunk(2, 2)
-        z, log_slopes = bounded_affine(tokens, raw, shift, self.bound, inverse=True)
-        return self._image(z), log_slopes.sum((1, 2), dtype=wide(x))
+        return self.guided(x, cond, None, inverse=False)
 
     def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         return self.guided(z, cond, None)
 
-    def guided(self, z: Tensor, cond: Any, guidance: CFG | None) -> tuple[Tensor, Tensor]:
-        """Return x and log_abs_det of the inverse under guidance."""
+    def guided(self, x: Tensor, cond: Any, guidance: CFG | None, inverse: bool = True) -> tuple[Tensor, Tensor]:
+        """Return the map or its inverse under guidance, and its log_abs_det (n,)."""
+        conds = (cond,) if guidance is None else (cond, guidance.negative)
+        strength = 0.0 if guidance is None else (guidance.scale - 1) / max(1, self.net.tokens - 1)
+        if inverse:
+            return self._inverse(x, conds, strength)
+        tokens = self._tokens(x)
+        outputs = [self.net(tokens, one) for one in conds]
+        places = torch.arange(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)[:, None]
+        raw, shift = _mixed(outputs, 1 + strength * places).to(x.dtype).chunk(2, 2)
+        z, log_slopes = bounded_affine(tokens, raw, shift, self.bound, inverse=True)
+        return self._image(z), log_slopes.sum((1, 2), dtype=wide(x))
+
+    def _inverse(self, z: Tensor, conds: Sequence[Any], strength: float) -> tuple[Tensor, Tensor]:
         tokens = self._tokens(z)
         slopes: list[Tensor] = []
-        strength = 0.0 if guidance is None else (guidance.scale - 1) / max(1, tokens.shape[1] - 1)
 
         def solve(k: int, outputs: Tensor) -> Tensor:
-            own = outputs[0] if guidance is None else torch.lerp(outputs[1], outputs[0], 1 + strength * k)
-            raw, shift = own.to(z.dtype).chunk(2, 1)
+            raw, shift = _mixed(list(outputs), 1 + strength * k).to(z.dtype).chunk(2, 1)
             x, log_slope = bounded_affine(tokens[:, k], raw, shift, self.bound)
             slopes.append(log_slope)
             return x
 
-        conds = (cond,) if guidance is None else (cond, guidance.negative)
         fast = way_of(self.net, "sequential")
         x = self._sequential(tokens, conds, solve) if fast is None else fast(self.net, len(z), conds, solve)
         return self._image(x), torch.stack(slopes, 1).sum((1, 2), dtype=wide(z))
@@ -132,3 +138,8 @@ class TransformerAutoregressive(Bijection):
 
     def extra_repr(self) -> str:
         return f"{self.shape}, {self.patch}, reverse={self.reverse}, bound={self.bound:g}"
+
+
+def _mixed(outputs: Sequence[Tensor], weight: Tensor | float) -> Tensor:
+    """Return the prediction, moved away from the second one if there are two."""
+    return outputs[0] if len(outputs) == 1 else torch.lerp(outputs[1], outputs[0], weight)

@@ -84,6 +84,16 @@ class ODE(Bijection):
         x, log_abs_det, *_ = self._solve(z, cond, self.interval[1], self.interval[0], generator)
         return x, log_abs_det
 
+    def pull(self, x: Tensor, cond: Any = None) -> Tensor:
+        return self.sampler(self.denoiser(cond), x, self.interval[0], self.interval[1])
+
+    def push(self, z: Tensor, cond: Any = None) -> Tensor:
+        return self.sampler(self.denoiser(cond), z, self.interval[1], self.interval[0])
+
+    def denoiser(self, cond: Any) -> Any:
+        """Return what the sampler calls where no log-determinant is wanted."""
+        return Flow(self.velocity, (cond,))
+
     def _solve(self, x: Tensor, cond: Any, start: float, end: float, generator: _random.Generators, costs: int = 0) -> tuple[Tensor, ...]:
         path = getattr(self.velocity, "path", None)
         prepare = preparer(self.velocity)  # what depends on weights and times alone is computed once a solve
@@ -144,6 +154,20 @@ class _Rates:
         if self.costs:
             rates.insert(1, value.flatten(1).square().sum(1))
         return value, rates
+
+
+class Flow:
+    """A velocity with what it reads for each sample, as samplers call it."""
+
+    def __init__(self, velocity: Callable[..., Tensor], args: tuple[Any, ...]) -> None:
+        self.call, self.args = velocity, args
+        self.path = getattr(velocity, "path", None)
+
+    def bind(self, *args: Any) -> "Flow":
+        return Flow(self.call, args)
+
+    def __call__(self, x: Tensor, t: Tensor) -> "_Rate":
+        return _Rate(like_input(self.call(x, t, *self.args), x, "the velocity"))
 
 
 class _Rate:

@@ -78,7 +78,7 @@ def _finishes(model: GenerativeModel) -> bool:
     """Return whether sampling ends with an evaluation of the model's own, the expected data."""
     if not isinstance(model, PathModel) or model.sampler is None:
         return False
-    return model._noise_left and model.sampler.last_time(model.path, model.interval[0]) > 0
+    return model._noise_left and model.sampler.last_time(model.path, model.interval[0]) >= model.interval[0]
 
 
 def _map(model: GenerativeModel) -> str:

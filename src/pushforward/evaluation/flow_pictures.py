@@ -80,7 +80,7 @@ def _states(model: Any, noise: Tensor, cond: Any) -> list[Tensor]:
     states = [noise]
     for step in reversed(model.bijection.steps):
         states.append(step.inverse(states[-1], cond)[0])
-    states[-1] = model._from_model(states[-1])[0]
+    states[-1] = model._from_model(states[-1])
     return [state.cpu() for state in states]
 
 

@@ -91,7 +91,7 @@ def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int 
     states = [x]
     for start, end in itertools.pairwise(places):
         states.append(Euler(steps)(denoiser, states[-1], start, end))
-    shown = [model._from_model(state)[0].cpu() for state in states]
+    shown = [model._from_model(state).cpu() for state in states]
     names = [f"t = {places[0]:.3g}", *(f"{place:.3g}" for place in places[1:])]
     if len(model.shape) == 3:
         sheet = tiles(torch.stack(shown, dim=1).flatten(0, 1), model.levels, times)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from pushforward import _random
-from pushforward._checks import like_input
 from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence, as_divergence
-from pushforward.bijections.ode import ODE
+from pushforward.bijections.ode import ODE, Flow
+from pushforward.dispatch import ability
 from pushforward.errors import NotInvertibleError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.functional.levels import Levels
@@ -21,6 +21,7 @@ from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.rk4 import RK4
 from pushforward.samplers.sampler import Sampler
+from pushforward.types import HasLogProb
 
 
 def _example() -> tuple:
@@ -91,23 +92,20 @@ class ContinuousFlow(GenerativeModel):
         for name, value in (("kinetic", kinetic), ("jacobian", jacobian)):
             if not value >= 0:
                 raise UserError(f"{name} is {value}, but a regulariser's weight is at least 0; 0.01 is RNODE's.")
-        if not hasattr(self.base, "log_prob"):
+        if not isinstance(self.base, HasLogProb):
             raise NotInvertibleError(f"the base {type(self.base).__name__} has no log_prob, which maximum likelihood needs; use PathModel.")
         self.velocity, self.kinetic, self.jacobian = velocity, kinetic, jacobian
         if divergence is None:
-            divergence = "exact" if hasattr(velocity, "value_and_divergence") and not jacobian else "hutchinson"
+            divergence = "exact" if ability(velocity, "value_and_divergence") and not jacobian else "hutchinson"
         self.divergence = as_divergence(divergence)
         self.loss_sampler = self._ode_sampler(RK4(8) if loss_sampler is None else loss_sampler)
 
     def networks(self) -> list[nn.Module]:
         return [self.velocity] if isinstance(self.velocity, nn.Module) else []
 
-    def denoiser(self, cond: Any = None, guidance: Guidance | float | None = None) -> "Flow":
+    def denoiser(self, cond: Any = None, guidance: Guidance | float | None = None) -> Flow:
         """Return what samplers call, in the model's units: (x, t) to something with `.velocity`."""
-        if guidance is not None:
-            raise UserError(
-                f"guidance is {guidance!r}, but a continuous flow has no use for it: it is trained by likelihood; leave it out."
-            )
+        _refuse_guidance(guidance)
         return Flow(self.velocity, (cond,))
 
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
@@ -122,31 +120,11 @@ class ContinuousFlow(GenerativeModel):
             penalty = torch.zeros_like(log_abs_det)
         return (penalty - self._base_log_prob(z, cond) - log_abs_det).mean() / math.prod(self.shape)
 
-    def _generate(
-        self,
-        noise: Tensor,
-        cond: Any,
-        sampler: Sampler | None,
-        guidance: Guidance | float | None,
-        log_det: bool,
-        generator: _random.Generators,
-    ) -> tuple[Tensor, Tensor]:
-        if log_det:
-            self.denoiser(cond, guidance)  # refuses guidance
-            return self._ode(self._ode_sampler(sampler), None).inverse(noise, cond, generator=generator)
-        return self._decode(noise, cond, sampler, guidance), noise.new_zeros(len(noise))
-
-    def _log_prob(
-        self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
-    ) -> Tensor:
-        z, log_abs_det = self._ode(self._ode_sampler(sampler), divergence)(x, cond, generator=generator)
-        return self._base_log_prob(z, cond) + log_abs_det
-
-    def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
-        return self._ode_sampler(sampler)(self.denoiser(cond), x, 0.0, 1.0)
-
-    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None) -> Tensor:
-        return self._ode_sampler(sampler)(self.denoiser(cond, guidance), z, 1.0, 0.0)
+    def _map(
+        self, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, divergence: "str | Divergence | None"
+    ) -> tuple[Bijection, Any]:
+        _refuse_guidance(guidance)
+        return self._ode(self._ode_sampler(sampler), divergence), cond
 
     def _ode_sampler(self, sampler: Sampler | None) -> Sampler:
         sampler = self.sampler if sampler is None else sampler
@@ -160,21 +138,6 @@ class ContinuousFlow(GenerativeModel):
         return ODE(self.velocity, sampler, divergence)
 
 
-class Flow:
-    """A velocity with what it reads for each sample, as samplers call it."""
-
-    def __init__(self, velocity: Callable[..., Tensor], args: tuple[Any, ...]) -> None:
-        self.call, self.args = velocity, args
-
-    def bind(self, *args: Any) -> "Flow":
-        return Flow(self.call, args)
-
-    def __call__(self, x: Tensor, t: Tensor) -> "_Velocity":
-        return _Velocity(like_input(self.call(x, t, *self.args), x, "the velocity"))
-
-
-class _Velocity:
-    __slots__ = ("velocity",)
-
-    def __init__(self, velocity: Tensor) -> None:
-        self.velocity = velocity
+def _refuse_guidance(guidance: Guidance | float | None) -> None:
+    if guidance is not None:
+        raise UserError(f"guidance is {guidance!r}, but a continuous flow has no use for it: it is trained by likelihood; leave it out.")

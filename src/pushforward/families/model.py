@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from pushforward import _random
 from pushforward._checks import event_shape, per_sample, shown, whole
@@ -13,10 +14,12 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
 from pushforward.errors import CheckpointError, NotInvertibleError, ShapeError, UserError
 from pushforward.families import checks
+from pushforward.families.map import Map
 from pushforward.functional.levels import Levels, cells, spread
 from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
+from pushforward.types import HasLogProb
 
 
 @export("families.GenerativeModel")
@@ -26,7 +29,7 @@ class GenerativeModel(nn.Module):
     All verbs speak the data's own units: `preprocess` maps them to the model's, and its log-determinant is part of every likelihood.
     No verb changes train or eval mode; `sample` runs without gradients and the others can be differentiated.
 
-    A family writes `_loss`, `_log_prob`, `_encode` and `_decode`, in the model's units.
+    A family writes `_loss` and `_map`, its one map between data and noise, in the model's units; the other verbs follow from it.
 
     Args:
         shape: shape of one event, such as (2,) or (1, 8, 8).
@@ -115,8 +118,10 @@ class GenerativeModel(nn.Module):
             batch_size: how many at once; None is all.
         """
         whole("n", n, 0, 2**63 - 1)
+        if log_prob:
+            self._check_density()
         temperature = checks.checked_temperature(temperature)
-        if temperature != 1 and not hasattr(self.base, "log_prob"):
+        if temperature != 1 and not isinstance(self.base, HasLogProb):
             raise UserError(f"temperature is {temperature}, but the base {type(self.base).__name__} is data and no noise to scale; use 1.")
         _random.checked(generator, n)
         chunks = _random.chunks(n, batch_size, generator)
@@ -126,13 +131,15 @@ class GenerativeModel(nn.Module):
         for rows, part_generator in chunks:
             noise, part_cond = start[rows], None if cond is None else cond[rows]
             part_guidance = guidance.rows(rows, n) if isinstance(guidance, Guidance) else guidance
-            x, log_abs_det = self._generate(noise * temperature, part_cond, sampler, part_guidance, log_prob, part_generator)
-            x, pre = self._from_model(x)
+            if log_prob:
+                mapped = self._bound(part_cond, sampler, part_guidance, generator=part_generator)
+                x, log_abs_det = mapped.inverse(noise * temperature)
+                tempered = self._base_log_prob(noise, part_cond) - math.prod(self.shape) * math.log(temperature)
+                values.append(tempered - log_abs_det)
+            else:
+                x = self._from_model(self._sampled(noise * temperature, part_cond, sampler, part_guidance, part_generator))
             checks.check_finite(x, rows.start, sampler or self.sampler)
             parts.append(x)
-            if log_prob:
-                tempered = self._base_log_prob(noise, part_cond) - math.prod(self.shape) * math.log(temperature)
-                values.append(tempered - log_abs_det - pre)
         x = torch.cat(parts)
         return (x, torch.cat(values)) if log_prob else x
 
@@ -160,6 +167,7 @@ class GenerativeModel(nn.Module):
             batch_size: how many rows at once; None is all.
         """
         self._check(x, "x")
+        self._check_density()
         cond = self._checked_cond(cond, x.shape[0])
         n, parts = len(x), []
         _random.checked(generator, n)
@@ -173,24 +181,52 @@ class GenerativeModel(nn.Module):
     def _density(
         self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
     ) -> Tensor:
-        if self.preprocess is None:
-            return self._log_prob(x, cond, sampler, divergence, generator)
-        z, pre = self._to_model(x)
-        outside = per_sample(pre, x, "the log-determinant of preprocess") == -math.inf  # of the support, where the density is 0
-        z = torch.where(outside.view(-1, *(1,) * len(self.shape)), 0.0, z)
-        value = self._log_prob(z, cond, sampler, divergence, generator) + pre
-        return torch.where(outside, -math.inf, value)  # so that these rows have no gradient either
+        z, log_abs_det = self._bound(cond, sampler, None, divergence, generator)(x)
+        return self._base_log_prob(z, cond) + log_abs_det
 
     def encode(self, x: Tensor, cond: Any = None, *, sampler: Sampler | None = None) -> Tensor:
         """Return the noise z (n, *shape) that data x (n, *shape) comes from; differentiable."""
         self._check(x, "x")
-        cond = self._checked_cond(cond, len(x))
-        return self._encode(self._to_model(x)[0], cond, sampler)
+        return self._bound(self._checked_cond(cond, len(x)), sampler).pull(x)
 
     def decode(self, z: Tensor, cond: Any = None, *, sampler: Sampler | None = None, guidance: Guidance | float | None = None) -> Tensor:
         """Return the data x (n, *shape) that noise z (n, *shape) becomes, the inverse of `encode`; differentiable."""
         self._check(z, "z")
-        return self._from_model(self._decode(z, self._checked_cond(cond, len(z)), sampler, guidance))[0]
+        return self._bound(self._checked_cond(cond, len(z)), sampler, guidance).push(z)
+
+    def map(
+        self,
+        cond: Any = None,
+        *,
+        sampler: Sampler | None = None,
+        guidance: Guidance | float | None = None,
+        divergence: "str | Divergence | None" = None,
+        generator: _random.Generators = None,
+    ) -> Bijection:
+        """Return the model's one map between data, in their own units, and noise: a bijection, from which the verbs follow.
+
+            z, log_abs_det = model.map(cond)(x),    log p(x) = log p_base(z) + log_abs_det
+
+        Args:
+            cond: condition of each row that the map will be given, or None.
+            sampler: what solves the ODE; None is the model's own.
+            guidance: what steers the map; a number is the scale of classifier-free guidance.
+            divergence: "exact" (None means it), "hutchinson", or an object with its settings.
+            generator: randomness of an estimated divergence.
+        """
+        n = next((len(leaf) for leaf in tree_leaves(cond) if isinstance(leaf, Tensor) and leaf.ndim), 0)
+        return self._bound(self._checked_cond(cond, n), sampler, guidance, divergence, generator)
+
+    def _bound(
+        self,
+        cond: Any,
+        sampler: Sampler | None = None,
+        guidance: Guidance | float | None = None,
+        divergence: "str | Divergence | None" = None,
+        generator: _random.Generators = None,
+    ) -> Map:
+        """Return the map under a condition that was checked."""
+        return Map(*self._map(cond, sampler, guidance, divergence), self.preprocess, generator)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Take over weights, as every Module does.
@@ -227,22 +263,18 @@ class GenerativeModel(nn.Module):
         """Return the loss with what it owes to the log-determinant of `preprocess` and to the density of the dequantisation: nothing."""
         return loss
 
-    def _generate(
-        self,
-        noise: Tensor,
-        cond: Any,
-        sampler: Sampler | None,
-        guidance: Guidance | float | None,
-        log_det: bool,
-        generator: _random.Generators,
-    ) -> tuple[Tensor, Tensor]:
-        """Return data from noise, and log|det| of that map (n,) if asked."""
+    def _map(
+        self, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, divergence: "str | Divergence | None"
+    ) -> tuple[Bijection, Any]:
+        """Return the bijection from data to noise, and what it is to read for each sample."""
         raise NotImplementedError
 
-    def _log_prob(
-        self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
+    def _sampled(
+        self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, generator: _random.Generators
     ) -> Tensor:
-        raise NotImplementedError
+        """Return data from noise, (n, *shape) both; a family overrides it whose samples need not come from the map."""
+        bijection, read = self._map(cond, sampler, guidance, None)
+        return bijection.push(noise, read)
 
     def _base_sample(self, n: int, cond: Any, generator: _random.Generators) -> Tensor:
         return self._checked_noise(self.base.sample(n, generator=generator), n)
@@ -253,26 +285,22 @@ class GenerativeModel(nn.Module):
             raise ShapeError(f"the base {type(self.base).__name__} drew {what}, but {n} events of this model need {(n, *self.shape)}.")
         return noise
 
-    def _base_log_prob(self, z: Tensor, cond: Any) -> Tensor:
-        if not hasattr(self.base, "log_prob"):
+    def _check_density(self) -> None:
+        if not isinstance(self.base, HasLogProb):
             raise NotInvertibleError(
                 f"the base {type(self.base).__name__} has no log_prob, so the model has none; use a base with a density."
             )
+
+    def _base_log_prob(self, z: Tensor, cond: Any) -> Tensor:
         return per_sample(self.base.log_prob(z), z, f"the log_prob of the base {type(self.base).__name__}")
-
-    def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
-        raise NotImplementedError
-
-    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None) -> Tensor:
-        raise NotImplementedError
 
     # Units and checks.
 
     def _to_model(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
         return (x, 0.0) if self.preprocess is None else self.preprocess(x)
 
-    def _from_model(self, z: Tensor) -> tuple[Tensor, Tensor | float]:
-        return (z, 0.0) if self.preprocess is None else self.preprocess.inverse(z)
+    def _from_model(self, z: Tensor) -> Tensor:
+        return z if self.preprocess is None else self.preprocess.push(z)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -21,10 +21,10 @@ from pushforward.errors import ConditionError, DtypeError, ShapeError, UserError
 from pushforward.families.checks import check_unconditional
 from pushforward.families.distribution import FlowDistribution
 from pushforward.families.dropped import checked_drop_cond, with_dropped
+from pushforward.families.guided_flow import GuidedFlow
 from pushforward.families.model import GenerativeModel
 from pushforward.families.untouched import warn_of_untouched
 from pushforward.functional.levels import Levels, cells
-from pushforward.guidance.cfg import CFG, as_guidance
 from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
@@ -172,65 +172,32 @@ class NormalizingFlow(GenerativeModel):
         rest = -pre if log_q is None else log_q - pre
         return loss + (rest.mean() if isinstance(rest, Tensor) else rest) / math.prod(self.shape)
 
-    def _generate(
-        self,
-        noise: Tensor,
-        cond: Any,
-        sampler: Sampler | None,
-        guidance: Guidance | float | None,
-        log_det: bool,
-        generator: _random.Generators,
-    ) -> tuple[Tensor, Tensor]:
-        self._checked_sampler(sampler)
-        if log_det and sampler is not None:
+    def _map(
+        self, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, divergence: "str | Divergence | None"
+    ) -> tuple[Bijection, Any]:
+        if sampler is not None and self.noise:
             raise UserError(f"sampler is {sampler!r}, but a log-probability is of samples with their noise; leave one of them out.")
-        x, log_abs_det = self._inverse(noise, cond, guidance)
-        sampler = self.sampler if sampler is None else sampler
-        return (x if sampler is None or log_det else sampler(lambda y, t: self._denoised(y, cond), x, 0.0, 0.0, generator)), log_abs_det
-
-    def _log_prob(
-        self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
-    ) -> Tensor:
         _refuse(sampler=sampler, divergence=divergence)
-        z, log_abs_det = self.bijection(x, cond)
-        return self._base_log_prob(z, cond) + log_abs_det
-
-    def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
-        _refuse(sampler=sampler)
-        return self.bijection(x, cond)[0]
-
-    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None) -> Tensor:
-        _refuse(sampler=sampler)
-        return self._inverse(z, cond, guidance)[0]
-
-    def _inverse(self, z: Tensor, cond: Any, guidance: Guidance | float | None) -> tuple[Tensor, Tensor]:
-        """Return data from noise and log|det| of the map, which guidance changes where the bijections know how."""
         if guidance is None:
-            return self.bijection.inverse(z, cond)
-        steps = list(_flat(self.bijection))
-        if not any(hasattr(step, "guided") for step in steps):
-            _refuse(guidance=guidance)
-        guidance = as_guidance(guidance)
-        if not isinstance(guidance, CFG):
-            raise UserError(f"guidance is {guidance}, but a flow has no velocity to steer; use CFG or its scale.")
-        if cond is None:
-            raise ConditionError(f"guidance {guidance.scale:g} needs a condition to follow; give cond, or leave guidance out.")
-        if guidance.interval != (0.0, 1.0) or guidance.rescale:
-            raise UserError(f"guidance is {guidance}, but a flow has no times or velocities: its interval is (0, 1) and rescale 0.")
-        if guidance.scale == 1:
-            return self.bijection.inverse(z, cond)
-        check_unconditional(guidance, self)
-        total: Any = 0.0
-        for step in reversed(steps):
-            z, log_abs_det = step.guided(z, cond, guidance) if hasattr(step, "guided") else step.inverse(z, cond)
-            total = total + log_abs_det
-        return z, total
+            return self.bijection, cond
+        guided = GuidedFlow(self.bijection, guidance)
+        if cond is not None:
+            check_unconditional(guided.guidance, self)
+        return guided, cond
+
+    def _sampled(
+        self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, generator: _random.Generators
+    ) -> Tensor:
+        self._checked_sampler(sampler)
+        x, sampler = super()._sampled(noise, cond, None, guidance, generator), self.sampler if sampler is None else sampler
+        return x if sampler is None else sampler(lambda y, t: self._denoised(y, cond), x, 0.0, 0.0, generator)
 
     def _denoised(self, y: Tensor, cond: Any) -> Any:
         """Return a prediction whose `.data` is the data expected behind y, by the score of the density of noisy data."""
         with torch.enable_grad():
             y = y.detach().requires_grad_()
-            (score,) = torch.autograd.grad(self._log_prob(y, cond, None, None, None).sum(), y)
+            z, log_abs_det = self.bijection(y, cond)
+            (score,) = torch.autograd.grad((self._base_log_prob(z, cond) + log_abs_det).sum(), y)
         return SimpleNamespace(data=torch.add(y.detach(), score, alpha=self.noise**2))
 
     def _checked_sampler(self, sampler: Sampler | None) -> None:
@@ -274,14 +241,6 @@ def _refuse(**arguments: Any) -> None:
             raise UserError(
                 f"{name} is {value!r}, but a normalizing flow has no use for it, as its map is exact and one pass; leave it out."
             )
-
-
-def _flat(bijection: Bijection) -> Iterator[Any]:
-    if isinstance(bijection, Chain):
-        for step in bijection.steps:
-            yield from _flat(step)
-    else:
-        yield bijection
 
 
 def _leaves(cond: Any) -> Iterator[Tensor]:

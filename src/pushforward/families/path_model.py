@@ -10,20 +10,21 @@ from torch import Tensor, nn
 
 from pushforward import _random
 from pushforward._checks import like_input
+from pushforward._precision import wide
 from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
-from pushforward.bijections.ode import ODE
-from pushforward.dispatch import ability, preparer
+from pushforward.dispatch import ability
 from pushforward.errors import NotInvertibleError, UserError
 from pushforward.families.checks import check_unconditional
 from pushforward.families.dropped import checked_drop_cond, with_dropped
 from pushforward.families.following import Following, common_interval
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_noise import ends_of, noise_of
+from pushforward.families.path_ode import PathODE
 from pushforward.families.variance_bound import variance_bound
 from pushforward.functional.levels import Levels
-from pushforward.functional.prediction import Kind, combine, per_row
+from pushforward.functional.prediction import Kind, per_row
 from pushforward.guidance.cfg import as_guidance
 from pushforward.guidance.guidance import Guidance, Guided
 from pushforward.pairings import Independent, Pairing
@@ -33,6 +34,7 @@ from pushforward.samplers.denoiser import Denoiser
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.sampler import Sampler
 from pushforward.times import Point, Times, Uniform
+from pushforward.types import HasLogProb
 from pushforward.weightings import Weighting
 
 
@@ -111,7 +113,7 @@ class PathModel(GenerativeModel):
             raise UserError(
                 f"bridge is {bridge} and prediction {prediction!r}, but a bridge's noise is at least 0 and for the velocity; use bridge=0."
             )
-        if prediction == "score" and not hasattr(base, "log_prob"):
+        if prediction == "score" and not isinstance(base, HasLogProb):
             raise UserError(f"prediction is 'score', but the base {type(base).__name__} is not Gaussian noise; use 'velocity'.")
         self.net, self.path, self.prediction, self.drop_cond = net, path, prediction, checked_drop_cond(drop_cond, classes, null)
         self.times = Uniform() if times is None else times
@@ -192,7 +194,7 @@ class PathModel(GenerativeModel):
             x, noise, cond = self.pairing(x, noise, cond, generator)
         noise = noise / self._noise_scale
         low, high = self.interval
-        t = low + (high - low) * self.times.sample(n, generator, x.device, torch.promote_types(x.dtype, torch.float32))
+        t = low + (high - low) * self.times.sample(n, generator, x.device, wide(x))
         if self.training and self.drop_cond and cond is not None:
             cond = with_dropped(cond, self.drop_cond, self.classes, generator, self.null)
         x_t, target = self.path.mix(x, noise, t), self.path.target(self.prediction, x, noise, t)
@@ -212,56 +214,30 @@ class PathModel(GenerativeModel):
             self.watch(t, losses.detach().flatten(1).mean(1))
         return losses.mean()
 
-    def _generate(
-        self,
-        noise: Tensor,
-        cond: Any,
-        sampler: Sampler | None,
-        guidance: Guidance | float | None,
-        log_det: bool,
-        generator: _random.Generators,
-    ) -> tuple[Tensor, Tensor]:
+    def _map(
+        self, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, divergence: "str | Divergence | None"
+    ) -> tuple[Bijection, Any]:
         denoiser = self.denoiser(cond, guidance)
-        if log_det:
-            self._refuse_one_step("log_prob")
-            return self._ode(denoiser, sampler, None).inverse(noise, denoiser.args, generator=generator)
-        t_min, t_max = self.interval
-        if not hasattr(self.base, "log_prob") and not self._sampler(sampler).solves_ode:
-            raise UserError(
-                f"{self._sampler(sampler)} draws noise by the score, but the base {type(self.base).__name__} is not Gaussian; use Dopri5()."
-            )
-        end = self._sampler(sampler).last_time(self.path, t_min)
-        x = self._sampler(sampler)(denoiser, noise, t_max, end, generator)
-        if self._noise_left and end > 0:
-            t = torch.full((len(x),), end, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-            x = denoiser(x, t).data.to(x.dtype)
-        return x, noise.new_zeros(len(noise))
+        return PathODE(denoiser, self._ode_sampler(sampler), divergence, self.interval, self.one_step), denoiser.args
 
-    def _log_prob(
-        self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
+    def _sampled(
+        self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, generator: _random.Generators
     ) -> Tensor:
-        self._refuse_one_step("log_prob")
-        denoiser = self.denoiser(cond)
-        z, log_abs_det = self._ode(denoiser, sampler, divergence)(x, denoiser.args, generator=generator)
-        return self._base_log_prob(z, cond) + log_abs_det
+        denoiser, own = self.denoiser(cond, guidance), self._sampler(sampler)
+        if not own.solves_ode and not isinstance(self.base, HasLogProb):
+            raise UserError(f"{own} draws noise by the score, but the base {type(self.base).__name__} is not Gaussian; use Dopri5().")
+        t_min, t_max = self.interval
+        end = own.last_time(self.path, t_min)
+        x = own(denoiser, noise, t_max, end, generator)
+        if self._noise_left and end >= t_min:  # below it the sampler itself has gone on to the data
+            t = torch.full((len(x),), end, dtype=wide(x), device=x.device)
+            x = denoiser(x, t).data.to(x.dtype)
+        return x
 
     @property
     def one_step(self) -> bool:
         """Whether it was distilled into one step, from t_max alone."""
         return isinstance(self.times, Point)
-
-    def _refuse_one_step(self, what: str) -> None:
-        if self.one_step:
-            raise NotInvertibleError(
-                f"this model was distilled into one step from t = {self.interval[1]:g} and has no {what}; use what it was distilled from."
-            )
-
-    def _encode(self, x: Tensor, cond: Any, sampler: Sampler | None) -> Tensor:
-        self._refuse_one_step("encode")
-        return self._ode_sampler(sampler)(self.denoiser(cond), x, self.interval[0], self.interval[1])
-
-    def _decode(self, z: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None) -> Tensor:
-        return self._ode_sampler(sampler)(self.denoiser(cond, guidance), z, self.interval[1], self.interval[0])
 
     def _sampler(self, sampler: Sampler | None) -> Sampler:
         sampler = self.sampler if sampler is None else sampler
@@ -278,45 +254,3 @@ class PathModel(GenerativeModel):
                 f"{sampler} does not solve the ODE, so encode and decode are not inverse under it; use Dopri5() or Heun(20)."
             )
         return sampler
-
-    def _ode(self, denoiser: Denoiser | Guided, sampler: Sampler | None, divergence: "str | Divergence | None") -> ODE:
-        return ODE(_velocity(denoiser), self._ode_sampler(sampler), divergence, self.interval)
-
-
-def _velocity(denoiser: Denoiser | Guided) -> "_Velocity":
-    if type(denoiser) is Denoiser and ability(denoiser.net, "value_and_divergence") is not None:
-        return _VelocityWithDivergence(denoiser)
-    return _Velocity(denoiser)
-
-
-class _Velocity:
-    """A denoiser as the function velocity(x, t, args) that `ODE` takes, where args are what the denoiser reads for each sample."""
-
-    def __init__(self, denoiser: Denoiser | Guided) -> None:
-        self.denoiser, self.path = denoiser, denoiser.path
-
-    def __call__(self, x: Tensor, t: Tensor, args: tuple[Any, ...]) -> Tensor:
-        return self.denoiser.bind(*args)(x, t).velocity
-
-
-class _VelocityWithDivergence(_Velocity):
-    """The same for a network that knows its own divergence: velocity = a x + b net, so div velocity = a d + b div net."""
-
-    denoiser: Denoiser
-
-    def __call__(self, x: Tensor, t: Tensor, args: tuple[Any, ...]) -> Tensor:
-        direct = self.denoiser.prediction == "velocity"  # most often, and then nothing is in between
-        return like_input(self.denoiser.net(x, t, *args), x) if direct else super().__call__(x, t, args)
-
-    def prepared(self, times: Sequence[float] | None) -> "_VelocityWithDivergence":
-        """Return the same, ready to be called many times, at these times if they are known."""
-        one, prepare = self.denoiser, preparer(self.denoiser.net)
-        return self if prepare is None else _VelocityWithDivergence(Denoiser(prepare(times), one.path, one.prediction, one.cond))
-
-    def value_and_divergence(self, x: Tensor, t: Tensor, args: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-        denoiser = self.denoiser
-        value, divergence = denoiser.net.value_and_divergence(x, t, *args)  # type: ignore[attr-defined]
-        if denoiser.prediction == "velocity":
-            return value, divergence
-        a, b = self.path.coefficients(denoiser.prediction, "velocity", t)
-        return combine(a, x, b, value), a * (x[0].numel() if len(x) else 0) + b * divergence

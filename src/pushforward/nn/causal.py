@@ -72,6 +72,7 @@ class CausalTransformer(Blocks):
         super().__init__()
         if tokens < 1 or depth < 1:
             raise UserError(f"tokens is {tokens} and depth {depth}, but a causal transformer needs at least 1 of each.")
+        self.tokens = tokens
         self.first = nn.Linear(features, width)
         self.start = nn.Parameter(torch.zeros(width))
         self.positions = nn.Parameter(0.02 * torch.randn(tokens, width))

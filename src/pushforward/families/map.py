@@ -1,0 +1,70 @@
+"""The one map between data and noise that a model is under a condition; encode, decode, log_prob and sample follow from it."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward import _random
+from pushforward._checks import per_sample
+from pushforward.bijections.bijection import Bijection, inverted
+from pushforward.bijections.ode import ODE
+from pushforward.errors import ConditionError
+
+
+class Map(Bijection):
+    """A family's bijection under one condition, between data in their own units and noise: what `GenerativeModel.map` returns.
+
+        z = f(preprocess(x), cond),    log|det| = log|det preprocess| + log|det f|
+
+    Data outside the support of `preprocess` have log|det| = -inf.
+
+    Args:
+        bijection: the family's map, in the model's units.
+        cond: what it reads for each sample, or None.
+        preprocess: the bijection from the data's units to the model's, or None.
+        generator: randomness of an estimated divergence.
+
+    Raises:
+        ConditionError: a condition is given to a call; it is fixed.
+    """
+
+    def __init__(self, bijection: Bijection, cond: Any, preprocess: Bijection | None = None, generator: _random.Generators = None) -> None:
+        super().__init__()
+        self.bijection, self.preprocess, self.cond = bijection, preprocess, cond
+        self.options = {"generator": generator} if isinstance(bijection, ODE) else {}
+
+    def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+        _refuse(cond)
+        if self.preprocess is None:
+            z, log_abs_det = self.bijection(x, self.cond, **self.options)
+            return z, log_abs_det
+        y, pre = self.preprocess(x)
+        outside = per_sample(pre, x, "the log-determinant of preprocess") == -math.inf  # of the support, where the density is 0
+        y = torch.where(outside.view(-1, *(1,) * (x.ndim - 1)), 0.0, y)
+        z, log_abs_det = self.bijection(y, self.cond, **self.options)
+        return z, torch.where(outside, -math.inf, log_abs_det + pre)
+
+    def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+        _refuse(cond)
+        # `inverted` has no options: only an ODE takes some, and it is never sharded itself.
+        x, log_abs_det = self.bijection.inverse(z, self.cond, **self.options) if self.options else inverted(self.bijection, z, self.cond)
+        if self.preprocess is None:
+            return x, log_abs_det
+        x, pre = self.preprocess.inverse(x)
+        return x, log_abs_det + pre
+
+    def pull(self, x: Tensor, cond: Any = None) -> Tensor:
+        _refuse(cond)
+        return self.bijection.pull(x if self.preprocess is None else self.preprocess.pull(x), self.cond)
+
+    def push(self, z: Tensor, cond: Any = None) -> Tensor:
+        _refuse(cond)
+        x = self.bijection.push(z, self.cond)
+        return x if self.preprocess is None else self.preprocess.push(x)
+
+
+def _refuse(cond: Any) -> None:
+    if cond is not None:
+        raise ConditionError("cond is given to a map, but its condition is fixed; give it to model.map(cond).")
