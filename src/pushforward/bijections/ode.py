@@ -11,6 +11,7 @@ from torch import Tensor
 from pushforward import _random
 from pushforward._checks import like_input
 from pushforward._modes import values_alone
+from pushforward._precision import wide
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence, ExactDivergence, as_divergence
 from pushforward.dispatch import ability, preparer
@@ -18,6 +19,7 @@ from pushforward.errors import NotInvertibleError
 from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.sampler import Sampler
+from pushforward.types import path_of
 
 
 def _example() -> tuple:
@@ -95,19 +97,19 @@ class ODE(Bijection):
         return Flow(self.velocity, (cond,))
 
     def _solve(self, x: Tensor, cond: Any, start: float, end: float, generator: _random.Generators, costs: int = 0) -> tuple[Tensor, ...]:
-        path = getattr(self.velocity, "path", None)
+        path = path_of(self.velocity)
         prepare = preparer(self.velocity)  # what depends on weights and times alone is computed once a solve
         # The calls of such a network are small: without autograd's bookkeeping a solve takes 3 % less time.
         bare = prepare is not None and not costs and isinstance(self.divergence, ExactDivergence) and values_alone()
         with torch.inference_mode() if bare else contextlib.nullcontext():
             velocity = self.velocity if prepare is None else prepare(self.sampler.stage_times(path, start, end))
             args = (cond, self.divergence.probes(x, generator))
-            wide = torch.promote_types(x.dtype, torch.float32)
+            dtype = wide(x)
             rates = _Rates(velocity, self.divergence, x, args, costs)
             own = ability(self.sampler, "with_rates")
-            found = NotImplemented if own is None else own(rates, x.to(wide), start, end)
+            found = NotImplemented if own is None else own(rates, x.to(dtype), start, end)
             if found is NotImplemented:  # the sampler may do as it likes: what grows is part of the state that it carries
-                state = self.sampler(rates, F.pad(x.flatten(1).to(wide), (0, 1 + costs)), start, end)
+                state = self.sampler(rates, F.pad(x.flatten(1).to(dtype), (0, 1 + costs)), start, end)
                 z, gathered = rates.parted(state)
             else:
                 z, gathered = found
@@ -126,7 +128,7 @@ class _Rates:
         self, velocity: Callable[..., Tensor], divergence: Divergence, like: Tensor, args: tuple[Any, ...], costs: int = 0
     ) -> None:
         self.call, self.divergence, self.like, self.args, self.costs = velocity, divergence, like, args, costs
-        self.path = getattr(velocity, "path", None)
+        self.path = path_of(velocity)
 
     def bind(self, *args: Any) -> "_Rates":
         return _Rates(self.call, self.divergence, self.like, args, self.costs)
@@ -161,7 +163,7 @@ class Flow:
 
     def __init__(self, velocity: Callable[..., Tensor], args: tuple[Any, ...]) -> None:
         self.call, self.args = velocity, args
-        self.path = getattr(velocity, "path", None)
+        self.path = path_of(velocity)
 
     def bind(self, *args: Any) -> "Flow":
         return Flow(self.call, args)

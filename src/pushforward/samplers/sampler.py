@@ -16,7 +16,7 @@ from pushforward.errors import UserError
 from pushforward.ode import fixed_steps, fixed_steps_with_rates, stage_values
 from pushforward.samplers.grids import Grid, Uniform
 from pushforward.tableaux import Tableau
-from pushforward.types import Bindable
+from pushforward.types import Bindable, path_of
 
 SLACK = 1e-9  # what float32 clocks and clipped ends may be off
 
@@ -126,7 +126,7 @@ class FixedStepSampler(Sampler):
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
         check_times(denoiser, t_start, t_end)
-        times = self.grid(t_start, t_end, self.steps, getattr(denoiser, "path", None))
+        times = self.grid(t_start, t_end, self.steps, path_of(denoiser))
         if self.adjoint:
             call, args = bound(denoiser)
             return fixed_steps(call, x, times, self.tableau, args=args, adjoint=True)
@@ -176,7 +176,7 @@ class AdaptiveSampler(Sampler):
     ) -> Tensor:
         check_times(denoiser, t_start, t_end)
         options: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps, "adjoint": self.adjoint}
-        options["log"] = getattr(getattr(denoiser, "path", None), "log", False) and min(t_start, t_end) > 0
+        options["log"] = getattr(path_of(denoiser), "log", False) and min(t_start, t_end) > 0
         call, args = bound(denoiser)
         # A bare function may hold the whole batch's conditions: nobody leaves the batch then.
         return adaptive_steps(call, x, t_start, t_end, args, self.tableau, leave=isinstance(denoiser, Bindable), **options)
@@ -196,7 +196,7 @@ def check_times(denoiser: Callable[[Tensor, Tensor], Any], *times: float) -> Non
     Raises:
         UserError: one of them is.
     """
-    path = getattr(denoiser, "path", None)
+    path = path_of(denoiser)
     if path is None:
         return
     low, high = path.interval
