@@ -113,8 +113,7 @@ class ODE(Bijection):
                 z, gathered = rates.parted(state)
             else:
                 z, gathered = found
-            gathered += [z.new_zeros(len(x))] * (2 - costs)
-            solved = z.reshape(x.shape).to(x.dtype), *gathered
+            solved = z.reshape(x.shape).to(x.dtype), *gathered, *[z.new_zeros(len(x))] * (2 - costs)
         return tuple(one.clone() for one in solved) if bare else solved
 
     def extra_repr(self) -> str:
@@ -134,7 +133,7 @@ class _Rates:
         return _Rates(self.call, self.divergence, self.like, args, self.costs)
 
     def __call__(self, state: Tensor, t: Tensor) -> "_Rate":
-        x, _ = self.parted(state)
+        x = state[:, : state.shape[1] - 1 - self.costs]
         value, rates = self.value_and_rates(x.reshape(-1, *self.like.shape[1:]), t)
         return _Rate(torch.cat((value.flatten(1), *(rate[:, None].to(value.dtype) for rate in rates)), dim=1).to(state.dtype))
 

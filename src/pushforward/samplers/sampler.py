@@ -136,6 +136,7 @@ class FixedStepSampler(Sampler):
         """Return the state at t_end and the integrals of what grows along the way, which take no part in the state (see `Integrates`)."""
         if self.adjoint:
             return NotImplemented
+        check_times(field, t_start, t_end)
         times = self.grid(t_start, t_end, self.steps, field.path)
         return fixed_steps_with_rates(field.value, field.value_and_rates, x, times, self.tableau)
 
@@ -190,7 +191,7 @@ def _check_tableau(kind: type, error: bool = False) -> None:
         raise UserError(f"{kind.__name__}.tableau has no error weights, by which steps adapt; give them or derive from FixedStepSampler.")
 
 
-def check_times(denoiser: Callable[[Tensor, Tensor], Any], *times: float) -> None:
+def check_times(denoiser: Any, *times: float) -> None:
     """Refuse times outside the interval on which a denoiser's path is defined.
 
     Raises:
