@@ -16,6 +16,7 @@ from pushforward import pairings as pairings
 from pushforward import paths as paths
 from pushforward import samplers as samplers
 from pushforward import sd3 as sd3
+from pushforward import testing as testing
 from pushforward import times as times
 from pushforward import training as training
 from pushforward import weightings as weightings

@@ -202,7 +202,7 @@ def plainly_called(module: nn.Module, *methods: str) -> bool:
     return not (hooked(module) or "forward" in state or any(name in state for name in methods) or torch_module._has_any_global_hook())
 
 
-def ability(thing: Any, name: str) -> Callable[..., Any] | None:
+def ability(thing: Any, name: str, beside: tuple[str, ...] = ("forward", "__call__")) -> Callable[..., Any] | None:
     """Return an optional method of a network (see `types`), or None where it lacks it or where it would go round the network's call.
 
     It would where the network is hooked, where its `forward` was replaced, or where a subclass overrides `forward` (or `__call__`) but
@@ -217,6 +217,6 @@ def ability(thing: Any, name: str) -> Callable[..., Any] | None:
         own = vars(kind)
         if name in own:
             return method
-        if "forward" in own or "__call__" in own:
+        if any(one in own for one in beside):
             return None
     return method  # an attribute of the instance

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward._precision import wide
+from pushforward.dispatch import ability
 from pushforward.errors import ShapeError
 from pushforward.registry import export
 
@@ -98,12 +99,14 @@ def inverted(step: Any, z: Any, cond: Any) -> tuple[Any, Tensor]:
 
 
 def pulled(step: Any, x: Tensor, cond: Any) -> Tensor:
-    """Return z alone of a bijection, or of a plain Module around one."""
-    z: Tensor = step.pull(x, cond) if isinstance(step, Bijection) else step(x, cond)[0]
+    """Return z alone of a bijection, or of a plain Module around one; by `pull` where that is what its call does."""
+    own = ability(step, "pull")
+    z: Tensor = step(x, cond)[0] if own is None else own(x, cond)
     return z
 
 
 def pushed(step: Any, z: Tensor, cond: Any) -> Tensor:
-    """Return x alone of a bijection, or of a plain Module around one."""
-    x: Tensor = step.push(z, cond) if isinstance(step, Bijection) else step.inverse(z, cond)[0]
+    """Return x alone of a bijection, or of a plain Module around one; by `push` where that is what its inverse does."""
+    own = ability(step, "push", beside=("inverse",))
+    x: Tensor = inverted(step, z, cond)[0] if own is None else own(z, cond)
     return x
