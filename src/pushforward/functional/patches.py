@@ -31,6 +31,8 @@ def patchify(x: Float[Tensor, "n channels height width"], size: int) -> Float[Te
     if height % size or width % size:
         raise ShapeError(f"an image of {height}x{width} cannot be cut into patches of {size}x{size}; use a size that divides both sides.")
     tokens = (height // size) * (width // size)
+    if not n:  # pixel_unshuffle has no gradient for no images
+        return x.reshape(0, tokens, channels * size * size)
     # All sides are named, as pixel_unshuffle gives no images back in the shape they came in.
     return F.pixel_unshuffle(x, size).reshape(n, channels * size * size, tokens).transpose(1, 2)
 
