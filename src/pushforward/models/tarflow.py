@@ -7,16 +7,14 @@ added in training, which one step along the score takes off again; labels are dr
 keys and values are kept while a sample is made patch by patch.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from pushforward.bijections.causal import TransformerAutoregressive
 from pushforward.bijections.chain import Chain
 from pushforward.families.normalizing_flow import NormalizingFlow
-from pushforward.functional.levels import Levels
-from pushforward.models.preset import Preprocess, checked_layers, preset, units
+from pushforward.models.flow_options import FlowOptions
+from pushforward.models.preset import checked_layers, preset
 from pushforward.registry import export
 from pushforward.samplers.tweedie import Tweedie
 
@@ -30,9 +28,9 @@ def _example() -> tuple:
 
 
 @export("models.tarflow", example=_example)
-@preset
+@preset(preprocess="standardise")
 def tarflow(
-    shape: Sequence[int],
+    shared: FlowOptions,
     layers: int = 4,
     patch: int = 4,
     *,
@@ -43,10 +41,6 @@ def tarflow(
     noise: float = 0.05,
     denoise: bool = True,
     drop_cond: float = 0.1,
-    preprocess: Preprocess = "standardise",
-    classes: int | None = None,
-    cond_features: int | None = None,
-    levels: Levels = None,
 ) -> NormalizingFlow:
     """Stack causal transformers over patches, which begin at the first patch and at the last in turn.
 
@@ -63,8 +57,6 @@ def tarflow(
         drop_cond: share of labels that are left out in training, so that sampling can be guided.
         preprocess: "standardise" fits mean and deviation of each channel to the training data, "logit" spreads quantised data over the
             line, "none" leaves its units.
-        classes: number of class labels, or None.
-        cond_features: length of condition vectors, or None.
         levels: number of values of quantised data; None for continuous data.
 
     Returns:
@@ -75,28 +67,12 @@ def tarflow(
         >>> flow.sample(2, torch.tensor([3, 7]), guidance=2.0).shape
         torch.Size([2, 1, 8, 8])
     """
-    steps = [
-        TransformerAutoregressive(
-            shape,
-            patch,
-            width=width,
-            depth=depth,
-            heads=heads,
-            reverse=k % 2 == 1,
-            bound=bound,
-            classes=classes,
-            cond_features=cond_features,
-        )
-        for k in range(checked_layers(layers))
-    ]
+    transformer = {"width": width, "depth": depth, "heads": heads, "bound": bound, **shared.condition}
+    steps = [TransformerAutoregressive(shared.event_shape, patch, reverse=k % 2 == 1, **transformer) for k in range(checked_layers(layers))]
     return NormalizingFlow(
         Chain(steps),
-        shape=shape,
-        preprocess=units(preprocess, shape, levels),
-        classes=classes,
-        cond_features=cond_features,
-        levels=levels,
-        drop_cond=0.0 if classes is None else drop_cond,
+        drop_cond=0.0 if shared.classes is None else drop_cond,
         noise=noise,
         sampler=Tweedie() if denoise and noise else None,
+        **shared.family_options,
     )
