@@ -70,11 +70,12 @@ def ddpm(
         net: a network, its configuration, or None for an MLP over vectors and a U-Net over images.
         shape: shape of one event.
         path: the schedule: Discrete("linear" | "cosine" | "sigmoid", steps), VariancePreserving() in continuous time, or any other.
-        prediction: what the network predicts; "velocity" on a variance preserving path is progressive distillation's v but for its speed.
+        prediction: what the network predicts; "velocity" on a variance preserving path is progressive distillation's v up to a factor that
+            depends on t.
         times: which t to train on.
         weighting: a weight of the loss: MinSNR(), or NoiseLoss() for the noise's loss under another prediction; None is 1.
-        learn_variance: whether the network also says how much noise each step of the reversal draws, which takes fewer steps; a network of
-            your own must then say twice the channels (see `nn.WithVariance`).
+        learn_variance: whether the network also predicts how much noise each step of the reversal draws, so that fewer steps are enough; a
+            network of your own must then return twice the channels (see `nn.WithVariance`).
         drop_cond: share of labels dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "none" leaves its units.
         sampler: how samples are made by default; DDPM(1000) is the paper's on Discrete().
@@ -110,7 +111,7 @@ def edm(
     Args:
         net: a network, its configuration, or None for an MLP over vectors and a U-Net over images; it is called with scaled inputs.
         shape: shape of one event.
-        sigma_min: least noise, in units of the (preprocessed) data.
+        sigma_min: lowest noise, in units of the (preprocessed) data.
         sigma_max: highest noise.
         noise_mean: mean of ln sigma in training.
         noise_std: standard deviation of ln sigma in training.
@@ -253,7 +254,7 @@ def glow(
         A NormalizingFlow with Gaussian noise.
 
     Raises:
-        UserError: no shape, one that is no image's, more levels than the sides can be halved, or depth < 1.
+        UserError: no shape, one that is not an image's, more levels than the sides can be halved, or depth < 1.
 
     Example:
         >>> flow = glow(3, 16, levels=3, depth=2, hidden=16)
@@ -312,10 +313,10 @@ def iaf(
     cond_features: int | None = None,
     levels: int | tuple[int | None, ...] | None = None,
 ) -> NormalizingFlow:
-    """Stack inverses of masked autoregressive affine layers, the order of the features turned round between them.
+    """Stack inverses of masked autoregressive affine layers, with the order of the features reversed between them.
 
     Args:
-        features: numbers a sample; or give shape.
+        features: how many numbers a sample has; or give shape.
         layers: number of autoregressive layers.
         hidden: widths of each MADE's hidden layers.
         shape: shape of one event (an image is flattened); what the command line gives, from the data.
@@ -349,15 +350,15 @@ def maf(
     cond_features: int | None = None,
     levels: int | tuple[int | None, ...] | None = None,
 ) -> NormalizingFlow:
-    """Stack masked autoregressive affine layers, the order of the features turned round between them.
+    """Stack masked autoregressive affine layers, with the order of the features reversed between them.
 
     Args:
-        features: numbers a sample; or give shape.
+        features: how many numbers a sample has; or give shape.
         layers: number of autoregressive layers.
         hidden: widths of each MADE's hidden layers.
         shape: shape of one event (an image is flattened); what the command line gives, from the data.
         bound: bound of each layer's log-scales.
-        norm: what stands after each layer: "none", "act" (ActNorm) or "batch" (BatchNorm, as in the paper).
+        norm: what follows each layer: "none", "act" (ActNorm) or "batch" (BatchNorm, as in the paper).
         activation: "relu", "silu", "tanh", "elu" or "softplus".
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
             its units.
@@ -388,8 +389,8 @@ def nice(
     """Stack additive couplings, whose volume is kept, under one diagonal scale.
 
     Args:
-        features: numbers a sample; or give shape.
-        layers: number of couplings; each changes the half that the one before kept.
+        features: how many numbers a sample has; or give shape.
+        layers: number of couplings; each transforms the half that the one before kept.
         hidden: widths of each coupling's hidden layers; (128, 128) is plenty for data in the plane.
         shape: shape of one event (an image is flattened); what the command line gives, from the data.
         activation: "relu", "silu", "tanh", "elu" or "softplus".
@@ -426,14 +427,14 @@ def nsf(
     """Stack spline couplings, or masked autoregressive splines, with learned linear mixing between them.
 
     Args:
-        features: numbers a sample; or give shape.
+        features: how many numbers a sample has; or give shape.
         layers: number of spline layers.
         bins: pieces of each spline.
         hidden: widths of each network's hidden layers.
         shape: shape of one event (an image is flattened); what the command line gives, from the data.
         kind: "coupling" (both directions one pass) or "autoregressive" (log_prob one pass, sampling feature by feature).
-        mixing: "lu" puts a learned linear map before each layer; "none" only turns the order round between autoregressive
-            layers, as couplings change the halves in turn anyway.
+        mixing: "lu" puts a learned linear map before each layer; "none" only reverses the order between autoregressive
+            layers, as couplings transform the halves in turn anyway.
         bound: the splines act on [-bound, bound].
         activation: "relu", "silu", "tanh", "elu" or "softplus".
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
@@ -502,11 +503,11 @@ def realnvp(
     cond_features: int | None = None,
     levels: int | tuple[int | None, ...] | None = None,
 ) -> NormalizingFlow:
-    """Stack affine couplings that change the two halves in turn.
+    """Stack affine couplings that transform the two halves in turn.
 
     Args:
-        features: numbers a sample; or give shape.
-        layers: number of couplings; each changes the half that the one before kept.
+        features: how many numbers a sample has; or give shape.
+        layers: number of couplings; each transforms the half that the one before kept.
         hidden: widths of each coupling's hidden layers.
         shape: shape of one event (an image is flattened); what the command line gives, from the data.
         bound: bound of each coupling's log-scales.
@@ -549,7 +550,7 @@ def realnvp_image(
         channels: channels of an image; or give shape.
         size: height and width of a square image; or give shape.
         levels: number of scales; each but the last halves the sides, which must be even there.
-        depth: couplings of each kind at each scale, which change the two parts in turn.
+        depth: couplings of each kind at each scale, which transform the two parts in turn.
         hidden: channels of each coupling's two hidden layers.
         shape: shape of an image (channels, height, width); what the command line gives, from the data.
         bound: bound of each coupling's log-scales.
@@ -567,7 +568,7 @@ def realnvp_image(
         A NormalizingFlow with Gaussian noise.
 
     Raises:
-        UserError: no shape, one that is no image's, more levels than the sides can be halved, or depth < 1.
+        UserError: no shape, one that is not an image's, more levels than the sides can be halved, or depth < 1.
 
     Example:
         >>> realnvp_image(1, 8, hidden=16).sample(3).shape
@@ -679,8 +680,8 @@ def tarflow(
         heads: heads of their attention.
         bound: bound of each patch's log-scales.
         noise: standard deviation of the Gaussian noise in training, in the model's units; 0 for the density of the data itself.
-        denoise: whether samples end with a step along the score, which takes the noise off; needs noise.
-        drop_cond: share of labels that are left out in training, so that sampling can be guided.
+        denoise: whether samples end with a step along the score, which removes the noise; needs noise > 0.
+        drop_cond: share of labels dropped in training, so that sampling can be guided.
         preprocess: "standardise" fits mean and deviation of each channel to the training data, "logit" spreads quantised data over the
             line, "none" leaves its units.
         classes: number of class labels, or None.

@@ -1,9 +1,9 @@
 """DDIM: the deterministic sampler hidden in diffusion.
 
 Paper: Song, Meng and Ermon, Denoising diffusion implicit models, 2020, arXiv 2010.02502.
-What it adds to DDPM: training only ever looks at x_t given the data, never at two times together, so many processes share one network.
-Among them is one that draws no noise: take the expected data and noise, and mix them anew for the next time. It is a map from noise to data
-that can be followed back, needs 20 to 100 steps where DDPM needs 1,000, and for small steps is an ODE. So this is DDPM but for its sampler.
+What it adds to DDPM: training depends on x_t given the data only, never on two times together, so many processes share one network. One of
+them draws no noise: take the expected data and noise, and combine them for the next time. It is an invertible map from noise to data, needs
+20 to 100 steps where DDPM needs 1,000, and for small steps is an ODE. So this is DDPM with another sampler.
 """
 
 import torch

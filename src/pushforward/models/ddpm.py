@@ -1,10 +1,10 @@
-"""DDPM: learn to take noise away, step by step.
+"""DDPM: learn to remove noise, step by step.
 
 Paper: Ho, Jain and Abbeel, Denoising diffusion probabilistic models, 2020, arXiv 2006.11239.
-What it says: destroy data by a thousand small steps of noise and learn each step's reversal, a Gaussian whose mean follows from the
-expected noise. Of its variational bound only a regression remains, |noise - net(x_t, t)|², and that without the bound's weights gives the
-better pictures (their eq. 14). Sampling draws each step of the reversal. Here the thousand steps are knots of a path that runs on between
-them, so that the same network is an ODE with a likelihood, and any sampler makes its pictures (`ddim`, `DPMSolverPP`, `UniPC`).
+What it adds: destroy data by a thousand small steps of noise and learn each step's reversal, a Gaussian whose mean follows from the
+expected noise. Its variational bound reduces to a regression, |noise - net(x_t, t)|², which without the bound's weights gives better
+images (their eq. 14). Sampling draws each step of the reversal. Here the thousand steps are knots of a path in continuous time, so that the
+same network is an ODE with a likelihood, and any sampler can be used (`ddim`, `DPMSolverPP`, `UniPC`).
 Later papers are arguments: `path=Discrete("cosine")` and `learn_variance=True` (2102.09672), `prediction="velocity"` (2202.00512),
 `weighting=MinSNR()` (2303.09556).
 """
@@ -33,10 +33,11 @@ def ddpm(shared: DiffusionOptions, *, learn_variance: bool = False) -> PathModel
     """Regress the noise of a variance preserving path and sample its reversal.
 
     Args:
-        prediction: what the network predicts; "velocity" on a variance preserving path is progressive distillation's v but for its speed.
+        prediction: what the network predicts; "velocity" on a variance preserving path is progressive distillation's v up to a factor that
+            depends on t.
         weighting: a weight of the loss: MinSNR(), or NoiseLoss() for the noise's loss under another prediction; None is 1.
-        learn_variance: whether the network also says how much noise each step of the reversal draws, which takes fewer steps; a network of
-            your own must then say twice the channels (see `nn.WithVariance`).
+        learn_variance: whether the network also predicts how much noise each step of the reversal draws, so that fewer steps are enough; a
+            network of your own must then return twice the channels (see `nn.WithVariance`).
         sampler: how samples are made by default; DDPM(1000) is the paper's on Discrete().
 
     Returns:

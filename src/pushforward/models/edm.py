@@ -1,10 +1,10 @@
-"""EDM: diffusion with its design choices told apart and each made well.
+"""EDM: diffusion with its design choices separated, and each made well.
 
 Paper: Karras, Aittala, Aila and Laine, Elucidating the design space of diffusion-based generative models, 2022, arXiv 2206.00364.
-What it says: schedule, parametrisation, training times and sampler are independent choices. Data stands still under growing noise; the
-network's input, output and target are scaled to unit variance at every noise level; training looks mostly at the levels where something is
-to be learned (ln sigma is normal); sampling is Heun's method over steps that are short near the data, with some noise put back (churn)
-where the network's own errors need correcting.
+What it adds: schedule, parametrisation, training times and sampler are independent choices. The data's scale is constant and noise is added
+to it; the network's input, output and target are scaled to unit variance at every noise level; training favours the levels where
+something can be learned (ln sigma is normal); sampling is Heun's method with steps that are short near the data, and some noise is added
+again (churn) to correct the network's own errors.
 """
 
 import torch
@@ -31,7 +31,7 @@ def edm(shared: PreconditionedOptions, *, sigma_min: float = 0.002, sigma_max: f
     """Regress the data by a preconditioned network at log-normal noise levels.
 
     Args:
-        sigma_min: least noise, in units of the (preprocessed) data.
+        sigma_min: lowest noise, in units of the (preprocessed) data.
         sigma_max: highest noise.
 
     Returns:

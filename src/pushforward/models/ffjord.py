@@ -1,9 +1,9 @@
 """FFJORD: an ODE trained by maximum likelihood, with any network as its velocity.
 
 Paper: Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, FFJORD, 2018, arXiv 1810.01367.
-What it says: along dx/dt = v the log-density changes by -div v, so that a flow needs neither triangular Jacobians nor layers that invert:
+What it adds: along dx/dt = v the log-density changes by -div v, so that a flow needs neither triangular Jacobians nor layers that invert:
 any network will do, and its divergence is estimated by e' J e with random e, at the cost of one product whatever the dimension. Training
-solves the ODE in each step, and the fields it finds become hard to follow. RNODE (Finlay et al., 2020, arXiv 2002.02798) adds the
+solves the ODE in each step, and the fields it finds become hard to solve. RNODE (Finlay et al., 2020, arXiv 2002.02798) adds the
 trajectories' speed and the Jacobian's norm to the loss, here `kinetic` and `jacobian`, so that a few fixed steps are enough.
 """
 

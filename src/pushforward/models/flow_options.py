@@ -33,7 +33,7 @@ class ConditionalOptions(Options):
 
     @property
     def condition(self) -> dict[str, Any]:
-        """The arguments by which a coupling, or another conditional layer, knows the condition: classes and cond_features."""
+        """The arguments of a conditional layer, such as a coupling, that describe the condition: classes and cond_features."""
         return {"classes": self.classes, "cond_features": self.cond_features}
 
 
@@ -65,7 +65,7 @@ class VectorOptions(FlowOptions):
     """Options of flows of vectors; an event of another shape is flattened.
 
     Args:
-        features: numbers a sample; or give shape.
+        features: how many numbers a sample has; or give shape.
         shape: shape of one event (an image is flattened); what the command line gives, from the data.
         activation: "relu", "silu", "tanh", "elu" or "softplus".
     """

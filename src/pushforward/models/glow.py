@@ -1,14 +1,13 @@
 """Glow: channels are mixed by learned matrices.
 
 Paper: Kingma and Dhariwal, Glow: generative flow with invertible 1x1 convolutions, 2018, arXiv 1807.03039.
-What it adds to RealNVP: where that swaps halves and draws checkerboards, an invertible 1x1 convolution mixes all channels by a matrix that
-is learned (section 3.2; kept as its PLU factors, it costs no determinant), and a scale and shift of each channel that start from the
-first data stand where batches were normalised, so that batches may be small (section 3.1). One step of the flow is the three:
-actnorm, 1x1 convolution, coupling; a level is a squeeze and `depth` steps, after which half of the channels are done (section 2). The prior
-of the half that is done is learned: mean and deviation are read off the half that goes on.
-Samples look best a little colder than the model (section 5): `model.sample(n, temperature=0.7)`. In between two images lie others
-(`evaluation.interpolate`), and what images of one label have in common is a direction of the latent space
-(`evaluation.attribute_direction`).
+What it adds to RealNVP: where that swaps halves and uses checkerboard masks, an invertible 1x1 convolution mixes all channels by a learned
+matrix (section 3.2; kept as its PLU factors, it costs no determinant), and a scale and shift of each channel, initialised from the first
+data, replace batch normalisation, so that batches may be small (section 3.1). One step of the flow is the three: actnorm, 1x1 convolution,
+coupling; a level is a squeeze and `depth` steps, after which half of the channels are finished (section 2). The prior of the finished half
+is learned: its mean and deviation are predicted from the other half.
+Samples look best at a temperature below 1 (section 5): `model.sample(n, temperature=0.7)`. Interpolation in latent space gives images
+(`evaluation.interpolate`), and what images of one label have in common is a direction of it (`evaluation.attribute_direction`).
 Ours: the coupling's scale is exp(2 tanh(s / 2)) where their code has a sigmoid, and the actnorm and the convolution of a step are one
 product of matrices.
 """
@@ -59,7 +58,7 @@ def glow(
         A NormalizingFlow with Gaussian noise.
 
     Raises:
-        UserError: no shape, one that is no image's, more levels than the sides can be halved, or depth < 1.
+        UserError: no shape, one that is not an image's, more levels than the sides can be halved, or depth < 1.
 
     Example:
         >>> flow = glow(3, 16, levels=3, depth=2, hidden=16)

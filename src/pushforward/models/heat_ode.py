@@ -1,7 +1,7 @@
 """Diffusion's ODE without a stochastic equation: the heat equation, solved by moving points.
 
 Source: Su, a derivation of diffusion by ODEs, kexue.fm 9280 (in Chinese), 2022.
-What it says: points that move by dx/dt = v change log|det| by div v dt, so their density obeys dp/dt = -div(p v). Choose v = -grad log p:
+What it adds: points that move by dx/dt = v change log|det| by div v dt, so their density obeys dp/dt = -div(p v). Choose v = -grad log p:
 then dp/dt = laplacian p, the heat equation, whose solution is known: the data smoothed by a Gaussian of variance 2 s after heat time s.
 Noise that large forgets the data, so that following the points back from N(0, 2 T) makes samples. All that must be learned is the score of
 smoothed data, (E[data | x] - x) / (2 s), a regression. No Brownian motion, reversal of time or variational bound is needed.

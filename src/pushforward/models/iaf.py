@@ -2,10 +2,10 @@
 
 Paper: Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling, Improving variational inference with inverse autoregressive flow, 2016,
 arXiv 1606.04934.
-What it says: turn a masked autoregressive layer round. Each number of a sample is scaled and shifted by what MADE reads off the noise
-before it, and all noise is known at once, so that sampling is one pass; the density of given data then goes feature by feature, though
-that of the flow's own samples comes with them. This is `maf` with the directions exchanged, which made it the flow of variational
-posteriors; trained by maximum likelihood, as here, each step pays the slow direction.
+What it adds: invert a masked autoregressive layer. Each number of a sample is scaled and shifted by what MADE predicts from the noise
+before it, and all noise is known in advance, so that sampling is one pass; the density of given data then goes feature by feature, though
+that of the flow's own samples comes with them. This is `maf` with the directions exchanged, the flow of variational posteriors; trained by
+maximum likelihood, as here, each step pays for the slow direction.
 """
 
 import torch
@@ -27,7 +27,7 @@ def _example() -> tuple:
 @export("models.iaf", example=_example)
 @preset
 def iaf(shared: VectorOptions, layers: int = 4, hidden: tuple[int, ...] = (128, 128), *, bound: float = 2.0) -> NormalizingFlow:
-    """Stack inverses of masked autoregressive affine layers, the order of the features turned round between them.
+    """Stack inverses of masked autoregressive affine layers, with the order of the features reversed between them.
 
     Args:
         layers: number of autoregressive layers.

@@ -1,10 +1,10 @@
 """MAF: masked autoregressive flow, density in one pass.
 
 Paper: Papamakarios, Pavlakou and Murray, Masked autoregressive flow for density estimation, 2017, arXiv 1705.07057.
-What it says: an autoregressive model with Gaussian conditionals is a flow. Feature k is standardised by a mean and a scale that a masked
-network (MADE) reads off the features before it, for all features in one pass; stacking such layers, with the order of the features turned
-round between them, models what the conditionals of one layer cannot. Sampling goes feature by feature: the price, and the mirror image
-of `iaf`. The paper puts batch norm between layers; here that is an option, since its training depends on who shares a batch.
+What it adds: an autoregressive model with Gaussian conditionals is a flow. Feature k is standardised by a mean and a scale that a masked
+network (MADE) predicts from the features before it, for all features in one pass; a stack of such layers, with the order of the features
+reversed between them, models what the conditionals of one layer cannot. Sampling goes feature by feature: the price, and the mirror image
+of `iaf`. The paper puts batch norm between layers; here that is an option, since its training depends on the rest of the batch.
 """
 
 from typing import Literal
@@ -37,13 +37,13 @@ def maf(
     bound: float = 2.0,
     norm: Literal["none", "act", "batch"] = "none",
 ) -> NormalizingFlow:
-    """Stack masked autoregressive affine layers, the order of the features turned round between them.
+    """Stack masked autoregressive affine layers, with the order of the features reversed between them.
 
     Args:
         layers: number of autoregressive layers.
         hidden: widths of each MADE's hidden layers.
         bound: bound of each layer's log-scales.
-        norm: what stands after each layer: "none", "act" (ActNorm) or "batch" (BatchNorm, as in the paper).
+        norm: what follows each layer: "none", "act" (ActNorm) or "batch" (BatchNorm, as in the paper).
 
     Returns:
         A NormalizingFlow with Gaussian noise, whose fast direction is log_prob.

@@ -1,11 +1,11 @@
-"""NICE: non-linear independent components estimation, the foundation stone.
+"""NICE: non-linear independent components estimation, the first flow of couplings.
 
 Paper: Dinh, Krueger and Bengio, NICE, 2014, arXiv 1410.8516.
-What it adds: a deep network cannot be inverted, but it can say by how much one half of the data is shifted, given the other half. Such an
-additive coupling is undone by a subtraction whatever the network is, and its Jacobian is triangular with ones on the diagonal, so that
-four of them stacked, in which each half is changed twice, make a strong map of unit determinant. A last diagonal scale lets the flow
-decide which dimensions matter (section 3.3); the noise is logistic (section 3.4). In the paper's MNIST set-up (section 5.1) each network
-has five hidden layers of 1000 units and the halves are the even and the odd pixels.
+What it adds: a deep network cannot be inverted, but it can predict by how much one half of the data is shifted, given the other half. Such
+an additive coupling is inverted by a subtraction whatever the network is, and its Jacobian is triangular with ones on the diagonal, so that
+four of them, in which each half is transformed twice, make a strong map of unit determinant. A last diagonal scale lets the flow decide
+which dimensions matter (section 3.3); the noise is logistic (section 3.4). In the paper's MNIST set-up (section 5.1) each network has five
+hidden layers of 1000 units and the halves are the even and the odd pixels.
 """
 
 import torch
@@ -31,7 +31,7 @@ def nice(shared: VectorOptions, layers: int = 4, hidden: tuple[int, ...] = (1000
     """Stack additive couplings, whose volume is kept, under one diagonal scale.
 
     Args:
-        layers: number of couplings; each changes the half that the one before kept.
+        layers: number of couplings; each transforms the half that the one before kept.
         hidden: widths of each coupling's hidden layers; (128, 128) is plenty for data in the plane.
 
     Returns:

@@ -1,8 +1,8 @@
-"""Neural spline flows: each number bent along a curve that a network draws.
+"""Neural spline flows: each number is transformed by a spline whose knots a network predicts.
 
 Paper: Durkan, Bekasov, Murray and Papamakarios, Neural spline flows, 2019, arXiv 1906.04032.
-What it adds: where RealNVP and MAF scale and shift a number, this bends it along a monotone rational-quadratic spline, whose knots and
-slopes the network says; it is as easily inverted (a quadratic equation) and far more flexible, as one layer already makes several modes.
+What it adds: where RealNVP and MAF scale and shift a number, this transforms it by a monotone rational-quadratic spline, whose knots and
+slopes the network predicts; it is as easily inverted (a quadratic equation) and far more flexible: one layer already makes several modes.
 Outside [-bound, bound] splines are the identity, so data should be of unit size (`preprocess="standardise"`). Between layers features
 are mixed by a matrix kept as LU factors (section 4). Both of the paper's kinds: RQ-NSF (C) of couplings, fast in both directions, and
 RQ-NSF (AR), autoregressive.
@@ -47,8 +47,8 @@ def nsf(
         bins: pieces of each spline.
         hidden: widths of each network's hidden layers.
         kind: "coupling" (both directions one pass) or "autoregressive" (log_prob one pass, sampling feature by feature).
-        mixing: "lu" puts a learned linear map before each layer; "none" only turns the order round between autoregressive
-            layers, as couplings change the halves in turn anyway.
+        mixing: "lu" puts a learned linear map before each layer; "none" only reverses the order between autoregressive
+            layers, as couplings transform the halves in turn anyway.
         bound: the splines act on [-bound, bound].
 
     Returns:

@@ -1,9 +1,9 @@
 """RealNVP: couplings that scale as well as shift.
 
 Paper: Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803.
-What it adds to NICE: the network says a scale exp(s) beside the shift, so that volume is no longer kept and density can gather where data
-is. The Jacobian stays triangular and its log-determinant is the sum of s. This page is the flow of vectors; s is bounded by 2 tanh(s / 2)
-where the paper learns a factor for tanh, so that no layer can overflow.
+What it adds to NICE: the network predicts a scale exp(s) in addition to the shift, so that volume is no longer preserved and density can
+concentrate where data is. The Jacobian stays triangular and its log-determinant is the sum of s. This page is the flow of vectors; s is
+bounded by 2 tanh(s / 2) where the paper learns a factor for tanh, so that no layer can overflow.
 """
 
 import torch
@@ -23,10 +23,10 @@ def _example() -> tuple:
 @export("models.realnvp", example=_example)
 @preset
 def realnvp(shared: VectorOptions, layers: int = 8, hidden: tuple[int, ...] = (128, 128), *, bound: float = 2.0) -> NormalizingFlow:
-    """Stack affine couplings that change the two halves in turn.
+    """Stack affine couplings that transform the two halves in turn.
 
     Args:
-        layers: number of couplings; each changes the half that the one before kept.
+        layers: number of couplings; each transforms the half that the one before kept.
         hidden: widths of each coupling's hidden layers.
         bound: bound of each coupling's log-scales.
 

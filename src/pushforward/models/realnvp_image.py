@@ -1,12 +1,12 @@
 """RealNVP of images: couplings by checkerboard and by channel, at several scales.
 
 Paper: Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, sections 3.4 to 3.6.
-What it adds to the flow of vectors (`realnvp`): the network of a coupling is convolutional, and says of every other pixel what to do from
-its neighbours (checkerboard), or of half of the channels from the other half. Squeezing trades resolution for channels between the
+What it adds to the flow of vectors (`realnvp`): a coupling's network is convolutional, and predicts the parameters of every other pixel
+from its neighbours (checkerboard), or of half of the channels from the other half. Squeezing trades resolution for channels between the
 two, and after each scale half of the numbers are noise already, which saves work and gives every scale a likelihood of its own. At each
 scale: couplings by checkerboard, a squeeze, couplings by channel; the last scale ends with checkerboards, one more than elsewhere.
-Ours: the networks are three convolutions rather than residual, and a layer that starts from data (`ImageActNorm`) stands where the paper
-normalises batches, so that a row's likelihood does not depend on its batch.
+Ours: the networks are three convolutions rather than residual, and a layer initialised from data (`ImageActNorm`) replaces batch
+normalisation, so that a row's likelihood does not depend on its batch.
 """
 
 import torch
@@ -37,7 +37,7 @@ def realnvp_image(shared: ImageOptions, levels: int = 2, depth: int = 3, hidden:
 
     Args:
         levels: number of scales; each but the last halves the sides, which must be even there.
-        depth: couplings of each kind at each scale, which change the two parts in turn.
+        depth: couplings of each kind at each scale, which transform the two parts in turn.
         hidden: channels of each coupling's two hidden layers.
         bound: bound of each coupling's log-scales.
 
@@ -45,7 +45,7 @@ def realnvp_image(shared: ImageOptions, levels: int = 2, depth: int = 3, hidden:
         A NormalizingFlow with Gaussian noise.
 
     Raises:
-        UserError: no shape, one that is no image's, more levels than the sides can be halved, or depth < 1.
+        UserError: no shape, one that is not an image's, more levels than the sides can be halved, or depth < 1.
 
     Example:
         >>> realnvp_image(1, 8, hidden=16).sample(3).shape

@@ -1,11 +1,11 @@
 """Rectified flow: from noise to data on nearly straight lines.
 
 Paper: Liu, Gong and Liu, Flow straight and fast, 2022, arXiv 2209.03003.
-What it says: connect each data point with a noise point by a straight line and let the velocity noise - data be regressed. Where lines
-cross, the flow that is learned takes the mean and bends, yet it has the same marginals and costs no more transport than the pairs did
-(their theorem 3.5): the flow rectifies the pairing. Its own pairs (noise, sample) can therefore be trained on again, which makes the
-lines straighter still. The linear path, velocity prediction and independent first pairs are what makes the name; Stable Diffusion 3
-trains this with logit-normal times.
+What it adds: connect each data point with a noise point by a straight line and regress the velocity noise - data. Where lines cross, the
+learned flow takes the mean and bends, yet it has the same marginals and its transport costs no more than that of the pairs (their theorem
+3.5): the flow rectifies the pairing. Its own pairs (noise, sample) can therefore be trained on again, which makes the lines straighter
+still. The linear path, velocity prediction and independent first pairs define the model; Stable Diffusion 3 trains it with logit-normal
+times.
 """
 
 import torch

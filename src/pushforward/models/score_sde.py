@@ -1,7 +1,7 @@
 """Score SDE: diffusion in continuous time, as a stochastic equation whose reversal needs the score alone.
 
 Paper: Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole, Score-based generative modeling through SDEs, 2020, arXiv 2011.13456.
-What it says: any noising dx = f dt + g dw is undone by dx = (f - g² score) dt + g dw backwards, and so is its marginals' change by an ODE,
+What it adds: any noising dx = f dt + g dw is undone by dx = (f - g² score) dt + g dw backwards, and so is its marginals' change by an ODE,
 dx = (f - g² score / 2) dt, which gives exact likelihoods. Three noisings are compared: variance exploding, preserving and sub-preserving.
 Sampling alternates a step of the reverse equation (predictor) with Langevin steps at one time (corrector). The network predicts noise =
 -sigma score, under which the score's loss weighted by sigma² is the plain one.

@@ -1,10 +1,10 @@
 """TarFlow: an autoregressive flow over patches whose networks are causal transformers.
 
 Paper: Zhai et al., Normalizing flows are capable generative models, 2024, arXiv 2412.06329.
-What it adds to MAF: the numbers that are shifted and scaled together are a patch, and what says by how much is a transformer, which sees
-all patches before. Blocks begin at the first patch and at the last in turn. Three things make its samples good: data has Gaussian noise
-added in training, which one step along the score takes off again; labels are dropped now and then, so that sampling can be guided; and
-keys and values are kept while a sample is made patch by patch.
+What it adds to MAF: the numbers that are shifted and scaled together are a patch, and a transformer, which sees all patches before,
+predicts their scale and shift. Blocks begin at the first patch and at the last in turn. Two things make its samples good: Gaussian noise is
+added to data in training, and one step along the score removes it from samples; labels are dropped now and then, so that sampling can be
+guided. Keys and values are cached while a sample is made patch by patch.
 """
 
 import torch
@@ -53,8 +53,8 @@ def tarflow(
         heads: heads of their attention.
         bound: bound of each patch's log-scales.
         noise: standard deviation of the Gaussian noise in training, in the model's units; 0 for the density of the data itself.
-        denoise: whether samples end with a step along the score, which takes the noise off; needs noise.
-        drop_cond: share of labels that are left out in training, so that sampling can be guided.
+        denoise: whether samples end with a step along the score, which removes the noise; needs noise > 0.
+        drop_cond: share of labels dropped in training, so that sampling can be guided.
         preprocess: "standardise" fits mean and deviation of each channel to the training data, "logit" spreads quantised data over the
             line, "none" leaves its units.
         levels: number of values of quantised data; None for continuous data.
