@@ -1,14 +1,21 @@
 """Write the table of public names, and the type stubs of the lazy packages, from the `@export` decorators: `make names`.
 
+A decorator that composes a signature, as `preset` does, hides it from editors and type checkers, so that the stubs hold it in full.
 With --check nothing is written, and the exit status is 1 if a file would change.
 """
 
 import importlib
+import inspect
 import json
 import pkgutil
 import sys
+import textwrap
+import types
+import typing
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pushforward
 from pushforward import registry
@@ -44,13 +51,62 @@ def stubs() -> dict[Path, str]:
         lines = [f"# {HEADER}"]
         if not group:
             lines += [f"from pushforward import {name} as {name}" for name in sorted(filter(None, groups))]
+        composed: list[str] = []
+        imports: set[tuple[str, str]] = set()
         for e in sorted(entries, key=lambda e: e.name):
             short = e.name.rpartition(".")[2]
-            lines.append(f"from {e.thing.__module__} import {e.thing.__qualname__} as {short}")
+            if hasattr(e.thing, "__signature__"):
+                composed += ["", definition(short, e.thing, imports)]
+            else:
+                lines.append(f"from {e.thing.__module__} import {e.thing.__qualname__} as {short}")
+        modules = sorted({module for module, _ in imports})
+        lines += [f"from {module} import {', '.join(sorted(name for of, name in imports if of == module))}" for module in modules]
+        lines += composed
         if not group:
             lines += ["", "__version__: str"]
         texts[folder / "__init__.pyi"] = "\n".join([*lines, ""])
     return texts
+
+
+def definition(name: str, function: Callable[..., Any], imports: set[tuple[str, str]]) -> str:
+    """Return a function's definition in a stub, with its docstring, which editors show; add what it needs to `imports`."""
+    signature = inspect.signature(function)
+    parts, starred = [], False
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            parts.append("*")
+            starred = True
+        default = "" if parameter.default is parameter.empty else f" = {constant(parameter.default)}"
+        parts.append(f"{parameter.name}: {annotation(parameter.annotation, imports)}{default}")
+    lines = [f"def {name}(", *(f"    {part}," for part in parts), f") -> {annotation(signature.return_annotation, imports)}:"]
+    doc = (inspect.getdoc(function) or "").replace("\\", "\\\\")
+    return "\n".join([*lines, textwrap.indent(f'"""{doc}\n"""', "    ")])
+
+
+def constant(value: Any) -> str:
+    """Return a default as the text of a stub: the value if it is plain, else "..."."""
+    items = value if isinstance(value, tuple) else (value,)
+    return repr(value) if all(one is None or isinstance(one, bool | int | float | str) for one in items) else "..."
+
+
+def annotation(kind: Any, imports: set[tuple[str, str]]) -> str:
+    """Return an annotation as the text of a stub, with aliases spelled out; add what it needs to `imports`."""
+    if kind in (None, type(None), ...):
+        return "..." if kind is ... else "None"
+    if isinstance(kind, list):
+        return f"[{', '.join(annotation(one, imports) for one in kind)}]"
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(annotation(one, imports) for one in arguments)
+    if origin is typing.Literal:
+        imports.add(("typing", "Literal"))
+        return f"Literal[{', '.join(map(repr, arguments))}]"
+    if origin is not None:
+        return f"{annotation(origin, imports)}[{', '.join(annotation(one, imports) for one in arguments)}]"
+    if kind.__module__ != "builtins":
+        imports.add((kind.__module__, kind.__name__))
+    name: str = kind.__name__
+    return name
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ def preset_record(preset: Callable[..., Any], defaults: Mapping[str, Any]) -> ty
     A network becomes a choice `net:unet --net.channels 64`, and so do paths, times, pairings and samplers: every registered one that
     can be described by settings.
     """
-    hints = typing.get_type_hints(getattr(preset, "__wrapped__", preset))
+    hints = typing.get_type_hints(preset)
     helps = _argument_helps(preset)
     fields = []
     for name, parameter in inspect.signature(preset).parameters.items():

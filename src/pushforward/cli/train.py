@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import sys
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,7 +212,7 @@ def _model_defaults(function: Any, section: Mapping[str, Any]) -> dict[str, Any]
     for key in given:
         if key not in parameters:
             raise ConfigError(f"model: {registry.unknown('setting', key, parameters)}")
-    hints = inspect.get_annotations(function.__wrapped__, eval_str=True)
+    hints = typing.get_type_hints(function)
     return {key: from_plain(value, hints.get(key, Any), f"model.{key}") for key, value in given.items()}
 
 

@@ -128,7 +128,7 @@ def call_checked(function: Callable[..., Any], arguments: Mapping[str, Any], whe
         ConfigError: an unknown key (with the closest valid one), a missing one, or a wrong type.
     """
     parameters = inspect.signature(function).parameters
-    hints = typing.get_type_hints(getattr(function, "__wrapped__", function.__init__ if inspect.isclass(function) else function))
+    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
     for key in arguments:
         if key not in parameters:
             near = difflib.get_close_matches(key, parameters, n=1)

@@ -1,4 +1,4 @@
-"""A paper is a page: each preset says what the paper adds and composes parts."""
+"""A paper is a page: each preset documents what its paper adds and composes parts."""
 
 from pushforward.registry import namespace
 

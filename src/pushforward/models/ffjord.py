@@ -1,22 +1,19 @@
 """FFJORD: an ODE trained by maximum likelihood, with any network as its velocity.
 
 Paper: Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, FFJORD, 2018, arXiv 1810.01367.
-What it says: along dx/dt = v the log-density changes by -div v, so that a flow needs neither triangular Jacobians nor layers that invert:
+What it adds: along dx/dt = v the log-density changes by -div v, so that a flow needs neither triangular Jacobians nor layers that invert:
 any network will do, and its divergence is estimated by e' J e with random e, at the cost of one product whatever the dimension. Training
-solves the ODE in each step, and the fields it finds become hard to follow. RNODE (Finlay et al., 2020, arXiv 2002.02798) adds the
+solves the ODE in each step, and the fields it finds become hard to solve. RNODE (Finlay et al., 2020, arXiv 2002.02798) adds the
 trajectories' speed and the Jacobian's norm to the loss, here `kinetic` and `jacobian`, so that a few fixed steps are enough.
 """
-
-from collections.abc import Sequence
 
 import torch
 
 from pushforward.families.continuous_flow import ContinuousFlow
-from pushforward.functional.levels import Levels
-from pushforward.models.preset import Net, Preprocess, built, preset, units
+from pushforward.models.path_options import NetOptions
+from pushforward.models.preset import preset
 from pushforward.nn.mlp import MLP
 from pushforward.registry import export
-from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.rk4 import RK4
 from pushforward.samplers.sampler import Sampler
 
@@ -29,32 +26,20 @@ def _example() -> tuple:
 @export("models.ffjord", example=_example)
 @preset
 def ffjord(
-    net: Net = None,
-    shape: Sequence[int] = (2,),
+    shared: NetOptions,
     *,
     kinetic: float = 0.0,
     jacobian: float = 0.0,
     divergence: str | None = None,
     loss_sampler: Sampler = RK4(8),
-    preprocess: Preprocess = "none",
-    sampler: Sampler = Dopri5(),
-    classes: int | None = None,
-    levels: Levels = None,
 ) -> ContinuousFlow:
     """Learn an ODE from data to noise by maximum likelihood.
 
     Args:
-        net: a network, its configuration, or None for an MLP over vectors and a U-Net over images.
-        shape: shape of one event.
         kinetic: weight of the trajectories' squared speed; 0.01 is RNODE's.
         jacobian: weight of the Jacobian's squared norm along them; 0.01 is RNODE's.
         divergence: that of the loss: "exact", "hutchinson", or None: exact for an MLP without the Jacobian's norm, else Hutchinson's.
         loss_sampler: what solves the loss's likelihood; with adjoint=True in memory that does not grow with its steps.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
-        sampler: how samples, encodings and likelihoods are solved by default.
-        classes: number of class labels, or None.
-        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
 
     Returns:
         A ContinuousFlow with Gaussian noise.
@@ -65,14 +50,11 @@ def ffjord(
         torch.Size([3])
     """
     return ContinuousFlow(
-        built(net, shape, classes),
-        shape,
+        shared.network(),
+        shared.event_shape,
         kinetic=kinetic,
         jacobian=jacobian,
         divergence=divergence,
         loss_sampler=loss_sampler,
-        preprocess=units(preprocess, shape, levels),
-        sampler=sampler,
-        classes=classes,
-        levels=levels,
+        **shared.family_options,
     )

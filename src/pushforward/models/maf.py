@@ -1,14 +1,12 @@
 """MAF: masked autoregressive flow, density in one pass.
 
 Paper: Papamakarios, Pavlakou and Murray, Masked autoregressive flow for density estimation, 2017, arXiv 1705.07057.
-What it says: an autoregressive model with Gaussian conditionals is a flow. Feature k is standardised by a mean and a scale that a masked
-network (MADE) reads off the features before it, for all features in one pass; stacking such layers, with the order of the features turned
-round between them, models what the conditionals of one layer cannot. Sampling goes feature by feature: the price, and the mirror image
-of `iaf`. The paper puts batch norm between layers; here that is an option, since its training depends on who shares a batch.
+What it adds: an autoregressive model with Gaussian conditionals is a flow. Feature k is standardised by a mean and a scale that a masked
+network (MADE) predicts from the features before it, for all features in one pass; a stack of such layers, with the order of the features
+reversed between them, models what the conditionals of one layer cannot. Sampling goes feature by feature: the price, and the mirror image
+of `iaf`. The paper puts batch norm between layers; here that is an option, since its training depends on the rest of the batch.
 """
 
-import math
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -20,9 +18,8 @@ from pushforward.bijections.mixing import Reverse
 from pushforward.bijections.scaling import ActNorm, BatchNorm
 from pushforward.errors import UserError
 from pushforward.families.normalizing_flow import NormalizingFlow
-from pushforward.functional.levels import Levels
-from pushforward.models.preset import Preprocess, checked_layers, preset, units
-from pushforward.nn.activation import Activation
+from pushforward.models.flow_options import VectorOptions
+from pushforward.models.preset import checked_layers, preset
 from pushforward.registry import export
 
 
@@ -33,34 +30,20 @@ def _example() -> tuple:
 @export("models.maf", example=_example)
 @preset
 def maf(
-    features: int | None = None,
+    shared: VectorOptions,
     layers: int = 5,
     hidden: tuple[int, ...] = (128, 128),
     *,
-    shape: Sequence[int] | None = None,
     bound: float = 2.0,
     norm: Literal["none", "act", "batch"] = "none",
-    activation: Activation = "relu",
-    preprocess: Preprocess = "none",
-    classes: int | None = None,
-    cond_features: int | None = None,
-    levels: Levels = None,
 ) -> NormalizingFlow:
-    """Stack masked autoregressive affine layers, the order of the features turned round between them.
+    """Stack masked autoregressive affine layers, with the order of the features reversed between them.
 
     Args:
-        features: numbers a sample; or give shape.
         layers: number of autoregressive layers.
         hidden: widths of each MADE's hidden layers.
-        shape: shape of one event (an image is flattened); what the command line gives, from the data.
         bound: bound of each layer's log-scales.
-        norm: what stands after each layer: "none", "act" (ActNorm) or "batch" (BatchNorm, as in the paper).
-        activation: "relu", "silu", "tanh", "elu" or "softplus".
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
-        classes: number of class labels, or None.
-        cond_features: length of condition vectors, or None.
-        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        norm: what follows each layer: "none", "act" (ActNorm) or "batch" (BatchNorm, as in the paper).
 
     Returns:
         A NormalizingFlow with Gaussian noise, whose fast direction is log_prob.
@@ -69,20 +52,12 @@ def maf(
         >>> maf(6).log_prob(torch.randn(3, 6)).shape
         torch.Size([3])
     """
-    assert shape is not None  # `preset` fills it in from features
     if norm not in ("none", "act", "batch"):
         raise UserError(f"norm is {norm!r}, but it is 'none', 'act' or 'batch'.")
-    size = math.prod(shape)
+    size = shared.size
     steps: list[Bijection] = []
     for k in range(checked_layers(layers)):
         steps += [Reverse(size)] if k else []
-        steps += [AffineAutoregressive(size, hidden, bound=bound, activation=activation, classes=classes, cond_features=cond_features)]
+        steps += [AffineAutoregressive(size, hidden, bound=bound, activation=shared.activation, **shared.condition)]
         steps += [ActNorm(size)] if norm == "act" else [BatchNorm(size)] if norm == "batch" else []
-    return NormalizingFlow(
-        Chain(steps),
-        shape=shape,
-        preprocess=units(preprocess, shape, levels),
-        classes=classes,
-        cond_features=cond_features,
-        levels=levels,
-    )
+    return NormalizingFlow(Chain(steps), **shared.family_options)

@@ -1,15 +1,12 @@
-"""NICE: non-linear independent components estimation, the foundation stone.
+"""NICE: non-linear independent components estimation, the first flow of couplings.
 
 Paper: Dinh, Krueger and Bengio, NICE, 2014, arXiv 1410.8516.
-What it adds: a deep network cannot be inverted, but it can say by how much one half of the data is shifted, given the other half. Such an
-additive coupling is undone by a subtraction whatever the network is, and its Jacobian is triangular with ones on the diagonal, so that
-four of them stacked, in which each half is changed twice, make a strong map of unit determinant. A last diagonal scale lets the flow
-decide which dimensions matter (section 3.3); the noise is logistic (section 3.4). In the paper's MNIST set-up (section 5.1) each network
-has five hidden layers of 1000 units and the halves are the even and the odd pixels.
+What it adds: a deep network cannot be inverted, but it can predict by how much one half of the data is shifted, given the other half. Such
+an additive coupling is inverted by a subtraction whatever the network is, and its Jacobian is triangular with ones on the diagonal, so that
+four of them, in which each half is transformed twice, make a strong map of unit determinant. A last diagonal scale lets the flow decide
+which dimensions matter (section 3.3); the noise is logistic (section 3.4). In the paper's MNIST set-up (section 5.1) each network has five
+hidden layers of 1000 units and the halves are the even and the odd pixels.
 """
-
-import math
-from collections.abc import Sequence
 
 import torch
 
@@ -19,9 +16,8 @@ from pushforward.bijections.coupling import AdditiveCoupling
 from pushforward.bijections.mixing import Permutation
 from pushforward.bijections.scaling import Scale
 from pushforward.families.normalizing_flow import NormalizingFlow
-from pushforward.functional.levels import Levels
-from pushforward.models.preset import Preprocess, checked_layers, preset, units
-from pushforward.nn.activation import Activation
+from pushforward.models.flow_options import VectorOptions
+from pushforward.models.preset import checked_layers, preset
 from pushforward.registry import export
 
 
@@ -31,31 +27,12 @@ def _example() -> tuple:
 
 @export("models.nice", example=_example)
 @preset
-def nice(
-    features: int | None = None,
-    layers: int = 4,
-    hidden: tuple[int, ...] = (1000, 1000, 1000, 1000, 1000),
-    *,
-    shape: Sequence[int] | None = None,
-    activation: Activation = "relu",
-    preprocess: Preprocess = "none",
-    classes: int | None = None,
-    cond_features: int | None = None,
-    levels: Levels = None,
-) -> NormalizingFlow:
+def nice(shared: VectorOptions, layers: int = 4, hidden: tuple[int, ...] = (1000, 1000, 1000, 1000, 1000)) -> NormalizingFlow:
     """Stack additive couplings, whose volume is kept, under one diagonal scale.
 
     Args:
-        features: numbers a sample; or give shape.
-        layers: number of couplings; each changes the half that the one before kept.
+        layers: number of couplings; each transforms the half that the one before kept.
         hidden: widths of each coupling's hidden layers; (128, 128) is plenty for data in the plane.
-        shape: shape of one event (an image is flattened); what the command line gives, from the data.
-        activation: "relu", "silu", "tanh", "elu" or "softplus".
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
-        classes: number of class labels, or None.
-        cond_features: length of condition vectors, or None.
-        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
 
     Returns:
         A NormalizingFlow with logistic noise.
@@ -64,20 +41,10 @@ def nice(
         >>> nice(64, hidden=(32, 32)).sample(3).shape
         torch.Size([3, 64])
     """
-    assert shape is not None  # `preset` fills it in from features
-    size = math.prod(shape)
+    size = shared.size
     even_then_odd = Permutation([*range(0, size, 2), *range(1, size, 2)])
     couplings = [
-        AdditiveCoupling(size, hidden, swap=k % 2 == 1, activation=activation, classes=classes, cond_features=cond_features)
+        AdditiveCoupling(size, hidden, swap=k % 2 == 1, activation=shared.activation, **shared.condition)
         for k in range(checked_layers(layers))
     ]
-    steps = [even_then_odd, *couplings, Scale(size)]
-    return NormalizingFlow(
-        Chain(steps),
-        Logistic(shape),
-        shape=shape,
-        preprocess=units(preprocess, shape, levels),
-        classes=classes,
-        cond_features=cond_features,
-        levels=levels,
-    )
+    return NormalizingFlow(Chain([even_then_odd, *couplings, Scale(size)]), Logistic(shared.event_shape), **shared.family_options)

@@ -8,20 +8,15 @@ transport. Conditions take part in the pairing (Cheng and Schwing, 2025, arXiv 2
 noise of its own, and conditional samples, which start from all of the noise, would suffer. Either end may be data (`source`).
 """
 
-from collections.abc import Sequence
-
 import torch
 
 from pushforward.families.path_model import PathModel
-from pushforward.functional.levels import Levels
-from pushforward.models.flow_matching import flow_matching
-from pushforward.models.preset import Net, Preprocess, preset
+from pushforward.models.path_options import MatchingOptions
+from pushforward.models.preset import preset
 from pushforward.nn.mlp import MLP
-from pushforward.pairings import MinibatchOT, Pairing
+from pushforward.pairings import MinibatchOT
+from pushforward.paths import Linear
 from pushforward.registry import export
-from pushforward.samplers.dopri5 import Dopri5
-from pushforward.samplers.sampler import Sampler
-from pushforward.times import Times, Uniform
 
 
 def _example() -> tuple:
@@ -29,36 +24,12 @@ def _example() -> tuple:
 
 
 @export("models.ot_flow_matching", example=_example)
-@preset
-def ot_flow_matching(
-    net: Net = None,
-    shape: Sequence[int] = (2,),
-    *,
-    times: Times = Uniform(),
-    pairing: Pairing = MinibatchOT(),
-    source: str | None = None,
-    bridge: float = 0.0,
-    drop_cond: float = 0.0,
-    preprocess: Preprocess = "none",
-    sampler: Sampler = Dopri5(),
-    classes: int | None = None,
-    levels: Levels = None,
-) -> PathModel:
+@preset(pairing=MinibatchOT())
+def ot_flow_matching(shared: MatchingOptions) -> PathModel:
     """Regress the velocity noise - data along straight lines between partners of minibatch optimal transport.
 
     Args:
-        net: a network, its configuration, or None for an MLP over vectors and a U-Net over images.
-        shape: shape of one event.
-        times: which t to train on.
         pairing: how partners are found; MinibatchOT("ignore") forgets conditions.
-        source: name of a data set (`pushforward list data`) that takes the noise's place, in the model's units; None is Gaussian noise.
-        bridge: noise added on the way between the two, a stochastic interpolant (see `families.PathModel`).
-        drop_cond: share of labels dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
-        sampler: how samples, encodings and likelihoods are solved by default.
-        classes: number of class labels, or None.
-        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
 
     Returns:
         A PathModel on the linear path with velocity prediction.
@@ -68,16 +39,4 @@ def ot_flow_matching(
         >>> model.loss(torch.randn(8, 2)).shape
         torch.Size([])
     """
-    return flow_matching(
-        net,
-        shape,
-        times=times,
-        pairing=pairing,
-        source=source,
-        bridge=bridge,
-        drop_cond=drop_cond,
-        preprocess=preprocess,
-        sampler=sampler,
-        classes=classes,
-        levels=levels,
-    )
+    return PathModel(shared.network(), shared.event_shape, Linear(), "velocity", **shared.family_options)

@@ -1,16 +1,26 @@
-"""What all presets share: the default network, the units, and the record of what built the model."""
+"""What makes a function a preset: the options it shares with others, the default network, and the record of what built the model.
+
+A preset's first parameter may be a record of shared options, a subclass of `Options` such as `VectorOptions` or `PathOptions`:
+
+    @preset(sampler=DDIM(50))                       # this preset's defaults of shared options
+    def ddim(shared: PathOptions, eta: float = 0.0) -> PathModel:
+
+`preset` replaces that parameter by the fields of the record, in the signature, the type hints and the docstring. Users call
+`ddim(net, (2,), eta=0.5, classes=10)`; the function receives `shared`, the record of their values, and `eta`.
+"""
 
 import functools
 import inspect
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, ParamSpec, TypeVar
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar, overload
 
+from pushforward import registry
 from pushforward._checks import event_shape, is_whole, shown, whole
 from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.chain import Chain
-from pushforward.bijections.image_coupling import ImageCoupling
-from pushforward.bijections.squash import Logit, Sigmoid
+from pushforward.bijections.squash import Logit
 from pushforward.bijections.standardise import Standardise
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
@@ -21,65 +31,164 @@ from pushforward.nn.unet import UNet
 
 P = ParamSpec("P")
 M = TypeVar("M", bound=GenerativeModel)
+S = TypeVar("S", bound="Options")
 Net = NetConfig | Callable[..., Any] | None
 Preprocess = Literal["none", "standardise", "logit"]
-ImagePreprocess = Literal["auto", "none", "standardise", "logit"]
-Dequantise = Literal["uniform", "variational"]
 
 
-def preset(function: Callable[P, M]) -> Callable[P, M]:
-    """Let a preset keep its arguments in `model.config`, from which `pushforward.load` builds the same model again.
+@dataclass(frozen=True)
+class Options:
+    """Options that presets share: each field is a keyword argument of every preset that takes the record.
+
+    A preset shows them in this order: positional fields, its own positional arguments, the fields in `before_own`, its own keyword-only
+    arguments, the other keyword-only fields; fields of a subclass come before those of its base. Their text is in the section Args of the
+    class or its bases, unless the preset's docstring has a text of its own.
+
+    Args:
+        shape: shape of one event.
+    """
+
+    before_own: ClassVar[tuple[str, ...]] = ()
+
+    shape: Sequence[int] | None
+
+    @classmethod
+    def shape_of(cls, arguments: dict[str, Any]) -> Sequence[int]:
+        """Return the shape of one event; a record with other arguments for it derives the shape from them and sets them to None."""
+        shape: Sequence[int] = arguments["shape"]
+        return shape
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one event, also where the user gave other arguments for it."""
+        assert self.shape is not None  # `preset` replaces it by `shape_of`
+        return tuple(self.shape)
+
+
+@overload
+def preset(function: Callable[Concatenate[S, P], M], /) -> Callable[..., M]: ...
+@overload
+def preset(function: Callable[P, M], /) -> Callable[P, M]: ...
+@overload
+def preset(**defaults: Any) -> Callable[[Callable[Concatenate[S, P], M]], Callable[..., M]]: ...
+def preset(function: Any = None, /, **defaults: Any) -> Any:
+    """Let a function be a preset, whose model keeps its arguments in `model.config`, from which `pushforward.load` builds it again.
 
     `net=None` is replaced by the default network's configuration first, and `features`, or `channels` and `size`, by the shape they stand
-    for, so that the record says what was built.
+    for, so that the record states what was built.
+
+    Args:
+        function: takes its options and returns a model; if its first parameter is annotated with a subclass of `Options`, it receives
+            the shared options in that record.
+        defaults: defaults of shared options that are this preset's own.
+
+    Example:
+        >>> from pushforward.models.path_options import PathOptions
+        >>> @preset(classes=10)
+        ... def circle(shared: PathOptions, *, std: float = 1.0) -> pf.families.PathModel:
+        ...     times = pf.times.LogitNormal(0.0, std)
+        ...     path = pf.paths.Cosine()
+        ...     return pf.families.PathModel(shared.network(), shared.event_shape, path, times=times, **shared.family_options)
+        >>> circle(shape=(2,), std=0.5).classes
+        10
     """
-    signature = inspect.signature(function)
+    if function is None:
+        return functools.partial(preset, **defaults)
+    kind = _kind_of(function)
+    own = inspect.signature(function, eval_str=True)
+    signature = own if kind is None else _merged(function, own, kind, defaults)
+    if kind is None and defaults:
+        raise TypeError(f"{function.__name__} takes no shared options, so `preset` has no default {next(iter(defaults))!r} to replace.")
+    shared = [] if kind is None else [field.name for field in fields(kind)]
 
     @functools.wraps(function)
-    def build(*args: P.args, **kwargs: P.kwargs) -> M:
+    def build(*args: Any, **kwargs: Any) -> GenerativeModel:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = bound.arguments
-        shape_of = _shape_of_features if "features" in arguments else _shape_of_image if "channels" in arguments else None
-        arguments["shape"] = checked_shape(arguments["shape"] if shape_of is None else shape_of(arguments))
-        if "net" in arguments and arguments["net"] is None:
-            arguments["net"] = MLP.Config() if len(arguments["shape"]) == 1 else UNet.Config()
-        for name in ("classes", "cond_features"):
-            if arguments.get(name) is not None:
-                whole(name, arguments[name], 1, hint="None is a model without them")
-        model = function(*bound.args, **bound.kwargs)
+        _fill_in(arguments, kind)
+        if kind is None:
+            model: GenerativeModel = function(*bound.args, **bound.kwargs)
+        else:
+            rest = {name: value for name, value in arguments.items() if name not in shared}
+            model = function(kind(**{name: arguments[name] for name in shared}), **rest)
         model.config = {"preset": function.__name__, "model": dict(arguments)}
         return model
 
+    if kind is not None:
+        build.__signature__ = signature  # type: ignore[attr-defined]
+        build.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()} | {"return": own.return_annotation}
+        build.__doc__ = _documented(inspect.getdoc(function) or "", kind, signature.parameters)
     return build
 
 
-def _shape_of_features(arguments: dict[str, Any]) -> Sequence[int]:
-    """Return the shape that `features`, or `shape`, or both, ask for; features becomes None."""
-    features, shape = arguments["features"], arguments["shape"]
-    if features is None and shape is None:
-        raise UserError("features is None, but a flow must know how many numbers a sample has; give features=2, or shape=(1, 28, 28).")
-    if features is not None and shape is not None and features != math.prod(shape):
-        raise UserError(f"features is {features}, but events of shape {tuple(shape)} have {math.prod(shape)} numbers; give one of them.")
-    arguments["features"] = None
-    return (whole("features", features, 1),) if shape is None else shape
+def _kind_of(function: Callable[..., Any]) -> type[Options] | None:
+    """Return the record that a preset's first parameter is annotated with, or None."""
+    first = next(iter(inspect.signature(function, eval_str=True).parameters.values()), None)
+    return first.annotation if first is not None and inspect.isclass(first.annotation) and issubclass(first.annotation, Options) else None
 
 
-def _shape_of_image(arguments: dict[str, Any]) -> Sequence[int]:
-    """Return the shape that `channels` and `size`, or `shape`, or all of them, ask for; channels and size become None."""
-    channels, size, shape = arguments["channels"], arguments["size"], arguments["shape"]
-    if shape is None:
-        if channels is None or size is None:
-            raise UserError(
-                f"channels is {channels} and size is {size}, but a flow of images must know both; give glow(3, 32), or shape=(1, 28, 28)."
-            )
-        shape = (channels, size, size)
-    if len(shape) != 3:
-        raise UserError(f"shape is {tuple(shape)}, but this flow is for images (channels, height, width); take realnvp or nsf for vectors.")
-    if channels not in (None, shape[0]) or (size is not None and (size, size) != tuple(shape[1:])):
-        raise UserError(f"channels is {channels} and size is {size}, but shape is {tuple(shape)}; give one of them.")
-    arguments["channels"] = arguments["size"] = None
-    return tuple(shape)
+def _merged(function: Callable[..., Any], own: inspect.Signature, kind: type[Options], defaults: Mapping[str, Any]) -> inspect.Signature:
+    """Return a preset's signature with the fields of the record in place of its first parameter."""
+    by_name: dict[str, Field[Any]] = {field.name: field for field in fields(kind)}
+    for name in defaults:
+        if name not in by_name:
+            raise TypeError(f"{function.__name__}: {registry.unknown('shared option', name, by_name)}")
+    for name in list(own.parameters)[1:]:
+        if name in by_name:
+            raise TypeError(f"{function.__name__} has a parameter {name!r}, which {kind.__name__} has too; read shared.{name} instead.")
+    annotated = itertools.chain.from_iterable(inspect.get_annotations(base, eval_str=True).items() for base in kind.__mro__)
+    groups: dict[int, list[inspect.Parameter]] = {place: [] for place in range(5)}
+    seen: set[str] = set()
+    for name, annotation in annotated:
+        if name not in by_name or name in seen:
+            continue
+        seen.add(name)
+        field = by_name[name]
+        default = defaults.get(name, inspect.Parameter.empty if field.default is MISSING else field.default)
+        place = 2 if name in kind.before_own else 4 if field.kw_only else 0
+        how = inspect.Parameter.KEYWORD_ONLY if place else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        groups[place].append(inspect.Parameter(name, how, default=default, annotation=annotation))
+    for parameter in list(own.parameters.values())[1:]:
+        groups[3 if parameter.kind is parameter.KEYWORD_ONLY else 1].append(parameter)
+    return own.replace(parameters=list(itertools.chain.from_iterable(groups.values())))
+
+
+def _documented(doc: str, kind: type[Options], parameters: Mapping[str, Any]) -> str:
+    """Return a preset's docstring with the texts of its shared options in the section Args."""
+    texts: dict[str, str] = {}
+    for one in (doc, *(inspect.cleandoc(base.__doc__ or "") for base in kind.__mro__)):
+        texts = _arguments(one) | texts
+    lines = doc.splitlines()
+    titles = [number for number, line in enumerate(lines) if re.fullmatch(r"[A-Z][a-z]+:", line)]
+    if "Args:" in lines:
+        start = lines.index("Args:")
+        end = next((number for number in range(start, len(lines)) if not lines[number]), len(lines))
+        before, after = lines[:start], lines[end:]
+    elif titles:
+        before, after = lines[: titles[0]], ["", *lines[titles[0] :]]
+    else:
+        before, after = [*lines, ""], []
+    entries = dict.fromkeys(texts[name] for name in parameters if name in texts)  # `mean, std: ...` is one entry for both
+    return "\n".join([*before, "Args:", *entries, *after])
+
+
+def _arguments(doc: str) -> dict[str, str]:
+    """Return the entries of a docstring's section Args by the argument's name, each with its lines as they are."""
+    section = re.search(r"^Args:\n((?:[ ]{4}.*\n?)+)", doc, re.MULTILINE)
+    entries = re.split(r"\n(?=[ ]{4}\w)", section[1].rstrip("\n")) if section else []
+    return {name: entry for entry in entries for name in entry.strip().partition(":")[0].split(", ")}
+
+
+def _fill_in(arguments: dict[str, Any], kind: type[Options] | None) -> None:
+    """Replace the shape by the checked one, and no network by the default one; check what all presets mean by the same name."""
+    if "shape" in arguments:
+        arguments["shape"] = event_shape(arguments["shape"] if kind is None else kind.shape_of(arguments))
+        if "net" in arguments and arguments["net"] is None:
+            arguments["net"] = MLP.Config() if len(arguments["shape"]) == 1 else UNet.Config()
+    for name in ("classes", "cond_features"):
+        if arguments.get(name) is not None:
+            whole(name, arguments[name], 1, hint="None is a model without them")
 
 
 def checked_layers(layers: int, name: str = "layers") -> int:
@@ -89,57 +198,11 @@ def checked_layers(layers: int, name: str = "layers") -> int:
     return layers
 
 
-def checked_levels(levels: int, shape: Sequence[int], halvings: int) -> None:
-    """Refuse no levels, and more halvings of the sides than they allow."""
-    if levels < 1:
-        raise UserError(f"levels is {levels}, but a flow has at least 1.")
-    for name, side in zip(("height", "width"), shape[1:], strict=True):
-        sides = [side]
-        while sides[-1] % 2 == 0:
-            sides.append(sides[-1] // 2)
-        if halvings >= len(sides):
-            most = levels - halvings + len(sides) - 1
-            remedy = f"give levels={most} at most" if most > 0 else "pad or crop the images to an even size"
-            raise UserError(
-                f"levels is {levels}, which halves the {name} {halvings} time{'s' * (halvings > 1)}, but {side} allows {len(sides) - 1} "
-                f"({' -> '.join(map(str, sides))}); {remedy}."
-            )
-
-
-def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return an event's shape as a tuple, or refuse what is none."""
-    return event_shape(shape)
-
-
 def built(net: Net, shape: Sequence[int], classes: int | None, outputs: int = 1) -> Any:
-    """Return the network: built from its configuration, to say `outputs` times the channels, or as it is."""
+    """Return the network: built from its configuration, to predict `outputs` times the channels, or as it is."""
     if isinstance(net, NetConfig):
         return net.build(shape, classes) if outputs == 1 else net.build(shape, classes, outputs)
     return net
-
-
-def image_units(preprocess: ImagePreprocess, shape: Sequence[int], values: int | None) -> Bijection | None:
-    """Return the bijection from the units of images to the model's; "auto" is the logit where data are quantised."""
-    if preprocess not in ("auto", "none", "standardise", "logit"):
-        raise UserError(f"preprocess is {preprocess!r}, but it is 'auto', 'none', 'standardise' or 'logit'.")
-    if preprocess == "logit" and values is None:
-        raise UserError("preprocess is 'logit', but values is None, so there is no interval to spread; give values=256 for 8-bit images.")
-    if preprocess == "auto":
-        preprocess = "standardise" if values is None else "logit"
-    return units(preprocess, shape, values)
-
-
-def dequantisation(kind: Dequantise, shape: Sequence[int], hidden: int, values: int | None) -> Bijection | None:
-    """Return how images are spread over their levels: None for uniformly, or four couplings by checkerboard that read the image."""
-    if kind not in ("uniform", "variational"):
-        raise UserError(f"dequantise is {kind!r}, but it is 'uniform' or 'variational'.")
-    if kind == "uniform":
-        return None
-    if values is None:
-        raise UserError("dequantise is 'variational', but values is None; give the number of values of quantised data, or 'uniform'.")
-    channels = shape[0]
-    couplings = [ImageCoupling(channels, hidden, mask="checkerboard", swap=k % 2 == 1, cond_channels=channels) for k in range(4)]
-    return Chain([*couplings, Sigmoid()])
 
 
 def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None) -> Bijection | None:

@@ -1,13 +1,11 @@
 """TarFlow: an autoregressive flow over patches whose networks are causal transformers.
 
 Paper: Zhai et al., Normalizing flows are capable generative models, 2024, arXiv 2412.06329.
-What it adds to MAF: the numbers that are shifted and scaled together are a patch, and what says by how much is a transformer, which sees
-all patches before. Blocks begin at the first patch and at the last in turn. Three things make its samples good: data has Gaussian noise
-added in training, which one step along the score takes off again; labels are dropped now and then, so that sampling can be guided; and
-keys and values are kept while a sample is made patch by patch.
+What it adds to MAF: the numbers that are shifted and scaled together are a patch, and a transformer, which sees all patches before,
+predicts their scale and shift. Blocks begin at the first patch and at the last in turn. Two things make its samples good: Gaussian noise is
+added to data in training, and one step along the score removes it from samples; labels are dropped now and then, so that sampling can be
+guided. Keys and values are cached while a sample is made patch by patch.
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -15,8 +13,8 @@ from torch import nn
 from pushforward.bijections.causal import TransformerAutoregressive
 from pushforward.bijections.chain import Chain
 from pushforward.families.normalizing_flow import NormalizingFlow
-from pushforward.functional.levels import Levels
-from pushforward.models.preset import Preprocess, checked_layers, preset, units
+from pushforward.models.flow_options import FlowOptions
+from pushforward.models.preset import checked_layers, preset
 from pushforward.registry import export
 from pushforward.samplers.tweedie import Tweedie
 
@@ -30,9 +28,9 @@ def _example() -> tuple:
 
 
 @export("models.tarflow", example=_example)
-@preset
+@preset(preprocess="standardise")
 def tarflow(
-    shape: Sequence[int],
+    shared: FlowOptions,
     layers: int = 4,
     patch: int = 4,
     *,
@@ -43,10 +41,6 @@ def tarflow(
     noise: float = 0.05,
     denoise: bool = True,
     drop_cond: float = 0.1,
-    preprocess: Preprocess = "standardise",
-    classes: int | None = None,
-    cond_features: int | None = None,
-    levels: Levels = None,
 ) -> NormalizingFlow:
     """Stack causal transformers over patches, which begin at the first patch and at the last in turn.
 
@@ -59,12 +53,10 @@ def tarflow(
         heads: heads of their attention.
         bound: bound of each patch's log-scales.
         noise: standard deviation of the Gaussian noise in training, in the model's units; 0 for the density of the data itself.
-        denoise: whether samples end with a step along the score, which takes the noise off; needs noise.
-        drop_cond: share of labels that are left out in training, so that sampling can be guided.
+        denoise: whether samples end with a step along the score, which removes the noise; needs noise > 0.
+        drop_cond: share of labels dropped in training, so that sampling can be guided.
         preprocess: "standardise" fits mean and deviation of each channel to the training data, "logit" spreads quantised data over the
             line, "none" leaves its units.
-        classes: number of class labels, or None.
-        cond_features: length of condition vectors, or None.
         levels: number of values of quantised data; None for continuous data.
 
     Returns:
@@ -75,28 +67,12 @@ def tarflow(
         >>> flow.sample(2, torch.tensor([3, 7]), guidance=2.0).shape
         torch.Size([2, 1, 8, 8])
     """
-    steps = [
-        TransformerAutoregressive(
-            shape,
-            patch,
-            width=width,
-            depth=depth,
-            heads=heads,
-            reverse=k % 2 == 1,
-            bound=bound,
-            classes=classes,
-            cond_features=cond_features,
-        )
-        for k in range(checked_layers(layers))
-    ]
+    transformer = {"width": width, "depth": depth, "heads": heads, "bound": bound, **shared.condition}
+    steps = [TransformerAutoregressive(shared.event_shape, patch, reverse=k % 2 == 1, **transformer) for k in range(checked_layers(layers))]
     return NormalizingFlow(
         Chain(steps),
-        shape=shape,
-        preprocess=units(preprocess, shape, levels),
-        classes=classes,
-        cond_features=cond_features,
-        levels=levels,
-        drop_cond=0.0 if classes is None else drop_cond,
+        drop_cond=0.0 if shared.classes is None else drop_cond,
         noise=noise,
         sampler=Tweedie() if denoise and noise else None,
+        **shared.family_options,
     )
