@@ -1,4 +1,4 @@
-"""What all bijections share: forward and inverse, each with its log|det|."""
+"""The base class of bijections: forward and inverse, each with its log|det|."""
 
 import functools
 import sys
@@ -15,14 +15,14 @@ from pushforward.registry import export
 
 @export("bijections.Bijection")
 class Bijection(nn.Module):
-    """An invertible map; to add one, write `forward` and `inverse`, each returning its value and log_abs_det (n,).
+    """An invertible map; to add one, implement `forward` and `inverse`, each returning its value and log_abs_det (n,).
 
-    log_abs_det is the logarithm of the absolute determinant of the Jacobian of the direction that was taken, in nats; inverse(forward(x))
-    gives x back, and the two log-determinants cancel. A subclass may return log_abs_det as (n,), as one number for all rows, or as None
-    for 0: whoever calls it gets (n,), in float32 or wider.
+    log_abs_det is the logarithm of the absolute determinant of the Jacobian of the direction called, in nats; inverse(forward(x)) returns
+    x, and the two log-determinants cancel. A subclass may return log_abs_det as (n,), as one number for all rows, or as None for 0: the
+    caller always receives (n,), in float32 or wider.
 
     Raises:
-        ShapeError: a subclass returns a log_abs_det of another shape.
+        ShapeError: a subclass returns a log_abs_det of any other shape.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -40,22 +40,23 @@ class Bijection(nn.Module):
         raise NotImplementedError
 
     def pull(self, x: Tensor, cond: Any = None) -> Tensor:
-        """Return z alone; a bijection overrides it whose log_abs_det costs more than its value."""
+        """Return z without log_abs_det; override it if log_abs_det costs more than the value."""
         z: Tensor = self(x, cond)[0]
         return z
 
     def push(self, z: Tensor, cond: Any = None) -> Tensor:
-        """Return x alone, the inverse of `pull`."""
+        """Return x without log_abs_det, the inverse of `pull`."""
         x: Tensor = inverted(self, z, cond)[0]
         return x
 
     def initialise(self, x: Tensor, cond: Any = None) -> None:
-        """Let data-dependent parts start from x (n, *shape); most bijections have none."""
+        """Initialise data-dependent parts from x (n, *shape); most bijections have none."""
 
     def reaches(self, touched: Tensor) -> Tensor:
-        """Return which numbers of the event the bijections so far have changed, after this one as well, given (*shape) booleans.
+        """Return which elements of the event are changed by this bijection or by those before it, as booleans (*shape).
 
-        By default all of them, as is right of what mixes; a coupling returns which it changes, so that what none does can be warned of.
+        By default all are, which is correct for maps that mix all elements. A coupling marks only what it changes, so that a flow can warn
+        about elements that no coupling changes.
         """
         return torch.ones_like(touched)
 
@@ -85,12 +86,12 @@ def _one_a_row(log_abs_det: Any, x: Tensor, owner: Bijection, method: str) -> Te
             f"but it must be ({x.shape[0]},), one number a row; sum it over the event."
         )
     log_abs_det = log_abs_det.to(wide(log_abs_det))
-    return log_abs_det.clone() if log_abs_det.stride(0) == 0 else log_abs_det  # each row has memory of its own: the caller may write
+    return log_abs_det.clone() if log_abs_det.stride(0) == 0 else log_abs_det  # each row owns its memory: the caller may write to it
 
 
 def inverted(step: Any, z: Any, cond: Any) -> tuple[Any, Tensor]:
-    """Return step.inverse(z, cond); of a sharded step the parameters are gathered first, as `fully_shard` does for forward alone."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")  # nothing is sharded where nobody has imported it
+    """Return step.inverse(z, cond); parameters of a sharded step are gathered first, which `fully_shard` does only for forward."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # nothing is sharded unless it has been imported
     if fsdp is not None and isinstance(step, fsdp.FSDPModule) and "inverse" not in vars(step):
         fsdp.register_fsdp_forward_method(step, "inverse")
     found: tuple[Any, Tensor] = step.inverse(z, cond)

@@ -38,7 +38,7 @@ class Scale(_Diagonal):
 
     def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         s = -self.log_scale if inverse else self.log_scale
-        return x.having(*(part * scale for part, scale in x.beside(s.exp()))), s.sum(dtype=wide(s))
+        return x.having(*(part * scale for part, scale in x.zipped(s.exp()))), s.sum(dtype=wide(s))
 
 
 @export("bijections.ActNorm", example=lambda: (moved(ActNorm(3)), torch.randn(4, 3), None), exactness="exact")
@@ -182,8 +182,8 @@ class BatchNorm(_Diagonal):
 def _affine(x: Columns, s: Tensor, b: Tensor, inverse: bool) -> tuple[Columns, Tensor]:
     total = s.sum(dtype=wide(s))
     if inverse:
-        return x.having(*((part - shift) * scale for part, shift, scale in x.beside(b, (-s).exp()))), -total
-    return x.having(*(torch.addcmul(shift, part, scale) for part, shift, scale in x.beside(b, s.exp()))), total
+        return x.having(*((part - shift) * scale for part, shift, scale in x.zipped(b, (-s).exp()))), -total
+    return x.having(*(torch.addcmul(shift, part, scale) for part, shift, scale in x.zipped(b, s.exp()))), total
 
 
 def _moments(rows: Tensor, features: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
