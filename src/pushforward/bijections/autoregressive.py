@@ -1,4 +1,4 @@
-"""Masked autoregressive maps: each feature is transformed with parameters predicted from the features before it; one pass in one direction."""
+"""Masked autoregressive maps: the parameters of each feature are predicted from the features before it; one pass in one direction."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from pushforward.registry import export
 
 
 class Autoregressive(VectorBijection):
-    """Transform each feature with parameters that MADE predicts from the features before it; forward is one pass, inverse one per feature."""
+    """Transform each feature with parameters that MADE predicts from those before it; forward is one pass, inverse one per feature."""
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ class Chain(Bijection):
 
     Raises:
         ShapeError: steps for vectors of different lengths.
-        UserError: an unknown memory; or, when called with memory="reversible", a step in training mode that is random or depends on the batch.
+        UserError: an unknown memory; or, with memory="reversible", a step in training mode that is random or depends on the batch.
 
     Example:
         >>> flow = Chain([pf.bijections.AffineCoupling(4, swap=k % 2 == 1) for k in range(64)], memory="reversible")

@@ -28,7 +28,7 @@ class InvertibleConv(PixelAffine):
         parametrisation: "plu" (never singular, no determinant to compute), "free", or "householder" (always orthogonal).
 
     Raises:
-        UserError: channels < 1, an unknown parametrisation, or a free matrix that has become singular. The last is checked on the CPU, and on
+        UserError: channels < 1, an unknown parametrisation, or a free matrix that has become singular. This is checked on the CPU, and on
             other devices only without gradients, as the check synchronises the device; the loss is infinite then.
         ShapeError: x has another number of channels.
 

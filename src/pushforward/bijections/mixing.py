@@ -70,8 +70,7 @@ class LULinear(VectorBijection):
 
         z = L U x + b,    L lower with ones on its diagonal, U upper with exp(s) on its own,    log|det| = sum s
 
-    It is never singular and is initialised as the identity; each direction is one matrix product. The inverse matrix takes two triangular
-    solves.
+    It is never singular and is initialised as the identity; forward costs a matrix product, the inverse two triangular solves.
 
     Args:
         features: numbers a vector.
@@ -92,7 +91,7 @@ class LULinear(VectorBijection):
 
     def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         columns = x.whole()
-        with uncast(columns):  # both directions need the same matrix
+        with uncast(columns):  # both directions must use the same matrix
             y, log_abs_det = self._multiplied(columns, inverse)
         return x.having(y), log_abs_det
 
