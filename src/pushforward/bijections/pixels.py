@@ -106,7 +106,7 @@ def callable_steps(runs: Sequence[Any]) -> Iterator[Any]:
 
 
 def at_each_pixel(x: Tensor, matrix: Tensor, shift: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-    """Return matrix x_ij + shift for images x (n, channels, height, width), in channels-last memory format; and log_abs_det of one image."""
+    """Return matrix x_ij + shift for images x (n, channels, height, width), in channels-last memory; and log_abs_det of one image."""
     if x.ndim != 4 or x.shape[1] != matrix.shape[0]:
         raise ShapeError(f"x has shape {tuple(x.shape)}, but this bijection needs images (n, {matrix.shape[0]}, height, width).")
     n, channels, height, width = x.shape

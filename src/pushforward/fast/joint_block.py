@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from pushforward.fast.attention import Plan, attend_in_blocks
 from pushforward.nn.joint_block import EPS, Attention, JointBlock, Stream, Vectors
 
-_TOGETHER = 1024  # tokens of several images that go through an MLP at once: its weights are read once for all of them
-_AT_ONCE = 98304  # numbers whose activation is computed at once: 384 kB of float32, and as much beside them
+_TOGETHER = 1024  # tokens of several images that pass an MLP together: its weights are read once for all of them
+_AT_ONCE = 98304  # elements whose activation is computed together: 384 kB of float32, and as much for intermediate results
 
 
 class Workspace:
@@ -134,7 +134,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
     """Write weight x + bias into out; in float32 the bias, which may be shorter, is added afterwards, which costs less."""
     if x.dtype == torch.float32:
         torch.mm(x, weight.T, out=out)[:, : len(bias)].add_(bias)
-    else:  # which rounds once
+    else:  # addmm rounds once
         torch.addmm(bias, x, weight.T, out=out)
 
 

@@ -116,7 +116,7 @@ class _Constants(NamedTuple):
     frequencies: Tensor  # of time
     middle: Tensor  # of the trace
     one: Tensor
-    at: Mapping[float, tuple[Tensor, ...]]  # each layer's bias with what times add that are known beforehand
+    at: Mapping[float, tuple[Tensor, ...]]  # each layer's bias plus the shift by time, for times known in advance
 
 
 def _constants(mlp: Any, trace: bool = False, ready: bool = False, times: Sequence[float] | None = None) -> _Constants:
@@ -130,7 +130,7 @@ def _constants(mlp: Any, trace: bool = False, ready: bool = False, times: Sequen
     biases = torch.cat([layer.bias for layer in mlp.layers])
     rates = frequencies(mlp.time_features, SCALE, MAX_PERIOD).to(biases.device, wide(biases))
     at: dict[float, tuple[Tensor, ...]] = {}
-    # Elsewhere than on a CPU asking for t would stall the queue.
+    # On other devices than the CPU, reading t would synchronise.
     if ready and times is not None and mlp.time is not None and biases.device.type == "cpu":
         t = torch.tensor(times, dtype=rates.dtype)
         shifted = torch.addmm(biases, _features(mlp, t[:, None] * rates), mlp.time.weight.T)

@@ -45,11 +45,11 @@ class Staircase:
     def __init__(self, sizes: Sequence[Sequence[int]], block: int) -> None:
         self.sizes, self.block, features = [list(one) for one in sizes], block, len(sizes[0])
         self.widths = [features, *(sum(one) for one in sizes)]  # columns of x, and rows of each hidden layer
-        # ends[i][k]: columns of layer i's input, and after the last one rows of the output, that the steps before k have made known
+        # ends[i][k]: number of columns of layer i's input (last entry: rows of the output) computed by the steps before k
         ends = [[0, *itertools.accumulate(one)] for one in ([1] * features, *sizes, [1] * features)]
         layers, last = range(len(sizes) + 1), len(sizes)
-        self.large: list[list[Product]] = []  # of each step: those with what was known before its block
-        self.small: list[list[Product]] = []  # of each step: those with what became known within it
+        self.large: list[list[Product]] = []  # for each step: products with units known before its block
+        self.small: list[list[Product]] = []  # for each step: products with units computed within the block
         for k in range(features):
             start, stop = k - k % block, min(k - k % block + block, features)
             found = [Product(i, slice(ends[i + 1][k], ends[i + 1][stop]), slice(0, ends[i][k])) for i in layers]
@@ -115,7 +115,7 @@ class Staircase:
 
     def _joined(self, layers: Sequence[Layer], act: Act, like: Tensor, solve: Solve) -> Tensor:
         """Concatenate the columns of x and of every layer as they are computed, so that gradients flow through them."""
-        # Of x and of each hidden layer: what was known before the block, then what its steps have added.
+        # Of x and of each hidden layer: columns known before the block, then those added by its steps.
         known = [[like.new_empty(0, like.shape[1])] for _ in layers]
         owed: list[Sequence[Tensor]] = []
         for k, (large, small) in enumerate(zip(self.large, self.small, strict=True)):
@@ -132,7 +132,7 @@ class Staircase:
                 if more:
                     raw = torch.addmm(raw, layers[i].weight[..., rows, columns], torch.cat(known[i][1:]))
                 if i < len(layers) - 1:
-                    # A piece of a split may not be changed in place, and act may do that.
+                    # A piece of a split must not be modified in place, and act may do so.
                     known[i + 1].append(act(raw if more else raw.clone()))
             known[0].append(solve(k, raw.to(like.dtype), None)[None])
         return torch.cat(known[0])

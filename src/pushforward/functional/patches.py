@@ -15,7 +15,7 @@ def patchify(x: Float[Tensor, "n channels height width"], size: int) -> Float[Te
 
     Args:
         x: images (n, channels, height, width).
-        size: side of a patch in pixels, which divides height and width.
+        size: side of a patch in pixels; must divide height and width.
 
     Returns:
         Tokens (n, height width / size², channels size²).
@@ -31,13 +31,13 @@ def patchify(x: Float[Tensor, "n channels height width"], size: int) -> Float[Te
     if height % size or width % size:
         raise ShapeError(f"an image of {height}x{width} cannot be cut into patches of {size}x{size}; use a size that divides both sides.")
     tokens = (height // size) * (width // size)
-    # All sides are named, as pixel_unshuffle gives no images back in the shape they came in.
+    # All sizes are explicit, as pixel_unshuffle of no images (n = 0) returns another shape.
     return F.pixel_unshuffle(x, size).reshape(n, channels * size * size, tokens).transpose(1, 2)
 
 
 @export("functional.unpatchify", example=lambda: (torch.randn(2, 6, 12, dtype=torch.float64), 2, 4, 6))
 def unpatchify(tokens: Float[Tensor, "n tokens features"], size: int, height: int, width: int) -> Float[Tensor, "n channels height width"]:
-    """Put patches back into images: the inverse of `patchify`.
+    """Assemble patches into images: the inverse of `patchify`.
 
     Args:
         tokens: patches (n, height width / size², channels size²).
