@@ -31,7 +31,7 @@ def patchify(x: Float[Tensor, "n channels height width"], size: int) -> Float[Te
     if height % size or width % size:
         raise ShapeError(f"an image of {height}x{width} cannot be cut into patches of {size}x{size}; use a size that divides both sides.")
     tokens = (height // size) * (width // size)
-    # All sizes are explicit, as pixel_unshuffle of no images (n = 0) returns another shape.
+    # All sizes are explicit, as pixel_unshuffle returns an empty batch (n = 0) in its original shape.
     return F.pixel_unshuffle(x, size).reshape(n, channels * size * size, tokens).transpose(1, 2)
 
 
