@@ -73,7 +73,7 @@ def like_input(value: Any, x: Tensor, what: str = "the network") -> Tensor:
     """Return an output if it has the shape of its input x, or raise an error: another shape would broadcast, each row with all others.
 
     Raises:
-        ShapeError: it has another shape, or is no tensor.
+        ShapeError: it has another shape, or is not a tensor.
     """
     if not isinstance(value, Tensor):
         raise ShapeError(f"{what} returned {shown(value)}, but it must return a tensor of x's shape {tuple(x.shape)}.")
@@ -88,7 +88,7 @@ def per_sample(value: Any, x: Tensor, what: str) -> Tensor:
     """Return a tensor with one number per sample (n,), or raise an error if its shape differs and would broadcast.
 
     Raises:
-        ShapeError: it has another shape, or is no tensor.
+        ShapeError: it has another shape, or is not a tensor.
     """
     if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
         raise ShapeError(f"{what} is {shown(value)}, but it must be one number a sample, of shape ({len(x)},); sum it over the event.")

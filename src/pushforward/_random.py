@@ -85,9 +85,9 @@ def _share(generator: Sequence[torch.Generator], n: int) -> int:
 def chunks(n: int, size: int | None, generator: Generators = None) -> Iterator[tuple[slice, Generators]]:
     """Return chunks of at most `size` of n rows, each with its generators.
 
-    With a list of generators, a chunk contains complete blocks or a part of one (`Piece`), so that the numbers, and the final states of the
-    generators, do not depend on the chunk size. A single generator (or None) is a stream, from which the chunks draw one after another; pass
-    it as a list of one to make the numbers independent of the chunks.
+    With a list of generators, a chunk contains complete blocks or a part of one (`Piece`), so that the numbers and the final states of
+    the generators do not depend on the chunk size. A single generator (or None) is a stream, from which the chunks draw one after
+    another; pass it as a list of one to make the numbers independent of the chunks.
 
     Args:
         n: number of rows.

@@ -16,9 +16,9 @@ from pushforward.tableaux import DOPRI5, Tableau
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 # The next step is SAFETY h error^(3/4 beta - 1/q) previous_error^beta, where q is the order of a step's error and beta BETA / q: for dopri5
-# 0.06, much as in Hairer's own. An error that happens to be tiny, as that of a single sample can be, then does not make a step that must be
-# taken back. FIRST is the error at which the first step aims, in units of the tolerance; Hairer's 0.01 spends one step of a flow's six or
-# seven on finding the next one's size.
+# 0.06, close to Hairer's value. An accidentally tiny error, as can happen for a single sample, then does not lead to a step that must be
+# rejected. FIRST is the target error of the first step, in units of the tolerance; with Hairer's 0.01, one of the six or seven steps of
+# a flow would only serve to find the size of the next.
 BETA, FIRST = 0.3, 1.0
 
 
@@ -190,14 +190,14 @@ class Adaptive:
             arrived = accepted & last
             end, h, arrived = self.landed(first, end, h, accepted, arrived)
             self.elapsed = torch.where(arrived, self.span, torch.where(accepted, self.elapsed + h, self.elapsed))
-            # Read back once a step: how many are under way, whether one of them cannot go on, and whether all took the step.
+            # Read back once a step: the number of active samples, whether one of them cannot continue, and whether all took the step.
             stuck = ~accepted & ~((h > self.smallest) & ratio.isfinite())
             under_way, failed, all_accepted = torch.stack(((self.elapsed < self.span).sum(), stuck.any(), accepted.all())).tolist()
         if failed:
             raise self.stuck(stuck, ratio)
         keep = accepted[:, None]
         self.x = end if all_accepted else torch.where(keep, end, self.x)
-        # Without the slope at a step's end the next step computes its own first one, unless nobody moved.
+        # Without the slope at a step's end the next step computes its own first one, unless no sample moved.
         self.first = (slope if all_accepted else torch.where(keep, slope, first)) if self.tableau.fsal else None
         return under_way
 

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from pushforward import _random
 
-# A condition of n samples: None, a tensor (n, ...), or a record of tensors with leading dimension n that torch knows as a pytree.
+# A condition of n samples: None, a tensor (n, ...), or a record of tensors with leading dimension n, registered as a pytree.
 Cond = Any
 
 
 @runtime_checkable
 class Condition(Protocol):
-    """A condition that is a record: it is cut, moved and mixed as a tensor is (`TextContext`)."""
+    """A condition that is a record of tensors: it supports `len`, indexing, `.to` and `.where` like a tensor (`TextContext`)."""
 
     def __len__(self) -> int: ...
 

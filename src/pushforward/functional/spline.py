@@ -32,7 +32,7 @@ def rational_quadratic_spline(
         y = y_0 + h (s θ² + d_0 q) / (s + (d_0 + d_1 - 2 s) q),    θ = (x - x_0) / w,    q = θ (1 - θ),    s = h / w
 
     in a bin of width w and height h whose lower knot is (x_0, y_0) and whose ends have the slopes d_0 and d_1. Beyond the outermost knots
-    the curve continues with their slope. An x on a knot, or moved past it by rounding, is in one of the adjacent bins.
+    the curve continues with their slope. An x on a knot, or rounded to beyond it, is in one of the adjacent bins.
 
     Args:
         x: numbers (n, *shape).
