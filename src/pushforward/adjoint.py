@@ -213,7 +213,7 @@ class _Run:
     def ratio(self, before: State, after: State, error: State) -> Tensor:
         """Return each sample's error in units of the tolerance (n,), the larger of that of x and that of its gradient.
 
-        A gradient has units of loss over state, so its atol is relative to its size at t1.
+        A gradient has units of loss over state, so its atol is relative to its largest entry at the start of the step.
         """
         ratios = []
         for one, two, wrong, unit in zip(before, after, error, (1.0, self.unit(before)), strict=True):

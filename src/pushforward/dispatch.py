@@ -137,7 +137,7 @@ def _load(page: str) -> None:
         _pages.add(page)
 
 
-_load._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the effect of torch.compiler.assume_constant_result, which would import dynamo
+_load._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result, which imports dynamo
 
 
 def _autocast() -> bool:

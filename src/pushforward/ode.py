@@ -91,8 +91,8 @@ def odeint(
         method: "bosh3", "dopri5", "tsit5" or "dopri8", which adapt their steps; "euler", "midpoint", "heun" or "rk4" with `steps`; or a
             Tableau, which takes fixed steps if `steps` is given and otherwise adapts them by its error weights.
         rtol: relative tolerance of an adaptive method.
-        atol: absolute tolerance of an adaptive method, in units of the state. A step is accepted for a sample when the root mean square over its
-            event of error / (atol + rtol |x|) is at most 1.
+        atol: absolute tolerance of an adaptive method, in units of the state. A step of a sample is accepted if the root mean square
+            over its event of error / (atol + rtol |x|) is at most 1.
         steps: number of equal steps of a fixed-step method; if t1 is several times, each interval gets its share, rounded up.
         max_steps: maximum number of attempted steps of an adaptive method between two times.
         adjoint: whether gradients come from the adjoint ODE, solved backward in time by the same method: memory does not grow with the

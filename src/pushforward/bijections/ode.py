@@ -38,7 +38,7 @@ class ODE(Bijection):
         velocity: called as velocity(x, t, cond) with x (n, *shape) and t (n,); a Module is registered as a submodule. If it has a method
             `value_and_divergence(x, t, cond)`, the exact divergence uses it.
         sampler: a sampler that solves the ODE, such as Dopri5() or Midpoint(20).
-        divergence: "exact", "hutchinson", or an object with its settings.
+        divergence: "exact", "hutchinson", or a `Divergence` object.
         interval: (t0, t1), from data to noise.
 
     Raises:

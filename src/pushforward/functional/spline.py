@@ -42,7 +42,7 @@ def rational_quadratic_spline(
         inverse: whether to map heights to positions.
 
     Returns:
-        y (n, *shape), and the logarithm of the slope dy/dx of each element (n, *shape), in float32 or wider. (Sum it for a log-determinant.)
+        y (n, *shape), and the logarithm of each slope dy/dx (n, *shape), in float32 or wider. (Sum it for a log-determinant.)
 
     Example:
         >>> knots = torch.tensor([-1.0, 0.0, 1.0])
