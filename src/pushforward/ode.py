@@ -87,7 +87,7 @@ def odeint(
         t0: start time.
         t1: end time, before or after t0; or the times (T,) at which to return states, a monotone sequence or tensor leading away from t0.
         args: per-sample arguments of f, such as conditions: tensors, or pytrees of them, with leading dimension n. When samples that
-        have reached t1 leave the batch, args are indexed together with x; so pass them here, not in a closure.
+            have reached t1 leave the batch, args are indexed together with x; so pass them here, not in a closure.
         method: "bosh3", "dopri5", "tsit5" or "dopri8", which adapt their steps; "euler", "midpoint", "heun" or "rk4" with `steps`; or a
             Tableau, which takes fixed steps if `steps` is given and otherwise adapts them by its error weights.
         rtol: relative tolerance of an adaptive method.
@@ -96,12 +96,12 @@ def odeint(
         steps: number of equal steps of a fixed-step method; if t1 is several times, each interval gets its share, rounded up.
         max_steps: maximum number of attempted steps of an adaptive method between two times.
         adjoint: whether gradients come from the adjoint ODE, solved backward in time by the same method: memory does not grow with the
-        steps, and each step costs two evaluations and a backward pass of f. They are those of the exact solution, up to the method's
-        error, for x, for the tensors in args and for all parameters of f (see `adjoint`); x is recomputed backward in time, which is
-        inaccurate where f contracts strongly. False differentiates through the steps, which is exact and faster, but stores the
-        activations of each step.
+            steps, and each step costs two evaluations and a backward pass of f. They are those of the exact solution, up to the method's
+            error, for x, for the tensors in args and for all parameters of f (see `adjoint`); x is recomputed backward in time, which is
+            inaccurate where f contracts strongly. False differentiates through the steps, which is exact and faster, but stores the
+            activations of each step.
         event: called as event(x, t, *args), returns (n,): a sample stops where this changes sign. Two sign changes within one step are
-        missed, and a sample that starts at 0 stops at the next sign change.
+            missed, and a sample that starts at 0 stops at the next sign change.
 
     Returns:
         State at t1 (n, *shape), or states at its times (T, n, *shape). With `event`, Stopped(x, t, happened): each sample's last state and
@@ -112,7 +112,7 @@ def odeint(
         DtypeError: an integer state, or a complex field for a real state.
         ShapeError: f returns a shape other than x's.
         SolverError: in an adaptive method the field is not finite, a step became too small, or max_steps is exceeded; the message states t
-        and the sample.
+            and the sample.
 
     Example:
         >>> x = odeint(lambda x, t: -x, torch.ones(3, 2), 0.0, 1.0, rtol=1e-6, atol=1e-6)
@@ -197,8 +197,8 @@ def fixed_steps_with_rates(f: Field, rates: Rates, x: Tensor, times: Sequence[fl
     Args:
         f: called as f(x, t) for stages whose weight is 0, such as the first of the midpoint method, so that half of its divergences
             are not computed.
-            rates: called as rates(x, t) for all other stages; returns dx/dt and the rates, each (n,).
-            x: state at times[0] (n, *shape), at least 32 bits.
+        rates: called as rates(x, t) for all other stages; returns dx/dt and the rates, each (n,).
+        x: state at times[0] (n, *shape), at least 32 bits.
         times: k + 1 numbers.
         tableau: the method.
     """

@@ -48,7 +48,7 @@ class ContinuousFlow(GenerativeModel):
         kinetic: weight of the mean squared speed of trajectories; it favours short and straight ones.
         jacobian: weight of the Jacobian's squared norm along them; it favours fields that can be solved in few steps.
         divergence: divergence of the loss: "exact", "hutchinson", a `Divergence` object, or None: exact if the network has a method
-        `value_and_divergence` and the Jacobian's norm is not needed, else Hutchinson's.
+            `value_and_divergence` and the Jacobian's norm is not needed, else Hutchinson's.
         loss_sampler: sampler that solves for the likelihood in the loss; with a fixed number of steps all samples cost the same.
         preprocess, sampler, classes, levels: as in `GenerativeModel`; the default sampler is Dopri5().
 

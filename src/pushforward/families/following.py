@@ -33,7 +33,7 @@ class Following(nn.Module):
 
 
 def common_interval(trained: Path, interval: tuple[float, float], path: Path) -> tuple[float, float]:
-    """Return the interval of `path`, inside its own, whose log-SNRs the trained path also has."""
+    """Return the part of `path`'s interval whose log-SNRs the trained path also has on its interval."""
     ends = trained.log_snr(torch.tensor(interval, dtype=torch.float64))
     low, high = path.interval
     own = path.log_snr(torch.tensor([low, high], dtype=torch.float64))

@@ -38,7 +38,7 @@ class GenerativeModel(nn.Module):
         sampler: the default sampler of all verbs.
         classes: number of class labels, or None for a model without labels.
         levels: number of integer values 0, 1, ... of quantised data, for a table one entry per column, None for continuous ones; `loss`
-        dequantises them.
+            dequantises them.
     """
 
     base: Any  # a distribution: torch types attributes of a Module as tensors
@@ -74,7 +74,7 @@ class GenerativeModel(nn.Module):
             cond: condition of each row, or None.
             noise: the noise (n, *shape) paired with each row; drawn and paired by the model if None. Rows with given noise are samples of a
                 model, so quantised data are not dequantised again.
-                generator: randomness; a list of k splits the batch into k blocks of n / k rows, each with its own generator and pairing.
+            generator: randomness; a list of k splits the batch into k blocks of n / k rows, each with its own generator and pairing.
         """
         self._check(x, "x")
         _random.checked(generator, len(x))
@@ -114,7 +114,7 @@ class GenerativeModel(nn.Module):
             temperature: factor on the noise's standard deviation.
             log_prob: whether to return (samples, log_prob), computed in one pass.
             generator: randomness; a list of n makes each sample independent of its batch. With a list (of n or fewer) samples do not
-            depend on batch_size; with one generator they do only for a stochastic sampler, which draws for one chunk after another.
+                depend on batch_size; with one generator they do only for a stochastic sampler, which draws for one chunk after another.
             batch_size: samples per chunk; None is all.
         """
         whole("n", n, 0, 2**63 - 1)
@@ -251,7 +251,7 @@ class GenerativeModel(nn.Module):
             self.preprocess.initialise(x + 0.5 * cells(self.levels, x), cond)
 
     def networks(self) -> list[nn.Module]:
-        """Return the Modules that do most of the computation, which the Trainer compiles and converts to its memory format."""
+        """Return the Modules that do most of the computation, which the Trainer compiles."""
         return []
 
     # Implemented by a family, in the model's units.
@@ -260,7 +260,7 @@ class GenerativeModel(nn.Module):
         raise NotImplementedError
 
     def _in_data_units(self, loss: Tensor, pre: Tensor | float, log_q: Tensor | None) -> Tensor:
-        """Return the loss, corrected for the log-determinant of `preprocess` and the density of the dequantisation; by default unchanged."""
+        """Return the loss with the terms of `preprocess` (log-determinant) and dequantisation (log-density); by default without them."""
         return loss
 
     def _map(

@@ -55,12 +55,12 @@ class NormalizingFlow(GenerativeModel):
         preprocess, classes, levels: as in `GenerativeModel`; the bijection's networks must have been built with the same `classes`.
         cond_features: length of the condition vectors `cond`, with which the networks were built, or None; not together with classes.
         dequantisation: distribution of the dequantisation noise, a bijection from noise N(0, I) to (0, 1) that is conditional on the data
-        (as `cond`, between -1 and 1) and is trained with the flow. None is uniform noise.
+            (as `cond`, between -1 and 1) and is trained with the flow. None is uniform noise.
         drop_cond: share of the labels dropped in training, so that guidance has an unconditional model.
         noise: standard deviation, in the model's units, of the Gaussian noise that is added to data in training; the density is that of
-        noisy data.
+            noisy data.
         sampler: last step of `sample` if there is noise: `samplers.Tweedie()` removes it, None keeps it. (Samples returned with their
-        log-probability keep it.)
+            log-probability keep it.)
 
     Variational dequantisation tightens the bound on the probability of quantised data, as the flow need not be flat over each cell:
 
@@ -168,7 +168,7 @@ class NormalizingFlow(GenerativeModel):
         return -(self._base_log_prob(z, cond) + log_abs_det).mean() / math.prod(self.shape)
 
     def _in_data_units(self, loss: Tensor, pre: Tensor | float, log_q: Tensor | None) -> Tensor:
-        """Return the loss with both terms, as a likelihood requires: otherwise a learned dequantisation would collapse to its cell's ends."""
+        """Return the loss with both terms, as in a likelihood: otherwise a learned dequantisation would collapse to its cell's ends."""
         rest = -pre if log_q is None else log_q - pre
         return loss + (rest.mean() if isinstance(rest, Tensor) else rest) / math.prod(self.shape)
 

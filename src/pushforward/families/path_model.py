@@ -64,12 +64,12 @@ class PathModel(GenerativeModel):
         times: distribution of the training times t.
         pairing: how noise and data are paired within a batch.
         base: the noise's distribution; None is N(0, sigma(t_max)²). Anything with `.sample`, also data (`bases.Samples`); without
-        `.log_prob` there are no likelihoods, and nothing that needs Gaussian noise: stochastic samplers, the score, temperature.
+            `.log_prob` there are no likelihoods, and nothing that needs Gaussian noise: stochastic samplers, the score, temperature.
         drop_cond: share of samples whose condition is dropped in training, as required for guidance.
         null: replacement for a dropped condition that is a record: a record of one row, such as the `TextContext` of an empty prompt.
         weighting: a weight of the loss that depends on t, such as `weightings.MinSNR()`; None is 1.
         bridge: additional noise between the ends, x_t + bridge sin²(pi t) xi with xi ~ N(0, I): a stochastic interpolant. The learned
-        velocity still maps one end to the other; only for the prediction "velocity".
+            velocity still maps one end to the other; only for the prediction "velocity".
         interval: (t_min, t_max) within the path's; None is the largest on which the prediction determines the velocity.
         preprocess, sampler, classes, levels: as in `GenerativeModel`; the default sampler is Dopri5().
 

@@ -29,7 +29,7 @@ class PathNoise(Gaussian):
 
     def __init__(self, path: Path, shape: Sequence[int], interval: tuple[float, float]) -> None:
         nn.Module.__init__(self)
-        self.shape, self.interval, self._path = tuple(shape), interval, (path,)  # in a tuple, so that the parameters are registered only by the model
+        self.shape, self.interval, self._path = tuple(shape), interval, (path,)  # in a tuple: the model registers the parameters
         self.register_buffer("like", torch.empty(0), persistent=False)
 
     @property

@@ -135,5 +135,5 @@ def _middle(path: Path, p: Point, q: Point) -> Point:
 
 
 def _triples(knots: list[Point]) -> list[tuple[Point, ...]]:
-    """The knots in pairs: each step goes over one knot to the one after; a single remaining knot is a step of first order."""
+    """The knots in pairs: each step skips one knot; a single remaining knot is a step of first order."""
     return [tuple(knots[k : k + 3]) for k in range(0, len(knots) - 1, 2)]

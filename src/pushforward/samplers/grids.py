@@ -63,7 +63,7 @@ class Uniform(Grid):
 class Shifted(Grid):
     """Equal steps shifted towards noise: t -> factor t / (1 + (factor - 1) t).
 
-    With `levels` the steps from noise to data are those of Stable Diffusion 3's code. Its training uses the shifted levels 1/levels, ..., 1;
+    With `levels` the steps from noise to data are those of Stable Diffusion 3's code. Training uses the shifted levels 1/levels, ..., 1;
     n steps start at n equally spaced times from the highest to the lowest of these, shifted once more, and the last step ends at 0.
     For factor 3, 1000 levels and 4 steps: 1, 0.8577, 0.6022, 0.0089, 0; equal steps would give 1, 0.9, 0.75, 0.5, 0.
 
