@@ -113,8 +113,8 @@ def _third(n: Point, o: Point, p: Point, q: Point) -> Step:
 def _single(p: Point, middle: Point, q: Point | None = None) -> list[Step]:
     """The two steps from p to q; the second covers the full interval, with data on a line through p and the middle.
 
-    x_q = kept x_p + (alpha_q - kept alpha_p) (data_p + (data_middle - data_p) / 2 r), where r is the middle's fraction of the interval in lambda.
-    Without q it is the step of first order to the middle.
+    x_q = kept x_p + (alpha_q - kept alpha_p) (data_p + (data_middle - data_p) / 2 r), where r is the middle's fraction of the
+    interval in lambda. Without q it is the step of first order to the middle.
     """
     if q is None:
         return [first_order(p, middle)]
