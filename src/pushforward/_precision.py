@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 
 def wide(x: Tensor) -> torch.dtype:
-    """Return the dtype for log-determinants, times and matrices of x: float32 or wider."""
-    return torch.promote_types(x.dtype, torch.float32)
+    """Return the real dtype for log-determinants, times and matrices of x: float32 or wider."""
+    return torch.promote_types(x.dtype.to_real() if x.dtype.is_complex else x.dtype, torch.float32)
 
 
 def uncast(x: Tensor) -> contextlib.AbstractContextManager[None]:

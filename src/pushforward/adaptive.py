@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from pushforward._precision import wide
 from pushforward.adjoint import Backwards, solve_with_adjoint
 from pushforward.errors import SolverError, UserError
-from pushforward.fields import WIDE, Field, fitting, in_its_autocast, time_dtype, widened
+from pushforward.fields import WIDE, Field, fitting, in_its_autocast, widened
 from pushforward.tableaux import DOPRI5, Tableau
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
@@ -105,7 +106,7 @@ class Adaptive:
     def __init__(
         self, f: Field, x: Tensor, t0: float, args: tuple[Any, ...], tableau: Tableau, rtol: float, atol: float, log: bool = False
     ) -> None:
-        n, dtype = x.shape[0], time_dtype(x)
+        n, dtype = x.shape[0], wide(x)
         self.f, self.args, self.all_args, self.rtol, self.atol, self.log = f, args, args, rtol, atol, log
         self.shape, self.sign, self.t0, self.span = x.shape[1:], 1.0, t0, 0.0
         self.x = x.reshape(n, math.prod(self.shape))

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from pushforward._precision import wide
 from pushforward.errors import SolverError
-from pushforward.fields import Field, fitting, in_its_autocast, time_dtype
+from pushforward.fields import Field, fitting, in_its_autocast
 from pushforward.held import held_by, leaves_of
 from pushforward.tableaux import Tableau
 
@@ -66,7 +67,7 @@ class _Field:
         leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
         for place, one in zip(self.places, given, strict=True):
             leaves[place] = one
-        times = torch.full((len(x),), t, dtype=time_dtype(x), device=x.device)
+        times = torch.full((len(x),), t, dtype=wide(x), device=x.device)
         value = self.f(x, times, *tree_unflatten(leaves, self.tree))
         return fitting(self.f, value, x)[1]
 
@@ -185,7 +186,7 @@ class _Run:
         t, end = self.back.times[0], self.back.times[-1]
         span, smallest = (
             abs(end - t),
-            4 * torch.finfo(time_dtype(state[0])).eps * max(abs(t), abs(end), 1e-30),
+            4 * torch.finfo(wide(state[0])).eps * max(abs(t), abs(end), 1e-30),
         )
         size, sign, first = 0.01 * span, math.copysign(1.0, end - t), None
         power = 1 / (1 + min(self.back.tableau.order, self.back.tableau.error_order))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pushforward import _random
 from pushforward._checks import event_shape, is_real, is_whole, shown, whole
+from pushforward._precision import wide
 from pushforward.errors import ConditionError, ShapeError, UserError
 from pushforward.registry import export, namespace
 
@@ -61,7 +62,7 @@ class Gaussian(nn.Module):
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""
         _check_events(z, self.shape)
-        scaled = z.to(torch.promote_types(z.dtype, torch.float32)).flatten(1)
+        scaled = z.to(wide(z)).flatten(1)
         if self.std != 1:
             scaled = scaled / self.std
         constant = -scaled.shape[1] * (math.log(2 * math.pi) / 2 + math.log(self.std))
@@ -101,16 +102,16 @@ class Logistic(nn.Module):
         """Return n draws (n, *shape), on the device and in the dtype of the model."""
         _check_draw(n, generator)
         # Drawn in float32 or wider and kept away from 0 and 1: a uniform bfloat16 number is too often 1, where the logit is infinite.
-        wide = torch.promote_types(self.scale.dtype, torch.float32)
-        u = _random.uniform((n, *self.shape), generator, self.scale.device, wide)
-        return torch.logit(u, torch.finfo(wide).eps / 2).to(self.scale.dtype) * self.scale
+        dtype = wide(self.scale)
+        u = _random.uniform((n, *self.shape), generator, self.scale.device, dtype)
+        return torch.logit(u, torch.finfo(dtype).eps / 2).to(self.scale.dtype) * self.scale
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""
         _check_events(z, self.shape)
-        wide = torch.promote_types(z.dtype, torch.float32)
-        scaled = (z.to(wide) / self.scale).flatten(1)
-        return -(F.softplus(scaled) + F.softplus(-scaled)).sum(1) - scaled.shape[1] * self.scale.to(wide).log()
+        dtype = wide(z)
+        scaled = (z.to(dtype) / self.scale).flatten(1)
+        return -(F.softplus(scaled) + F.softplus(-scaled)).sum(1) - scaled.shape[1] * self.scale.to(dtype).log()
 
     def extra_repr(self) -> str:
         return f"{self.shape}, scale={self.scale:g}"
@@ -145,9 +146,9 @@ class Mixture(nn.Module):
     def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape); gradients reach means and scales."""
         _check_draw(n, generator)
-        device, wide = self.means.device, torch.promote_types(self.means.dtype, torch.float32)
-        u = _random.uniform((n, 1), generator, device, wide)
-        ends = self.weights.detach().to(wide).softmax(0).cumsum(0)
+        device, dtype = self.means.device, wide(self.means)
+        u = _random.uniform((n, 1), generator, device, dtype)
+        ends = self.weights.detach().to(dtype).softmax(0).cumsum(0)
         k = (u >= ends[:-1]).sum(1)
         noise = _random.normal((n, *self.shape), generator, device, self.means.dtype)
         return torch.addcmul(self.means[k], noise, self.log_scales[k].exp())
@@ -155,11 +156,11 @@ class Mixture(nn.Module):
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""
         _check_events(z, self.shape)
-        wide = torch.promote_types(z.dtype, torch.float32)
-        scaled = (z.to(wide)[:, None] - self.means.to(wide)) * (-self.log_scales.to(wide)).exp()
-        each = -0.5 * scaled.square().flatten(2).sum(2) - self.log_scales.to(wide).flatten(1).sum(1)
+        dtype = wide(z)
+        scaled = (z.to(dtype)[:, None] - self.means.to(dtype)) * (-self.log_scales.to(dtype)).exp()
+        each = -0.5 * scaled.square().flatten(2).sum(2) - self.log_scales.to(dtype).flatten(1).sum(1)
         d = math.prod(self.shape)
-        return torch.logsumexp(each + self.weights.to(wide).log_softmax(0), 1) - d * math.log(2 * math.pi) / 2
+        return torch.logsumexp(each + self.weights.to(dtype).log_softmax(0), 1) - d * math.log(2 * math.pi) / 2
 
     def extra_repr(self) -> str:
         return f"{self.shape}, components={len(self.weights)}"
@@ -197,9 +198,9 @@ class ConditionalGaussian(nn.Module):
     def log_prob(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape) given cond."""
         _check_events(z, self.shape)
-        wide = torch.promote_types(z.dtype, torch.float32)
-        mean, s = (one.to(wide).flatten(1) for one in self._moments(cond))
-        scaled = (z.to(wide).flatten(1) - mean) * (-s).exp()
+        dtype = wide(z)
+        mean, s = (one.to(dtype).flatten(1) for one in self._moments(cond))
+        scaled = (z.to(dtype).flatten(1) - mean) * (-s).exp()
         return -0.5 * scaled.square().sum(1) - s.sum(1) - scaled.shape[1] * math.log(2 * math.pi) / 2
 
     def _moments(self, cond: Tensor | None) -> tuple[Tensor, Tensor]:

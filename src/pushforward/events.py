@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from pushforward._precision import wide
 from pushforward.adaptive import Adaptive, check_tolerances
 from pushforward.errors import ShapeError, UserError
-from pushforward.fields import WIDE, Field, fitting, in_its_autocast, time_dtype, widened
+from pushforward.fields import WIDE, Field, fitting, in_its_autocast, widened
 from pushforward.registry import export
 from pushforward.tableaux import Sum, Tableau
 
@@ -81,7 +82,7 @@ def fixed_until(event: Event, f: Field, x: Tensor, times: Sequence[float], table
         f, x = widened(f, x)
     f, plain = in_its_autocast(f, x)
     with plain:
-        now, last = (torch.full((len(x),), t, dtype=time_dtype(x), device=x.device) for t in (times[0], times[-1]))
+        now, last = (torch.full((len(x),), t, dtype=wide(x), device=x.device) for t in (times[0], times[-1]))
         happened = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         before = _value(event, x, now, args)
         for k, (t, s) in enumerate(itertools.pairwise(times)):

@@ -13,11 +13,6 @@ Field = Callable[..., Tensor]
 WIDE = frozenset((torch.float32, torch.float64, torch.complex64, torch.complex128))
 
 
-def time_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype of times for a state: the state's, but real and at least float32."""
-    return torch.promote_types(x.dtype.to_real() if x.dtype.is_complex else x.dtype, torch.float32)
-
-
 def widened(f: Field, x: Tensor) -> tuple[Field, Tensor]:
     """Return the field on 32-bit states, and the state in 32 bits; the field is still called with the state's own dtype.
 

@@ -12,11 +12,12 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from pushforward._precision import wide
 from pushforward.adaptive import adaptive_states
 from pushforward.adjoint import Backwards, solve_with_adjoint
 from pushforward.errors import UserError
 from pushforward.events import Event, Stopped, adaptive_until, differentiable, fixed_until
-from pushforward.fields import WIDE, Field, casting, fitting, time_dtype, widened
+from pushforward.fields import WIDE, Field, casting, fitting, widened
 from pushforward.registry import export, namespace, unknown
 from pushforward.tableaux import METHODS, Tableau
 
@@ -212,7 +213,7 @@ def fixed_steps_with_rates(f: Field, rates: Rates, x: Tensor, times: Sequence[fl
     weights = tableau.weights[: tableau.evaluations]
     x = _stepped([noted if weight else f for weight in weights], x, times, tableau)
     shares = [(s - t) * weight for t, s in itertools.pairwise(times) for weight in weights if weight]
-    column = torch.tensor(shares, dtype=time_dtype(x), device=x.device)[:, None]
+    column = torch.tensor(shares, dtype=wide(x), device=x.device)[:, None]
     return x, [(column * torch.stack(one)).sum(0) for one in zip(*entries, strict=True)]  # autocast would apply to a matrix product
 
 
@@ -240,6 +241,6 @@ def stage_times(x: Tensor, times: Sequence[float], nodes: Sequence[float]) -> It
     at_once = max(1, TIMES_AT_ONCE // max(1, n * stages))
     for start in range(0, len(times) - 1, at_once):
         part = times[start : start + at_once + 1]
-        values = torch.tensor(stage_values(part, nodes), dtype=time_dtype(x), device=x.device)
+        values = torch.tensor(stage_values(part, nodes), dtype=wide(x), device=x.device)
         rows = iter(values[:, None].expand(-1, n).contiguous().unbind())  # contiguous: a field may write into its own t
         yield from zip([s - t for t, s in itertools.pairwise(part)], zip(*[rows] * stages, strict=True), strict=True)

@@ -102,3 +102,8 @@ class OnPath(Protocol):
 
     @property
     def path(self) -> Any: ...
+
+
+def path_of(thing: Any) -> Any:
+    """Return the path of a denoiser or velocity, or None for one that is on no path."""
+    return getattr(thing, "path", None)

@@ -96,3 +96,15 @@ def inverted(step: Any, z: Any, cond: Any) -> tuple[Any, Tensor]:
         fsdp.register_fsdp_forward_method(step, "inverse")
     found: tuple[Any, Tensor] = step.inverse(z, cond)
     return found
+
+
+def pulled(step: Any, x: Tensor, cond: Any) -> Tensor:
+    """Return z alone of a bijection, or of a plain Module around one."""
+    z: Tensor = step.pull(x, cond) if isinstance(step, Bijection) else step(x, cond)[0]
+    return z
+
+
+def pushed(step: Any, z: Tensor, cond: Any) -> Tensor:
+    """Return x alone of a bijection, or of a plain Module around one."""
+    x: Tensor = step.push(z, cond) if isinstance(step, Bijection) else step.inverse(z, cond)[0]
+    return x

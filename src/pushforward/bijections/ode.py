@@ -11,6 +11,7 @@ from torch import Tensor
 from pushforward import _random
 from pushforward._checks import like_input
 from pushforward._modes import values_alone
+from pushforward._precision import wide
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence, ExactDivergence, as_divergence
 from pushforward.dispatch import ability, preparer
@@ -18,6 +19,7 @@ from pushforward.errors import NotInvertibleError
 from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.sampler import Sampler
+from pushforward.types import path_of
 
 
 def _example() -> tuple:
@@ -95,24 +97,23 @@ class ODE(Bijection):
         return Flow(self.velocity, (cond,))
 
     def _solve(self, x: Tensor, cond: Any, start: float, end: float, generator: _random.Generators, costs: int = 0) -> tuple[Tensor, ...]:
-        path = getattr(self.velocity, "path", None)
+        path = path_of(self.velocity)
         prepare = preparer(self.velocity)  # what depends only on weights and times is computed once per solve
         # Calls of such a network are short: without autograd's bookkeeping a solve takes 3 % less time.
         bare = prepare is not None and not costs and isinstance(self.divergence, ExactDivergence) and values_alone()
         with torch.inference_mode() if bare else contextlib.nullcontext():
             velocity = self.velocity if prepare is None else prepare(self.sampler.stage_times(path, start, end))
             args = (cond, self.divergence.probes(x, generator))
-            wide = torch.promote_types(x.dtype, torch.float32)
+            dtype = wide(x)
             rates = _Rates(velocity, self.divergence, x, args, costs)
             own = ability(self.sampler, "with_rates")
-            found = NotImplemented if own is None else own(rates, x.to(wide), start, end)
+            found = NotImplemented if own is None else own(rates, x.to(dtype), start, end)
             if found is NotImplemented:  # any other sampler: the integrals are part of its state
-                state = self.sampler(rates, F.pad(x.flatten(1).to(wide), (0, 1 + costs)), start, end)
+                state = self.sampler(rates, F.pad(x.flatten(1).to(dtype), (0, 1 + costs)), start, end)
                 z, gathered = rates.parted(state)
             else:
                 z, gathered = found
-            gathered += [z.new_zeros(len(x))] * (2 - costs)
-            solved = z.reshape(x.shape).to(x.dtype), *gathered
+            solved = z.reshape(x.shape).to(x.dtype), *gathered, *[z.new_zeros(len(x))] * (2 - costs)
         return tuple(one.clone() for one in solved) if bare else solved
 
     def extra_repr(self) -> str:
@@ -126,13 +127,13 @@ class _Rates:
         self, velocity: Callable[..., Tensor], divergence: Divergence, like: Tensor, args: tuple[Any, ...], costs: int = 0
     ) -> None:
         self.call, self.divergence, self.like, self.args, self.costs = velocity, divergence, like, args, costs
-        self.path = getattr(velocity, "path", None)
+        self.path = path_of(velocity)
 
     def bind(self, *args: Any) -> "_Rates":
         return _Rates(self.call, self.divergence, self.like, args, self.costs)
 
     def __call__(self, state: Tensor, t: Tensor) -> "_Rate":
-        x, _ = self.parted(state)
+        x = state[:, : state.shape[1] - 1 - self.costs]
         value, rates = self.value_and_rates(x.reshape(-1, *self.like.shape[1:]), t)
         return _Rate(torch.cat((value.flatten(1), *(rate[:, None].to(value.dtype) for rate in rates)), dim=1).to(state.dtype))
 
@@ -161,7 +162,7 @@ class Flow:
 
     def __init__(self, velocity: Callable[..., Tensor], args: tuple[Any, ...]) -> None:
         self.call, self.args = velocity, args
-        self.path = getattr(velocity, "path", None)
+        self.path = path_of(velocity)
 
     def bind(self, *args: Any) -> "Flow":
         return Flow(self.call, args)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pushforward._precision import wide
 from pushforward.bijections.bijection import Bijection
 from pushforward.errors import UserError
 from pushforward.registry import export
@@ -49,17 +50,17 @@ class Logit(Bijection):
         self.slope = (1 - 2 * margin) / (high - low)  # of p over x
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        p = self.margin + self.slope * (x.to(wide) - self.low)
+        dtype = wide(x)
+        p = self.margin + self.slope * (x.to(dtype) - self.low)
         outside = (p <= 0) | (p >= 1)
         z = torch.logit(torch.where(outside, 0.5, p))  # so that the gradients of rows inside are finite
         log_abs_det = torch.where(outside, -math.inf, self._log_slope(z)).flatten(1).sum(1)
         return torch.where(outside, torch.logit(p.detach()), z).to(x.dtype), log_abs_det
 
     def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(z.dtype, torch.float32)
-        x = self.low + (torch.sigmoid(z.to(wide)) - self.margin) / self.slope
-        return x.to(z.dtype), -self._log_slope(z.to(wide)).flatten(1).sum(1)
+        dtype = wide(z)
+        x = self.low + (torch.sigmoid(z.to(dtype)) - self.margin) / self.slope
+        return x.to(z.dtype), -self._log_slope(z.to(dtype)).flatten(1).sum(1)
 
     def _log_slope(self, z: Tensor) -> Tensor:
         return math.log(self.slope) + F.softplus(z) + F.softplus(-z)  # -log p - log(1 - p), exact in both tails

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import transforms
 
+from pushforward._precision import wide
 from pushforward.bijections.bijection import Bijection
 from pushforward.errors import NotInvertibleError
 from pushforward.registry import export
@@ -51,7 +52,7 @@ class Transform(Bijection):
     def _through(self, transform: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         y = transform(x)
         log_abs_det = transform.log_abs_det_jacobian(x, y)
-        log_abs_det = log_abs_det.to(torch.promote_types(x.dtype, torch.float32))
+        log_abs_det = log_abs_det.to(wide(x))
         return y, log_abs_det.flatten(1).sum(1) if log_abs_det.ndim > 1 else log_abs_det
 
     def extra_repr(self) -> str:

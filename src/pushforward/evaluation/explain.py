@@ -17,6 +17,7 @@ from pushforward.families.path_model import PathModel
 from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.sampler import Sampler
+from pushforward.types import path_of
 
 VERBS = ("loss", "sample", "log_prob", "encode", "decode")
 
@@ -157,7 +158,7 @@ class _Counting(Sampler):
 class _Counted:
     def __init__(self, count: _Counting, denoiser: Any) -> None:
         self.count, self.denoiser = count, denoiser
-        self.path, self.args = getattr(denoiser, "path", None), denoiser.args
+        self.path, self.args = path_of(denoiser), denoiser.args
 
     def bind(self, *args: Any) -> "_Counted":
         return _Counted(self.count, self.denoiser.bind(*args))

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pushforward._precision import wide
 from pushforward.data.dataset import Dataset
 from pushforward.errors import DataError, ShapeError, UserError
 from pushforward.families.model import GenerativeModel
@@ -53,7 +54,7 @@ def interpolate(
     if a.shape != b.shape:
         raise ShapeError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}, but both must have the same shape.")
     z_a, z_b = model.encode(a, cond), model.encode(b, cond)
-    flat_a, flat_b = (z.flatten(1).to(torch.promote_types(z.dtype, torch.float32)) for z in (z_a, z_b))
+    flat_a, flat_b = (z.flatten(1).to(wide(z)) for z in (z_a, z_b))
     between = []
     for w in torch.linspace(0, 1, steps, dtype=torch.float64).tolist():
         z = _arc(flat_a, flat_b, w) if kind == "spherical" else torch.lerp(flat_a, flat_b, w)

@@ -12,6 +12,7 @@ from pushforward.families.model import GenerativeModel
 from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.sampler import Sampler
+from pushforward.types import path_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class _Energy:
 
     def __init__(self, denoiser: Any, like: Tensor) -> None:
         self.denoiser, self.like, self.args = denoiser, like, denoiser.args
-        self.path = getattr(denoiser, "path", None)
+        self.path = path_of(denoiser)
 
     def bind(self, *args: Any) -> "_Energy":
         return _Energy(self.denoiser.bind(*args), self.like)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward._checks import per_sample
-from pushforward.bijections.bijection import Bijection, inverted
+from pushforward.bijections.bijection import Bijection, inverted, pulled, pushed
 from pushforward.bijections.ode import ODE
 from pushforward.errors import ConditionError
 
@@ -57,12 +57,12 @@ class Map(Bijection):
 
     def pull(self, x: Tensor, cond: Any = None) -> Tensor:
         _refuse(cond)
-        return self.bijection.pull(x if self.preprocess is None else self.preprocess.pull(x), self.cond)
+        return pulled(self.bijection, x if self.preprocess is None else pulled(self.preprocess, x, None), self.cond)
 
     def push(self, z: Tensor, cond: Any = None) -> Tensor:
         _refuse(cond)
-        x = self.bijection.push(z, self.cond)
-        return x if self.preprocess is None else self.preprocess.push(x)
+        x = pushed(self.bijection, z, self.cond)
+        return x if self.preprocess is None else pushed(self.preprocess, x, None)
 
 
 def _refuse(cond: Any) -> None:

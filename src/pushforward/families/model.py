@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from pushforward import _random
 from pushforward._checks import event_shape, per_sample, shown, whole
-from pushforward.bijections.bijection import Bijection
+from pushforward.bijections.bijection import Bijection, pushed
 from pushforward.bijections.divergences import Divergence
 from pushforward.errors import CheckpointError, NotInvertibleError, ShapeError, UserError
 from pushforward.families import checks
@@ -251,7 +251,7 @@ class GenerativeModel(nn.Module):
             self.preprocess.initialise(x + 0.5 * cells(self.levels, x), cond)
 
     def networks(self) -> list[nn.Module]:
-        """Return the Modules that do most of the computation, which the Trainer compiles."""
+        """Return the Modules that do most of the computation, which the Trainer compiles or converts to channels_last."""
         return []
 
     # Implemented by a family, in the model's units.
@@ -274,7 +274,7 @@ class GenerativeModel(nn.Module):
     ) -> Tensor:
         """Return data from noise, both (n, *shape); override it if samples do not have to come from the map."""
         bijection, read = self._map(cond, sampler, guidance, None)
-        return bijection.push(noise, read)
+        return pushed(bijection, noise, read)
 
     def _base_sample(self, n: int, cond: Any, generator: _random.Generators) -> Tensor:
         return self._checked_noise(self.base.sample(n, generator=generator), n)
@@ -300,7 +300,7 @@ class GenerativeModel(nn.Module):
         return (x, 0.0) if self.preprocess is None else self.preprocess(x)
 
     def _from_model(self, z: Tensor) -> Tensor:
-        return z if self.preprocess is None else self.preprocess.push(z)
+        return z if self.preprocess is None else pushed(self.preprocess, z, None)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward import _random
+from pushforward._precision import wide
 from pushforward.bases import Gaussian
 from pushforward.paths import Path
 from pushforward.samplers.grids import clock
@@ -44,7 +45,7 @@ class PathNoise(Gaussian):
         return _random.normal((n, *self.shape), generator, self.like.device, self.like.dtype) * self.std
 
     def log_prob(self, z: Tensor) -> Tensor:
-        scaled = z.to(torch.promote_types(z.dtype, torch.float32)).flatten(1)
+        scaled = z.to(wide(z)).flatten(1)
         std = self._std.to(scaled)
         scaled = scaled / std
         return -0.5 * scaled.square().sum(1) - scaled.shape[1] * (math.log(2 * math.pi) / 2 + std.log())

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pushforward._precision import wide
 from pushforward.registry import export
 
 
@@ -35,7 +36,7 @@ def timestep_embedding(
     """
     if features % 2:
         raise ValueError(f"features is {features}, but cosines and sines come in pairs; make it even.")
-    t = t.to(torch.promote_types(t.dtype, torch.float32))
+    t = t.to(wide(t))
     phase = t[:, None] * frequencies(features, scale, max_period).to(t)
     return torch.cat((phase.cos(), phase.sin()), dim=1)
 

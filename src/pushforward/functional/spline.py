@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pushforward._precision import wide
 from pushforward.errors import UserError
 from pushforward.registry import export
 
@@ -52,13 +53,13 @@ def rational_quadratic_spline(
     Source: Durkan et al., Neural spline flows, 2019, arXiv 1906.04032, equations 4 to 8; Gregory and Delbourgo, 1982.
     Ours: the inverse is written as a sum of terms of one sign, which avoids cancellation and roots of negative numbers.
     """
-    wide = torch.promote_types(x.dtype, torch.float32)
-    table = torch.stack([one.to(wide).expand(*x.shape, -1).movedim(-1, 0) for one in (positions, heights, derivatives)])
+    dtype = wide(x)
+    table = torch.stack([one.to(dtype).expand(*x.shape, -1).movedim(-1, 0) for one in (positions, heights, derivatives)])
     start = table[1 if inverse else 0]
-    clamped = torch.minimum(torch.maximum(x.to(wide), start[0]), start[-1])
+    clamped = torch.minimum(torch.maximum(x.to(dtype), start[0]), start[-1])
     k = _bin(clamped, start[1:-1])
     low, high = table.gather(1, torch.stack((k, k + 1)).expand(3, *(-1,) * (k.ndim + 1))).unbind(1)
-    y, log_slope = _piece(x.to(wide), clamped, low[0], high[0] - low[0], low[1], high[1] - low[1], low[2], high[2], inverse)
+    y, log_slope = _piece(x.to(dtype), clamped, low[0], high[0] - low[0], low[1], high[1] - low[1], low[2], high[2], inverse)
     return y.to(x.dtype), log_slope
 
 
@@ -90,7 +91,7 @@ def spline_knots(
     bins = (raw.shape[-1] + 1) // 3
     if raw.shape[-1] != 3 * bins - 1 or bins < 2:
         raise UserError(f"raw has {raw.shape[-1]} numbers on its last axis, but a spline of K bins needs 3 K - 1, with K at least 2.")
-    sizes, inner = raw.to(torch.promote_types(raw.dtype, torch.float32)).movedim(-1, 0).tensor_split((2 * bins,))
+    sizes, inner = raw.to(wide(raw)).movedim(-1, 0).tensor_split((2 * bins,))
     cumulative = _cumulative(sizes.unflatten(0, (2, bins)))
     knots = torch.addcmul(torch.full_like(cumulative, -bound), cumulative, 2 * bound / cumulative[:, -1:])
     positions, heights = knots.movedim(1, -1)
@@ -104,16 +105,16 @@ def spline_of_columns(x: Tensor, raw: Tensor, bins: int, bound: float, inverse: 
     and batch together. The softmax is never divided by its sum (x is multiplied instead), and positions, heights and slopes are computed
     only for the two knots next to x.
     """
-    wide = torch.promote_types(x.dtype, torch.float32)
-    value = x.to(wide)
+    dtype = wide(x)
+    value = x.to(dtype)
     clamped = value.clamp(-bound, bound)
-    cumulative = _cumulative(raw[: 2 * bins].to(wide).unflatten(0, (2, bins)))
+    cumulative = _cumulative(raw[: 2 * bins].to(dtype).unflatten(0, (2, bins)))
     unit = 2 * bound / cumulative[:, -1]
     place = int(inverse)
     k = _bin((clamped + bound) / unit[place], cumulative[place, 1:-1])
     around = torch.stack((k, k + 1))
     knots = cumulative.gather(1, around.expand(2, *(-1,) * around.ndim))
-    d_0, d_1 = _slopes(_with_ends(raw[2 * bins :]).gather(0, around).to(wide))
+    d_0, d_1 = _slopes(_with_ends(raw[2 * bins :]).gather(0, around).to(dtype))
     low, size = knots[:, 0] * unit - bound, (knots[:, 1] - knots[:, 0]) * unit
     y, log_slope = _piece(value, clamped, low[0], size[0], low[1], size[1], d_0, d_1, inverse)
     return y.to(x.dtype), log_slope

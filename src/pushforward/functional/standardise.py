@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pushforward._precision import wide
 from pushforward.registry import export
 
 
@@ -37,8 +38,8 @@ def standardise(
         >>> z, log_abs_det
         (tensor([[1., 2.]]), tensor([-1.3863]))
     """
-    wide = torch.promote_types(x.dtype, torch.float32)
-    total = std.to(wide).log().expand(x.shape[1:]).sum().expand(x.shape[0])
+    dtype = wide(x)
+    total = std.to(dtype).log().expand(x.shape[1:]).sum().expand(x.shape[0])
     if inverse:
         return torch.addcmul(mean, x, std), total.clone()
     return (x - mean) / std, -total

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward._precision import dtype_of
+from pushforward._precision import dtype_of, wide
 from pushforward.conditions import TextContext, register_context
 from pushforward.dispatch import dispatched
 from pushforward.errors import ConditionError, UserError
@@ -196,9 +196,9 @@ class MMDiT(Blocks):
         side = int(len(self.positions) ** 0.5)
         table = self.positions.view(side, side, self.width)
         if rows > side or columns > side:
-            wide = table.movedim(2, 0)[None].to(torch.promote_types(table.dtype, torch.float32))
+            planes = table.movedim(2, 0)[None].to(wide(table))
             size = max(rows, side), max(columns, side)
-            table = F.interpolate(wide, size, mode="bilinear", align_corners=True)[0].movedim(0, 2)
+            table = F.interpolate(planes, size, mode="bilinear", align_corners=True)[0].movedim(0, 2)
         top, left = (table.shape[0] - rows) // 2, (table.shape[1] - columns) // 2
         window = table[top : top + rows, left : left + columns]
         return window.reshape(rows * columns, self.width).to(dtype_of(self))

@@ -29,6 +29,7 @@ from pushforward.samplers.brownian import Noise, noise_source
 from pushforward.samplers.grids import Grid, clock
 from pushforward.samplers.knots import checked_knots
 from pushforward.samplers.sampler import SLACK, Sampler, check_times
+from pushforward.types import path_of
 
 TARGETS: tuple[Kind, Kind] = ("data", "noise")
 
@@ -134,7 +135,7 @@ class LinearSampler(Sampler):
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
-        path = getattr(denoiser, "path", None)
+        path = path_of(denoiser)
         if path is None:
             raise UserError(f"{type(self).__name__} needs a denoiser with a path; use Euler or Dopri5 for a bare velocity.")
         check_times(denoiser, t_start, *(() if _is_data(path, t_end) else (t_end,)))

@@ -16,7 +16,7 @@ from pushforward.errors import UserError
 from pushforward.ode import fixed_steps, fixed_steps_with_rates, stage_values
 from pushforward.samplers.grids import Grid, Uniform
 from pushforward.tableaux import Tableau
-from pushforward.types import Bindable
+from pushforward.types import Bindable, path_of
 
 SLACK = 1e-9  # tolerance for float32 times and clipped ends
 
@@ -126,7 +126,7 @@ class FixedStepSampler(Sampler):
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
         check_times(denoiser, t_start, t_end)
-        times = self.grid(t_start, t_end, self.steps, getattr(denoiser, "path", None))
+        times = self.grid(t_start, t_end, self.steps, path_of(denoiser))
         if self.adjoint:
             call, args = bound(denoiser)
             return fixed_steps(call, x, times, self.tableau, args=args, adjoint=True)
@@ -136,6 +136,7 @@ class FixedStepSampler(Sampler):
         """Return the state at t_end and the integrals of additional rates, which are not part of the state (see `Integrates`)."""
         if self.adjoint:
             return NotImplemented
+        check_times(field, t_start, t_end)
         times = self.grid(t_start, t_end, self.steps, field.path)
         return fixed_steps_with_rates(field.value, field.value_and_rates, x, times, self.tableau)
 
@@ -176,7 +177,7 @@ class AdaptiveSampler(Sampler):
     ) -> Tensor:
         check_times(denoiser, t_start, t_end)
         options: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps, "adjoint": self.adjoint}
-        options["log"] = getattr(getattr(denoiser, "path", None), "log", False) and min(t_start, t_end) > 0
+        options["log"] = getattr(path_of(denoiser), "log", False) and min(t_start, t_end) > 0
         call, args = bound(denoiser)
         # A bare function may capture conditions of the full batch: samples do not leave the batch then.
         return adaptive_steps(call, x, t_start, t_end, args, self.tableau, leave=isinstance(denoiser, Bindable), **options)
@@ -190,13 +191,13 @@ def _check_tableau(kind: type, error: bool = False) -> None:
         raise UserError(f"{kind.__name__}.tableau has no error weights, by which steps adapt; give them or derive from FixedStepSampler.")
 
 
-def check_times(denoiser: Callable[[Tensor, Tensor], Any], *times: float) -> None:
+def check_times(denoiser: Any, *times: float) -> None:
     """Raise an error for times outside the interval on which a denoiser's path is defined.
 
     Raises:
         UserError: one of them is.
     """
-    path = getattr(denoiser, "path", None)
+    path = path_of(denoiser)
     if path is None:
         return
     low, high = path.interval
