@@ -27,7 +27,7 @@ def is_whole(value: Any) -> bool:
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None, hint: str = "") -> Any:
-    """Return an integer, or raise an error if it is none or out of range.
+    """Return a value that is an integer in range, or raise an error.
 
     Raises:
         UserError: it is not an integer, or not from `least` to `most`.
@@ -48,7 +48,7 @@ def is_real(value: Any) -> bool:
 
 
 def real(name: str, value: Any, least: float | None = None, hint: str = "") -> Any:
-    """Return a finite number, or raise an error if it is none or below `least`.
+    """Return a value that is a finite number and not below `least`, or raise an error.
 
     Raises:
         UserError: it is not a number of Python or numpy, not finite, or below `least`.
@@ -91,5 +91,5 @@ def per_sample(value: Any, x: Tensor, what: str) -> Tensor:
         ShapeError: it has another shape, or is not a tensor.
     """
     if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
-        raise ShapeError(f"{what} is {shown(value)}, but it must be one number a sample, of shape ({len(x)},); sum it over the event.")
+        raise ShapeError(f"{what} is {shown(value)}, but it must be one number per sample, of shape ({len(x)},); sum it over the event.")
     return value

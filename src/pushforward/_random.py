@@ -18,7 +18,7 @@ class Piece(torch.Generator):
     So a chunk gets the same numbers as if the block were computed in one go.
     """
 
-    block: int  # rows of the whole block
+    block: int  # rows of the entire block
     rows: slice  # those of the chunk
 
     @classmethod
@@ -45,7 +45,7 @@ def checked(generator: Any, n: int | None = None) -> None:
     """
     if generator is None or isinstance(generator, torch.Generator):
         return
-    allowed = "a torch.Generator, a list of them (one a sample), or None"
+    allowed = "a torch.Generator, a list of them (one per sample), or None"
     if not isinstance(generator, list | tuple):
         hint = f"; use torch.Generator().manual_seed({generator})" if type(generator) is int and 0 <= generator < 2**63 else ""
         raise UserError(f"generator is {shown(generator)}, but it must be {allowed}{hint}.")

@@ -24,7 +24,7 @@ def _check_draw(n: int, generator: _random.Generators) -> None:
 def _check_events(z: Tensor, shape: tuple[int, ...]) -> None:
     if not isinstance(z, Tensor) or tuple(z.shape[1:]) != shape or z.ndim == 0:
         what = f"has shape {tuple(z.shape)}" if isinstance(z, Tensor) else f"is {shown(z)}"
-        raise ShapeError(f"z {what}, but this base needs a tensor (n, {', '.join(map(str, shape))}), one event a row; reshape it.")
+        raise ShapeError(f"z {what}, but this base needs a tensor (n, {', '.join(map(str, shape))}), one event per row; reshape it.")
 
 
 @export("bases.Gaussian", example=lambda: Gaussian((2,)))
@@ -205,7 +205,7 @@ class ConditionalGaussian(nn.Module):
 
     def _moments(self, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         if cond is None:
-            raise ConditionError("cond is None, but this base predicts its mean and scale from the condition; give one a row.")
+            raise ConditionError("cond is None, but this base predicts its mean and scale from the condition; give one per row.")
         out, needed = self.net(cond), (len(cond), 2 * math.prod(self.shape))
         if not isinstance(out, Tensor) or out.ndim < 2 or (len(out), out.shape[1:].numel()) != needed:
             what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else shown(out)

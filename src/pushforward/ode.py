@@ -169,7 +169,7 @@ def _ends(t0: float, t1: Any) -> list[float]:
     ends = [float(t1)] if isinstance(t1, int | float) else torch.as_tensor(t1).double().reshape(-1).tolist()
     for a, b in itertools.pairwise([t0, *ends]):
         if not (b - a) * (ends[-1] - t0) >= 0 or (a != b and ends[-1] == t0):
-            raise UserError(f"t1 goes from {a:g} to {b:g} on the way from t0 = {t0:g} to {ends[-1]:g}, but times lead one way; sort them.")
+            raise UserError(f"t1 goes from {a:g} to {b:g} between t0 = {t0:g} and {ends[-1]:g}, but times must be monotone; sort them.")
     if not ends:
         raise UserError("t1 is empty, but at least one time is needed; give one number for the state at its end.")
     return ends

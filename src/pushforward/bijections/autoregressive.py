@@ -74,7 +74,7 @@ class AffineAutoregressive(Autoregressive):
     step per feature.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
         hidden: widths of the network's hidden layers.
         bound: s is bound tanh(raw / bound), so that one layer scales by 1/7.4 to 7.4 at the default and cannot overflow.
         activation: "silu", "tanh", "relu", "elu" or "softplus".
@@ -120,7 +120,7 @@ class SplineAutoregressive(Autoregressive):
     Fast direction: forward, one pass; the inverse takes one step per feature (see `AffineAutoregressive`).
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
         bins: pieces of each spline.
         hidden: widths of the network's hidden layers.
         bound: the splines act on [-bound, bound]; beyond it z is x, so data should be of unit size.

@@ -62,7 +62,7 @@ class Bijection(nn.Module):
 
 
 def _with_log_det_a_row(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a forward or inverse whose log_abs_det has one number a row, in float32 or wider, whatever the method returns."""
+    """Return a forward or inverse whose log_abs_det has one number per row, in float32 or wider, for any of the allowed return values."""
 
     @functools.wraps(method)
     def call(self: Bijection, x: Any, *args: Any, **options: Any) -> tuple[Any, Tensor]:
@@ -83,7 +83,7 @@ def _one_a_row(log_abs_det: Any, x: Tensor, owner: Bijection, method: str) -> Te
     elif log_abs_det.shape != x.shape[:1]:
         raise ShapeError(
             f"{type(owner).__name__}.{method} returned a log_abs_det of shape {tuple(log_abs_det.shape)} for x of shape {tuple(x.shape)}, "
-            f"but it must be ({x.shape[0]},), one number a row; sum it over the event."
+            f"but it must be ({x.shape[0]},), one number per row; sum it over the event."
         )
     log_abs_det = log_abs_det.to(wide(log_abs_det))
     return log_abs_det.clone() if log_abs_det.stride(0) == 0 else log_abs_det  # each row owns its memory: the caller may write to it
@@ -99,12 +99,12 @@ def inverted(step: Any, z: Any, cond: Any) -> tuple[Any, Tensor]:
 
 
 def pulled(step: Any, x: Tensor, cond: Any) -> Tensor:
-    """Return z alone of a bijection, or of a plain Module around one."""
+    """Return z without log_abs_det, for a bijection or a plain Module wrapped around one."""
     z: Tensor = step.pull(x, cond) if isinstance(step, Bijection) else step(x, cond)[0]
     return z
 
 
 def pushed(step: Any, z: Tensor, cond: Any) -> Tensor:
-    """Return x alone of a bijection, or of a plain Module around one."""
+    """Return x without log_abs_det, for a bijection or a plain Module wrapped around one."""
     x: Tensor = step.push(z, cond) if isinstance(step, Bijection) else step.inverse(z, cond)[0]
     return x

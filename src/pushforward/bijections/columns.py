@@ -78,7 +78,7 @@ class VectorBijection(Bijection):
     It returns rows for rows, and `Columns` for `Columns`.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Raises:
         UserError: features < 1.

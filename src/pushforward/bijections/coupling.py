@@ -79,7 +79,7 @@ class AdditiveCoupling(Coupling):
         z_a = x_a,    z_b = x_b + t(x_a, cond),    log|det| = 0
 
     Args:
-        features: numbers a vector, at least 2; the halves have features // 2 numbers and the rest.
+        features: length of the vectors, at least 2; the halves have features // 2 numbers and the rest.
         hidden: widths of the network's hidden layers.
         swap: change the first half and keep the second, instead of the other way round; a chain alternates it.
         activation: "silu", "tanh", "relu", "elu" or "softplus".
@@ -121,7 +121,7 @@ class AffineCoupling(Coupling):
         z_a = x_a,    z_b = x_b exp(s(x_a, cond)) + t(x_a, cond),    |s| < bound,    log|det| = sum s
 
     Args:
-        features: numbers a vector, at least 2; the halves have features // 2 numbers and the rest.
+        features: length of the vectors, at least 2; the halves have features // 2 numbers and the rest.
         hidden: widths of the network's hidden layers.
         bound: s is bound tanh(raw / bound), so that one layer scales by 1/7.4 to 7.4 at the default and cannot overflow.
         swap: change the first half and keep the second, instead of the other way round; a chain alternates it.
@@ -162,7 +162,7 @@ class SplineCoupling(Coupling):
         z_a = x_a,    z_b = spline(x_b; knots(x_a, cond)) within [-bound, bound] and x_b beyond,    log|det| = sum log spline'
 
     Args:
-        features: numbers a vector, at least 2; the halves have features // 2 numbers and the rest.
+        features: length of the vectors, at least 2; the halves have features // 2 numbers and the rest.
         bins: pieces of each spline.
         hidden: widths of the network's hidden layers.
         bound: the splines act on [-bound, bound]; beyond it z_b is x_b, so data should be of unit size.

@@ -50,7 +50,7 @@ class Reverse(VectorBijection):
     """Reverse the order of the features: z_k = x_(features - 1 - k), log|det| = 0.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Example:
         >>> Reverse(3)(torch.tensor([[1.0, 2.0, 3.0]]))[0]
@@ -73,7 +73,7 @@ class LULinear(VectorBijection):
     It is never singular and is initialised as the identity; forward costs a matrix product, the inverse two triangular solves.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Example:
         >>> LULinear(3)(torch.ones(1, 3))
@@ -116,7 +116,7 @@ class Orthogonal(VectorBijection):
     v_i is 0 above entry i and 1 at entry i, so that for m = features any orthogonal matrix with determinant (-1)^m can be represented.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
         reflections: m, from 1 to features; None is features.
 
     Raises:
@@ -134,7 +134,7 @@ class Orthogonal(VectorBijection):
         super().__init__(features)
         reflections = features if reflections is None else reflections
         if not 1 <= reflections <= features:
-            raise UserError(f"reflections is {reflections}, but there are from 1 to {features} of them, one a feature at most.")
+            raise UserError(f"reflections is {reflections}, but there are from 1 to {features} of them, one per feature at most.")
         self.vectors = nn.Parameter(torch.randn(features, reflections) / features**0.5)  # only the entries below the diagonal are used
 
     def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:

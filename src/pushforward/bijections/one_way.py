@@ -30,7 +30,7 @@ class Planar(_OneWay):
     One-way: it has only a forward. A model's log_prob needs forward (data to noise); for a flow that only samples, wrap it in `Inverse`.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Raises:
         NotInvertibleError: the inverse is asked for.
@@ -65,7 +65,7 @@ class Radial(_OneWay):
     One-way: it has only a forward (see `Planar`).
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Raises:
         NotInvertibleError: the inverse is asked for.

@@ -27,7 +27,7 @@ class Scale(_Diagonal):
         z = x exp(s),    log|det| = sum s
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Source: Dinh, Krueger and Bengio, NICE, 2014, arXiv 1410.8516, section 3.3.
     """
@@ -50,7 +50,7 @@ class ActNorm(_Diagonal):
     Until `initialise` has seen data it is the identity; a feature that is constant there keeps its scale.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Raises:
         ShapeError: the data for `initialise` has fewer than two rows.
@@ -135,7 +135,7 @@ class BatchNorm(_Diagonal):
     ones. So it is a bijection of single rows only in eval mode. `initialise` sets the running moments.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
         momentum: weight of the batch in the running moments.
         eps: added to variances.
 

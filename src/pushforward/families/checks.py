@@ -29,7 +29,7 @@ def level_counts(levels: Any, shape: tuple[int, ...]) -> Levels:
         if one is not None:
             whole(f"levels[{k}]", one, 2, hint="use None for continuous columns")
     if shape != (len(levels),):
-        raise ShapeError(f"levels is {levels}, one entry a column, but an event has shape {shape}; give ({len(levels)},).")
+        raise ShapeError(f"levels is {levels}, one entry per column, but an event has shape {shape}; give ({len(levels)},).")
     return tuple(levels)
 
 
@@ -66,18 +66,18 @@ def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
         return None
     if isinstance(cond, list | tuple | dict):
         needed = "integer labels" if model.classes is not None else "a tensor, or a record of tensors such as TextContext"
-        raise ConditionError(f"cond is {type(cond).__name__}, but this model needs {needed} ({n}, ...), one a sample; use torch.as_tensor.")
+        raise ConditionError(f"cond is {type(cond).__name__}, but this model needs {needed} ({n}, ...), one per sample: torch.as_tensor.")
     for leaf in tree_leaves(cond):
         if isinstance(leaf, Tensor):
             if leaf.ndim == 0 or len(leaf) != n:
-                raise ConditionError(f"cond has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one condition a sample.")
+                raise ConditionError(f"cond has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one row per sample.")
             elsewhere = other_device(leaf, model)
             if elsewhere is not None:
                 raise ConditionError(f"cond is on {leaf.device}, but the model is on {elsewhere}; use cond.to({str(elsewhere)!r}).")
         elif isinstance(leaf, numbers.Number | str) or hasattr(leaf, "__array__"):
             labels = "integer labels" if model.classes is not None else "a tensor or a record of tensors"
             raise ConditionError(
-                f"cond is {type(cond).__name__}, but this model needs {labels} ({n}, ...), one a sample; use torch.as_tensor(cond)."
+                f"cond is {type(cond).__name__}, but this model needs {labels} ({n}, ...), one per sample; use torch.as_tensor(cond)."
             )
     if model.classes is None:
         return cond

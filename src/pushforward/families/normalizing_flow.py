@@ -225,7 +225,7 @@ class NormalizingFlow(GenerativeModel):
             shape = (n, self.cond_features)
             if not isinstance(cond, Tensor) or tuple(cond.shape) != shape:
                 what = f"of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else f"{cond!r}" if cond is None else type(cond).__name__
-                raise ConditionError(f"cond is {what}, but this model needs vectors {shape}, one a row.")
+                raise ConditionError(f"cond is {what}, but this model needs vectors {shape}, one per row.")
             if cond.dtype != self.dtype:
                 raise DtypeError(f"cond is {cond.dtype}, but the model's parameters are {self.dtype}; use cond.to({self.dtype}).")
         elif cond is not None and self.classes is None:

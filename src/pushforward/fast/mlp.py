@@ -77,7 +77,7 @@ def value_and_divergence(mlp: MLP, x: Tensor, t: Tensor | None = None, cond: Ten
     """Return the value and sum_i d f_i / d x_i (n,), as a trace of weights and slopes instead of by automatic differentiation.
 
     With slopes s_l = act'(pre-activation), the Jacobian is W diag(s_L) W_L ... diag(s_1) W_1; for two hidden layers its trace is
-    s_2' M s_1 with M = W_2 * (W_1 W)', one matrix product for the whole batch.
+    s_2' M s_1 with M = W_2 * (W_1 W)', one matrix product for the entire batch.
     """
     return _value_and_divergence(mlp, _constants(mlp, trace=True), x, t, cond)
 

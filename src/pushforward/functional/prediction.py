@@ -32,7 +32,7 @@ def prediction_coefficients(
     """Return (a, b) such that target = a x + b source.
 
     Args:
-        source: what is known: "velocity", "noise", "data" or "score".
+        source: what is given: "velocity", "noise", "data" or "score".
         target: what to convert to, one of the same.
         alpha: alpha_t (n,).
         sigma: sigma_t (n,).
@@ -92,7 +92,7 @@ def convert_prediction(
     """Return `target` from a value that is the `source` prediction at x = alpha data + sigma noise.
 
     Args:
-        value: the known prediction (n, *shape).
+        value: the given prediction (n, *shape).
         x: the noisy point x_t (n, *shape).
         alpha: alpha_t (n,).
         sigma: sigma_t (n,).

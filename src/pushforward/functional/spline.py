@@ -10,7 +10,7 @@ from pushforward._precision import wide
 from pushforward.errors import UserError
 from pushforward.registry import export
 
-MIN_BIN = 1e-3  # least width and height of a bin, as a share of the whole
+MIN_BIN = 1e-3  # least width and height of a bin, as a fraction of the total
 MIN_DERIVATIVE = 1e-3
 _ONE = math.log(math.expm1(1 - MIN_DERIVATIVE))  # softplus of this plus MIN_DERIVATIVE is 1: raw zeros give the identity
 

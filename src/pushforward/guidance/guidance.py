@@ -73,7 +73,7 @@ def cut(value: Any, rows: slice, n: int, what: str) -> Any:
 
     def part(leaf: Tensor) -> Tensor:
         if leaf.ndim == 0 or len(leaf) != n:
-            raise ConditionError(f"{what} has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one row a sample.")
+            raise ConditionError(f"{what} has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one row per sample.")
         return leaf[rows]
 
     return tree_map_only(Tensor, part, value)

@@ -38,7 +38,7 @@ class Condition(nn.Module):
         if self.vector is not None:
             if cond is None:
                 raise ConditionError(
-                    f"this flow reads condition vectors of length {self.vector.in_features}, but cond is None; give one a row."
+                    f"this flow reads condition vectors of length {self.vector.in_features}, but cond is None; give one per row."
                 )
             return self.vector(cond)
         assert self.label is not None

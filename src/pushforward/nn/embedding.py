@@ -63,7 +63,7 @@ class LabelEmbedding(nn.Module):
             cond = torch.full((n,), self.classes, device=next(self.parameters()).device)
         if not isinstance(cond, Tensor) or cond.is_floating_point() or tuple(cond.shape) != (n,):
             what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else shown(cond)
-            raise ConditionError(f"cond is {what}, but this network needs integer labels ({n},), one a row.")
+            raise ConditionError(f"cond is {what}, but this network needs integer labels ({n},), one per row.")
         return self.table(cond)
 
 
@@ -81,7 +81,7 @@ class VectorEmbedding(nn.Linear):
     def forward(self, cond: Tensor | None, n: int) -> Tensor:  # type: ignore[override]
         if not isinstance(cond, Tensor) or tuple(cond.shape) != (n, self.in_features) or not cond.is_floating_point():
             what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else shown(cond)
-            raise ConditionError(f"cond is {what}, but this network needs vectors ({n}, {self.in_features}), one a row.")
+            raise ConditionError(f"cond is {what}, but this network needs vectors ({n}, {self.in_features}), one per row.")
         if cond.dtype != self.weight.dtype and not torch.is_autocast_enabled(cond.device.type):
             raise DtypeError(
                 f"cond is {cond.dtype}, but this network's parameters are {self.weight.dtype}; use cond.to({self.weight.dtype})."
