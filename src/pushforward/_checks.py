@@ -1,4 +1,4 @@
-"""Checks that many doors share: whole numbers, numbers in a range, and outputs of the shape of their input."""
+"""Shared argument checks: integers, numbers in a range, and outputs of the shape of their input."""
 
 import math
 import numbers
@@ -12,7 +12,7 @@ from pushforward.errors import ShapeError, UserError
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it: small things as they are written, others by their type."""
+    """Return a value as shown in messages: simple values by their repr, others by their type."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if value is None or isinstance(value, bool | numbers.Number | str):
@@ -22,19 +22,19 @@ def shown(value: Any) -> str:
 
 
 def is_whole(value: Any) -> bool:
-    """Return whether a value is an int of Python's, numpy's or torch.compile's; True and False are none."""
+    """Return whether a value is an integer of Python, numpy or torch.compile; True and False are not."""
     return type(value) is int or (isinstance(value, numbers.Integral | torch.SymInt) and not isinstance(value, bool))
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None, hint: str = "") -> Any:
-    """Return a whole number, or refuse what is none or is out of range.
+    """Return a value that is an integer in range, or raise an error.
 
     Raises:
-        UserError: it is no int, or not from `least` to `most`.
+        UserError: it is not an integer, or not from `least` to `most`.
     """
     end = f"; {hint}." if hint else "."
     if not is_whole(value):
-        raise UserError(f"{name} is {shown(value)}, but it must be a whole number{end}")
+        raise UserError(f"{name} is {shown(value)}, but it must be an integer{end}")
     if least is not None and value < least:
         raise UserError(f"{name} is {value}, but it must be at least {least}{end}")
     if most is not None and value > most:
@@ -43,15 +43,15 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
 
 
 def is_real(value: Any) -> bool:
-    """Return whether a value is a finite number of Python's or numpy's."""
+    """Return whether a value is a finite number of Python or numpy."""
     return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def real(name: str, value: Any, least: float | None = None, hint: str = "") -> Any:
-    """Return a finite number, or refuse what is none or is below `least`.
+    """Return a value that is a finite number and not below `least`, or raise an error.
 
     Raises:
-        UserError: it is no number of Python's or numpy's, not finite, or below `least`.
+        UserError: it is not a number of Python or numpy, not finite, or below `least`.
     """
     end = f"; {hint}." if hint else "."
     if not is_real(value):
@@ -62,7 +62,7 @@ def real(name: str, value: Any, least: float | None = None, hint: str = "") -> A
 
 
 def event_shape(shape: Any) -> tuple[int, ...]:
-    """Return the shape of one event as a tuple, or refuse what is none."""
+    """Return the shape of one event as a tuple, or raise an error if it is invalid."""
     if not isinstance(shape, Sequence) or isinstance(shape, str) or not all(is_whole(side) and side > 0 for side in shape) or not shape:
         what = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else shown(shape)
         raise UserError(f"shape is {what}, but an event has at least one positive dimension, such as (2,) or (1, 8, 8).")
@@ -70,10 +70,10 @@ def event_shape(shape: Any) -> tuple[int, ...]:
 
 
 def like_input(value: Any, x: Tensor, what: str = "the network") -> Tensor:
-    """Return an output of the shape of its input x, or refuse it: another shape would broadcast, each row with all others.
+    """Return an output if it has the shape of its input x, or raise an error: another shape would broadcast, each row with all others.
 
     Raises:
-        ShapeError: it has another shape, or is no tensor.
+        ShapeError: it has another shape, or is not a tensor.
     """
     if not isinstance(value, Tensor):
         raise ShapeError(f"{what} returned {shown(value)}, but it must return a tensor of x's shape {tuple(x.shape)}.")
@@ -85,11 +85,11 @@ def like_input(value: Any, x: Tensor, what: str = "the network") -> Tensor:
 
 
 def per_sample(value: Any, x: Tensor, what: str) -> Tensor:
-    """Return one number a sample (n,), or refuse what would broadcast against it.
+    """Return a tensor with one number per sample (n,), or raise an error if its shape differs and would broadcast.
 
     Raises:
-        ShapeError: it has another shape, or is no tensor.
+        ShapeError: it has another shape, or is not a tensor.
     """
     if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
-        raise ShapeError(f"{what} is {shown(value)}, but it must be one number a sample, of shape ({len(x)},); sum it over the event.")
+        raise ShapeError(f"{what} is {shown(value)}, but it must be one number per sample, of shape ({len(x)},); sum it over the event.")
     return value

@@ -1,4 +1,4 @@
-"""In which precision numbers are computed that must not lose any: float32 or wider, out of reach of autocast."""
+"""Precision of computations that need float32 or wider and must not be affected by autocast."""
 
 import contextlib
 
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 
 def wide(x: Tensor) -> torch.dtype:
-    """Return the real dtype in which log-determinants, times and matrices beside x are computed: float32 or wider."""
+    """Return the real dtype for log-determinants, times and matrices of x: float32 or wider."""
     return torch.promote_types(x.dtype.to_real() if x.dtype.is_complex else x.dtype, torch.float32)
 
 
 def uncast(x: Tensor) -> contextlib.AbstractContextManager[None]:
-    """Return a region without autocast on the device of x; asking first costs a tenth of opening one."""
+    """Return a context without autocast on the device of x; checking first costs a tenth of entering one."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:
-    """Return the dtype of a module's first floating parameter, in which it wants its inputs, wherever in it that parameter is."""
+    """Return the dtype of a module's first floating-point parameter, also in submodules, which its inputs must have."""
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())

@@ -1,4 +1,4 @@
-"""Random draws that can be tied to a sample's place: one generator for the batch, or a list of them, each for its equal share of rows."""
+"""Random draws that can be independent of the batch: one generator, or a list of them, each for an equal number of rows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,24 +13,24 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 class Piece(torch.Generator):
-    """A generator of a block of rows, for a chunk that holds some of them: it draws for the whole block and keeps its own.
+    """A generator of a block of rows, for a chunk with some of them: it draws for the entire block and keeps the chunk's rows.
 
-    So a chunk gets the numbers that its rows would get if the block were computed at once.
+    So a chunk gets the same numbers as if the block were computed in one go.
     """
 
-    block: int  # rows of the whole block
+    block: int  # rows of the entire block
     rows: slice  # those of the chunk
 
     @classmethod
     def of(cls, generator: torch.Generator, block: int, rows: slice) -> "Piece":
-        """Return a piece that starts where the generator of its block is."""
+        """Return a piece that starts from the current state of the block's generator."""
         piece = cls(generator.device)
         piece.set_state(generator.get_state())
         piece.block, piece.rows = block, rows
         return piece
 
     def seeded(self, seed: int) -> "Piece":
-        """Return the same piece of a block that draws from another seed."""
+        """Return the same piece of a block with another seed."""
         piece = type(self)(self.device)
         piece.manual_seed(seed)
         piece.block, piece.rows = self.block, self.rows
@@ -38,14 +38,14 @@ class Piece(torch.Generator):
 
 
 def checked(generator: Any, n: int | None = None) -> None:
-    """Refuse what is no randomness, or cannot be shared out among n rows, before anything is computed.
+    """Raise an error if this is not a valid generator, or a list that cannot be divided among n rows, before anything is computed.
 
     Raises:
         UserError: a wrong type, an empty list, the same generator twice, several devices, or a number of generators that does not divide n.
     """
     if generator is None or isinstance(generator, torch.Generator):
         return
-    allowed = "a torch.Generator, a list of them (one a sample), or None"
+    allowed = "a torch.Generator, a list of them (one per sample), or None"
     if not isinstance(generator, list | tuple):
         hint = f"; use torch.Generator().manual_seed({generator})" if type(generator) is int and 0 <= generator < 2**63 else ""
         raise UserError(f"generator is {shown(generator)}, but it must be {allowed}{hint}.")
@@ -65,7 +65,7 @@ def blocks(generator: Generators, n: int) -> Iterator[tuple[slice, torch.Generat
     """Yield the rows of each generator, with it: all n rows for one generator (or None), n / k rows each for a list of k.
 
     Raises:
-        UserError: n cannot be shared out equally.
+        UserError: n is not divisible by the number of generators.
     """
     if generator is None or isinstance(generator, torch.Generator):
         yield slice(0, n), generator
@@ -76,26 +76,26 @@ def blocks(generator: Generators, n: int) -> Iterator[tuple[slice, torch.Generat
 
 
 def _share(generator: Sequence[torch.Generator], n: int) -> int:
-    """Return how many of n rows each generator of a list draws."""
+    """Return the number of rows, out of n, for each generator of a list."""
     if len(generator) == 0 or n % len(generator):
         raise UserError(f"generator is a list of {len(generator)}, but {n} rows need one generator, {n} of them, or a number dividing {n}.")
     return n // len(generator)
 
 
 def chunks(n: int, size: int | None, generator: Generators = None) -> Iterator[tuple[slice, Generators]]:
-    """Return the rows of n, at most `size` at once, each chunk with its generators.
+    """Return chunks of at most `size` of n rows, each with its generators.
 
-    Of a list of generators a chunk holds whole blocks, or a part of one (`Piece`), so that its numbers are those of all n at once, however
-    they are cut; the generators end where they would end then. A single generator (or None) is a stream, from which chunk after chunk
-    draws; give it as a list of one to tie it to the rows.
+    With a list of generators, a chunk contains complete blocks or a part of one (`Piece`), so that the numbers and the final states of
+    the generators do not depend on the chunk size. A single generator (or None) is a stream, from which the chunks draw one after
+    another; pass it as a list of one to make the numbers independent of the chunks.
 
     Args:
-        n: how many rows.
-        size: how many at once, or None for all.
+        n: number of rows.
+        size: rows per chunk, or None for all.
         generator: randomness of the n rows.
 
     Raises:
-        UserError: size below 1, or n cannot be shared out equally.
+        UserError: size is below 1, or n is not divisible by the number of generators.
     """
     if size is None or whole("batch_size", size, 1) >= n:
         return iter([(slice(0, n), generator)])
@@ -126,7 +126,7 @@ def _cut(n: int, size: int, generator: Generators) -> Iterator[tuple[slice, Gene
 
 
 def seeded(generator: torch.Generator | None, seed: int, device: torch.device | str) -> torch.Generator:
-    """Return a generator of this seed for the rows of another one, which may be a piece of a block."""
+    """Return a generator with this seed for the rows of another one, which may be a piece of a block."""
     return generator.seeded(seed) if isinstance(generator, Piece) else torch.Generator(device).manual_seed(seed)
 
 
@@ -138,10 +138,10 @@ def _draw(
     if isinstance(generator, Piece):
         drawn = fill(torch.empty((generator.block, *shape[1:]), device=generator.device, dtype=dtype), generator=generator)[generator.rows]
     elif generator is None or isinstance(generator, torch.Generator):
-        at = device if generator is None else generator.device  # a CPU generator draws the same numbers whatever the model's device
+        at = device if generator is None else generator.device  # a CPU generator draws the same numbers on every device
         drawn = fill(torch.empty(tuple(shape), device=at, dtype=dtype), generator=generator)
     else:
-        _share(generator, shape[0])  # refuses rows that cannot be shared out
+        _share(generator, shape[0])  # raises an error if the rows cannot be divided
         drawn = torch.empty(tuple(shape), device=generator[0].device, dtype=dtype)
         for part, one in zip(drawn.chunk(len(generator)), generator, strict=True):
             fill(part, generator=one)

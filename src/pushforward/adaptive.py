@@ -17,16 +17,16 @@ from pushforward.tableaux import DOPRI5, Tableau
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 # The next step is SAFETY h error^(3/4 beta - 1/q) previous_error^beta, where q is the order of a step's error and beta BETA / q: for dopri5
-# 0.06, much as in Hairer's own. An error that happens to be tiny, as that of a single sample can be, then does not make a step that must be
-# taken back. FIRST is the error at which the first step aims, in units of the tolerance; Hairer's 0.01 spends one step of a flow's six or
-# seven on finding the next one's size.
+# 0.06, close to Hairer's value. An accidentally tiny error, as can happen for a single sample, then does not lead to a step that must be
+# rejected. FIRST is the target error of the first step, in units of the tolerance; with Hairer's 0.01, one of the six or seven steps of
+# a flow would only serve to find the size of the next.
 BETA, FIRST = 0.3, 1.0
 
 
 def adaptive_steps(
     f: Field, x: Tensor, t0: float, t1: float, args: tuple[Any, ...] = (), tableau: Tableau = DOPRI5, **options: Any
 ) -> Tensor:
-    """Return the solution at t1 with one step size a sample (see `adaptive_states`)."""
+    """Return the solution at t1 with a step size for each sample (see `adaptive_states`)."""
     return adaptive_states(f, x, t0, [t1], args, tableau, **options)[0]
 
 
@@ -45,14 +45,14 @@ def adaptive_states(
     log: bool = False,
     adjoint: bool = False,
 ) -> list[Tensor]:
-    """Return the solution at each of `ends`, where the last step before is cut to length.
+    """Return the solution at each of `ends`; the last step before each is shortened to end there.
 
-    The arguments are those of `odeint`; with `leave=False` samples that have arrived stay in the batch, which f may then know by heart.
-    With `log` steps are taken in u = log(t), where dx/du = t f(x, t): for positive times, and fields that vary on the scale of t itself.
+    The arguments are those of `odeint`; with `leave=False` finished samples stay in the batch, for an f that captures per-sample data.
+    With `log`, steps are taken in u = log(t), with dx/du = t f(x, t): for positive times, and fields that vary on the scale of t itself.
     """
     check_tolerances(rtol, atol)
     if x.dtype not in WIDE:
-        (call, wide), rtol = widened(f, x), max(rtol, torch.finfo(x.dtype).eps)  # no more than the result can hold
+        (call, wide), rtol = widened(f, x), max(rtol, torch.finfo(x.dtype).eps)  # at least the precision of the result's dtype
         options: Any = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "leave": leave, "log": log, "adjoint": adjoint}
         return [one.to(x.dtype) for one in adaptive_states(call, wide, t0, ends, args, tableau, **options)]
     if log:
@@ -81,7 +81,7 @@ def adaptive_states(
 
 
 def check_tolerances(rtol: float, atol: float) -> None:
-    """Refuse tolerances that no step can keep.
+    """Raise an error for tolerances that no step can meet.
 
     Raises:
         UserError: one is negative, or both are 0.
@@ -99,9 +99,9 @@ def _in_log_time(f: Field) -> Field:
 
 
 class Adaptive:
-    """One solve: the state of the samples that are still under way, and where the others have arrived."""
+    """One solve: the state of the active samples, and the results of the finished ones."""
 
-    columns: tuple[str, ...] = ("rows", "x", "elapsed", "error", "size", "first")  # what has a row for each sample
+    columns: tuple[str, ...] = ("rows", "x", "elapsed", "error", "size", "first")  # attributes with one row per sample
 
     def __init__(
         self, f: Field, x: Tensor, t0: float, args: tuple[Any, ...], tableau: Tableau, rtol: float, atol: float, log: bool = False
@@ -113,11 +113,11 @@ class Adaptive:
         self.elapsed = torch.zeros(n, dtype=dtype, device=x.device)  # |t - t0| of each sample
         self.error = torch.ones(n, dtype=dtype, device=x.device)  # of its last accepted step, in units of the tolerance
         self.size: Any = None  # of its next step
-        self.first: Tensor | None = None  # slope at x, where it is known
+        self.first: Tensor | None = None  # slope at x, if known
         self.rows = torch.arange(n, device=x.device)
         self.away: list[dict[str, Tensor]] = []
         self.tableau, self.power = tableau, 1 / (1 + min(tableau.order, tableau.error_order))
-        # What the start weighs in a stage, the end or the error, then each slope.
+        # Weights of the initial state and of each slope, for a stage, the end state or the error.
         table = [*((1.0, *row) for row in tableau.stages), (1.0, *tableau.weights), (0.0, *tableau.error)]
         *self.tables, self.end, self.wrong = (torch.tensor(row, dtype=x.dtype, device=x.device) for row in table)
         self.start = torch.tensor(t0, dtype=dtype, device=x.device)
@@ -128,18 +128,18 @@ class Adaptive:
         return self.f(x.view(-1, *self.shape), t, *self.args).reshape(x.shape)
 
     def to(self, end: float, max_steps: int, leave: bool, more: bool = False) -> Tensor:
-        """Return the state at a time, with what a further call needs if there will be `more`."""
+        """Return the state at a time; with `more`, keep what a further call needs."""
         if not self.reach(abs(end - self.t0)):
             return self.x.view(-1, *self.shape).clone()
         if self.size is None:
             self.begin(math.copysign(1.0, end - self.t0))
-        # A step is too small when it is lost in the rounding of t.
+        # A step is too small if rounding of t loses it.
         self.smallest = 4 * torch.finfo(self.elapsed.dtype).eps * max(abs(self.t0), abs(end))
         for _ in range(max_steps):
             under_way = self.step()
             if under_way == 0:
                 return self.finished(more)
-            if leave and under_way <= 0.75 * len(self.rows):  # cutting the batch costs some copies: worth it from a quarter on
+            if leave and under_way <= 0.75 * len(self.rows):  # shrinking the batch costs copies: worth it from a quarter on
                 self.cut(more)
         row = int(self.elapsed.argmin())
         raise SolverError(
@@ -148,12 +148,12 @@ class Adaptive:
         )
 
     def reach(self, span: float) -> bool:
-        """Let all samples go on until so long after t0; return whether they are not there already."""
+        """Extend the solve of all samples to this time after t0; return whether any is not there already."""
         before, self.span = self.span, span
         return span != before
 
     def begin(self, sign: float) -> None:
-        """Find the first slopes and step sizes."""
+        """Compute the first slopes and step sizes."""
         self.sign = sign
         x, t = self.x.view(-1, *self.shape), self.start.expand(len(self.x)).clone()
         self.f, first = fitting(self.f, self.f(x, t, *self.args), x)
@@ -161,11 +161,11 @@ class Adaptive:
         self.size = self.first_size(self.first)
 
     def step(self) -> int:
-        """Try one step for every sample; return how many are still under way."""
+        """Try one step for every sample; return the number of active samples."""
         size = self.size
         left = self.span - self.elapsed
         last = size >= left
-        h = torch.where(last, left, size)  # 0 for a sample that has arrived
+        h = torch.where(last, left, size)  # 0 for a finished sample
         first = self.slope(self.x, self.elapsed) if self.first is None else self.first
         step = (self.sign * h)[:, None].to(self.x.dtype)
         moves = _Moves(self.x, step, self.room(first))
@@ -186,28 +186,28 @@ class Adaptive:
             beta = BETA * self.power
             factor = (ratio.clamp_min(1e-10) ** (0.75 * beta - self.power)).mul_(self.error**beta).mul_(SAFETY).clamp_(SHRINK, GROW)
             self.error = torch.where(accepted, ratio.clamp_min(0.1), self.error)
-            # After a clipped last step the size proposed before stays valid; after a rejected one the error rules.
+            # After a shortened last step the size proposed before stays valid; after a rejected one the error determines it.
             self.size = torch.where(accepted & last, size, h * factor)
             arrived = accepted & last
             end, h, arrived = self.landed(first, end, h, accepted, arrived)
             self.elapsed = torch.where(arrived, self.span, torch.where(accepted, self.elapsed + h, self.elapsed))
-            # Read back once a step: how many are under way, whether one of them cannot go on, and whether all took the step.
+            # Read back once a step: the number of active samples, whether one of them cannot continue, and whether all took the step.
             stuck = ~accepted & ~((h > self.smallest) & ratio.isfinite())
             under_way, failed, all_accepted = torch.stack(((self.elapsed < self.span).sum(), stuck.any(), accepted.all())).tolist()
         if failed:
             raise self.stuck(stuck, ratio)
         keep = accepted[:, None]
         self.x = end if all_accepted else torch.where(keep, end, self.x)
-        # Without the slope at a step's end the next step computes its own first one, unless nobody moved.
+        # Without the slope at a step's end the next step computes its own first one, unless no sample moved.
         self.first = (slope if all_accepted else torch.where(keep, slope, first)) if self.tableau.fsal else None
         return under_way
 
     def landed(self, first: Tensor, end: Tensor, h: Tensor, accepted: Tensor, arrived: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return where samples are after a step, how long it was and who has arrived: the place to look for events."""
+        """Return the samples' state after a step, its length and which are finished; subclasses locate events here."""
         return end, h, arrived
 
     def room(self, first: Tensor) -> Tensor | None:
-        """Return where a step's start and slopes are laid, or None where they are needed for gradients."""
+        """Return the buffer for a step's start and slopes, or None if they are needed for gradients."""
         if torch.is_grad_enabled():
             return None
         if self.buffer.shape[1:] != first.shape:
@@ -228,7 +228,7 @@ class Adaptive:
             return torch.minimum(100 * guess, refined).clamp(max=self.span).to(self.elapsed.dtype)
 
     def cut(self, more: bool) -> None:
-        """Let the samples that have arrived leave the batch."""
+        """Remove finished samples from the batch."""
         done = self.elapsed >= self.span
         held = {name: value for name in self.columns if (value := getattr(self, name)) is not None}
         self.away.append({name: value[done] for name, value in held.items() if more or name in ("rows", "x")})
@@ -238,7 +238,7 @@ class Adaptive:
         self.args = tree_map_only(Tensor, lambda leaf: leaf[index], self.args)
 
     def finished(self, more: bool) -> Tensor:
-        """Return the states of all samples in their order, and bring everybody back if there is `more` to come."""
+        """Return the states of all samples in their order; with `more`, restore the full batch."""
         if self.away:
             parts = [*self.away, {name: getattr(self, name) for name in self.away[0]}]
             order = torch.cat([part["rows"] for part in parts]).argsort()
@@ -261,7 +261,7 @@ class Adaptive:
 
 
 class _Moves:
-    """A step's start and its slopes times its size, and their weighted sums: in a buffer (s + 1, n, d), or a list for gradients."""
+    """A step's initial state and its slopes times its size, with weighted sums: in a buffer (s + 1, n, d), or a list for gradients."""
 
     def __init__(self, x: Tensor, step: Tensor, buffer: Tensor | None) -> None:
         self.step, self.like, self.count, self.buffer = step, x, 1, buffer
@@ -277,7 +277,7 @@ class _Moves:
         self.count += 1
 
     def combine(self, weights: Tensor) -> Tensor:
-        """Return the sum of all so far, weighted: one matrix product over all samples."""
+        """Return the weighted sum of all entries so far: one matrix product over all samples."""
         flat = torch.stack(self.parts).flatten(1) if self.buffer is None else self.buffer[: self.count].flatten(1)
         return (weights @ flat).view_as(self.like)
 

@@ -1,11 +1,11 @@
-"""The adjoint of an ODE: gradients of its solution by a second ODE that runs backwards, in memory that does not grow with the steps.
+"""The adjoint of an ODE: gradients by a second ODE, solved backward in time, in memory that does not grow with the steps.
 
-With a = d loss / d x_t, the pair (x, a) solves dx/dt = f and da/dt = -a' df/dx from t1 back to t0, and what f reads besides gathers
+With a = d loss / d x_t, the pair (x, a) solves dx/dt = f and da/dt = -a' df/dx from t1 to t0, and the gradients of args and parameters are
 
     d loss / d args = integral from t0 to t1 of a' df/dargs dt,    d loss / d parameters likewise, summed over the samples.
 
-The integrals are weighted sums over the stages of the same method and take no part in its error control, which they need not: nothing
-depends on them. All samples share one step, so that one backward pass through f serves all of its parameters.
+The integrals are weighted sums over the stages of the same method and are not part of its error control, as nothing depends on them.
+All samples share one step size, so that one backward pass through f serves all of its parameters.
 
 Source: Chen et al., Neural ordinary differential equations, 1806.07366, algorithm 1; Kidger, Chen and Lyons, 2009.09457, for the norm.
 """
@@ -30,9 +30,9 @@ from pushforward.tableaux import Tableau
 
 @dataclass(frozen=True)
 class Backwards:
-    """How the adjoint runs: over `times` from t1 to t0 (two of them where the steps adapt), by a method, within tolerances.
+    """Settings of the adjoint solve: `times` from t1 to t0 (two if the steps adapt), method, tolerances.
 
-    With `log` the times are logarithms of what messages name.
+    With `log` the times are logarithms; messages state t itself.
     """
 
     times: Sequence[float]
@@ -47,7 +47,7 @@ class Backwards:
 def solve_with_adjoint(
     solve: Callable[[Tensor, tuple[Any, ...]], Tensor], f: Field, x: Tensor, args: tuple[Any, ...], back: Backwards
 ) -> Tensor:
-    """Return solve(x, args), whose gradients by x, by the tensors in args and by the parameters that f reads come from the adjoint."""
+    """Return solve(x, args) with gradients from the adjoint, for x, for the tensors in args and for the parameters of f."""
     if not torch.is_grad_enabled():
         return solve(x, args)
     leaves, tree = tree_flatten(args)
@@ -58,7 +58,7 @@ def solve_with_adjoint(
 
 
 class _Field:
-    """f(x, t, *args) as a function of x, t and those leaves of args that have gradients."""
+    """f(x, t, *args) as a function of x, t and the leaves of args that have gradients."""
 
     def __init__(self, f: Field, leaves: list[Any], tree: Any, places: list[int]) -> None:
         self.f, self.leaves, self.tree, self.places = f, leaves, tree, places
@@ -73,10 +73,10 @@ class _Field:
 
 
 def _looked_at(back: Backwards) -> list[float]:
-    """Return the times at which the field's graph is looked at: both ends, then the stages of the first, the middle and the last step."""
+    """Return the times at which to inspect the field's graph: both ends, then the stages of the first, the middle and the last step."""
     times, nodes = back.times, back.tableau.plan.nodes
     steps = list(itertools.pairwise(times))
-    if back.adaptive:  # steps are not known beforehand: thirds of the way
+    if back.adaptive:  # steps are not known in advance: thirds of the interval
         (start, end) = steps[0]
         knots = [start + (end - start) * k / 3 for k in range(4)]
         steps = list(itertools.pairwise(knots))
@@ -85,10 +85,10 @@ def _looked_at(back: Backwards) -> list[float]:
 
 
 def _parameters(f: Field, field: _Field, x: Tensor, times: Sequence[float]) -> list[Tensor]:
-    """Return what f can read that has gradients: all that it holds, and the leaves of its graph at some times.
+    """Return the tensors with gradients that f may use: those reachable from it, and the leaves of its graph at some times.
 
-    Where the graphs at both ends show nothing that f was not seen to hold, no others are looked at. What is neither held where Python can
-    see it nor read at one of these times is not found, such as a tensor that a compiled extension keeps for the middle of the way.
+    If the graphs at both ends contain no unreachable tensors, no other times are inspected. A tensor that Python cannot reach and that is
+    not used at one of these times is not found, such as one that a compiled extension only uses in the middle of the interval.
     """
     found = {id(one): one for one in held_by(f)}
     given = [leaf.detach() for leaf in (field.leaves[k] for k in field.places)]
@@ -102,7 +102,7 @@ def _parameters(f: Field, field: _Field, x: Tensor, times: Sequence[float]) -> l
 
 
 class _Adjoint(torch.autograd.Function):
-    """The solve as one node of autograd's graph: it keeps the end of the trajectory, and nothing on the way."""
+    """The solve as one node of autograd's graph: it stores only the end of the trajectory."""
 
     @staticmethod
     def forward(
@@ -125,7 +125,7 @@ State = tuple[Tensor, Tensor]
 
 
 class _Run:
-    """One solve of the pair (x, a) backwards in time, with the sums for args and parameters."""
+    """One solve of the pair (x, a) backward in time, with the integrals for args and parameters."""
 
     def __init__(self, field: _Field, given: Sequence[Tensor], parameters: Sequence[Tensor], back: Backwards) -> None:
         self.field, self.given, self.parameters, self.back = field, given, parameters, back
@@ -133,7 +133,7 @@ class _Run:
         self.sums: list[Tensor | None] = [None] * len(self.sources)
 
     def run(self, x: Tensor, a: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-        """Return the gradients by the start and by all sources, None for one that was never read."""
+        """Return the gradients with respect to the initial state and all sources, None for an unused source."""
         state = (x, a)
         if x.numel() == 0:
             return a, [torch.zeros_like(one) for one in self.sources]
@@ -146,7 +146,7 @@ class _Run:
         return state[1], self.sums
 
     def rates(self, state: State, t: float) -> tuple[State, list[Tensor | None]]:
-        """Return d(x, a)/dt, and minus the rates of the sums: time runs backwards, so that what is added is positive."""
+        """Return d(x, a)/dt, and minus the rates of the integrals, as time runs backward."""
         with torch.enable_grad():
             x = state[0].detach().requires_grad_()
             given = [one.detach().requires_grad_() for one in self.given]
@@ -159,7 +159,7 @@ class _Run:
         return (value.detach(), by_x), [None if one is None else -one for one in found[1:]]
 
     def step(self, state: State, t: float, h: float, first: Any = None) -> tuple[State, list[Tensor | None], State, Any]:
-        """Return the state after a step, what it adds to the sums, its error, and the rates at its end where the method has them."""
+        """Return the state after a step, its contribution to the integrals, its error, and the rates at its end if the method has them."""
         tableau, adaptive = self.back.tableau, self.back.adaptive
         slopes: list[State] = []
         added: list[Tensor | None] = [None] * len(self.sums)
@@ -182,7 +182,7 @@ class _Run:
         _add(self.sums, added, 1.0)
 
     def adaptive(self, state: State) -> State:
-        """Step until t0 with one size for all, such that the worst sample's error keeps the tolerance."""
+        """Step until t0 with one step size for all, such that the worst sample's error meets the tolerance."""
         t, end = self.back.times[0], self.back.times[-1]
         span, smallest = (
             abs(end - t),
@@ -214,7 +214,7 @@ class _Run:
     def ratio(self, before: State, after: State, error: State) -> Tensor:
         """Return each sample's error in units of the tolerance (n,), the larger of that of x and that of its gradient.
 
-        A gradient's units are the loss's over the state's, so that atol means its size at t1 there.
+        A gradient has units of loss over state, so its atol is relative to its largest entry at the start of the step.
         """
         ratios = []
         for one, two, wrong, unit in zip(before, after, error, (1.0, self.unit(before)), strict=True):
@@ -230,7 +230,7 @@ class _Run:
 
 
 def _add(sums: list[Tensor | None], more: Sequence[Tensor | None], weight: float) -> None:
-    """Add a multiple of what there is."""
+    """Add a multiple of each rate that is not None."""
     for k, one in enumerate(more):
         if one is not None:
             before = sums[k]

@@ -1,4 +1,4 @@
-"""The distributions that models push forward onto data."""
+"""Base distributions, which models push forward onto data."""
 
 import math
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ def _check_draw(n: int, generator: _random.Generators) -> None:
 def _check_events(z: Tensor, shape: tuple[int, ...]) -> None:
     if not isinstance(z, Tensor) or tuple(z.shape[1:]) != shape or z.ndim == 0:
         what = f"has shape {tuple(z.shape)}" if isinstance(z, Tensor) else f"is {shown(z)}"
-        raise ShapeError(f"z {what}, but this base needs a tensor (n, {', '.join(map(str, shape))}), one event a row; reshape it.")
+        raise ShapeError(f"z {what}, but this base needs a tensor (n, {', '.join(map(str, shape))}), one event per row; reshape it.")
 
 
 @export("bases.Gaussian", example=lambda: Gaussian((2,)))
 class Gaussian(nn.Module):
-    """Independent normal noise N(0, std²) in every number of the event.
+    """Independent Gaussian noise N(0, std²) in every element of the event.
 
         log p(z) = -|z|² / (2 std²) - d log(std sqrt(2 pi))
 
@@ -74,13 +74,13 @@ class Gaussian(nn.Module):
 
 @export("bases.Logistic", example=lambda: Logistic((2,)))
 class Logistic(nn.Module):
-    """Independent logistic noise in every number of the event: heavier tails than the Gaussian's, NICE's prior for images.
+    """Independent logistic noise in every element of the event: heavier tails than a Gaussian's, NICE's prior for images.
 
         log p(z) = -sum log(1 + exp(z / scale)) + log(1 + exp(-z / scale)) + log scale
 
     Args:
         shape: the event's shape.
-        scale: scale, positive; the standard deviation is pi / sqrt(3) times that.
+        scale: scale, positive; the standard deviation is pi / sqrt(3) times the scale.
 
     Example:
         >>> Logistic((2,)).log_prob(torch.zeros(1, 2))
@@ -101,7 +101,7 @@ class Logistic(nn.Module):
     def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape), on the device and in the dtype of the model."""
         _check_draw(n, generator)
-        # Drawn in float32 or wider and kept off 0 and 1: a uniform number in bfloat16 is 1 too often, where the logit is infinite.
+        # Drawn in float32 or wider and kept away from 0 and 1: a uniform bfloat16 number is too often 1, where the logit is infinite.
         dtype = wide(self.scale)
         u = _random.uniform((n, *self.shape), generator, self.scale.device, dtype)
         return torch.logit(u, torch.finfo(dtype).eps / 2).to(self.scale.dtype) * self.scale
@@ -119,19 +119,19 @@ class Logistic(nn.Module):
 
 @export("bases.Mixture", example=lambda: Mixture((2,), 3))
 class Mixture(nn.Module):
-    """A mixture of Gaussians with learned weights, means and scales: noise that may have several modes from the start.
+    """A mixture of Gaussians with learned weights, means and scales: multimodal noise.
 
         log p(z) = log sum_k softmax(w)_k N(z; m_k, diag exp(2 s_k))
 
     Args:
         shape: the event's shape.
-        components: how many Gaussians, at least 1.
+        components: number of Gaussians, at least 1.
 
     Example:
         >>> Mixture((2,), 4).sample(3).shape
         torch.Size([3, 2])
 
-    Ours: the means begin as draws of N(0, I), the scales as 1, the weights as equal.
+    Ours: the means are initialised from N(0, I), the scales as 1, the weights as equal.
     """
 
     def __init__(self, shape: Sequence[int], components: int) -> None:
@@ -168,14 +168,14 @@ class Mixture(nn.Module):
 
 @export("bases.ConditionalGaussian", example=lambda: ConditionalGaussian((2,), nn.Linear(3, 4)))
 class ConditionalGaussian(nn.Module):
-    """Normal noise whose mean and scale a network reads off the condition: N(m(cond), diag exp(2 s(cond))), |s| < 5.
+    """Gaussian noise whose mean and scale a network predicts from the condition: N(m(cond), diag exp(2 s(cond))), |s| < 5.
 
     Args:
         shape: the event's shape.
-        net: called as net(cond); returns (n, 2 numbers): the means, then the log-scales before they are bounded.
+        net: called as net(cond); returns (n, 2 numbers): the means, then the unbounded log-scales.
 
     Raises:
-        ConditionError: no condition is given.
+        ConditionError: the condition is missing.
 
     Example:
         >>> base = ConditionalGaussian((2,), nn.Linear(3, 4))
@@ -183,14 +183,14 @@ class ConditionalGaussian(nn.Module):
         torch.Size([5, 2])
     """
 
-    conditional = True  # `NormalizingFlow` then gives it the condition
+    conditional = True  # `NormalizingFlow` then passes it the condition
 
     def __init__(self, shape: Sequence[int], net: nn.Module) -> None:
         super().__init__()
         self.shape, self.net = event_shape(shape), net
 
     def sample(self, n: int, cond: Tensor | None = None, generator: _random.Generators = None) -> Tensor:
-        """Return n draws (n, *shape), one a row of cond; gradients reach the network."""
+        """Return n draws (n, *shape), one per row of cond; gradients reach the network."""
         _check_draw(n, generator)
         mean, s = self._moments(cond)
         return torch.addcmul(mean, _random.normal((n, *self.shape), generator, mean.device, mean.dtype), s.exp())
@@ -205,7 +205,7 @@ class ConditionalGaussian(nn.Module):
 
     def _moments(self, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         if cond is None:
-            raise ConditionError("cond is None, but this base's mean and scale are read off the condition; give one a row.")
+            raise ConditionError("cond is None, but this base predicts its mean and scale from the condition; give one per row.")
         out, needed = self.net(cond), (len(cond), 2 * math.prod(self.shape))
         if not isinstance(out, Tensor) or out.ndim < 2 or (len(out), out.shape[1:].numel()) != needed:
             what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else shown(out)
@@ -216,9 +216,9 @@ class ConditionalGaussian(nn.Module):
 
 @export("bases.Samples", example=lambda: Samples(torch.randn(5, 2)))
 class Samples(nn.Module):
-    """Draws from the rows of a data set, with replacement: data in the noise's place, so that a model carries data to data.
+    """Draws from the rows of a data set, with replacement: data instead of noise, so that a model maps data to data.
 
-    It has no density, so that neither does a model from it; what takes the base for Gaussian noise is refused by name.
+    It has no density, so a model with this base has none either; features that need Gaussian noise raise an error that names the base.
 
     Args:
         x: the rows (N, *shape), in the units of the model.
@@ -242,7 +242,7 @@ class Samples(nn.Module):
     @classmethod
     def of(cls, name: str, shape: Sequence[int]) -> "Samples":
         """Return the base of a data set's training split, whose events must have this shape."""
-        from pushforward.data.load import load  # data comes after bases: only a base by name reads it
+        from pushforward.data.load import load  # imported here, as data depends on bases: needed only for a base by name
 
         rows = load(name, "train")
         if rows.shape != tuple(shape):

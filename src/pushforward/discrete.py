@@ -25,8 +25,8 @@ class Discrete(Path):
         alpha² = sigmoid(2 lambda), sigma² = sigmoid(-2 lambda), lambda(t) a falling cubic spline through the knots' log-SNR
 
     The spline has continuous curvature wherever the betas are smooth, so that solvers of high order keep their order, and is flattened
-    where it would turn. The interval is from the first knot, t = 1 / T, to 1. Below it lies only t = 0, which is the data: alpha = 1 and
-    sigma = 0.
+    where it would not be monotone. The interval is from the first knot, t = 1 / T, to 1. Below it there is only t = 0, the data: alpha = 1
+    and sigma = 0.
 
     Args:
         betas: "linear" (0.0001 to 0.02 for T = 1000, for others in proportion), "cosine", "sigmoid" (as linear, by a logistic curve from -6
@@ -34,7 +34,7 @@ class Discrete(Path):
         steps: T; None is 1,000, or the number of betas.
 
     Raises:
-        UserError: an unknown schedule, a beta that is not between 0 and 1, fewer than 3, or another number of them than steps.
+        UserError: an unknown schedule, a beta that is not between 0 and 1, fewer than 3 betas, or a number of betas other than steps.
 
     Example:
         >>> Discrete().interval
@@ -48,7 +48,7 @@ class Discrete(Path):
     betas: Schedule | tuple[float, ...] = "linear"
     steps: int | None = None
 
-    _pieces: ClassVar[Tensor]  # follows from the betas and is no setting, as interval
+    _pieces: ClassVar[Tensor]  # determined by the betas and not a setting, like interval
 
     def __post_init__(self) -> None:
         if isinstance(self.betas, str) and self.betas not in SCHEDULES:
@@ -102,7 +102,7 @@ class Discrete(Path):
         return ((3 * d * u + 2 * c) * u + b) * self.knots
 
     def _piece(self, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the place between two knots, from 0 to 1, and the coefficients of its powers."""
+        """Return the position between two knots, from 0 to 1, and the coefficients of its powers."""
         place = t * self.knots - 1
         index = place.detach().long().clamp(0, self.knots - 2)
         return place - index, self._pieces.to(t.device, t.dtype)[index].unbind(-1)

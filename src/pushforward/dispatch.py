@@ -1,9 +1,9 @@
-"""Where a faster way of computing is tried: one decorator, one check, one switch.
+"""Dispatch to fast paths: one decorator, one check, one switch.
 
-A plain method is marked `@dispatched`; a module of `fast/` registers a faster way of it with `@fast_way(kind, method)` for one exact type.
-The faster way may read parameters instead of calling submodules, so it is only taken where that makes no difference: nothing has been done
-to the module or to anything in it (`untouched`), and no autocast is on. Everywhere else, and under `pushforward.fast.disabled()`, the plain
-method runs, and calls every submodule as PyTorch does.
+A plain method is marked `@dispatched`; a module of `fast/` registers a fast path for it with `@fast_way(kind, method)` for one exact type.
+A fast path may read parameters instead of calling submodules, so it is used only if this makes no difference: the module and its
+submodules are unmodified (`untouched`), and autocast is off. Otherwise, and under `pushforward.fast.disabled()`, the plain method runs,
+and calls every submodule as PyTorch does.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from pushforward.registry import export
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Which module of `fast/` holds the ways of the types that a module defines; imported when one of those types is first dispatched.
+# Which module of `fast/` has the fast paths for the types defined in a module; imported when one of these types is first dispatched.
 PAGES = {
     "pushforward.nn.mlp": "pushforward.fast.mlp",
     "pushforward.nn.made": "pushforward.fast.made",
@@ -31,7 +31,7 @@ PAGES = {
 }
 
 _ways: dict[tuple[type, str], tuple[Callable[..., Any], Callable[[], bool] | None]] = {}
-_known: dict[type, Callable[..., Any]] = {}  # exact types that a fast way may go round, with the forward that they were defined with
+_known: dict[type, Callable[..., Any]] = {}  # exact types whose call a fast path may bypass, with their original forward
 _pages: set[str] = set()
 _enabled = True
 
@@ -39,10 +39,10 @@ _enabled = True
 @export("fast.disabled")
 @contextlib.contextmanager
 def disabled() -> Iterator[None]:
-    """Compute everything in the plain way inside a `with` block.
+    """Disable all fast paths inside a `with` block.
 
-    The results are those of the fast ways up to rounding; it is for comparing, for debugging and for what the fast ways cannot see, such as
-    a method that was replaced on a class of this library.
+    Results agree with those of the fast paths up to rounding. Use it for comparisons, for debugging, and for changes that the fast paths
+    cannot detect, such as a method replaced on a class of this library.
 
     Returns:
         A context manager, which may be nested.
@@ -64,12 +64,12 @@ def disabled() -> Iterator[None]:
 
 
 def enabled() -> bool:
-    """Return whether fast ways may be taken at all."""
+    """Return whether fast paths are enabled."""
     return _enabled
 
 
 def known(*kinds: type[nn.Module]) -> None:
-    """State that a fast way knows modules of these exact types, so that it may read their parameters instead of calling them."""
+    """Register exact types whose parameters fast paths read instead of calling the modules."""
     for kind in kinds:
         _known[kind] = kind.forward
 
@@ -80,14 +80,14 @@ for _container in (nn.ModuleList, nn.ModuleDict):
 
 
 def fast_way(kind: type[nn.Module], method: str, when: Callable[[], bool] | None = None) -> Callable[[F], F]:
-    """Register a function as the fast way of a method, for instances of exactly this type; it is called as the method is.
+    """Register a function as the fast path of a method, for instances of exactly this type; it is called like the method.
 
-    It may return NotImplemented, and the plain method runs.
+    If it returns NotImplemented, the plain method runs.
 
     Args:
         kind: the exact type.
-        method: name of the plain method, or of what callers ask `way_of` for.
-        when: what must hold besides, such as `values_alone`: asked first, as it costs less than looking at the module.
+        method: name of the plain method, or the name that callers pass to `way_of`.
+        when: an additional requirement, such as `values_alone`: checked first, as it costs less than inspecting the module.
     """
 
     def register(function: F) -> F:
@@ -99,7 +99,7 @@ def fast_way(kind: type[nn.Module], method: str, when: Callable[[], bool] | None
 
 
 def dispatched(method: F) -> F:
-    """Let a fast way stand in for a plain method where nothing touches the module; the decorated method is the plain one."""
+    """Decorate a plain method so that its fast path runs instead if the module is unmodified."""
     name = method.__name__
 
     @functools.wraps(method)
@@ -116,7 +116,7 @@ def dispatched(method: F) -> F:
 
 
 def way_of(module: Any, name: str) -> Callable[..., Any] | None:
-    """Return the fast way of a module's method, or None where there is none or where the plain one must run."""
+    """Return the fast path of a module's method, or None if there is none or the plain method must run."""
     if not _enabled:
         return None
     kind = type(module)
@@ -137,7 +137,7 @@ def _load(page: str) -> None:
         _pages.add(page)
 
 
-_load._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result does, which loads dynamo
+_load._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result, which imports dynamo
 
 
 def _autocast() -> bool:
@@ -145,9 +145,9 @@ def _autocast() -> bool:
 
 
 def untouched(module: nn.Module) -> bool:
-    """Return whether a module and all in it are of known types and as they were defined.
+    """Return whether a module and its submodules are of known types and unmodified.
 
-    No hooks (also none for all modules), no replaced forward, no compiled call, no parametrised, sharded or swapped parameter.
+    No hooks (also no global ones), no replaced forward, no compiled call, no parametrised, sharded or swapped parameter.
     """
     return not torch_module._has_any_global_hook() and _untouched(module)
 
@@ -162,7 +162,7 @@ def _untouched(module: nn.Module) -> bool:
 
 
 def as_defined(module: nn.Module) -> bool:
-    """Return whether a module itself, whatever is in it, is of a known type and as it was defined."""
+    """Return whether a module itself, regardless of its submodules, is of a known type and unmodified."""
     kind, state = type(module), module.__dict__
     if kind not in _known or kind.forward is not _known[kind] or hooked(module) or "forward" in state or "inverse" in state:
         return False
@@ -185,9 +185,9 @@ def hooked(module: nn.Module) -> bool:
 
 
 def preparer(velocity: Any) -> Callable[..., Any] | None:
-    """Return a function of (times) to the same velocity with what depends on parameters and times alone computed once, or None.
+    """Return a function of (times) that returns the velocity with terms precomputed that depend only on parameters and times, or None.
 
-    It is for a solver that calls a velocity many times while its parameters stay; `times` may be None where they are not known.
+    It is for a solver that calls a velocity many times with fixed parameters; `times` is None if they are not known.
     """
     way = way_of(velocity, "prepared")
     if way is not None:
@@ -197,16 +197,16 @@ def preparer(velocity: Any) -> Callable[..., Any] | None:
 
 
 def plainly_called(module: nn.Module, *methods: str) -> bool:
-    """Return whether a call of the module, or of one of these methods, runs what its class defines and nothing else."""
+    """Return whether a call of the module, or of one of these methods, runs only what its class defines."""
     state = module.__dict__
     return not (hooked(module) or "forward" in state or any(name in state for name in methods) or torch_module._has_any_global_hook())
 
 
 def ability(thing: Any, name: str, beside: tuple[str, ...] = ("forward", "__call__")) -> Callable[..., Any] | None:
-    """Return an optional method of a network (see `types`), or None where it lacks it or where it would go round the network's call.
+    """Return an optional method of a network (see `types`), or None if it lacks it or if it would bypass the network's call.
 
-    It would where the network is hooked, where its `forward` was replaced, or where a subclass overrides `forward` (or `__call__`) but
-    inherits the method, which then belongs to another function.
+    It would if the network has hooks, if its `forward` was replaced, or if a subclass overrides `forward` (or `__call__`) but inherits the
+    method, which then belongs to another function.
     """
     method = getattr(thing, name, None)
     if not callable(method):

@@ -1,11 +1,11 @@
-"""Events: where a function of the state changes its sign, a sample stops.
+"""Events: a sample stops where a function of its state changes sign.
 
-A first solve, without gradients, finds each sample's time T: the step in which the sign changes is taken again at shorter lengths until T
-is known to rounding. A second one goes to T with gradients, by whatever method, and the time moves with what the solve depends on as
+A first solve, without gradients, finds each sample's time T: the step in which the sign changes is repeated at shorter lengths until T is
+known up to rounding. A second solve goes to T with gradients, by any method. The derivatives of T and x(T) are
 
     g(x(T), T) = 0,    dT = - dg / (d/dt g(x(t), t)),    dx = dx(T) + f dT,
 
-which is the implicit function theorem, and as a step on the values one of Newton's. Source: Chen, Amos and Nickel, 2011.03902, section 3.
+by the implicit function theorem; applied to the values this is a Newton step. Source: Chen, Amos and Nickel, 2011.03902, section 3.
 """
 
 import functools
@@ -25,12 +25,12 @@ from pushforward.registry import export
 from pushforward.tableaux import Sum, Tableau
 
 Event = Callable[..., Tensor]
-TRIES = 80  # a third of which halve what is left of the step
+TRIES = 80  # a third of them bisect the bracket
 
 
 @export("ode.Stopped")
 class Stopped(NamedTuple):
-    """Where and when samples met an event (n, *shape), (n,), and whether they did (n,); one that did not is at the end time."""
+    """State (n, *shape) and time (n,) of samples at an event, and whether it happened (n,); otherwise the sample is at the end time."""
 
     x: Tensor
     t: Tensor
@@ -40,15 +40,15 @@ class Stopped(NamedTuple):
 def differentiable(
     event: Event, found: Stopped, f: Field, x: Tensor, t0: float, args: tuple[Any, ...], solve: Callable[..., Tensor]
 ) -> Stopped:
-    """Return the same states and times with gradients, if any are wanted.
+    """Return the same states and times with gradients, if any are needed.
 
     Args:
-        event: what changed its sign.
-        found: where, without gradients.
+        event: the function that changes sign.
+        found: states and times, without gradients.
         f: the field.
-        x: start at t0.
-        t0: its time.
-        args: what the field and the event read for each sample.
+        x: initial state at t0.
+        t0: start time.
+        args: per-sample arguments of field and event.
         solve: called as solve(f, x, t0, t1, args), returns the solution at t1.
     """
     if not torch.is_grad_enabled() or x.numel() == 0:
@@ -76,7 +76,7 @@ def differentiable(
 
 @torch.no_grad()
 def fixed_until(event: Event, f: Field, x: Tensor, times: Sequence[float], tableau: Tableau, args: tuple[Any, ...]) -> Stopped:
-    """Return where samples stop that step through `times`, without gradients."""
+    """Return where samples stop in fixed steps through `times`, without gradients."""
     own = x.dtype
     if own not in WIDE:
         f, x = widened(f, x)
@@ -119,7 +119,7 @@ def adaptive_until(
     atol: float,
     max_steps: int,
 ) -> Stopped:
-    """Return where samples stop whose steps adapt, without gradients."""
+    """Return where samples stop in adaptive steps, without gradients."""
     check_tolerances(rtol, atol)
     own = x.dtype
     if own not in WIDE:
@@ -133,7 +133,7 @@ def adaptive_until(
 
 
 class _Watched(Adaptive):
-    """A solve in which samples also arrive where the event is."""
+    """An adaptive solve in which samples also finish at the event."""
 
     columns = (*Adaptive.columns, "span", "before", "happened")
 
@@ -164,7 +164,7 @@ class _Watched(Adaptive):
 def _located(
     event: Event, f: Field, tableau: Tableau, x: Tensor, t: Tensor, lasts: Tensor, args: Any, first: Tensor, before: Tensor, after: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the share of a step (m,) after which the event is 0, and the state there: by false position (Illinois) and halving in turn."""
+    """Return the fraction of a step (m,) at which the event is 0, and the state: by false position (Illinois) and bisection in turn."""
     low, high = torch.zeros_like(t), torch.ones_like(t)
     low_value, high_value, side = before.to(t.dtype), after.to(t.dtype), torch.zeros_like(t)
     for k in range(TRIES):
@@ -173,8 +173,8 @@ def _located(
         at = _step(f, x, t, share * lasts, tableau, args, first)
         value = _value(event, at, t + share * lasts, args).to(t.dtype)
         early, late = value * low_value > 0, value * high_value > 0
-        low, high = torch.where(late, low, share), torch.where(early, high, share)  # both where the value is 0
-        # An end that stays twice weighs half as much, so that the other one is not approached for ever.
+        low, high = torch.where(late, low, share), torch.where(early, high, share)  # both if the value is 0
+        # The value of an end that stays twice is halved, so that the bracket shrinks from both sides.
         low_value, high_value = (
             torch.where(early, value, torch.where(side > 0, low_value / 2, low_value)),
             torch.where(late, value, torch.where(side < 0, high_value / 2, high_value)),
@@ -186,7 +186,7 @@ def _located(
 
 
 def _step(f: Field, x: Tensor, t: Tensor, h: Tensor, tableau: Tableau, args: Any, first: Tensor) -> Tensor:
-    """Return the state after a step of length h (n,) whose first slope is known."""
+    """Return the state after a step of length h (n,) with a known first slope."""
     nodes, rows, weights = tableau.plan
     column, slopes = _column(h, x), [first]
 
@@ -208,7 +208,7 @@ def _value(event: Event, x: Tensor, t: Tensor, args: tuple[Any, ...]) -> Tensor:
 
 
 def _crossed(before: Tensor, after: Tensor) -> Tensor:
-    """Return where a value changed its sign; a value of 0 before has none."""
+    """Return where a value changed sign; a previous value of 0 has no sign."""
     return (before.sign() * after.sign() < 0) | ((after == 0) & (before != 0))
 
 

@@ -1,4 +1,4 @@
-"""What solvers do to a field dx/dt = f(x, t, *args): the dtype it is solved in, autocast, and a look at what it returns first."""
+"""Preparation of a field dx/dt = f(x, t, *args) for a solver: dtype, autocast, and a check of its first output."""
 
 import contextlib
 from collections.abc import Callable
@@ -14,12 +14,12 @@ WIDE = frozenset((torch.float32, torch.float64, torch.complex64, torch.complex12
 
 
 def widened(f: Field, x: Tensor) -> tuple[Field, Tensor]:
-    """Return the field on states of 32 bits, and the state as one; the field is still called with the state's own dtype.
+    """Return the field on 32-bit states, and the state in 32 bits; the field is still called with the state's own dtype.
 
-    In 16 bits the steps of a fine grid would be lost in the state's rounding.
+    In 16 bits, rounding of the state would lose the steps of a fine grid.
 
     Raises:
-        DtypeError: the state is neither real nor complex numbers.
+        DtypeError: the state is neither real nor complex.
     """
     own = x.dtype
     if not (own.is_floating_point or own.is_complex):
@@ -28,10 +28,10 @@ def widened(f: Field, x: Tensor) -> tuple[Field, Tensor]:
 
 
 def fitting(f: Field, slope: Tensor, x: Tensor) -> tuple[Field, Tensor]:
-    """Return a field, and what it returned first for the state x, with x's dtype.
+    """Return a field with outputs of x's dtype, and its first output for the state x.
 
     Raises:
-        ShapeError: what it returned has another shape than x.
+        ShapeError: its output has another shape than x.
         DtypeError: it is complex, but x is real.
     """
     if not isinstance(slope, Tensor):
@@ -49,12 +49,12 @@ def fitting(f: Field, slope: Tensor, x: Tensor) -> tuple[Field, Tensor]:
 
 
 def casting(f: Field, dtype: torch.dtype) -> Field:
-    """Return a field whose values have a dtype."""
+    """Return a field whose outputs are cast to a dtype."""
     return lambda x, t, *args: f(x, t, *args).to(dtype)
 
 
 def in_its_autocast(f: Field, x: Tensor) -> tuple[Field, contextlib.AbstractContextManager[Any]]:
-    """Return the field in the autocast that is on now, wherever it will be called, and a context for the solver in which it is off."""
+    """Return the field with the current autocast state, wherever it is called, and a context without autocast for the solver."""
     kind = x.device.type
     if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return f, contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""What a function can read that has gradients: the parameters and other tensors that it, or anything it refers to, holds."""
+"""Finding the parameters and other tensors with gradients that a function can reach through its references."""
 
 import functools
 import types
@@ -13,16 +13,16 @@ PLAIN = (str, bytes, int, float, complex, type, types.ModuleType, torch.dtype, t
 
 
 def held_by(f: Callable[..., Any]) -> list[Tensor]:
-    """Return the leaf tensors with gradients that a callable holds.
+    """Return the leaf tensors with gradients that are reachable from a callable.
 
-    Looked into are modules, closures, default arguments, bound objects, `functools.partial`, attributes and slots of objects, lists,
-    tuples, sets and mappings, and what a function reads from its own file: tensors, modules and functions.
+    The search covers modules, closures, default arguments, bound objects, `functools.partial`, attributes and slots of objects, lists,
+    tuples, sets and mappings, and the globals of its own file that a function uses: tensors, modules and functions.
 
     Args:
         f: any callable.
 
     Returns:
-        Leaves, each once; of a tensor that was computed, those that it was computed from.
+        Leaves, each once; for a computed tensor, the leaves that it was computed from.
 
     Example:
         >>> weight = torch.ones(2, requires_grad=True)
@@ -30,7 +30,7 @@ def held_by(f: Callable[..., Any]) -> list[Tensor]:
         [True]
     """
     found: dict[int, Tensor] = {}
-    seen: dict[int, Any] = {}  # the things themselves too, so that no identity is given twice
+    seen: dict[int, Any] = {}  # keeps the objects alive, so that no id is reused
     pending: list[Any] = [f]
     while pending:
         one = pending.pop()

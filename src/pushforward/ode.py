@@ -1,7 +1,7 @@
 """Solving dx/dt = f(x, t) by any Runge-Kutta method: in fixed steps, or in steps that adapt for each sample (`adaptive`).
 
-Steps, stage times and coefficients are Python floats or rows cut once before the loop: a fixed step makes no tensor that is not the state
-and never waits for a number. Every method differentiates through its steps (discretise, then optimise), or by the adjoint ODE (`adjoint`).
+Steps, stage times and coefficients are Python floats or rows computed before the loop: a fixed step creates no tensors except states and
+slopes, and never synchronises. Gradients go through the steps (discretise, then optimise), or come from the adjoint ODE (`adjoint`).
 """
 
 import itertools
@@ -24,7 +24,7 @@ from pushforward.tableaux import METHODS, Tableau
 namespace(__name__)
 Method = Literal["euler", "midpoint", "heun", "rk4", "bosh3", "dopri5", "tsit5", "dopri8"]
 Rates = Callable[[Tensor, Tensor], tuple[Tensor, Sequence[Tensor]]]
-TIMES_AT_ONCE = 1 << 20  # stage times are laid out in tables of at most so many numbers
+TIMES_AT_ONCE = 1 << 20  # largest table of stage times
 
 
 @overload
@@ -79,41 +79,41 @@ def odeint(
     adjoint: bool = False,
     event: Event | None = None,
 ) -> Tensor | Stopped:
-    """Return the solution at t1 of dx/dt = f(x, t, *args) that starts at x at t0.
+    """Return the solution at t1 of dx/dt = f(x, t, *args) with initial state x at t0.
 
     Args:
-        f: called as f(x, t, *args) with x (n, *shape) and t (n,); returns dx/dt (n, *shape). Each row must be its own. Under autocast
-            only f runs in lower precision.
-        x: state at t0 (n, *shape), real or complex; it is not written. One of 16 bits is solved in float32.
+        f: called as f(x, t, *args) with x (n, *shape) and t (n,); returns dx/dt (n, *shape). Rows must be independent of each other.
+            Under autocast only f runs in lower precision.
+        x: state at t0 (n, *shape), real or complex; it is not modified. A 16-bit state is solved in float32.
         t0: start time.
-        t1: end time, before or after t0; or times (T,) at which states are wanted, a sequence or a tensor that leads away from t0.
-        args: what else f reads for each sample, such as conditions: tensors, or pytrees of them, with leading dimension n. When
-            samples that have arrived leave the batch, these are cut together with x; so pass them here, not in a closure.
+        t1: end time, before or after t0; or the times (T,) at which to return states, a monotone sequence or tensor leading away from t0.
+        args: per-sample arguments of f, such as conditions: tensors, or pytrees of them, with leading dimension n. When samples that
+            have reached t1 leave the batch, args are indexed together with x; so pass them here, not in a closure.
         method: "bosh3", "dopri5", "tsit5" or "dopri8", which adapt their steps; "euler", "midpoint", "heun" or "rk4" with `steps`; or a
-            Tableau, which takes fixed steps where `steps` is given and else adapts them by its error weights.
-        rtol: an adaptive method's tolerance relative to the state.
-        atol: its absolute tolerance, in units of the state. A step is accepted for a sample when the root mean square over its
-            event of error / (atol + rtol |x|) is at most 1.
-        steps: number of equal steps of a fixed-step method; where t1 is several times each interval takes its share, rounded up.
-        max_steps: most steps that an adaptive method may try between two times.
-        adjoint: whether gradients come from the adjoint ODE, solved backwards by the same method: memory does not grow with the steps, and
-            each step costs two evaluations and a backward pass of f. They are those of the exact solution, to the method's error, for x,
-            for the tensors in args and for all parameters that f holds (see `adjoint`); x is found again on the way back, which loses
-            digits where f contracts much. False differentiates through the steps, which is exact and quicker, and holds each step's
-            activations.
-        event: called as event(x, t, *args), returns (n,): a sample stops where this changes its sign. Two changes within one step are not
-            seen, and a sample that starts at 0 stops at the next change.
+            Tableau, which takes fixed steps if `steps` is given and otherwise adapts them by its error weights.
+        rtol: relative tolerance of an adaptive method.
+        atol: absolute tolerance of an adaptive method, in units of the state. A step of a sample is accepted if the root mean square
+            over its event of error / (atol + rtol |x|) is at most 1.
+        steps: number of equal steps of a fixed-step method; if t1 is several times, each interval gets its share, rounded up.
+        max_steps: maximum number of attempted steps of an adaptive method between two times.
+        adjoint: whether gradients come from the adjoint ODE, solved backward in time by the same method: memory does not grow with the
+            steps, and each step costs two evaluations and a backward pass of f. They are those of the exact solution, up to the method's
+            error, for x, for the tensors in args and for all parameters of f (see `adjoint`); x is recomputed backward in time, which is
+            inaccurate where f contracts strongly. False differentiates through the steps, which is exact and faster, but stores the
+            activations of each step.
+        event: called as event(x, t, *args), returns (n,): a sample stops where this changes sign. Two sign changes within one step are
+            missed, and a sample that starts at 0 stops at the next sign change.
 
     Returns:
-        State at t1 (n, *shape), or states at its times (T, n, *shape). With `event` the record Stopped(x, t, happened) of each sample's
-        last state and time, differentiable in x, args and parameters, and of whether it met the event; one that did not ends at t1.
+        State at t1 (n, *shape), or states at its times (T, n, *shape). With `event`, Stopped(x, t, happened): each sample's last state and
+        time, differentiable with respect to x, args and parameters, and whether the event happened; otherwise the sample ends at t1.
 
     Raises:
-        UserError: unknown method, times that turn back, or steps missing, not positive or given to a method that chooses its own.
-        DtypeError: a state of integers, or a complex field for a real state.
-        ShapeError: f returns another shape than x has.
-        SolverError: an adaptive method met a field that is not finite, a step that became too small, or more than max_steps; t and sample
-            are named.
+        UserError: unknown method, times that are not monotone, or steps missing, not positive or given to an adaptive method.
+        DtypeError: an integer state, or a complex field for a real state.
+        ShapeError: f returns a shape other than x's.
+        SolverError: in an adaptive method the field is not finite, a step became too small, or max_steps is exceeded; the message states t
+            and the sample.
 
     Example:
         >>> x = odeint(lambda x, t: -x, torch.ones(3, 2), 0.0, 1.0, rtol=1e-6, atol=1e-6)
@@ -165,11 +165,11 @@ def _tableau(method: str | Tableau, steps: int | None) -> Tableau:
 
 
 def _ends(t0: float, t1: Any) -> list[float]:
-    """Return the times at which states are wanted."""
+    """Return the times at which to return states."""
     ends = [float(t1)] if isinstance(t1, int | float) else torch.as_tensor(t1).double().reshape(-1).tolist()
     for a, b in itertools.pairwise([t0, *ends]):
         if not (b - a) * (ends[-1] - t0) >= 0 or (a != b and ends[-1] == t0):
-            raise UserError(f"t1 goes from {a:g} to {b:g} on the way from t0 = {t0:g} to {ends[-1]:g}, but times lead one way; sort them.")
+            raise UserError(f"t1 goes from {a:g} to {b:g} between t0 = {t0:g} and {ends[-1]:g}, but times must be monotone; sort them.")
     if not ends:
         raise UserError("t1 is empty, but at least one time is needed; give one number for the state at its end.")
     return ends
@@ -193,13 +193,13 @@ def fixed_steps(f: Field, x: Tensor, times: Sequence[float], tableau: Tableau, a
 
 
 def fixed_steps_with_rates(f: Field, rates: Rates, x: Tensor, times: Sequence[float], tableau: Tableau) -> tuple[Tensor, list[Tensor]]:
-    """Return the same, and the integrals over time of what else grows along the way, by the method's own weights.
+    """Return the same, and the time integrals of additional rates, by the method's own weights.
 
     Args:
-        f: called as f(x, t) where a stage has no weight and only shows where to look next, as midpoint's first: half of all divergences
-            need not be computed.
-        rates: called as rates(x, t) everywhere else; returns dx/dt and the rates, each (n,).
-        x: state at times[0] (n, *shape), of 32 bits at least.
+        f: called as f(x, t) for stages whose weight is 0, such as the first of the midpoint method, so that half of its divergences
+            are not computed.
+        rates: called as rates(x, t) for all other stages; returns dx/dt and the rates, each (n,).
+        x: state at times[0] (n, *shape), at least 32 bits.
         times: k + 1 numbers.
         tableau: the method.
     """
@@ -214,17 +214,17 @@ def fixed_steps_with_rates(f: Field, rates: Rates, x: Tensor, times: Sequence[fl
     x = _stepped([noted if weight else f for weight in weights], x, times, tableau)
     shares = [(s - t) * weight for t, s in itertools.pairwise(times) for weight in weights if weight]
     column = torch.tensor(shares, dtype=wide(x), device=x.device)[:, None]
-    return x, [(column * torch.stack(one)).sum(0) for one in zip(*entries, strict=True)]  # a product of matrices would see autocast
+    return x, [(column * torch.stack(one)).sum(0) for one in zip(*entries, strict=True)]  # autocast would apply to a matrix product
 
 
 def _stepped(calls: Sequence[Field], x: Tensor, times: Sequence[float], tableau: Tableau) -> Tensor:
-    """Return the state after the steps of `times`, where each stage calls its own function."""
+    """Return the state after stepping through `times`, where each stage calls its own function."""
     (first, *later), step, unseen = calls, tableau.step, True
     for h, at in stage_times(x, times, tableau.plan.nodes):
         slope = first(x, at[0])
         if unseen:
             unseen, (same, slope) = False, fitting(first, slope, x)
-            if same is not first:  # what it returns is cast from now on
+            if same is not first:  # from now on its output is cast
                 first, later = same, [casting(call, x.dtype) for call in later]
         x = step(later, x, h, at, slope)
     return x

@@ -1,22 +1,22 @@
-"""The order of a Runge-Kutta method, read off its numbers by the conditions of order: one for each rooted tree."""
+"""The order of a Runge-Kutta method, determined from its coefficients by the order conditions: one for each rooted tree."""
 
 import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-TOLERANCE = 1e-8  # how far numbers may be from a condition: tables print from ten digits on
-HIGHEST = 8  # orders are counted up to here: 200 conditions
+TOLERANCE = 1e-8  # of a condition: published tables have ten digits or more
+HIGHEST = 8  # highest order that is checked: 200 conditions
 Tree = tuple  # a rooted tree: the tuple of its branches
 
 
 def order_of(stages: Sequence[Sequence[float]], weights: Sequence[float]) -> int:
-    """Return the highest order, up to 8, whose conditions hold: sum_i b_i phi_i(tree) = 1 / density(tree) for all trees up to that size.
+    """Return the highest order, up to 8, whose conditions hold: sum_i b_i phi_i(tree) = 1 / density(tree) for all trees of up to that size.
 
-    phi_i is the product over a tree's branches of sum_j a_ij phi_j(branch), and a tree's density its size times those of its branches.
+    phi_i is the product over a tree's branches of sum_j a_ij phi_j(branch); a tree's density is its size times its branches' densities.
 
     Args:
-        stages: the rows a of an explicit method, for each stage but the first.
+        stages: the rows of a of an explicit method, for each stage except the first.
         weights: b (s,).
 
     Source: Hairer, Nørsett and Wanner, Solving ordinary differential equations I, 2nd edition, theorem II.2.13 (Butcher 1963).
@@ -41,12 +41,12 @@ def _dot(weights: Sequence[float], values: Sequence[float]) -> float:
 
 @functools.cache
 def trees(size: int) -> tuple[Tree, ...]:
-    """Return all rooted trees of a number of nodes."""
+    """Return all rooted trees with this number of nodes."""
     return tuple(_forests(size - 1, size - 1))
 
 
 def _forests(size: int, largest: int) -> Iterator[Tree]:
-    """Yield the multisets of trees, of at most `largest` nodes each, that have `size` nodes together."""
+    """Yield the multisets of trees, of at most `largest` nodes each, that have `size` nodes in total."""
     if size == 0:
         yield ()
     for one in range(min(size, largest), 0, -1):

@@ -1,9 +1,9 @@
 """Gaussian paths x_t = alpha_t data + sigma_t noise, from data at t = 0 to noise at t = 1.
 
-A path is a frozen object of four functions of time, its schedule and their derivatives. What it is used for, the conversions between the
-things a network may predict, follows from those four and stands in `functional.prediction`.
+A path is a frozen object of four functions of time: its schedule and their derivatives. The conversions between the quantities that a
+network may predict follow from these four and are in `functional.prediction`.
 
-Where alpha, sigma or a derivative is singular, `interval` stops short of it; solvers and likelihoods run on the interval alone.
+Where alpha, sigma or a derivative is singular, `interval` excludes that time; solvers and likelihoods stay inside the interval.
 """
 
 import math
@@ -18,14 +18,14 @@ from pushforward.functional.prediction import KINDS, Kind, combine, per_row, pre
 from pushforward.registry import export, namespace
 
 namespace(__name__)
-MARGIN = 1e-3  # how far a model stays from a time at which its kind of prediction says nothing of the velocity
+MARGIN = 1e-3  # distance that a model keeps from a time at which its prediction does not determine the velocity
 
 
 class Path:
-    """A schedule alpha(t), sigma(t) with its derivatives; to add one, write these four, `time` and `interval`.
+    """A schedule alpha(t), sigma(t) with its derivatives; to add one, define these four, `time` and `interval`.
 
-    Times are tensors (n,), values likewise. `interval = (t_min, t_max)` lies inside [0, 1]. `log` says that the
-    velocity varies on the scale of t itself, as where sigma is a power of t: adaptive solvers then take their steps in log(t).
+    Times are tensors (n,), values likewise. `interval = (t_min, t_max)` lies inside [0, 1]. `log` states that the velocity varies on the
+    scale of t itself, as if sigma is a power of t: adaptive solvers then take their steps in log(t).
     """
 
     interval: ClassVar[tuple[float, float]] = (0.0, 1.0)
@@ -33,15 +33,15 @@ class Path:
 
     @property
     def knots(self) -> int | None:
-        """The number T of knots of a discrete path, which lie at t = 1 / T, 2 / T, ..., 1; None for a path in continuous time."""
+        """The number T of knots of a discrete path, at t = 1 / T, 2 / T, ..., 1; None for a path in continuous time."""
         return None
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Return alpha_t, what the data is multiplied with."""
+        """Return alpha_t, the factor of the data."""
         raise NotImplementedError
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Return sigma_t, what the noise is multiplied with."""
+        """Return sigma_t, the factor of the noise."""
         raise NotImplementedError
 
     def alpha_dot(self, t: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Path:
         return torch.addcmul(data * per_row(self.alpha(t), data), noise, per_row(self.sigma(t), data))
 
     def target(self, kind: Kind, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Return what a network of this kind of prediction is trained to say of the pair (data, noise) at t."""
+        """Return the training target for this kind of prediction of the pair (data, noise) at t."""
         if kind == "velocity":
             return torch.addcmul(data * per_row(self.alpha_dot(t), data), noise, per_row(self.sigma_dot(t), data))
         if kind == "score":
@@ -81,8 +81,8 @@ class Path:
     def interval_for(self, kind: Kind) -> tuple[float, float]:
         """Return the interval on which this kind of prediction determines the velocity.
 
-        Where alpha = 0, noise and score say nothing of the data; where sigma = 0, data says nothing of the noise and the score is not
-        defined. The interval stops 0.001 short of such a time.
+        Where alpha = 0, noise and score do not determine the data; where sigma = 0, data does not determine the noise and the score is
+        not defined. The interval stops 0.001 short of such a time.
         """
         if kind not in KINDS:
             raise UserError(f"prediction is {kind!r}, but it is one of {', '.join(KINDS)}.")
@@ -96,13 +96,13 @@ class Path:
 
 
 class Prediction:
-    """What a network said at (x, t), to be read as velocity, data, noise or score: the path converts on demand."""
+    """A network's prediction at (x, t), available as velocity, data, noise or score: the path converts it on access."""
 
     __slots__ = ("kind", "path", "share", "t", "value", "x")
 
     def __init__(self, path: Path, kind: Kind, value: Tensor, x: Tensor, t: Tensor, share: Tensor | None = None) -> None:
         self.path, self.kind, self.value, self.x, self.t = path, kind, value, x, t
-        self.share = share  # of the reversal's variance, where the network says one: see `nn.WithVariance`
+        self.share = share  # interpolation of the reverse variance, if the network predicts one: see `nn.WithVariance`
 
     def to(self, kind: Kind) -> Tensor:
         """Return the prediction of this kind, (n, *shape)."""
@@ -113,7 +113,7 @@ class Prediction:
 
     @property
     def velocity(self) -> Tensor:
-        """dx/dt of the ODE that carries the marginals: alpha' data + sigma' noise."""
+        """dx/dt of the probability-flow ODE: alpha' data + sigma' noise."""
         return self.value if self.kind == "velocity" else self.to("velocity")
 
     @property
@@ -173,7 +173,7 @@ class Cosine(Path):
     """
 
     def alpha(self, t: Tensor) -> Tensor:
-        return torch.sin((1 - t) * (math.pi / 2))  # exactly 0 at t = 1, which a rounded cosine is not
+        return torch.sin((1 - t) * (math.pi / 2))  # exactly 0 at t = 1, unlike a rounded cosine
 
     def sigma(self, t: Tensor) -> Tensor:
         return torch.sin(t * (math.pi / 2))
@@ -239,7 +239,7 @@ class VariancePreserving(Path):
 @export("paths.SubVariancePreserving", example=lambda: SubVariancePreserving())
 @dataclass(frozen=True)
 class SubVariancePreserving(VariancePreserving):
-    """The same alpha under less noise: alpha = exp(-B / 2), sigma = 1 - alpha², with B as in `VariancePreserving`.
+    """The same alpha with less noise: alpha = exp(-B / 2), sigma = 1 - alpha², with B as in `VariancePreserving`.
 
     Nothing is singular at t = 0, where sigma grows in proportion to t.
 
@@ -270,7 +270,7 @@ class VarianceExploding(Path):
 
     Args:
         sigma_min: noise at t = 0, in units of the (preprocessed) data.
-        sigma_max: noise at t = 1, so large that the data's own scale is forgotten.
+        sigma_max: noise at t = 1, large compared with the data.
 
     Source: Song et al., 2011.13456, eq. 30 and appendix C.
     """
@@ -309,11 +309,11 @@ class VarianceExploding(Path):
 class Heat(Path):
     """The heat equation: alpha = 1, sigma = sqrt(2 T t), so that the density p at heat time s = T t solves dp/ds = laplacian p.
 
-    The velocity that does this is -T score, the straight derivation of diffusion's ODE (`models.heat_ode`). sigma' is infinite at t = 0, so
-    the interval starts at 0.000001, where sigma is a thousandth of its end.
+    The velocity is then -T score, a direct derivation of diffusion's ODE (`models.heat_ode`). sigma' is infinite at t = 0, so the interval
+    starts at 0.000001, where sigma is a thousandth of its value at the end.
 
     Args:
-        duration: T, the heat time at t = 1: noise of variance 2 T, so large that the (preprocessed) data's own scale is forgotten.
+        duration: T, the heat time at t = 1: noise of variance 2 T, large compared with the (preprocessed) data.
 
     Source: Su, kexue.fm 9280 (in Chinese), where the ODE is derived from the Jacobian determinant and the heat equation.
     """

@@ -1,4 +1,4 @@
-"""Runge-Kutta methods: each is one record of numbers, read by fixed steps, adaptive steps, the adjoint and the divergence alike."""
+"""Runge-Kutta methods: each is one record of numbers, used by fixed steps, adaptive steps, the adjoint and the divergence."""
 
 import functools
 import math
@@ -13,13 +13,13 @@ from pushforward.errors import UserError
 from pushforward.order_conditions import TOLERANCE, order_of
 from pushforward.registry import export
 
-# A weighted sum of slopes: each weight with all slopes that have it, which are added before they are weighted.
+# A weighted sum of slopes: each weight with all its slopes, which are added before they are multiplied.
 Sum = tuple[tuple[float, tuple[int, ...]], ...]
 Step = Callable[[Sequence[Callable[[Tensor, Tensor], Tensor]], Tensor, float, Sequence[Tensor], Tensor], Tensor]
 
 
 class Plan(NamedTuple):
-    """What a fixed step computes: no zeros, and no stage that only an error or the next step reads."""
+    """The computation of a fixed step: without zeros, and without stages that only the error or the next step needs."""
 
     nodes: tuple[float, ...]
     rows: tuple[Sum, ...]  # of each stage but the first
@@ -37,11 +37,11 @@ class Tableau:
         nodes: c (s,), the first of which is 0.
         stages: the rows of a for each stage but the first: one number, then two, up to s - 1.
         weights: b (s,).
-        error: e (s,), b less the weights of the embedded method; empty where there is none, and the method takes fixed steps only.
-        name: what messages call it.
+        error: e (s,), b minus the weights of the embedded method; empty if there is none, and the method takes fixed steps only.
+        name: name for messages.
 
     Raises:
-        UserError: rows of the wrong length, a node that is not the sum of its row, weights that do not sum to 1, or errors not to 0.
+        UserError: rows of the wrong length, a node that is not the sum of its row, weights that do not sum to 1, or error weights not to 0.
 
     Example:
         >>> ralston = Tableau(nodes=(0, 2 / 3), stages=((2 / 3,),), weights=(1 / 4, 3 / 4))
@@ -93,7 +93,7 @@ class Tableau:
             )
 
     def _plan(self) -> Plan:
-        used = max(k for k, weight in enumerate(self.weights) if weight) + 1  # an explicit stage reads only those before it
+        used = max(k for k, weight in enumerate(self.weights) if weight) + 1  # an explicit stage uses only the slopes before it
         rows = tuple(_sum(row) for row in self.stages[: used - 1])
         return Plan(self.nodes[:used], rows, _sum(self.weights))
 
@@ -127,10 +127,10 @@ def _sum(row: Sequence[float]) -> Sum:
 
 
 def _written_out(plan: Plan) -> Step:
-    """Return a step as a function without loops, as a person would write it: `k1 = f1(add(x, k0, alpha=h * 0.5), at[1])`.
+    """Return a step as generated code without loops, such as `k1 = f1(add(x, k0, alpha=h * 0.5), at[1])`.
 
-    Loops over coefficients would cost a small field a tenth of its time. It is called as step(later, x, h, at, k0), where `later` are the
-    functions of the stages but the first, `at` all their times and k0 the first slope.
+    Loops over coefficients would cost a tenth of the time of a small field. It is called as step(later, x, h, at, k0), where `later` are
+    the functions of all stages except the first, `at` the times of all stages and k0 the first slope.
     """
 
     def moved(row: Sum) -> str:

@@ -1,7 +1,7 @@
-"""What meets at the joints: the shapes of calls that a network, a velocity, a denoiser, a base or a condition must have.
+"""The interfaces between components: the call signatures of networks, velocities, denoisers, bases and conditions.
 
-Each is a Protocol, so nothing needs to inherit from it: a Module, a function or a record of another package fits by its methods alone.
-The second half lists abilities that are optional; code asks for one by `dispatch.ability`, which knows when it may be used.
+Each is a Protocol, so nothing needs to inherit from it: a Module, a function or an object of another package conforms by its methods.
+The second half lists optional abilities; code requests one with `dispatch.ability`, which determines whether it may be used.
 """
 
 from typing import Any, Protocol, Self, runtime_checkable
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from pushforward import _random
 
-# A condition of n samples: None, a tensor (n, ...), or a record of tensors with leading dimension n that torch knows as a pytree.
+# A condition of n samples: None, a tensor (n, ...), or a record of tensors with leading dimension n, registered as a pytree.
 Cond = Any
 
 
 @runtime_checkable
 class Condition(Protocol):
-    """A condition that is a record: it is cut, moved and mixed as a tensor is (`TextContext`)."""
+    """A condition that is a record of tensors: it supports `len`, indexing, `.to` and `.where` like a tensor (`TextContext`)."""
 
     def __len__(self) -> int: ...
 
@@ -28,32 +28,32 @@ class Condition(Protocol):
 
 
 class Velocity(Protocol):
-    """dx/dt at x (n, *shape) and t (n,), of x's shape; what it reads for each sample comes behind t."""
+    """dx/dt at x (n, *shape) and t (n,), of x's shape; per-sample arguments follow t."""
 
     def __call__(self, x: Tensor, t: Tensor, *args: Any) -> Tensor: ...
 
 
 class Network(Protocol):
-    """A prediction of x's shape at x (n, *shape) and t (n,) in [0, 1] under a condition."""
+    """A prediction of x's shape at x (n, *shape) and t (n,) in [0, 1], given a condition."""
 
     def __call__(self, x: Tensor, t: Tensor, cond: Cond = None) -> Tensor: ...
 
 
 class HasVelocity(Protocol):
-    """What a denoiser returns at least; the samplers of diffusion also read data, noise or score (`paths.Prediction`)."""
+    """The minimal output of a denoiser; diffusion samplers also use data, noise or score (`paths.Prediction`)."""
 
     @property
     def velocity(self) -> Tensor: ...
 
 
 class Denoiser(Protocol):
-    """What a sampler calls."""
+    """The function that a sampler calls."""
 
     def __call__(self, x: Tensor, t: Tensor) -> HasVelocity: ...
 
 
 class Base(Protocol):
-    """The distribution of the noise; one without `log_prob` (`HasLogProb`) gives models that sample only."""
+    """The distribution of the noise; without `log_prob` (`HasLogProb`) a model can only sample."""
 
     def sample(self, n: int, *, generator: _random.Generators = None) -> Tensor: ...
 
@@ -69,26 +69,26 @@ class HasLogProb(Protocol):
 
 
 class HasDivergence(Protocol):
-    """A network or velocity that computes its own divergence (n,), quicker than automatic differentiation can."""
+    """A network or velocity that computes its own divergence (n,), faster than automatic differentiation."""
 
     def value_and_divergence(self, x: Tensor, t: Tensor, *args: Any) -> tuple[Tensor, Tensor]: ...
 
 
 class HasVariance(Protocol):
-    """A network that predicts, beside its value, a share of the variance of the reversal's steps (`nn.WithVariance`)."""
+    """A network that also predicts an interpolation of the variance of the reverse steps (`nn.WithVariance`)."""
 
     def with_variance(self, x: Tensor, t: Tensor, cond: Cond = None) -> tuple[Tensor, Tensor]: ...
 
 
 class Prepares(Protocol):
-    """A network that maps a condition once for all times (`MMDiT.prepare`)."""
+    """A network that can process a condition once for all times (`MMDiT.prepare`)."""
 
     def prepare(self, cond: Cond, n: int) -> Cond: ...
 
 
 @runtime_checkable
 class Bindable(Protocol):
-    """A denoiser that lists what it reads for each sample, so that a solver can cut it together with the batch."""
+    """A denoiser that exposes its per-sample arguments, so that a solver can index them together with the batch."""
 
     @property
     def args(self) -> tuple[Any, ...]: ...

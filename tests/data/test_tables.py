@@ -115,7 +115,7 @@ def test_the_loss_spreads_columns_with_levels_alone():
 
 
 def test_levels_of_another_number_of_columns_are_refused():
-    with pytest.raises(ShapeError, match=r"levels is \(3, None\), one entry a column, but an event has shape \(4,\)"):
+    with pytest.raises(ShapeError, match=r"levels is \(3, None\), one entry per column, but an event has shape \(4,\)"):
         pf.models.rectified_flow(pf.nn.MLP.Config((8,)), (4,), levels=(3, None))
 
 

@@ -23,7 +23,7 @@ def model(net=broken, **options):
 
 @pytest.mark.parametrize("sampler", [Euler(8), Heun(8), DDIM(8), DDPM(8)])
 def test_a_network_that_says_nan_is_named_with_the_sample(sampler):
-    with pytest.raises(SolverError, match=r"sample \d+ is not finite: the network says NaN"):
+    with pytest.raises(SolverError, match=r"sample \d+ is not finite: the network returned NaN"):
         model().sample(20, sampler=sampler, generator=torch.Generator().manual_seed(0))
 
 

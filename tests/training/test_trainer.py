@@ -422,7 +422,7 @@ def test_empty_data_is_refused():
         ({"final_lr": math.nan}, "final_lr is nan"),
         ({"weight_decay": math.nan}, "weight_decay is nan"),
         ({"spike": "no"}, "spike is 'no'"),
-        ({"steps": 2.5}, "steps is 2.5, but it must be a whole number"),
+        ({"steps": 2.5}, "steps is 2.5, but it must be an integer"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 0.5}, "seed is 0.5"),
         ({"betas": (0.9, 1.0)}, "betas is"),

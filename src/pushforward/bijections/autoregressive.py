@@ -1,4 +1,4 @@
-"""Masked autoregressive maps: each feature is transformed with parameters predicted from those before it; one direction is one pass."""
+"""Masked autoregressive maps: the parameters of each feature are predicted from the features before it; one pass in one direction."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from pushforward.registry import export
 
 
 class Autoregressive(VectorBijection):
-    """Transform every number with parameters that MADE predicts from those before it; forward is one pass, inverse one for each feature."""
+    """Transform each feature with parameters that MADE predicts from those before it; forward is one pass, inverse one per feature."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class Autoregressive(VectorBijection):
         return raw.to(x.dtype)
 
     def _solved(self, z: Tensor, cond: Any) -> tuple[Tensor, Tensor | None]:
-        """Return x and the log-slopes dx/dz, found one feature after another, each by one pass of the network."""
+        """Return x and the log-slopes dx/dz, computed one feature at a time, each by one pass of the network."""
         known: list[Tensor] = []
         slopes: list[Any] = []
         for k, row in enumerate(z):
-            x = torch.stack([*known, *z[k:]])  # what stands at k and after it is not read
+            x = torch.stack([*known, *z[k:]])  # the outputs for k do not depend on columns k and later
             y, log_slope = self.elementwise(row, self.params(x, cond)[:, k], True)
             known.append(y)
             slopes.append(log_slope)
@@ -66,15 +66,15 @@ class Autoregressive(VectorBijection):
     exactness="exact",
 )
 class AffineAutoregressive(Autoregressive):
-    """Scale and shift each feature by what a masked network predicts from the features before it.
+    """Scale and shift each feature with parameters that a masked network predicts from the features before it.
 
         z_k = x_k exp(s_k(x_1 .. x_(k-1), cond)) + t_k(x_1 .. x_(k-1), cond),    |s| < bound,    log|det| = sum s
 
-    Fast direction: forward, one pass (as in MAF); `Inverse` of it samples in one pass (as in IAF). The other direction takes a step for
-    each feature.
+    Fast direction: forward, one pass (as in MAF); `Inverse` of it samples in one pass (as in IAF). The other direction takes one
+    step per feature.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
         hidden: widths of the network's hidden layers.
         bound: s is bound tanh(raw / bound), so that one layer scales by 1/7.4 to 7.4 at the default and cannot overflow.
         activation: "silu", "tanh", "relu", "elu" or "softplus".
@@ -117,10 +117,10 @@ class SplineAutoregressive(Autoregressive):
 
         z_k = spline(x_k; knots_k(x_1 .. x_(k-1), cond)) within [-bound, bound] and x_k beyond,    log|det| = sum log spline'
 
-    Fast direction: forward, one pass; the inverse takes a step for each feature (see `AffineAutoregressive`).
+    Fast direction: forward, one pass; the inverse takes one step per feature (see `AffineAutoregressive`).
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
         bins: pieces of each spline.
         hidden: widths of the network's hidden layers.
         bound: the splines act on [-bound, bound]; beyond it z is x, so data should be of unit size.

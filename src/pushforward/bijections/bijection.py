@@ -1,4 +1,4 @@
-"""What all bijections share: forward and inverse, each with its log|det|."""
+"""The base class of bijections: forward and inverse, each with its log|det|."""
 
 import functools
 import sys
@@ -16,14 +16,14 @@ from pushforward.registry import export
 
 @export("bijections.Bijection")
 class Bijection(nn.Module):
-    """An invertible map; to add one, write `forward` and `inverse`, each returning its value and log_abs_det (n,).
+    """An invertible map; to add one, implement `forward` and `inverse`, each returning its value and log_abs_det (n,).
 
-    log_abs_det is the logarithm of the absolute determinant of the Jacobian of the direction that was taken, in nats; inverse(forward(x))
-    gives x back, and the two log-determinants cancel. A subclass may return log_abs_det as (n,), as one number for all rows, or as None
-    for 0: whoever calls it gets (n,), in float32 or wider.
+    log_abs_det is the logarithm of the absolute determinant of the Jacobian of the direction called, in nats; inverse(forward(x)) returns
+    x, and the two log-determinants cancel. A subclass may return log_abs_det as (n,), as one number for all rows, or as None for 0: the
+    caller always receives (n,), in float32 or wider.
 
     Raises:
-        ShapeError: a subclass returns a log_abs_det of another shape.
+        ShapeError: a subclass returns a log_abs_det of any other shape.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -41,28 +41,29 @@ class Bijection(nn.Module):
         raise NotImplementedError
 
     def pull(self, x: Tensor, cond: Any = None) -> Tensor:
-        """Return z alone; a bijection overrides it whose log_abs_det costs more than its value."""
+        """Return z without log_abs_det; override it if log_abs_det costs more than the value."""
         z: Tensor = self(x, cond)[0]
         return z
 
     def push(self, z: Tensor, cond: Any = None) -> Tensor:
-        """Return x alone, the inverse of `pull`."""
+        """Return x without log_abs_det, the inverse of `pull`."""
         x: Tensor = inverted(self, z, cond)[0]
         return x
 
     def initialise(self, x: Tensor, cond: Any = None) -> None:
-        """Let data-dependent parts start from x (n, *shape); most bijections have none."""
+        """Initialise data-dependent parts from x (n, *shape); most bijections have none."""
 
     def reaches(self, touched: Tensor) -> Tensor:
-        """Return which numbers of the event the bijections so far have changed, after this one as well, given (*shape) booleans.
+        """Return which elements of the event are changed by this bijection or by those before it, as booleans (*shape).
 
-        By default all of them, as is right of what mixes; a coupling returns which it changes, so that what none does can be warned of.
+        By default all are, which is correct for maps that mix all elements. A coupling marks only what it changes, so that a flow can warn
+        about elements that no coupling changes.
         """
         return torch.ones_like(touched)
 
 
 def _with_log_det_a_row(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a forward or inverse whose log_abs_det has one number a row, in float32 or wider, whatever the method returns."""
+    """Return a forward or inverse whose log_abs_det has one number per row, in float32 or wider, for any of the allowed return values."""
 
     @functools.wraps(method)
     def call(self: Bijection, x: Any, *args: Any, **options: Any) -> tuple[Any, Tensor]:
@@ -83,15 +84,15 @@ def _one_a_row(log_abs_det: Any, x: Tensor, owner: Bijection, method: str) -> Te
     elif log_abs_det.shape != x.shape[:1]:
         raise ShapeError(
             f"{type(owner).__name__}.{method} returned a log_abs_det of shape {tuple(log_abs_det.shape)} for x of shape {tuple(x.shape)}, "
-            f"but it must be ({x.shape[0]},), one number a row; sum it over the event."
+            f"but it must be ({x.shape[0]},), one number per row; sum it over the event."
         )
     log_abs_det = log_abs_det.to(wide(log_abs_det))
-    return log_abs_det.clone() if log_abs_det.stride(0) == 0 else log_abs_det  # each row has memory of its own: the caller may write
+    return log_abs_det.clone() if log_abs_det.stride(0) == 0 else log_abs_det  # each row owns its memory: the caller may write to it
 
 
 def inverted(step: Any, z: Any, cond: Any) -> tuple[Any, Tensor]:
-    """Return step.inverse(z, cond); of a sharded step the parameters are gathered first, as `fully_shard` does for forward alone."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")  # nothing is sharded where nobody has imported it
+    """Return step.inverse(z, cond); parameters of a sharded step are gathered first, which `fully_shard` does only for forward."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # nothing is sharded unless it has been imported
     if fsdp is not None and isinstance(step, fsdp.FSDPModule) and "inverse" not in vars(step):
         fsdp.register_fsdp_forward_method(step, "inverse")
     found: tuple[Any, Tensor] = step.inverse(z, cond)
@@ -99,14 +100,14 @@ def inverted(step: Any, z: Any, cond: Any) -> tuple[Any, Tensor]:
 
 
 def pulled(step: Any, x: Tensor, cond: Any) -> Tensor:
-    """Return z alone of a bijection, or of a plain Module around one; by `pull` where that is what its call does."""
+    """Return z without log_abs_det, for a bijection or a plain Module wrapped around one."""
     own = ability(step, "pull")
     z: Tensor = step(x, cond)[0] if own is None else own(x, cond)
     return z
 
 
 def pushed(step: Any, z: Tensor, cond: Any) -> Tensor:
-    """Return x alone of a bijection, or of a plain Module around one; by `push` where that is what its inverse does."""
+    """Return x without log_abs_det, for a bijection or a plain Module wrapped around one."""
     own = ability(step, "push", beside=("inverse",))
     x: Tensor = inverted(step, z, cond)[0] if own is None else own(z, cond)
     return x

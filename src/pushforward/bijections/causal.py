@@ -25,26 +25,26 @@ def _example() -> tuple:
 
 @export("bijections.TransformerAutoregressive", example=_example, exactness="exact")
 class TransformerAutoregressive(Bijection):
-    """Shift and scale each patch of an image by what a causal transformer predicts from the patches before it.
+    """Shift and scale each patch of an image with parameters that a causal transformer predicts from the patches before it.
 
         z_k = (x_k - t_k(x_<k, cond)) exp(-s_k(x_<k, cond)),    |s| < bound,    log|det| = -sum s
 
-    Fast direction: forward, one pass. The inverse takes a step for each patch. It may be guided: the parameters p of patch k become
-    p(cond) + w_k (p(cond) - p(no cond)), w_k rising from 0 at the first patch to scale - 1 at the last, which still is an invertible map.
+    Fast direction: forward, one pass. The inverse takes one step per patch. It supports guidance: the parameters p of patch k become
+    p(cond) + w_k (p(cond) - p(no cond)), with w_k rising from 0 at the first patch to scale - 1 at the last. The map stays invertible.
 
     Args:
         shape: (channels, height, width) of an image.
-        patch: side of a patch in pixels, which divides height and width.
+        patch: side of a patch in pixels; must divide height and width.
         width: channels of the transformer.
-        depth: its blocks.
-        heads: heads of its attention.
-        reverse: begin at the last patch instead of the first; a chain alternates it.
+        depth: number of blocks.
+        heads: number of attention heads.
+        reverse: start at the last patch instead of the first; alternate it in a chain.
         bound: s is bound tanh(raw / bound), so that no patch can overflow.
         classes: number of labels that `cond` may be, or None.
         cond_features: length of the vectors that `cond` may be, or None.
 
     Raises:
-        UserError: a shape that is no image's, a patch that does not divide it, or a bound that is not positive.
+        UserError: the shape is not an image's, the patch does not divide it, or the bound is not positive.
         ConditionError: a condition that the network was not built for, or a vector that is missing.
 
     Example:
@@ -54,7 +54,7 @@ class TransformerAutoregressive(Bijection):
         (torch.Size([2, 1, 8, 8]), torch.Size([2]))
 
     Source: Zhai et al., Normalizing flows are capable generative models, 2024, arXiv 2412.06329, equations 4 to 6; guidance: section 2.6.
-    Ours: a learned start, so that the first patch is changed too, and a bound of the scale.
+    Ours: a learned start token, so that the first patch is transformed too, and a bound on the scale.
     """
 
     def __init__(
@@ -120,10 +120,10 @@ class TransformerAutoregressive(Bijection):
         return self._image(x), torch.stack(slopes, 1).sum((1, 2), dtype=wide(z))
 
     def _sequential(self, like: Tensor, conds: Sequence[Any], solve: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """Return tokens made one after another, each by one pass of the network under each condition."""
+        """Return tokens generated one at a time, each by one pass of the network under each condition."""
         made: list[Tensor] = []
         for k in range(like.shape[1]):
-            tokens = torch.cat([*(one[:, None] for one in made), like[:, k:]], 1)  # what stands at k and after it is not read
+            tokens = torch.cat([*(one[:, None] for one in made), like[:, k:]], 1)  # the outputs for k do not depend on tokens k and later
             made.append(solve(k, torch.stack([self.net(tokens, cond)[:, k] for cond in conds])))
         return torch.stack(made, 1)
 
@@ -141,5 +141,5 @@ class TransformerAutoregressive(Bijection):
 
 
 def _mixed(outputs: Sequence[Tensor], weight: Tensor | float) -> Tensor:
-    """Return the prediction, moved away from the second one if there are two."""
+    """Return the prediction; if there are two, extrapolate away from the second."""
     return outputs[0] if len(outputs) == 1 else torch.lerp(outputs[1], outputs[0], weight)

@@ -1,4 +1,4 @@
-"""Bijections made of bijections: one after another, or the other way round."""
+"""Bijections made of bijections: in sequence, or inverted."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -29,19 +29,19 @@ def _small() -> tuple:
     "bijections.Chain", example=lambda: (Chain([_small()[0], Inverse(Chain([_small()[0], _small()[0]]))]), *_small()[1:]), exactness="exact"
 )
 class Chain(Bijection):
-    """Bijections in sequence, data to noise from first to last: log-determinants add.
+    """Bijections in sequence, from data to noise; their log-determinants add.
 
-    With memory="reversible" the activations of `forward` are not kept for the backward pass but found again through the inverses, so that
-    memory does not grow with the number of steps; a training step takes about 1.4 times as long. A gradient is then as exact as the steps
-    are inverse to each other, which in bfloat16 is little; it cannot be differentiated again. The inverse keeps its activations.
+    With memory="reversible" the activations of `forward` are not stored for the backward pass but recomputed through the inverses, so that
+    memory does not grow with the number of steps; a training step takes about 1.4 times as long. Gradients are then as accurate as the
+    inverses, which is poor in bfloat16, and double backward is not supported. `inverse` stores its activations.
 
     Args:
-        steps: the bijections, in the order in which data meets them; none at all is the identity.
-        memory: "full" keeps all activations for the backward pass, "reversible" the output alone.
+        steps: the bijections, in the order from data to noise; an empty list is the identity.
+        memory: "full" stores all activations for the backward pass, "reversible" only the output.
 
     Raises:
         ShapeError: steps for vectors of different lengths.
-        UserError: another memory; or, when it is called, a step in training mode that depends on chance or on the batch.
+        UserError: an unknown memory; or, with memory="reversible", a step in training mode that is random or depends on the batch.
 
     Example:
         >>> flow = Chain([pf.bijections.AffineCoupling(4, swap=k % 2 == 1) for k in range(64)], memory="reversible")
@@ -59,7 +59,7 @@ class Chain(Bijection):
         if memory not in ("full", "reversible"):
             raise UserError(f"memory is {memory!r}, but it is 'full' or 'reversible'.")
         self.memory = memory
-        self.steps: Any = nn.ModuleList(steps)  # Any: torch types what a ModuleList holds as bare Modules
+        self.steps: Any = nn.ModuleList(steps)  # Any: torch types the items of a ModuleList as Module
         self._runs = with_runs(list(self.steps))
         sizes = sorted({size for size in map(features_of, steps) if size is not None})
         if len(sizes) > 1:
@@ -67,7 +67,7 @@ class Chain(Bijection):
 
     @property
     def features(self) -> int | None:
-        """How many features the vectors have, if all steps are bijections of vectors."""
+        """Number of features, if all steps are bijections of vectors."""
         sizes = [features_of(step) for step in self.steps]
         return sizes[0] if sizes and None not in sizes else None
 
@@ -82,16 +82,16 @@ class Chain(Bijection):
         return through(self.runs(), z, cond, inverse=True)
 
     def runs(self) -> list[Any]:
-        """Return what is called in turn: the steps, with neighbours that are affine at each pixel as one where nothing touches them."""
+        """Return the modules to call in turn: the steps, with adjacent unmodified pixel-affine steps merged into one."""
         flat = [step for run in self._runs for step in (run.steps if isinstance(run, PixelAffines) else (run,))]
         if len(flat) != len(self.steps) or any(a is not b for a, b in zip(flat, self.steps, strict=True)):
-            self._runs = with_runs(list(self.steps))  # a step was exchanged
+            self._runs = with_runs(list(self.steps))  # a step was replaced
         return list(callable_steps(self._runs))
 
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:
         for step in self.steps:
-            if isinstance(step, Bijection):  # a plain Module around one has nothing to start from data
+            if isinstance(step, Bijection):  # a plain Module wrapped around one has no `initialise`
                 step.initialise(x, cond)
             x = step(x, cond)[0]
 
@@ -106,10 +106,10 @@ class Chain(Bijection):
 
 @export("bijections.Inverse", example=lambda: (Inverse(_small()[0]), *_small()[1:]), exactness="exact")
 class Inverse(Bijection):
-    """A bijection the other way round.
+    """The inverse of a bijection: forward and inverse are exchanged.
 
     Args:
-        bijection: what is turned round.
+        bijection: the bijection to invert.
     """
 
     def __init__(self, bijection: Bijection) -> None:
@@ -118,7 +118,7 @@ class Inverse(Bijection):
 
     @property
     def features(self) -> int | None:
-        """How many features the vectors have, if it is a bijection of vectors that is turned round."""
+        """Number of features, if the inverted bijection is one of vectors."""
         return features_of(self.bijection)
 
     @with_columns
@@ -131,5 +131,5 @@ class Inverse(Bijection):
 
 
 def _flat(steps: Iterable[Any]) -> list[Any]:
-    """Return steps with those of chains among them in their place."""
+    """Return the steps with nested chains replaced by their own steps."""
     return [part for step in steps for part in (_flat(step.runs()) if type(step) is Chain and plainly_called(step) else [step])]

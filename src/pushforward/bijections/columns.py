@@ -1,7 +1,7 @@
-"""Bijections of vectors, which compute with features outermost: a batch of columns (features, n) has one long contiguous axis.
+"""Bijections of vectors, which compute on columns (features, n): the contiguous axis is the batch, which is long.
 
-A user sees rows (n, features). Within a chain what travels is a record, `Columns`: the same columns, in one part or in the two that
-couplings leave, so that the halves of a vector are joined again only where a step needs all features at once.
+Users see rows (n, features). Inside a chain, steps exchange a record, `Columns`: the same columns in one part, or in the two parts that
+couplings return, so that the halves are concatenated only where a step needs all features together.
 """
 
 import math
@@ -20,9 +20,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Columns(NamedTuple):
-    """A batch of n vectors as columns, in parts (features_i, n) that follow each other in the order of the features.
+    """A batch of n vectors as columns, split into parts (features_i, n) in the order of the features.
 
-    `shape` is that of the rows (n, *shape) which they stand for.
+    `shape` is the event shape of the corresponding rows (n, *shape).
     """
 
     parts: tuple[Tensor, ...]
@@ -30,7 +30,7 @@ class Columns(NamedTuple):
 
     @classmethod
     def of(cls, x: "Tensor | Columns", features: int) -> "Columns":
-        """Return rows (n, *shape) of so many features as columns; columns stay as they are.
+        """Return rows (n, *shape) with this number of features as columns; columns are returned unchanged.
 
         Raises:
             ShapeError: x has another number of features.
@@ -46,39 +46,39 @@ class Columns(NamedTuple):
         return _transposed(self.whole()).view(self.shape)
 
     def whole(self) -> Tensor:
-        """Return all columns (features, n) in one."""
+        """Return all columns (features, n) in one tensor."""
         return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts)
 
     def halves(self, first: int) -> tuple[Tensor, Tensor]:
-        """Return the columns in two parts, the first of which has `first` features; no copy where they are so already, or in one."""
+        """Return the columns in two parts, the first with `first` features; no copy if they are split there already, or in one part."""
         if len(self.parts) == 2 and self.parts[0].shape[0] == first:
             return self.parts[0], self.parts[1]
         whole = self.whole()
         return whole[:first], whole[first:]
 
-    def beside(self, *vectors: Tensor) -> list[tuple[Tensor, ...]]:
-        """Return each part with the pieces of vectors (features,) that belong to it, as columns (features_i, 1)."""
+    def zipped(self, *vectors: Tensor) -> list[tuple[Tensor, ...]]:
+        """Return each part together with the matching pieces of vectors (features,), as columns (features_i, 1)."""
         sizes = [part.shape[0] for part in self.parts]
         return list(zip(self.parts, *(vector[:, None].split(sizes) for vector in vectors), strict=True))
 
     def having(self, *parts: Tensor) -> "Columns":
-        """Return the same batch with other columns."""
+        """Return the batch with these columns instead."""
         return Columns(parts, self.shape)
 
 
 def with_columns(method: F) -> F:
-    """State that a forward or inverse returns columns for columns; one that overrides it makes no such statement."""
+    """Mark a forward or inverse that maps columns to columns; a method that overrides it is not marked."""
     method.takes_columns = True  # type: ignore[attr-defined]
     return method
 
 
 class VectorBijection(Bijection):
-    """A bijection of vectors (n, features), or of events (n, *shape) of so many numbers; to add one, write `map_columns`.
+    """A bijection of vectors (n, features), or of events (n, *shape) with `features` elements; to add one, implement `map_columns`.
 
-    Called with rows it returns rows, with `Columns` it returns `Columns`.
+    It returns rows for rows, and `Columns` for `Columns`.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Raises:
         UserError: features < 1.
@@ -102,12 +102,12 @@ class VectorBijection(Bijection):
         return (x if isinstance(z, Columns) else x.rows()), log_abs_det
 
     def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
-        """Return the columns mapped, and log_abs_det (n,) or one number for all, or None for 0."""
+        """Return the mapped columns, and log_abs_det: (n,), one number for all rows, or None for 0."""
         raise NotImplementedError
 
 
 def takes_columns(step: Any) -> bool:
-    """Return whether a step of a chain may be given `Columns`: one that is overridden, hooked or wrapped is given rows, as when alone."""
+    """Return whether a step of a chain may receive `Columns`; an overridden, hooked or wrapped step receives rows, as when called alone."""
     kind = type(step)
     return (
         dispatch.enabled()
@@ -120,9 +120,9 @@ def takes_columns(step: Any) -> bool:
 
 
 def through(steps: Sequence[Any], x: Any, cond: Any, inverse: bool) -> tuple[Any, Any]:
-    """Return x mapped by all steps in turn (from the last if inverse) and the sum of their log-determinants (n,), None for no steps.
+    """Return x mapped by all steps in turn (from the last if inverse) and the sum of their log-determinants (n,), or None without steps.
 
-    Rows come back as rows and columns as columns; in between, x is whichever a step takes.
+    Returns rows for rows and columns for columns; in between, x has the layout that the step accepts.
     """
     y, total = x, None
     for step in reversed(steps) if inverse else steps:
@@ -136,25 +136,25 @@ def through(steps: Sequence[Any], x: Any, cond: Any, inverse: bool) -> tuple[Any
 
 
 def features_of(step: Any) -> int | None:
-    """Return how many features a bijection of vectors has, or None for any other; chains and inverses of such are such."""
+    """Return the number of features of a bijection of vectors (also of their chains and inverses), or None for any other."""
     features = getattr(step, "features", None) if isinstance(step, Bijection) else None
     return features if isinstance(features, int) else None
 
 
 def summed(log_slopes: Tensor | None) -> Tensor | None:
-    """Return the sum over features (n,) of log-slopes (features, n), in float32 or wider; None, for 0, stays."""
+    """Return the sum over features (n,) of log-slopes (features, n), in float32 or wider; None (for 0) is returned unchanged."""
     return None if log_slopes is None else log_slopes.sum(0, dtype=wide(log_slopes))
 
 
 def moved(bijection: Bijection) -> Bijection:
-    """Return a bijection away from where it starts, for examples: the laws would otherwise be those of the identity."""
+    """Return a bijection with perturbed parameters, for examples: at initialisation it would be the identity."""
     for p in bijection.parameters():
         nn.init.normal_(p, std=0.5)
     return bijection
 
 
 class _Transposed(torch.autograd.Function):
-    """A transposed copy whose gradient is a copy too: operations on two layouts at once would take several times as long."""
+    """A transposed copy whose gradient is also copied: operations that mix two layouts would take several times as long."""
 
     generate_vmap_rule = True
 
@@ -176,10 +176,10 @@ class _Transposed(torch.autograd.Function):
 
 
 def _transposed(x: Tensor) -> Tensor:
-    # A compiler chooses layouts by itself, and cannot see into a function with its own jvp.
+    # A compiler chooses layouts itself, and cannot trace a function with its own jvp.
     return _Transposed.apply(x) if x.requires_grad and not torch.compiler.is_compiling() else x.T.contiguous()
 
 
 def as_rows(x: Any) -> Any:
-    """Return rows for columns, and anything else as it is."""
+    """Return columns as rows, and anything else unchanged."""
     return x.rows() if isinstance(x, Columns) else x

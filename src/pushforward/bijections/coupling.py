@@ -1,4 +1,4 @@
-"""Coupling: one half of the features parametrises a transform of the other, so that both directions cost one pass of any network."""
+"""Couplings: one half of the features parametrises a transform of the other, so both directions cost one pass of any network."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from pushforward.registry import export
 
 
 class Coupling(VectorBijection):
-    """Keep one half of x and transform each number of the other with parameters that a network predicts from the kept half."""
+    """Keep one half of x and transform each feature of the other with parameters that a network predicts from the kept half."""
 
     def __init__(
         self,
@@ -41,23 +41,23 @@ class Coupling(VectorBijection):
         return x.having(*self.merge(kept, changed)), log_abs_det
 
     def split(self, x: Columns) -> tuple[Tensor, Tensor]:
-        """Return the half that is kept and the half that is changed, as columns."""
+        """Return the kept half and the half to transform, as columns."""
         first, second = x.halves(self.first)
         return (second, first) if self.swap else (first, second)
 
     def params(self, kept: Tensor, cond: Any) -> Tensor:
-        """Return the raw parameters (parameters, changed features, n) that the network predicts from the kept half."""
+        """Return the raw parameters (parameters, transformed features, n) that the network predicts from the kept half."""
         fast = way_of(self.net, "columns")
         raw: Tensor = self.net(kept.T, cond).T if fast is None else fast(self.net, kept, cond)
         return raw.to(kept.dtype).unflatten(0, (self.elementwise.parameters, self.features - kept.shape[0]))
 
     def transform(self, changed: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the changed half after (before, if inverse) the transform, and its log_abs_det (n,) or None for 0."""
+        """Return the transformed half (or, if inverse, the original one), and its log_abs_det (n,) or None for 0."""
         changed, log_slopes = self.elementwise(changed, params, inverse)
         return changed, summed(log_slopes)
 
     def merge(self, kept: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both halves in the order of the features."""
+        """Return both halves merged, in the order of the features."""
         return (changed, kept) if self.swap else (kept, changed)
 
     def reaches(self, touched: Tensor) -> Tensor:
@@ -74,12 +74,12 @@ class Coupling(VectorBijection):
     exactness="exact",
 )
 class AdditiveCoupling(Coupling):
-    """Shift one half of x by what a network predicts from the other half; volume is kept.
+    """Shift one half of x by the output of a network for the other half; volume is preserved.
 
         z_a = x_a,    z_b = x_b + t(x_a, cond),    log|det| = 0
 
     Args:
-        features: numbers a vector, at least 2; the halves have features // 2 numbers and the rest.
+        features: length of the vectors, at least 2; the halves have features // 2 numbers and the rest.
         hidden: widths of the network's hidden layers.
         swap: change the first half and keep the second, instead of the other way round; a chain alternates it.
         activation: "silu", "tanh", "relu", "elu" or "softplus".
@@ -116,12 +116,12 @@ class AdditiveCoupling(Coupling):
     exactness="exact",
 )
 class AffineCoupling(Coupling):
-    """Scale and shift one half of x by what a network predicts from the other half.
+    """Scale and shift one half of x with parameters that a network predicts from the other half.
 
         z_a = x_a,    z_b = x_b exp(s(x_a, cond)) + t(x_a, cond),    |s| < bound,    log|det| = sum s
 
     Args:
-        features: numbers a vector, at least 2; the halves have features // 2 numbers and the rest.
+        features: length of the vectors, at least 2; the halves have features // 2 numbers and the rest.
         hidden: widths of the network's hidden layers.
         bound: s is bound tanh(raw / bound), so that one layer scales by 1/7.4 to 7.4 at the default and cannot overflow.
         swap: change the first half and keep the second, instead of the other way round; a chain alternates it.
@@ -157,12 +157,12 @@ class AffineCoupling(Coupling):
 
 @export("bijections.SplineCoupling", example=lambda: (SplineCoupling(5, 4, (8, 8)), 3 * torch.randn(4, 5), None), exactness="exact")
 class SplineCoupling(Coupling):
-    """Bend each number of one half of x along a rational-quadratic spline whose knots a network predicts from the other half.
+    """Map each feature of one half of x through a rational-quadratic spline whose knots a network predicts from the other half.
 
         z_a = x_a,    z_b = spline(x_b; knots(x_a, cond)) within [-bound, bound] and x_b beyond,    log|det| = sum log spline'
 
     Args:
-        features: numbers a vector, at least 2; the halves have features // 2 numbers and the rest.
+        features: length of the vectors, at least 2; the halves have features // 2 numbers and the rest.
         bins: pieces of each spline.
         hidden: widths of the network's hidden layers.
         bound: the splines act on [-bound, bound]; beyond it z_b is x_b, so data should be of unit size.

@@ -16,33 +16,33 @@ from pushforward.registry import export, unknown
 
 
 class Divergence:
-    """A way to a field's value and divergence; to add one, write `probes` and `__call__`."""
+    """Computes a field's value and divergence; to add one, implement `probes` and `__call__`."""
 
     def probes(self, x: Tensor, generator: _random.Generators) -> Tensor | None:
-        """Return what stays fixed along a trajectory, with leading dimension n, or None."""
+        """Return random directions that stay fixed along a trajectory, with leading dimension n, or None."""
         return None
 
     def __call__(self, velocity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any, probes: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return velocity(x, t, cond) (n, *shape) and its divergence over x (n,)."""
+        """Return velocity(x, t, cond) (n, *shape) and its divergence with respect to x (n,)."""
         raise NotImplementedError
 
     def with_norm(
         self, velocity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any, probes: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the same two and the squared Frobenius norm of the Jacobian (n,), which a regulariser may ask for."""
+        """Return the same and the squared Frobenius norm of the Jacobian (n,), which a regulariser may need."""
         raise UserError(
-            f"{type(self).__name__} does not know the Jacobian's norm; use divergence='hutchinson' with the regulariser jacobian."
+            f"{type(self).__name__} does not compute the Jacobian's norm; use divergence='hutchinson' with the regulariser jacobian."
         )
 
 
 @export("bijections.ExactDivergence", example=lambda: ExactDivergence())
 @dataclass(frozen=True)
 class ExactDivergence(Divergence):
-    """The sum of the Jacobian's diagonal: by the velocity's own `value_and_divergence` if it has one, else by vectorised products with it.
+    """The trace of the Jacobian: by the velocity's own `value_and_divergence` if it has one, else by vectorised Jacobian products.
 
     Args:
-        numbers: directions are taken in chunks so that n d chunk stays below this. An activation of a U-Net with 64 channels holds 64 times
-            as many numbers for grey images, 32 MB; more at once is not faster either, as it leaves the processor's cache.
+        numbers: directions are processed in chunks such that n d chunk stays below this. An activation of a U-Net with 64 channels has 64
+            times as many elements for grey images, 32 MB; larger chunks are not faster either, as they do not fit into the CPU's cache.
     """
 
     numbers: int = 1 << 17
@@ -66,7 +66,7 @@ class ExactDivergence(Divergence):
 @export("bijections.HutchinsonDivergence", example=lambda: HutchinsonDivergence())
 @dataclass(frozen=True)
 class HutchinsonDivergence(Divergence):
-    """The mean of e' J e over random directions e that stay fixed along a trajectory: unbiased, at the cost of one direction each.
+    """The mean of e' J e over random directions e that stay fixed along a trajectory: unbiased, at the cost of one product per direction.
 
     Args:
         probes_per_sample: number of directions.
@@ -100,7 +100,7 @@ class HutchinsonDivergence(Divergence):
 
 
 def as_divergence(divergence: "str | Divergence | None") -> Divergence:
-    """Return the divergence meant by "exact", "hutchinson", an object with its settings, or None (exact)."""
+    """Return the divergence for "exact", "hutchinson", a `Divergence` object, or None (exact)."""
     if isinstance(divergence, Divergence):
         return divergence
     named = {None: ExactDivergence, "exact": ExactDivergence, "hutchinson": HutchinsonDivergence}

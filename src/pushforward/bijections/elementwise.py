@@ -1,4 +1,4 @@
-"""Transforms of each number by predicted parameters: shift it, scale and shift it, or bend it along a spline."""
+"""Elementwise transforms with predicted parameters: shift, scale and shift, or spline."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,19 +9,19 @@ from pushforward.errors import UserError
 from pushforward.functional.affine import bounded_affine
 from pushforward.functional.spline import MIN_BIN, spline_of_columns
 
-Raw = Any  # a tensor (parameters, *x.shape), or, where there are two at most, a tuple of them
+Raw = Any  # a tensor (parameters, *x.shape), or, for at most two parameters, a tuple of tensors
 
 
 class Elementwise:
-    """A transform of each number under parameters; to add one, give the number of its `parameters` and write `__call__`."""
+    """An elementwise transform with parameters; to add one, define the number of `parameters` and `__call__`."""
 
     @property
     def parameters(self) -> int:
-        """How many numbers describe the transform of one."""
+        """Number of parameters per element."""
         raise NotImplementedError
 
     def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return y and log dy/dx, None for 0, of x under parameters raw (parameters, *x.shape)."""
+        """Return y and log dy/dx (None for 0) for x and raw parameters (parameters, *x.shape)."""
         raise NotImplementedError
 
 
@@ -47,14 +47,14 @@ class Affine(Elementwise):
             raise UserError(f"bound is {self.bound}, but the bound of a log-scale must be positive; 2 is usual.")
 
     def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        # unbind: gradients are stacked, not added into zeros one after another
+        # unbind: gradients are stacked instead of being added to zeros one by one
         scale, shift = raw.unbind() if isinstance(raw, Tensor) else raw
         return bounded_affine(x, scale, shift, self.bound, inverse)
 
 
 @dataclass(frozen=True)
 class Spline(Elementwise):
-    """Rational-quadratic splines on [-bound, bound] with identity tails: `functional.rational_quadratic_spline` of `spline_knots`."""
+    """Rational-quadratic splines on [-bound, bound] with identity tails: `functional.rational_quadratic_spline` with `spline_knots`."""
 
     bins: int
     bound: float

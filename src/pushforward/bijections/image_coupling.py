@@ -1,4 +1,4 @@
-"""Couplings of images: one part of the channels or of the pixels parametrises a transform of the other."""
+"""Couplings of images: one part of the channels or pixels parametrises a transform of the other."""
 
 from typing import Any, Literal
 
@@ -24,29 +24,29 @@ def _example() -> tuple:
 
 @export("bijections.ImageCoupling", example=_example, exactness="exact")
 class ImageCoupling(Bijection):
-    """Keep one part of an image and transform each number of the other with parameters that a convolutional network predicts from it.
+    """Keep one part of an image and transform the other elementwise with parameters that a convolutional network predicts from it.
 
         z_a = x_a,    z_b = x_b exp(s(x_a, cond)) + t(x_a, cond),    |s| < bound,    log|det| = sum s    ("affine")
 
-    "additive" shifts alone; "spline" bends each number along a rational-quadratic spline on [-bound, bound]. The network's last convolution
-    starts at zero, so that the coupling starts as the identity. With `hidden=None` the network is a single convolution, and the coupling is
-    Glow's learned prior: of the half that `Multiscale` is done with, mean and deviation are predicted from the half that goes on.
+    "additive" only shifts; "spline" applies a rational-quadratic spline on [-bound, bound]. The network's last convolution starts at zero,
+    so that the coupling starts as the identity. With `hidden=None` the network is a single convolution, and the coupling is Glow's learned
+    prior: mean and deviation of the half that is finished at a level of `Multiscale` are predicted from the half that continues.
 
     Args:
-        channels: channels of an image; at least 2 where the channels are halved.
+        channels: channels of an image; at least 2 for mask "channel".
         hidden: channels of the network's two hidden layers, or None for a single convolution.
         change: "affine", "additive" or "spline".
-        mask: "channel" keeps channels // 2 channels and changes the rest, "checkerboard" keeps every other pixel.
-        swap: change the part that is kept otherwise; a chain of couplings alone alternates it.
+        mask: "channel" keeps channels // 2 channels and transforms the rest, "checkerboard" keeps every other pixel.
+        swap: transform the part that is kept otherwise; alternate it in a chain of couplings only.
         bound: bound of the log-scales (None: 2), or of the interval on which splines act (None: 5).
         bins: pieces of each spline.
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels that `cond` may be, or None.
         cond_features: length of the vectors that `cond` may be, or None.
-        cond_channels: channels of the images that `cond` is, as large as x, or None.
+        cond_channels: channels of `cond` if it is images of x's height and width, or None.
 
     Raises:
-        UserError: fewer channels than halves, a change or a mask that there is not, a bound that is not positive, a network that cannot be.
+        UserError: too few channels, an unknown change or mask, a bound that is not positive, or invalid network settings.
         ShapeError: x has another number of channels.
         ConditionError: a condition that the network was not built for, or a vector that is missing.
 
@@ -100,7 +100,7 @@ class ImageCoupling(Bijection):
         return self.merge(kept, changed), log_abs_det
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what holds the kept and what holds the changed part: halves of the channels, or twice the image."""
+        """Return the kept part and the part to transform: halves of the channels, or the full image twice for a checkerboard."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ShapeError(f"x has shape {tuple(x.shape)}, but this coupling needs images (n, {self.channels}, height, width).")
         if self.mask == "checkerboard":
@@ -109,14 +109,14 @@ class ImageCoupling(Bijection):
         return (second, first) if self.swap else (first, second)
 
     def params(self, kept: Tensor, cond: Any) -> Tensor:
-        """Return the raw parameters (n, parameters * changed channels, height, width) that the network predicts from the kept part."""
+        """Return the raw parameters (n, parameters * transformed channels, height, width) that the network predicts from the kept part."""
         if self.mask == "checkerboard":
             kept = kept * ~self._changes(kept)
         raw: Tensor = self.net(kept, cond)
         return raw if raw.dtype == kept.dtype else raw.to(kept.dtype)
 
     def transform(self, changed: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the changed part after (before, if inverse) the transform, and its log_abs_det (n,) or None for 0."""
+        """Return the transformed part (or, if inverse, the original one), and its log_abs_det (n,) or None for 0."""
         each = params.chunk(self.elementwise.parameters, 1)
         y, log_slopes = self.elementwise(changed, torch.stack(each) if len(each) > 2 else each, inverse)
         if self.mask == "checkerboard":
@@ -125,7 +125,7 @@ class ImageCoupling(Bijection):
         return y, None if log_slopes is None else log_slopes.sum((1, 2, 3), dtype=wide(log_slopes))
 
     def merge(self, kept: Tensor, changed: Tensor) -> Tensor:
-        """Return the image of both parts."""
+        """Return both parts merged into one image."""
         if self.mask == "checkerboard":
             return torch.where(self._changes(kept), changed, kept)
         return torch.cat((changed, kept) if self.swap else (kept, changed), dim=1)
@@ -137,7 +137,7 @@ class ImageCoupling(Bijection):
         return touched | (changed if self.swap else ~changed)[:, None, None]
 
     def _changes(self, x: Tensor) -> Tensor:
-        """Return at which pixels (h, w) numbers are changed: those of odd row + column, or of even with swap."""
+        """Return which pixels (h, w) are transformed: those with odd row + column, or even with swap."""
         rows, columns = (torch.arange(side, device=x.device) for side in x.shape[-2:])
         return (rows[:, None] + columns) % 2 == int(not self.swap)
 

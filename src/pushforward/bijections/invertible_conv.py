@@ -1,4 +1,4 @@
-"""The invertible 1x1 convolution: a learned mixing of channels, the same at each pixel."""
+"""The invertible 1x1 convolution: a learned linear map of the channels, the same at each pixel."""
 
 from typing import Literal
 
@@ -17,7 +17,7 @@ Parametrisation = Literal["plu", "free", "householder"]
 
 @export("bijections.InvertibleConv", example=lambda: (moved(InvertibleConv(4)), torch.randn(4, 4, 2, 3), None), exactness="exact")
 class InvertibleConv(PixelAffine):
-    """Mix the channels of an image by a learned matrix, the same at each pixel; it begins as a random rotation.
+    """Multiply the channels of an image by a learned matrix, the same at each pixel; it is initialised as a random rotation.
 
         z_ij = W x_ij,    log|det| = height width log|det W|
         "plu": W = P L (U + diag(sign exp(s))), P a fixed permutation, L and U triangular;    log|det W| = sum s
@@ -28,8 +28,8 @@ class InvertibleConv(PixelAffine):
         parametrisation: "plu" (never singular, no determinant to compute), "free", or "householder" (always orthogonal).
 
     Raises:
-        UserError: channels < 1, an unknown parametrisation, or a free matrix that has become singular (looked for on the CPU, and elsewhere
-            where no gradient is wanted, since to look stalls the queue; a loss is infinite then).
+        UserError: channels < 1, an unknown parametrisation, or a free matrix that has become singular. This is checked on the CPU, and on
+            other devices only without gradients, as the check synchronises the device; the loss is infinite then.
         ShapeError: x has another number of channels.
 
     Example:
@@ -49,7 +49,7 @@ class InvertibleConv(PixelAffine):
             raise UserError(f"parametrisation is {parametrisation!r}, but it is 'plu', 'free' or 'householder'.")
         self.parametrisation = parametrisation
         if parametrisation == "householder":
-            self.vectors = nn.Parameter(torch.randn(channels, channels) / channels**0.5)  # only what stands below the diagonal is read
+            self.vectors = nn.Parameter(torch.randn(channels, channels) / channels**0.5)  # only the entries below the diagonal are used
             return
         rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
         if parametrisation == "free":
@@ -58,7 +58,7 @@ class InvertibleConv(PixelAffine):
         permutation, lower, upper = torch.linalg.lu(rotation)
         self.register_buffer("order", permutation.argmax(1))  # row i of W is row order[i] of L U
         self.register_buffer("sign", upper.diagonal().sign())
-        self.off_diagonal = nn.Parameter(lower.tril(-1) + upper.triu(1))  # below it L, above it U
+        self.off_diagonal = nn.Parameter(lower.tril(-1) + upper.triu(1))  # L below the diagonal, U above it
         self.log_diagonal = nn.Parameter(upper.diagonal().abs().log())
 
     def affine(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Linear maps that mix features, so that what one layer kept another changes: permutations, LU, orthogonal."""
+"""Linear maps that mix features, so that the next coupling transforms what the last one kept: permutations, LU, orthogonal."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,15 +15,15 @@ from pushforward.registry import export
 
 @export("bijections.Permutation", example=lambda: (Permutation([2, 0, 3, 1]), torch.randn(4, 4), None), exactness="exact")
 class Permutation(VectorBijection):
-    """Put the features in another order.
+    """Permute the features.
 
         z_k = x_(order[k]),    log|det| = 0
 
     Args:
-        order: each of 0, 1, ..., features - 1 once.
+        order: a permutation of 0, 1, ..., features - 1.
 
     Raises:
-        UserError: order is no permutation.
+        UserError: order is not a permutation.
 
     Example:
         >>> Permutation([2, 0, 1])(torch.tensor([[1.0, 2.0, 3.0]]))[0]
@@ -47,10 +47,10 @@ class Permutation(VectorBijection):
 
 @export("bijections.Reverse", example=lambda: (Reverse(5), torch.randn(4, 5), None), exactness="exact")
 class Reverse(VectorBijection):
-    """Turn the order of the features round: z_k = x_(features - 1 - k), log|det| = 0.
+    """Reverse the order of the features: z_k = x_(features - 1 - k), log|det| = 0.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Example:
         >>> Reverse(3)(torch.tensor([[1.0, 2.0, 3.0]]))[0]
@@ -66,37 +66,37 @@ class Reverse(VectorBijection):
 
 @export("bijections.LULinear", example=lambda: (moved(LULinear(4)), torch.randn(4, 4), None), exactness="exact")
 class LULinear(VectorBijection):
-    """Multiply by a matrix that is kept as its triangular factors, and shift.
+    """Multiply by a matrix that is stored as its triangular factors, and shift.
 
         z = L U x + b,    L lower with ones on its diagonal, U upper with exp(s) on its own,    log|det| = sum s
 
-    It is never singular and begins as the identity; both directions cost one product, the inverse two triangular solves.
+    It is never singular and is initialised as the identity; forward costs a matrix product, the inverse two triangular solves.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Example:
         >>> LULinear(3)(torch.ones(1, 3))
         (tensor([[1., 1., 1.]], grad_fn=<ViewBackward0>), tensor([0.], grad_fn=<CloneBackward0>))
 
     Source: Oliva et al., Transformation autoregressive networks, 2018, arXiv 1801.09819, section 3.2; Durkan et al., 1906.04032, section 3.
-    Ours: no permutation beside the factors.
+    Ours: no permutation in addition to the factors.
     """
 
     def __init__(self, features: int) -> None:
         super().__init__(features)
-        self.off_diagonal = nn.Parameter(torch.zeros(features, features))  # below it L, above it U
+        self.off_diagonal = nn.Parameter(torch.zeros(features, features))  # L below the diagonal, U above it
         self.log_diagonal = nn.Parameter(torch.zeros(features))
         self.bias = nn.Parameter(torch.zeros(features))
 
     def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         columns = x.whole()
-        with uncast(columns):  # both directions need the same matrix
+        with uncast(columns):  # both directions must use the same matrix
             y, log_abs_det = self._multiplied(columns, inverse)
         return x.having(y), log_abs_det
 
     def _multiplied(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        dtype = wide(x)  # triangular solves know no bfloat16
+        dtype = wide(x)  # triangular solves do not support bfloat16
         s = self.log_diagonal.to(dtype)
         lower = self.off_diagonal.to(dtype).tril(-1) + torch.eye(self.features, dtype=dtype, device=x.device)
         upper = self.off_diagonal.to(dtype).triu(1) + torch.diag(s.exp())
@@ -113,10 +113,10 @@ class Orthogonal(VectorBijection):
 
         z = H_1 H_2 ... H_m x,    H_i = I - 2 v_i v_i' / |v_i|²,    log|det| = 0
 
-    v_i is 0 above its own place i and 1 there, so that any orthogonal matrix with the determinant (-1)^m can be reached when m is features.
+    v_i is 0 above entry i and 1 at entry i, so that for m = features any orthogonal matrix with determinant (-1)^m can be represented.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
         reflections: m, from 1 to features; None is features.
 
     Raises:
@@ -134,8 +134,8 @@ class Orthogonal(VectorBijection):
         super().__init__(features)
         reflections = features if reflections is None else reflections
         if not 1 <= reflections <= features:
-            raise UserError(f"reflections is {reflections}, but there are from 1 to {features} of them, one a feature at most.")
-        self.vectors = nn.Parameter(torch.randn(features, reflections) / features**0.5)  # only what stands below the diagonal is read
+            raise UserError(f"reflections is {reflections}, but there are from 1 to {features} of them, one per feature at most.")
+        self.vectors = nn.Parameter(torch.randn(features, reflections) / features**0.5)  # only the entries below the diagonal are used
 
     def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         columns = x.whole()
@@ -145,7 +145,7 @@ class Orthogonal(VectorBijection):
 
 
 def reflections_of(vectors: Tensor) -> Tensor:
-    """Return the product (features, features) of Householder reflections whose vectors (features, m) stand below the diagonal."""
+    """Return the product (features, features) of Householder reflections whose vectors (features, m) are below the diagonal."""
     below = vectors.tril(-1)
-    rest = below.shape[0] - below.shape[1]  # what is not reflected: scales of 0, so that all columns of the product are made
+    rest = below.shape[0] - below.shape[1]  # padded with scales of 0 to a square matrix, so that all columns of the product are computed
     return torch.linalg.householder_product(F.pad(below, (0, rest)), F.pad(2 / (1 + below.square().sum(0)), (0, rest)))

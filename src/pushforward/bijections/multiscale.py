@@ -1,4 +1,4 @@
-"""Levels of resolution: after each, half of the channels are done and the other half goes on."""
+"""Multiscale flows: after each level, half of the channels are finished and the other half continues to the next."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,21 +24,20 @@ def _example() -> tuple:
 
 @export("bijections.Multiscale", example=_example, exactness="exact")
 class Multiscale(Bijection):
-    """After each level but the last, half of the channels are noise already; only the other half goes on to the next.
+    """Levels of resolution: after each except the last, half of the channels become noise and only the other half continues.
 
         (h_(k+1), z_k) = halves of level_k(h_k),    h_1 = x,    log|det| = sum of the levels'
 
-    A level is a `Chain`, mostly one that squeezes. The noise is put back where it came from: within each level the numbers done stand
-    beside those of the levels below, and squares that were squeezed are spread again, so that z has the shape of x. End a level with
-    `ImageCoupling(channels, hidden=None)` and the half that is done has a learned prior: its mean and deviation are read off the other
-    half, and the noise stays N(0, I).
+    A level is usually a `Chain` that squeezes. z has the shape of x: the finished channels of a level are concatenated with the noise of
+    the levels below, and the squeezing is undone. End a level with `ImageCoupling(channels, hidden=None)` to give the finished half a
+    learned prior: its mean and deviation are predicted from the other half, and the noise stays N(0, I).
 
     Args:
         levels: bijections of images, the finest first.
 
     Raises:
-        UserError: no levels.
-        ShapeError: an odd number of channels is to be halved.
+        UserError: levels is empty.
+        ShapeError: a level returns an odd number of channels.
 
     Example:
         >>> flow = Multiscale([Chain([Squeeze(), ImageCoupling(4, 8)]), Chain([Squeeze(), ImageCoupling(8, 8)])])
@@ -53,7 +52,7 @@ class Multiscale(Bijection):
         super().__init__()
         if not levels:
             raise UserError("levels is empty, but a multiscale flow has at least one.")
-        self.levels: Any = nn.ModuleList(levels)  # Any: torch types what a ModuleList holds as bare Modules
+        self.levels: Any = nn.ModuleList(levels)  # Any: torch types the items of a ModuleList as Module
         self.shrinks = [_shrinks(level) for level in levels]
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
@@ -105,7 +104,7 @@ def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shrinks(level: Any) -> int:
-    """Return by how much a level's squeezing divides height and width."""
+    """Return the factor by which a level divides height and width."""
     if isinstance(level, Chain):
         total = 1
         for step in level.steps:

@@ -30,17 +30,17 @@ def _example() -> tuple:
 
 @export("bijections.ODE", example=_example, exactness="solved")
 class ODE(Bijection):
-    """The solution of dx/dt = velocity(x, t, cond) from t0 to t1, with the integral of the divergence as its log-determinant.
+    """The flow of the ODE dx/dt = velocity(x, t, cond) from t0 to t1; its log-determinant is the integral of the divergence.
 
         z = x + int v dt,    log|det dz/dx| = int div v dt
 
-    The state and its log-determinant are solved together, so that an adaptive sampler's tolerance holds for both.
+    State and log-determinant are integrated together, so that an adaptive sampler's tolerance holds for both.
 
     Args:
-        velocity: called as velocity(x, t, cond) with x (n, *shape) and t (n,); a Module's parameters become this one's. If it has a
-            method `value_and_divergence(x, t, cond)`, the exact divergence is that.
+        velocity: called as velocity(x, t, cond) with x (n, *shape) and t (n,); a Module is registered as a submodule. If it has a method
+            `value_and_divergence(x, t, cond)`, the exact divergence uses it.
         sampler: a sampler that solves the ODE, such as Dopri5() or Midpoint(20).
-        divergence: "exact", "hutchinson", or an object with its settings.
+        divergence: "exact", "hutchinson", or a `Divergence` object.
         interval: (t0, t1), from data to noise.
 
     Raises:
@@ -73,9 +73,9 @@ class ODE(Bijection):
     def with_costs(
         self, x: Tensor, cond: Any = None, *, generator: _random.Generators = None, norm: bool = True
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return z, log|det dz/dx| and two costs of the way there (n,): int |v|² dt, and int |dv/dx|_F² dt (0 without `norm`).
+        """Return z, log|det dz/dx| and two costs of the trajectory (n,): int |v|² dt, and int |dv/dx|_F² dt (0 without `norm`).
 
-        They are solved together with the rest and have gradients: regularisers that keep trajectories straight and a solver's steps few.
+        The costs are differentiable: as regularisers they make trajectories straight, so that a solver needs few steps.
 
         Source: Finlay et al. (RNODE), 2002.02798, eq. 9.
         """
@@ -93,13 +93,13 @@ class ODE(Bijection):
         return self.sampler(self.denoiser(cond), z, self.interval[1], self.interval[0])
 
     def denoiser(self, cond: Any) -> Any:
-        """Return what the sampler calls where no log-determinant is wanted."""
+        """Return the denoiser that the sampler calls if no log-determinant is needed."""
         return Flow(self.velocity, (cond,))
 
     def _solve(self, x: Tensor, cond: Any, start: float, end: float, generator: _random.Generators, costs: int = 0) -> tuple[Tensor, ...]:
         path = path_of(self.velocity)
-        prepare = preparer(self.velocity)  # what depends on weights and times alone is computed once a solve
-        # The calls of such a network are small: without autograd's bookkeeping a solve takes 3 % less time.
+        prepare = preparer(self.velocity)  # what depends only on weights and times is computed once per solve
+        # Calls of such a network are short: without autograd's bookkeeping a solve takes 3 % less time.
         bare = prepare is not None and not costs and isinstance(self.divergence, ExactDivergence) and values_alone()
         with torch.inference_mode() if bare else contextlib.nullcontext():
             velocity = self.velocity if prepare is None else prepare(self.sampler.stage_times(path, start, end))
@@ -108,7 +108,7 @@ class ODE(Bijection):
             rates = _Rates(velocity, self.divergence, x, args, costs)
             own = ability(self.sampler, "with_rates")
             found = NotImplemented if own is None else own(rates, x.to(dtype), start, end)
-            if found is NotImplemented:  # the sampler may do as it likes: what grows is part of the state that it carries
+            if found is NotImplemented:  # any other sampler: the integrals are part of its state
                 state = self.sampler(rates, F.pad(x.flatten(1).to(dtype), (0, 1 + costs)), start, end)
                 z, gathered = rates.parted(state)
             else:
@@ -121,7 +121,7 @@ class ODE(Bijection):
 
 
 class _Rates:
-    """What a sampler calls: the rate of the state (x, log|det|, costs so far) in one (n, d + 1 + costs), or of x and the rest apart."""
+    """The field that a sampler evaluates: d/dt of (x, log|det|, costs) as one state (n, d + 1 + costs), or of x and the rest separately."""
 
     def __init__(
         self, velocity: Callable[..., Tensor], divergence: Divergence, like: Tensor, args: tuple[Any, ...], costs: int = 0
@@ -138,7 +138,7 @@ class _Rates:
         return _Rate(torch.cat((value.flatten(1), *(rate[:, None].to(value.dtype) for rate in rates)), dim=1).to(state.dtype))
 
     def parted(self, state: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return x (n, d) and what has grown (n,)."""
+        """Return x (n, d) and the integrals so far, each (n,)."""
         d = state.shape[1] - 1 - self.costs
         return state[:, :d], list(state[:, d:].unbind(1))
 
@@ -148,7 +148,7 @@ class _Rates:
         return like_input(self.call(x, t, self.args[0]), x, "the velocity")
 
     def value_and_rates(self, x: Tensor, t: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the velocity at x (n, *shape) and what log|det| and the costs grow by, each (n,)."""
+        """Return the velocity at x (n, *shape) and the time derivatives of log|det| and of the costs, each (n,)."""
         how = self.divergence.with_norm if self.costs == 2 else self.divergence
         value, *rates = how(self.call, x if x.dtype == self.like.dtype else x.to(self.like.dtype), t, *self.args)
         like_input(value, x, "the velocity")
@@ -158,7 +158,7 @@ class _Rates:
 
 
 class Flow:
-    """A velocity with what it reads for each sample, as samplers call it."""
+    """A velocity with its per-sample arguments, in the form that samplers call."""
 
     def __init__(self, velocity: Callable[..., Tensor], args: tuple[Any, ...]) -> None:
         self.call, self.args = velocity, args

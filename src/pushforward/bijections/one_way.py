@@ -1,4 +1,4 @@
-"""Planar and radial flows: their log-determinants are closed forms, their inverses are not; for teaching, and for variational inference."""
+"""Planar and radial flows: log-determinants in closed form, inverses not; for teaching, and for variational inference."""
 
 from typing import Any
 
@@ -23,14 +23,14 @@ class _OneWay(VectorBijection):
 
 @export("bijections.Planar", example=lambda: (moved(Planar(3)), torch.randn(4, 3), None), exactness="one-way")
 class Planar(_OneWay):
-    """Push points along one direction, by how far they lie along another.
+    """Move points along u by a function of their projection on w.
 
         z = x + u tanh(w'x + b),    log|det| = log|1 + u'w (1 - tanh²(w'x + b))|,    w'u > -1
 
-    One-way: forward alone. A model log_prob needs forward (data to noise); for sampling alone, turn it round with `Inverse`.
+    One-way: it has only a forward. A model's log_prob needs forward (data to noise); for a flow that only samples, wrap it in `Inverse`.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Raises:
         NotInvertibleError: the inverse is asked for.
@@ -57,15 +57,15 @@ class Planar(_OneWay):
 
 @export("bijections.Radial", example=lambda: (moved(Radial(3)), torch.randn(4, 3), None), exactness="one-way")
 class Radial(_OneWay):
-    """Push points towards or away from a centre, less the farther they are.
+    """Move points towards or away from a centre, less the farther away they are.
 
         z = x + beta h (x - c),    h = 1 / (alpha + r),    r = |x - c|,    beta > -alpha
         log|det| = (features - 1) log(1 + beta h) + log(1 + beta alpha h²)
 
-    One-way: forward alone (see `Planar`).
+    One-way: it has only a forward (see `Planar`).
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Raises:
         NotInvertibleError: the inverse is asked for.

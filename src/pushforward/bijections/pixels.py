@@ -1,6 +1,6 @@
-"""Bijections of images that do the same affine map at every pixel: several in a row are one matrix.
+"""Bijections of images that apply the same affine map at every pixel: several in a row are merged into one matrix.
 
-A chain multiplies their small matrices (channels by channels) and touches the images once, in training too.
+A chain multiplies their small matrices (channels by channels) and transforms the images once, also in training.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ Affine = tuple[Tensor, Tensor, Tensor]  # a matrix (channels, channels), a shift
 
 
 class PixelAffine(Bijection):
-    """z_ij = W x_ij + b at each pixel, log|det| = height width log|det W|; to add one, write `affine`.
+    """z_ij = W x_ij + b at each pixel, log|det| = height width log|det W|; to add one, implement `affine`.
 
     Args:
         channels: channels of an image.
@@ -49,15 +49,15 @@ class PixelAffine(Bijection):
 
 
 class PixelAffines(Bijection):
-    """Neighbours in a chain that are affine at each pixel, as one matrix; their parameters stay the neighbours' own.
+    """Adjacent pixel-affine steps of a chain as one matrix; the parameters remain those of the steps.
 
     Args:
-        steps: the neighbours, in the order in which data meets them.
+        steps: the adjacent steps, in the order from data to noise.
     """
 
     def __init__(self, steps: Sequence[PixelAffine]) -> None:
         super().__init__()
-        self.steps = tuple(steps)  # no submodules: the chain holds them
+        self.steps = tuple(steps)  # not registered as submodules: the chain owns them
 
     @dispatch.dispatched
     def affine(self, inverse: bool = False) -> Affine:
@@ -71,7 +71,7 @@ class PixelAffines(Bijection):
         return at_each_pixel(z, *self.affine(inverse=True))
 
     def may_stand_in(self) -> bool:
-        """Return whether this does what its steps do when they are called one after another: where nothing touches them."""
+        """Return whether merging gives the same as calling the steps: none of them is overridden, hooked or wrapped."""
         return dispatch.enabled() and all(_as_written(step) for step in self.steps)
 
 
@@ -82,7 +82,7 @@ def _as_written(step: PixelAffine) -> bool:
 
 
 def with_runs(steps: Sequence[Any]) -> list[Any]:
-    """Return the steps with each run of neighbours that are affine at each pixel in one module."""
+    """Return the steps with each run of adjacent pixel-affine steps in one module."""
     found: list[Any] = []
     run: list[PixelAffine] = []
     for step in steps:
@@ -97,7 +97,7 @@ def with_runs(steps: Sequence[Any]) -> list[Any]:
 
 
 def callable_steps(runs: Sequence[Any]) -> Iterator[Any]:
-    """Yield what to call: each run as one where nothing touches its steps, else the steps themselves."""
+    """Yield the modules to call: each run as one if its steps are unmodified, else the steps themselves."""
     for one in runs:
         if isinstance(one, PixelAffines) and not one.may_stand_in():
             yield from one.steps
@@ -106,7 +106,7 @@ def callable_steps(runs: Sequence[Any]) -> Iterator[Any]:
 
 
 def at_each_pixel(x: Tensor, matrix: Tensor, shift: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-    """Return matrix x_ij + shift for images x (n, channels, height, width), channels innermost in memory; and log_abs_det of one image."""
+    """Return matrix x_ij + shift for images x (n, channels, height, width), in channels-last memory; and log_abs_det of one image."""
     if x.ndim != 4 or x.shape[1] != matrix.shape[0]:
         raise ShapeError(f"x has shape {tuple(x.shape)}, but this bijection needs images (n, {matrix.shape[0]}, height, width).")
     n, channels, height, width = x.shape
@@ -119,7 +119,7 @@ def at_each_pixel(x: Tensor, matrix: Tensor, shift: Tensor, log_abs_det: Tensor)
 
 
 def composed(steps: Sequence[PixelAffine], inverse: bool) -> Affine:
-    """Return the affine map of steps in a row, or of its inverse."""
+    """Return the composed affine map of the steps, or its inverse."""
     first, *others = steps
     with uncast(next(first.parameters())):
         matrix, shift, log_abs_det = first.affine()

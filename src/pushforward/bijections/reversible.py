@@ -1,8 +1,8 @@
-"""Training a chain in memory that does not grow with its depth: only the output is kept, the rest is found again by going backwards.
+"""Training a chain in memory independent of its depth: only the output is stored, the rest is recomputed through the inverses.
 
-In the backward pass each step, from the last, is undone and differentiated at once. A coupling's network reads the half that the step has
-kept, so that one evaluation of it serves both to undo the other half and to find the gradients; neighbours that are affine at each pixel
-need their matrix alone. Any other step, and one that is overridden or hooked, is inverted and then evaluated again.
+The backward pass inverts and differentiates the steps one by one, from the last. The input of a coupling's network is the kept half, so a
+single evaluation serves both to invert the other half and to compute the gradients; adjacent pixel-affine steps only need their matrix.
+Any other step, and any that is overridden or hooked, is inverted and then evaluated again.
 
 Source: Gomez, Ren, Urtasun and Grosse, The reversible residual network, 2017, arXiv 1707.04585, algorithm 1.
 """
@@ -31,9 +31,9 @@ from pushforward.errors import UserError
 State = Any  # rows (n, *shape), or columns
 
 
-@_disable_dynamo  # torch.compiler.disable, but for importing dynamo at once: a second before any model is there
+@_disable_dynamo  # torch.compiler.disable, without importing dynamo now, which takes a second
 def reversible(steps: Sequence[Bijection], x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
-    """Return x mapped by all steps and log_abs_det (n,); for the backward pass nothing is kept but the output."""
+    """Return x mapped by all steps and log_abs_det (n,); only the output is stored for the backward pass."""
     for step in steps:
         for part in (one for kept in (step.steps if isinstance(step, PixelAffines) else (step,)) for one in kept.modules()):
             if part.training and (isinstance(part, BatchNorm | _BatchNorm) or (isinstance(part, _DropoutNd) and part.p > 0)):
@@ -52,13 +52,13 @@ class _Reversible(torch.autograd.Function):
     def forward(ctx: Any, steps: Sequence[Bijection], form: Any, count: int, x: Tensor, *tensors: Any) -> tuple[Tensor, Tensor]:
         kind = x.device.type
         ctx.precision = {"device_type": kind, "dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind)}
-        # Weights cast here would be kept without their graphs, and be found so by who uses them in the same region later.
+        # Autocast would cache weights cast here without their graphs, and later calls in the same region would use them.
         with torch.autocast(**ctx.precision, cache_enabled=False):
             z, log_abs_det = through(steps, x, tree_unflatten(tensors[:count], form), inverse=False)
         ctx.steps, ctx.form = steps, form
         ctx.others = [None if isinstance(one, Tensor) else one for one in tensors[:count]]
         ctx.save_for_backward(z, *(one if isinstance(one, Tensor) else None for one in tensors[:count]))
-        # Parameters are found again by who they are, which hooks on saved tensors (such as save_on_cpu) would lose.
+        # Parameters are identified by object identity, which hooks on saved tensors (such as save_on_cpu) would not preserve.
         ctx.parameters = tensors[count:]
         ctx.versions = [p._version for p in ctx.parameters]
         return z, log_abs_det
@@ -70,7 +70,7 @@ class _Reversible(torch.autograd.Function):
             raise RuntimeError("a parameter was written between the forward and the backward pass of a chain with memory='reversible'.")
         z, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[4:]
-        # The condition is read through fresh leaves: what its gradient goes on to is not this function's.
+        # The condition is replaced by new leaves: this function only computes the gradient with respect to it.
         leaves = [
             other if one is None else one.detach().requires_grad_(need)
             for one, other, need in zip(tensors, ctx.others, needed, strict=False)
@@ -85,7 +85,7 @@ class _Reversible(torch.autograd.Function):
 
 
 class _Gradients:
-    """Sums of gradients by parameters and conditions."""
+    """Sums of the gradients with respect to parameters and conditions."""
 
     def __init__(self, wanted: Sequence[Tensor], shared: Sequence[Any]) -> None:
         self.wanted, self.sums = wanted, [None] * len(wanted)
@@ -93,7 +93,7 @@ class _Gradients:
         self.shared = [self.place[id(one)] for one in shared if id(one) in self.place]
 
     def places(self, parameters: Iterable[Tensor], shared: bool = True) -> list[int]:
-        """Return where the parameters of a step, and what all steps read, stand among the wanted."""
+        """Return the indices in `wanted` of the parameters of a step and of the condition, which all steps share."""
         own = {id(p): self.place[id(p)] for p in parameters if id(p) in self.place}
         return [*own.values(), *(self.shared if shared else ())]
 
@@ -104,7 +104,7 @@ class _Gradients:
 
 
 def _rewound(steps: Sequence[Any], z: Tensor, cond: Any, gradient: Tensor, log_gradient: Tensor, total: _Gradients) -> Tensor:
-    """Return the gradient by x, given those by z (n, *shape) and by the log-determinant (n,); those by parameters are added to `total`."""
+    """Return the gradient wrt x, given those wrt z (n, *shape) and the log-determinant (n,); parameter gradients are added to `total`."""
     state: State = z
     slope: State = gradient
     for step in reversed(steps):
@@ -129,12 +129,12 @@ def _undo_of(step: Any) -> Any:
 
 
 def _parameters(step: Any) -> Iterable[Tensor]:
-    """Return the parameters of a step, or of those that a run stands for."""
+    """Return the parameters of a step, or of all steps of a merged run."""
     return [p for one in step.steps for p in one.parameters()] if isinstance(step, PixelAffines) else step.parameters()
 
 
 def _undo_coupling(step: Any, z: State, cond: Any, slope: State, log_gradient: Tensor, total: _Gradients) -> tuple[State, State]:
-    """Undo a coupling and differentiate it with one evaluation of its network."""
+    """Invert a coupling and differentiate it with one evaluation of its network."""
     kept, changed = step.split(z)
     kept_slope, changed_slope = step.split(slope)
     places = total.places(step.parameters())
@@ -153,14 +153,14 @@ def _undo_coupling(step: Any, z: State, cond: Any, slope: State, log_gradient: T
 
 
 def _undo_pixels(step: PixelAffines, z: Tensor, cond: Any, slope: Tensor, log_gradient: Tensor, total: _Gradients) -> tuple[Tensor, Tensor]:
-    """Undo what is affine at each pixel, and differentiate it by its matrix and shift."""
+    """Invert a pixel-affine map, and differentiate it with respect to its matrix and shift."""
     places = total.places(_parameters(step), shared=False)
     with torch.enable_grad():
         matrix, shift, log_abs_det = step.affine()
     fixed = matrix.detach()
     with uncast(z):
         back = torch.linalg.inv(fixed)
-        # What is counted once for each pixel is the log-determinant, and so is its gradient.
+        # The log-determinant counts once per pixel, and so does its gradient.
         x, by_log = at_each_pixel(z, back, -(back @ shift.detach()), log_gradient.sum().to(back.dtype))
         slopes, pixels = (one.permute(0, 2, 3, 1).reshape(-1, len(back)) for one in (slope, x))
         by_matrix, by_shift = (slopes.T @ pixels).to(back.dtype), slopes.sum(0, dtype=back.dtype)
@@ -189,7 +189,7 @@ def _whole(x: State) -> Tensor:
 
 
 def _differentiated(ends: Iterable[tuple[Tensor, Tensor]], by: Sequence[Tensor]) -> Sequence[Any]:
-    """Return the gradients of pairs (output, its gradient) by tensors, None where one has no part in them."""
+    """Return the gradients with respect to tensors, given pairs (output, its gradient); None for an unused tensor."""
     outputs = [(one, gradient.to(one.dtype)) for one, gradient in ends if one.requires_grad]
     if not outputs or not by:
         return [None] * len(by)

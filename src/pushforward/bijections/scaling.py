@@ -1,4 +1,4 @@
-"""A scale and a shift for each feature or channel: learned, started from data, or taken from the batch."""
+"""A scale and a shift for each feature or channel: learned, initialised from data, or from batch statistics."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from pushforward.registry import export
 
 
 class _Diagonal(VectorBijection):
-    """What acts on each feature alone, and so mixes none."""
+    """Maps that act on each feature separately."""
 
     def reaches(self, touched: Tensor) -> Tensor:
         return touched
@@ -22,12 +22,12 @@ class _Diagonal(VectorBijection):
 
 @export("bijections.Scale", example=lambda: (moved(Scale(3)), torch.randn(4, 3), None), exactness="exact")
 class Scale(_Diagonal):
-    """Multiply each feature by a positive number of its own, 1 at the start.
+    """Multiply each feature by a learned positive number, initially 1.
 
         z = x exp(s),    log|det| = sum s
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Source: Dinh, Krueger and Bengio, NICE, 2014, arXiv 1410.8516, section 3.3.
     """
@@ -38,22 +38,22 @@ class Scale(_Diagonal):
 
     def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         s = -self.log_scale if inverse else self.log_scale
-        return x.having(*(part * scale for part, scale in x.beside(s.exp()))), s.sum(dtype=wide(s))
+        return x.having(*(part * scale for part, scale in x.zipped(s.exp()))), s.sum(dtype=wide(s))
 
 
 @export("bijections.ActNorm", example=lambda: (moved(ActNorm(3)), torch.randn(4, 3), None), exactness="exact")
 class ActNorm(_Diagonal):
-    """Scale and shift each feature by learned numbers that `initialise` sets to make the first data standard.
+    """Scale and shift each feature by learned numbers, which `initialise` sets such that the data are standardised.
 
         z = x exp(s) + b,    log|det| = sum s
 
     Until `initialise` has seen data it is the identity; a feature that is constant there keeps its scale.
 
     Args:
-        features: numbers a vector.
+        features: length of the vectors.
 
     Raises:
-        ShapeError: the data to start from has fewer than two rows.
+        ShapeError: the data for `initialise` has fewer than two rows.
 
     Example:
         >>> layer, x = ActNorm(2), torch.tensor([[0.0, 5.0], [2.0, 5.0]])
@@ -72,7 +72,7 @@ class ActNorm(_Diagonal):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:
-        """Start from data x (n, features), n at least 2: each feature gets mean 0 and standard deviation 1."""
+        """Initialise from data x (n, features), n at least 2: each feature gets mean 0 and standard deviation 1."""
         mean, std = _moments(x.flatten(1), self.features, x.shape)
         self.log_scale.copy_(-std.log())
         self.shift.copy_(-mean / std)
@@ -83,7 +83,7 @@ class ActNorm(_Diagonal):
 
 @export("bijections.ImageActNorm", example=lambda: (moved(ImageActNorm(3)), torch.randn(4, 3, 2, 2), None), exactness="exact")
 class ImageActNorm(PixelAffine):
-    """Scale and shift each channel of an image by learned numbers that `initialise` sets to make the first data standard.
+    """Scale and shift each channel of an image by learned numbers, which `initialise` sets such that the data are standardised.
 
         z_cij = x_cij exp(s_c) + b_c,    log|det| = height width sum s
 
@@ -93,7 +93,7 @@ class ImageActNorm(PixelAffine):
         channels: channels of an image.
 
     Raises:
-        ShapeError: x has another number of channels; the data to start from has fewer than two pixels.
+        ShapeError: x has another number of channels; the data for `initialise` has fewer than two pixels.
 
     Example:
         >>> layer = ImageActNorm(3)
@@ -111,7 +111,7 @@ class ImageActNorm(PixelAffine):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:
-        """Start from images x (n, channels, height, width): each channel gets mean 0 and standard deviation 1 over all pixels."""
+        """Initialise from images x (n, channels, height, width): each channel gets mean 0 and standard deviation 1 over all pixels."""
         mean, std = _moments(x.movedim(1, -1).flatten(0, -2), self.channels, x.shape)
         self.log_scale.copy_(-std.log())
         self.shift.copy_(-mean / std)
@@ -127,17 +127,17 @@ class ImageActNorm(PixelAffine):
 
 @export("bijections.BatchNorm", example=lambda: (moved(BatchNorm(3)).eval(), torch.randn(4, 3), None), exactness="exact")
 class BatchNorm(_Diagonal):
-    """Make each feature standard by the batch's own moments in training and by their running mean elsewhere, then scale and shift it.
+    """Standardise each feature by the batch's moments in training and by running moments otherwise, then scale and shift it.
 
         z = (x - mean) / sqrt(var + eps) exp(s) + b,    log|det| = sum s - log(var + eps) / 2
 
-    In training mode forward depends on the whole batch (at least two rows) and moves the running moments; inverse always uses the
-    running ones. So it is a bijection of single rows in eval mode alone. `initialise` sets the running moments.
+    In training mode forward depends on the batch (at least two rows) and updates the running moments; inverse always uses the running
+    ones. So it is a bijection of single rows only in eval mode. `initialise` sets the running moments.
 
     Args:
-        features: numbers a vector.
-        momentum: share of the batch in the running moments.
-        eps: what is added to variances.
+        features: length of the vectors.
+        momentum: weight of the batch in the running moments.
+        eps: added to variances.
 
     Raises:
         ShapeError: a batch of fewer than two rows in training mode.
@@ -182,8 +182,8 @@ class BatchNorm(_Diagonal):
 def _affine(x: Columns, s: Tensor, b: Tensor, inverse: bool) -> tuple[Columns, Tensor]:
     total = s.sum(dtype=wide(s))
     if inverse:
-        return x.having(*((part - shift) * scale for part, shift, scale in x.beside(b, (-s).exp()))), -total
-    return x.having(*(torch.addcmul(shift, part, scale) for part, shift, scale in x.beside(b, s.exp()))), total
+        return x.having(*((part - shift) * scale for part, shift, scale in x.zipped(b, (-s).exp()))), -total
+    return x.having(*(torch.addcmul(shift, part, scale) for part, shift, scale in x.zipped(b, s.exp()))), total
 
 
 def _moments(rows: Tensor, features: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

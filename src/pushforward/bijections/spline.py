@@ -1,4 +1,4 @@
-"""A spline for each number of the event, with knots of its own."""
+"""An elementwise spline with learned knots for each element of the event."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,9 +20,9 @@ def _example() -> tuple:
 
 @export("bijections.RationalQuadraticSpline", example=_example, exactness="exact")
 class RationalQuadraticSpline(Bijection):
-    """Bend each number along a learned spline of its own: `functional.rational_quadratic_spline` with `functional.spline_knots`.
+    """Map each element through its own learned spline: `functional.rational_quadratic_spline` with `functional.spline_knots`.
 
-    It begins as the identity, and beyond [-bound, bound] it stays so.
+    It is initialised as the identity, and outside [-bound, bound] it stays the identity.
 
     Args:
         shape: the event's shape.

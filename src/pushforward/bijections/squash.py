@@ -1,4 +1,4 @@
-"""Between the line and an interval: logit and sigmoid."""
+"""Maps between the real line and an interval: logit and sigmoid."""
 
 import math
 from typing import Any
@@ -15,29 +15,29 @@ from pushforward.registry import export
 
 @export("bijections.Logit", example=lambda: (Logit(-1.0, 2.0), 3 * torch.rand(4, 3) - 1, None), exactness="exact")
 class Logit(Bijection):
-    """Spread an interval over the line.
+    """Map an interval to the real line.
 
         p = margin + (1 - 2 margin) (x - low) / (high - low),    z = log p - log(1 - p)
         log|det| = sum log(1 - 2 margin) - log(high - low) - log p - log(1 - p)
 
-    The margin keeps the interval's ends, where much of an image lies, from infinity. A number so far outside that p is not in (0, 1) has no
-    image: its z is NaN (infinite where p is 0 or 1) and log|det| is -inf, so that a model whose `preprocess` this is gives it the density
-    0. The inverse ends short of where p would be 0 or 1.
+    The margin keeps the interval's ends, where many pixels of an image are, away from infinity. An x for which p is not in (0, 1) is
+    outside the domain: z is NaN (infinite where p is 0 or 1) and log|det| is -inf, so that a model with this `preprocess` gives it
+    density 0. The inverse never reaches p = 0 or 1.
 
     Args:
         low: the interval's lower end.
-        high: its upper end, such as 256 for 8-bit levels that `loss` has spread over unit cells.
-        margin: share of (0, 1) left free at either end, from 0 to below 0.5.
+        high: its upper end, such as 256 for 8-bit data dequantised by `loss`.
+        margin: fraction of (0, 1) left free at either end, from 0 to below 0.5.
 
     Raises:
-        UserError: no interval, or no margin.
+        UserError: low is not below high, or the margin is out of range.
 
     Example:
         >>> Logit(0.0, 1.0)(torch.tensor([[0.5]]))[0]
         tensor([[0.]])
 
     Source: Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, section 4.1.
-    Ours: their alpha is left free at both ends.
+    Ours: the margin (their alpha) is at both ends.
     """
 
     def __init__(self, low: float = 0.0, high: float = 1.0, margin: float = 0.05) -> None:
@@ -53,7 +53,7 @@ class Logit(Bijection):
         dtype = wide(x)
         p = self.margin + self.slope * (x.to(dtype) - self.low)
         outside = (p <= 0) | (p >= 1)
-        z = torch.logit(torch.where(outside, 0.5, p))  # so that gradients of the rows inside meet no infinity
+        z = torch.logit(torch.where(outside, 0.5, p))  # so that the gradients of rows inside are finite
         log_abs_det = torch.where(outside, -math.inf, self._log_slope(z)).flatten(1).sum(1)
         return torch.where(outside, torch.logit(p.detach()), z).to(x.dtype), log_abs_det
 
@@ -71,7 +71,7 @@ class Logit(Bijection):
 
 @export("bijections.Sigmoid", example=lambda: (Sigmoid(), 1 - 0.9 * torch.rand(4, 3), None), exactness="exact")
 class Sigmoid(Bijection):
-    """Squeeze the line into (0, 1); the inverse is the logit.
+    """Map the real line to (0, 1); the inverse is the logit.
 
         z = 1 / (1 + exp(-x)),    log|det| = -sum log(1 + exp(x)) + log(1 + exp(-x))
 

@@ -1,4 +1,4 @@
-"""Between resolution and channels: squares of pixels become channels of one."""
+"""Trade resolution for channels: squares of pixels become the channels of one pixel."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from pushforward.registry import export
 
 @export("bijections.Squeeze", example=lambda: (Squeeze(), torch.randn(3, 4, 2, 4), None), exactness="exact")
 class Squeeze(Bijection):
-    """Put each 2x2 square of pixels into one pixel of four times as many channels.
+    """Move each 2x2 square of pixels into the channels of one pixel (space to depth).
 
         z_(c', i, j) = x_(c, 2 i + a, 2 j + b),    c' = (2 a + b) channels + c,    log|det| = 0
 
-    (n, channels, height, width) becomes (n, 4 channels, height / 2, width / 2), whose couplings and convolutions then see further.
+    (n, channels, height, width) becomes (n, 4 channels, height / 2, width / 2), so that couplings and convolutions see further.
 
     Raises:
         ShapeError: height or width is odd.
@@ -39,7 +39,7 @@ class Squeeze(Bijection):
 
 
 def space_to_depth(x: Tensor, side: int) -> Tensor:
-    """Return images (n, c, h, w) as (n, side² c, h / side, w / side), channels innermost in memory."""
+    """Return images (n, c, h, w) as (n, side² c, h / side, w / side), in channels-last memory format."""
     if x.ndim != 4 or x.shape[2] % side or x.shape[3] % side:
         raise ShapeError(
             f"x has shape {tuple(x.shape)}, but squeezing needs images whose height and width {side} divides; pad or crop them."
@@ -50,7 +50,7 @@ def space_to_depth(x: Tensor, side: int) -> Tensor:
 
 
 def depth_to_space(z: Tensor, side: int) -> Tensor:
-    """Return what `space_to_depth` made such images from."""
+    """Return the inverse of `space_to_depth`."""
     if z.ndim != 4 or z.shape[1] % (side * side):
         raise ShapeError(f"z has shape {tuple(z.shape)}, but squeezed images have a number of channels that {side * side} divides.")
     n, channels, height, width = z.shape

@@ -1,4 +1,4 @@
-"""The units in which a model works: zero mean, unit variance."""
+"""Standardisation to the units of a model: zero mean, unit variance."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def _example() -> tuple:
 class Standardise(Bijection):
     """Subtract the data's mean and divide by its standard deviation: `functional.standardise` with fitted buffers.
 
-    Vectors have a mean and deviation for each feature; images one for each channel, so that a pixel that is always black stays harmless.
+    Vectors have a mean and deviation for each feature, images for each channel, so that a pixel that is always black does no harm.
     Until `initialise` has seen data it is the identity.
 
     Args:

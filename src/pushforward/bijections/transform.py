@@ -21,7 +21,7 @@ def _example() -> tuple:
 class Transform(Bijection):
     """A transform of torch.distributions as a bijection: its log-determinants are summed over the event.
 
-    What the transform holds stays its own: it is not moved by `.to()`, and its tensors are no parameters of the bijection.
+    The tensors of the transform are not registered: `.to()` does not move them, and they are not parameters of the bijection.
 
     Args:
         transform: one that is bijective and keeps the shape, such as AffineTransform or SoftplusTransform.

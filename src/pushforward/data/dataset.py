@@ -128,7 +128,7 @@ class Dataset(torch_data.Dataset[Batch]):
         return Rows(self.batch(indices))
 
     def batch(self, indices: Sequence[int] | Tensor) -> Batch:
-        """Return the batch (x, cond) of the examples with these indices at once."""
+        """Return the examples with these indices as one batch (x, cond)."""
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self._held.device)
         return self._held[chosen].to(torch.float32), None if self.cond is None else self.cond[chosen]
 
@@ -180,7 +180,7 @@ class Dataset(torch_data.Dataset[Batch]):
 def keep_batch(batch: Any) -> Any:
     """Return the batch as it is: the `collate_fn` for a DataLoader over a `Dataset`, which makes whole batches itself.
 
-    A DataLoader without it gives the same, a little slower, as it takes the batch apart and stacks it anew.
+    A DataLoader without it gives the same, a little slower, as it takes the batch apart and stacks it again.
 
     Args:
         batch: (x, cond) of a whole batch.

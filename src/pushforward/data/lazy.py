@@ -77,7 +77,7 @@ class LazyDataset(Dataset):
         return x[0], None if cond is None else cond[0]
 
     def batch(self, indices: Sequence[int] | Tensor) -> Batch:
-        """Return the batch (x, cond) of the examples with these indices at once."""
+        """Return the examples with these indices as one batch (x, cond)."""
         places = torch.as_tensor(indices, dtype=torch.int64).cpu()
         x, places = self._read(places) if len(places) else (torch.empty(0, *self.shape), places)
         return x.to(torch.float32), None if self.cond is None else self.cond[places]

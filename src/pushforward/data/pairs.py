@@ -55,7 +55,7 @@ class Pairs(Dataset):
         return *super().__getitem__(index), self.noise[index]
 
     def batch(self, indices: Sequence[int] | Tensor) -> Any:
-        """Return the batch (x, cond, noise) of the pairs with these indices at once."""
+        """Return the pairs with these indices as one batch (x, cond, noise)."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return *super().batch(chosen), self.noise[chosen]
 

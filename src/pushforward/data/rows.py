@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Rows(Sequence[Any]):
-    """What a set gives a DataLoader for the indices of a batch: the batch, at once, and its examples for torch's own `default_collate`.
+    """The batch that a data set returns to a DataLoader for its indices, which also lists its examples for torch's `default_collate`.
 
     Args:
         batch: (x, cond), or (x, cond, noise), whose tensors have the batch's rows; cond may be None.

@@ -1,4 +1,4 @@
-"""The kinds of generative model, behind one set of verbs: loss, sample, log_prob, encode, decode."""
+"""The families of generative models, with one interface: loss, sample, log_prob, encode, decode."""
 
 from pushforward.registry import namespace
 

@@ -1,4 +1,4 @@
-"""What every verb of every family refuses at the door: states, conditions and numbers that do not fit the model."""
+"""Argument checks of all methods of all families: states, conditions and numbers that do not fit the model."""
 
 import numbers
 from collections.abc import Iterator, Mapping
@@ -14,12 +14,12 @@ from pushforward.functional.levels import Levels
 
 
 def class_count(classes: Any) -> int | None:
-    """Return the number of classes, or refuse what is none."""
+    """Return the number of classes, or raise an error if it is invalid."""
     return None if classes is None else int(whole("classes", classes, 1, hint="None is a model without labels"))
 
 
 def level_counts(levels: Any, shape: tuple[int, ...]) -> Levels:
-    """Return the number of levels, or one entry a column, or refuse what is neither."""
+    """Return the number of levels, or one entry per column, or raise an error if it is neither."""
     if levels is None:
         return None
     hint = "leave it out for continuous data"
@@ -29,12 +29,12 @@ def level_counts(levels: Any, shape: tuple[int, ...]) -> Levels:
         if one is not None:
             whole(f"levels[{k}]", one, 2, hint="use None for continuous columns")
     if shape != (len(levels),):
-        raise ShapeError(f"levels is {levels}, one entry a column, but an event has shape {shape}; give ({len(levels)},).")
+        raise ShapeError(f"levels is {levels}, one entry per column, but an event has shape {shape}; give ({len(levels)},).")
     return tuple(levels)
 
 
 def checked_temperature(temperature: Any) -> float:
-    """Return a temperature, or refuse what is none."""
+    """Return a temperature, or raise an error if it is invalid."""
     if not is_real(temperature) or not temperature > 0:
         what = f"{temperature}" if isinstance(temperature, numbers.Real) else shown(temperature)
         raise UserError(f"temperature is {what}, but it must be positive; 1 is the model's own distribution.")
@@ -42,7 +42,7 @@ def checked_temperature(temperature: Any) -> float:
 
 
 def check_states(x: Any, name: str, model: Any, n: int | None = None) -> None:
-    """Refuse states that do not have the event's shape, the model's dtype, its device, or n rows."""
+    """Raise an error for states without the event's shape, the model's dtype, its device, or n rows."""
     shape = model.shape
     if not isinstance(x, Tensor):
         raise UserError(f"{name} is {shown(x)}, but it must be a tensor; use torch.as_tensor({name}, dtype={model.dtype}).")
@@ -61,23 +61,23 @@ def check_states(x: Any, name: str, model: Any, n: int | None = None) -> None:
 
 
 def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
-    """Return a condition of n rows, labels as int64, or refuse what is none for this model."""
+    """Return a condition of n rows, labels as int64, or raise an error if it is invalid for this model."""
     if cond is None:
         return None
     if isinstance(cond, list | tuple | dict):
         needed = "integer labels" if model.classes is not None else "a tensor, or a record of tensors such as TextContext"
-        raise ConditionError(f"cond is {type(cond).__name__}, but this model needs {needed} ({n}, ...), one a sample; use torch.as_tensor.")
+        raise ConditionError(f"cond is {type(cond).__name__}, but this model needs {needed} ({n}, ...), one per sample: torch.as_tensor.")
     for leaf in tree_leaves(cond):
         if isinstance(leaf, Tensor):
             if leaf.ndim == 0 or len(leaf) != n:
-                raise ConditionError(f"cond has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one condition a sample.")
+                raise ConditionError(f"cond has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one row per sample.")
             elsewhere = other_device(leaf, model)
             if elsewhere is not None:
                 raise ConditionError(f"cond is on {leaf.device}, but the model is on {elsewhere}; use cond.to({str(elsewhere)!r}).")
         elif isinstance(leaf, numbers.Number | str) or hasattr(leaf, "__array__"):
             labels = "integer labels" if model.classes is not None else "a tensor or a record of tensors"
             raise ConditionError(
-                f"cond is {type(cond).__name__}, but this model needs {labels} ({n}, ...), one a sample; use torch.as_tensor(cond)."
+                f"cond is {type(cond).__name__}, but this model needs {labels} ({n}, ...), one per sample; use torch.as_tensor(cond)."
             )
     if model.classes is None:
         return cond
@@ -96,7 +96,7 @@ def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
 
 
 def other_device(x: Tensor, model: nn.Module) -> torch.device | None:
-    """Return the model's device where x is on another one; None also for a model whose parameters are on several, or on none yet."""
+    """Return the model's device if x is on another one, else None; also None if the parameters are on several devices or on meta."""
     first = first_floating(model)
     if first is None or first.device == x.device or first.device.type == "meta":
         return None
@@ -104,7 +104,7 @@ def other_device(x: Tensor, model: nn.Module) -> torch.device | None:
 
 
 def first_floating(module: nn.Module) -> Tensor | None:
-    """Return the first floating-point parameter of a module, else the first such buffer; torch's own iterators take ten times as long."""
+    """Return the first floating-point parameter of a module, else the first such buffer; torch's iterators take ten times as long."""
     found = _first(module, "_parameters")
     return _first(module, "_buffers") if found is None else found
 
@@ -122,24 +122,24 @@ def _first(module: nn.Module, kind: str) -> Tensor | None:
 
 def row_not_finite(x: Tensor) -> int | None:
     """Return the first row of x (n, ...) that is not finite, or None."""
-    if bool(x.sum().isfinite()):  # a tenth of the time that a look at each number takes
+    if bool(x.sum().isfinite()):  # a tenth of the time of a check of each element
         return None
     finite = x.flatten(1).isfinite().all(1)
     return None if bool(finite.all()) else int((~finite).nonzero()[0, 0])
 
 
 def check_finite(x: Tensor, start: int, sampler: Any) -> None:
-    """Refuse samples of which one is not finite; the first row has the number `start`."""
+    """Raise an error if a sample is not finite; the first row has index `start`."""
     row = row_not_finite(x)
     if row is not None:
         raise SolverError(
-            f"sample {start + row} is not finite: the network says NaN, or the steps of {sampler} are too few; take more of them, or "
+            f"sample {start + row} is not finite: the network returned NaN, or the steps of {sampler} are too few; take more of them, or "
             "Dopri5(), which names the time."
         )
 
 
 def misfit(own: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Return which names and shapes of given weights differ from a model's own, the first of each kind, or '' where none does."""
+    """Return how names and shapes of given weights differ from a model's own, the first of each kind, or '' if none differs."""
     missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     parts = [f"{len(keys)} {what} (first {keys[0]})" for what, keys in (("missing", missing), ("unknown", extra)) if keys]
     for key in sorted(own.keys() & given.keys()):
@@ -150,17 +150,17 @@ def misfit(own: Mapping[str, Any], given: Mapping[str, Any]) -> str:
 
 
 def label_tables(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the tables of labels in a network of this library, whose last row stands for no label."""
+    """Yield the label embeddings of a network of this library, whose last row is the null row."""
     from pushforward.nn.embedding import LabelEmbedding
 
     return (one for one in module.modules() if isinstance(one, LabelEmbedding) and one.table is not None)
 
 
 def check_unconditional(guidance: Any, model: Any) -> None:
-    """Refuse guidance away from a model without condition where that was never trained: the table's last row is as it was drawn.
+    """Raise an error for guidance with an untrained unconditional model: the null row of the embedding is still at its initial value.
 
     Raises:
-        ConditionError: guidance has no negative condition, and the model has labels that no training left out.
+        ConditionError: guidance has no negative condition, and training never dropped the model's labels.
     """
     if guidance is None or not guidance.needs_unconditional or model.classes is None or model.drop_cond:
         return

@@ -1,4 +1,4 @@
-"""Continuous flows: an ODE whose likelihood is known, trained by maximum likelihood."""
+"""Continuous normalizing flows: an ODE with a tractable likelihood, trained by maximum likelihood."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -33,27 +33,27 @@ def _example() -> tuple:
 
 @export("families.ContinuousFlow", example=_example)
 class ContinuousFlow(GenerativeModel):
-    """Push noise forward onto data by an ODE dx/dt = v(x, t, cond), and learn it by maximum likelihood.
+    """Push noise forward onto data by an ODE dx/dt = v(x, t, cond), trained by maximum likelihood.
 
         log p(x) = log p_base(z) + int_0^1 div v dt,    z = x + int_0^1 v dt
         loss = (-mean log p + kinetic int |v|² dt + jacobian int |dv/dx|_F² dt) / dimensions
 
-    The loss is in nats per dimension, as a normalizing flow's is. Its gradients go through the steps of `loss_sampler`, or through the
-    adjoint ODE with, for instance, `RK4(8, adjoint=True)`. A condition may be whatever the network takes: labels (`classes`), vectors.
+    The loss is in nats per dimension, like a normalizing flow's. Its gradients go through the steps of `loss_sampler`, or come from the
+    adjoint ODE with, for instance, `RK4(8, adjoint=True)`. A condition may be anything the network accepts: labels (`classes`), vectors.
 
     Args:
         velocity: called as velocity(x, t, cond), with t from 0 (data) to 1 (noise).
         shape: shape of one event.
         base: the noise's distribution; None is N(0, I).
-        kinetic: weight of the trajectories' mean squared speed; it favours short and straight ones.
-        jacobian: weight of the Jacobian's squared norm along them; it favours fields that few steps can follow.
-        divergence: that of the loss: "exact", "hutchinson", an object with its settings, or None: exact where the network has a method
-            `value_and_divergence` and no Jacobian's norm is asked for, else Hutchinson's.
-        loss_sampler: what solves the loss's likelihood; a fixed number of steps makes equal work of all samples.
+        kinetic: weight of the mean squared speed of trajectories; it favours short and straight ones.
+        jacobian: weight of the Jacobian's squared norm along them; it favours fields that can be solved in few steps.
+        divergence: divergence of the loss: "exact", "hutchinson", a `Divergence` object, or None: exact if the network has a method
+            `value_and_divergence` and the Jacobian's norm is not needed, else Hutchinson's.
+        loss_sampler: sampler that solves for the likelihood in the loss; with a fixed number of steps all samples cost the same.
         preprocess, sampler, classes, levels: as in `GenerativeModel`; the default sampler is Dopri5().
 
     Raises:
-        UserError: a weight is negative; guidance or paired noise is given to a verb.
+        UserError: a weight is negative; guidance or paired noise is given to a method.
         NotInvertibleError: loss_sampler does not solve the ODE, or the base has no density.
 
     Example:
@@ -104,7 +104,7 @@ class ContinuousFlow(GenerativeModel):
         return [self.velocity] if isinstance(self.velocity, nn.Module) else []
 
     def denoiser(self, cond: Any = None, guidance: Guidance | float | None = None) -> Flow:
-        """Return what samplers call, in the model's units: (x, t) to something with `.velocity`."""
+        """Return the denoiser that samplers call, in the model's units: (x, t) to an object with `.velocity`."""
         _refuse_guidance(guidance)
         return Flow(self.velocity, (cond,))
 

@@ -1,4 +1,4 @@
-"""A flow as a distribution of torch, so that Pyro, sbi and torch's own code can take it."""
+"""A flow as a torch distribution, for use with Pyro, sbi and torch."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from pushforward.errors import ShapeError
 
 
 class FlowDistribution(Distribution):
-    """What `NormalizingFlow.as_distribution` returns: the model under a condition, one distribution a row of it."""
+    """The result of `NormalizingFlow.as_distribution`: the model given a condition, one distribution per row of it."""
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's own form)
     has_rsample = True
@@ -28,7 +28,7 @@ class FlowDistribution(Distribution):
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "FlowDistribution":
-        """Return the distribution with more rows; a condition of one row, or none, may be expanded to (n,)."""
+        """Return the distribution with more rows; one with a condition of one row, or without a condition, can be expanded to (n,)."""
         batch_shape = torch.Size(batch_shape)
         if batch_shape == self.batch_shape:
             return self
@@ -65,6 +65,6 @@ class FlowDistribution(Distribution):
         return self.model.log_prob(rows, self._repeated(len(rows))).reshape(batch)
 
     def _repeated(self, n: int) -> Any:
-        """Return the condition of n rows, of which the batch's are the last axis."""
+        """Return the condition for n rows, in which the batch is the last axis."""
         times = n // max(1, self.batch_shape.numel())
         return tree_map_only(Tensor, lambda leaf: leaf.repeat(times, *(1,) * (leaf.ndim - 1)), self.cond)

@@ -1,4 +1,4 @@
-"""A network trained along one path as the velocity along another: the same data and noise at the same log-SNR."""
+"""A network trained on one path as the velocity along another: the same data and noise at the same log-SNR."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +12,10 @@ from pushforward.paths import Path, Prediction
 
 
 class Following(nn.Module):
-    """velocity(x, tau) along `path` of a network that predicts `kind` along `trained`.
+    """velocity(x, tau) along `path`, from a network that predicts `kind` along `trained`.
 
     At the time t with log-SNR_t = log-SNR_tau the trained path is at x_t = x_tau / c, where c is the ratio of the lengths of (alpha,
-    sigma); what the network says of data and noise there is mixed anew with path's own alpha' and sigma'.
+    sigma); the network's prediction of data and noise there is combined with path's own alpha' and sigma'.
     """
 
     def __init__(
@@ -28,12 +28,12 @@ class Following(nn.Module):
         t = self.trained.time(self.path.log_snr(tau)).clamp(*self.interval)
         c = torch.hypot(self.path.alpha(tau), self.path.sigma(tau)) / torch.hypot(self.trained.alpha(t), self.trained.sigma(t))
         x = x / per_row(c, x)
-        said = Prediction(self.trained, self.kind, like_input(self.net(x, t, cond), x), x, t)
-        return said.data * per_row(self.path.alpha_dot(tau), x) + said.noise * per_row(self.path.sigma_dot(tau), x)
+        prediction = Prediction(self.trained, self.kind, like_input(self.net(x, t, cond), x), x, t)
+        return prediction.data * per_row(self.path.alpha_dot(tau), x) + prediction.noise * per_row(self.path.sigma_dot(tau), x)
 
 
 def common_interval(trained: Path, interval: tuple[float, float], path: Path) -> tuple[float, float]:
-    """Return the times of `path`, inside its interval, whose log-SNR the trained path has on its own."""
+    """Return the part of `path`'s interval whose log-SNRs the trained path also has on its interval."""
     ends = trained.log_snr(torch.tensor(interval, dtype=torch.float64))
     low, high = path.interval
     own = path.log_snr(torch.tensor([low, high], dtype=torch.float64))

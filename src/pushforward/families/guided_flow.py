@@ -1,4 +1,4 @@
-"""A normalizing flow under guidance: the bijections that know how move away from what they predict without the condition."""
+"""A normalizing flow with guidance: bijections that support it extrapolate away from their unconditional prediction."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,14 +14,14 @@ from pushforward.guidance.guidance import Guidance
 
 
 class GuidedFlow(Bijection):
-    """A chain of bijections, each under classifier-free guidance where it has a method `guided(x, cond, guidance, inverse)`.
+    """A chain of bijections, with classifier-free guidance for each that has a method `guided(x, cond, guidance, inverse)`.
 
     Args:
         bijection: the flow.
         guidance: the guidance, or its scale.
 
     Raises:
-        UserError: no step can be guided, or the guidance is of another kind than its scale.
+        UserError: no step supports guidance, or the guidance is more than a scale.
     """
 
     def __init__(self, bijection: Bijection, guidance: Guidance | float) -> None:

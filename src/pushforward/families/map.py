@@ -1,4 +1,4 @@
-"""The one map between data and noise that a model is under a condition; encode, decode, log_prob and sample follow from it."""
+"""The map between data and noise that a model defines given a condition; encode, decode, log_prob and sample follow from it."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ from pushforward.errors import ConditionError
 
 
 class Map(Bijection):
-    """A family's bijection under one condition, between data in their own units and noise: what `GenerativeModel.map` returns.
+    """A family's bijection for a fixed condition, between data in their own units and noise: the result of `GenerativeModel.map`.
 
         z = f(preprocess(x), cond),    log|det| = log|det preprocess| + log|det f|
 
@@ -22,12 +22,12 @@ class Map(Bijection):
 
     Args:
         bijection: the family's map, in the model's units.
-        cond: what it reads for each sample, or None.
+        cond: the condition of each sample, or None.
         preprocess: the bijection from the data's units to the model's, or None.
         generator: randomness of an estimated divergence.
 
     Raises:
-        ConditionError: a condition is given to a call; it is fixed.
+        ConditionError: a condition is passed to a call; it is fixed.
     """
 
     def __init__(self, bijection: Bijection, cond: Any, preprocess: Bijection | None = None, generator: _random.Generators = None) -> None:
@@ -48,7 +48,7 @@ class Map(Bijection):
 
     def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         _refuse(cond)
-        # `inverted` has no options: only an ODE takes some, and it is never sharded itself.
+        # `inverted` accepts no options: only an ODE has some, and it is never sharded itself.
         x, log_abs_det = self.bijection.inverse(z, self.cond, **self.options) if self.options else inverted(self.bijection, z, self.cond)
         if self.preprocess is None:
             return x, log_abs_det

@@ -1,4 +1,4 @@
-"""The verbs that every generative model has, and what they share: checks at the door, the user's units, chunks, temperature."""
+"""The base class of generative models: their methods, with argument checks, units, chunks and temperature."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,24 +24,24 @@ from pushforward.types import HasLogProb
 
 @export("families.GenerativeModel")
 class GenerativeModel(nn.Module):
-    """A map between noise and data with five verbs: loss, sample, log_prob, encode, decode.
+    """A map between noise and data with five methods, called verbs: loss, sample, log_prob, encode, decode.
 
-    All verbs speak the data's own units: `preprocess` maps them to the model's, and its log-determinant is part of every likelihood.
-    No verb changes train or eval mode; `sample` runs without gradients and the others can be differentiated.
+    All verbs use the data's own units: `preprocess` maps them to the model's, and its log-determinant is part of every likelihood.
+    No verb changes train or eval mode; `sample` runs without gradients, and the others are differentiable.
 
-    A family writes `_loss` and `_map`, its one map between data and noise, in the model's units; the other verbs follow from it.
+    A family implements `_loss` and `_map`, its map between data and noise, in the model's units; the other verbs follow from it.
 
     Args:
         shape: shape of one event, such as (2,) or (1, 8, 8).
         base: the noise's distribution, with `.sample(n, generator=)` and `.log_prob(z)`.
-        preprocess: bijection from the data's units to the model's; None leaves them.
-        sampler: what `sampler=None` means in every verb.
-        classes: number of class labels, or None for a model without them.
-        levels: number of integer values 0, 1, ... that quantised data takes, for a table one entry a column, None for continuous
-            ones; `loss` spreads them over unit cells.
+        preprocess: bijection from the data's units to the model's; None is the identity.
+        sampler: the default sampler of all verbs.
+        classes: number of class labels, or None for a model without labels.
+        levels: number of integer values 0, 1, ... of quantised data, for a table one entry per column, None for continuous ones; `loss`
+            dequantises them.
     """
 
-    base: Any  # a distribution: torch types the methods of a bare Module as tensors
+    base: Any  # a distribution: torch types attributes of a Module as tensors
     preprocess: Bijection | None
 
     def __init__(
@@ -58,7 +58,7 @@ class GenerativeModel(nn.Module):
         self.shape = event_shape(shape)
         self.base, self.preprocess, self.sampler = base, preprocess, sampler
         self.classes, self.levels = checks.class_count(classes), checks.level_counts(levels, self.shape)
-        self.config: dict[str, Any] | None = None  # what built the model, if a preset did: see `formats`
+        self.config: dict[str, Any] | None = None  # the configuration, if a preset built the model: see `formats`
 
     # The verbs.
 
@@ -72,13 +72,13 @@ class GenerativeModel(nn.Module):
         Args:
             x: data (n, *shape) in its own units; quantised data as integers in a floating dtype.
             cond: condition of each row, or None.
-            noise: the noise (n, *shape) that each row is paired with; drawn and paired by the model if None. Rows with noise of their
-                own are a model's samples, so that those of quantised data are not spread over cells once more.
-            generator: randomness; a list of k makes k blocks of n / k rows, each with its own generator and paired within itself.
+            noise: the noise (n, *shape) paired with each row; drawn and paired by the model if None. Rows with given noise are samples of a
+                model, so quantised data are not dequantised again.
+            generator: randomness; a list of k splits the batch into k blocks of n / k rows, each with its own generator and pairing.
         """
         self._check(x, "x")
         _random.checked(generator, len(x))
-        cond = self._checked_cond(cond, len(x), look=x.device.type == "cpu")  # elsewhere a look at labels would stall the queue
+        cond = self._checked_cond(cond, len(x), look=x.device.type == "cpu")  # on other devices a check of labels would synchronise
         log_q = None
         if self.levels is not None and noise is None:
             x, log_q = self.dequantised(x, generator)
@@ -88,7 +88,7 @@ class GenerativeModel(nn.Module):
         return self._in_data_units(self._loss(z, cond, noise, generator), pre, log_q)
 
     def dequantised(self, x: Tensor, generator: _random.Generators = None) -> tuple[Tensor, Tensor | None]:
-        """Return quantised data x (n, *shape) spread over their unit cells, and the log-density (n,) of the draw, None for 0."""
+        """Return dequantised data x (n, *shape), and the log-density (n,) of the noise, None for 0."""
         return spread(x, self.levels, _random.uniform(x.shape, generator, x.device, x.dtype)), None
 
     @torch.no_grad()
@@ -104,18 +104,18 @@ class GenerativeModel(nn.Module):
         generator: _random.Generators = None,
         batch_size: int | None = None,
     ) -> Any:
-        """Return n samples (n, *shape), with their log-probabilities (n,) when asked.
+        """Return n samples (n, *shape), with their log-probabilities (n,) if `log_prob` is set.
 
         Args:
-            n: how many.
+            n: number of samples.
             cond: condition of each sample (leading dimension n), or None.
-            sampler: how noise becomes data; None is the model's own.
-            guidance: what steers the samples; a number is the scale of classifier-free guidance.
+            sampler: sampler from noise to data; None is the model's own.
+            guidance: guidance of the samples; a number is the scale of classifier-free guidance.
             temperature: factor on the noise's standard deviation.
-            log_prob: whether to return (samples, log_prob), solved in one pass.
-            generator: randomness; a list of n makes each sample independent of its batch. Samples of a list, of n or fewer, do not
-                depend on batch_size; those of one generator only where a stochastic sampler draws from it chunk after chunk.
-            batch_size: how many at once; None is all.
+            log_prob: whether to return (samples, log_prob), computed in one pass.
+            generator: randomness; a list of n makes each sample independent of its batch. With a list (of n or fewer) samples do not
+                depend on batch_size; with one generator they do only for a stochastic sampler, which draws for one chunk after another.
+            batch_size: samples per chunk; None is all.
         """
         whole("n", n, 0, 2**63 - 1)
         if log_prob:
@@ -127,7 +127,7 @@ class GenerativeModel(nn.Module):
         chunks = _random.chunks(n, batch_size, generator)
         cond = self._checked_cond(cond, n)
         parts, values = [], []
-        start = self._base_sample(n, cond, generator)  # all of it at once, so that it does not depend on batch_size
+        start = self._base_sample(n, cond, generator)  # all together, so that it does not depend on batch_size
         for rows, part_generator in chunks:
             noise, part_cond = start[rows], None if cond is None else cond[rows]
             part_guidance = guidance.rows(rows, n) if isinstance(guidance, Guidance) else guidance
@@ -155,23 +155,23 @@ class GenerativeModel(nn.Module):
     ) -> Tensor:
         """Return the log-density (n,) of x in nats, in the data's own units; differentiable.
 
-        Where no gradient is wanted, call it under `torch.no_grad()`: an exact divergence otherwise keeps the graph of all directions,
-        which for a network over images is gigabytes.
+        If you need no gradient, call it under `torch.no_grad()`: an exact divergence otherwise stores the graph of all directions, which
+        is gigabytes for an image network.
 
         Args:
-            x: data (n, *shape). No noise is added: spread quantised data over its cells first (`evaluation.bits_per_dim` does).
+            x: data (n, *shape). No noise is added: dequantise quantised data first (`evaluation.bits_per_dim` does).
             cond: condition of each row, or None.
-            sampler: what solves the ODE; None is the model's own.
-            divergence: "exact" (None means it), "hutchinson", or an object with its settings.
+            sampler: sampler that solves the ODE; None is the model's own.
+            divergence: "exact" (the default), "hutchinson", or a `Divergence` object.
             generator: randomness of an estimated divergence.
-            batch_size: how many rows at once; None is all.
+            batch_size: rows per chunk; None is all.
         """
         self._check(x, "x")
         self._check_density()
         cond = self._checked_cond(cond, x.shape[0])
         n, parts = len(x), []
         _random.checked(generator, n)
-        tied = [generator] if isinstance(generator, torch.Generator) else generator  # one draw, which then is that of all rows at once
+        tied = [generator] if isinstance(generator, torch.Generator) else generator  # one draw, the same as for all rows together
         for rows, part in _random.chunks(n, batch_size, generator if batch_size is None else tied):
             whole_batch = rows == slice(0, n)
             some, part_cond = (x, cond) if whole_batch else (x[rows], None if cond is None else cond[rows])
@@ -203,15 +203,15 @@ class GenerativeModel(nn.Module):
         divergence: "str | Divergence | None" = None,
         generator: _random.Generators = None,
     ) -> Bijection:
-        """Return the model's one map between data, in their own units, and noise: a bijection, from which the verbs follow.
+        """Return the model's map between data, in their own units, and noise: a bijection, from which the verbs follow.
 
             z, log_abs_det = model.map(cond)(x),    log p(x) = log p_base(z) + log_abs_det
 
         Args:
-            cond: condition of each row that the map will be given, or None.
-            sampler: what solves the ODE; None is the model's own.
-            guidance: what steers the map; a number is the scale of classifier-free guidance.
-            divergence: "exact" (None means it), "hutchinson", or an object with its settings.
+            cond: condition of each row to be mapped, or None.
+            sampler: sampler that solves the ODE; None is the model's own.
+            guidance: guidance of the map; a number is the scale of classifier-free guidance.
+            divergence: "exact" (the default), "hutchinson", or a `Divergence` object.
             generator: randomness of an estimated divergence.
         """
         n = next((len(leaf) for leaf in tree_leaves(cond) if isinstance(leaf, Tensor) and leaf.ndim), 0)
@@ -225,19 +225,19 @@ class GenerativeModel(nn.Module):
         divergence: "str | Divergence | None" = None,
         generator: _random.Generators = None,
     ) -> Map:
-        """Return the map under a condition that was checked."""
+        """Return the map for a condition that was checked."""
         return Map(*self._map(cond, sampler, guidance, divergence), self.preprocess, generator)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take over weights, as every Module does.
+        """Load weights, as for any Module.
 
         Raises:
-            CheckpointError: they are another architecture's; the first name or shape that does not fit is named.
+            CheckpointError: they belong to another architecture; the message states the first name or shape that does not fit.
         """
         if not isinstance(state_dict, Mapping):
             raise UserError(f"state_dict is {shown(state_dict)}, but it must be a mapping of names to tensors, such as model.state_dict().")
         try:
-            return super().load_state_dict(state_dict, strict, assign)  # its hooks may rename what is given, so it is asked first
+            return super().load_state_dict(state_dict, strict, assign)  # called first, as its hooks may rename keys
         except RuntimeError:
             problem = checks.misfit(self.state_dict(), state_dict)
             if problem:
@@ -245,34 +245,34 @@ class GenerativeModel(nn.Module):
             raise
 
     def initialise(self, x: Tensor, cond: Any = None) -> None:
-        """Fit `preprocess` (and whatever else starts from data) to training data x (n, *shape) in its own units."""
+        """Fit `preprocess` (and other data-dependent parts) to training data x (n, *shape) in its own units."""
         self._check(x, "x")
         if self.preprocess is not None:
             self.preprocess.initialise(x + 0.5 * cells(self.levels, x), cond)
 
     def networks(self) -> list[nn.Module]:
-        """Return the Modules that do most of the work: what the Trainer compiles and lays out."""
+        """Return the Modules that do most of the computation, which the Trainer compiles or converts to channels_last."""
         return []
 
-    # What a family writes, in the model's units.
+    # Implemented by a family, in the model's units.
 
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
         raise NotImplementedError
 
     def _in_data_units(self, loss: Tensor, pre: Tensor | float, log_q: Tensor | None) -> Tensor:
-        """Return the loss with what it owes to the log-determinant of `preprocess` and to the density of the dequantisation: nothing."""
+        """Return the loss with the terms of `preprocess` (log-determinant) and dequantisation (log-density); by default without them."""
         return loss
 
     def _map(
         self, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, divergence: "str | Divergence | None"
     ) -> tuple[Bijection, Any]:
-        """Return the bijection from data to noise, and what it is to read for each sample."""
+        """Return the bijection from data to noise, and its per-sample condition."""
         raise NotImplementedError
 
     def _sampled(
         self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, generator: _random.Generators
     ) -> Tensor:
-        """Return data from noise, (n, *shape) both; a family overrides it whose samples need not come from the map."""
+        """Return data from noise, both (n, *shape); override it if samples do not have to come from the map."""
         bijection, read = self._map(cond, sampler, guidance, None)
         return pushed(bijection, noise, read)
 
@@ -304,7 +304,7 @@ class GenerativeModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating dtype of the parameters, which data must have."""
+        """The floating-point dtype of the parameters, which data must have."""
         first = checks.first_floating(self)
         return torch.get_default_dtype() if first is None else first.dtype
 

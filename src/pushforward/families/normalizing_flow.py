@@ -1,4 +1,4 @@
-"""Normalizing flows: bijections whose log-determinant is known, trained by maximum likelihood."""
+"""Normalizing flows: bijections with a tractable log-determinant, trained by maximum likelihood."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -40,36 +40,36 @@ def _example() -> tuple:
 
 @export("families.NormalizingFlow", example=_example)
 class NormalizingFlow(GenerativeModel):
-    """Push noise forward onto data by bijections, and learn them by maximum likelihood.
+    """Push noise forward onto data by bijections, trained by maximum likelihood.
 
         log p(x | cond) = log p_base(f(x, cond)) + log|det df/dx|,    loss = -mean log p / dimensions
 
-    The loss is in nats per dimension, so that learning rates and losses compare across sizes; of quantised data it is, times
-    1 / log 2, an upper bound on bits per dimension. Sampling is the bijection's inverse, with its log-probability in the same pass. No
-    verb has a use for a divergence or paired noise, few flows have one for a sampler or guidance: these are refused by name.
+    The loss is in nats per dimension, so that learning rates and losses are comparable across sizes; for quantised data, loss / log 2 is
+    an upper bound on bits per dimension. Sampling is the bijection's inverse, with its log-probability in the same pass. No method uses
+    a divergence or paired noise, and few flows use a sampler or guidance: unused arguments raise an error that names them.
 
     Args:
         bijection: from data to noise, such as a `bijections.Chain`.
         base: the noise's distribution; None is N(0, I).
         shape: shape of one event; None is the base's own, or (features,) for a bijection of vectors.
         preprocess, classes, levels: as in `GenerativeModel`; the bijection's networks must have been built with the same `classes`.
-        cond_features: length of the vectors that `cond` is, as the networks were built with, or None; not together with classes.
-        dequantisation: how quantised data are spread over their cells, a bijection from noise N(0, I) to (0, 1) that is conditional on the
-            data (as `cond`, between -1 and 1); it is learned with the flow. None spreads uniformly.
-        drop_cond: share of the labels that are left out in training, so that guidance has an unconditional model to move away from.
+        cond_features: length of the condition vectors `cond`, with which the networks were built, or None; not together with classes.
+        dequantisation: distribution of the dequantisation noise, a bijection from noise N(0, I) to (0, 1) that is conditional on the data
+            (as `cond`, between -1 and 1) and is trained with the flow. None is uniform noise.
+        drop_cond: share of the labels dropped in training, so that guidance has an unconditional model.
         noise: standard deviation, in the model's units, of the Gaussian noise that is added to data in training; the density is that of
             noisy data.
-        sampler: what ends `sample` when there is noise, `samplers.Tweedie()` to take it off, or None to leave it. (Samples whose
-            log-probability is asked for keep it.)
+        sampler: last step of `sample` if there is noise: `samplers.Tweedie()` removes it, None keeps it. (Samples returned with their
+            log-probability keep it.)
 
     Variational dequantisation tightens the bound on the probability of quantised data, as the flow need not be flat over each cell:
 
         log P(x) >= E_q(u | x) [log p(x + u) - log q(u | x)],    u = g(eps, x),    log q = log N(eps; 0, I) - log|det dg/deps|
 
     Raises:
-        UserError: no shape is known, or a verb is given what it has no use for; a dequantisation for data that have no levels.
+        UserError: the shape is unknown, an argument is not used by this family, or a dequantisation is given without levels.
         ShapeError: the bijection is for vectors of another length.
-        ConditionError: both classes and cond_features; a condition of another kind than the model's.
+        ConditionError: both classes and cond_features; a condition of the wrong kind.
 
     Warns:
         UserWarning: some features, channels or pixels pass through all couplings unchanged, so that the model cannot fit them.
@@ -104,7 +104,7 @@ class NormalizingFlow(GenerativeModel):
         if shape is None:
             shape = getattr(base, "shape", None if features is None else (features,))
         if shape is None:
-            raise UserError("shape is None, but neither the bijection nor the base says how large an event is; give shape=(...).")
+            raise UserError("shape is None, but neither the bijection nor the base specifies the event's shape; give shape=(...).")
         if features is not None and features != math.prod(shape):
             raise ShapeError(f"shape is {tuple(shape)}, but the bijection is for vectors of {features} features; make them agree.")
         if classes is not None and cond_features is not None:
@@ -126,7 +126,7 @@ class NormalizingFlow(GenerativeModel):
         return [self.bijection] if self.dequantisation is None else [self.bijection, self.dequantisation]
 
     def dequantised(self, x: Tensor, generator: _random.Generators = None) -> tuple[Tensor, Tensor | None]:
-        """Return quantised data x (n, *shape) spread over their unit cells, and the log-density (n,) of the draw, None for 0."""
+        """Return dequantised data x (n, *shape), and the log-density (n,) of the noise, None for 0."""
         if self.dequantisation is None or not isinstance(self.levels, int):
             return super().dequantised(x, generator)
         noise = _random.normal(x.shape, generator, x.device, x.dtype)
@@ -135,13 +135,13 @@ class NormalizingFlow(GenerativeModel):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:
-        """Fit `preprocess`, then start what is data-dependent in the bijection, from training data x (n, *shape) in its own units."""
+        """Fit `preprocess`, then the data-dependent parts of the bijection, to training data x (n, *shape) in its own units."""
         super().initialise(x, cond)
         cond = tree_map_only(Tensor, lambda leaf: leaf.to(x.device), cond)
         self.bijection.initialise(self._to_model(x + 0.5 * cells(self.levels, x))[0], self._checked_cond(cond, len(x)))
 
     def as_distribution(self, cond: Any = None) -> Distribution:
-        """Return the model under a condition as a torch.distributions.Distribution, for Pyro and sbi alike.
+        """Return the model given a condition as a torch.distributions.Distribution, for Pyro or sbi.
 
         Its batch_shape is (n,) for a condition of n rows and () for None; its event_shape is the model's. `rsample` is differentiable;
         all three methods are in the data's units.
@@ -168,7 +168,7 @@ class NormalizingFlow(GenerativeModel):
         return -(self._base_log_prob(z, cond) + log_abs_det).mean() / math.prod(self.shape)
 
     def _in_data_units(self, loss: Tensor, pre: Tensor | float, log_q: Tensor | None) -> Tensor:
-        """Return the loss of a likelihood, to which both belong: a learned dequantisation would else be drawn to its cell's ends."""
+        """Return the loss with both terms, as in a likelihood: otherwise a learned dequantisation would collapse to its cell's ends."""
         rest = -pre if log_q is None else log_q - pre
         return loss + (rest.mean() if isinstance(rest, Tensor) else rest) / math.prod(self.shape)
 
@@ -193,7 +193,7 @@ class NormalizingFlow(GenerativeModel):
         return x if sampler is None else sampler(lambda y, t: self._denoised(y, cond), x, 0.0, 0.0, generator)
 
     def _denoised(self, y: Tensor, cond: Any) -> Any:
-        """Return a prediction whose `.data` is the data expected behind y, by the score of the density of noisy data."""
+        """Return a prediction whose `.data` is the expected clean data given y, by the score of the density of noisy data."""
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             z, log_abs_det = self.bijection(y, cond)
@@ -225,7 +225,7 @@ class NormalizingFlow(GenerativeModel):
             shape = (n, self.cond_features)
             if not isinstance(cond, Tensor) or tuple(cond.shape) != shape:
                 what = f"of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else f"{cond!r}" if cond is None else type(cond).__name__
-                raise ConditionError(f"cond is {what}, but this model needs vectors {shape}, one a row.")
+                raise ConditionError(f"cond is {what}, but this model needs vectors {shape}, one per row.")
             if cond.dtype != self.dtype:
                 raise DtypeError(f"cond is {cond.dtype}, but the model's parameters are {self.dtype}; use cond.to({self.dtype}).")
         elif cond is not None and self.classes is None:

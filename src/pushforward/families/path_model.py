@@ -1,4 +1,4 @@
-"""Models of a Gaussian path: diffusion, flow matching and rectified flow are one family, trained by regression and sampled by an ODE."""
+"""Models of a Gaussian path: diffusion, flow matching and rectified flow are one family, trained by regression, sampled by an ODE."""
 
 import functools
 import math
@@ -50,38 +50,38 @@ class PathModel(GenerativeModel):
 
         loss = E |net(x_t, t, cond) - target|²,    mean over the event, t drawn from `times` on the path's interval
 
-    A network that says a variance too (`nn.WithVariance`) learns it from the variational bound, whose terms are added.
+    A network that also predicts a variance (`nn.WithVariance`) learns it from the variational bound, which is added to the loss.
 
-    Sampling solves dx/dt = velocity from noise to data; the likelihood is that ODE's, with its exact divergence or an estimate. Where the
-    interval ends at some noise (sigma(t_min) > 0), `sample` finishes with one evaluation more, the expected data; encode, decode,
-    log_prob and `sample(log_prob=True)` are about x at t_min itself and stay inverse to each other.
+    Sampling solves dx/dt = velocity from noise to data; the likelihood is that of the ODE, with exact or estimated divergence. If the
+    interval ends with some noise (sigma(t_min) > 0), `sample` finishes with one more evaluation, the expected data; encode, decode,
+    log_prob and `sample(log_prob=True)` use x at t_min itself and stay inverse to each other.
 
     Args:
         net: called as net(x, t, cond).
         shape: shape of one event.
         path: the schedule.
         prediction: what the network predicts: "velocity", "noise", "data" or "score".
-        times: which t to train on.
-        pairing: which noise meets which data within a batch.
-        base: the noise's distribution; None is N(0, sigma(t_max)²). Any with `.sample` will do, data as well (`bases.Samples`); without
-            a `.log_prob` there are no likelihoods, and nothing that takes it for Gaussian: stochastic samplers, the score, temperature.
-        drop_cond: share of samples whose condition is dropped in training, as guidance needs.
-        null: what a dropped condition becomes where it is a record: one of one row, as the `TextContext` of an empty prompt.
+        times: distribution of the training times t.
+        pairing: how noise and data are paired within a batch.
+        base: the noise's distribution; None is N(0, sigma(t_max)²). Anything with `.sample`, also data (`bases.Samples`); without
+            `.log_prob` there are no likelihoods, and nothing that needs Gaussian noise: stochastic samplers, the score, temperature.
+        drop_cond: share of samples whose condition is dropped in training, as required for guidance.
+        null: replacement for a dropped condition that is a record: a record of one row, such as the `TextContext` of an empty prompt.
         weighting: a weight of the loss that depends on t, such as `weightings.MinSNR()`; None is 1.
-        bridge: noise on the way from one end to the other, x_t + bridge sin²(pi t) xi with xi ~ N(0, I): a stochastic interpolant. The
-            velocity that is learned still carries one end onto the other; for the prediction "velocity" alone.
-        interval: (t_min, t_max) within the path's; None is all on which the prediction determines the velocity.
+        bridge: additional noise between the ends, x_t + bridge sin²(pi t) xi with xi ~ N(0, I): a stochastic interpolant. The learned
+            velocity still maps one end to the other; only for the prediction "velocity".
+        interval: (t_min, t_max) within the path's; None is the largest on which the prediction determines the velocity.
         preprocess, sampler, classes, levels: as in `GenerativeModel`; the default sampler is Dopri5().
 
     Raises:
-        UserError: an unknown prediction, or a share that is none.
+        UserError: an unknown prediction, or a share out of range.
         ConditionError: drop_cond without classes.
 
     Source: Lipman et al., 2210.02747; Liu et al., 2209.03003; Song et al., 2011.13456; Albergo, Boffi and Vanden-Eijnden, 2303.08797
     (bridge).
     """
 
-    watch: Callable[[Tensor, Tensor], None] | None = None  # told the times (n,) and losses (n,) of each training batch
+    watch: Callable[[Tensor, Tensor], None] | None = None  # called with the times (n,) and losses (n,) of each training batch
 
     def __init__(
         self,
@@ -124,36 +124,36 @@ class PathModel(GenerativeModel):
 
     @property
     def _sigmas(self) -> list[float]:
-        """Sigma at both ends of the interval, as a path with parameters is now."""
+        """Sigma at both ends of the interval, with the current parameters of the path, if it has any."""
         ends: list[float] = ends_of(self.path, self.interval).tolist() if self._ends is None else self._ends
         return ends
 
     @property
     def _noise_scale(self) -> float:
-        """The noise at the interval's end in units of the base's: 1 but where the interval stops short of t = 1."""
+        """The noise at the interval's end in units of the base's: 1 unless the interval ends before t = 1."""
         return self._sigmas[1]
 
     @property
     def _noise_left(self) -> bool:
-        """Whether the interval ends at some noise."""
+        """Whether sigma is positive at the start of the interval."""
         return self._sigmas[0] > 1e-9
 
     def networks(self) -> list[nn.Module]:
         return [self.net] if isinstance(self.net, nn.Module) else []
 
     def follow(self, path: Path) -> "PathModel":
-        """Return the same model along another path, without training: it shares the network and ends at the same data.
+        """Return the same model along another path, without training: it shares the network and generates the same data.
 
             x_tau = c x_t at the tau with log-SNR_tau = log-SNR_t,    c = alpha_tau / alpha_t = sigma_tau / sigma_t
 
-        It runs on the log-SNRs that both paths have; where they end at the same ones, decode(c_max z) is c_min decode(z) exactly, and
-        samples that finish with the expected data are equal. Its prediction is the velocity. It is saved and loaded as any other model is.
+        Its interval covers the log-SNRs that both paths have. If both end at the same log-SNRs, decode(c_max z) is c_min decode(z) exactly,
+        and samples that finish with the expected data are equal. Its prediction is the velocity. It is saved and loaded like any model.
 
         Args:
             path: the schedule to follow.
 
         Raises:
-            UserError: the base is not the path's own Gaussian, so that it is no noise at some log-SNR.
+            UserError: the base is not the path's own Gaussian noise.
         """
         if type(self.base) is not Gaussian:
             raise UserError(f"the base is {type(self.base).__name__}, but only a model from Gaussian noise can follow another path.")
@@ -177,12 +177,12 @@ class PathModel(GenerativeModel):
         return followed.train(self.training)
 
     def denoiser(self, cond: Any = None, guidance: Guidance | float | None = None) -> Denoiser | Guided:
-        """Return what samplers call, in the model's units: (x, t) to a prediction, under a condition and guidance."""
+        """Return the denoiser that samplers call, in the model's units: (x, t) to a prediction, with a condition and guidance."""
         steered, own = as_guidance(guidance), ability(self.net, "prepare")
         if cond is not None:
             check_unconditional(steered, self)
         if cond is not None and own is not None and not torch.is_grad_enabled():
-            prepare = functools.partial(own, n=len(cond))  # what the network makes of a condition at all times, once
+            prepare = functools.partial(own, n=len(cond))  # time-independent processing of a condition, computed once
             cond, steered = prepare(cond), None if steered is None else steered.prepared(prepare)
         denoiser = Denoiser(self.net, self.path, self.prediction, cond)
         return denoiser if steered is None else steered(denoiser)
@@ -229,14 +229,14 @@ class PathModel(GenerativeModel):
         t_min, t_max = self.interval
         end = own.last_time(self.path, t_min)
         x = own(denoiser, noise, t_max, end, generator)
-        if self._noise_left and end >= t_min:  # below it the sampler itself has gone on to the data
+        if self._noise_left and end >= t_min:  # below it the sampler itself ended with the expected data
             t = torch.full((len(x),), end, dtype=wide(x), device=x.device)
             x = denoiser(x, t).data.to(x.dtype)
         return x
 
     @property
     def one_step(self) -> bool:
-        """Whether it was distilled into one step, from t_max alone."""
+        """Whether it was distilled into one step, from t_max only."""
         return isinstance(self.times, Point)
 
     def _sampler(self, sampler: Sampler | None) -> Sampler:
@@ -247,7 +247,7 @@ class PathModel(GenerativeModel):
 
     def _ode_sampler(self, sampler: Sampler | None) -> Sampler:
         if sampler is None and not self._sampler(None).solves_ode:
-            return Dopri5()  # the model's own draws noise; encode, decode and log_prob are still the ODE's
+            return Dopri5()  # the model's own sampler draws noise; encode, decode and log_prob still use the ODE
         sampler = self._sampler(sampler)
         if not sampler.solves_ode:
             raise NotInvertibleError(

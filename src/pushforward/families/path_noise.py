@@ -1,4 +1,4 @@
-"""The noise at the end of a path whose schedule is learned."""
+"""The base of a model whose path has a learned schedule."""
 
 import math
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ from pushforward.samplers.grids import clock
 
 
 def ends_of(path: Path, interval: tuple[float, float]) -> Tensor:
-    """Return sigma (2,) at both ends of an interval, in float64, as the path is now."""
+    """Return sigma (2,) at both ends of an interval, in float64, with the path's current parameters."""
     return path.sigma(clock(path, interval))
 
 
 def noise_of(path: Path, shape: Sequence[int], interval: tuple[float, float]) -> Gaussian:
-    """Return the base N(0, sigma(t_max)²): of the sigma that the path has now, or, if it is a Module, has whenever it is asked."""
+    """Return the base N(0, sigma(t_max)²); if the path is a Module, sigma is evaluated at each use."""
     if isinstance(path, nn.Module):
         return PathNoise(path, shape, interval)
     return Gaussian(shape, float(ends_of(path, interval)[1]))
 
 
 class PathNoise(Gaussian):
-    """N(0, sigma²) with the sigma that a path with parameters has now at its interval's end; the density has their gradient."""
+    """N(0, sigma²) with the current sigma of a path with parameters at its interval's end; log_prob is differentiable in them."""
 
     def __init__(self, path: Path, shape: Sequence[int], interval: tuple[float, float]) -> None:
         nn.Module.__init__(self)
-        self.shape, self.interval, self._path = tuple(shape), interval, (path,)  # in a tuple: the parameters are the model's
+        self.shape, self.interval, self._path = tuple(shape), interval, (path,)  # in a tuple: the model registers the parameters
         self.register_buffer("like", torch.empty(0), persistent=False)
 
     @property

@@ -18,14 +18,14 @@ from pushforward.samplers.sampler import Sampler
 
 
 class PathODE(ODE):
-    """The ODE along a path from data to noise; its condition is `denoiser.args`, what the denoiser reads for each sample.
+    """The ODE along a path from data to noise; its condition is `denoiser.args`, the denoiser's per-sample arguments.
 
     Args:
-        denoiser: what returns predictions, guided or not.
+        denoiser: returns predictions, guided or not.
         sampler: a sampler that solves the ODE.
-        divergence: "exact", "hutchinson", or an object with its settings.
+        divergence: "exact", "hutchinson", or a `Divergence` object.
         interval: (t_min, t_max) of the model.
-        one_step: whether the network was distilled into one step, and is a map from noise to data alone.
+        one_step: whether the network was distilled into one step, and only maps noise to data.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class PathODE(ODE):
 
 
 def velocity_of(denoiser: Denoiser | Guided) -> "_Velocity":
-    """Return a denoiser as velocity(x, t, args), with its divergence where the network computes that itself."""
+    """Return a denoiser as velocity(x, t, args), with `value_and_divergence` if the network has it."""
     if type(denoiser) is Denoiser and ability(denoiser.net, "value_and_divergence") is not None:
         return _VelocityWithDivergence(denoiser)
     return _Velocity(denoiser)
 
 
 class _Velocity:
-    """A denoiser as the function velocity(x, t, args) that `ODE` takes, where args are what the denoiser reads for each sample."""
+    """A denoiser as the function velocity(x, t, args) that `ODE` takes, where args are the denoiser's per-sample arguments."""
 
     def __init__(self, denoiser: Denoiser | Guided) -> None:
         self.denoiser, self.path = denoiser, denoiser.path
@@ -84,11 +84,11 @@ class _VelocityWithDivergence(_Velocity):
     denoiser: Denoiser
 
     def __call__(self, x: Tensor, t: Tensor, args: tuple[Any, ...]) -> Tensor:
-        direct = self.denoiser.prediction == "velocity"  # most often, and then nothing is in between
+        direct = self.denoiser.prediction == "velocity"  # the most common case, which needs no conversion
         return like_input(self.denoiser.net(x, t, *args), x) if direct else super().__call__(x, t, args)
 
     def prepared(self, times: Sequence[float] | None) -> "_VelocityWithDivergence":
-        """Return the same, ready to be called many times, at these times if they are known."""
+        """Return the same, prepared for many calls, at these times if they are known."""
         one, prepare = self.denoiser, preparer(self.denoiser.net)
         return self if prepare is None else _VelocityWithDivergence(Denoiser(prepare(times), one.path, one.prediction, one.cond))
 

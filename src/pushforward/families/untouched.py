@@ -1,4 +1,4 @@
-"""A warning about what no coupling of a flow ever changes."""
+"""A warning about elements that no coupling of a flow transforms."""
 
 import math
 import warnings
@@ -14,7 +14,7 @@ from pushforward.bijections.image_coupling import ImageCoupling
 
 
 def warn_of_untouched(bijection: Bijection, shape: Sequence[int]) -> None:
-    """Warn of numbers of the event that pass through a chain of couplings unchanged."""
+    """Warn of elements of the event that pass through a chain of couplings unchanged."""
     if not any(isinstance(one, Coupling | ImageCoupling) for one in bijection.modules()):
         return
     flat = features_of(bijection) is not None

@@ -1,4 +1,4 @@
-"""The variational bound's word on the variance of a reversal's steps."""
+"""The loss of a learned variance of the reverse steps, from the variational bound."""
 
 import torch
 from torch import Tensor
@@ -6,12 +6,12 @@ from torch import Tensor
 from pushforward.functional.prediction import per_row
 from pushforward.paths import Path
 
-WEIGHT = 0.001  # of the bound beside the regression: 2102.09672, section 3.1
-STEPS = 1000  # of a path in continuous time
+WEIGHT = 0.001  # of the bound relative to the regression loss: 2102.09672, section 3.1
+STEPS = 1000  # for a path in continuous time
 
 
 def variance_bound(path: Path, data: Tensor, predicted: Tensor, share: Tensor, t: Tensor, low: float) -> Tensor:
-    """Return WEIGHT times the bound's terms (n, *shape), in nats a dimension over all steps, with the prediction held fixed.
+    """Return WEIGHT times the bound's terms (n, *shape), in nats per dimension over all steps, with the prediction detached.
 
         KL(q(x_s | x_t, data) | p(x_s | x_t)) = (2 r share + exp(-2 r share) (1 + (snr_s - snr_t) (predicted - data)²) - 1) / 2
 
@@ -21,8 +21,8 @@ def variance_bound(path: Path, data: Tensor, predicted: Tensor, share: Tensor, t
     Args:
         path: the schedule.
         data: data (n, *shape).
-        predicted: the data that the network expects (n, *shape).
-        share: the share of the variance that it says (n, *shape).
+        predicted: the network's data prediction (n, *shape).
+        share: the predicted share of the variance (n, *shape).
         t: times (n,).
         low: the least time.
 

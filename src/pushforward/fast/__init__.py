@@ -1,4 +1,4 @@
-"""Faster ways of computing what the plain modules compute; `dispatch` says when they are taken, `disabled()` switches them off."""
+"""Faster ways of computing what the plain modules compute; `dispatch` decides when they are used, `disabled()` switches them off."""
 
 from pushforward.registry import namespace
 

@@ -1,8 +1,8 @@
-"""Attention on a CPU without gradients, in blocks of scores that stay in the cache and are exponentiated as they are.
+"""Attention on a CPU without gradients, in blocks of scores that fit into the cache and are exponentiated without a shift.
 
-Softmax is the same whatever is subtracted from a row's scores, so that nothing need be while their exponentials fit into float32. What a
-maximum costs is saved: a look at each score before the exponential, and products in blocks so small that their sums can be corrected.
-That is for one thread, where it takes a tenth off; torch's own attention shares heads out among several, and is then the quicker.
+Softmax does not depend on what is subtracted from a row's scores, so nothing is subtracted as long as the exponentials fit into float32.
+This saves the cost of a maximum: a pass over the scores before the exponential, and blocks so small that their sums can be corrected.
+It is used with one thread, where it saves a tenth of the time; with several, torch's attention parallelises over heads and is faster.
 """
 
 import math
@@ -16,12 +16,12 @@ from pushforward.nn.joint_block import attend
 if TYPE_CHECKING:
     from pushforward.fast.joint_block import Workspace
 
-_QUERIES, _KEYS, _ALIGNED = 340, 680, 16  # a block of scores has about so many rows and columns: 0.9 MB
-_LEAST, _MOST = 1e-17, 1e17  # a row's sum of exponentials, so that neither it nor its products with values leave float32
+_QUERIES, _KEYS, _ALIGNED = 340, 680, 16  # a block of scores has about this many rows and columns: 0.9 MB
+_LEAST, _MOST = 1e-17, 1e17  # bounds of a row's sum of exponentials, so that it and its products with values fit into float32
 
 
 def attend_in_blocks(work: "Workspace", name: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return what `attend` does, in the workspace's memory of that name; in one thread by the quicker way, if scores are not large."""
+    """Return the same as `attend`, in the workspace's memory of that name; with one thread the faster way, if scores are not large."""
     if q.dtype != torch.float32 or work.large_scores or torch.get_num_threads() > 1:
         return attend(q, k, v)
     plan = work.plans.get(name)
@@ -34,18 +34,18 @@ def attend_in_blocks(work: "Workspace", name: str, q: Tensor, k: Tensor, v: Tens
         torch.addmm(out, own, value, beta=before, out=out)
     total = plan.sums.sum(0)
     if not _fit(total):
-        work.large_scores = True  # the blocks that follow are likely to have them too
+        work.large_scores = True  # later blocks are likely to have large scores too
         return attend(q, k, v)
     return plan.out.div_(total.unsqueeze(3)).flatten(2)
 
 
 class Plan:
-    """Where all parts of an attention's tensors lie, in the order in which it goes through them: the same in each block of a network."""
+    """Views of all parts of an attention's tensors in the order of computation: the same in each block of a network."""
 
     def __init__(self, work: "Workspace", name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
         n, queries, heads, c = q.shape
         rows, columns = _parts(queries, _QUERIES), _parts(length := k.shape[1], _KEYS, _ALIGNED)
-        # The first keys are scored together with some that are not theirs, so that rows of scores begin where the memory's lines do.
+        # The first block of scores includes some keys of the next, so that rows of scores start at cache lines.
         scored = [range(min(length, len(columns[0]) + -len(columns[0]) % _ALIGNED)), *columns[1:]]
         held = work.take("scores", len(rows[-1]) * max(len(part) for part in scored))
         blocks = [[held[: len(row) * len(part)].view(len(row), len(part)) for part in scored] for row in rows]
@@ -64,7 +64,7 @@ class Plan:
                         self.steps.append((query, key, scores, own, total[row], value, out, min(index, 1)))
 
     def is_of(self, *tensors: Tensor) -> bool:
-        """Return whether the plan is one of these queries, keys and values: of their memory, which it keeps from being used again."""
+        """Return whether the plan is for the memory of these queries, keys and values, which it keeps alive."""
         return all(type(one) is Tensor and one.is_set_to(other) for one, other in zip(self.tensors, tensors, strict=True))
 
 
@@ -74,7 +74,7 @@ def _by_head(x: Tensor, parts: list[range]) -> list[tuple[Tensor, ...]]:
 
 
 def _fit(sums: Tensor) -> bool:
-    """Return whether all sums of exponentials are within what float32 can go on with; NaN is not, and fake or no sums are not looked at."""
+    """Return whether all sums of exponentials are within the bounds for float32; NaN is not, and fake or empty tensors always are."""
     if type(sums) is not Tensor or not sums.numel():
         return True
     least, most = sums.aminmax()
@@ -82,7 +82,7 @@ def _fit(sums: Tensor) -> bool:
 
 
 def _parts(count: int, usual: int, aligned: int = 1) -> list[range]:
-    """Return parts of so many: all of one size about the usual, if they are several a multiple of `aligned`, but for a smaller first."""
+    """Split a count into parts of equal size near `usual` (a multiple of `aligned` if there are several); the first may be smaller."""
     parts = max(1, round(count / usual))
     size = min(count, -(-count // (parts * aligned)) * aligned)
     return [range(max(0, stop - size), stop) for stop in range(count, 0, -size)][::-1]

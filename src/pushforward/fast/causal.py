@@ -1,4 +1,4 @@
-"""The causal transformer one token after another, with keys and values kept: all tokens together cost about one pass."""
+"""The causal transformer token by token with cached keys and values: all tokens together cost about one pass."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,11 +18,11 @@ known(CausalBlock, SelfAttention, Condition, LabelEmbedding)
 
 @fast_way(CausalTransformer, "sequential")
 def sequential(net: Any, n: int, conds: Sequence[Any], solve: Callable[[int, Tensor], Tensor]) -> Tensor:
-    """Return tokens (n, tokens, features) made one after another.
+    """Return tokens (n, tokens, features), generated one at a time.
 
     Args:
         net: the network.
-        n: how many samples.
+        n: number of samples.
         conds: the conditions under which the outputs of each token are predicted, each of n rows or None.
         solve: called as solve(k, outputs) with the predictions for token k, (conditions, n, outputs); returns that token (n, features).
     """

@@ -1,4 +1,4 @@
-"""The network inside a coupling on columns (features, n): one layout throughout, as operations on two at once take far longer."""
+"""The network inside a coupling on columns (features, n): one layout throughout, as operations that mix layouts take far longer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,12 +25,12 @@ def columns(net: Any, a: Tensor, cond: Tensor | None = None) -> Tensor:
 
 
 def overwriting(net: Any) -> Callable[[Tensor], Tensor]:
-    """Return a network's activation for what a matrix product has just made, which it may overwrite: relu does, for half the time."""
+    """Return a network's activation, which may overwrite its input: in-place relu takes half the time."""
     return torch.relu_ if net.activation == "relu" else net.act
 
 
 def shifted_bias(bias: Tensor, shift: Tensor | None) -> Tensor:
-    """Return a bias as columns (width, 1), or (width, n) under a condition's shift by rows; the shift may be one row for all, or None."""
+    """Return a bias as columns: (width, 1), or (width, n) with a condition's shift, which is rows (n, width), one row (width,), or None."""
     if shift is None or shift.ndim == 1:
         return (bias if shift is None else bias + shift)[:, None]
     return (shift + bias).T

@@ -1,7 +1,7 @@
-"""A joint block on a CPU without gradients: the numbers of `JointBlock`, by fewer and shorter ways through memory.
+"""A joint block on a CPU without gradients: the same result as `JointBlock` with less memory traffic.
 
-Tokens are changed in place, biases and activations are applied to what lies in the cache, text and image write their queries, keys and
-values side by side into one tensor, and all blocks share the memory for what they need in between: fresh pages are the dearest of all.
+Tokens are updated in place, biases and activations are applied while data are in the cache, text and image write their queries, keys and
+values next to each other into one tensor, and all blocks share the memory of intermediate results: new memory pages cost most of all.
 """
 
 import math
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from pushforward.fast.attention import Plan, attend_in_blocks
 from pushforward.nn.joint_block import EPS, Attention, JointBlock, Stream, Vectors
 
-_TOGETHER = 1024  # tokens of several images that go through an MLP at once: its weights are read once for all of them
-_AT_ONCE = 98304  # numbers whose activation is computed at once: 384 kB of float32, and as much beside them
+_TOGETHER = 1024  # tokens of several images that pass an MLP together: its weights are read once for all of them
+_AT_ONCE = 98304  # elements whose activation is computed together: 384 kB of float32, and as much for intermediate results
 
 
 class Workspace:
-    """Memory that the blocks of one evaluation share, by name; what was taken before under the same name is lost."""
+    """Memory that the blocks of one evaluation share, by name; taking a name again overwrites its previous contents."""
 
     def __init__(self, like: Tensor) -> None:
         self.like = like
@@ -28,19 +28,19 @@ class Workspace:
         self.large_scores = False  # whether an attention's scores were too large for their exponentials
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """Return a contiguous tensor of this shape, with any numbers in it."""
+        """Return an uninitialised contiguous tensor of this shape."""
         taken = self.taken.get((name, shape))
         if taken is None:
             size, held = math.prod(shape), self.held.get(name)
             if held is None or len(held) < size:
-                self.taken = {key: view for key, view in self.taken.items() if key[0] != name}  # which would keep the smaller memory
+                self.taken = {key: view for key, view in self.taken.items() if key[0] != name}  # views of the smaller memory
                 held = self.held[name] = self.like.new_empty(size)
             taken = self.taken[name, shape] = held[:size].view(shape)
         return taken
 
 
 def advance(block: JointBlock, image: Tensor, text: Tensor, embedding: Tensor, work: Workspace) -> None:
-    """Replace the tokens of image (n, N, width) and text (n, T, width) by what the block makes of them."""
+    """Replace the tokens of image (n, N, width) and text (n, T, width) by the block's output."""
     of_image, of_text = block.vectors(embedding)
     a, b, second = block.image.attention, block.text.attention, block.image.second
     (n, count, width), words, also = image.shape, text.shape[1], None
@@ -51,7 +51,7 @@ def advance(block: JointBlock, image: Tensor, text: Tensor, embedding: Tensor, w
         q, k = own.unflatten(2, (2, *sides)).unbind(2)
         also = attend_in_blocks(work, "also", q, k, values.transpose(1, 2))
     joint, values = work.take("joint", n, words + count, 2 * width), work.take("values", n, sides[0], words + count, sides[1])
-    skipped = words if block.text.mlp is None else 0  # how many have keys but no queries: the last block's text
+    skipped = words if block.text.mlp is None else 0  # number of tokens with keys but no queries: the last block's text
     project(joint[:, :words, width if skipped else 0 :], values[:, :, :words], text, of_text, b, a, work)
     project(joint[:, words:], values[:, :, words:], image, of_image, a, a, work)
     q, k = joint.unflatten(2, (2, *sides)).unbind(2)
@@ -62,10 +62,10 @@ def advance(block: JointBlock, image: Tensor, text: Tensor, embedding: Tensor, w
 
 
 def project(made: Tensor, values: Tensor, x: Tensor, vectors: Vectors, attention: Attention, base: Attention, work: Workspace) -> None:
-    """Write queries and keys of modulated tokens x (n, tokens, width) into made (n, tokens, 2 width), or keys alone where that is `width`.
+    """Write queries and keys of modulated tokens x (n, tokens, width) into made (n, tokens, 2 width), or only keys if it has `width`.
 
-    Their values go head by head into values (n, heads, tokens, c), as they are read. What all keys share changes no softmax: if they are
-    not normalised, those of `base` go without their bias, and the others with what theirs is more.
+    Values are written head by head into values (n, heads, tokens, c), the layout in which they are read. A bias shared by all keys does not
+    change the softmax: without normalisation, keys of `base` omit their bias, and the others use the difference from it.
     """
     (count, width), outputs = x.shape[1:], made.shape[2]
     weight, of_values = attention.qkv.weight[-outputs - width :].split((outputs, width))
@@ -91,9 +91,9 @@ def project(made: Tensor, values: Tensor, x: Tensor, vectors: Vectors, attention
 
 
 def normalise(x: Tensor, heads: int, weights: list[Tensor]) -> None:
-    """Divide each head of queries and keys x (tokens, kinds heads c) by its root mean square and multiply it with its kind's weights (c,).
+    """Divide each head of queries and keys x (tokens, kinds heads c) by its root mean square and multiply it by its kind's weights (c,).
 
-    In float32 this takes less than half the time of torch's own norm, which does not write where it reads.
+    In float32 this takes less than half the time of torch's norm, which does not work in place.
     """
     if x.dtype != torch.float32:
         for of_kind, weight in zip(x.unflatten(1, (len(weights), heads, -1)).unbind(1), weights, strict=True):
@@ -131,15 +131,15 @@ def finish(stream: Stream, x: Tensor, attended: Tensor, vectors: Vectors, also: 
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
-    """Write weight x + bias into out; in float32 the bias, or as much of it as there is, comes after, where it costs less."""
+    """Write weight x + bias into out; in float32 the bias, which may be shorter, is added afterwards, which costs less."""
     if x.dtype == torch.float32:
         torch.mm(x, weight.T, out=out)[:, : len(bias)].add_(bias)
-    else:  # which rounds once
+    else:  # addmm rounds once
         torch.addmm(bias, x, weight.T, out=out)
 
 
 def run_mlp(mlp: nn.Sequential, x: Tensor, hidden: Tensor, out: Tensor) -> None:
-    """Write the MLP's value into out, by way of hidden."""
+    """Write the MLP's output into out, with hidden as memory for the hidden layer."""
     first, last = mlp[0], mlp[2]
     assert isinstance(first, nn.Linear)
     assert isinstance(last, nn.Linear)

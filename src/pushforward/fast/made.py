@@ -1,4 +1,4 @@
-"""MADE on columns (features, n), and walked along its features: all steps together cost about one pass of the network."""
+"""MADE on columns (features, n), and its inverse feature by feature: all steps together cost about one pass of the network."""
 
 import math
 import weakref
@@ -34,7 +34,7 @@ def columns(net: Any, x: Tensor, cond: Tensor | None = None) -> Tensor:
 
 @fast_way(MADE, "solved")
 def solved(net: Any, z: Tensor, cond: Tensor | None, elementwise: Elementwise) -> tuple[Tensor, Tensor | None]:
-    """Return columns x (features, n) whose transform is z, and the log-slopes dx/dz: one feature after another."""
+    """Return columns x (features, n) whose transform is z, and the log-slopes dx/dz: one feature at a time."""
     rows, undo = z.unbind(), _undo_of(elementwise, z)
     slopes: list[Any] = []
 
@@ -48,14 +48,14 @@ def solved(net: Any, z: Tensor, cond: Tensor | None, elementwise: Elementwise) -
 
 
 def walk(net: Any, like: Tensor, cond: Tensor | None, solve: Solve) -> Tensor:
-    """Return columns x (features, n) made one feature after another.
+    """Return columns x (features, n), computed one feature at a time.
 
     Args:
         net: the network.
-        like: columns (features, n) of the dtype and device wanted.
+        like: columns (features, n) of the required dtype and device.
         cond: condition of each column, or None.
-        solve: called as solve(k, raw, out) with the parameters of feature k, a tensor (outputs, n) or, where there are two, a tuple of
-            two rows; returns that feature (n,), in `out` if it likes, which may be None.
+        solve: called as solve(k, raw, out) with the parameters of feature k, a tensor (outputs, n) or, if there are two, a tuple of two
+            rows; returns that feature (n,). It may write it into `out`, unless that is None.
     """
     hidden = [Layer(layer.weight, bias) for layer, bias in zip(net.layers, _biases(net, cond), strict=True)]
     out = net.out
@@ -64,7 +64,7 @@ def walk(net: Any, like: Tensor, cond: Tensor | None, solve: Solve) -> Tensor:
 
 
 def _undo_of(elementwise: Elementwise, like: Tensor) -> Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Tensor | None]]:
-    """Return the inverse as a function of (x, raw, out), with what is the same in all calls made once; y may be written into `out`."""
+    """Return the inverse as a function of (x, raw, out), with constants computed once; y may be written into `out`."""
     if type(elementwise) is not Affine:
         return lambda x, raw, out: elementwise(x, raw, True)
     bound, top = elementwise.bound, like.new_full((), elementwise.bound)

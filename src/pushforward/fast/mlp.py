@@ -1,4 +1,4 @@
-"""An MLP by its matrices: all hidden biases in one row, and a divergence that costs hardly more than the value."""
+"""An MLP computed from its matrices: all hidden biases in one row, and a divergence that costs hardly more than the value."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -49,7 +49,7 @@ def _softplus(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Act(NamedTuple):
-    """An activation; one that also returns its slope, called with x and the tensor 1; the same two where they may overwrite x."""
+    """An activation; a version that also returns its slope, called with x and the tensor 1; and both in place."""
 
     value: Callable[[Tensor], Tensor]
     with_slope: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -58,7 +58,7 @@ class _Act(NamedTuple):
 
 
 ACTS = {
-    "silu": _Act(F.silu, _silu, torch._C._nn.silu_, _silu_),  # without F.silu's detour
+    "silu": _Act(F.silu, _silu, torch._C._nn.silu_, _silu_),  # without the overhead of F.silu
     "tanh": _Act(torch.tanh, _tanh, torch.tanh_, _tanh),
     "relu": _Act(F.relu, _relu, torch.relu_, _relu),
     "elu": _Act(F.elu, _elu, partial(F.elu, inplace=True), _elu),
@@ -68,37 +68,37 @@ ACTS = {
 
 @fast_way(MLP, "forward", when=values_alone)
 def forward(mlp: MLP, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-    """Return the MLP's value, with the features of a time that all rows share computed once."""
+    """Return the MLP's output, with the time features computed once if all rows share the time."""
     return _value(mlp, _constants(mlp), x, t, cond)
 
 
 @fast_way(MLP, "value_and_divergence")
 def value_and_divergence(mlp: MLP, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the value and sum_i d f_i / d x_i (n,), by a trace of weights and slopes rather than by differentiation.
+    """Return the value and sum_i d f_i / d x_i (n,), as a trace of weights and slopes instead of by automatic differentiation.
 
     With slopes s_l = act'(pre-activation), the Jacobian is W diag(s_L) W_L ... diag(s_1) W_1; for two hidden layers its trace is
-    s_2' M s_1 with M = W_2 * (W_1 W)', one matrix product for the whole batch.
+    s_2' M s_1 with M = W_2 * (W_1 W)', one matrix product for the entire batch.
     """
     return _value_and_divergence(mlp, _constants(mlp, trace=True), x, t, cond)
 
 
 class Prepared:
-    """An MLP with what depends on the weights alone computed once, for a solver that calls it many times while they stay.
+    """An MLP with precomputed terms that depend only on the weights, for a solver that calls it many times with fixed weights.
 
     Args:
         mlp: the network.
-        times: all t that it will be asked for, each of them the same for a whole batch; None where they are not known.
+        times: all t at which it will be called, each the same for all rows; None if they are not known.
     """
 
     def __init__(self, mlp: MLP, times: Sequence[float] | None = None) -> None:
         self.mlp, self.constants = mlp, _constants(mlp, trace=True, ready=not torch.is_grad_enabled(), times=times)
 
     def __call__(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        """Return the MLP's value."""
+        """Return the MLP's output."""
         return _value(self.mlp, self.constants, x, t, cond)
 
     def value_and_divergence(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the MLP's value and divergence."""
+        """Return the MLP's output and divergence."""
         return _value_and_divergence(self.mlp, self.constants, x, t, cond)
 
 
@@ -106,7 +106,7 @@ fast_way(MLP, "prepared")(Prepared)
 
 
 class _Constants(NamedTuple):
-    """What depends on the weights alone."""
+    """Terms that depend only on the weights."""
 
     act: _Act
     matrices: Sequence[Tensor]  # of the hidden layers (inputs, outputs)
@@ -116,7 +116,7 @@ class _Constants(NamedTuple):
     frequencies: Tensor  # of time
     middle: Tensor  # of the trace
     one: Tensor
-    at: Mapping[float, tuple[Tensor, ...]]  # each layer's bias with what times add that are known beforehand
+    at: Mapping[float, tuple[Tensor, ...]]  # each layer's bias plus the shift by time, for times known in advance
 
 
 def _constants(mlp: Any, trace: bool = False, ready: bool = False, times: Sequence[float] | None = None) -> _Constants:
@@ -130,7 +130,7 @@ def _constants(mlp: Any, trace: bool = False, ready: bool = False, times: Sequen
     biases = torch.cat([layer.bias for layer in mlp.layers])
     rates = frequencies(mlp.time_features, SCALE, MAX_PERIOD).to(biases.device, wide(biases))
     at: dict[float, tuple[Tensor, ...]] = {}
-    # Elsewhere than on a CPU asking for t would stall the queue.
+    # On other devices than the CPU, reading t would synchronise.
     if ready and times is not None and mlp.time is not None and biases.device.type == "cpu":
         t = torch.tensor(times, dtype=rates.dtype)
         shifted = torch.addmm(biases, _features(mlp, t[:, None] * rates), mlp.time.weight.T)
@@ -162,14 +162,14 @@ def _trace(mlp: Any, constants: _Constants, slopes: list[Tensor]) -> Tensor:
         return slopes[0] @ constants.middle
     if len(slopes) == 2:
         return torch.linalg.vecdot(slopes[1], slopes[0] @ constants.middle)
-    tangents = slopes[0][:, None, :] * mlp.layers[0].weight.T  # (n, inputs, width): one row a direction
+    tangents = slopes[0][:, None, :] * mlp.layers[0].weight.T  # (n, inputs, width): one row per direction
     for layer, slope in zip(list(mlp.layers)[1:], slopes[1:], strict=True):
         tangents = tangents @ layer.weight.T * slope[:, None, :]
     return torch.einsum("nih,ih->n", tangents, mlp.out.weight)
 
 
 def _biases(mlp: Any, constants: _Constants, x: Tensor, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor]:
-    """Return what is added in each hidden layer: rows (n, width), or one (width,) where it is the same for all."""
+    """Return the shift of each hidden layer: rows (n, width), or one row (width,) if it is the same for all."""
     known = constants.at.get(t[0].item()) if constants.at and t is not None and t.numel() else None
     label = mlp.label(cond, len(x) if cond is not None else 1)
     if known is not None and label is None:
@@ -198,8 +198,8 @@ def _shaped(mlp: MLP, out: Tensor, x: Tensor) -> Tensor:
 
 
 def _one_for_all(t: Tensor) -> bool:
-    """Whether all rows have one time, as in every fixed-step solver: then its features are computed once (a quarter of a small MLP's call).
+    """Whether all rows share one time, as in fixed-step solvers: its features are then computed once (a quarter of a small MLP's call).
 
-    Only where looking is cheap and nothing is differentiated: each row keeps its own derivative otherwise.
+    Only where the check is cheap and nothing is differentiated: otherwise each row needs its own derivative.
     """
     return values_alone() and t.device.type == "cpu" and len(t) > 1 and bool((t == t[0]).all())

@@ -1,4 +1,4 @@
-"""The blocks of an MMDiT on a CPU without gradients, in memory that they share."""
+"""The blocks of an MMDiT on a CPU without gradients, in shared memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +17,10 @@ known(JointBlock, Stream, Attention, HeadNorm)
 
 @fast_way(MMDiT, "through_blocks", when=values_alone)
 def through_blocks(net: Any, image: Tensor, text: Tensor, embedding: Tensor, skip: Sequence[int] = ()) -> Tensor:
-    """Return the image's tokens after all blocks but those to skip."""
+    """Return the image tokens after all blocks except those to skip."""
     if image.device.type != "cpu":
         return NotImplemented
-    text, work = text.clone(memory_format=torch.contiguous_format), Workspace(image)  # a prepared text is the caller's
+    text, work = text.clone(memory_format=torch.contiguous_format), Workspace(image)  # a prepared text belongs to the caller
     for k, block in enumerate(net.blocks):
         if k not in skip:
             advance(block, image, text, embedding, work)

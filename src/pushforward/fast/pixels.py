@@ -1,7 +1,7 @@
-"""The matrix of bijections that are affine at each pixel, and its inverse, kept while the values of their parameters stay.
+"""The matrix of pixel-affine bijections and its inverse, cached as long as the values of their parameters do not change.
 
-Autograd's counter of writes would be quicker to ask, but torch's fused optimisers and writes through `.data` do not count. Values are
-compared on the CPU alone; elsewhere to look stalls the queue, which costs more than the matrices.
+Autograd's version counter would be cheaper to check, but torch's fused optimisers and writes through `.data` do not increment it. Values
+are compared only on the CPU; on other devices the comparison synchronises, which costs more than the matrices.
 """
 
 import weakref

@@ -1,7 +1,7 @@
-"""Programs of diffusion's samplers, kept from one sampling to the next: planning the steps takes as long as the steps.
+"""Cached step plans of the diffusion samplers: planning the steps takes as long as the steps themselves.
 
-A program is a function of sampler, path and ends. It is kept only where all of these are records that cannot change: frozen dataclasses of
-numbers, strings, tuples and other such records. A path with parameters is planned anew each time, so that it is sampled as it is now.
+A program is a function of sampler, path and ends. It is cached only if all of these are immutable: frozen dataclasses of numbers, strings,
+tuples and frozen dataclasses. A path with parameters is planned again each time, with its current parameters.
 """
 
 import dataclasses
@@ -13,17 +13,17 @@ from torch import nn
 from pushforward.dispatch import enabled
 
 T = TypeVar("T")
-MOST = 16  # programs kept; the oldest goes first
+MOST = 16  # programs in the cache; the oldest is removed first
 PLAIN = (int, float, bool, str, type(None))
 
 _kept: dict[tuple[Any, ...], Any] = {}
 
 
 def kept(make: Callable[..., T], *parts: Any) -> T:
-    """Return make(*parts), and the same object again for equal parts, where none of them can change.
+    """Return make(*parts), cached for equal parts if all of them are immutable.
 
     Args:
-        make: a function of its arguments alone.
+        make: a pure function.
         parts: sampler, path, t_start and t_end.
     """
     if not enabled():
@@ -44,7 +44,7 @@ def kept(make: Callable[..., T], *parts: Any) -> T:
 
 
 def unchanging(thing: Any) -> bool:
-    """Return whether a thing is a number, a string, a tuple of such, or a record of such whose very class is a frozen dataclass."""
+    """Return whether an object is a number, a string, or a tuple or frozen dataclass (its exact class) of such objects."""
     kind = type(thing)
     if kind in PLAIN:
         return True

@@ -1,6 +1,6 @@
-"""A masked MLP walked along its features: units are sorted by degree, and a step computes those that its feature makes known.
+"""A masked MLP evaluated feature by feature: units are sorted by degree, and a step computes those that its feature determines.
 
-A block of steps shares one large product with what was known before it; each step adds what became known within the block.
+A block of steps shares one large product with the units known before it; each step adds the units computed within the block.
 """
 
 import itertools
@@ -14,14 +14,14 @@ from pushforward._modes import values_alone
 
 
 class Layer(NamedTuple):
-    """A linear layer with rows in the order in which they become known; the output's rows are the features, of k numbers each."""
+    """A linear layer with its rows in order of computation; the rows of the output are the features, of k numbers each."""
 
     weight: Tensor  # (rows, inputs); of the output (k, features, inputs)
     bias: Tensor  # (rows, 1), or (rows, n) under a condition; of the output (k, features, 1)
 
 
 class Product(NamedTuple):
-    """A product of some rows of a layer with some of its columns."""
+    """The product of some rows of a layer with some of its columns."""
 
     layer: int
     rows: slice | int
@@ -30,26 +30,26 @@ class Product(NamedTuple):
 
 Act = Callable[[Tensor], Tensor]
 Solve = Callable[[int, Any, Tensor | None], Tensor]
-Cut = list[tuple[list[tuple[Product, Tensor]], list[tuple[Product, Tensor]]]]  # of each step: large and small products, with their weights
+Cut = list[tuple[list[tuple[Product, Tensor]], list[tuple[Product, Tensor]]]]  # for each step: large and small products, with their weights
 
 
 class Staircase:
-    """Which rows of which layers each step of a walk computes, and from which columns.
+    """Which rows of which layers each step computes, and from which columns.
 
     Args:
-        sizes: for each hidden layer, how many rows step k computes. Of x, step k reads what the steps before k,
-            and of hidden units step k itself, have made known.
+        sizes: for each hidden layer, how many rows step k computes. Step k uses the columns of x from
+            steps before k, and the hidden units up to step k.
         block: steps that share a large product.
     """
 
     def __init__(self, sizes: Sequence[Sequence[int]], block: int) -> None:
         self.sizes, self.block, features = [list(one) for one in sizes], block, len(sizes[0])
         self.widths = [features, *(sum(one) for one in sizes)]  # columns of x, and rows of each hidden layer
-        # ends[i][k]: columns of layer i's input, and after the last one rows of the output, that the steps before k have made known
+        # ends[i][k]: number of columns of layer i's input (last entry: rows of the output) computed by the steps before k
         ends = [[0, *itertools.accumulate(one)] for one in ([1] * features, *sizes, [1] * features)]
         layers, last = range(len(sizes) + 1), len(sizes)
-        self.large: list[list[Product]] = []  # of each step: those with what was known before its block
-        self.small: list[list[Product]] = []  # of each step: those with what became known within it
+        self.large: list[list[Product]] = []  # for each step: products with units known before its block
+        self.small: list[list[Product]] = []  # for each step: products with units computed within the block
         for k in range(features):
             start, stop = k - k % block, min(k - k % block + block, features)
             found = [Product(i, slice(ends[i + 1][k], ends[i + 1][stop]), slice(0, ends[i][k])) for i in layers]
@@ -60,14 +60,14 @@ class Staircase:
         self.kept: tuple[list[Tensor], Cut] | None = None
 
     def walk(self, layers: Sequence[Layer], act: Act, like: Tensor, solve: Solve) -> Tensor:
-        """Return columns x (features, n) made one feature after another.
+        """Return columns x (features, n), computed one feature at a time.
 
         Args:
             layers: the hidden layers and the output.
             act: activation of the hidden layers, which may overwrite its input.
-            like: columns (any, n) of the dtype and device wanted.
-            solve: called as solve(k, raw, out) with the k-th row of the output, a tensor (numbers, n), or a tuple of two rows where there
-                are two; returns feature k (n,), in `out` if it likes, which may be None.
+            like: columns (any, n) of the required dtype and device.
+            solve: called as solve(k, raw, out) with the k-th row of the output, a tensor (numbers, n), or a tuple of two rows if there are
+                two; returns feature k (n,). It may write it into `out`, unless that is None.
         """
         if not values_alone():
             return self._joined(layers, act, like, solve)
@@ -83,7 +83,7 @@ class Staircase:
         owed = [*known[1:], output]
         slots = [*(one.split(sizes) for one, sizes in zip(owed, self.sizes, strict=False)), output.unbind(1)]
         raw: Sequence[Any] = slots[last]
-        if len(output) == 2:  # cut all at once
+        if len(output) == 2:  # unbind all steps in one call
             raw = list(zip(*(one.unbind() for one in output.unbind()), strict=True))
         made = known[0].unbind()
         for k, (large, small) in enumerate(self._cut([layer.weight for layer in layers])):
@@ -103,19 +103,19 @@ class Staircase:
         return known[0]
 
     def _cut(self, weights: list[Tensor]) -> Cut:
-        """Return each product with its part of a weight. They are views, and stay right for as long as the weights lie where they do."""
+        """Return each product with its part of a weight. These are views, valid as long as the weights keep their memory."""
         if self.kept is None or not all(one.is_set_to(before) for one, before in zip(weights, self.kept[0], strict=True)):
             large, small = (
                 [[(one, weights[one.layer][..., one.rows, one.columns]) for one in step] for step in steps]
                 for steps in (self.large, self.small)
             )
-            # Aliases: a parameter itself would be compared with itself, and not show that it has been given other memory.
+            # Aliases: comparing a parameter with itself would not reveal that its memory was replaced.
             self.kept = [one.detach() for one in weights], list(zip(large, small, strict=True))
         return self.kept[1]
 
     def _joined(self, layers: Sequence[Layer], act: Act, like: Tensor, solve: Solve) -> Tensor:
-        """Join the columns of x and of every layer as they become known, so that gradients flow through them."""
-        # Of x and of each hidden layer: what was known before the block, then what its steps have added.
+        """Concatenate the columns of x and of every layer as they are computed, so that gradients flow through them."""
+        # Of x and of each hidden layer: columns known before the block, then those added by its steps.
         known = [[like.new_empty(0, like.shape[1])] for _ in layers]
         owed: list[Sequence[Tensor]] = []
         for k, (large, small) in enumerate(zip(self.large, self.small, strict=True)):
@@ -132,7 +132,7 @@ class Staircase:
                 if more:
                     raw = torch.addmm(raw, layers[i].weight[..., rows, columns], torch.cat(known[i][1:]))
                 if i < len(layers) - 1:
-                    # A piece of a split may not be changed in place, and act may do that.
+                    # A piece of a split must not be modified in place, and act may do so.
                     known[i + 1].append(act(raw if more else raw.clone()))
             known[0].append(solve(k, raw.to(like.dtype), None)[None])
         return torch.cat(known[0])

@@ -88,7 +88,7 @@ def save(model: GenerativeModel, folder: str | Path) -> Path:
     folder, model = Path(folder), unwrapped(model)
     config, state = model_config(model), state_to_save(model)
     check_described(model, without_random(lambda: build(config)), state)
-    write_folder(folder, lambda aside: write_model(aside, config, state))
+    write_folder(folder, lambda temporary: write_model(temporary, config, state))
     return folder
 
 

@@ -106,14 +106,14 @@ def _own_path(model: nn.Module, path: str) -> str:
     return ".".join(steps)
 
 
-def check_described(model: nn.Module, twin: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Refuse a model that its configuration does not describe: parts of other types or tensors than those of `twin`, built from it.
+def check_described(model: nn.Module, rebuilt: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse a model that its configuration does not describe: parts of other types or tensors than those of `rebuilt`, built from it.
 
     Raises:
         ConfigError: the first such part is named with its type.
     """
     ours = {_own_path(model, path) if path else "": part for path, part in model.named_modules() if inside(part) is None}
-    theirs = dict(twin.named_modules())
+    theirs = dict(rebuilt.named_modules())
     for path, part in ours.items():
         if ".parametrizations" in f".{path}":
             continue
@@ -125,7 +125,7 @@ def check_described(model: nn.Module, twin: nn.Module, state: Mapping[str, Tenso
                 f"{path or 'the model'} is a {kind.__module__}.{kind.__qualname__}, where the settings of config.yaml build {was}, so that "
                 "a loaded model would compute something else; save its state_dict() instead."
             )
-    lost = next(_differing(twin.state_dict(), state), None)
+    lost = next(_differing(rebuilt.state_dict(), state), None)
     if lost is not None:
         raise ConfigError(
             f"{lost} is not what the settings of config.yaml build, so it could not be loaded; save the state_dict() instead."

@@ -1,4 +1,4 @@
-"""The mathematics as pure functions on tensors: nothing here has state, and nothing the caller owns is written."""
+"""The mathematics as pure functions of tensors: they have no state and do not modify their arguments."""
 
 from pushforward.registry import namespace
 

@@ -1,4 +1,4 @@
-"""Scale and shift by numbers that a network reads off something else: what an affine coupling does to each number."""
+"""Elementwise scale and shift with predicted parameters: the transform of an affine coupling."""
 
 import torch
 from jaxtyping import Float
@@ -15,19 +15,19 @@ def _example() -> tuple:
 def bounded_affine(
     x: Float[Tensor, "n ..."], raw: Float[Tensor, "n ..."], shift: Float[Tensor, "n ..."], bound: float = 2.0, inverse: bool = False
 ) -> tuple[Float[Tensor, "n ..."], Float[Tensor, "n ..."]]:
-    """Scale each number by exp(s) and shift it, or undo it, with |s| below a bound so that nothing overflows.
+    """Scale each element by exp(s) and shift it, or invert this, with |s| below a bound so that nothing overflows.
 
         y = x exp(s) + shift,    s = bound tanh(raw / bound);    inverse: y = (x - shift) exp(-s)
 
     Args:
         x: numbers (n, *shape).
-        raw: log-scales before they are bounded (n, *shape).
-        shift: what is added (n, *shape).
-        bound: the bound of |s|; 2 lets one layer scale by 1/7.4 to 7.4.
-        inverse: whether to undo it.
+        raw: unbounded log-scales (n, *shape).
+        shift: shift to add (n, *shape).
+        bound: the bound of |s|; with 2, one layer scales by 1/7.4 to 7.4.
+        inverse: whether to compute the inverse.
 
     Returns:
-        y (n, *shape), and the logarithm of the slope dy/dx of each number (n, *shape), s or -s. (Sum it for a log-determinant.)
+        y (n, *shape), and the logarithm of the slope dy/dx of each element (n, *shape), s or -s. (Sum it for a log-determinant.)
 
     Example:
         >>> bounded_affine(torch.tensor([2.0]), torch.tensor([0.0]), torch.tensor([1.0]))
@@ -43,9 +43,9 @@ def bounded_affine(
 
 
 def undone_affine(x: Tensor, raw: Tensor, shift: Tensor, bound: float, top: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the inverse of `bounded_affine`, y in `out` if that is given.
+    """Return the inverse of `bounded_affine`, with y written into `out` if given.
 
-    `top` is the bound as a tensor (), which costs less than a number where it is used often.
+    `top` is the bound as a tensor (), which costs less than a Python number when used often.
     """
     s = torch.sub(top, torch.sigmoid(_twice(raw, bound)), alpha=2 * bound)
     return torch.mul(x - shift, s.exp(), out=out), s

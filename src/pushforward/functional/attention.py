@@ -9,13 +9,13 @@ from pushforward.registry import export
 
 
 class KeyValues:
-    """Keys and values of the tokens so far, so that a token which comes later need not compute those before it again."""
+    """Cached keys and values of the tokens so far, so that they are not recomputed for later tokens."""
 
     def __init__(self) -> None:
         self.pair: tuple[Tensor, Tensor] | None = None
 
     def add(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Take those of the next tokens (n, heads, tokens, width / heads) and return all."""
+        """Append those of the next tokens (n, heads, tokens, width / heads) and return all."""
         if self.pair is not None:
             keys, values = torch.cat((self.pair[0], keys), 2), torch.cat((self.pair[1], values), 2)
         self.pair = keys, values
@@ -55,9 +55,9 @@ def self_attention(
         qkv_bias: their bias (3 width,), or None.
         out_weight: weights of the output map (width, width).
         out_bias: its bias (width,), or None.
-        heads: number of heads, which divides the width.
-        causal: whether a token sees only itself and those before it.
-        past: keys and values of the tokens before x, all of which are seen; those of x, one token then, are added to them.
+        heads: number of heads; must divide the width.
+        causal: whether a token attends only to itself and the tokens before it.
+        past: keys and values of the tokens before x, to which x (a single token) attends; those of x are appended.
 
     Returns:
         Tokens (n, tokens, width).
@@ -73,7 +73,7 @@ def self_attention(
 
 
 def attend(qkv: Tensor, heads: int, causal: bool = False, past: KeyValues | None = None) -> Tensor:
-    """Return the joined heads (n, tokens, width) of the attention between queries, keys and values (n, tokens, 3 width)."""
+    """Return the attention output, heads joined (n, tokens, width), of queries, keys and values (n, tokens, 3 width)."""
     n, tokens, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     q, k, v = qkv.view(n, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
     if past is not None:

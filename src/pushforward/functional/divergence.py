@@ -22,17 +22,17 @@ def _example() -> tuple:
 def exact_divergence(
     field: Field, x: Float[Tensor, "n ..."], chunk: int | None = None
 ) -> tuple[Float[Tensor, "n ..."], Float[Tensor, " n"]]:
-    """Return a field's value and exact divergence, all directions in one vectorised call.
+    """Return a field's value and exact divergence, by vectorised products with all directions.
 
         div f(x) = sum_i d f_i / d x_i
 
     Args:
-        field: maps (n, *shape) to (n, *shape), each row on its own.
+        field: maps (n, *shape) to (n, *shape), each row independently.
         x: where to evaluate (n, *shape).
-        chunk: how many of the d directions at once; None means all, which holds d times the field's activations.
+        chunk: how many of the d directions to process together; None means all, which stores d times the field's activations.
 
     Returns:
-        The value (n, *shape) and the divergence (n,). Both can be differentiated.
+        The value (n, *shape) and the divergence (n,). Both are differentiable.
 
     Raises:
         ShapeError: the field's value has another shape than x.
@@ -48,7 +48,7 @@ def exact_divergence(
         return field(x), x.new_zeros(0)
     directions = torch.eye(d, dtype=x.dtype, device=x.device).view(d, 1, *x.shape[1:]).expand(d, *x.shape)
     total, start = x.new_zeros(n), 0
-    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no double backward
         products = _products(field, x)
         for part in directions.split(chunk or d):
             value, derivatives = products(part)
@@ -58,11 +58,11 @@ def exact_divergence(
 
 
 def _products(field: Field, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Return what maps directions e (k, n, *shape) to the field's value and the products e' J (k, n, *shape).
+    """Return a function of directions e (k, n, *shape) that returns the field's value and the products e' J (k, n, *shape).
 
-    By reverse mode, in which the directions share one forward pass: 1.4 to 2 times as fast as J e by forward mode in the same memory (a
-    small U-Net 6 times), and right when it is differentiated (torch 2.13's layer_norm differentiates its forward-mode derivative
-    wrongly: mean and deviation are taken for constants).
+    It uses reverse mode, in which the directions share one forward pass: 1.4 to 2 times as fast as J e by forward mode in the same memory
+    (a small U-Net 6 times), and correct under further differentiation (torch 2.13 differentiates the forward-mode derivative of
+    layer_norm incorrectly: it treats mean and deviation as constants).
     """
     try:
         value, pull = torch.func.vjp(field, x)  # type: ignore[misc]  # three values only with has_aux
@@ -93,12 +93,12 @@ def hutchinson_divergence(
         E[e' (df/dx) e] = div f(x)  for E[e e'] = I
 
     Args:
-        field: maps (n, *shape) to (n, *shape), each row on its own.
+        field: maps (n, *shape) to (n, *shape), each row independently.
         x: where to evaluate (n, *shape).
         probes: the directions e (k, n, *shape), such as random signs; keep them fixed along one trajectory.
 
     Returns:
-        The value (n, *shape) and the estimate (n,), the mean over the k directions. Both can be differentiated.
+        The value (n, *shape) and the estimate (n,), the mean over the k directions. Both are differentiable.
 
     Example:
         >>> signs = torch.randn(1, 2, 5).sign()
@@ -121,12 +121,12 @@ def hutchinson_jacobian(
         E[e' J e] = div f(x),    E |e' J|² = |J|_F²  for E[e e'] = I
 
     Args:
-        field: maps (n, *shape) to (n, *shape), each row on its own.
+        field: maps (n, *shape) to (n, *shape), each row independently.
         x: where to evaluate (n, *shape).
-        probes: the directions e (k, n, *shape); both estimates are read off the same products.
+        probes: the directions e (k, n, *shape); both estimates use the same products.
 
     Returns:
-        The value (n, *shape) and the estimates (n,) and (n,), means over the k directions. All can be differentiated.
+        The value (n, *shape) and the estimates (n,) and (n,), means over the k directions. All are differentiable.
 
     Example:
         >>> signs = torch.randn(1, 2, 5).sign()

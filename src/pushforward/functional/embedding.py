@@ -1,4 +1,4 @@
-"""Time as features that a network can read."""
+"""Embeddings of time."""
 
 import torch
 from jaxtyping import Float
@@ -18,8 +18,8 @@ def timestep_embedding(
 
     Args:
         t: times in [0, 1], (n,).
-        features: how many numbers a time becomes; even.
-        scale: what t is multiplied with; diffusion's networks are used to [0, 1000].
+        features: size of the embedding; even.
+        scale: factor applied to t; networks of diffusion models usually receive times in [0, 1000].
         max_period: the longest period, in units of scale t / (2 pi).
 
     Returns:
@@ -42,6 +42,6 @@ def timestep_embedding(
 
 
 def frequencies(features: int, scale: float, max_period: float) -> Tensor:
-    """Return scale max_period^(-k / (features / 2)) for k < features / 2, in float64 on the CPU: constants of a layer."""
+    """Return scale max_period^(-k / (features / 2)) for k < features / 2, in float64 on the CPU, for use as constants of a layer."""
     half = features // 2
     return torch.tensor([scale * max_period ** (-k / half) for k in range(half)], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Layer normalisation whose scale and shift come from outside: how time and condition reach a transformer's tokens."""
+"""Adaptive layer normalisation: scale and shift are given, so that time and condition can modulate the tokens of a transformer."""
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +16,15 @@ def _example() -> tuple:
 def modulated_norm(
     x: Float[Tensor, "n tokens width"], shift: Float[Tensor, "n width"], scale: Float[Tensor, "n width"], eps: float = 1e-6
 ) -> Float[Tensor, "n tokens width"]:
-    """Return normalised tokens, scaled and shifted by vectors of their row.
+    """Return layer-normalised tokens, scaled and shifted by one vector per sample.
 
         (x - mean) / sqrt(variance + eps) (1 + scale) + shift,    mean and variance over the channels of a token
 
     Args:
         x: tokens (n, tokens, width).
-        shift: what is added (n, width).
-        scale: what is multiplied with, less 1 (n, width).
-        eps: keeps a constant token from being divided by zero.
+        shift: shift to add (n, width).
+        scale: factor minus 1 (n, width).
+        eps: prevents division by zero for a constant token.
 
     Returns:
         Tokens (n, tokens, width).

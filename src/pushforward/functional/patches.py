@@ -15,7 +15,7 @@ def patchify(x: Float[Tensor, "n channels height width"], size: int) -> Float[Te
 
     Args:
         x: images (n, channels, height, width).
-        size: side of a patch in pixels, which divides height and width.
+        size: side of a patch in pixels; must divide height and width.
 
     Returns:
         Tokens (n, height width / size², channels size²).
@@ -33,13 +33,12 @@ def patchify(x: Float[Tensor, "n channels height width"], size: int) -> Float[Te
     tokens = (height // size) * (width // size)
     if not n:  # pixel_unshuffle has no gradient for no images
         return x.reshape(0, tokens, channels * size * size)
-    # All sides are named, as pixel_unshuffle gives no images back in the shape they came in.
     return F.pixel_unshuffle(x, size).reshape(n, channels * size * size, tokens).transpose(1, 2)
 
 
 @export("functional.unpatchify", example=lambda: (torch.randn(2, 6, 12, dtype=torch.float64), 2, 4, 6))
 def unpatchify(tokens: Float[Tensor, "n tokens features"], size: int, height: int, width: int) -> Float[Tensor, "n channels height width"]:
-    """Put patches back into images: the inverse of `patchify`.
+    """Assemble patches into images: the inverse of `patchify`.
 
     Args:
         tokens: patches (n, height width / size², channels size²).

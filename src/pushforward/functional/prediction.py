@@ -1,10 +1,10 @@
-"""What a network may predict of x_t = alpha_t data + sigma_t noise, and how one prediction is another one.
+"""What a network may predict at x_t = alpha_t data + sigma_t noise, and how to convert one prediction into another.
 
 With D = alpha sigma' - alpha' sigma, the two equations x = alpha data + sigma noise and velocity = alpha' data + sigma' noise give
 
     data = (sigma' x - sigma velocity) / D,    noise = (alpha velocity - alpha' x) / D,    score = -noise / sigma,
 
-so that every prediction is a x + b value with coefficients that depend on t alone.
+so that every prediction is a x + b value with coefficients that depend only on t.
 """
 
 from typing import Literal
@@ -32,16 +32,16 @@ def prediction_coefficients(
     """Return (a, b) such that target = a x + b source.
 
     Args:
-        source: what is known: "velocity", "noise", "data" or "score".
-        target: what is wanted, one of the same.
+        source: what is given: "velocity", "noise", "data" or "score".
+        target: what to convert to, one of the same.
         alpha: alpha_t (n,).
         sigma: sigma_t (n,).
         alpha_dot: d alpha / dt (n,).
         sigma_dot: d sigma / dt (n,).
 
     Returns:
-        a and b, each (n,) or a float. Where sigma = 0 data says nothing of the noise, and where alpha = 0 noise says nothing of the
-        data: there the coefficients are infinite, and a model's interval stops short of it.
+        a and b, each (n,) or a float. Where sigma = 0, data does not determine the noise, and where alpha = 0, noise does not determine
+        the data: the coefficients are infinite there, and a model's interval excludes such times.
 
     Raises:
         ValueError: source or target is none of the four.
@@ -92,7 +92,7 @@ def convert_prediction(
     """Return `target` from a value that is the `source` prediction at x = alpha data + sigma noise.
 
     Args:
-        value: the known prediction (n, *shape).
+        value: the given prediction (n, *shape).
         x: the noisy point x_t (n, *shape).
         alpha: alpha_t (n,).
         sigma: sigma_t (n,).
@@ -102,7 +102,7 @@ def convert_prediction(
         target: what is wanted, one of the same.
 
     Returns:
-        The wanted prediction (n, *shape), in x's dtype.
+        The target prediction (n, *shape), in x's dtype.
 
     Raises:
         ValueError: source or target is none of the four.
@@ -117,13 +117,13 @@ def convert_prediction(
 
 
 def combine(a: Tensor | float, x: Tensor, b: Tensor | float, value: Tensor) -> Tensor:
-    """Return a x + b value, where a and b are floats or one number a row."""
+    """Return a x + b value, where a and b are floats or one number per row."""
     if isinstance(a, float) and a == 0:
         return value if isinstance(b, float) and b == 1 else value * per_row(b, value)
     return torch.addcmul(x * per_row(a, x), value, per_row(b, x))
 
 
 def per_row(coefficient: Tensor | float, x: Tensor) -> Tensor:
-    """Return a coefficient (n,) in the shape (n, 1, ..., 1) and the dtype that multiply the rows of x."""
+    """Return a coefficient (n,) with shape (n, 1, ..., 1) and x's dtype, so that it multiplies the rows of x."""
     coefficient = torch.as_tensor(coefficient, dtype=x.dtype, device=x.device)
     return coefficient.view(-1, *(1,) * (x.ndim - 1)) if coefficient.ndim else coefficient

@@ -10,9 +10,9 @@ from pushforward._precision import wide
 from pushforward.errors import UserError
 from pushforward.registry import export
 
-MIN_BIN = 1e-3  # least width and height of a bin, as a share of the whole
+MIN_BIN = 1e-3  # least width and height of a bin, as a fraction of the total
 MIN_DERIVATIVE = 1e-3
-_ONE = math.log(math.expm1(1 - MIN_DERIVATIVE))  # softplus of this and MIN_DERIVATIVE are 1: raw zeros are the identity
+_ONE = math.log(math.expm1(1 - MIN_DERIVATIVE))  # softplus of this plus MIN_DERIVATIVE is 1: raw zeros give the identity
 
 
 def _example() -> tuple:
@@ -28,22 +28,22 @@ def rational_quadratic_spline(
     derivatives: Float[Tensor, "*rows knots"],
     inverse: bool = False,
 ) -> tuple[Float[Tensor, "n ..."], Float[Tensor, "n ..."]]:
-    """Map each number along a rising curve through knots, each piece a quotient of two quadratics; beyond the knots the curve is straight.
+    """Apply a monotone rational-quadratic spline with linear tails to each element.
 
         y = y_0 + h (s θ² + d_0 q) / (s + (d_0 + d_1 - 2 s) q),    θ = (x - x_0) / w,    q = θ (1 - θ),    s = h / w
 
     in a bin of width w and height h whose lower knot is (x_0, y_0) and whose ends have the slopes d_0 and d_1. Beyond the outermost knots
-    the curve goes on with their slope. A number on a knot, or one that rounding puts beyond it, is in one of the bins beside it.
+    the curve continues with their slope. An x on a knot, or rounded to beyond it, is in one of the adjacent bins.
 
     Args:
         x: numbers (n, *shape).
-        positions: the knots' places, increasing along the last axis, broadcast to (n, *shape, knots).
-        heights: the knots' values, increasing, likewise.
-        derivatives: the slopes at the knots, positive, likewise.
-        inverse: whether to go from heights to positions.
+        positions: x-coordinates of the knots, increasing along the last axis, broadcast to (n, *shape, knots).
+        heights: y-coordinates of the knots, increasing, likewise.
+        derivatives: slopes at the knots, positive, likewise.
+        inverse: whether to map heights to positions.
 
     Returns:
-        y (n, *shape), and the logarithm of the slope dy/dx of each number (n, *shape), in float32 or wider. (Sum it for a log-determinant.)
+        y (n, *shape), and the logarithm of each slope dy/dx (n, *shape), in float32 or wider. (Sum it for a log-determinant.)
 
     Example:
         >>> knots = torch.tensor([-1.0, 0.0, 1.0])
@@ -51,7 +51,7 @@ def rational_quadratic_spline(
         (tensor([-2.0000,  0.5000]), tensor([0., 0.]))
 
     Source: Durkan et al., Neural spline flows, 2019, arXiv 1906.04032, equations 4 to 8; Gregory and Delbourgo, 1982.
-    Ours: the inverse is written as a sum of numbers of one sign, so that no difference cancels and no root is of a negative number.
+    Ours: the inverse is written as a sum of terms of one sign, which avoids cancellation and roots of negative numbers.
     """
     dtype = wide(x)
     table = torch.stack([one.to(dtype).expand(*x.shape, -1).movedim(-1, 0) for one in (positions, heights, derivatives)])
@@ -67,12 +67,12 @@ def rational_quadratic_spline(
 def spline_knots(
     raw: Float[Tensor, "n ... parameters"], bound: float
 ) -> tuple[Float[Tensor, "n ... knots"], Float[Tensor, "n ... knots"], Float[Tensor, "n ... knots"]]:
-    """Turn 3 K - 1 free numbers into the K + 1 knots of a spline on [-bound, bound] whose outermost slopes are 1; zeros make the identity.
+    """Turn 3 K - 1 raw parameters into the K + 1 knots of a spline on [-bound, bound] with outer slopes 1; zeros give the identity.
 
         widths, heights: 2 bound (0.001 + (1 - 0.001 K) softmax),    inner slopes: 0.001 + softplus
 
     Args:
-        raw: K numbers for the widths, K for the heights and K - 1 for the inner slopes along the last axis, K at least 2; any axes before.
+        raw: K parameters for the widths, K for the heights and K - 1 for the inner slopes along the last axis, K at least 2.
         bound: where the tails begin.
 
     Returns:
@@ -101,9 +101,9 @@ def spline_knots(
 def spline_of_columns(x: Tensor, raw: Tensor, bins: int, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
     """Return y and log slopes, both (features, n), of the splines whose parameters are raw (3 bins - 1, features, n).
 
-    The same as `rational_quadratic_spline(x, *spline_knots(raw, bound))` with the knots first, which makes every operation run along
-    features and batch at once. The softmax is never divided by its sum (x is multiplied instead) and what is needed of the two knots
-    beside x alone becomes a position, a height or a slope.
+    The same as `rational_quadratic_spline(x, *spline_knots(raw, bound))` with the knots first, so that every operation runs over features
+    and batch together. The softmax is never divided by its sum (x is multiplied instead), and positions, heights and slopes are computed
+    only for the two knots next to x.
     """
     dtype = wide(x)
     value = x.to(dtype)
@@ -112,18 +112,18 @@ def spline_of_columns(x: Tensor, raw: Tensor, bins: int, bound: float, inverse: 
     unit = 2 * bound / cumulative[:, -1]
     place = int(inverse)
     k = _bin((clamped + bound) / unit[place], cumulative[place, 1:-1])
-    beside = torch.stack((k, k + 1))
-    knots = cumulative.gather(1, beside.expand(2, *(-1,) * beside.ndim))
-    d_0, d_1 = _slopes(_with_ends(raw[2 * bins :]).gather(0, beside).to(dtype))
+    around = torch.stack((k, k + 1))
+    knots = cumulative.gather(1, around.expand(2, *(-1,) * around.ndim))
+    d_0, d_1 = _slopes(_with_ends(raw[2 * bins :]).gather(0, around).to(dtype))
     low, size = knots[:, 0] * unit - bound, (knots[:, 1] - knots[:, 0]) * unit
     y, log_slope = _piece(value, clamped, low[0], size[0], low[1], size[1], d_0, d_1, inverse)
     return y.to(x.dtype), log_slope
 
 
 def _cumulative(raw: Tensor) -> Tensor:
-    """Return the knots (2, K + 1, ...) of raw sizes (2, K, ...) in units of which the last is the sum: 0, e_1, e_1 + e_2, ...
+    """Return the unnormalised knots (2, K + 1, ...) of raw sizes (2, K, ...), the cumulative sums 0, e_1, e_1 + e_2, ...
 
-    Sums and least sizes are one product with a constant matrix, in which a step of autograd costs half of cumsum's.
+    Cumulative sum and least bin size are one product with a constant matrix, whose forward and backward cost half of cumsum's.
     """
     bins = raw.shape[1]
     if bins * MIN_BIN >= 1:
@@ -136,7 +136,7 @@ def _cumulative(raw: Tensor) -> Tensor:
 
 
 def _with_ends(inner: Tensor) -> Tensor:
-    """Return the raw slopes with those of the tails, 1, at both ends of the first axis."""
+    """Return the raw slopes with those of the tails (slope 1) added at both ends of the first axis."""
     end = inner.new_full((1, *inner.shape[1:]), _ONE)
     return torch.cat((end, inner + _ONE, end))
 
@@ -146,19 +146,19 @@ def _slopes(raw: Tensor) -> Tensor:
 
 
 def _bin(x: Tensor, inner: Tensor) -> Tensor:
-    """Return how many of the inner knots (K - 1, ...) are not above x: the bin's number, 0 to K - 1 whatever rounding did."""
+    """Return the number of inner knots (K - 1, ...) at or below x: the index of the bin, 0 to K - 1 despite rounding."""
     return (x >= inner).sum(0)
 
 
 def _piece(
     x: Tensor, clamped: Tensor, x_0: Tensor, w: Tensor, y_0: Tensor, h: Tensor, d_0: Tensor, d_1: Tensor, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return y and log dy/dx from the bin that `clamped` lies in; what x has beyond it follows the slope there."""
+    """Return y and log dy/dx from the bin that contains `clamped`; x - clamped is extrapolated linearly."""
     s = h / w
     theta = _solve(((clamped - y_0) / h).clamp(0, 1), s, d_0, d_1) if inverse else ((clamped - x_0) / w).clamp(0, 1)
     rest = 1 - theta
     q = theta * rest
-    scale = s / torch.addcmul(s, d_0 + d_1 - 2 * s, q)  # s over the denominator
+    scale = s / torch.addcmul(s, d_0 + d_1 - 2 * s, q)  # s divided by the denominator
     slope = scale.square() * (d_1 * theta.square() + 2 * s * q + d_0 * rest.square())
     if inverse:
         return torch.addcmul(x_0, w, theta) + (x - clamped) / slope, -slope.log()
@@ -167,10 +167,10 @@ def _piece(
 
 
 def _solve(eta: Tensor, s: Tensor, d_0: Tensor, d_1: Tensor) -> Tensor:
-    """Return theta at which a piece has risen by the share eta of its height.
+    """Return the theta at which a piece reaches the fraction eta of its height.
 
-    With g = d_0 (1 - eta) - d_1 eta the quadratic's discriminant is g² + 4 s² eta (1 - eta), and measured from the end that the sign of g
-    points to, theta is 2 s eta / (|g| + 2 s eta + root): all terms are positive.
+    With g = d_0 (1 - eta) - d_1 eta the discriminant of the quadratic is g² + 4 s² eta (1 - eta). Measured from the end that the sign of g
+    selects, theta is 2 s eta / (|g| + 2 s eta + root), in which all terms are positive.
     """
     rest = 1 - eta
     g = d_0 * rest - d_1 * eta

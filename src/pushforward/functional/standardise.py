@@ -1,4 +1,4 @@
-"""Shift and scale, with the log-determinant that goes with it."""
+"""Standardisation with its log-determinant, and dequantisation."""
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ def _example() -> tuple:
 def standardise(
     x: Float[Tensor, "n ..."], mean: Tensor, std: Tensor, inverse: bool = False
 ) -> tuple[Float[Tensor, "n ..."], Float[Tensor, " n"]]:
-    """Subtract a mean and divide by a standard deviation, or undo it.
+    """Subtract a mean and divide by a standard deviation, or invert this.
 
         z = (x - mean) / std,    log|det| = -sum log std;    inverse: x = mean + std z,    log|det| = sum log std
 
@@ -28,7 +28,7 @@ def standardise(
         x: values (n, *shape).
         mean: what to subtract, broadcast to shape.
         std: what to divide by, positive, broadcast to shape.
-        inverse: whether to undo it.
+        inverse: whether to compute the inverse.
 
     Returns:
         The values (n, *shape) and log_abs_det (n,) in nats, in float32 or wider.
@@ -47,7 +47,7 @@ def standardise(
 
 @export("functional.dequantise", example=lambda: (torch.tensor([[0.0, 3.0]], dtype=torch.float64), torch.rand(1, 2, dtype=torch.float64)))
 def dequantise(x: Float[Tensor, "n ..."], uniform: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-    """Spread integer levels over the unit cells that begin at them, so that a density on the line bounds their probability.
+    """Add noise to integer levels so that they fill unit cells, and a continuous density bounds their probability.
 
         y = x + u,    u in [0, 1), so that floor(y) = x:    log P(x) >= E_u log p(x + u)
 

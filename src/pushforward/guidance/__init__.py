@@ -1,4 +1,4 @@
-"""Guidance wraps a denoiser into another one."""
+"""Guidance: wrappers that turn a denoiser into a guided denoiser."""
 
 from pushforward.registry import namespace
 

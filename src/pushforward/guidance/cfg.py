@@ -1,4 +1,4 @@
-"""Classifier-free guidance: away from what the model says without the condition (or with a negative one)."""
+"""Classifier-free guidance: extrapolation away from the unconditional prediction (or that of a negative condition)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,20 +19,20 @@ from pushforward.samplers.denoiser import Denoiser
 @export("guidance.CFG", example=lambda: CFG(3.0))
 @dataclass(frozen=True)
 class CFG(Guidance):
-    """Wrap a conditional denoiser into a guided one.
+    """Classifier-free guidance of a conditional denoiser.
 
         v = v_negative + scale (v_cond - v_negative)
 
     Args:
-        scale: 1 is no guidance (and costs no second evaluation), more follows the condition more strictly.
-        negative: condition to move away from, with leading dimension n; None is the model's unconditional row.
+        scale: 1 is no guidance (and costs no second evaluation); larger values follow the condition more strictly.
+        negative: condition to move away from, with leading dimension n; None is the model's null condition.
         interval: times (low, high) at which to guide; outside them the plain conditional velocity is used.
-        rescale: between 0 and 1, how far the spread of the guided velocity over the event, which guidance inflates, is brought back to
-            the conditional one's. An event of one number has no spread, and is not rescaled.
+        rescale: between 0 and 1, how far the standard deviation of the guided velocity over the event, which guidance increases, is
+            rescaled to that of the conditional velocity. An event of one element has none, and is not rescaled.
 
     Raises:
-        UserError: an interval or rescale out of range.
-        ConditionError: the denoiser has no condition to follow.
+        UserError: interval or rescale is out of range.
+        ConditionError: the denoiser has no condition.
 
     Source: Ho and Salimans, 2207.12598; interval: Kynkäänniemi et al., 2404.07724; rescaling: Lin et al., 2305.08891, section 3.4.
     """
@@ -66,7 +66,7 @@ class CFG(Guidance):
 
 
 class _Away(Guided):
-    """A denoiser moved away from what it says of another condition: two evaluations of the network a call, one outside the interval."""
+    """A denoiser guided away from its prediction for another condition: two network evaluations per call, one outside the interval."""
 
     def __init__(self, guidance: CFG, denoiser: Denoiser, negative: Any) -> None:
         self.guidance, self.denoiser, self.negative, self.path = guidance, denoiser, negative, denoiser.path
@@ -82,10 +82,10 @@ class _Away(Guided):
         return self.denoiser(x, t).velocity
 
     def with_variance(self, x: Tensor, t: Tensor) -> Prediction:
-        """Return the guided prediction, with the variance that the network says under the condition alone."""
-        said = self.denoiser.with_variance(x, t)
-        guided = self.around(said.velocity, x, t)
-        return Prediction(guided.path, guided.kind, guided.value, x, t, said.share)
+        """Return the guided prediction, with the variance of the conditional, unguided prediction."""
+        prediction = self.denoiser.with_variance(x, t)
+        guided = self.around(prediction.velocity, x, t)
+        return Prediction(guided.path, guided.kind, guided.value, x, t, prediction.share)
 
     def around(self, plain: Tensor, x: Tensor, t: Tensor) -> Prediction:
         guidance = self.guidance
@@ -104,7 +104,7 @@ class _Away(Guided):
 
 
 def _spread_ratio(wanted: Tensor, inflated: Tensor) -> Tensor:
-    """Return the ratio (n,) of two standard deviations over the event; 1 where the second is 0 up to rounding, as that of one number is."""
+    """Return the ratio (n,) of two standard deviations over the event; 1 where the second is 0 up to rounding."""
     rounding = 8 * torch.finfo(inflated.dtype).eps * inflated.flatten(1).abs().amax(1)
     wanted, inflated = (v.flatten(1).std(1, correction=0) for v in (wanted, inflated))
     some = inflated > rounding
@@ -112,7 +112,7 @@ def _spread_ratio(wanted: Tensor, inflated: Tensor) -> Tensor:
 
 
 class Around(Guidance):
-    """Guidance with another one inside, its field `guidance`: a guidance, a scale, or None."""
+    """Guidance that contains another one in its field `guidance`: a guidance, a scale, or None."""
 
     guidance: Guidance | float | None
 
@@ -122,7 +122,7 @@ class Around(Guidance):
         return inner is not None and inner.needs_unconditional
 
     def inside(self, denoiser: Denoiser) -> Denoiser | Guided:
-        """Return the denoiser under the guidance inside."""
+        """Return the denoiser with the inner guidance applied."""
         inner = as_guidance(self.guidance)
         return denoiser if inner is None else inner(denoiser)
 
@@ -136,7 +136,7 @@ class Around(Guidance):
 
 
 def checked_interval(interval: tuple[float, float]) -> None:
-    """Refuse what is no interval of times."""
+    """Raise an error unless this is an interval of times."""
     if not 0 <= interval[0] < interval[1] <= 1:
         raise UserError(f"interval is {interval}, but it must be (low, high) with 0 <= low < high <= 1.")
 
@@ -149,7 +149,7 @@ def within(t: Tensor, interval: tuple[float, float]) -> Tensor | None:
 
 
 def as_guidance(guidance: Guidance | float | None) -> Guidance | None:
-    """Return a guidance as it is, and a number as the scale of classifier-free guidance."""
+    """Return a guidance unchanged, and a number as the scale of classifier-free guidance."""
     if guidance is None or isinstance(guidance, Guidance):
         return guidance
     if not is_real(guidance):

@@ -1,4 +1,4 @@
-"""What all guidance shares: a denoiser in, a guided denoiser out, which samplers and solvers call as they call any other."""
+"""The base classes of guidance: it maps a denoiser to a guided denoiser, which samplers and solvers call like any other."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +13,17 @@ from pushforward.samplers.denoiser import Denoiser
 
 
 class Guided:
-    """A denoiser made of another one. `args` is what it reads for each sample, and `bind(*args)` is itself with other such."""
+    """A denoiser made from another one; `args` are its per-sample arguments, and `bind(*args)` returns a copy with others."""
 
     path: Path
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """What is read for each sample."""
+        """The per-sample arguments, such as conditions."""
         raise NotImplementedError
 
     def bind(self, *args: Any) -> "Guided":
-        """Return the same guidance that reads these."""
+        """Return a copy with these per-sample arguments."""
         raise NotImplementedError
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
@@ -31,24 +31,24 @@ class Guided:
         return self.around(self.plain(x, t), x, t)
 
     def plain(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the velocity under the condition alone."""
+        """Return the conditional velocity without guidance."""
         raise NotImplementedError
 
     def around(self, plain: Tensor, x: Tensor, t: Tensor) -> Prediction:
-        """Return the guided prediction, given the velocity under the condition alone: guidance around guidance asks for it once."""
+        """Return the guided prediction, given the conditional velocity, so that nested guidance evaluates it only once."""
         raise NotImplementedError
 
 
 @export("guidance.Guidance")
 class Guidance:
-    """A way to steer a denoiser; to add one, write `__call__`, and `rows` and `prepared` where it holds rows or conditions.
+    """Guidance of a denoiser; to add one, implement `__call__`, and `rows` and `prepared` if it holds per-sample data or conditions.
 
-    A model takes it where it takes `guidance=`; a float there is `CFG(scale)`.
+    Pass it to a model as `guidance=`; a float there means `CFG(scale)`.
     """
 
     @property
     def needs_unconditional(self) -> bool:
-        """Whether it asks the model for its prediction without a condition, which training must then have left out at times."""
+        """Whether it uses the model's unconditional prediction, for which training must have dropped conditions."""
         return False
 
     def __call__(self, denoiser: Denoiser) -> "Denoiser | Guided":
@@ -56,16 +56,16 @@ class Guidance:
         raise NotImplementedError
 
     def rows(self, rows: slice, n: int) -> "Guidance":
-        """Return the guidance of some samples of a batch of n."""
+        """Return the guidance for some samples of a batch of n."""
         return self
 
     def prepared(self, prepare: Callable[[Any], Any]) -> "Guidance":
-        """Return the guidance whose conditions went through the network's own first maps, which do not depend on time."""
+        """Return the guidance with its conditions passed through the network's first maps, which do not depend on time."""
         return self
 
 
 def cut(value: Any, rows: slice, n: int, what: str) -> Any:
-    """Return the rows of what guidance holds for each of n samples: None, a tensor or a pytree of tensors.
+    """Return some rows of per-sample data of guidance: None, a tensor or a pytree of tensors.
 
     Raises:
         ConditionError: its leading dimension is not n.
@@ -73,7 +73,7 @@ def cut(value: Any, rows: slice, n: int, what: str) -> Any:
 
     def part(leaf: Tensor) -> Tensor:
         if leaf.ndim == 0 or len(leaf) != n:
-            raise ConditionError(f"{what} has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one row a sample.")
+            raise ConditionError(f"{what} has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one row per sample.")
         return leaf[rows]
 
     return tree_map_only(Tensor, part, value)

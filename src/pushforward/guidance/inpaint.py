@@ -16,17 +16,17 @@ from pushforward.samplers.denoiser import Denoiser
 @export("guidance.Inpaint", example=lambda: Inpaint(torch.zeros(4, 2), torch.tensor([[1.0, 0.0]]).expand(4, 2), torch.zeros(4, 2)))
 @dataclass(frozen=True, eq=False)
 class Inpaint(Around):
-    """Let what is known go its own way from noise to data, and the rest follow the model around it.
+    """Keep the known part of the data on its path from noise to data, and sample the rest with the model.
 
         x_t -> mask x_t + (1 - mask) (alpha_t data + sigma_t noise),    velocity -> mask v + (1 - mask) (alpha_t' data + sigma_t' noise)
 
-    In each evaluation the network sees the known part under the noise of its time. Samplers that solve the ODE end at the data there, as
-    its own way is solved with the rest: to rounding on the linear path, where it is a straight line.
+    In each evaluation the network sees the known part with the noise level of that time. Samplers that solve the ODE end at the known data,
+    as its trajectory is integrated with the rest: exactly up to rounding on the linear path, where it is a straight line.
 
     Args:
-        data: what is known (n, *shape), in the model's units (of `preprocess`).
-        mask: (n, *shape) or what broadcasts to it with n rows: 1 where to sample, 0 where data are kept, values between mix.
-        noise: what the sampler starts from (n, *shape).
+        data: the known data (n, *shape), in the model's units (of `preprocess`).
+        mask: (n, *shape), or broadcastable to it with n rows: 1 to sample, 0 to keep the data, values in between mix.
+        noise: the initial noise of the sampler (n, *shape).
         guidance: further guidance, the scale of classifier-free guidance, or None.
 
     Source: Lugmayr et al. (RePaint), 2201.09865, eq. 8, without its resampling; here one noise for all times, as an ODE has.
@@ -47,7 +47,7 @@ class Inpaint(Around):
 
 
 class _Inpainting(Guided):
-    """A (guided) denoiser that sees and says the known part's own way."""
+    """A (guided) denoiser whose input and velocity follow the path of the known part."""
 
     def __init__(self, inner: Denoiser | Guided, data: Tensor, mask: Tensor, noise: Tensor) -> None:
         self.inner, self.data, self.mask, self.noise, self.path = inner, data, mask, noise, inner.path

@@ -1,4 +1,4 @@
-"""Skip-layer guidance: away from what a transformer says when some of its blocks are left out."""
+"""Skip-layer guidance: extrapolation away from the prediction of a transformer with some of its blocks skipped."""
 
 import functools
 import inspect
@@ -21,22 +21,22 @@ from pushforward.samplers.denoiser import Denoiser
 @export("guidance.SkipLayers", example=lambda: SkipLayers((1,), guidance=CFG(3.0)))
 @dataclass(frozen=True)
 class SkipLayers(Around):
-    """Add to a velocity what some blocks of the network contribute under the condition.
+    """Guide a velocity away from the conditional prediction with some blocks of the network skipped.
 
         v + scale (v_cond - v_skip),    v_skip = net(x, t, cond, skip=layers)
 
-    A block that is left out passes its input on unchanged. The network is evaluated once more at times inside the interval.
+    A skipped block returns its input unchanged. The network is evaluated once more at times inside the interval.
 
     Args:
-        layers: numbers of the blocks, from 0; Stable Diffusion 3.5 medium's are 7, 8 and 9.
-        scale: how far; 0 is none.
-        interval: times (low, high) at which to add it. Outside, the rest of the guidance is alone.
+        layers: indices of the blocks to skip, from 0; 7, 8 and 9 for Stable Diffusion 3.5 medium.
+        scale: strength; 0 is none.
+        interval: times (low, high) at which to apply it. Outside, only the inner guidance applies.
         guidance: what v is: another guidance, the scale of classifier-free guidance, or None for v_cond.
         steps: shares (start, stop) of a sampler's n steps in place of an interval: steps k with n start < k < n stop, counted from 0.
-            Only who knows the sampler can tell their times, as `StableDiffusion3.sample` does, by `on`.
+            Their times depend on the sampler: `on` sets them, as in `StableDiffusion3.sample`.
 
     Raises:
-        UserError: no layers, a negative one, an interval out of range, or a network that cannot leave blocks out.
+        UserError: no layers, a negative one, an interval out of range, or a network that cannot skip blocks.
 
     Source: Stability AI's inference code of Stable Diffusion 3.5 (SkipLayerCFGDenoiser); Hyung et al., 2411.18664.
     """
@@ -64,7 +64,7 @@ class SkipLayers(Around):
         return _Skipping(self, self.inside(denoiser), skipping)
 
     def on(self, times: Sequence[float]) -> "SkipLayers | Guidance | None":
-        """Return the same with the interval of its steps among the n + 1 times of a sampler: the other guidance alone if it has none."""
+        """Return it with the interval of its steps among the n + 1 times of a sampler; only the inner guidance if there are none."""
         if self.steps is None:
             return self
         n = len(times) - 1
@@ -72,13 +72,13 @@ class SkipLayers(Around):
         if not inside:
             return as_guidance(self.guidance)
         first, last = inside[0], inside[-1]
-        # Ends half way to the neighbours: a time is float32 when it is asked for.
+        # Ends half way to the adjacent times: a time is rounded to float32 when compared.
         high = (times[first - 1] + times[first]) / 2 if first else 1.0
         return replace(self, steps=None, interval=((times[last] + times[last + 1]) / 2, high))
 
 
 class _Skipping(Guided):
-    """A (guided) denoiser, and beside it the same network with blocks left out."""
+    """A (guided) denoiser combined with the same network with some blocks skipped."""
 
     def __init__(self, guidance: SkipLayers, inner: Denoiser | Guided, skipping: Denoiser) -> None:
         self.guidance, self.inner, self.skipping, self.path = guidance, inner, skipping, inner.path

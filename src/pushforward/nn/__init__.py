@@ -1,4 +1,4 @@
-"""Layers and networks: a layer is the Module twin of the function of the same name in `pushforward.functional`."""
+"""Layers and networks: a layer is the module version of the function of the same name in `pushforward.functional`."""
 
 from pushforward.registry import namespace
 

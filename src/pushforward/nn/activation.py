@@ -23,7 +23,7 @@ def activation_of(name: str) -> Callable[[Tensor], Tensor]:
     """Return the activation of this name.
 
     Raises:
-        UserError: there is none.
+        UserError: the name is unknown.
     """
     if name not in ACTIVATIONS:
         raise UserError(f"activation is {name!r}, but it is one of {', '.join(ACTIVATIONS)}.")

@@ -1,4 +1,4 @@
-"""The autoencoder of latent diffusion: images of 8x8 times as many pixels as their latents have places."""
+"""The autoencoder of latent diffusion: each position of a latent stands for 8x8 pixels of the image."""
 
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -16,7 +16,7 @@ EPS = 1e-6
 
 
 class Residual(nn.Module):
-    """Two convolutions 3x3, each after a normalisation and SiLU, added to what came in (through a 1x1 one if channels change)."""
+    """A residual block: two 3x3 convolutions, each after a normalisation and SiLU; a 1x1 convolution on the skip if channels change."""
 
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Residual(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """Self-attention of one head over all pixels, added to what came in."""
+    """Single-head self-attention over all pixels, with a residual connection."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -43,12 +43,12 @@ class PixelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pixels = self.norm(x).flatten(2).transpose(1, 2)
         q, k, v = self.qkv(pixels)[:, None].chunk(3, dim=3)
-        heard = self.out(F.scaled_dot_product_attention(q, k, v)[:, 0])
-        return x + heard.transpose(1, 2).reshape(x.shape)
+        attended = self.out(F.scaled_dot_product_attention(q, k, v)[:, 0])
+        return x + attended.transpose(1, 2).reshape(x.shape)
 
 
 class Down(nn.Conv2d):
-    """Half the side, by a convolution 3x3 that sees one pixel of zeros beyond the right and lower edge and none beyond the others."""
+    """Downsample by 2 with a 3x3 convolution that pads one pixel of zeros at the right and lower edges only."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, stride=2)
@@ -58,7 +58,7 @@ class Down(nn.Conv2d):
 
 
 class Up(nn.Conv2d):
-    """Twice the side: each pixel becomes four, then a convolution 3x3."""
+    """Upsample by 2 (nearest neighbour), then a 3x3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, padding=1)
@@ -68,7 +68,7 @@ class Up(nn.Conv2d):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution and the step to the next one, which the last has not."""
+    """The blocks of one resolution, then the change to the next resolution, which the last level lacks."""
 
     def __init__(self, inputs: int, outputs: int, blocks: int, groups: int, change: nn.Module | None) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Level(nn.Module):
 
 
 class Half(nn.Module):
-    """Encoder or decoder: the middle, the one resolution with attention, stands at the latents' end of the levels."""
+    """Encoder or decoder; the middle block, the only one with attention, is at the latents' resolution."""
 
     def __init__(
         self,
@@ -118,34 +118,34 @@ class Half(nn.Module):
 
 
 def _silu(x: Tensor) -> Tensor:
-    return F.silu(x, inplace=not torch.is_grad_enabled())  # x is a normalisation's fresh output
+    return F.silu(x, inplace=not torch.is_grad_enabled())  # x is the output of a normalisation, used only here
 
 
 @export("nn.AutoencoderKL", example=lambda: (AutoencoderKL(latent_channels=2, widths=(4, 8), groups=2), (torch.randn(2, 3, 4, 6),)))
 class AutoencoderKL(nn.Module):
-    """Images (n, channels, height, width) in [-1, 1] as latents, and back; both come scaled and shifted for a model of unit-sized data.
+    """Encode images (n, channels, height, width) in [-1, 1] as latents, scaled and shifted to about unit variance, and decode them.
 
         latents = (z - shift) scale,    z ~ N(mean(x), exp(log_variance(x)))
 
-    A latent has 1/2^(levels - 1) of the image's sides, 1/8 for four widths. It computes in the dtype of its weights and returns that of
-    its input. In float16 the weights of Stable Diffusion's may overflow: use bfloat16 or float32.
+    Height and width of a latent are 1/2^(levels - 1) of the image's, 1/8 for four widths. It computes in the dtype of its weights and
+    returns that of its input. Stable Diffusion's weights may overflow in float16: use bfloat16 or float32.
 
-    `memory` saves memory: `slicing` takes one image after the other, which changes nothing else. `tiling` cuts latents into squares of 64
-    (images into those of 64 patches) that overlap by 16, and blends them linearly; as normalisation and attention then see a tile instead
-    of the image, the result is close, not equal.
+    `memory` reduces memory: `slicing` processes one image at a time and changes nothing else. `tiling` cuts latents into overlapping tiles
+    of side 64 (overlap 16), images correspondingly, and blends the tiles linearly; normalisation and attention then see a tile instead of
+    the image, so the result is close, not equal.
 
     Args:
         channels: channels of an image.
         latent_channels: channels of a latent.
         widths: channels at each resolution, from the image's inwards.
-        blocks: residual blocks a resolution in the encoder; the decoder has one more.
-        groups: groups of the normalisations, which divide the widths.
-        scale: what z - shift is multiplied with.
-        shift: what is taken off z.
+        blocks: residual blocks per resolution in the encoder; the decoder has one more.
+        groups: groups of the normalisations; must divide the widths.
+        scale: factor applied to z - shift.
+        shift: offset subtracted from z.
 
     Raises:
-        UserError: groups that do not divide the widths.
-        ShapeError: an image whose sides the levels do not divide, or channels that are not these.
+        UserError: groups does not divide the widths.
+        ShapeError: the image's sides are not divisible by `factor`, or the number of channels is wrong.
 
     Source: Rombach et al., High-resolution image synthesis with latent diffusion models, 2112.10752, section 3.1; 16 channels, scale and
     shift as in Stable Diffusion 3 (2403.03206, section 5.2, and Stability-AI's sd3.5).
@@ -171,14 +171,14 @@ class AutoencoderKL(nn.Module):
         self.encoder = Half(channels, 2 * latent_channels, widths, blocks, groups, Down, middle_first=False)
         self.decoder = Half(latent_channels, channels, widths[::-1], blocks + 1, groups, Up, middle_first=True)
         self.slicing = self.tiling = False
-        self.tile, self.overlap = 64, 16  # in places of a latent
+        self.tile, self.overlap = 64, 16  # in latent pixels
 
     def forward(self, images: Tensor) -> Tensor:
         """Return images (n, channels, height, width) after encoding and decoding."""
         return self.decode(self.encode(images))
 
     def memory(self, slicing: bool = True, tiling: bool = True) -> "AutoencoderKL":
-        """Set how much is done at once, and return the autoencoder itself."""
+        """Turn slicing and tiling on or off, and return the autoencoder itself."""
         self.slicing, self.tiling = slicing, tiling
         return self
 
@@ -188,7 +188,7 @@ class AutoencoderKL(nn.Module):
         Args:
             images: (n, channels, height, width) in [-1, 1].
             generator: randomness of a sample; a list of n makes each image independent of its batch.
-            sample: whether to draw z; otherwise it is the mean.
+            sample: whether to sample z; otherwise the mean is returned.
         """
         mean, log_variance = self.moments(images)
         if sample:

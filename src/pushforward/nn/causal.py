@@ -11,7 +11,7 @@ from pushforward.registry import export
 
 
 class CausalBlock(nn.Module):
-    """Attention to the tokens before, and an MLP, each of the normalised tokens and added to them."""
+    """A pre-norm transformer block: causal self-attention and an MLP, each with a residual connection."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -32,26 +32,26 @@ def _example() -> tuple:
 
 @export("nn.CausalTransformer", example=_example)
 class CausalTransformer(Blocks):
-    """A transformer whose output at a token reads only the tokens before it (and the condition); the output starts at zero.
+    """A transformer whose output at each token depends only on the tokens before it (and the condition); the output starts at zero.
 
-    What it reads at place k is token k - 1, and a learned start at place 0.
+    Its input at position k is token k - 1, and a learned start token at position 0.
 
-    Shapes: x (n, tokens, features); the value is (n, tokens, outputs).
+    Shapes: x (n, tokens, features); the output is (n, tokens, outputs).
 
     Args:
-        tokens: how many tokens a sample has.
-        features: numbers a token.
+        tokens: number of tokens per sample.
+        features: features per token.
         outputs: numbers predicted for each token.
-        width: channels inside, divisible by `heads`.
+        width: hidden channels, divisible by `heads`.
         depth: number of blocks.
-        heads: heads of the attention.
+        heads: number of attention heads.
         mlp_ratio: width of a block's hidden layer in units of `width`.
         classes: number of labels, or None.
         cond_features: length of the condition vectors, or None.
 
     Raises:
-        UserError: fewer than 1 token or block, or heads that do not divide the width.
-        ConditionError: a condition that the network was not built for, or a vector that is missing.
+        UserError: fewer than 1 token or block, or heads does not divide the width.
+        ConditionError: a condition that the network was not built for, or a missing condition vector.
 
     Source: Vaswani et al., Attention is all you need, 2017, arXiv 1706.03762.
     """
@@ -90,7 +90,7 @@ class CausalTransformer(Blocks):
         return self.out(self.norm(h))
 
     def placed(self, h: Tensor, cond: Tensor | None, places: slice) -> Tensor:
-        """Return tokens at these places with their positions and the condition added."""
+        """Return the tokens at these positions with position embeddings and the condition added."""
         h = h + self.positions[places]
         shift = self.condition(cond)
         return h if shift is None else h + (shift if shift.ndim == 1 else shift[:, None])

@@ -1,4 +1,4 @@
-"""Configurations of networks: frozen records with `.build(shape, classes)`, which a preset takes where it takes a network."""
+"""Configurations of networks: frozen dataclasses with `.build(shape, classes)`; a preset accepts one in place of a network."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from pushforward.errors import UserError
 
 
 class NetConfig:
-    """A network's settings without its data's: `name` is the network's public name."""
+    """Settings of a network, independent of the data; `name` is the network's public name."""
 
     name: ClassVar[str]
 
     def build(self, shape: Sequence[int], classes: int | None = None, outputs: int = 1) -> nn.Module:
-        """Return the network for events of this shape, with labels 0 to classes - 1 if given, that says `outputs` times the channels."""
+        """Return the network for events of this shape, for labels 0 to classes - 1 if given, with `outputs` output channels per channel."""
         raise NotImplementedError
 
 
 def image_sides(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
-    """Return (channels, height, width), or refuse a shape that is no image's by the network's name."""
+    """Return (channels, height, width), or raise an error that names the network if the shape is not an image's."""
     if len(shape) != 3:
         raise UserError(f"shape is {tuple(shape)}, but {name} needs images (channels, height, width); use MLP for vectors.")
     channels, height, width = shape
@@ -28,5 +28,5 @@ def image_sides(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def features_of(shape: Sequence[int]) -> int:
-    """Return how many numbers an event of this shape has."""
+    """Return the number of elements of an event of this shape."""
     return math.prod(shape)

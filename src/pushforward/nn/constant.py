@@ -1,4 +1,4 @@
-"""Tensors that follow from a module's settings: masks, tables of positions."""
+"""Tensors that are determined by a module's settings: masks, position tables."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +9,9 @@ from torch.utils._pytree import tree_map_only
 
 
 class Constant:
-    """A tensor, or several, kept for each dtype and device that they are asked for in.
+    """One or more constant tensors, cached for each dtype and device in which they are requested.
 
-    They are no buffers: `to_empty`, `load_state_dict` and files have nothing to do with them, and cannot leave them without values.
+    They are not buffers: `to_empty` and `load_state_dict` do not touch them, and files do not contain them.
 
     Args:
         make: a function of no arguments that returns them on the CPU; it must be a function of settings that never change.
@@ -25,6 +25,6 @@ class Constant:
         """Return them in the dtype and on the device of x."""
         key = x.dtype, x.device
         if key not in self.kept:
-            with torch.inference_mode(False):  # what is kept must serve training too
+            with torch.inference_mode(False):  # cached tensors are also used in training
                 self.kept[key] = tree_map_only(Tensor, lambda one: one.to(x.device, x.dtype), self.make())
         return self.kept[key]

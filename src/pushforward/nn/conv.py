@@ -1,4 +1,4 @@
-"""The network inside a coupling of images: reads one part of an image, says the parameters of the other."""
+"""The network inside an image coupling: it receives one part of an image and predicts the parameters of the other."""
 
 from typing import Any
 
@@ -11,25 +11,25 @@ from pushforward.nn.coupling import Condition
 
 
 class ConvNet(nn.Module):
-    """Convolutions 3x3, 1x1 and 3x3 from images (n, inputs, h, w) to (n, outputs, h, w); a condition shifts the first hidden layer.
+    """Convolutions 3x3, 1x1, 3x3 from images (n, inputs, h, w) to (n, outputs, h, w); a condition shifts the first hidden layer.
 
-    The last one is zero at the start, so that a coupling starts as the identity. Without hidden units it is a single such convolution,
-    whose output the condition shifts. Channels of the images are innermost in memory, where convolutions are fastest; the weights are
-    contiguous, as optimisers that see all parameters as one vector need them.
+    The last convolution starts at zero, so that a coupling starts as the identity. With `hidden=None` it is a single 3x3 convolution, and
+    the condition shifts its output. Images are in the channels-last memory format, in which convolutions are fastest; the weights are
+    contiguous, as required by optimisers that flatten all parameters into one vector.
 
     Args:
-        inputs: channels that are read.
-        outputs: channels that are said.
+        inputs: input channels.
+        outputs: output channels.
         hidden: channels of both hidden layers, or None for a single convolution.
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels, or None.
         cond_features: length of the condition vectors, or None.
-        cond_channels: channels of images (n, cond_channels, h, w) that are the condition and are read beside x, or None; the only kind
-            then.
+        cond_channels: channels of condition images (n, cond_channels, h, w), which are concatenated to x, or None; excludes other
+            kinds of condition.
 
     Raises:
         UserError: hidden < 1, or an unknown activation.
-        ConditionError: several kinds of condition; images that are missing or of another shape.
+        ConditionError: several kinds of condition, or condition images that are missing or of the wrong shape.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class ConvNet(nn.Module):
             needed = (len(x), self.cond_channels, *x.shape[2:])
             if cond is None or tuple(cond.shape) != needed:
                 what = "None" if cond is None else f"of shape {tuple(cond.shape)}"
-                raise ConditionError(f"cond is {what}, but this network reads images {needed} beside x.")
+                raise ConditionError(f"cond is {what}, but this network also needs images {needed}.")
             x, cond = torch.cat((x, cond), dim=1), None
-        h = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels_last, in words that torch.func.vmap knows too
+        h = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels_last, written so that torch.func.vmap supports it
         if self.first is None:
             return self._shifted(self.out(h), cond)
         h = self.act(self._shifted(self.first(h), cond))

@@ -1,4 +1,4 @@
-"""The network inside a coupling: it reads one half of the features and predicts the parameters of the other."""
+"""The network inside a coupling: it receives one half of the features and predicts the parameters of the other."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from pushforward.nn.embedding import LabelEmbedding
 
 
 class Condition(nn.Module):
-    """The shift of the first hidden layer by a condition: a learned row for each label, or a linear map of a vector.
+    """The condition's shift of the first hidden layer: a learned row for each label, or a linear map of a vector.
 
-    Labels have one more row than classes, the null row, which stands for no condition; a vector cannot be left out.
+    For labels there is one row more than classes, the null row, used when there is no condition; a condition vector is required.
 
     Args:
         width: units of the hidden layer.
@@ -20,7 +20,7 @@ class Condition(nn.Module):
         cond_features: length of the condition vectors, or None; not both.
 
     Raises:
-        ConditionError: both kinds are asked for; a condition is given that the network was not built for, or is missing.
+        ConditionError: both kinds are requested; a condition that the network was not built for; or a missing condition vector.
     """
 
     def __init__(self, width: int, classes: int | None, cond_features: int | None) -> None:
@@ -31,14 +31,14 @@ class Condition(nn.Module):
             )
         self.label = None if cond_features is not None else LabelEmbedding(classes, width)
         self.vector = None if cond_features is None else nn.Linear(cond_features, width, bias=False)
-        self.conditional = classes is not None or cond_features is not None  # whether a condition is read at all
+        self.conditional = classes is not None or cond_features is not None  # whether it accepts a condition
 
     def forward(self, cond: Tensor | None) -> Tensor | None:
-        """Return what is added: rows (n, width), one row (width,) for all, or None."""
+        """Return the shift: rows (n, width), one row (width,) for all samples, or None."""
         if self.vector is not None:
             if cond is None:
                 raise ConditionError(
-                    f"this flow reads condition vectors of length {self.vector.in_features}, but cond is None; give one a row."
+                    f"this flow reads condition vectors of length {self.vector.in_features}, but cond is None; give one per row."
                 )
             return self.vector(cond)
         assert self.label is not None
@@ -52,8 +52,8 @@ class CouplingNet(nn.Module):
     """An MLP from rows (n, inputs) to rows (n, outputs), whose condition shifts the first hidden layer.
 
     Args:
-        inputs: features that are read.
-        outputs: parameters that are predicted.
+        inputs: input features.
+        outputs: predicted parameters.
         hidden: widths of the hidden layers.
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels, or None.
@@ -86,7 +86,7 @@ class CouplingNet(nn.Module):
 
 
 def checked_widths(hidden: Sequence[int]) -> list[int]:
-    """Return the widths of hidden layers, or refuse what are none."""
+    """Return the widths of the hidden layers, or raise an error if they are invalid."""
     if not hidden or min(hidden) < 1:
         raise UserError(f"hidden is {tuple(hidden)}, but the network needs at least one hidden layer of at least 1 unit; try (128, 128).")
     return list(hidden)

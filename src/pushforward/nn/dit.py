@@ -21,7 +21,7 @@ from pushforward.registry import export
 
 
 class DiTBlock(nn.Module):
-    """Attention and MLP, each shifted, scaled and gated by the time and label (adaLN-Zero: the gates start at zero)."""
+    """Attention and MLP, each shifted, scaled and gated by time and label (adaLN-Zero: the gates start at zero)."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -44,20 +44,20 @@ class DiTBlock(nn.Module):
 class DiT(Blocks):
     """A transformer over the patches of images (n, channels, height, width), conditioned on time and label.
 
-    Positions are fixed cosines and sines, half of the channels for the row and half for the column. The output starts at zero.
+    Position embeddings are fixed cosines and sines, half of the channels for the row and half for the column. The output starts at zero.
 
     Args:
         shape: (image channels, height, width).
-        patch: side of a patch in pixels, which divides height and width.
+        patch: side of a patch in pixels; must divide height and width.
         width: channels of a token, divisible by 4 and by `heads`.
         depth: number of blocks.
-        heads: heads of the attention.
+        heads: number of attention heads.
         mlp_ratio: width of a block's hidden layer in units of `width`.
         classes: number of classes, or None.
-        outputs: how many numbers are predicted for each of the image's.
+        outputs: output channels per image channel.
 
     Raises:
-        UserError: a shape that is no image's, or sizes that do not divide.
+        UserError: the shape is not an image's, or the sizes do not divide.
 
     Source: Peebles and Xie, Scalable diffusion models with transformers, 2212.09748.
     """
@@ -112,7 +112,7 @@ class DiT(Blocks):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         self.positions = Constant(partial(_positions, height // patch, columns // patch, width))
-        self.positions.like(self.last.weight)  # so that a compiler finds them made
+        self.positions.like(self.last.weight)  # cached before a compiler traces the forward pass
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         embedding = F.silu(self.embedding(t, cond))
@@ -125,6 +125,6 @@ class DiT(Blocks):
 
 
 def _positions(rows: int, columns: int, width: int) -> Tensor:
-    """Return cosines and sines (rows columns, width) of each patch's row and column, half of the width for either."""
+    """Return cosines and sines (rows columns, width) of each patch's row and column, half of the width for each."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     return torch.cat([timestep_embedding(place.flatten().double(), width // 2, scale=1.0) for place in (row, column)], dim=1)

@@ -1,4 +1,4 @@
-"""Time and class as vectors: twins of `functional.timestep_embedding`, and the table with a null row."""
+"""Embeddings of time and class: the module of `functional.timestep_embedding`, and the label table with a null row."""
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ class TimestepEmbedding(nn.Module):
     """Cosines and sines of t (n,) as (n, features): `functional.timestep_embedding`.
 
     Args:
-        features: how many numbers a time becomes; even.
-        scale: what t is multiplied with.
+        features: size of the embedding; even.
+        scale: factor applied to t.
         max_period: the longest period, in units of scale t / (2 pi).
     """
 
@@ -33,12 +33,12 @@ class TimestepEmbedding(nn.Module):
 
 @export("nn.LabelEmbedding")
 class LabelEmbedding(nn.Module):
-    """A vector for each class, and one more for no class at all.
+    """A learned vector for each class, and one more for no class.
 
-    The table has classes + 1 rows; the last is the null row, which stands for `cond=None` and for labels dropped in training.
+    The table has classes + 1 rows; the last is the null row, used for `cond=None` and for labels dropped in training.
 
     Args:
-        classes: number of classes, or None for a network without condition (then any condition is refused).
+        classes: number of classes, or None for a network without condition (any condition then raises an error).
         features: width of the vectors.
 
     Raises:
@@ -63,7 +63,7 @@ class LabelEmbedding(nn.Module):
             cond = torch.full((n,), self.classes, device=next(self.parameters()).device)
         if not isinstance(cond, Tensor) or cond.is_floating_point() or tuple(cond.shape) != (n,):
             what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else shown(cond)
-            raise ConditionError(f"cond is {what}, but this network needs integer labels ({n},), one a row.")
+            raise ConditionError(f"cond is {what}, but this network needs integer labels ({n},), one per row.")
         return self.table(cond)
 
 
@@ -71,8 +71,8 @@ class VectorEmbedding(nn.Linear):
     """Condition vectors (n, cond_features) as vectors (n, features), by one linear map.
 
     Raises:
-        ConditionError: none are given, or of another shape.
-        DtypeError: they have another dtype than the parameters.
+        ConditionError: the vectors are missing or of the wrong shape.
+        DtypeError: their dtype is not that of the parameters.
     """
 
     def __init__(self, cond_features: int, features: int) -> None:
@@ -81,7 +81,7 @@ class VectorEmbedding(nn.Linear):
     def forward(self, cond: Tensor | None, n: int) -> Tensor:  # type: ignore[override]
         if not isinstance(cond, Tensor) or tuple(cond.shape) != (n, self.in_features) or not cond.is_floating_point():
             what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else shown(cond)
-            raise ConditionError(f"cond is {what}, but this network needs vectors ({n}, {self.in_features}), one a row.")
+            raise ConditionError(f"cond is {what}, but this network needs vectors ({n}, {self.in_features}), one per row.")
         if cond.dtype != self.weight.dtype and not torch.is_autocast_enabled(cond.device.type):
             raise DtypeError(
                 f"cond is {cond.dtype}, but this network's parameters are {self.weight.dtype}; use cond.to({self.weight.dtype})."
@@ -90,7 +90,7 @@ class VectorEmbedding(nn.Linear):
 
 
 class _TimeNet(nn.Sequential):
-    """A sequence whose first module computes in float32 or wider, the others in the dtype of their parameters."""
+    """A sequence whose first module computes in float32 or wider, and the others in the dtype of their parameters."""
 
     def forward(self, t: Tensor) -> Tensor:
         embedding, *others = self
@@ -101,7 +101,7 @@ class _TimeNet(nn.Sequential):
 
 
 class TimeAndLabel(nn.Module):
-    """One vector (n, features) from time and label, by a small network: what the blocks of U-Net and DiT are modulated with."""
+    """A small network that embeds time and label as one vector (n, features), which modulates the blocks of U-Net and DiT."""
 
     def __init__(self, features: int, classes: int | None, frequencies: int = 128) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A block of the multimodal diffusion transformer: image and text keep their own weights and meet in one attention."""
+"""A block of the multimodal diffusion transformer: image and text have their own weights and share one attention."""
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ class HeadNorm(nn.RMSNorm):
 
 
 class Attention(nn.Module):
-    """One stream's maps of an attention: queries, keys and values in one, their norms, and the way out (None if nothing comes out)."""
+    """One stream's part of an attention: one map for queries, keys and values, their norms, and the output map (None if unused)."""
 
     def __init__(self, width: int, heads: int, qk_norm: bool, out: bool = True) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class Attention(nn.Module):
         self.norm_k: HeadNorm | None = None
         if qk_norm:
             self.norm_q, self.norm_k = (HeadNorm(width // heads) for _ in range(2))
-            # The queries of a stream without a way out are never asked. Files have their norm's weight, which no gradient ever reaches,
-            # and which must therefore be no parameter: DDP waits for the gradients of all of them.
+            # The queries of a stream without an output map are unused. Files contain the weight of their norm, but it never receives a
+            # gradient, so it must not be a parameter: DDP waits for the gradients of all parameters.
             if not out:
                 del self.norm_q.weight
                 self.norm_q.register_buffer("weight", torch.ones(width // heads))
@@ -55,7 +55,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Stream(nn.Module):
-    """One stream's weights in a block; with `second`, also an attention of its own, as the image has in Stable Diffusion 3.5 medium."""
+    """One stream's weights in a block; with `second`, also a separate attention, as for the image in Stable Diffusion 3.5 medium."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, qk_norm: bool, *, second: bool = False, out: bool = True) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Stream(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def residual(self, x: Tensor, attended: Tensor, vectors: Vectors, also: Tensor | None = None) -> Tensor:
-        """Return x with the outputs of the attention (and of the second one) and of the MLP added, each through its gate."""
+        """Return x plus the gated outputs of the attention (and of the second one) and of the MLP."""
         assert self.attention.out is not None
         assert self.mlp is not None
         x = torch.addcmul(x, vectors[2][:, None], self.attention.out(attended))
@@ -80,9 +80,9 @@ class Stream(nn.Module):
 
 
 class JointBlock(nn.Module):
-    """Attention over image and text tokens together, then an MLP for each, all shifted, scaled and gated by time and pooled text.
+    """Joint attention over image and text tokens, then an MLP for each, all shifted, scaled and gated by time and pooled text.
 
-    In the last block (`last`) the text only gives keys and values: nothing reads it afterwards.
+    In the last block (`last`) the text only provides keys and values: it is not used afterwards.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, qk_norm: bool, *, second: bool = False, last: bool = False) -> None:
@@ -91,7 +91,7 @@ class JointBlock(nn.Module):
         self.text = Stream(width, heads, mlp_ratio, qk_norm, out=not last)
 
     def vectors(self, embedding: Tensor) -> tuple[Vectors, Vectors]:
-        """Return the vectors (n, width) that image and text are modulated by: shift, scale and gate of the attention, then of the MLP."""
+        """Return the vectors (n, width) that modulate image and text: shift, scale and gate of the attention, then of the MLP."""
         of_image = self.image.modulation(embedding).chunk(9 if self.image.second is not None else 6, dim=1)
         return of_image, self.text.modulation(embedding).chunk(2 if self.text.mlp is None else 6, dim=1)
 

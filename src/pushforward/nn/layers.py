@@ -1,4 +1,4 @@
-"""Layers over the functions of the same name: attention, patches, standardisation, dequantisation."""
+"""Module versions of the functions of the same name: attention, patches, standardisation, dequantisation."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ class SelfAttention(nn.Module):
 
     Args:
         width: channels of a token.
-        heads: number of heads, which divides the width.
-        causal: whether a token sees only itself and those before it.
+        heads: number of heads; must divide the width.
+        causal: whether a token attends only to itself and the tokens before it.
     """
 
     def __init__(self, width: int, heads: int, causal: bool = False) -> None:
@@ -62,14 +62,14 @@ class Unpatchify(nn.Module):
 
 @export("nn.Dequantise")
 class Dequantise(nn.Module):
-    """Integer levels spread over their unit cells by uniform noise: `functional.dequantise` with its own draw."""
+    """Integer levels spread over their unit cells by uniform noise: `functional.dequantise` with noise that it draws itself."""
 
     def forward(self, x: Tensor, generator: _random.Generators = None) -> Tensor:
         return dequantise(x, _random.uniform(x.shape, generator, x.device, x.dtype))
 
 
 class Blocks(nn.Module):
-    """A network made of blocks; with `activation_checkpointing` their activations are recomputed in the backward pass instead of kept.
+    """A network made of blocks; with `activation_checkpointing` their activations are recomputed in the backward pass instead of stored.
 
     Source: Chen et al., Training deep nets with sublinear memory cost, 1604.06174.
     """
@@ -77,7 +77,7 @@ class Blocks(nn.Module):
     activation_checkpointing: bool = False
 
     def run(self, block: nn.Module, *args: Tensor) -> Any:
-        """Return a block's outputs."""
+        """Return the outputs of a block."""
         if self.activation_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)

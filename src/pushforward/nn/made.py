@@ -16,9 +16,9 @@ from pushforward.registry import export
 
 
 class MaskedLinear(nn.Module):
-    """A linear map whose weight is multiplied with a mask of the same shape.
+    """A linear map whose weight is multiplied by a mask of the same shape.
 
-    It is no `nn.Linear`, so that tools which replace those (LoRA) refuse it by name: what they add has no mask.
+    It is not an `nn.Linear`, so that tools that replace those (LoRA) reject it by name: what they add would not be masked.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -34,17 +34,17 @@ class MaskedLinear(nn.Module):
 
 @export("nn.MADE", example=lambda: (MADE(4, 2, (16, 16), classes=3), (torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))))
 class MADE(nn.Module):
-    """An MLP whose weights are masked so that the outputs of feature k read only the features before k (and the condition).
+    """An MLP whose weights are masked so that the outputs of feature k depend only on the features before k (and the condition).
 
         degree of feature k: k + 1;  hidden units: 1 to features - 1 (from 0 under a condition), rising
         a unit reads what has its degree or less, the outputs of feature k what has degree k or less
 
     Hidden units are sorted by degree, so that the masks are staircases.
 
-    Shapes: x (n, features); the value is (n, features, outputs).
+    Shapes: x (n, features); the output is (n, features, outputs).
 
     Args:
-        features: numbers a sample.
+        features: features per sample.
         outputs: parameters predicted for each feature.
         hidden: widths of the hidden layers.
         activation: "silu", "tanh", "relu", "elu" or "softplus".
@@ -53,7 +53,7 @@ class MADE(nn.Module):
 
     Raises:
         UserError: features < 1, no hidden layer, or an unknown activation.
-        ConditionError: a condition that the network was not built for, or a vector that is missing.
+        ConditionError: a condition that the network was not built for, or a missing condition vector.
 
     Source: Germain, Gregor, Murray and Larochelle, MADE, 2015, arXiv 1502.03509, equations 8 and 9.
     """
@@ -79,7 +79,7 @@ class MADE(nn.Module):
         lowest = 0 if self.condition.conditional or features == 1 else 1
         self.degrees = tuple(_degrees(width, lowest, features - 1) for width in widths)
         self._masks = Constant(partial(_masks, features, outputs, self.degrees))
-        self.masks()  # so that a compiler finds them made
+        self.masks()  # cached before a compiler traces the forward pass
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         h, shift = x, self.condition(cond)
@@ -96,7 +96,7 @@ class MADE(nn.Module):
 
 
 def _degrees(width: int, lowest: int, highest: int) -> tuple[int, ...]:
-    """Return rising degrees from lowest to highest, each about equally often; the highest is always there, so that every input is read."""
+    """Return rising degrees from lowest to highest, each about equally often; the highest always occurs, so that every input is used."""
     return tuple(min(highest, lowest + k * (highest - lowest + 1) // max(width - 1, 1)) for k in range(width))
 
 
@@ -105,7 +105,7 @@ def _masks(features: int, outputs: int, degrees: tuple[tuple[int, ...], ...]) ->
     for degree in map(torch.tensor, degrees):
         masks.append(degree[:, None] >= below)
         below = degree
-    # Inputs outermost, so that the masked weights are so too: for the few rows of an output autograd then takes their gradient by the
-    # transposed product, in half the time.
+    # Inputs are the outermost axis in memory, and so also of the masked weights: for an output of few rows autograd then computes the
+    # gradient by the transposed product, in half the time.
     last = torch.arange(features).repeat(outputs)[:, None] >= below
     return *masks, last.T.contiguous().T

@@ -17,7 +17,7 @@ from pushforward.nn.config import NetConfig, features_of
 from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
 from pushforward.registry import export
 
-# Low frequencies alone (periods from 0.25 up, in t): the field stays smooth in time, which adaptive solvers reward.
+# Low frequencies only (periods of at least 0.25 in t): the field stays smooth in time, so adaptive solvers take fewer steps.
 SCALE, MAX_PERIOD = 25.0, 100.0
 
 
@@ -26,20 +26,20 @@ SCALE, MAX_PERIOD = 25.0, 100.0
     example=lambda: (MLP(4, 4, (16, 16), time_features=8, classes=3), (torch.randn(5, 4), torch.rand(5), torch.tensor([0, 1, 2, 0, 1]))),
 )
 class MLP(nn.Module):
-    """Linear maps with activations between; time and label shift every hidden layer.
+    """A multilayer perceptron; time and label shift every hidden layer.
 
         h_l = act(W_l h_(l-1) + b_l + A_l features(t) + B_l[label]),    output = W h_L + b
 
-    Shapes: x (n, inputs) or (n, *shape) with inputs numbers; the output has x's shape when outputs = inputs, else (n, outputs).
+    Shapes: x (n, inputs), or (n, *shape) with `inputs` elements; the output has x's shape if outputs = inputs, else (n, outputs).
 
     Args:
-        inputs: numbers a sample.
-        outputs: numbers it becomes.
+        inputs: input features.
+        outputs: output features.
         hidden: widths of the hidden layers.
         activation: "silu", "tanh", "relu", "elu" or "softplus".
-        time_features: cosines and sines of t that each hidden layer reads, even; 0 for a network without time.
+        time_features: number of cosines and sines of t that each hidden layer receives, even; 0 for a network without time.
         classes: number of classes, or None.
-        cond_features: length of condition vectors, which take the labels' place, or None.
+        cond_features: length of condition vectors, used instead of labels, or None.
 
     Raises:
         UserError: no hidden layer, an unknown activation, an odd number of time features, or both classes and cond_features.
@@ -47,7 +47,7 @@ class MLP(nn.Module):
 
     @dataclass(frozen=True)
     class Config(NetConfig):
-        """Settings of an MLP over vectors (or flattened events): widths, activation, features of time, length of condition vectors."""
+        """Settings of an MLP over vectors (or flattened events): widths, activation, time features, length of condition vectors."""
 
         hidden: tuple[int, ...] = (256, 256)
         activation: Activation = "silu"
@@ -106,7 +106,7 @@ class MLP(nn.Module):
         return exact_divergence(lambda x: self(x, t, cond), x)
 
     def _shifts(self, t: Tensor | None, cond: Tensor | None, n: int) -> Sequence[Tensor] | None:
-        """Return what time and condition add in each hidden layer, (n, width) each, or None for nothing."""
+        """Return the shifts of the hidden layers by time and condition, (n, width) each, or None for none."""
         total = self.label(cond, n)
         if self.time is not None:
             if t is None:
@@ -118,5 +118,5 @@ class MLP(nn.Module):
 
     @staticmethod
     def no_time() -> UserError:
-        """Return the error of a call without the time that the network reads."""
+        """Return the error for a call without the time that the network requires."""
         return UserError("this MLP reads the time, but none was given; call it as mlp(x, t) or build it with time_features=0.")

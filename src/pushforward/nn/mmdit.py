@@ -1,4 +1,4 @@
-"""The multimodal diffusion transformer of Stable Diffusion 3: image and text tokens with their own weights and one attention."""
+"""The multimodal diffusion transformer of Stable Diffusion 3: image and text tokens have their own weights and share one attention."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ FREQUENCIES = 256
 
 
 class PreparedText(TextContext):
-    """A text condition after the transformer's own first maps, which do not depend on time: what `MMDiT.prepare` returns."""
+    """A text condition after the transformer's first maps, which do not depend on time: the output of `MMDiT.prepare`."""
 
 
 register_context(PreparedText)
@@ -37,34 +37,34 @@ def _example() -> tuple:
 
 @export("nn.MMDiT", example=_example)
 class MMDiT(Blocks):
-    """A transformer over the patches of images and the tokens of text, (n, channels, height, width) for any sides that the patch divides.
+    """A transformer over image patches and text tokens, for images (n, channels, height, width) with sides that the patch divides.
 
-    Each stream has its own weights, shifted, scaled and gated by time and pooled text; every block joins both in one attention. Positions
-    are a table of cosines and sines, of which the middle is taken; a grid beyond the table stretches it bilinearly, in float32. It computes
-    in the dtype of its weights and returns that of x. The output starts at zero.
+    Each stream has its own weights, modulated (shift, scale, gate) by time and pooled text; both share one attention in every block.
+    Positions are the central part of a table of cosines and sines; for a larger grid the table is interpolated bilinearly, in float32.
+    It computes in the dtype of its weights and returns that of x. The output starts at zero.
 
     Args:
         shape: (image channels, height, width) of usual inputs; only the channels are binding.
         patch: side of a patch in pixels (of latents, for Stable Diffusion).
         depth: number of blocks.
         heads: heads of the attention.
-        head_width: channels of a head; a token has heads head_width of them, a multiple of 4.
+        head_width: channels of a head; a token has heads * head_width channels, a multiple of 4.
         context_width: channels of a text token.
         pooled_width: channels of the pooled text.
         positions: side of the position table, in patches.
-        base_size: how many patches the positions' unit grid has: place k of the table is coordinate k base_size / positions.
+        base_size: number of patches of the positions' unit grid: entry k of the table is coordinate k base_size / positions.
         qk_norm: whether queries and keys are normalised (Stable Diffusion 3.5).
-        dual: how many of the first blocks have a second attention, over image tokens alone (13 in Stable Diffusion 3.5 medium).
+        dual: how many of the first blocks have a second attention, over image tokens only (13 in Stable Diffusion 3.5 medium).
         mlp_ratio: width of an MLP's hidden layer in units of a token's.
-        null_tokens: how many text tokens of zeros stand for `cond=None`, beside pooled text of zeros.
+        null_tokens: number of text tokens for `cond=None`, all zeros, as is the pooled text.
 
     Raises:
-        UserError: a shape that is no image's, or sizes that do not fit.
-        ConditionError: a condition that is no `TextContext` of these widths.
+        UserError: the shape is not an image's, or the sizes do not fit.
+        ConditionError: the condition is not a `TextContext` of these widths.
         ShapeError: sides of x that the patch does not divide.
 
-    Source: Esser et al., Scaling rectified flow transformers for high-resolution image synthesis, 2403.03206, section 4; the facts of the
-    3.5 models are read off Stability-AI's sd3.5.
+    Source: Esser et al., Scaling rectified flow transformers for high-resolution image synthesis, 2403.03206, section 4; details of
+    the 3.5 models follow Stability-AI's sd3.5.
     """
 
     @dataclass(frozen=True)
@@ -146,8 +146,8 @@ class MMDiT(Blocks):
         Args:
             x: images (n, channels, height, width).
             t: times in [0, 1], (n,).
-            cond: texts, or what `prepare` made of them; None is zeros.
-            skip: blocks to leave out (skip-layer guidance).
+            cond: texts, or the output of `prepare` for them; None is zeros.
+            skip: blocks to skip (skip-layer guidance).
         """
         dtype = dtype_of(self)
         rows, columns = x.shape[2] // self.patch, x.shape[3] // self.patch
@@ -162,14 +162,14 @@ class MMDiT(Blocks):
 
     @dispatched
     def through_blocks(self, image: Tensor, text: Tensor, embedding: Tensor, skip: Sequence[int] = ()) -> Tensor:
-        """Return the image's tokens after all blocks but those to skip."""
+        """Return the image tokens after all blocks except those to skip."""
         for k, block in enumerate(self.blocks):
             if k not in skip:
                 image, text = self.run(block, image, text, embedding)
         return image
 
     def prepare(self, cond: TextContext | None, n: int) -> PreparedText:
-        """Return a condition after the maps that do not depend on time, for `forward` to take in its place: once for all steps."""
+        """Return the condition after the maps that do not depend on time; pass it to `forward` instead, so that they are computed once."""
         if isinstance(cond, PreparedText):
             return cond
         dtype = dtype_of(self)
@@ -205,7 +205,7 @@ class MMDiT(Blocks):
 
 
 def position_table(side: int, base_size: int, width: int, dtype: torch.dtype) -> Tensor:
-    """Return the positions (side², width): for each place [sin, cos] of the column's coordinate, then of the row's.
+    """Return the positions (side², width): for each patch [sin, cos] of the column's coordinate, then of the row's.
 
     coordinate = k base_size / side,    omega_j = 10000^(-j / (width / 4))
     """

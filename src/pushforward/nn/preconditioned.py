@@ -15,17 +15,17 @@ from pushforward.registry import export
 
 @export("nn.Preconditioned")
 class Preconditioned(nn.Module):
-    """Predict data as a share of x and a share of what a network says of scaled x, as far as each is worth.
+    """Predict data as a weighted sum of x and of the output of a network for scaled x (EDM preconditioning).
 
         data(x, t) = c_skip y + c_out net(c_in y, t, cond),    y = x / alpha, s = sigma / alpha
         c_skip = d² / (s² + d²),  c_out = s d / sqrt(s² + d²),  c_in = 1 / sqrt(s² + d²),  d = data_std
 
-    Where there is little noise x itself is the answer and the network's errors count little; where there is much, x is no help. As its time
-    the network is told how far log(s) has come from its least value (0) to its highest (1), which is the paper's ln(s) / 4 up to scale.
+    At low noise the prediction is close to x and the network's errors count little; at high noise it is the network's output. The network
+    receives as its time the position of log(s) between its least (0) and highest (1) value: the paper's ln(s) / 4 up to an affine map.
 
     Args:
         net: called as net(x, t, cond).
-        path: the path that x_t lies on; alpha and sigma must not vanish at the ends of its interval.
+        path: the path of x_t; alpha and sigma must not vanish at the ends of its interval.
         data_std: standard deviation of the data.
 
     Raises:

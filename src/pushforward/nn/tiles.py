@@ -1,4 +1,4 @@
-"""A map of images done piece by piece: overlapping tiles, blended linearly where they overlap."""
+"""Apply a function to an image in overlapping tiles, blended linearly where they overlap."""
 
 from collections.abc import Callable
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 def tiled(function: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int) -> Tensor:
-    """Return function(x) put together from its values on square tiles, in the memory of one tile and of the whole result.
+    """Return function(x) assembled from its values on square tiles, in the memory of one tile and of the result.
 
-    Each tile counts by a weight that rises linearly over the overlap from each of its sides, and the weights at a pixel are divided by
-    their sum. What a function knows of the whole image (means, attention) it knows of a tile only, so the result is close, not equal.
+    Each tile has weights that rise linearly over the overlap from each of its sides; the weights at a pixel are divided by their sum. A
+    function of the entire image (means, attention) sees only one tile, so the result is close, not equal.
 
     Args:
-        function: maps images (n, channels, height, width) to images whose sides are the same multiple or part of theirs.
+        function: maps images (n, channels, height, width) to images whose sides are a fixed multiple or fraction of theirs.
         x: images (n, channels, height, width).
         tile: side of a tile.
-        overlap: how far neighbouring tiles overlap at least, less than `tile`.
+        overlap: least overlap of neighbouring tiles, less than `tile`.
     """
     height, width = x.shape[2:]
     whole = total = None
@@ -24,7 +24,7 @@ def tiled(function: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: i
         for left in starts(width, tile, overlap):
             part = x[:, :, top : top + tile, left : left + tile]
             value = function(part)
-            # From sides of x to sides of the result: the same ratio for every tile, kept as a fraction.
+            # Ratio of the result's sides to those of x: the same for every tile, kept as a fraction.
             up, down = value.shape[2], part.shape[2]
             ramps = [ramp(side, max(1, overlap * up // down), value) for side in value.shape[2:]]
             weight = ramps[0][:, None] * ramps[1]
@@ -41,7 +41,7 @@ def tiled(function: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: i
 
 
 def starts(side: int, tile: int, overlap: int) -> list[int]:
-    """Return where tiles along a side begin: evenly by tile - overlap, the last one where it ends with the side."""
+    """Return where tiles along a side start: every tile - overlap pixels, the last one such that it ends with the side."""
     if side <= tile:
         return [0]
     return [*range(0, side - tile, tile - overlap), side - tile]

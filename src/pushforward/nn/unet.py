@@ -1,4 +1,4 @@
-"""The U-Net of diffusion models: residual blocks down and up in resolution, with skips across and attention where images are small."""
+"""The U-Net of diffusion models: residual blocks down and up in resolution, skip connections, and attention at low resolutions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ def _normalised(channels: int) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """norm, SiLU, convolution twice, modulated by the time between, added to its (projected) input."""
+    """Norm, SiLU and convolution, twice, modulated by the time in between, with a (projected) residual connection."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
         self.norm2, self.conv2 = _normalised(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)  # each block starts as its skip
+        nn.init.zeros_(self.conv2.weight)  # each block starts as its residual connection
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]  # a convolution's bias may be None, this one is not
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention over the pixels, added to its input."""
+    """Self-attention over the pixels, with a residual connection."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -72,23 +72,23 @@ class UNet(Blocks):
     Args:
         shape: (image channels, height, width).
         channels: width at full resolution.
-        multipliers: width of each level in units of `channels`; one level a number.
-        depth: residual blocks a level on the way down (one more on the way up).
-        attention: sides of images (the larger, in pixels) at and below which a level has attention.
-        heads: heads of the attention.
-        dropout: share of activations dropped in training.
+        multipliers: width of each level in units of `channels`; one number per level.
+        depth: residual blocks per level of the downsampling half (one more in the upsampling half).
+        attention: a level has attention if the larger side of its images, in pixels, is at most this.
+        heads: number of attention heads.
+        dropout: fraction of activations dropped in training.
         classes: number of classes, or None.
-        outputs: how many numbers are said for each of the image's.
+        outputs: output channels per image channel.
 
     Raises:
-        UserError: a shape that is no image's, or sides that cannot be halved so often.
+        UserError: the shape is not an image's, or its sides cannot be halved that often.
 
     Source: Ho, Jain and Abbeel, 2006.11239, appendix B; Nichol and Dhariwal, 2102.09672 (scale and shift by the time).
     """
 
     @dataclass(frozen=True)
     class Config(NetConfig):
-        """Settings of a U-Net: widths, depth, where it attends."""
+        """Settings of a U-Net: widths, depth, levels with attention."""
 
         channels: int = 64
         multipliers: tuple[int, ...] = (1, 2)
@@ -172,7 +172,7 @@ class UNet(Blocks):
             for block in level.blocks:
                 h = self.run(block, h, embedding)
                 if isinstance(block, AttentionBlock):
-                    skips[-1] = h  # the skip carries what attention made of its block
+                    skips[-1] = h  # the skip connection carries the attention's output
                 else:
                     skips.append(h)
             if level.resize is not None:

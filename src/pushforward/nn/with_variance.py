@@ -1,4 +1,4 @@
-"""A network that says, beside its prediction, how much noise each step of the reversal should draw."""
+"""A network that also predicts the variance of the noise that each reverse step draws."""
 
 from typing import Any
 
@@ -18,20 +18,20 @@ def _example() -> tuple:
 
 @export("nn.WithVariance", example=_example)
 class WithVariance(nn.Module):
-    """Split what a network of twice the channels says into a prediction and a share of the reversal's variance.
+    """Split the output of a network with twice the channels into a prediction and an interpolation of the reverse variance.
 
         net(x, t, cond) = (prediction, v),    variance = small^(1 - share) large^share,    share = (v + 1) / 2
 
-    Called as any network it returns the prediction alone, so that likelihoods, ODE samplers and guidance take no notice; `DDPM` asks
-    `with_variance`. Between the smallest variance (right for data that are one point) and the largest (right for N(0, I)) lies the
-    variance of any data.
+    Called like any network it returns the prediction only, so likelihoods, ODE samplers and guidance are unaffected; `DDPM` calls
+    `with_variance`. The variance of any data lies between the smallest (exact if the data are one point) and the largest (exact for
+    N(0, I)).
 
     Args:
-        net: called as net(x, t, cond), which returns (n, 2 channels, ...), or rows of so many numbers: `Config.build(shape, classes,
-            outputs=2)` makes one.
+        net: called as net(x, t, cond), returns (n, 2 channels, ...), or flat rows of as many numbers: `Config.build(shape, classes,
+            outputs=2)` builds one.
 
     Raises:
-        ShapeError: the network does not say twice as many channels as x has.
+        ShapeError: the network does not return twice the channels of x.
 
     Source: Nichol and Dhariwal, Improved denoising diffusion probabilistic models, 2021, arXiv 2102.09672, equation 15.
     """
@@ -46,11 +46,11 @@ class WithVariance(nn.Module):
 
     def with_variance(self, x: Tensor, t: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         """Return the prediction and the share, both (n, *shape)."""
-        said = self.net(x, t, cond)
-        if len(said) != len(x) or said[:1].numel() != 2 * x[:1].numel():
+        output = self.net(x, t, cond)
+        if len(output) != len(x) or output[:1].numel() != 2 * x[:1].numel():
             raise ShapeError(
-                f"the network said {tuple(said.shape)} of x {tuple(x.shape)}, but a learned variance needs twice the channels; "
+                f"the network returned {tuple(output.shape)} for x {tuple(x.shape)}, but a learned variance needs twice the channels; "
                 "build it with outputs=2."
             )
-        prediction, v = said.reshape(len(x), 2 * x.shape[1], *x.shape[2:]).chunk(2, dim=1)  # an MLP over images says rows
+        prediction, v = output.reshape(len(x), 2 * x.shape[1], *x.shape[2:]).chunk(2, dim=1)  # an MLP over images returns rows
         return prediction, (v + 1) / 2

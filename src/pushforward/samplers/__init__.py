@@ -1,4 +1,4 @@
-"""Solvers that carry noise to data, one idea a file: each is a frozen object called as sampler(denoiser, x, t_start, t_end, generator)."""
+"""Samplers, which map noise to data: each is a frozen object called as sampler(denoiser, x, t_start, t_end, generator)."""
 
 from pushforward.registry import namespace
 

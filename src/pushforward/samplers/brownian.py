@@ -1,8 +1,8 @@
-"""The noise of stochastic samplers: drawn anew at each step, or the increments of one Brownian path that only the seed decides.
+"""The noise of stochastic samplers: drawn independently at each step, or the increments of one Brownian path that the seed determines.
 
-The path is a tree of Brownian bridges over t in [0, 1]: a half-way point is the mean of its ends plus noise that is seeded by (seed,
-place in the tree). So W(t) is a function of the seed and t, whatever other times are asked for, and a sampler with more steps follows the
-same path.
+The path is a tree of Brownian bridges over t in [0, 1]: a midpoint is the mean of its ends plus noise seeded by (seed, position in the
+tree). So W(t) is a function of the seed and t, independent of the other times at which it is evaluated, and a sampler with more steps
+follows the same path.
 """
 
 import math
@@ -16,7 +16,7 @@ from pushforward import _random
 
 Noise = Literal["fresh", "brownian"]
 NOISES: tuple[Noise, ...] = ("fresh", "brownian")
-DEPTH = 20  # halvings: the smallest cell is 1e-6 of the time axis; 20 states are held
+DEPTH = 20  # halvings: the smallest cell is 1e-6 of the time axis; 20 states are stored
 
 
 def noise_source(noise: Noise, x: Tensor, generator: _random.Generators) -> Callable[[float, float], Tensor]:
@@ -28,7 +28,7 @@ def noise_source(noise: Noise, x: Tensor, generator: _random.Generators) -> Call
 
 
 class BrownianPath:
-    """W(t) on [0, 1] with W(0) = 0, of x's shape, dtype and device; the seeds are drawn from the generators, one from each.
+    """W(t) on [0, 1] with W(0) = 0, of x's shape, dtype and device; one seed is drawn from each generator.
 
     Within one cell of 1e-6 all times share one draw, so that increments over less than that are not independent.
 
@@ -39,8 +39,8 @@ class BrownianPath:
         self.shape, self.device, self.dtype = x.shape, x.device, x.dtype
         self.owners = [one for _, one in _random.blocks(generator, len(x))]
         self.seeds = [int(torch.randint(2**62, (), generator=one, device=one.device if one is not None else "cpu")) for one in self.owners]
-        # Cells from the whole axis down to where the last time lay: (place, low, high, W(low), W(high)). Times come in order, so
-        # that the next one shares most of them.
+        # Cells from the full axis down to the cell of the last time: (place, low, high, W(low), W(high)). Times are ordered, so
+        # the next one shares most of them.
         self.cells = [(1, 0.0, 1.0, torch.zeros_like(x), self._normal(0))]
 
     def __call__(self, t: float) -> Tensor:
@@ -67,7 +67,7 @@ class BrownianPath:
 
 
 def _mixed(seed: int, place: int) -> int:
-    """Return 63 bits in which every bit of both numbers counts: the CPU's generator only reads the lower 32 (SplitMix64's finaliser)."""
+    """Return 63 bits that depend on every bit of both numbers: the CPU generator only uses the lower 32 (SplitMix64's finaliser)."""
     z = (seed + (place + 1) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF

@@ -1,4 +1,4 @@
-"""DDIM: diffusion's hidden deterministic sampler, and with eta from 0 to 1 all that lies between it and DDPM."""
+"""DDIM: a deterministic sampler of diffusion models, and with eta from 0 to 1 everything between it and DDPM."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,22 +19,22 @@ def _example(steps: int = 20) -> "DDIM":
 @export("samplers.DDIM", example=_example, order=1)
 @dataclass(frozen=True)
 class DDIM(LinearSampler):
-    """Take the expected data and noise to stay what they are until s, and draw a share of the noise anew.
+    """Treat the expected data and noise as constant until s, and redraw a share of the noise.
 
         x_s = alpha_s data + sqrt(sigma_s² - kappa²) noise + kappa xi
         kappa² = eta² sigma_s² (1 - alpha_t² sigma_s² / (alpha_s² sigma_t²))
 
-    With eta = 0 nothing is drawn: it is Euler's method for the ODE in the variables x / alpha and sigma / alpha, solves it in either
-    direction, and is of first order. On the linear path that is Euler itself. With eta = 1 it is DDPM.
+    With eta = 0 it is deterministic: Euler's method for the ODE in the variables x / alpha and sigma / alpha, in either direction of time,
+    of first order. On the linear path it equals `Euler`. With eta = 1 it is DDPM.
 
     Args:
         steps: number of steps, one evaluation each.
-        eta: share of the noise that is drawn anew, from 0 (the ODE) to 1 (DDPM).
+        eta: share of the noise that is redrawn, from 0 (the ODE) to 1 (DDPM).
         noise: "fresh" at each step, or "brownian": a function of seed and time, so that more steps of a seed follow the same path.
-        grid: where the steps lie; equal steps in t by default. On a discrete path `Knots` has diffusers' own.
+        grid: where the steps lie; equal steps in t by default. On a discrete path, `Knots` uses those of diffusers.
 
     Raises:
-        UserError: eta is not between 0 and 1, or noise unknown.
+        UserError: eta is not between 0 and 1, or noise is unknown.
 
     Example:
         >>> DDIM(50).solves_ode, DDIM(50, eta=0.5).solves_ode

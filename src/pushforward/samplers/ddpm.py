@@ -23,23 +23,23 @@ def _example(steps: int = 50) -> "DDPM":
 @export("samplers.DDPM", example=_example)
 @dataclass(frozen=True)
 class DDPM(LinearSampler):
-    """Draw x_s from what diffusion says of it given x_t and the expected data: DDIM with eta = 1.
+    """Draw x_s from the forward process's posterior given x_t and the expected data: DDIM with eta = 1.
 
         x_s ~ N(alpha_s data + (alpha_t sigma_s² / (alpha_s sigma_t)) noise, kappa²)
         kappa² = sigma_s² (1 - alpha_t² sigma_s² / (alpha_s² sigma_t²))
 
-    Its limit of small steps is the reverse SDE, whose marginals are those of the ODE. It needs more steps than the ODE, and forgives an
-    inexact network more.
+    In the limit of small steps it is the reverse SDE, whose marginals are those of the ODE. It needs more steps than the ODE, and is more
+    robust to errors of the network.
 
     Args:
         steps: number of steps, one evaluation each; on the paper's path of 1,000 betas, `Discrete()`, DDPM(1000) is its algorithm 2.
         noise: "fresh" at each step, or "brownian": a function of seed and time, so that more steps of a seed follow the same path.
         grid: where the steps lie; equal steps in t by default.
-        variance: "small" is kappa², right for data that are one point; "large" is kappa² sigma_t² / sigma_s², right for data N(0, I);
-            "auto" is what the network has learned (`nn.WithVariance`), kept between the two, and small where it has learned none.
+        variance: "small" is kappa², exact for data that are one point; "large" is kappa² sigma_t² / sigma_s², exact for data N(0, I);
+            "auto" is the variance that the network predicts (`nn.WithVariance`), between the two, and small if it predicts none.
 
     Raises:
-        UserError: steps below 1, or noise or variance unknown.
+        UserError: steps is below 1, or noise or variance is unknown.
 
     Source: Ho, Jain and Abbeel, 2006.11239, algorithm 2 and section 3.2 (small and large); Nichol and Dhariwal, 2102.09672, equation 15.
     """

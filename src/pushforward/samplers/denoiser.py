@@ -1,4 +1,4 @@
-"""What samplers call: a denoiser maps (x, t) to a prediction that can be read as velocity, data, noise or score."""
+"""The function that samplers call: a denoiser maps (x, t) to a prediction, available as velocity, data, noise or score."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +16,8 @@ from pushforward.registry import export
 class Denoiser:
     """A network, its path and its condition as one function of (x, t).
 
-    `args` is what it reads for each sample and `bind(*args)` is the same denoiser with other such: this is how an adaptive solver cuts
-    the condition together with the batch.
+    `args` are its per-sample arguments, and `bind(*args)` returns the same denoiser with other arguments: an adaptive solver uses this to
+    index the condition together with the batch.
 
     Args:
         net: called as net(x, t, cond).
@@ -26,7 +26,7 @@ class Denoiser:
         cond: condition of each sample, or None.
 
     Raises:
-        ShapeError: the network returns another shape than x's.
+        ShapeError: the network returns a shape other than x's.
 
     Example:
         >>> import torch
@@ -41,7 +41,7 @@ class Denoiser:
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """What is read for each sample."""
+        """The per-sample arguments: the condition."""
         return (self.cond,)
 
     def bind(self, cond: Any) -> "Denoiser":
@@ -53,7 +53,7 @@ class Denoiser:
         return Prediction(self.path, self.prediction, like_input(self.net(x, t, self.cond), x), x, t)
 
     def with_variance(self, x: Tensor, t: Tensor) -> Prediction:
-        """Return the prediction with its share of the reversal's variance, if the network says one (`nn.WithVariance`)."""
+        """Return the prediction, with the reverse variance if the network predicts it (`nn.WithVariance`)."""
         own = ability(self.net, "with_variance")
         if own is None:
             return self(x, t)

@@ -11,12 +11,12 @@ from pushforward.tableaux import DOPRI8, Tableau
 @export("samplers.Dopri8", example=lambda: Dopri8())
 @dataclass(frozen=True)
 class Dopri8(AdaptiveSampler):
-    """Eighth order with error control, thirteen evaluations a step: for tight tolerances, in float64.
+    """Eighth order with error control, thirteen evaluations per step: for tight tolerances, in float64.
 
     Args:
         rtol: tolerance relative to the state.
         atol: absolute tolerance, in units of the model's (preprocessed) data.
-        max_steps: most steps that may be tried.
+        max_steps: maximum number of attempted steps.
         adjoint: whether gradients come from the adjoint ODE, in memory that does not grow with the steps (see `ode.odeint`).
 
     Source: Prince and Dormand 1981, RK8(7)13M.

@@ -1,4 +1,4 @@
-"""DPM-Solver++: the part of the ODE that is linear is solved exactly, and the data prediction is extrapolated in log-SNR."""
+"""DPM-Solver++: the linear part of the ODE is solved exactly, and the data prediction is extrapolated in log-SNR."""
 
 import math
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ def _example(steps: int = 20) -> "DPMSolverPP":
 @export("samplers.DPMSolverPP", example=_example, order=2)
 @dataclass(frozen=True)
 class DPMSolverPP(LinearSampler):
-    """Integrate the data prediction over lambda = log(alpha / sigma), in which the rest of the ODE has a closed solution.
+    """Integrate the data prediction over lambda = log(alpha / sigma); the rest of the ODE is solved in closed form.
 
         x_s = sigma_s / sigma_t x_t + sigma_s integral from lambda_t to lambda_s of exp(lambda) data(x_lambda) d lambda
 
-    With h = lambda_s - lambda_t, "2M" takes data as a line through its last two values:
+    With h = lambda_s - lambda_t, "2M" extrapolates data linearly through its last two values:
     x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) (data + (h / 2 h_before) (data - data_before)).
 
     Args:
@@ -44,8 +44,8 @@ class DPMSolverPP(LinearSampler):
         UserError: an unknown variant or noise.
 
     Source: Lu et al., DPM-Solver++, 2211.01095, algorithms 1 (2S) and 2 (2M), section 5 (SDE). Ours: where lambda is infinite, at the ends
-    of some paths, steps are of first order. 3M is third order, which the usual code (diffusers, k-diffusion) is not: it starts by a step of
-    2S rather than one of first order, and the parabola's second coefficient is twice theirs, as integrating it says.
+    of some paths, steps are of first order. 3M is third order, unlike the usual code (diffusers, k-diffusion): it starts with a step of 2S
+    instead of one of first order, and the parabola's second coefficient is twice theirs, as its integral requires.
     """
 
     steps: int = 20
@@ -111,10 +111,10 @@ def _third(n: Point, o: Point, p: Point, q: Point) -> Step:
 
 
 def _single(p: Point, middle: Point, q: Point | None = None) -> list[Step]:
-    """The two steps from p to q of which the second goes over the whole way with data on a line through p and the middle.
+    """The two steps from p to q; the second covers the full interval, with data on a line through p and the middle.
 
-    x_q = kept x_p + (alpha_q - kept alpha_p) (data_p + (data_middle - data_p) / 2 r), where r is the middle's share of the way in lambda.
-    Without q it is the step of first order to the middle.
+    x_q = kept x_p + (alpha_q - kept alpha_p) (data_p + (data_middle - data_p) / 2 r), where r is the middle's fraction of the
+    interval in lambda. Without q it is the step of first order to the middle.
     """
     if q is None:
         return [first_order(p, middle)]
@@ -135,5 +135,5 @@ def _middle(path: Path, p: Point, q: Point) -> Point:
 
 
 def _triples(knots: list[Point]) -> list[tuple[Point, ...]]:
-    """The knots two by two: from one over the next to the one after it; a last one that is left alone is a step of first order."""
+    """The knots in pairs: each step skips one knot; a single remaining knot is a step of first order."""
     return [tuple(knots[k : k + 3]) for k in range(0, len(knots) - 1, 2)]

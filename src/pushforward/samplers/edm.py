@@ -1,4 +1,4 @@
-"""EDM's sampler: Heun's method in the noise level, with some noise put back before each step (churn)."""
+"""EDM's sampler: Heun's method in the noise level, with some noise added before each step (churn)."""
 
 import math
 from collections.abc import Sequence
@@ -19,23 +19,23 @@ def _example(steps: int = 20) -> "EDM":
 @export("samplers.EDM", example=_example, order=2)
 @dataclass(frozen=True)
 class EDM(LinearSampler):
-    """Solve dy/ds = noise(y, s) for y = x / alpha and s = sigma / alpha by Heun's method, with fresh noise before each step if wanted.
+    """Solve dy/ds = noise(y, s) for y = x / alpha and s = sigma / alpha by Heun's method, optionally with fresh noise before each step.
 
         s^ = s (1 + min(churn / steps, sqrt(2) - 1)),    y^ = y + sqrt(s^² - s²) churn_noise xi,    then Heun from s^ to the next s
 
     Args:
         steps: number of steps, two evaluations each; on a discrete path the last one, to the data, has one.
-        churn: how much noise is put back in all; 0 solves the ODE, 40 is the paper's for ImageNet.
-        churn_min: least noise level s at which this is done, in units of the (preprocessed) data.
-        churn_max: highest noise level s at which this is done.
-        churn_noise: factor on the noise, a little above 1 to make up for what networks remove too much: 1.003 to 1.007.
+        churn: total amount of noise added; 0 solves the ODE, 40 is the paper's for ImageNet.
+        churn_min: least noise level s at which noise is added, in units of the (preprocessed) data.
+        churn_max: highest noise level s at which noise is added.
+        churn_noise: factor on the noise, slightly above 1, as networks remove slightly too much: 1.003 to 1.007.
         grid: where the steps lie; Karras' by default.
 
     Raises:
         UserError: churn is negative.
 
-    Source: Karras et al. (EDM), 2206.00364, algorithms 1 and 2. Ours: the last step has its second evaluation too, as our paths end where
-    the network can still be asked; noise is never raised above that of the start.
+    Source: Karras et al. (EDM), 2206.00364, algorithms 1 and 2. Ours: the last step also has its second evaluation, as our paths end where
+    the network is defined; noise is never raised above that of the start.
     """
 
     steps: int = 18
@@ -69,7 +69,7 @@ class EDM(LinearSampler):
         return steps
 
     def _raised(self, path: Path, knots: list[Point]) -> list[Point]:
-        """Return where each step starts: later in t than it did arrive, if noise is put back."""
+        """Return where each step starts: at a later t than the end of the previous step, if noise is added."""
         share = min(self.churn / self.steps, math.sqrt(2) - 1)
         highest = knots[0].log_snr
         wanted = [max(highest, p.log_snr - math.log1p(share)) for p in knots]
@@ -89,7 +89,7 @@ def _heun(path: Path, p: Point, q: Point) -> list[Step]:
 
 
 def _with_noise(step: Step, p: Point, raised: Point, factor: float) -> Step:
-    """Return the step that arrives not at p but, with fresh noise, at `raised`.
+    """Return the step that ends not at p but, with fresh noise, at `raised`.
 
     x^ = alpha^ / alpha x + factor sqrt(sigma^² - (alpha^ sigma / alpha)²) xi
     """

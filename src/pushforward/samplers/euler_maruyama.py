@@ -1,4 +1,4 @@
-"""Euler-Maruyama: the reverse SDE with as much noise as one likes."""
+"""Euler-Maruyama: the reverse SDE with any amount of noise."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,22 +22,22 @@ def _example(steps: int = 100) -> "EulerMaruyama":
 @export("samplers.EulerMaruyama", example=_example)
 @dataclass(frozen=True)
 class EulerMaruyama(LinearSampler):
-    """Solve dx = (velocity - g² score / 2) dt + g dw backwards in time, which has the marginals of the ODE for any g_t >= 0.
+    """Solve dx = (velocity - g² score / 2) dt + g dw backward in time; it has the marginals of the ODE for any g_t >= 0.
 
         x_s = x - h (velocity - g² score / 2) + g sqrt(h) xi,    h = t - s
 
     g = 0 is the ODE by Euler's method. The path's own rate, g² = 2 sigma sigma' - 2 sigma² alpha' / alpha, is that of the forward process
-    which adds noise without looking at the data (beta on a variance preserving path); where alpha vanishes it is infinite.
+    which adds noise independently of the data (beta on a variance preserving path); where alpha vanishes it is infinite.
 
     Args:
         steps: number of steps, one evaluation each.
         g: a factor on the path's own rate, or a function of t (k,) in float64 that returns g_t (k,) in units of the (preprocessed) data
-            over the square root of time. Where a step is too long for it, g² is cut to sigma² / h, which keeps the marginals too.
+            over the square root of time. If a step is too long for it, g² is limited to sigma² / h, which preserves the marginals too.
         noise: "fresh" at each step, or "brownian": a function of seed and time, so that more steps of a seed follow the same path.
         grid: where the steps lie; equal steps in t by default.
 
     Raises:
-        UserError: g is negative, or noise unknown.
+        UserError: g is negative, or noise is unknown.
 
     Source: Song et al., 2011.13456, eq. 6 and appendix D.1; any g: Karras et al. (EDM), 2206.00364, appendix B.5.
     """

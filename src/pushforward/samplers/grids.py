@@ -1,4 +1,4 @@
-"""Where a sampler's steps lie: functions of (t_start, t_end, steps, path) to steps + 1 times from start to end."""
+"""Time grids of samplers: functions of (t_start, t_end, steps, path) that return steps + 1 times from start to end."""
 
 import math
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from pushforward.errors import UserError
 from pushforward.registry import export
 from pushforward.times import shift
 
-REACH = 7.0  # log-SNR is infinite at the ends of some paths; grids in it end here, where alpha / sigma is 1100 or its inverse
+REACH = 7.0  # log-SNR is infinite at the ends of some paths; grids in log-SNR stop here, where alpha / sigma is 1100 or its inverse
 
 
 class Grid:
-    """Where steps lie; to add one, write `places`: a monotone map of [0, 1] onto [t_start, t_end]."""
+    """A time grid; to add one, implement `places`: a monotone map of [0, 1] onto [t_start, t_end]."""
 
     def places(self, u: Tensor, t_start: float, t_end: float, path: Any) -> Tensor:
-        """Return the times at fractions u (steps + 1,) of the way, float64."""
+        """Return the times at fractions u (steps + 1,) of the interval, float64."""
         raise NotImplementedError
 
     def __call__(self, t_start: float, t_end: float, steps: int, path: Any = None) -> list[float]:
@@ -29,27 +29,27 @@ class Grid:
         return [t_start, *inner.tolist(), t_end]
 
     def to_data(self, t_start: float, steps: int, path: Any, spare: int = 0) -> list[float]:
-        """Return the times at which a sampler of diffusion evaluates the network on a discrete path, one a step, and 0, the data.
+        """Return the times at which a diffusion sampler evaluates the network on a discrete path, one per step, followed by 0, the data.
 
-        By default they lie from t_start to the first knot as `steps - 1` steps would, and the last step is from there to the data.
+        By default they are those of `steps - 1` steps from t_start to the first knot, and the last step goes from there to the data.
 
         Args:
             t_start: time to start from.
             steps: number of steps.
             path: a path with knots.
-            spare: how many knots more diffusers' scheduler of the sampler spreads and leaves out at the end; for `Knots` alone.
+            spare: number of extra knots that diffusers' scheduler for the sampler spaces and omits at the end; for `Knots` only.
         """
         return [t_start, 0.0] if steps == 1 else [*self(t_start, path.interval[0], steps - 1, path), 0.0]
 
     def last_time(self, path: Any, steps: int, t_min: float) -> float:
-        """Return the time at which the steps of a solver of the ODE end, and a model goes on to the expected data."""
+        """Return the time at which the steps of an ODE solver end; from there a model takes the expected data."""
         return t_min
 
 
 @export("samplers.Uniform", example=lambda: Uniform())
 @dataclass(frozen=True)
 class Uniform(Grid):
-    """Equal steps in t; on a discrete path the last of them, too, which ends at the data, t = 0."""
+    """Equal steps in t; on a discrete path this includes the last step, to the data at t = 0."""
 
     def places(self, u: Tensor, t_start: float, t_end: float, path: Any) -> Tensor:
         return t_start + (t_end - t_start) * u
@@ -61,14 +61,14 @@ class Uniform(Grid):
 @export("samplers.Shifted", example=lambda: Shifted())
 @dataclass(frozen=True)
 class Shifted(Grid):
-    """Equal steps moved towards noise: t -> factor t / (1 + (factor - 1) t).
+    """Equal steps shifted towards noise: t -> factor t / (1 + (factor - 1) t).
 
-    With `levels` the steps from noise to data are those of Stable Diffusion 3's own code. Its training knows the levels 1/levels, ..., 1,
-    shifted; n steps start at n equally spaced times from the highest of them to the lowest, shifted once more, and the last one ends at 0.
+    With `levels` the steps from noise to data are those of Stable Diffusion 3's code. Training uses the shifted levels 1/levels, ..., 1;
+    n steps start at n equally spaced times from the highest to the lowest of these, shifted once more, and the last step ends at 0.
     For factor 3, 1000 levels and 4 steps: 1, 0.8577, 0.6022, 0.0089, 0; equal steps would give 1, 0.9, 0.75, 0.5, 0.
 
     Args:
-        factor: how far; 1 leaves equal steps.
+        factor: strength of the shift; 1 gives equal steps.
         levels: number of levels of a training grid, such as 1000, or None for equal steps down to the end.
 
     Raises:
@@ -104,7 +104,7 @@ class Shifted(Grid):
 @export("samplers.LogSNR", example=lambda: LogSNR())
 @dataclass(frozen=True)
 class LogSNR(Grid):
-    """Equal steps in log(alpha / sigma), as diffusion's fast solvers take them.
+    """Equal steps in log(alpha / sigma), as in fast diffusion solvers.
 
     Source: Lu et al., DPM-Solver, 2206.00927, section 3.
     """
@@ -117,10 +117,10 @@ class LogSNR(Grid):
 @export("samplers.Karras", example=lambda: Karras())
 @dataclass(frozen=True)
 class Karras(Grid):
-    """Equal steps in (sigma / alpha)^(1 / rho): short ones near the data.
+    """Equal steps in (sigma / alpha)^(1 / rho): shorter near the data.
 
     Args:
-        rho: how short; EDM's is 7, 1 is equal steps in sigma / alpha.
+        rho: larger values give shorter steps near the data; EDM's is 7, 1 gives equal steps in sigma / alpha.
 
     Source: Karras et al. (EDM), 2206.00364, eq. 5.
     """
@@ -144,11 +144,11 @@ def _log_snr_ends(path: Any, t_start: float, t_end: float, name: str) -> tuple[f
 
 
 def clock(path: Any, times: Sequence[float]) -> Tensor:
-    """Return times in float64 where a path computes: on the CPU, or on the device of its parameters."""
+    """Return times in float64 on the device of a path: the CPU, or the device of its parameters."""
     return torch.tensor(times, dtype=torch.float64, device=where(path))
 
 
 def where(path: Any) -> torch.device:
-    """Return the device on which a path computes what depends on time alone."""
+    """Return the device on which a path computes functions of time."""
     first = next(path.parameters(), None) if isinstance(path, nn.Module) else None
     return torch.device("cpu") if first is None else first.device

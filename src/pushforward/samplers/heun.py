@@ -1,4 +1,4 @@
-"""Heun's method: the trapezoidal rule with a predicted end."""
+"""Heun's method: the trapezoidal rule with a predicted end point."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,7 @@ def _example(steps: int = 20) -> "Heun":
 @export("samplers.Heun", example=_example, order=2)
 @dataclass(frozen=True)
 class Heun(FixedStepSampler):
-    """Second order, two evaluations a step: the mean of the slopes at the start and at Euler's end.
+    """Second order, two evaluations per step: the mean of the slopes at the start and at the end of an Euler step.
 
     Args:
         steps: number of steps (two evaluations each).

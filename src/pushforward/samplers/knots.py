@@ -17,27 +17,27 @@ SLACK = 1e-9  # times closer than this are the same knot
 @export("samplers.Knots", example=lambda: Knots())
 @dataclass(frozen=True)
 class Knots(Grid):
-    """The knots of a discrete path that diffusers visits under `timestep_spacing`: N steps are N evaluations, and its values.
+    """The knots of a discrete path that diffusers uses for `timestep_spacing`: N steps are N evaluations, with the same results.
 
-        trailing    1 - k / N,                       k = 0 ... N - 1, rounded to knots: from the last knot on
-        leading     (k floor(T / N) + 1 + offset) / T, k = N - 1 ... 0: to the first knot, not from the last
+        trailing    1 - k / N,                       k = 0 ... N - 1, rounded to knots: starts at the last knot
+        leading     (k floor(T / N) + 1 + offset) / T, k = N - 1 ... 0: ends at the first knot, does not start at the last
         linspace    from the last knot to the first, equally spaced and rounded
 
     of the T knots t = 1 / T, ..., 1; diffusers counts them from 0, so its timestep is k = T t - 1. The last step goes from the last of
     these to the expected data, as in diffusers with `final_sigmas_type="zero"` (DPM-Solver++, UniPC) or `set_alpha_to_one=True` (DDIM).
-    With "leading", and a single step of "linspace", the first of these is not t = 1; the noise is taken for x there, as diffusers takes it.
-    For samplers whose scheduler spreads one knot more and leaves out the last (`DPMSolverPP`, `UniPC`) so does this grid, except with
+    With "leading", and a single step of "linspace", the first of these is not t = 1; the noise is used as x there, as in diffusers.
+    For samplers whose scheduler spaces one extra knot and omits the last (`DPMSolverPP`, `UniPC`) this grid does so too, except with
     "trailing".
 
-    `encode`, `decode` and `log_prob` go through the same knots from one end of the interval to the other, and stay inverse to each other.
+    `encode`, `decode` and `log_prob` use the same knots from one end of the interval to the other, and stay inverse to each other.
 
     Args:
         spacing: "trailing", which starts at pure noise and is the best of the three for few steps, "leading" or "linspace".
-        offset: of "leading", how many knots later all lie: diffusers' `steps_offset`, 1 in Stable Diffusion 1 and 2.
+        offset: for "leading", shift of all knots: diffusers' `steps_offset`, 1 in Stable Diffusion 1 and 2.
 
     Raises:
-        UserError: an unknown spacing, an offset that is negative or not for "leading"; when used, a path without knots, or more steps
-            than it has knots.
+        UserError: an unknown spacing, a negative offset, or one without "leading"; when used, a path without knots, or more steps than
+            it has knots.
 
     Example:
         >>> from pushforward.discrete import Discrete
@@ -57,7 +57,7 @@ class Knots(Grid):
             raise UserError(f"offset is {self.offset} with {self.spacing!r}, but it is at least 0 and for 'leading' alone; leave it out.")
 
     def visited(self, path: Any, steps: int, spare: int = 0) -> list[float]:
-        """Return the times of `steps` knots, from noise to data; with `spare` those of `steps + spare` without the last.
+        """Return the times of `steps` knots, from noise to data; with `spare`, the first of `steps + spare` knots.
 
         Raises:
             UserError: the path has no knots, or fewer than that.
@@ -79,14 +79,14 @@ class Knots(Grid):
         raise NotImplementedError("knots lie where they lie: see `visited`.")
 
     def __call__(self, t_start: float, t_end: float, steps: int, path: Any = None) -> list[float]:
-        """Return t_start, those of the knots of `steps` steps that lie between, and t_end."""
+        """Return t_start, the knots of `steps` steps that lie in between, and t_end."""
         low, high = sorted((t_start, t_end))
         between = [t for t in self.visited(path, steps) if low + SLACK < t < high - SLACK]
         return [t_start, *(between if t_start > t_end else reversed(between)), t_end]
 
     def to_data(self, t_start: float, steps: int, path: Any, spare: int = 0) -> list[float]:
         visited = self.visited(path, steps, spare)
-        if t_start < path.interval[1] - SLACK:  # from the middle of the way
+        if t_start < path.interval[1] - SLACK:  # from inside the interval
             visited = [t_start, *(t for t in visited if t < t_start - SLACK)]
         return [*visited, 0.0]
 

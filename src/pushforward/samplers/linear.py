@@ -1,15 +1,15 @@
-"""One loop for diffusion's samplers: each of their steps weighs a few tensors by numbers that are known before the first one is taken.
+"""One loop for all diffusion samplers: each step is a weighted sum of a few tensors, with weights known in advance.
 
-A step from t reads the network's prediction at (x, t) as data and as noise, and goes on with
+A step from t evaluates the network at (x, t), converts its prediction to data and noise, and computes
 
     x' = state x + data data(x, t) + noise noise(x, t) + sum_j (past state_j x_j + past data_j data(x_j, t_j)) + random xi,
 
-where x_j is the state j evaluations ago and xi is standard normal (times exp(spread share) where the network predicts a share of the
-variance). A sampler is its list of such steps (`plan`). As data and noise are a x + b value of whatever the network predicts, the loop only
-adds multiples of states and values.
+where x_j is the state j evaluations ago and xi is standard normal (times exp(spread share) if the network predicts a share of the
+variance). A sampler is its list of such steps (`plan`). As data and noise are a x + b value for any kind of prediction, the loop only
+adds multiples of states and outputs.
 
-On a discrete path of T knots `t_end = 0` means the data: N steps evaluate the network at N times, none below the first knot, t = 1 / T, and
-the last step is to the expected data, whatever the sampler. From knot to knot (`encode`, `decode`) it is solved as any path is.
+On a discrete path of T knots `t_end = 0` means the data: N steps evaluate the network at N times, none below the first knot, t = 1 / T,
+and the last step is to the expected data for every sampler. Between knots (`encode`, `decode`) it is solved like any path.
 """
 
 import math
@@ -43,7 +43,7 @@ class Step(NamedTuple):
     state: float = 0.0
     past: tuple[tuple[float, float], ...] = ()  # of (x_j, data_j), the latest first
     random: float = 0.0
-    spread: float = 0.0  # log of the largest standard deviation over the smallest, which `random` is
+    spread: float = 0.0  # log of the largest standard deviation over the smallest (`random`)
 
 
 class Point(NamedTuple):
@@ -62,24 +62,24 @@ def points(path: Path, times: Sequence[float]) -> list[Point]:
 
 
 def first_order(p: Point, q: Point, eta: float = 0.0) -> Step:
-    """Return DDIM's step from p to q: data and noise are taken to stay what they are, and a share eta of the noise is drawn anew."""
+    """Return DDIM's step from p to q: data and noise are treated as constant, and a share eta of the noise is redrawn."""
     fresh = eta * q.sigma * math.sqrt(max(0.0, 1 - (p.alpha * q.sigma / (q.alpha * p.sigma)) ** 2)) if eta else 0.0
     return Step(p.t, q.alpha, math.sqrt(q.sigma**2 - fresh**2), random=fresh)
 
 
 def halves(path: Path, p: Point, q: Point) -> list[Step]:
-    """Return two steps of first order: what samplers of two evaluations a step do where alpha or sigma is 0 and theirs is not defined."""
+    """Return two steps of first order, for samplers with two evaluations per step, whose own are undefined where alpha or sigma is 0."""
     (middle,) = points(path, [(p.t + q.t) / 2])
     return [first_order(p, middle), first_order(middle, q)]
 
 
 class LinearSampler(Sampler):
-    """A sampler that is its plan; to add one, make a frozen dataclass with `steps` and `grid`, and write `plan`."""
+    """A sampler defined by its plan; to add one, write a frozen dataclass with `steps` and `grid`, and implement `plan`."""
 
     steps: int
     grid: Grid
     least: ClassVar[int] = 1
-    spare: ClassVar[int] = 0  # knots more that diffusers' scheduler of this sampler spreads and leaves out at the end
+    spare: ClassVar[int] = 0  # extra knots that diffusers' scheduler for this sampler spaces and omits at the end
 
     def __post_init__(self) -> None:
         if self.steps < self.least:
@@ -87,17 +87,17 @@ class LinearSampler(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Whether it draws noise on the way."""
+        """Whether its steps draw noise."""
         return False
 
     @property
     def noise_kind(self) -> Noise:
-        """Where its noise comes from."""
+        """The source of its noise."""
         return getattr(self, "noise", "fresh")
 
     @property
     def solves_ode(self) -> bool:  # type: ignore[override]
-        """Whether it follows the ODE, in either direction of time."""
+        """Whether it solves the ODE, in either direction of time."""
         return not self.stochastic
 
     @property
@@ -148,7 +148,7 @@ class LinearSampler(Sampler):
         call = getattr(denoiser, "with_variance", denoiser) if any(spreads) else denoiser
         draw = noise_source(self.noise_kind, x, generator) if self.stochastic else None
         weights: Sequence[tuple[float, ...]] = ()
-        before: list[Tensor] = []  # x and what the network returned for it, the latest first
+        before: list[Tensor] = []  # states and the network's outputs for them, the latest first
         for k, (_, (t,)) in enumerate(stage_times(x, ends, (0.0,))):
             prediction = call(x, t)
             kind: Kind = getattr(prediction, "kind", "velocity")
@@ -173,7 +173,7 @@ def _is_data(path: Path, t: float) -> bool:
 
 
 class _Program:
-    """A sampler's steps along a path: what each tensor is weighed with, by what the network predicts."""
+    """A sampler's steps along a path: the weight of each tensor, for each kind of prediction."""
 
     def __init__(self, sampler: LinearSampler, path: Path, t_start: float, t_end: float) -> None:
         if torch.is_grad_enabled() and path.log_snr(clock(path, (t_start,))).requires_grad:
@@ -189,7 +189,7 @@ class _Program:
         self._weights: dict[Kind, list[tuple[float, ...]]] = {}
 
     def weights(self, kind: Kind) -> list[tuple[float, ...]]:
-        """Return for each step what x and the network's value are multiplied with, then those of the evaluation before, and so on."""
+        """Return for each step the factors of x and of the network's output, then those of the previous evaluation, and so on."""
         if kind not in self._weights:
             self._weights[kind] = _weights(self.path, kind, self.steps)
         return self._weights[kind]
@@ -201,7 +201,7 @@ def _weights(path: Path, kind: Kind, steps: list[Step]) -> list[tuple[float, ...
     rows = []
     for k, step in enumerate(steps):
         of_x, of_value = step.state, 0.0
-        if step.data:  # a weight of 0 may meet coefficients that are infinite
+        if step.data:  # with a weight of 0 the coefficients may be infinite
             of_x, of_value = step.data * data[k][0], step.data * data[k][1]
             of_x += step.state
         if step.noise:

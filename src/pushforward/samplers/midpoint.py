@@ -15,7 +15,7 @@ def _example(steps: int = 20) -> "Midpoint":
 @export("samplers.Midpoint", example=_example, order=2)
 @dataclass(frozen=True)
 class Midpoint(FixedStepSampler):
-    """Second order, two evaluations a step: x + h v(x + h v / 2, t + h / 2).
+    """Second order, two evaluations per step: x + h v(x + h v / 2, t + h / 2).
 
     Args:
         steps: number of steps (two evaluations each).

@@ -1,4 +1,4 @@
-"""Predictor and corrector: after each step of the reverse SDE some steps of Langevin dynamics at the same time."""
+"""Predictor-corrector: after each step of the reverse SDE, some steps of Langevin dynamics at the same time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,16 +18,16 @@ def _example(steps: int = 50) -> "PredictorCorrector":
 @export("samplers.PredictorCorrector", example=_example)
 @dataclass(frozen=True)
 class PredictorCorrector(LinearSampler):
-    """Go to the next time as DDPM does, then let Langevin steps bring x closer to what the score says of that time.
+    """Step to the next time by DDPM, then apply Langevin steps, which bring x closer to the marginal of that time.
 
         x <- x + epsilon score(x, s) + sqrt(2 epsilon) xi,    epsilon = 2 (snr sigma_s)²
 
-    The paper measures epsilon on each batch, as 2 (snr |xi| / |score|)². Ours is that with |score| = |xi| / sigma, which holds on average:
-    so a sample depends on no other one.
+    The paper computes epsilon for each batch, as 2 (snr |xi| / |score|)². Ours assumes |score| = |xi| / sigma, which holds on average, so
+    that samples are independent of each other.
 
     Args:
         steps: number of predictor steps.
-        corrections: Langevin steps after each of them but the last.
+        corrections: Langevin steps after each predictor step except the last.
         snr: length of a Langevin step in units of the noise; 0.16 is the paper's.
         grid: where the steps lie; equal steps in t by default.
 
@@ -68,5 +68,5 @@ class PredictorCorrector(LinearSampler):
         return [*(self._corrected(p) if self.steps > 1 else ()), *super().finish(path, t)]
 
     def _corrected(self, p: Point) -> list[Step]:
-        """The Langevin steps at one time."""
+        """Return the Langevin steps at one time."""
         return [Step(p.t, noise=-2 * self.snr**2 * p.sigma, state=1.0, random=2 * self.snr * p.sigma)] * self.corrections

@@ -15,7 +15,7 @@ def _example(steps: int = 20) -> "RK4":
 @export("samplers.RK4", example=_example, order=4)
 @dataclass(frozen=True)
 class RK4(FixedStepSampler):
-    """Fourth order, four evaluations a step.
+    """Fourth order, four evaluations per step.
 
     Args:
         steps: number of steps (four evaluations each).

@@ -1,7 +1,7 @@
-"""What all samplers share: a frozen object called as sampler(denoiser, x, t_start, t_end, generator).
+"""The base classes of samplers: frozen objects called as sampler(denoiser, x, t_start, t_end, generator).
 
 `denoiser(x, t)` takes x (n, *shape) and t (n,) and returns something with `.velocity`, `.data`, `.noise` and `.score`. A sampler that only
-reads the velocity solves the ODE, in either direction of time, and can therefore carry a likelihood.
+uses the velocity solves the ODE, in either direction of time, and can therefore compute a likelihood.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ from pushforward.samplers.grids import Grid, Uniform
 from pushforward.tableaux import Tableau
 from pushforward.types import Bindable, path_of
 
-SLACK = 1e-9  # what float32 clocks and clipped ends may be off
+SLACK = 1e-9  # tolerance for float32 times and clipped ends
 
 
 class Growing(Protocol):
-    """A field with quantities that grow along the way and do not act back on it: a log-determinant, costs."""
+    """A field with additional quantities that are integrated along the trajectory and do not influence it: a log-determinant, costs."""
 
     @property
     def path(self) -> Any: ...
@@ -32,41 +32,41 @@ class Growing(Protocol):
         ...
 
     def value_and_rates(self, x: Tensor, t: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        """Return dx/dt and the rates of growth, each (n,)."""
+        """Return dx/dt and the time derivatives of the additional quantities, each (n,)."""
         ...
 
 
 class Integrates(Protocol):
-    """An optional ability of a sampler, asked for by `dispatch.ability`: a class that overrides `__call__` but not this one lacks it.
+    """An optional ability of a sampler, see `dispatch.ability`: a class that overrides `__call__` but not `with_rates` lacks it.
 
-    Its loop gathers rates of growth by its own weights, beside the state; for any other sampler they are part of the state.
+    Its loop integrates the additional rates with its own weights, separately from the state; for other samplers they are part of the state.
     """
 
     def with_rates(self, field: Growing, x: Tensor, t_start: float, t_end: float) -> tuple[Tensor, list[Tensor]]: ...
 
 
 class Sampler:
-    """A way from x at t_start to t_end; to add one, write `__call__` and say whether it solves the ODE."""
+    """Maps x at t_start to t_end; to add one, implement `__call__` and set whether it solves the ODE (`solves_ode`)."""
 
     solves_ode: ClassVar[bool] = False
 
     @property
     def evaluations(self) -> int | None:
-        """How often the network is called for each sample, or None if that depends on the sample."""
+        """Number of network evaluations per sample, or None if it depends on the sample."""
         return None
 
     def stage_times(self, path: Any, t_start: float, t_end: float) -> list[float] | None:
-        """Return all times at which the network is called, each for the whole batch, or None where that is not known beforehand.
+        """Return all times at which the network is called, each for the full batch, or None if they are not known in advance.
 
-        It is a hint, by which a network computes what depends on time alone in one go; a wrong one changes no number.
+        It is a hint, with which a network can precompute terms that depend only on time; a wrong hint does not change results.
         """
         return None
 
     def last_time(self, path: Any, t_min: float) -> float:
-        """Return the time to which a model samples, and from which, if sigma is not 0 there, it goes on to the expected data.
+        """Return the time to which a model samples; if sigma is not 0 there, it takes the expected data as a last step.
 
-        t_min, the least time of the model; or 0 where the sampler's own last step is to the expected data, as that of `LinearSampler` is
-        on a discrete path.
+        t_min, the least time of the model; or 0 if the sampler's own last step is to the expected data, as for a `LinearSampler` on a
+        discrete path.
         """
         return t_min
 
@@ -77,9 +77,9 @@ class Sampler:
 
         Args:
             denoiser: maps x (n, *shape) and t (n,) to a prediction.
-            x: state at t_start (n, *shape); it is not written.
-            t_start: time to start from.
-            t_end: time to arrive at.
+            x: state at t_start (n, *shape); it is not modified.
+            t_start: start time.
+            t_end: end time.
             generator: randomness of a stochastic sampler.
         """
         raise NotImplementedError
@@ -87,11 +87,11 @@ class Sampler:
 
 @dataclass(frozen=True)
 class FixedStepSampler(Sampler):
-    """A Runge-Kutta method over the steps of a grid; to add one, derive a class that has a `tableau`.
+    """A Runge-Kutta method with the steps of a grid; to add one, derive a class that has a `tableau`.
 
     Args:
         steps: number of steps.
-        grid: where they lie.
+        grid: where the steps lie.
         adjoint: whether gradients come from the adjoint ODE, in memory that does not grow with the steps (see `ode.odeint`).
     """
 
@@ -133,7 +133,7 @@ class FixedStepSampler(Sampler):
         return fixed_steps(lambda x, t: denoiser(x, t).velocity, x, times, self.tableau)
 
     def with_rates(self, field: Growing, x: Tensor, t_start: float, t_end: float) -> tuple[Tensor, list[Tensor]]:
-        """Return the state at t_end and the integrals of what grows along the way, which take no part in the state (see `Integrates`)."""
+        """Return the state at t_end and the integrals of additional rates, which are not part of the state (see `Integrates`)."""
         if self.adjoint:
             return NotImplemented
         check_times(field, t_start, t_end)
@@ -143,15 +143,15 @@ class FixedStepSampler(Sampler):
 
 @dataclass(frozen=True)
 class AdaptiveSampler(Sampler):
-    """A Runge-Kutta method whose steps are as long as the tolerance allows; to add one, derive a class whose `tableau` has error weights.
+    """A Runge-Kutta method with adaptive steps; to add one, derive a class whose `tableau` has error weights.
 
-    Each sample has its own steps, and one that has arrived costs nothing more. Along a path whose velocity varies on the scale of t itself
-    (`path.log`) steps are taken in log(t).
+    Each sample has its own steps, and a finished one costs nothing more. Along a path whose velocity varies on the scale of t itself
+    (`path.log`), steps are taken in log(t).
 
     Args:
         rtol: tolerance relative to the state.
         atol: absolute tolerance, in units of the model's (preprocessed) data.
-        max_steps: most steps that may be tried.
+        max_steps: maximum number of attempted steps.
         adjoint: whether gradients come from the adjoint ODE, in memory that does not grow with the steps (see `ode.odeint`).
     """
 
@@ -179,7 +179,7 @@ class AdaptiveSampler(Sampler):
         options: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps, "adjoint": self.adjoint}
         options["log"] = getattr(path_of(denoiser), "log", False) and min(t_start, t_end) > 0
         call, args = bound(denoiser)
-        # A bare function may hold the whole batch's conditions: nobody leaves the batch then.
+        # A bare function may capture conditions of the full batch: samples do not leave the batch then.
         return adaptive_steps(call, x, t_start, t_end, args, self.tableau, leave=isinstance(denoiser, Bindable), **options)
 
 
@@ -192,7 +192,7 @@ def _check_tableau(kind: type, error: bool = False) -> None:
 
 
 def check_times(denoiser: Any, *times: float) -> None:
-    """Refuse times outside the interval on which a denoiser's path is defined.
+    """Raise an error for times outside the interval on which a denoiser's path is defined.
 
     Raises:
         UserError: one of them is.
@@ -207,7 +207,7 @@ def check_times(denoiser: Any, *times: float) -> None:
 
 
 def bound(denoiser: Callable[[Tensor, Tensor], Any]) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
-    """Return velocity(x, t, *args) and args: what a denoiser reads for each sample, or nothing where it does not say."""
+    """Return velocity(x, t, *args) and args: a denoiser's per-sample arguments, or () if it is not `Bindable`."""
     bindable: Any = denoiser
     if not isinstance(bindable, Bindable):
         return lambda x, t: denoiser(x, t).velocity, ()

@@ -1,4 +1,4 @@
-"""Tsitouras 5(4): Dormand and Prince's idea with newer numbers."""
+"""Tsitouras 5(4): like Dormand-Prince 5(4), with newer coefficients."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,12 +11,12 @@ from pushforward.tableaux import TSIT5, Tableau
 @export("samplers.Tsit5", example=lambda: Tsit5())
 @dataclass(frozen=True)
 class Tsit5(AdaptiveSampler):
-    """Fifth order with error control, six evaluations a step, with smaller error constants than Dopri5's.
+    """Fifth order with error control, six evaluations per step, with smaller error constants than Dopri5.
 
     Args:
         rtol: tolerance relative to the state.
         atol: absolute tolerance, in units of the model's (preprocessed) data.
-        max_steps: most steps that may be tried.
+        max_steps: maximum number of attempted steps.
         adjoint: whether gradients come from the adjoint ODE, in memory that does not grow with the steps (see `ode.odeint`).
 
     Source: Tsitouras 2011.

@@ -1,4 +1,4 @@
-"""Tweedie's formula as a sampler: one step from noisy data to the data expected behind it."""
+"""Tweedie's formula as a sampler: one step from noisy data to the expected clean data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from pushforward.samplers.sampler import Sampler
 @export("samplers.Tweedie")
 @dataclass(frozen=True)
 class Tweedie(Sampler):
-    """Go to the expected data in one step.
+    """Return the expected data in one step.
 
         E[x_0 | x_t] = (x_t + sigma² grad log p_t(x_t)) / alpha
 
-    For a normalizing flow trained on data with noise (`noise=`) it takes that noise off its samples, with the flow's own score; for a path
-    model it is one step to the data prediction, the mean of what the noise could become.
+    For a normalizing flow trained on noisy data (`noise=`) it removes that noise from the samples, with the flow's own score; for a path
+    model it is one step to the data prediction, the posterior mean of the data.
 
     Source: Robbins, An empirical Bayes approach to statistics, 1956; Zhai et al., 2024, arXiv 2412.06329, equation 8.
     """

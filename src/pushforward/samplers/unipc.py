@@ -1,4 +1,4 @@
-"""UniPC: a predictor and a corrector of any order that share one evaluation a step."""
+"""UniPC: a predictor and a corrector of any order that share one evaluation per step."""
 
 import math
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ def _example(steps: int = 20) -> "UniPC":
 @export("samplers.UniPC", example=_example, order=3)
 @dataclass(frozen=True)
 class UniPC(LinearSampler):
-    """Predict x at s, evaluate there, correct x by the result and go on from the corrected x with the same evaluation.
+    """Predict x at s, evaluate there, correct x by the result and continue from the corrected x with the same evaluation.
 
         x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) (data_t + sum_i rho_i (data_i - data_t) / r_i)
         r_i = (lambda_i - lambda_t) / h
 
-    where the predictor's i are data predictions before t and the corrector's are these and s itself. The corrector raises the order by
-    one: p converges at order p + 1, up to 3, which is what a start from one value allows. Corrected states are never held: x corrected is x
-    predicted plus a sum of data predictions, so that a step is still a fixed weighing of x and the last data predictions.
+    where the predictor's i are data predictions before t, and the corrector's also include s. The corrector raises the order by one: order
+    p converges at order p + 1, up to 3, which is the limit for a start from one value. Corrected states are not stored: the corrected x is
+    the predicted x plus a sum of data predictions, so that a step is still a weighted sum of x and the last data predictions.
 
     Args:
         steps: number of steps, one evaluation each.
-        order: of the predictor, 1, 2 or 3; 2 is the paper's choice under guidance, 3 without.
+        order: order of the predictor, 1, 2 or 3; the paper uses 2 with guidance and 3 without.
         grid: where the steps lie; equal steps in lambda by default.
 
     Raises:
@@ -53,7 +53,7 @@ class UniPC(LinearSampler):
 
     def plan(self, path: Path, times: Sequence[float]) -> list[Step]:
         knots = points(path, times)
-        steps, correction = [], [0.0]  # what the corrector adds to x: weights of the data predicted here, one before, ...
+        steps, correction = [], [0.0]  # the corrector's addition to x: weights of the data predicted here, one before, ...
         for k, (p, q) in enumerate(pairwise(knots)):
             predicted, corrected = _weights(knots[max(0, k + 1 - self.order) : k + 1], q)
             step, kept = first_order(p, q), q.sigma / p.sigma if p.sigma else 0.0
@@ -65,9 +65,9 @@ class UniPC(LinearSampler):
 
 
 def _weights(known: list[Point], q: Point) -> tuple[list[float], list[float]]:
-    """Return what predictor and corrector add to the step of first order from the last of `known` to q.
+    """Return the additions of predictor and corrector to the step of first order from the last of `known` to q.
 
-    The predictor's are weights of the data of `known`, the latest first; the corrector's start with that of q.
+    The predictor's are weights of the data of `known`, the latest first; the corrector's start with the weight of q's data.
     """
     p = known[-1]
     h = q.log_snr - p.log_snr

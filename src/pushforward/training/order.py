@@ -122,7 +122,7 @@ def batches(
 
 
 def fetched(data: Any, chosen: Sequence[int]) -> Any:
-    """Return the examples as a batch, if the data set makes one at once, or as a list of rows."""
+    """Return the examples as a batch, if the data set can make one itself, or as a list of rows."""
     return data.__getitems__(chosen) if hasattr(data, "__getitems__") else [data[index] for index in chosen]
 
 

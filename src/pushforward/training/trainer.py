@@ -49,7 +49,7 @@ class Trainer:
             (N, *shape). Where it is `data.Pairs`, a model's own samples, the model's units and data-dependent layers stay as they are.
         validation: data to choose the best checkpoint on, of any kind that `data` may be, or None.
         out: run folder for metrics and checkpoints, or None to keep nothing.
-        resume: whether to go on from the newest whole checkpoint of `out`.
+        resume: whether to continue from the newest complete checkpoint of `out`.
         callbacks: called around steps (`training.Callback`), in the first process.
         device: training device; None leaves the model where it is. "cuda" assigns one GPU to each process of a machine.
         config: additional sections of config.yaml, such as the data source.
