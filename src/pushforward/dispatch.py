@@ -202,7 +202,7 @@ def plainly_called(module: nn.Module, *methods: str) -> bool:
     return not (hooked(module) or "forward" in state or any(name in state for name in methods) or torch_module._has_any_global_hook())
 
 
-def ability(thing: Any, name: str, beside: tuple[str, ...] = ("forward", "__call__")) -> Callable[..., Any] | None:
+def ability(thing: Any, name: str, overrides: tuple[str, ...] = ("forward", "__call__")) -> Callable[..., Any] | None:
     """Return an optional method of a network (see `types`), or None if it lacks it or if it would bypass the network's call.
 
     It would if the network has hooks, if its `forward` was replaced, or if a subclass overrides `forward` (or `__call__`) but inherits the
@@ -217,6 +217,6 @@ def ability(thing: Any, name: str, beside: tuple[str, ...] = ("forward", "__call
         own = vars(kind)
         if name in own:
             return method
-        if any(one in own for one in beside):
+        if any(one in own for one in overrides):
             return None
     return method  # an attribute of the instance

@@ -108,6 +108,6 @@ def pulled(step: Any, x: Tensor, cond: Any) -> Tensor:
 
 def pushed(step: Any, z: Tensor, cond: Any) -> Tensor:
     """Return x without log_abs_det, for a bijection or a plain Module wrapped around one."""
-    own = ability(step, "push", beside=("inverse",))
+    own = ability(step, "push", overrides=("inverse",))
     x: Tensor = inverted(step, z, cond)[0] if own is None else own(z, cond)
     return x

@@ -1,4 +1,4 @@
-"""How a law is checked: numbers beside numbers, and the name of the law in the message."""
+"""How a law is checked, with its name in the message."""
 
 from typing import Any
 
