@@ -30,6 +30,8 @@ GROUPS = {
     "sd3": "Stable Diffusion 3: everything except the networks",
     "evaluation": "Evaluation",
     "training": "Training",
+    "testing": "Laws for parts of other packages",
+    "fast": "Fast implementations",
     "": "Top level",
 }
 WIDTH = 88  # of a one-line signature

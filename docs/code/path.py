@@ -34,6 +34,14 @@ class Power(pf.paths.Path):
     def sigma_dot(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
+    def time(self, log_snr: Tensor) -> Tensor:
+        low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
+        for _ in range(60):  # bisection: log-SNR falls with t
+            middle = (low + high) / 2
+            before = self.log_snr(middle) > log_snr
+            low, high = torch.where(before, middle, low), torch.where(before, high, middle)
+        return (low + high) / 2
+
 
 # --8<-- [end:new]
 
@@ -45,4 +53,6 @@ for prediction in ("velocity", "noise", "data", "score"):
     x = mixture.sample(200, generator=torch.Generator().manual_seed(0))
     error = (model.log_prob(x) - mixture.log_prob(x)).abs().mean()
     print(f"{prediction:8} on {model.interval}: likelihood off by {error:.4f} nats")
+pf.testing.check_path(path)
+print("all laws of paths hold")
 # --8<-- [end:use]

@@ -265,11 +265,11 @@ def _compiled_part(make, part):
             agree(results(exchanged(model, part, compile_part), x, cond), before, f"{part} compiled")
 
 
-def _in_another_process(calls):
-    """Run calls where no annotation is checked, which a compiler cannot see through."""
+def _in_another_process(calls, function="_compiled_part"):
+    """Run calls where no annotation is checked, which a compiler cannot see through, and where a process group may be made."""
     tests = Path(__file__).resolve().parent
     lines = ["import sys, torch", f"sys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}]", "torch.set_default_dtype(torch.float64)"]
-    lines += ["import test_call", *(f"test_call._compiled_part(test_call.QUICK[{key!r}], {part!r})" for key, part in calls)]
+    lines += ["import test_call", *(f"test_call.{function}(test_call.QUICK[{key!r}], {part!r})" for key, part in calls)]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -282,6 +282,31 @@ def test_a_compiled_part_gives_what_it_gives_otherwise():
 @pytest.mark.parametrize("key", list(QUICK))
 def test_any_compiled_part_gives_what_it_gives_otherwise(key):
     _in_another_process([(key, part) for part in kinds(_made(QUICK[key])[0])])
+
+
+def _sharded_part(make, part):
+    """Shard a part over the only process there is: its parameters are gathered by hooks around its call, and nowhere else."""
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    model, x, cond = _made(make)
+    with torch.no_grad():
+        before = results(model, x, cond)
+        fully_shard(model.get_submodule(part), mesh=dist.init_device_mesh("cpu", (1,)))
+        agree(results(model, x, cond), before, f"{part} sharded")
+
+
+def test_a_sharded_part_gives_what_it_gives_otherwise():
+    calls = [("realnvp", "bijection.steps.0"), ("maf", "bijection.steps.0.net"), ("glow", "bijection.levels.0.steps.1")]
+    _in_another_process([*calls, ("flow_matching", "net"), ("mmdit", "net.blocks.0")], "_sharded_part")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", list(QUICK))
+def test_any_sharded_part_gives_what_it_gives_otherwise(key):
+    _in_another_process([(key, part) for part in kinds(_made(QUICK[key])[0])], "_sharded_part")
 
 
 @pytest.mark.parametrize("make", [pytest.param(make, id=key) for key, make in ALL.items()])
