@@ -73,7 +73,7 @@ def test_the_shape_is_the_bases_or_the_bijections():
     assert NormalizingFlow(bijections.Scale(3)).shape == (3,)
     assert NormalizingFlow(bijections.Scale(4), bases.Logistic((1, 2, 2))).shape == (1, 2, 2)
     assert NormalizingFlow(bijections.Sigmoid(), shape=(2, 2)).shape == (2, 2)
-    with pytest.raises(UserError, match="shape is None, but neither the bijection nor the base says"):
+    with pytest.raises(UserError, match="shape is None, but neither the bijection nor the base specifies"):
         NormalizingFlow(bijections.Sigmoid())
     with pytest.raises(ShapeError, match=r"shape is \(2,\), but the bijection is for vectors of 3 features"):
         NormalizingFlow(bijections.Scale(3), shape=(2,))

@@ -391,7 +391,7 @@ def test_validation_may_be_of_any_kind_that_data_may_be(kind):
     [
         (torch.zeros(0, 2), "data is empty; give at least one example"),
         (torch.zeros(8, 3), r"examples of shape \(3,\), but|x has shape \(8, 3\), but"),
-        (torch.tensor(1.0), r"x has shape \(\), but needs"),
+        (torch.tensor(1.0), r"x has shape \(\), but must be"),
         ([[0.0, 1.0]] * 8, r"\[0\] is a list, but an example is a tensor x"),
         ([1.0] * 8, r"\[0\] is 1.0, but an example"),
         ("moons", "is 'moons', but it must be a tensor"),
