@@ -7,9 +7,9 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-# Before pushforward is imported: the shapes in the annotations of `functional` are then checked at every call of every test.
-jaxtyping.install_import_hook("pushforward.functional", "beartype.beartype")
 sys.path.insert(0, str(Path(__file__).parent))  # for `import examples`
+# Before pushforward is imported: the shapes in the annotations of `functional` are then checked at every call of every test.
+jaxtyping.install_import_hook("pushforward.functional", "checked.checked")
 
 import torch  # noqa: E402
 

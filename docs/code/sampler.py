@@ -56,7 +56,7 @@ class AdamsBashforth(Sampler):
 @export("samplers.HalfNoise", example=lambda steps=20: HalfNoise(steps))
 @dataclass(frozen=True)
 class HalfNoise(LinearSampler):
-    """DDIM that draws half of each step's noise anew.
+    """DDIM that redraws half of each step's noise.
 
     Args:
         steps: number of steps.

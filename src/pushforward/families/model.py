@@ -182,7 +182,9 @@ class GenerativeModel(nn.Module):
         self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
     ) -> Tensor:
         z, log_abs_det = self._bound(cond, sampler, None, divergence, generator)(x)
-        return self._base_log_prob(z, cond) + log_abs_det
+        value = self._base_log_prob(z, cond) + log_abs_det
+        # Rows outside the support of `preprocess` have no gradient.
+        return value if self.preprocess is None else torch.where(log_abs_det == -math.inf, -math.inf, value)
 
     def encode(self, x: Tensor, cond: Any = None, *, sampler: Sampler | None = None) -> Tensor:
         """Return the noise z (n, *shape) that data x (n, *shape) comes from; differentiable."""
