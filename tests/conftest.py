@@ -14,6 +14,14 @@ jaxtyping.install_import_hook("pushforward.functional", "checked.checked")
 import torch  # noqa: E402
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give a file to one process, unless --dist asks for something else: trained models and solved truths are then made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.option.dist == "load" else None
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

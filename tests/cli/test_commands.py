@@ -87,7 +87,7 @@ def test_the_written_config_trains_the_same_model_again(run, tmp_path):
 
 def test_a_run_stopped_by_sigterm_saves_and_resumes_to_the_same_bits(tmp_path):
     out = tmp_path / "stopped"
-    long = [*TINY, "--steps", "1500", "--checkpoint-every", "0", "--validate-every", "0"]
+    long = [*TINY, "--steps", "600", "--checkpoint-every", "0", "--validate-every", "0"]
     process = subprocess.Popen([sys.executable, "-m", "pushforward", *long, "--out", str(out), *NET], stderr=subprocess.PIPE, text=True)
     metrics = out / "metrics.jsonl"
     deadline = time.monotonic() + 60
@@ -96,7 +96,7 @@ def test_a_run_stopped_by_sigterm_saves_and_resumes_to_the_same_bits(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, said
-    assert 0 < int(re.search(r"stopped at step (\d+)", said).group(1)) < 1500
+    assert 0 < int(re.search(r"stopped at step (\d+)", said).group(1)) < 600
     assert main(["train", "--resume", "--out", str(out)]) == 0
     assert main([*long, "--out", str(tmp_path / "whole"), *NET]) == 0
     assert same_weights(load(out, checkpoint="last"), load(tmp_path / "whole", checkpoint="last"))
@@ -136,7 +136,7 @@ def test_evaluate_writes_one_self_contained_report(run, capsys):
     assert "report.html" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("preset", "data"), [("nsf", "moons"), ("nice", "digits")])
+@pytest.mark.parametrize(("preset", "data"), [("nsf", "moons"), pytest.param("nice", "digits", marks=pytest.mark.slow)])
 def test_a_discrete_flow_trains_resumes_samples_and_is_evaluated(preset, data, tmp_path, capsys):
     """Images are flattened inside; what only an ODE has is left out of its report, and refused by name."""
     folder = tmp_path / "run"
@@ -145,7 +145,7 @@ def test_a_discrete_flow_trains_resumes_samples_and_is_evaluated(preset, data, t
     assert main([*options, "--steps", "6", "--resume"]) == 0
     assert main(["sample", str(folder), "-n", "4", "--out", str(tmp_path / "made.npy")]) == 0
     assert numpy.load(tmp_path / "made.npy").shape == (4, *load(folder).shape)
-    assert main(["evaluate", str(folder), "--samples", "40"]) == 0
+    assert main(["evaluate", str(folder), "--samples", "40", "--scored", "50"]) == 0
     numbers = json.loads((folder / "evaluation.json").read_text())
     assert numbers["quality"] == []
     assert numbers["divergence"] is None
@@ -394,7 +394,7 @@ def test_reflow_and_distill_make_runs_that_resume_sample_and_are_evaluated(run, 
     one = tmp_path / "one"
     assert main(["distill", str(first), "--pairs", "40", "--steps", "4", "--out", str(one)]) == 0
     assert main(["sample", str(one), "-n", "4", "--out", str(tmp_path / "made.npy")]) == 0
-    assert main(["evaluate", str(one), "--samples", "40"]) == 0
+    assert main(["evaluate", str(one), "--samples", "40", "--scored", "50"]) == 0
     numbers = json.loads((one / "evaluation.json").read_text())
     assert [row["evaluations"] for row in numbers["quality"]] == [1]
     assert numbers["likelihood"][0]["conditional"] is None
@@ -411,7 +411,7 @@ def test_reflow_of_what_has_no_trajectories_is_refused(tmp_path, capsys):
 
 def test_compare_puts_runs_side_by_side_and_explains_them(run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    assert main(["evaluate", str(run), "--samples", "40"]) == 0
+    assert main(["evaluate", str(run), "--samples", "40", "--scored", "50"]) == 0
     capsys.readouterr()
     assert main(["compare", str(run), str(run)]) == 0
     said = capsys.readouterr().out

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from examples import SOLVED, At, marginal, things, truth_model
+from examples import SOLVED, TIGHT, At, marginal, things, truth_model
 
 from pushforward.bases import Gaussian
 from pushforward.data.mixture import GaussianMixture
@@ -24,19 +24,22 @@ pytestmark = pytest.mark.usefixtures("float64")
 PATHS = things("paths", of=Path)
 
 
+@pytest.mark.parametrize(
+    ("solver", "within"), [(Dopri5(1e-7, 1e-7), 1e-6), pytest.param(TIGHT, SOLVED, marks=pytest.mark.slow)], ids=["quick", "tight"]
+)
 @pytest.mark.parametrize("make", PATHS)
 @pytest.mark.parametrize("prediction", KINDS)
-def test_the_exact_network_has_the_mixtures_density(make, prediction):
+def test_the_exact_network_has_the_mixtures_density(make, prediction, solver, within):
     """Of x at t_min, whose law is the marginal there; base is the marginal at t_max.
 
     A solver takes its field to be smooth; a discrete path is made of pieces, which costs it a digit.
     """
     path = make()
-    model, truth = truth_model(path, prediction)
+    model, truth = truth_model(path, prediction, sampler=solver)
     x = truth.sample(3)
     expected = marginal(truth, path, model.interval[0]).log_prob(x)
     with torch.no_grad():
-        torch.testing.assert_close(model.log_prob(x), expected, rtol=0, atol=(100 if isinstance(path, Discrete) else 10) * SOLVED)
+        torch.testing.assert_close(model.log_prob(x), expected, rtol=0, atol=(100 if isinstance(path, Discrete) else 10) * within)
 
 
 def test_with_its_own_base_a_velocity_model_on_lines_has_the_mixtures_density():
