@@ -16,10 +16,10 @@ import torch  # noqa: E402
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Give a file to one process, unless --dist asks for something else: trained models and solved truths are then made once."""
-    from xdist.scheduler import LoadFileScheduling
+    """Give processes neighbouring tests, unless --dist asks otherwise: most trained models and solved truths are then made once."""
+    from xdist.scheduler import WorkStealingScheduling
 
-    return LoadFileScheduling(config, log) if config.option.dist == "load" else None
+    return WorkStealingScheduling(config, log) if config.option.dist == "load" else None
 
 
 @pytest.fixture(autouse=True)

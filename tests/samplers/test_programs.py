@@ -228,7 +228,7 @@ def test_autocast_does_not_lower_the_samplers_arithmetic(make, kind, path):
     for guidance in (None, pf.guidance.CFG(3.0, rescale=0.5)):
         made = []
         for one, on in ((net, True), (alone, False)):
-            model = pf.families.PathModel(one, (2,), path, kind, classes=3, sampler=make(4))
+            model = pf.families.PathModel(one, (2,), path, kind, classes=3, drop_cond=0.1, sampler=make(4))
             with torch.autocast("cpu", torch.bfloat16, enabled=on):
                 made.append(model.sample(3, labels, guidance=guidance, generator=torch.Generator().manual_seed(0)))
         assert made[0].dtype is torch.float32

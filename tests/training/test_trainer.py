@@ -336,7 +336,7 @@ def test_there_must_be_something_to_resume(data, tmp_path):
 def test_weights_of_another_architecture_are_not_resumed(data, tmp_path):
     trainer(data, tmp_path, steps=1).fit()
     other = pf.models.rectified_flow(pf.nn.MLP.Config((9,)), (2,), classes=2, preprocess="standardise")
-    with pytest.raises(CheckpointError, match="does not match the model: .*another architecture"):
+    with pytest.raises(CheckpointError, match="does not fit the model: .*another architecture"):
         pf.Trainer(other, data, out=tmp_path, resume=True, **SMALL)
 
 
