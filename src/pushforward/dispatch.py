@@ -30,7 +30,7 @@ PAGES = {
     "pushforward.bijections.pixels": "pushforward.fast.pixels",
 }
 
-_ways: dict[tuple[type, str], tuple[Callable[..., Any], Callable[[], bool] | None]] = {}
+_ways: dict[tuple[type, str], tuple[Callable[..., Any], Callable[[], bool] | None, bool]] = {}
 _known: dict[type, Callable[..., Any]] = {}  # exact types whose call a fast path may bypass, with their original forward
 _pages: set[str] = set()
 _enabled = True
@@ -79,7 +79,7 @@ for _container in (nn.ModuleList, nn.ModuleDict):
     _known[_container] = _container.forward
 
 
-def fast_way(kind: type[nn.Module], method: str, when: Callable[[], bool] | None = None) -> Callable[[F], F]:
+def fast_way(kind: type[nn.Module], method: str, when: Callable[[], bool] | None = None, inside: bool = False) -> Callable[[F], F]:
     """Register a function as the fast path of a method, for instances of exactly this type; it is called like the method.
 
     If it returns NotImplemented, the plain method runs.
@@ -88,11 +88,12 @@ def fast_way(kind: type[nn.Module], method: str, when: Callable[[], bool] | None
         kind: the exact type.
         method: name of the plain method, or the name that callers pass to `way_of`.
         when: an additional requirement, such as `values_alone`: checked first, as it costs less than inspecting the module.
+        inside: whether the method only runs inside the module's own call, which has run the module's hooks then; those of submodules count.
     """
 
     def register(function: F) -> F:
         known(kind)
-        _ways[kind, method] = function, when
+        _ways[kind, method] = function, when, inside
         return function
 
     return register
@@ -127,8 +128,8 @@ def way_of(module: Any, name: str) -> Callable[..., Any] | None:
     found = _ways.get((kind, name))
     if found is None:
         return None
-    way, when = found
-    return way if (when is None or when()) and not _autocast() and untouched(module) else None
+    way, when, inside = found
+    return way if (when is None or when()) and not _autocast() and untouched(module, inside) else None
 
 
 def _load(page: str) -> None:
@@ -144,16 +145,17 @@ def _autocast() -> bool:
     return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
 
 
-def untouched(module: nn.Module) -> bool:
+def untouched(module: nn.Module, inside: bool = False) -> bool:
     """Return whether a module and its submodules are of known types and unmodified.
 
-    No hooks (also no global ones), no replaced forward, no compiled call, no parametrised, sharded or swapped parameter.
+    No hooks (also no global ones), no replaced forward, no compiled call, no parametrised, sharded or swapped parameter. With `inside` the
+    module's own hooks do not count, only those of its submodules.
     """
-    return not torch_module._has_any_global_hook() and _untouched(module)
+    return not torch_module._has_any_global_hook() and _untouched(module, inside)
 
 
-def _untouched(module: nn.Module) -> bool:
-    if not as_defined(module):
+def _untouched(module: nn.Module, inside: bool = False) -> bool:
+    if not as_defined(module, inside):
         return False
     for child in module._modules.values():  # noqa: SIM110  (a generator takes twice as long)
         if child is not None and not _untouched(child):
@@ -161,10 +163,12 @@ def _untouched(module: nn.Module) -> bool:
     return True
 
 
-def as_defined(module: nn.Module) -> bool:
+def as_defined(module: nn.Module, inside: bool = False) -> bool:
     """Return whether a module itself, regardless of its submodules, is of a known type and unmodified."""
     kind, state = type(module), module.__dict__
-    if kind not in _known or kind.forward is not _known[kind] or hooked(module) or "forward" in state or "inverse" in state:
+    if kind not in _known or kind.forward is not _known[kind] or "forward" in state or "inverse" in state:
+        return False
+    if hooked(module) and not inside:
         return False
     for one in state["_parameters"].values():  # noqa: SIM110
         if one is not None and type(one) is not nn.Parameter:

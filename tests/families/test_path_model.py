@@ -223,3 +223,19 @@ def test_the_gaussian_base_is_that_of_torch_distributions(std):
 def test_a_gaussian_base_without_spread_is_refused(std):
     with pytest.raises(UserError, match="std is .*, but it must be positive"):
         Gaussian((2,), std)
+
+
+def test_no_divergence_is_computed_where_no_likelihood_is_asked_for():
+    """Encode, decode and samples without their log_prob call the network once an evaluation, and differentiate nothing."""
+    calls = []
+
+    def net(x, t, cond=None):
+        calls.append(x.requires_grad or torch._C._functorch.maybe_current_level() is not None)
+        return -x
+
+    model = PathModel(net, (2,), sampler=Euler(3))
+    x = torch.randn(4, 2)
+    for verb in (lambda: model.encode(x), lambda: model.decode(x), lambda: model.sample(4)):
+        calls.clear()
+        verb()
+        assert calls == [False] * 3

@@ -234,7 +234,11 @@ def test_another_dtype_is_near_and_its_states_stay_wide(tiny, model):
 def test_a_saved_model_makes_the_same_image(tiny, model, tmp_path, layout):
     path = model.save(tmp_path / ("model.safetensors" if layout == "single" else "model"), layout)
     tokenizers = tiny("medium-3.5").folder if layout == "single" else None
-    assert torch.equal(quick(pf.StableDiffusion3.from_pretrained(path, tokenizers=tokenizers)), quick(model))
+    loaded = pf.StableDiffusion3.from_pretrained(path, tokenizers=tokenizers)
+    for name, one in model.transformer.state_dict().items():
+        assert torch.equal(loaded.transformer.state_dict()[name], one)
+    # A mapped file's tensors may lie off the alignment by which kernels vectorise, which changes last bits on some processors.
+    torch.testing.assert_close(quick(loaded), quick(model), rtol=1e-5, atol=1e-5)
 
 
 def test_memory_is_counted_by_component(model):

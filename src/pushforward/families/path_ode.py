@@ -54,6 +54,9 @@ class PathODE(ODE):
         self._refuse_one_step("encode")
         return super().pull(x, cond)
 
+    def push(self, z: Tensor, cond: Any = None) -> Tensor:
+        return super().push(z, cond)  # named here, next to `inverse`, so that it belongs to it (see `dispatch.ability`)
+
     def _refuse_one_step(self, what: str) -> None:
         if self.one_step:
             raise NotInvertibleError(

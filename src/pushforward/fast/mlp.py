@@ -66,7 +66,7 @@ ACTS = {
 }
 
 
-@fast_way(MLP, "forward", when=values_alone)
+@fast_way(MLP, "forward", when=values_alone, inside=True)
 def forward(mlp: MLP, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
     """Return the MLP's output, with the time features computed once if all rows share the time."""
     return _value(mlp, _constants(mlp), x, t, cond)

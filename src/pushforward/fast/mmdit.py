@@ -15,7 +15,7 @@ from pushforward.nn.mmdit import MMDiT
 known(JointBlock, Stream, Attention, HeadNorm)
 
 
-@fast_way(MMDiT, "through_blocks", when=values_alone)
+@fast_way(MMDiT, "through_blocks", when=values_alone, inside=True)
 def through_blocks(net: Any, image: Tensor, text: Tensor, embedding: Tensor, skip: Sequence[int] = ()) -> Tensor:
     """Return the image tokens after all blocks except those to skip."""
     if image.device.type != "cpu":
