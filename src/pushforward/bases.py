@@ -89,29 +89,30 @@ class Logistic(nn.Module):
     Source: Dinh, Krueger and Bengio, NICE, 2014, arXiv 1410.8516, section 3.4.
     """
 
-    scale: Tensor
+    like: Tensor
 
     def __init__(self, shape: Sequence[int], scale: float = 1.0) -> None:
         super().__init__()
         if not is_real(scale) or not scale > 0:
             raise UserError(f"scale is {scale}, but it must be positive; 1 is usual.")
         self.shape = event_shape(shape)
-        self.register_buffer("scale", torch.tensor(float(scale)), persistent=False)
+        self.scale = float(scale)
+        self.register_buffer("like", torch.empty(0), persistent=False)  # follows the model's device and dtype
 
     def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape), on the device and in the dtype of the model."""
         _check_draw(n, generator)
         # Drawn in float32 or wider and kept away from 0 and 1: a uniform bfloat16 number is too often 1, where the logit is infinite.
-        dtype = wide(self.scale)
-        u = _random.uniform((n, *self.shape), generator, self.scale.device, dtype)
-        return torch.logit(u, torch.finfo(dtype).eps / 2).to(self.scale.dtype) * self.scale
+        dtype = wide(self.like)
+        u = _random.uniform((n, *self.shape), generator, self.like.device, dtype)
+        return torch.logit(u, torch.finfo(dtype).eps / 2).to(self.like.dtype) * self.scale
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""
         _check_events(z, self.shape)
         dtype = wide(z)
         scaled = (z.to(dtype) / self.scale).flatten(1)
-        return -(F.softplus(scaled) + F.softplus(-scaled)).sum(1) - scaled.shape[1] * self.scale.to(dtype).log()
+        return -(F.softplus(scaled) + F.softplus(-scaled)).sum(1) - scaled.shape[1] * math.log(self.scale)
 
     def extra_repr(self) -> str:
         return f"{self.shape}, scale={self.scale:g}"

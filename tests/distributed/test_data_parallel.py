@@ -89,8 +89,8 @@ def test_what_differs_between_processes_is_named_in_all_of_them(results):
 
 def test_what_fails_in_one_process_is_said_in_the_other(results):
     first, second = (said for said in results(2, "refusals"))
-    assert "process 1 of 2 failed while starting: tensor: x has shape (0, 2)" in first["one"]
-    assert "tensor: x has shape (0, 2)" in second["one"]
+    assert "process 1 of 2 failed while starting: the training data is empty" in first["one"]
+    assert "the training data is empty" in second["one"]
     assert "process 0 of 2 failed while saving" in second["folder"]
     assert "ProcessError" not in first["folder"]
 
