@@ -14,14 +14,6 @@ jaxtyping.install_import_hook("pushforward.functional", "checked.checked")
 import torch  # noqa: E402
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Give processes neighbouring tests, unless --dist asks otherwise: most trained models and solved truths are then made once."""
-    from xdist.scheduler import WorkStealingScheduling
-
-    return WorkStealingScheduling(config, log) if config.option.dist == "load" else None
-
-
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

@@ -26,7 +26,9 @@ def python(code, **environment):
 
 @pytest.fixture
 def scratch(monkeypatch):
-    """Let a test register names that are forgotten after it."""
+    """Let a test register names that are forgotten after it; whatever it imports has registered itself before."""
+    for name in registry.names():
+        registry.entry(name)
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(registry, "_aliases", dict(registry._aliases))
 
