@@ -11,6 +11,7 @@ from pushforward.data.mixture import GaussianMixture, three_gaussians
 from pushforward.families.path_model import PathModel
 from pushforward.paths import Linear
 from pushforward.samplers.dopri5 import Dopri5
+from pushforward.testing.laws import non_contiguous as non_contiguous
 from pushforward.times import Times
 
 TIGHT = Dopri5(1e-10, 1e-10)
@@ -73,9 +74,3 @@ class At(Times):
 def generators(n, seed=0):
     """Return n generators, one a sample."""
     return [torch.Generator().manual_seed(1000 * seed + k) for k in range(n)]
-
-
-def non_contiguous(x: Tensor) -> Tensor:
-    """Return equal values with strides that no fresh tensor has."""
-    wide = torch.stack((x, torch.full_like(x, 7)), dim=-1)
-    return wide[..., 0]

@@ -112,7 +112,6 @@ def dispatched(method: F) -> F:
                 return result
         return method(self, *args, **kwargs)
 
-    call.plain = method  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
 
 

@@ -8,6 +8,7 @@ from pushforward import registry
 from pushforward.bijections.bijection import Bijection
 from pushforward.errors import NotInvertibleError
 from pushforward.samplers.dopri5 import Dopri5
+from pushforward.testing.laws import log_abs_det_by_autograd
 
 BIJECTIONS = examples("bijections", of=Bijection)
 TOLERANCE = {"exact": 1e-9, "solved": SOLVED, "one-way": 1e-9}
@@ -42,12 +43,6 @@ def function(request, one_way_or_both):
 
 def close(a, b, tolerance):
     torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
-
-
-def log_abs_det_by_autograd(function, x):
-    """log|det| of each row's Jacobian; rows do not touch each other, so the sum over rows keeps them apart."""
-    jacobian = torch.autograd.functional.jacobian(lambda x: function(x).flatten(1).sum(0), x)  # (d, n, *shape)
-    return torch.linalg.slogdet(jacobian.flatten(2).transpose(0, 1)).logabsdet
 
 
 def test_every_public_bijection_has_an_example_and_states_its_exactness():

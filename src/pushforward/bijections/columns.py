@@ -126,8 +126,7 @@ def through(steps: Sequence[Any], x: Any, cond: Any, inverse: bool) -> tuple[Any
     """
     y, total = x, None
     for step in reversed(steps) if inverse else steps:
-        features = features_of(step)
-        y = Columns.of(y, features) if features is not None and takes_columns(step) else as_rows(y)
+        y = Columns.of(y, step.features) if takes_columns(step) else as_rows(y)
         y, log_abs_det = inverted(step, y, cond) if inverse else step(y, cond)
         total = log_abs_det if total is None else total + log_abs_det
     if isinstance(x, Columns):
