@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from examples import marginal, things, truth_model
+from examples import SOLVED, TIGHT, marginal, things, truth_model
 
 from pushforward.data.mixture import GaussianMixture
 from pushforward.errors import UserError
@@ -26,10 +26,9 @@ def test_samples_end_at_the_same_data(path, other, prediction):
     (low, high), (t_min, t_max) = (torch.tensor(one.interval) for one in (following, model))
     torch.testing.assert_close(other.log_snr(high), path.log_snr(t_max), rtol=1e-9, atol=1e-9)
     z = model.base.sample(4)
-    solver = Dopri5(1e-7, 1e-7)
-    there = following.decode(other.sigma(high) / path.sigma(t_max) * z, sampler=solver)
-    expected = other.sigma(low) / path.sigma(t_min) * model.decode(z, sampler=solver)
-    torch.testing.assert_close(there, expected, rtol=0, atol=2e-4)  # 2,000 times the tolerance, as sigma stretches what is left
+    there = following.decode(other.sigma(high) / path.sigma(t_max) * z, sampler=TIGHT)
+    expected = other.sigma(low) / path.sigma(t_min) * model.decode(z, sampler=TIGHT)
+    torch.testing.assert_close(there, expected, rtol=0, atol=200 * SOLVED)
 
 
 @pytest.mark.parametrize("make", PATHS)
