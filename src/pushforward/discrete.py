@@ -74,8 +74,7 @@ class Discrete(Path):
         return len(self._pieces) + 1
 
     def log_snr(self, t: Tensor) -> Tensor:
-        u, (a, b, c, d) = self._piece(t)
-        return torch.where(t == 0, math.inf, ((d * u + c) * u + b) * u + a)
+        return self._log_snr(t, *self._piece(t))
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.sigmoid(2 * self.log_snr(t)).sqrt()
@@ -83,11 +82,13 @@ class Discrete(Path):
     def sigma(self, t: Tensor) -> Tensor:
         return torch.sigmoid(-2 * self.log_snr(t)).sqrt()
 
-    def alpha_dot(self, t: Tensor) -> Tensor:
-        return self.alpha(t) * self.sigma(t) ** 2 * self._log_snr_dot(t)
+    def alpha_dot(self, t: Tensor) -> Tensor:  # alpha sigma² dlambda/dt
+        log_snr, slope = self._with_slope(t)
+        return torch.sigmoid(2 * log_snr).sqrt() * torch.sigmoid(-2 * log_snr) * slope
 
-    def sigma_dot(self, t: Tensor) -> Tensor:
-        return -self.sigma(t) * self.alpha(t) ** 2 * self._log_snr_dot(t)
+    def sigma_dot(self, t: Tensor) -> Tensor:  # -sigma alpha² dlambda/dt
+        log_snr, slope = self._with_slope(t)
+        return -torch.sigmoid(-2 * log_snr).sqrt() * torch.sigmoid(2 * log_snr) * slope
 
     def time(self, log_snr: Tensor) -> Tensor:
         low, high = (torch.full_like(log_snr, end) for end in self.interval)
@@ -97,9 +98,15 @@ class Discrete(Path):
             low, high = torch.where(before, middle, low), torch.where(before, high, middle)
         return (low + high) / 2
 
-    def _log_snr_dot(self, t: Tensor) -> Tensor:
-        u, (_, b, c, d) = self._piece(t)
-        return ((3 * d * u + 2 * c) * u + b) * self.knots
+    def _log_snr(self, t: Tensor, u: Tensor, powers: tuple[Tensor, ...]) -> Tensor:
+        a, b, c, d = powers
+        return torch.where(t == 0, math.inf, torch.addcmul(a, u, torch.addcmul(b, u, torch.addcmul(c, u, d))))
+
+    def _with_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-SNR and its derivative by t."""
+        u, powers = self._piece(t)
+        _, b, c, d = powers
+        return self._log_snr(t, u, powers), ((3 * d * u + 2 * c) * u + b) * self.knots
 
     def _piece(self, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the position between two knots, from 0 to 1, and the coefficients of its powers."""

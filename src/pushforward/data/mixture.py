@@ -137,25 +137,27 @@ class GaussianMixture(nn.Module):
             )
         return torch.cat((torch.eye(count).to(self.weights).log(), self.weights.log()[None]))[cond]
 
-    def _joint(self, x: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Log w_k N(x; alpha m_k, v_k I) (n, K), v (n, K) and x - alpha m (n, K, D)."""
-        if tuple(x.shape[1:]) != self.shape:
+    def _joint(self, x: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Log w_k N(x; alpha m_k, v_k I) (n, K) and v (n, K)."""
+        means, stds = self.means, self.stds
+        if tuple(x.shape[1:]) != tuple(means.shape[1:]):
             raise ShapeError(f"x has shape {tuple(x.shape)}, but the events of this mixture need (n, {', '.join(map(str, self.shape))}).")
-        if x.dtype != self.means.dtype:
-            raise DtypeError(f"x has dtype {x.dtype}, but this mixture has {self.means.dtype}; convert it by mixture.to(x.dtype).")
-        variance = (alpha**2)[:, None] * self.stds**2 + (sigma**2)[:, None]
-        residual = x.flatten(1)[:, None] - alpha[:, None, None] * self.means.flatten(1)
-        normaliser = residual.shape[2] / 2 * (2 * math.pi * variance).log()
-        return self._log_weights(len(x), cond) - residual.square().sum(dim=2) / (2 * variance) - normaliser, variance, residual
+        if x.dtype != means.dtype:
+            raise DtypeError(f"x has dtype {x.dtype}, but this mixture has {means.dtype}; convert it by mixture.to(x.dtype).")
+        variance = torch.addcmul(sigma.square()[:, None], alpha.square()[:, None], stds.square())
+        residual = torch.addcmul(x.flatten(1)[:, None], alpha[:, None, None], means.flatten(1), value=-1)
+        exponent = torch.linalg.vecdot(residual, residual) / variance + residual.shape[2] * (2 * math.pi * variance).log()
+        return torch.add(self._log_weights(len(x), cond), exponent, alpha=-0.5), variance
 
     def _posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """E[x_0 | x], E[eps | x] and the score of x_t, each (n, *shape)."""
-        joint, variance, residual = self._joint(x, alpha, sigma, cond)
-        share = joint.softmax(dim=1) / variance
-        score = -torch.einsum("nk,nkd->nd", share, residual)
-        from_mean = torch.einsum("nk,kd->nd", share, self.means.flatten(1)) * (sigma**2)[:, None]
-        data = from_mean + (alpha * (share * self.stds**2).sum(dim=1))[:, None] * x.flatten(1)
-        return data.view_as(x), (-sigma[:, None] * score).view_as(x), score.view_as(x)
+        """E[x_0 | x], E[eps | x] and the score of x_t, each (n, *shape), from the sums over k of r_k / v_k times m_k, s_k^2 and 1."""
+        joint, variance = self._joint(x, alpha, sigma, cond)
+        rows, alpha, sigma = x.flatten(1), alpha[:, None], sigma[:, None]
+        summed = torch.cat((self.means.flatten(1), self.stds.square()[:, None], torch.ones_like(self.stds)[:, None]), dim=1)
+        mean, spread, whole = ((joint.softmax(dim=1) / variance) @ summed).split((rows.shape[1], 1, 1), dim=1)
+        score = alpha * mean - whole * rows
+        data = torch.addcmul(sigma.square() * mean, alpha * spread, rows)
+        return data.view_as(x), (-sigma * score).view_as(x), score.view_as(x)
 
 
 class ExactNet(nn.Module):

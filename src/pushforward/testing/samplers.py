@@ -11,11 +11,11 @@ from pushforward.families.path_model import PathModel
 from pushforward.paths import Linear, Path
 from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
-from pushforward.samplers.dopri5 import Dopri5
+from pushforward.samplers.dopri8 import Dopri8
 from pushforward.samplers.sampler import Sampler
 from pushforward.testing.laws import agree, demand
 
-BEST = Dopri5(1e-10, 1e-10)
+BEST = Dopri8(1e-9, 1e-9)
 
 
 @export("testing.check_sampler")
