@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import zlib
 from pathlib import Path
 
 import jaxtyping
@@ -17,6 +18,13 @@ import torch  # noqa: E402
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _shapes(request):
+    """Check shapes in one quick test of four, chosen by its name, and in all slow ones: the checks take a fifth of the time."""
+    chosen = "slow" in request.keywords or zlib.crc32(request.node.nodeid.encode()) % 4 == 0
+    jaxtyping.config.update("jaxtyping_disable", not chosen)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Where laws find their subjects: the registry's examples, and the analytic truth as a model."""
 
 import functools
+import itertools
 
 import pytest
 import torch
@@ -74,3 +75,16 @@ class At(Times):
 def generators(n, seed=0):
     """Return n generators, one a sample."""
     return [torch.Generator().manual_seed(1000 * seed + k) for k in range(n)]
+
+
+def some_of(*axes, every=None):
+    """Return all combinations of lists of parameters, of which only some are quick: one in `every`, in which all values occur.
+
+    By default one in as many as the shortest list has: every pair of values of two lists occurs in a quick test.
+    """
+    every = min(map(len, axes)) if every is None else every
+    for at in itertools.product(*(range(len(axis)) for axis in axes)):
+        chosen = [axis[k] if isinstance(axis[k], type(pytest.param())) else pytest.param(axis[k]) for axis, k in zip(axes, at, strict=True)]
+        values = [value for one in chosen for value in one.values]
+        marks = [] if sum(at) % every == 0 else [pytest.mark.slow]
+        yield pytest.param(*values, id="-".join(str(one.id or one.values[0]) for one in chosen), marks=marks)

@@ -52,6 +52,7 @@ def test_a_model_is_built_and_used_without_the_compiler():
     assert python(f"{code}; import sys; print(*(one for one in ('torch._dynamo', 'sympy') if one in sys.modules))") == []
 
 
+@pytest.mark.slow  # `make test` checks them by itself
 def test_the_generated_table_and_stubs_are_current():
     run = subprocess.run([sys.executable, ROOT / "tools" / "generate_names.py", "--check"], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr

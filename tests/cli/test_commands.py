@@ -136,13 +136,15 @@ def test_evaluate_writes_one_self_contained_report(run, capsys):
     assert "report.html" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("preset", "data"), [("nsf", "moons"), pytest.param("nice", "digits", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("preset", "data"), [("nsf", ["moons", "--data-options", "n", "200"]), pytest.param("nice", ["digits"], marks=pytest.mark.slow)]
+)
 def test_a_discrete_flow_trains_resumes_samples_and_is_evaluated(preset, data, tmp_path, capsys):
     """Images are flattened inside; what only an ODE has is left out of its report, and refused by name."""
     folder = tmp_path / "run"
-    options = ["train", preset, "--data", data, "--out", str(folder), "--hidden", "16", "16", "--layers", "2", "--batch-size", "32"]
+    options = ["train", preset, "--data", *data, "--out", str(folder), "--hidden", "16", "16", "--layers", "2", "--batch-size", "32"]
     assert main([*options, "--steps", "4"]) == 0
-    assert main([*options, "--steps", "6", "--resume"]) == 0
+    assert main(["train", "--out", str(folder), "--steps", "6", "--resume"]) == 0
     assert main(["sample", str(folder), "-n", "4", "--out", str(tmp_path / "made.npy")]) == 0
     assert numpy.load(tmp_path / "made.npy").shape == (4, *load(folder).shape)
     assert main(["evaluate", str(folder), "--samples", "40", "--scored", "50"]) == 0

@@ -32,13 +32,16 @@ def test_reversible_processes_give_the_weights_of_one_that_keeps_its_activations
         assert distance(each["weights"], alone["weights"]) < 1e-8
 
 
+@pytest.mark.slow
 def test_compiled_processes_give_the_weights_of_an_eager_one(results, number, tmp_path):
     alone = scenarios.compiled(tmp_path, compile=False)
     for each in results(number, "compiled"):
         assert distance(each["weights"], alone["weights"]) < 1e-8
 
 
-@pytest.mark.parametrize("scenario", ["law", "law32", "unet", "moody", "augmented", "reversible", "compiled"])
+@pytest.mark.parametrize(
+    "scenario", ["law", "law32", "unet", "moody", "augmented", "reversible", pytest.param("compiled", marks=pytest.mark.slow)]
+)
 def test_all_processes_hold_the_same_bits(results, number, scenario):
     first, *others = results(number, scenario)
     assert all(torch.equal(first["weights"][key], one["weights"][key]) for one in others for key in first["weights"])

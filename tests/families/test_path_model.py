@@ -25,7 +25,7 @@ PATHS = things("paths", of=Path)
 
 
 @pytest.mark.parametrize(
-    ("solver", "within"), [(Dopri5(1e-7, 1e-7), 1e-6), pytest.param(TIGHT, SOLVED, marks=pytest.mark.slow)], ids=["quick", "tight"]
+    ("solver", "within"), [(Dopri5(1e-6, 1e-6), 1e-5), pytest.param(TIGHT, SOLVED, marks=pytest.mark.slow)], ids=["quick", "tight"]
 )
 @pytest.mark.parametrize("make", PATHS)
 @pytest.mark.parametrize("prediction", KINDS)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from examples import SOLVED, TIGHT, examples, generators, non_contiguous, things, truth_model
+from examples import TIGHT, examples, generators, non_contiguous, some_of, things, truth_model
 
 from pushforward import registry
 from pushforward.data.mixture import three_gaussians
@@ -118,7 +118,7 @@ def test_a_sampler_converges_at_its_order(entry, make):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
 
 
-@pytest.mark.parametrize("tolerance", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-6, pytest.param(1e-8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("make", PATHS)
 @pytest.mark.parametrize("entry", ADAPTIVE)
 def test_an_adaptive_sampler_is_right_within_its_tolerance(entry, make, tolerance):
@@ -129,8 +129,7 @@ def test_an_adaptive_sampler_is_right_within_its_tolerance(entry, make, toleranc
     assert error.abs().max() < 10 * tolerance * max(1.0, float(x.abs().max()))
 
 
-@pytest.mark.parametrize("make", PATHS)
-@pytest.mark.parametrize("entry", ORDERED)
+@pytest.mark.parametrize(("entry", "make"), some_of(ORDERED, PATHS, every=3))
 def test_there_and_back_converges_at_the_order(entry, make):
     """Steps there and back differ from the identity by what each direction errs; where the leading terms cancel, an order better."""
     path, order = made(make), entry.facts["order"]
@@ -145,9 +144,9 @@ def test_there_and_back_converges_at_the_order(entry, make):
 
 @pytest.mark.parametrize("make", PATHS)
 def test_decode_undoes_encode(make):
-    model, _ = truth_model(make())
+    model, _ = truth_model(make(), sampler=Dopri5(1e-8, 1e-8))
     x = torch.randn(5, 2)
-    tolerance = (100 if isinstance(model.path, Discrete) else 10) * SOLVED  # its pieces cost a solver a digit
+    tolerance = 1e-4 if isinstance(model.path, Discrete) else 1e-6  # its pieces cost a solver a digit
     torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=0, atol=tolerance)
 
 
@@ -192,9 +191,9 @@ def test_an_empty_batch_stays_empty(entry):
 def test_a_sample_does_not_depend_on_who_shares_its_batch(entry, guidance):
     """To 10 rtol, 1e-4 for Dopri5's default; its conditions are cut together with the batch, under guidance too."""
     model, _ = truth_model(classes=3, exact_base=False)
-    cond, sampler = torch.tensor([0, 1, 2, 0, 1, 2]), entry.example()
-    together = model.sample(6, cond, sampler=sampler, guidance=guidance, generator=generators(6))
-    alone = [model.sample(1, cond[k : k + 1], sampler=sampler, guidance=guidance, generator=generators(6)[k : k + 1]) for k in range(6)]
+    cond, sampler = torch.tensor([0, 1, 2]), entry.example()
+    together = model.sample(3, cond, sampler=sampler, guidance=guidance, generator=generators(3))
+    alone = [model.sample(1, cond[k : k + 1], sampler=sampler, guidance=guidance, generator=generators(3)[k : k + 1]) for k in range(3)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
@@ -319,9 +318,7 @@ def test_all_predictions_give_the_same_samples(entry, make):
         torch.testing.assert_close(other, velocity, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("make", PATHS)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("entry", SAMPLERS)
+@pytest.mark.parametrize(("kind", "make", "entry"), some_of(KINDS, PATHS, SAMPLERS))
 def test_samples_are_finite_from_end_to_end_of_every_path(entry, kind, make):
     model, _ = truth_model(make(), kind, sampler=entry.example())
     assert model.sample(3, generator=generators(3)).isfinite().all()

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from examples import examples, generators, things, truth_model
+from examples import examples, generators, some_of, things, truth_model
 
 import pushforward as pf
 from pushforward.discrete import Discrete
@@ -121,18 +121,17 @@ def _encoded():
     return model, x, model.encode(x, sampler=pf.samplers.Dopri5())
 
 
-@pytest.mark.parametrize("grid", KNOTS, ids=str)
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda g: pf.samplers.DDIM(100, grid=g),
-        lambda g: pf.samplers.DPMSolverPP(100, grid=g),
-        lambda g: pf.samplers.DPMSolverPP(100, "2S", grid=g),
-        lambda g: pf.samplers.UniPC(100, grid=g),
-        lambda g: pf.samplers.Euler(100, g),
-        lambda g: pf.samplers.Heun(100, g),
-    ],
-)
+THERE_AND_BACK = [
+    pytest.param(lambda g: pf.samplers.DDIM(100, grid=g), id="DDIM"),
+    pytest.param(lambda g: pf.samplers.DPMSolverPP(100, grid=g), id="2M"),
+    pytest.param(lambda g: pf.samplers.DPMSolverPP(100, "2S", grid=g), id="2S"),
+    pytest.param(lambda g: pf.samplers.UniPC(100, grid=g), id="UniPC"),
+    pytest.param(lambda g: pf.samplers.Euler(100, g), id="Euler"),
+    pytest.param(lambda g: pf.samplers.Heun(100, g), id="Heun"),
+]
+
+
+@pytest.mark.parametrize(("make", "grid"), some_of(THERE_AND_BACK, KNOTS, every=2))
 def test_encode_and_decode_go_through_the_knots_and_are_inverse(make, grid):
     """As far as 100 steps of first order are; both are about the path's interval, from knot to knot."""
     model, x, code = _encoded()

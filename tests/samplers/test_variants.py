@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from examples import TIGHT, things
+from examples import TIGHT, some_of, things
 
 from pushforward.data.mixture import GaussianMixture, three_gaussians
 from pushforward.paths import Linear, Path, VariancePreserving
@@ -41,20 +41,19 @@ def solved(make):
     return path, x, TIGHT(exact(path), x, *ends), ends
 
 
-@pytest.mark.parametrize("make", PATHS)
-@pytest.mark.parametrize(
-    ("sampler", "order", "steps"),
-    [
-        (lambda steps: DPMSolverPP(steps, "1S"), 1, 100),
-        (lambda steps: DPMSolverPP(steps, "2S"), 2, 50),
-        (lambda steps: DPMSolverPP(steps, "2M"), 2, 100),
-        (lambda steps: DPMSolverPP(steps, "3M"), 3, 100),
-        (lambda steps: UniPC(steps, 1), 2, 50),
-        (lambda steps: UniPC(steps, 3), 3, 100),
-        (lambda steps: DDIM(steps, grid=LogSNR()), 1, 100),
-        (lambda steps: EDM(steps, grid=Uniform()), 2, 400),
-    ],
-)
+VARIANTS = [
+    pytest.param(lambda steps: DPMSolverPP(steps, "1S"), 1, 100, id="1S"),
+    pytest.param(lambda steps: DPMSolverPP(steps, "2S"), 2, 50, id="2S"),
+    pytest.param(lambda steps: DPMSolverPP(steps, "2M"), 2, 100, id="2M"),
+    pytest.param(lambda steps: DPMSolverPP(steps, "3M"), 3, 100, id="3M"),
+    pytest.param(lambda steps: UniPC(steps, 1), 2, 50, id="UniPC-1"),
+    pytest.param(lambda steps: UniPC(steps, 3), 3, 100, id="UniPC-3"),
+    pytest.param(lambda steps: DDIM(steps, grid=LogSNR()), 1, 100, id="DDIM-LogSNR"),
+    pytest.param(lambda steps: EDM(steps, grid=Uniform()), 2, 400, id="EDM-Uniform"),
+]
+
+
+@pytest.mark.parametrize(("sampler", "order", "steps", "make"), some_of(VARIANTS, PATHS, every=3))
 def test_a_variant_converges_at_its_order(sampler, order, steps, make):
     path, x, truth, ends = solved(make)
     errors = [(sampler(k)(exact(path), x, *ends) - truth).abs().max() for k in (steps, 2 * steps)]

@@ -74,7 +74,7 @@ def test_each_of_many_images_can_be_made_again_alone(folder, tmp_path, capsys):
 
 
 def test_all_options_make_a_picture_that_can_be_made_again(fox, folder, tmp_path, monkeypatch):
-    """Image and mask, another sampler, skipped layers, an interval, rescaling, tiles, offloading, without T5, another dtype, a preview."""
+    """Image and mask, another sampler, skipped layers, an interval, rescaling, tiles, offloading, without T5, another dtype."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(fox, "start.png")
     PIL.Image.new("L", (48, 32), 255).save("mask.png")
@@ -94,11 +94,16 @@ def test_all_options_make_a_picture_that_can_be_made_again(fox, folder, tmp_path
         "1",
     ]
     given += ["--interval", "0.1", "0.9", "--rescale", "0.5", "--tiling", "--offload", "--no-t5", "--dtype", "bfloat16", "--shift", "2"]
-    given += ["--skip-steps", "0", "0.9", "--preview", "preview.png", "--device", "cpu", "--negative", "blur", "--tokens", "80"]
+    given += ["--skip-steps", "0", "0.9", "--device", "cpu", "--negative", "blur", "--tokens", "80"]
     assert main(["generate", folder, "a fox", *given, "--seed", "1", "--out", "made.png"]) == 0
-    assert PIL.Image.open("preview.png").size == (6, 4)
     assert main(["generate", "--from", "made.png", "--out", "again.png"]) == 0
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "made.png").read_bytes()
+
+
+def test_a_preview_is_written_while_the_picture_is_made(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", folder, "a fox", *SMALL, "--guidance", "1", "--seed", "1", "--out", "made.png", "--preview", "seen.png"]) == 0
+    assert PIL.Image.open("seen.png").size == (6, 4)
 
 
 def test_memory_is_said_without_a_run(folder, capsys, tmp_path, monkeypatch):
