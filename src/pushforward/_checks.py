@@ -42,6 +42,18 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
     return value
 
 
+def checked_steps(sampler: Any, least: int = 1) -> None:
+    """Raise an error for a sampler whose number of steps is not an integer, or below the least.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not is_whole(sampler.steps):
+        raise UserError(f"steps is {shown(sampler.steps)}, but {type(sampler).__name__} takes a whole number of them; try 20.")
+    if sampler.steps < least:
+        raise UserError(f"steps is {sampler.steps}, but {type(sampler).__name__} needs at least {least}; try 20.")
+
+
 def is_real(value: Any) -> bool:
     """Return whether a value is a finite number of Python or numpy."""
     return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)

@@ -97,6 +97,40 @@ class Bindable(Protocol):
 
 
 @runtime_checkable
+class HasShape(Protocol):
+    """A base that knows the shape of one event."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+@runtime_checkable
+class ReadsCondition(Protocol):
+    """A base that may depend on the condition; `sample` and `log_prob` then receive it."""
+
+    @property
+    def conditional(self) -> bool: ...
+
+
+@runtime_checkable
+class HasFingerprint(Protocol):
+    """A data set that can be told from others by a hash of its contents."""
+
+    def fingerprint(self) -> str: ...
+
+
+@runtime_checkable
+class OnGrid(Protocol):
+    """A sampler with a fixed number of steps, at the times of a grid."""
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def grid(self) -> Any: ...
+
+
+@runtime_checkable
 class OnPath(Protocol):
     """A denoiser or velocity along a Gaussian path."""
 
@@ -106,4 +140,4 @@ class OnPath(Protocol):
 
 def path_of(thing: Any) -> Any:
     """Return the path of a denoiser or velocity, or None for one that is on no path."""
-    return getattr(thing, "path", None)
+    return getattr(thing, "path", None)  # not `OnPath`: a path that is a Module is no plain attribute of another

@@ -265,7 +265,11 @@ def test_wrong_sizes_and_settings_are_refused_by_name():
         (lambda: ImageCoupling(2, mask="halves"), UserError, "mask is 'halves'"),
         (lambda: ImageCoupling(2, change="scale"), UserError, "change is 'scale', but it is 'affine', 'additive' or 'spline'"),
         (lambda: ImageCoupling(2, bound=-1.0), UserError, "bound is -1.0"),
-        (lambda: ImageCoupling(3, 4, cond_features=2)(x), ConditionError, "reads condition vectors of length 2, but cond is None"),
+        (
+            lambda: ImageCoupling(3, 4, cond_features=2)(x),
+            ConditionError,
+            r"cond is None, but this network needs vectors \(\d+, 2\), one per row",
+        ),
         (lambda: ImageCoupling(3, 4, cond_channels=1)(x), ConditionError, r"cond is None, but .* also needs images \(2, 1, 4, 5\)"),
         (lambda: ImageCoupling(3, 4, cond_channels=1)(x, x), ConditionError, r"cond is of shape \(2, 3, 4, 5\), but .* also needs"),
         (lambda: ImageCoupling(3, 4, cond_channels=1, classes=2), ConditionError, "cond_channels is 1, but classes is 2"),

@@ -62,7 +62,11 @@ def test_wrong_sizes_and_settings_are_refused_by_name():
         (lambda: SplineCoupling(4, bound=-1.0), UserError, "bound is -1.0"),
         (lambda: AffineCoupling(4, activation="swish"), UserError, "activation is 'swish', but it is one of"),
         (lambda: AffineCoupling(4, classes=2, cond_features=3), ConditionError, "a condition is labels or vectors"),
-        (lambda: AffineCoupling(4, cond_features=3)(torch.randn(2, 4)), ConditionError, "reads condition vectors of length 3, but cond is"),
+        (
+            lambda: AffineCoupling(4, cond_features=3)(torch.randn(2, 4)),
+            ConditionError,
+            r"cond is None, but this network needs vectors \(2, 3\), one per row",
+        ),
         (lambda: bijections.Permutation([0, 0, 1]), UserError, r"order is \[0, 0, 1\], but a permutation has each of 0 to 2 once"),
         (lambda: bijections.Orthogonal(3, 4), UserError, "reflections is 4"),
         (lambda: bijections.Logit(1.0, 1.0), UserError, "low is 1.0 and high is 1.0"),

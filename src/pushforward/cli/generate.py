@@ -25,6 +25,7 @@ from pushforward.samplers.sampler import Sampler
 from pushforward.sd3.generation import LEVELS, STEPS
 from pushforward.sd3.png import digest, opened, read_settings, write_png
 from pushforward.sd3.progress import Progress
+from pushforward.types import OnGrid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +223,8 @@ def _sampler(options: Generate, shift: float) -> Sampler:
     if steps is None and options.sampler in (None, "euler"):
         steps = STEPS
     sampler: Any = sampler_of(options.sampler, steps)
-    made: Sampler = dataclasses.replace(sampler, grid=Shifted(shift, LEVELS)) if hasattr(sampler, "grid") else sampler
+    on_grid = isinstance(sampler, OnGrid)
+    made: Sampler = dataclasses.replace(sampler, grid=Shifted(shift, LEVELS)) if on_grid else sampler
     return made
 
 

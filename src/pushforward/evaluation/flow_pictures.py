@@ -8,6 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from pushforward.bijections.chain import Chain
 from pushforward.errors import UserError
 from pushforward.evaluation.pictures import ACCENT, INK, figure_of
 from pushforward.families.normalizing_flow import NormalizingFlow
@@ -18,7 +19,7 @@ MOST = 7  # number of panels
 
 def has_layers(model: Any) -> TypeGuard[NormalizingFlow]:
     """Return whether the model can be drawn: a chain of bijections of the plane."""
-    return isinstance(model, NormalizingFlow) and model.shape == (2,) and hasattr(model.bijection, "steps")
+    return isinstance(model, NormalizingFlow) and model.shape == (2,) and isinstance(model.bijection, Chain)
 
 
 @export("evaluation.picture_layers")

@@ -17,6 +17,7 @@ from pushforward.evaluation.distances import Spread, memorisation, nearest_neigh
 from pushforward.evaluation.likelihood import bits_per_dim
 from pushforward.evaluation.quantise import quantise
 from pushforward.families.model import GenerativeModel
+from pushforward.families.path_model import PathModel
 from pushforward.registry import export
 from pushforward.samplers.euler import Euler
 
@@ -154,7 +155,7 @@ class _Judge:
         self.device = next(model.parameters()).device
         conditional = model.classes is not None and test.classes is not None
         self.labels = torch.arange(settings.samples) % model.classes if conditional and model.classes else None
-        one_step = getattr(model, "one_step", False)
+        one_step = isinstance(model, PathModel) and model.one_step
         self.samples, self.evaluations = settings.samples, (1,) if one_step and settings.evaluations else settings.evaluations
         self.compared = test if len(test) <= settings.compared else test.take(settings.compared)
         self.scored = test if settings.scored is None or len(test) <= settings.scored else test.take(settings.scored)

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from pushforward import _random
 from pushforward.data.dataset import Dataset
 from pushforward.errors import DataError, UserError
+from pushforward.families.normalizing_flow import NormalizingFlow
 from pushforward.functional.levels import spread
 from pushforward.registry import export, unknown
 
@@ -118,9 +119,8 @@ def bits_per_dim(
 
 def _spread(model: Density, data: Dataset, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None]:
     """Return dequantised data on the model's device, and log q of the draw if the model has a learned q."""
-    if data.levels is not None and getattr(model, "dequantisation", None) is not None:
-        found: tuple[Tensor, Tensor | None] = model.dequantised(_suited(model, x), generator)  # type: ignore[attr-defined]
-        return found
+    if data.levels is not None and isinstance(model, NormalizingFlow) and model.dequantisation is not None:
+        return model.dequantised(_suited(model, x), generator)
     uniform = None if data.levels is None else _random.uniform(x.shape, generator, x.device, x.dtype)
     return _suited(model, x if uniform is None else spread(x, data.levels, uniform)), None
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from pushforward import _random
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
+from pushforward.families.path_model import PathModel
 from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.sampler import Sampler
@@ -73,14 +74,14 @@ def straightness(
 
     Source: Liu, Gong and Liu, 2209.03003, eq. 10 (S); Tong et al., 2302.00482, section 5 (path energy).
     """
-    if model.sampler is None or not hasattr(model, "denoiser"):
+    if not isinstance(model, PathModel):
         raise UserError(f"a {type(model).__name__} has no trajectories, so straightness is not defined for it.")
     if n < 2:
         raise UserError(f"n is {n}, but a mean with a standard error needs at least 2 trajectories.")
     noise = model.base.sample(n, generator=generator)
-    t_min, t_max = model.interval  # type: ignore[misc]
+    t_min, t_max = model.interval
     start = torch.cat((noise.flatten(1), noise.new_zeros(n, 1)), dim=1)
-    end = model._ode_sampler(Dopri5() if sampler is None else sampler)(_Energy(model.denoiser(cond), noise), start, t_max, t_min)  # type: ignore[operator]
+    end = model._ode_sampler(Dopri5() if sampler is None else sampler)(_Energy(model.denoiser(cond), noise), start, t_max, t_min)
     energy = -end[:, -1].double() * (t_max - t_min)
     transport = (noise.flatten(1) - end[:, :-1]).double().square().sum(1)
     bend = energy - transport

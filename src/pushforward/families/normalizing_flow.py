@@ -29,6 +29,7 @@ from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
 from pushforward.samplers.tweedie import Tweedie
+from pushforward.types import HasShape, ReadsCondition
 
 
 def _example() -> tuple:
@@ -102,7 +103,7 @@ class NormalizingFlow(GenerativeModel):
     ) -> None:
         features = features_of(bijection)
         if shape is None:
-            shape = getattr(base, "shape", None if features is None else (features,))
+            shape = base.shape if isinstance(base, HasShape) else None if features is None else (features,)
         if shape is None:
             raise UserError("shape is None, but neither the bijection nor the base specifies the event's shape; give shape=(...).")
         if features is not None and features != math.prod(shape):
@@ -217,7 +218,7 @@ class NormalizingFlow(GenerativeModel):
         return super()._base_log_prob(z, cond)
 
     def _base_reads_cond(self) -> bool:
-        return getattr(self.base, "conditional", False)
+        return isinstance(self.base, ReadsCondition) and self.base.conditional
 
     def _checked_cond(self, cond: Any, n: int, look: bool = True) -> Any:
         cond = super()._checked_cond(cond, n, look)

@@ -9,11 +9,10 @@ from torch import Tensor
 from pushforward.dispatch import fast_way, known
 from pushforward.functional.attention import KeyValues
 from pushforward.nn.causal import CausalBlock, CausalTransformer
-from pushforward.nn.coupling import Condition
-from pushforward.nn.embedding import LabelEmbedding
+from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
 from pushforward.nn.layers import SelfAttention
 
-known(CausalBlock, SelfAttention, Condition, LabelEmbedding)
+known(CausalBlock, SelfAttention, LabelEmbedding, VectorEmbedding)
 
 
 @fast_way(CausalTransformer, "sequential")

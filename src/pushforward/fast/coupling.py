@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from pushforward.dispatch import fast_way, known
-from pushforward.nn.coupling import Condition, CouplingNet
-from pushforward.nn.embedding import LabelEmbedding
+from pushforward.nn.coupling import CouplingNet
+from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
 
-known(Condition, LabelEmbedding)
+known(LabelEmbedding, VectorEmbedding)
 
 
 @fast_way(CouplingNet, "columns")
@@ -18,7 +18,7 @@ def columns(net: Any, a: Tensor, cond: Tensor | None = None) -> Tensor:
     """Return the parameters as columns (outputs, n) for columns a (inputs, n)."""
     first, *others = net.layers
     act = overwriting(net)
-    h = act(torch.addmm(shifted_bias(first.bias, net.condition(cond)), first.weight, a))
+    h = act(torch.addmm(shifted_bias(first.bias, net, cond), first.weight, a))
     for layer in others:
         h = act(torch.addmm(layer.bias.unsqueeze(1), layer.weight, h))
     return torch.addmm(net.out.bias.unsqueeze(1), net.out.weight, h)
@@ -29,8 +29,7 @@ def overwriting(net: Any) -> Callable[[Tensor], Tensor]:
     return torch.relu_ if net.activation == "relu" else net.act
 
 
-def shifted_bias(bias: Tensor, shift: Tensor | None) -> Tensor:
-    """Return a bias as columns: (width, 1), or (width, n) with a condition's shift, which is rows (n, width), one row (width,), or None."""
-    if shift is None or shift.ndim == 1:
-        return (bias if shift is None else bias + shift)[:, None]
-    return (shift + bias).T
+def shifted_bias(bias: Tensor, net: Any, cond: Tensor | None) -> Tensor:
+    """Return a layer's bias plus the network's shift by the condition, as columns (width, n), or (width, 1) if it is the same for all."""
+    shift = net.condition(cond, 1 if cond is None else len(cond))
+    return (bias[None] if shift is None else shift + bias).T

@@ -84,5 +84,5 @@ def _biases(net: Any, cond: Tensor | None) -> list[Tensor]:
     """Return what is added to each hidden layer, as columns; the first one's is shifted by the condition."""
     biases = [layer.bias.unsqueeze(1) for layer in net.layers]
     if cond is not None or net.condition.conditional:
-        biases[0] = shifted_bias(net.layers[0].bias, net.condition(cond))
+        biases[0] = shifted_bias(net.layers[0].bias, net, cond)
     return biases

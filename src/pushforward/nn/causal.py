@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import UserError
 from pushforward.functional.attention import KeyValues
-from pushforward.nn.coupling import Condition
+from pushforward.nn.embedding import condition_embedding
 from pushforward.nn.layers import Blocks, SelfAttention
 from pushforward.registry import export
 
@@ -76,7 +76,7 @@ class CausalTransformer(Blocks):
         self.first = nn.Linear(features, width)
         self.start = nn.Parameter(torch.zeros(width))
         self.positions = nn.Parameter(0.02 * torch.randn(tokens, width))
-        self.condition = Condition(width, classes, cond_features)
+        self.condition = condition_embedding(width, classes, cond_features)
         self.blocks = nn.ModuleList(CausalBlock(width, heads, mlp_ratio) for _ in range(depth))
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, outputs)
         nn.init.zeros_(self.out.weight)
@@ -92,5 +92,5 @@ class CausalTransformer(Blocks):
     def placed(self, h: Tensor, cond: Tensor | None, places: slice) -> Tensor:
         """Return the tokens at these positions with position embeddings and the condition added."""
         h = h + self.positions[places]
-        shift = self.condition(cond)
-        return h if shift is None else h + (shift if shift.ndim == 1 else shift[:, None])
+        shift = self.condition(cond, len(h))
+        return h if shift is None else h + shift[:, None]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import ConditionError, UserError
 from pushforward.nn.activation import Activation, activation_of
-from pushforward.nn.coupling import Condition
+from pushforward.nn.embedding import condition_embedding
 
 
 class ConvNet(nn.Module):
@@ -54,8 +54,7 @@ class ConvNet(nn.Module):
         self.act = activation_of(activation)
         self.first: Any = None if hidden is None else nn.Conv2d(inputs, hidden, 3, padding=1)
         self.middle: Any = None if hidden is None else nn.Conv2d(hidden, hidden, 1)
-        self.condition = Condition(outputs if hidden is None else hidden, classes, cond_features)
-        self.conditional = self.condition.conditional
+        self.condition = condition_embedding(outputs if hidden is None else hidden, classes, cond_features)
         self.out: Any = nn.Conv2d(inputs if hidden is None else hidden, outputs, 3, padding=1)
         for p in self.out.parameters():
             nn.init.zeros_(p)
@@ -75,7 +74,5 @@ class ConvNet(nn.Module):
         return out
 
     def _shifted(self, h: Tensor, cond: Tensor | None) -> Tensor:
-        if cond is None and not self.conditional:
-            return h
-        shift = self.condition(cond)
+        shift = self.condition(cond, len(h))
         return h if shift is None else h + shift[..., None, None]

@@ -1,4 +1,4 @@
-"""Embeddings of time and class: the module of `functional.timestep_embedding`, and the label table with a null row."""
+"""Embeddings of time and condition: the module of `functional.timestep_embedding`, the label table with a null row, and a linear map."""
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,11 @@ class LabelEmbedding(nn.Module):
         if self.table is not None:
             nn.init.normal_(self.table.weight, std=0.02)
 
+    @property
+    def conditional(self) -> bool:
+        """Whether it accepts a condition."""
+        return self.table is not None
+
     def forward(self, cond: Tensor | None, n: int) -> Tensor | None:
         if self.table is None or self.classes is None:
             if cond is not None:
@@ -60,7 +65,8 @@ class LabelEmbedding(nn.Module):
                 )
             return None
         if cond is None:
-            cond = torch.full((n,), self.classes, device=next(self.parameters()).device)
+            row: Tensor = self.table(torch.full((1,), self.classes, device=next(self.parameters()).device))
+            return row.expand(n, -1)
         if not isinstance(cond, Tensor) or cond.is_floating_point() or tuple(cond.shape) != (n,):
             what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else shown(cond)
             raise ConditionError(f"cond is {what}, but this network needs integer labels ({n},), one per row.")
@@ -75,6 +81,8 @@ class VectorEmbedding(nn.Linear):
         DtypeError: their dtype is not that of the parameters.
     """
 
+    conditional = True
+
     def __init__(self, cond_features: int, features: int) -> None:
         super().__init__(whole("cond_features", cond_features, 1), features, bias=False)
 
@@ -87,6 +95,24 @@ class VectorEmbedding(nn.Linear):
                 f"cond is {cond.dtype}, but this network's parameters are {self.weight.dtype}; use cond.to({self.weight.dtype})."
             )
         return super().forward(cond)
+
+
+def condition_embedding(features: int, classes: int | None, cond_features: int | None) -> LabelEmbedding | VectorEmbedding:
+    """Return the embedding of a network's condition, called as embedding(cond, n).
+
+    Args:
+        features: size of the embedding.
+        classes: number of labels, or None.
+        cond_features: length of the condition vectors, or None; not both. With neither the embedding is None for every row.
+
+    Raises:
+        ConditionError: both kinds are requested.
+    """
+    if classes is not None and cond_features is not None:
+        raise ConditionError(
+            f"classes is {classes} and cond_features is {cond_features}, but a condition is labels or vectors; give one of them."
+        )
+    return LabelEmbedding(classes, features) if cond_features is None else VectorEmbedding(cond_features, features)
 
 
 class _TimeNet(nn.Sequential):

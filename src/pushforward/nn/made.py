@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pushforward.errors import UserError
 from pushforward.nn.activation import Activation, activation_of
 from pushforward.nn.constant import Constant
-from pushforward.nn.coupling import Condition, checked_widths
+from pushforward.nn.coupling import checked_widths
+from pushforward.nn.embedding import condition_embedding
 from pushforward.registry import export
 
 
@@ -74,7 +75,7 @@ class MADE(nn.Module):
         widths = checked_widths(hidden)
         self.features, self.outputs, self.activation, self.act = features, outputs, activation, activation_of(activation)
         self.layers: Any = nn.ModuleList(MaskedLinear(a, b) for a, b in zip([features, *widths], widths, strict=False))
-        self.condition = Condition(widths[0], classes, cond_features)
+        self.condition = condition_embedding(widths[0], classes, cond_features)
         self.out = MaskedLinear(widths[-1], outputs * features)  # row p * features + k: parameter p of feature k
         lowest = 0 if self.condition.conditional or features == 1 else 1
         self.degrees = tuple(_degrees(width, lowest, features - 1) for width in widths)
@@ -82,7 +83,7 @@ class MADE(nn.Module):
         self.masks()  # cached before a compiler traces the forward pass
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        h, shift = x, self.condition(cond)
+        h, shift = x, self.condition(cond, len(x))
         *masks, last = self.masks()
         for k, (layer, mask) in enumerate(zip(self.layers, masks, strict=True)):
             h = layer(h, mask)

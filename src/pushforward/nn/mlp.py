@@ -14,7 +14,7 @@ from pushforward.functional.divergence import exact_divergence
 from pushforward.functional.embedding import timestep_embedding
 from pushforward.nn.activation import Activation, activation_of
 from pushforward.nn.config import NetConfig, features_of
-from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
+from pushforward.nn.embedding import condition_embedding
 from pushforward.registry import export
 
 # Low frequencies only (periods of at least 0.25 in t): the field stays smooth in time, so adaptive solvers take fewer steps.
@@ -42,7 +42,8 @@ class MLP(nn.Module):
         cond_features: length of condition vectors, used instead of labels, or None.
 
     Raises:
-        UserError: no hidden layer, an unknown activation, an odd number of time features, or both classes and cond_features.
+        UserError: no hidden layer, an unknown activation, or an odd number of time features.
+        ConditionError: both classes and cond_features.
     """
 
     @dataclass(frozen=True)
@@ -72,10 +73,6 @@ class MLP(nn.Module):
         cond_features: int | None = None,
     ) -> None:
         super().__init__()
-        if classes is not None and cond_features is not None:
-            raise UserError(
-                f"classes is {classes} and cond_features {cond_features}, but a condition is labels or vectors; give one of them."
-            )
         if not hidden or min(hidden) < 1:
             raise UserError(f"hidden is {tuple(hidden)}, but an MLP needs at least one hidden layer of at least 1 unit; try (256, 256).")
         if time_features % 2:
@@ -85,9 +82,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip([inputs, *hidden], hidden, strict=False))
         self.time_features = time_features
         self.time = nn.Linear(time_features, sum(hidden), bias=False) if time_features else None
-        self.label: nn.Module = (
-            LabelEmbedding(classes, sum(hidden)) if cond_features is None else VectorEmbedding(cond_features, sum(hidden))
-        )
+        self.label: nn.Module = condition_embedding(sum(hidden), classes, cond_features)
         self.out = nn.Linear(hidden[-1], outputs)
 
     @dispatched

@@ -20,11 +20,13 @@ import torch
 from torch import Tensor
 
 from pushforward import _random
+from pushforward._checks import checked_steps
+from pushforward.dispatch import ability
 from pushforward.errors import UserError
 from pushforward.fast import programs
 from pushforward.functional.prediction import Kind
 from pushforward.ode import stage_times
-from pushforward.paths import Path
+from pushforward.paths import Path, Prediction
 from pushforward.samplers.brownian import Noise, noise_source
 from pushforward.samplers.grids import Grid, clock
 from pushforward.samplers.knots import checked_knots
@@ -82,8 +84,7 @@ class LinearSampler(Sampler):
     spare: ClassVar[int] = 0  # extra knots that diffusers' scheduler for this sampler spaces and omits at the end
 
     def __post_init__(self) -> None:
-        if self.steps < self.least:
-            raise UserError(f"steps is {self.steps}, but {type(self).__name__} needs at least {self.least}; try 20.")
+        checked_steps(self, self.least)
 
     @property
     def stochastic(self) -> bool:
@@ -145,13 +146,13 @@ class LinearSampler(Sampler):
             )
         program = programs.kept(_Program, self, path, t_start, t_end)
         ends, randoms, spreads, held = program.ends, program.randoms, program.spreads, program.held
-        call = getattr(denoiser, "with_variance", denoiser) if any(spreads) else denoiser
+        call = (ability(denoiser, "with_variance") if any(spreads) else None) or denoiser
         draw = noise_source(self.noise_kind, x, generator) if self.stochastic else None
         weights: Sequence[tuple[float, ...]] = ()
         before: list[Tensor] = []  # states and the network's outputs for them, the latest first
         for k, (_, (t,)) in enumerate(stage_times(x, ends, (0.0,))):
             prediction = call(x, t)
-            kind: Kind = getattr(prediction, "kind", "velocity")
+            kind: Kind = prediction.kind if isinstance(prediction, Prediction) else "velocity"
             value = prediction.velocity if kind == "velocity" else prediction.value
             weights = weights or program.weights(kind)
             of_x, of_value, *of_before = weights[k]
@@ -160,7 +161,8 @@ class LinearSampler(Sampler):
                 after.add_(one, alpha=weight)
             if randoms[k]:
                 assert draw is not None
-                xi, share = draw(ends[k], ends[k + 1]), getattr(prediction, "share", None) if spreads[k] else None
+                xi = draw(ends[k], ends[k + 1])
+                share = prediction.share if spreads[k] and isinstance(prediction, Prediction) else None
                 after.add_(xi if share is None else xi * torch.exp(share.clamp(0, 1) * spreads[k]), alpha=randoms[k])
             if held:
                 before = [x, value, *before[: held - 2]]

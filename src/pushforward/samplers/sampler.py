@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from pushforward import _random
+from pushforward._checks import checked_steps
 from pushforward.adaptive import adaptive_steps, check_tolerances
 from pushforward.errors import UserError
 from pushforward.ode import fixed_steps, fixed_steps_with_rates, stage_values
@@ -109,8 +110,7 @@ class FixedStepSampler(Sampler):
 
     def __post_init__(self) -> None:
         _check_tableau(type(self))
-        if self.steps < 1:
-            raise UserError(f"steps is {self.steps}, but {type(self).__name__} needs at least 1; try 20.")
+        checked_steps(self)
 
     @property
     def evaluations(self) -> int:
@@ -177,7 +177,8 @@ class AdaptiveSampler(Sampler):
     ) -> Tensor:
         check_times(denoiser, t_start, t_end)
         options: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps, "adjoint": self.adjoint}
-        options["log"] = getattr(path_of(denoiser), "log", False) and min(t_start, t_end) > 0
+        path = path_of(denoiser)
+        options["log"] = path is not None and path.log and min(t_start, t_end) > 0
         call, args = bound(denoiser)
         # A bare function may capture conditions of the full batch: samples do not leave the batch then.
         return adaptive_steps(call, x, t_start, t_end, args, self.tableau, leave=isinstance(denoiser, Bindable), **options)

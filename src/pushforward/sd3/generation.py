@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pushforward import _random
+from pushforward._checks import is_real
 from pushforward.errors import UserError
 from pushforward.guidance.cfg import CFG, as_guidance
 from pushforward.guidance.guidance import Guidance
@@ -15,6 +16,7 @@ from pushforward.paths import Linear
 from pushforward.samplers.euler import Euler
 from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
+from pushforward.types import OnGrid
 
 LEVELS = 1000  # size of the training grid, from which sampling steps are taken
 STEPS = 28
@@ -62,7 +64,7 @@ def sampler_of(sampler: Sampler | None, steps: int | None, shift: float) -> Samp
 
 def times_of(sampler: Sampler, shift: float) -> list[float]:
     """Return the times of a sampler's steps from 1 to 0; for an adaptive one those of 28 steps on Stable Diffusion 3's grid."""
-    grid, steps = getattr(sampler, "grid", Shifted(shift, LEVELS)), getattr(sampler, "steps", STEPS)
+    grid, steps = (sampler.grid, sampler.steps) if isinstance(sampler, OnGrid) else (Shifted(shift, LEVELS), STEPS)
     times: list[float] = grid(1.0, 0.0, steps, Linear())
     return times
 
@@ -81,7 +83,7 @@ def part_of_the_way(sampler: Sampler, strength: float, shift: float) -> tuple[Sa
         return sampler, 1.0
     times = times_of(sampler, shift)
     n = len(times) - 1
-    if not hasattr(sampler, "steps"):
+    if not isinstance(sampler, OnGrid):
         share, times = 10_000, Shifted(shift, LEVELS)(1.0, 0.0, 10_000)
         return sampler, times[int(share - share * strength)]
     left_out = int(max(n - min(n * strength, n), 0))
@@ -94,10 +96,10 @@ def guidance_of(guidance: Guidance | float | None, negative: Any, skip_layers: A
     Raises:
         UserError: guidance is neither a number nor a guidance.
     """
-    if isinstance(guidance, int | float):
+    if isinstance(guidance, int | float) and is_real(guidance):
         guidance = CFG(float(guidance)) if guidance > 1 else None  # at most 1 disables guidance, as usual for this model
     if guidance is not None and not isinstance(guidance, Guidance):
-        raise UserError(f"guidance is {guidance!r}, but it must be a number such as 7.0, or a guidance such as pf.guidance.CFG(7.0).")
+        raise UserError(f"guidance is {guidance!r}, but it must be a finite number such as 7.0 or a guidance, pf.guidance.CFG(7.0).")
     made = _with_negative(guidance, negative)
     if skip_layers is None:
         return made.on(times) if isinstance(made, SkipLayers) else made

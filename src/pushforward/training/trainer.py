@@ -30,6 +30,7 @@ from pushforward.training.settings import settings_of
 from pushforward.training.state import Progress, newest, restore, save_state
 from pushforward.training.step import Step
 from pushforward.training.telemetry import LossOverTime, by_time, memory_mb
+from pushforward.types import HasFingerprint
 
 VALIDATION_DRAWS = 8  # fixed draws of noise and time over which validation losses are averaged
 
@@ -96,7 +97,7 @@ class Trainer:
             self.out = None if out is None else Path(out)
             self.extra_config = dict(config or {})
             self.device, self.dtype = next(model.parameters()).device, model.dtype
-            self._fingerprint = self.data.fingerprint() if hasattr(self.data, "fingerprint") else None
+            self._fingerprint = self.data.fingerprint() if isinstance(self.data, HasFingerprint) else None
         with self.processes.watched():
             if self.processes.size > 1:
                 self.processes.check_same(self._facts())
