@@ -3,7 +3,9 @@
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import MISSING, Field, fields
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import torch
 from torch import Tensor
@@ -42,21 +44,35 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
     return value
 
 
-def checked_steps(sampler: Any, least: int = 1) -> None:
-    """Raise an error for a sampler whose number of steps is not an integer, or below the least.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not is_whole(sampler.steps):
-        raise UserError(f"steps is {shown(sampler.steps)}, but {type(sampler).__name__} takes a whole number of them; try 20.")
-    if sampler.steps < least:
-        raise UserError(f"steps is {sampler.steps}, but {type(sampler).__name__} needs at least {least}; try 20.")
-
-
 def is_real(value: Any) -> bool:
     """Return whether a value is a finite number of Python or numpy."""
     return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+class CheckedNumbers:
+    """The base of frozen settings (paths, samplers, grids, times): each number among the fields is checked when they are made.
+
+    A field annotated as int takes integers, and one as float takes finite numbers, or infinity where that is the default. A field that
+    may also be something else, such as a function, may be it.
+    """
+
+    def __post_init__(self) -> None:
+        for one in fields(self):  # type: ignore[arg-type]
+            _check_number(type(self).__name__, one, getattr(self, one.name))
+
+
+def _check_number(owner: str, one: "Field[Any]", value: Any) -> None:
+    options = set(get_args(one.type)) if get_origin(one.type) in (Union, UnionType) else {one.type}
+    others = options - {int, float, type(None)}
+    if options == others or (value is None and type(None) in options) or (isinstance(value, Tensor) and value.ndim == 0):
+        return
+    if others and not isinstance(value, numbers.Number):
+        return
+    infinite = isinstance(value, float) and value == one.default == math.inf
+    if not (is_real(value) or infinite if float in options else is_whole(value)):
+        needed = "a finite number" if float in options else "an integer"
+        usual = "" if one.default is MISSING or value is one.default else f"; {one.default} is usual"
+        raise UserError(f"{one.name} is {shown(value)}, but it must be {needed} in {owner}{usual}.")
 
 
 def real(name: str, value: Any, least: float | None = None, hint: str = "") -> Any:

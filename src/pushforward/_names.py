@@ -3,7 +3,7 @@
 # ruff: noqa: E501
 
 NAMES: dict[str, tuple[str, str]] = {
-    "StableDiffusion3": ("pushforward.models.stable_diffusion_3", "Stable Diffusion 3 or 3.5 around its parts: prompts in, images out, and a `PathModel` over latents with all its verbs inside."),
+    "StableDiffusion3": ("pushforward.models.stable_diffusion_3", "Stable Diffusion 3 or 3.5: from prompts to images, with a `PathModel` over latents and all of its verbs."),
     "TextContext": ("pushforward.conditions", "Text encodings of n prompts as the condition of a transformer: a sequence of tokens and one vector per prompt."),
     "Trainer": ("pushforward.training.trainer", "Train a model for a number of steps, in one process or, under torchrun, in several."),
     "augmentations.Flip": ("pushforward.augmentations", "Flip images horizontally with a given probability."),

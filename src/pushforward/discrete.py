@@ -51,6 +51,7 @@ class Discrete(Path):
     _pieces: ClassVar[Tensor]  # determined by the betas and not a setting, like interval
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.betas, str) and self.betas not in SCHEDULES:
             raise UserError(f"betas: {unknown('schedule', self.betas, SCHEDULES)}")
         count = (1000 if isinstance(self.betas, str) else len(self.betas)) if self.steps is None else self.steps

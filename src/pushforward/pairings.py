@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from pushforward import _random
+from pushforward._checks import CheckedNumbers
 from pushforward.errors import ConditionError
 from pushforward.registry import export, namespace
 
 namespace(__name__)
 
 
-class Pairing:
+class Pairing(CheckedNumbers):
     """A rule for pairing data with noise; to add one, implement `permutation`."""
 
     def permutation(self, x: Tensor, noise: Tensor, cond: Any, generator: torch.Generator | None) -> Tensor | None:

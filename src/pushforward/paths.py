@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pushforward._checks import CheckedNumbers
 from pushforward.errors import UserError
 from pushforward.functional.prediction import KINDS, Kind, combine, per_row, prediction_coefficients
 from pushforward.registry import export, namespace
@@ -21,7 +22,7 @@ namespace(__name__)
 MARGIN = 1e-3  # distance that a model keeps from a time at which its prediction does not determine the velocity
 
 
-class Path:
+class Path(CheckedNumbers):
     """A schedule alpha(t), sigma(t) with its derivatives; to add one, define these four, `time` and `interval`.
 
     Times are tensors (n,), values likewise. `interval = (t_min, t_max)` lies inside [0, 1]. `log` states that the velocity varies on the
@@ -207,6 +208,7 @@ class VariancePreserving(Path):
     interval: ClassVar[tuple[float, float]] = (1e-4, 1.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.beta_min <= self.beta_max:
             raise UserError(f"beta_min is {self.beta_min} and beta_max {self.beta_max}, but 0 < beta_min <= beta_max; try 0.1 and 20.")
 
@@ -279,6 +281,7 @@ class VarianceExploding(Path):
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.sigma_min < self.sigma_max:
             raise UserError(
                 f"sigma_min is {self.sigma_min} and sigma_max {self.sigma_max}, but 0 < sigma_min < sigma_max; try 0.01 and 50."
@@ -323,6 +326,7 @@ class Heat(Path):
     log: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.duration > 0:
             raise UserError(f"duration is {self.duration}, but heat needs a positive time; try 50, noise of deviation 10.")
 

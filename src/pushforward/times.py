@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _random
+from pushforward._checks import CheckedNumbers
 from pushforward.errors import UserError
 from pushforward.paths import Path, VarianceExploding
 from pushforward.registry import export, namespace
@@ -18,7 +19,7 @@ namespace(__name__)
 MODE_LIMIT = 2 / (math.pi - 2)  # beyond it the map is not monotone
 
 
-class Times:
+class Times(CheckedNumbers):
     """A distribution over training times; to add one, implement `quantile` and `density`."""
 
     def quantile(self, u: Tensor) -> Tensor:
@@ -66,6 +67,7 @@ class LogitNormal(Times):
     std: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.std > 0:
             raise UserError(f"std is {self.std}, but the std of a logit-normal must be positive; try 1.")
 
@@ -91,6 +93,7 @@ class Mode(Times):
     scale: float = 1.29
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not -1 <= self.scale <= MODE_LIMIT:
             raise UserError(f"scale is {self.scale}, but Mode's map is monotone only from -1 to {MODE_LIMIT:.4f}; try 1.29.")
 
@@ -139,6 +142,7 @@ class Shifted(Times):
     factor: float = 3.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.factor > 0:
             raise UserError(f"factor is {self.factor}, but a shift factor must be positive; 1 means no shift.")
 
@@ -170,6 +174,7 @@ class NormalLogSNR(Times):
     std: float = 1.2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.std > 0:
             raise UserError(f"std is {self.std}, but the std of a normal distribution must be positive; try 1.2.")
 
@@ -207,6 +212,7 @@ class Point(Times):
     t: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.t <= 1:
             raise UserError(f"t is {self.t}, but a time must be between 0 (data) and 1 (noise).")
 

@@ -114,7 +114,7 @@ class ReadsCondition(Protocol):
 
 @runtime_checkable
 class HasFingerprint(Protocol):
-    """A data set that can be told from others by a hash of its contents."""
+    """A data set identified by a hash of its contents."""
 
     def fingerprint(self) -> str: ...
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pushforward._checks import CheckedNumbers
 from pushforward.errors import UserError
 from pushforward.functional.prediction import Kind
 from pushforward.paths import Path
@@ -18,7 +19,7 @@ namespace(__name__)
 MOST = 40.0  # log-SNR is infinite where sigma is 0; exp(2 * 40) is still a float32
 
 
-class Weighting:
+class Weighting(CheckedNumbers):
     """A weight w(t) of the data prediction's squared error; to add one, implement `of_data`."""
 
     def of_data(self, path: Path, t: Tensor) -> Tensor:
@@ -60,6 +61,7 @@ class MinSNR(Weighting):
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.gamma > 0:
             raise UserError(f"gamma is {self.gamma}, but an upper bound of the SNR must be positive; try 5.")
 
@@ -84,6 +86,7 @@ class Unit(Weighting):
     data_std: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.data_std > 0:
             raise UserError(f"data_std is {self.data_std}, but a standard deviation must be positive; standardised data has 1.")
 

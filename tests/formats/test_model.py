@@ -63,6 +63,13 @@ def test_a_loaded_model_is_in_eval_mode(saved):
     assert not pf.load(saved[1]).training
 
 
+def test_a_sampler_assigned_later_is_saved(tmp_path):
+    model = pf.models.flow_matching(pf.nn.MLP.Config((8,)), (2,))
+    model.sampler = pf.samplers.Heun(7)
+    assert pf.load(pf.save(model, tmp_path / "model")).sampler == pf.samplers.Heun(7)
+    assert model.config["model"]["sampler"] == pf.samplers.Dopri5()
+
+
 def test_saving_again_replaces_the_folder(saved):
     model, folder = saved
     torch.nn.init.zeros_(model.net.out.weight)

@@ -83,6 +83,30 @@ def test_preconditioned_inputs_and_targets_have_unit_variance(data_std):
             assert abs(float(one.var()) - 1) < 0.05
 
 
+def test_preconditioning_reads_a_paths_parameters_as_they_are():
+    class Learnable(torch.nn.Module, VarianceExploding):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+            self.high = torch.nn.Parameter(torch.tensor(3.0))
+
+        interval = (0.1, 1.0)
+
+        def alpha(self, t):
+            return torch.ones_like(t)
+
+        def sigma(self, t):
+            return self.high * t
+
+    path, x, t = Learnable(), torch.randn(3, 1), torch.full((3,), 0.5)
+    times = []
+    net = Preconditioned(lambda x, t, cond: times.append(t) or x, path)
+    net(x, t)
+    with torch.no_grad():
+        path.high.fill_(300.0)
+    net(x, t)
+    torch.testing.assert_close(times[0], times[1])  # sigma(t) / sigma's ends is as before, so is the position between them
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -127,7 +127,7 @@ def test_memory_is_said_without_a_run(folder, capsys, tmp_path, monkeypatch):
         (["{folder}", "a", "--batch-size", "0"], 2, "--batch-size is 0"),
         (["{folder}", "a", "--sampler", "eulr"], 2, "did you mean 'euler'"),
         (["{folder}", "a", "--sampler", "dopri5", "--steps", "3"], 2, "chooses its own steps"),
-        (["{folder}", "a", "--strength", "0.5"], 2, "no image that it is about"),
+        (["{folder}", "a", "--strength", "0.5"], 2, "is given without an image"),
         (["{folder}", "a", "--image", "nowhere.png"], 2, "--image is nowhere.png, but there is no such file"),
         (["{folder}", "a", "--image", "{model}"], 2, "cannot be read as an image"),
         (["{folder}", "a", "--device", "abacus"], 2, "--device is 'abacus'"),

@@ -292,7 +292,7 @@ REFUSED = [
     ({"output": "png"}, UserError, "output is 'png'"),
     ({"generator": [1, 2]}, UserError, "generator is a list of 2, but there are 1 images"),
     ({"generator": [-1]}, UserError, "generator has -1"),
-    ({"strength": 0.5}, UserError, "no image that it is about"),
+    ({"strength": 0.5}, UserError, "is given without an image"),
     ({"latents": torch.zeros(1, 16, 8, 8)}, ShapeError, r"latents has shape \(1, 16, 8, 8\)"),
     ({"negative": ["a", "b"], "guidance": 2.0}, ConditionError, "2 negative prompts for 1 prompts"),
     ({"skip_layers": ()}, UserError, "layers is ()"),
@@ -365,7 +365,7 @@ def test_a_file_without_an_autoencoder_is_refused(tiny, tmp_path):
 
 def test_a_model_made_of_parts_takes_conditions_alone(model):
     bare = pf.StableDiffusion3(model.transformer, model.vae)
-    with pytest.raises(UserError, match="made without tokenizers"):
+    with pytest.raises(UserError, match="has no tokenizers"):
         quick(bare)
     cond = model.encode_prompt("a fox")
     assert torch.equal(quick(bare, TextContext(cond.context, cond.pooled)), quick(model))

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from pushforward import _random
+from pushforward._checks import CheckedNumbers
 from pushforward.dispatch import ability
 from pushforward.errors import UserError
 from pushforward.functional.divergence import exact_divergence, hutchinson_divergence, hutchinson_jacobian
 from pushforward.registry import export, unknown
 
 
-class Divergence:
+class Divergence(CheckedNumbers):
     """Computes a field's value and divergence; to add one, implement `probes` and `__call__`."""
 
     def probes(self, x: Tensor, generator: _random.Generators) -> Tensor | None:
@@ -79,6 +80,7 @@ class HutchinsonDivergence(Divergence):
     distribution: Literal["rademacher", "gaussian"] = "rademacher"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.probes_per_sample < 1:
             raise UserError(f"probes_per_sample is {self.probes_per_sample}, but Hutchinson's estimate needs at least 1.")
         if self.distribution not in ("rademacher", "gaussian"):

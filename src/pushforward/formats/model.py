@@ -37,7 +37,10 @@ def model_config(model: GenerativeModel) -> dict[str, Any]:
     """
     if model.config is None:
         raise ConfigError("this model was not built by a preset, so config.yaml cannot describe it; save its state_dict() instead.")
-    return {**to_plain(model.config), "versions": versions()}
+    arguments = model.config["model"]
+    if arguments.get("sampler") is not None:
+        arguments = {**arguments, "sampler": model.sampler}  # as it is now: another may have been assigned
+    return {**to_plain({**model.config, "model": arguments}), "versions": versions()}
 
 
 def build(config: Mapping[str, Any], where: str = "config.yaml") -> GenerativeModel:

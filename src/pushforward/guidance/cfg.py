@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from pushforward._checks import is_real, real, shown
+from pushforward._checks import is_real, shown
 from pushforward.errors import ConditionError, UserError
 from pushforward.functional.prediction import per_row
 from pushforward.guidance.guidance import Guidance, Guided, cut
@@ -43,7 +43,7 @@ class CFG(Guidance):
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
-        real("scale", self.scale, hint="1 is no guidance, 3 is usual")
+        super().__post_init__()
         checked_interval(self.interval)
         if not 0 <= self.rescale <= 1:
             raise UserError(f"rescale is {self.rescale}, but it is a share between 0 and 1.")

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from pushforward._checks import CheckedNumbers
 from pushforward.errors import ConditionError
 from pushforward.paths import Path, Prediction
 from pushforward.registry import export
@@ -40,7 +41,7 @@ class Guided:
 
 
 @export("guidance.Guidance")
-class Guidance:
+class Guidance(CheckedNumbers):
     """Guidance of a denoiser; to add one, implement `__call__`, and `rows` and `prepared` if it holds per-sample data or conditions.
 
     Pass it to a model as `guidance=`; a float there means `CFG(scale)`.

@@ -48,6 +48,7 @@ class SkipLayers(Around):
     steps: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checked_interval(self.interval)
         if self.steps is not None and not 0 <= self.steps[0] < self.steps[1] <= 1:
             raise UserError(f"steps is {self.steps}, but it must be shares (start, stop) with 0 <= start < stop <= 1, such as (0.01, 0.2).")

@@ -4,7 +4,7 @@ Paper: Esser et al., Scaling rectified flow transformers for high-resolution ima
 What it adds to rectified flow: times drawn from a logit-normal, where the velocity is hardest (its section 3.1); an autoencoder of 16
 channels instead of 4 (5.2); a transformer in which image and text have their own weights and one attention (4), with normalised queries
 and keys in the 3.5 models (5.3.1); steps shifted towards noise, as large images need (5.3.2); three text encoders. So the model here is a
-`PathModel` on the linear path, and all else is what goes in and comes out of it.
+`PathModel` on the linear path; everything else prepares its inputs and processes its outputs.
 """
 
 import functools
@@ -44,26 +44,26 @@ from pushforward.sd3.tokenizers import Tokenizer, find_tokenizer
 Output = Literal["pil", "tensor", "latents"]
 REMEDY = (
     "use offload=True (one component on the device at a time), tiling=True (the autoencoder by tiles), t5=False, dtype=torch.bfloat16, "
-    "batch_size=1 or a smaller size (`memory` says what each takes)"
+    "batch_size=1 or a smaller size (`memory` returns what each needs)"
 )
 
 
 @export("StableDiffusion3")
 class StableDiffusion3(Inversion):
-    """Stable Diffusion 3 or 3.5 around its parts: prompts in, images out, and a `PathModel` over latents with all its verbs inside.
+    """Stable Diffusion 3 or 3.5: from prompts to images, with a `PathModel` over latents and all of its verbs.
 
-    `model` is that PathModel, in latents of the size that the model was made for; `model_for(size)` is one for another size, with the same
+    `model` is that PathModel, for latents of the default image size; `model_for(size)` is one for another size, with the same
     network. Images are (n, 3, height, width) in [0, 1] or PIL images, prompts are texts or a `TextContext`. With `offload` the verbs of
     `model` itself run inside `with sd3.residence.using("transformer")`.
 
     Args:
         transformer: the network.
         vae: the autoencoder.
-        encoders: text encoders "clip_l", "clip_g" and "t5", as transformers' modules; {} takes only a `TextContext` for prompts.
-        tokenizers: what makes ids of texts, for each encoder; a function of the encoder's name that is asked at the first prompt.
-        device: where to compute.
-        offload: whether to bring each component to the device only while it is used.
-        shift: how far the steps are moved towards noise.
+        encoders: text encoders "clip_l", "clip_g" and "t5", modules of transformers; with {} prompts must be a `TextContext`.
+        tokenizers: a function from an encoder's name to its tokenizer, called at the first prompt.
+        device: device of the computation.
+        offload: whether to move each component to the device only while it is used.
+        shift: shift of the time grid towards noise.
 
     Source: Esser et al., 2403.03206.
     """
@@ -81,7 +81,7 @@ class StableDiffusion3(Inversion):
     ) -> None:
         self.transformer, self.vae, self.encoders, self.shift = transformer, vae, encoders or {}, shift
         self.device, self.tokenizer = torch.device(device), tokenizers
-        self.variant, self.tokenizer_folders = "", dict[str, Path]()  # what files say beside the parts
+        self.variant, self.tokenizer_folders = "", dict[str, Path]()  # metadata of the files
         for part in (transformer, vae, *self.encoders.values()):
             part.eval()
         self.residence = Residence({"transformer": transformer, "vae": vae, **self.encoders}, self.device, offload, REMEDY)
@@ -107,16 +107,16 @@ class StableDiffusion3(Inversion):
         Args:
             path: a single .safetensors file, a diffusers folder, or a Hub id such as stabilityai/stable-diffusion-3.5-medium.
             dtype: dtype of the weights; None is the stored one (bfloat16 for 8 bits). The autoencoder is float32 where this is float16.
-            device: where to compute, such as "cuda".
-            tokenizers: a folder with tokenizer, tokenizer_2 and tokenizer_3; None takes the model's own, else the public ones.
+            device: device of the computation, such as "cuda".
+            tokenizers: a folder with tokenizer, tokenizer_2 and tokenizer_3; None uses the model's own, else the public ones.
             text_encoders: separate files of text encoders, or their folder, in place of those in `path`.
-            t5: whether to use T5; without it zeros stand for what it says, and 9.5 GB are saved.
-            offload: whether to bring each component to the device only while it is used.
-            tiling: whether the autoencoder works by tiles: a large image in the memory of a small one, close to equal.
+            t5: whether to use T5; without it its embeddings are zeros, which saves 9.5 GB.
+            offload: whether to move each component to the device only while it is used.
+            tiling: whether the autoencoder processes tiles: a large image in the memory of a small one, with nearly the same result.
 
         Raises:
-            CheckpointError: the file is no Stable Diffusion 3, truncated, or lacks tensors.
-            UserError: there is no such path; the repository is gated.
+            CheckpointError: the file is not Stable Diffusion 3, truncated, or lacks tensors.
+            UserError: the path does not exist, or the repository is gated.
         """
         transformer, vae, encoders, files = read_parts(path, dtype, "cpu" if offload else device, text_encoders, t5)
         vae.memory(slicing=True, tiling=tiling)
@@ -132,21 +132,21 @@ class StableDiffusion3(Inversion):
         return write_sd3(path, parts_to_write(self.transformer, self.vae, self.encoders, self.tokenizer_folders, self.shift), layout)
 
     def memory(self, size: tuple[int, int] | None = None, n: int = 1, tokens: int = 256) -> Memory:
-        """Return the bytes that n images of this (height, width) take, by component, from a pass that computes nothing."""
+        """Return the memory in bytes that n images of this (height, width) need, by component, from a pass over fake tensors."""
         return memory_of_parts(self.transformer, self.vae, self.encoders, size or self.size, n, tokens)
 
     @property
     def step(self) -> int:
-        """What sides of images must be divisible by: 16 pixels, a patch of 2 latents of 8 pixels."""
+        """The divisor of image sides: 16 pixels, a patch of 2 latents of 8 pixels."""
         return self.vae.factor * self.transformer.patch
 
     @property
     def model(self) -> PathModel:
-        """The rectified flow over latents (n, 16, height / 8, width / 8) of the usual size."""
+        """The rectified flow over latents (n, 16, height / 8, width / 8) of the default size."""
         return self.model_for(self.size)
 
     def model_for(self, size: tuple[int, int]) -> LatentModel:
-        """Return the rectified flow over latents of images of this (height, width); all of them share the network."""
+        """Return the rectified flow over latents of images of this (height, width); all share the network."""
         height, width = (side // self.vae.factor for side in images.checked_size(size, self.step))
         if (height, width) not in self._models:
             sampler = Euler(generation.STEPS, grid=Shifted(self.shift, generation.LEVELS))
@@ -159,15 +159,15 @@ class StableDiffusion3(Inversion):
     def _prompts(self) -> Prompts:
         find = self.tokenizer
         if find is None:
-            raise UserError("this model was made without tokenizers; use from_pretrained, or pass a TextContext instead of prompts.")
+            raise UserError("this model has no tokenizers; use from_pretrained, or pass a TextContext instead of prompts.")
         return Prompts(self.encoders, {kind: find(kind) for kind in self.encoders}, self.transformer.context_width, self.residence)
 
     def encode_prompt(self, prompts: str | Sequence[str] | TextContext, tokens: int = 256) -> TextContext:
-        """Return what the text encoders say of n prompts, as the condition of the model; encodings are kept for the next time.
+        """Return the text encodings of n prompts, the condition of the model; encodings are cached.
 
         Args:
-            prompts: a text, or n of them; a `TextContext` is returned as it is, on the device.
-            tokens: length of T5's part, 1 to 512.
+            prompts: a text, or n of them; a `TextContext` is returned unchanged, on the device.
+            tokens: number of T5 tokens, 1 to 512.
         """
         if not isinstance(prompts, TextContext):
             prompts = self._prompts([prompts] if isinstance(prompts, str) else prompts, tokens)
@@ -195,37 +195,37 @@ class StableDiffusion3(Inversion):
         batch_size: int | None = None,
         callback: Callable[[Progress], Any] | None = None,
     ) -> Any:
-        """Return one image a prompt.
+        """Return one image for each prompt.
 
         Args:
             prompts: a text, n of them, or a `TextContext`.
-            negative: what to stay away from: one text for all, n of them, or a `TextContext`.
-            steps: short for sampler=Euler(steps, grid=Shifted(3, levels=1000)); 28 if neither is given.
-            guidance: scale of classifier-free guidance; at most 1 is none. A `CFG` may also have an interval of times and a rescaling.
-            size: (height, width) in pixels, divisible by 16; by default the image's, or what the model was made for.
-            generator: a seed, counted up from image to image; a list of n seeds or generators; a generator for all. An image of a seed does
-                not depend on which others share its batch.
-            sampler: how noise becomes data.
-            skip_layers: blocks whose contribution is added (skip-layer guidance): their numbers for Stable Diffusion 3.5's scale 2.8 in the
-                steps between 1 % and 20 %, or a `SkipLayers`.
-            image: what to start from (image to image), or whose rest to keep (with mask): one for all, or n.
-            strength: how much of the way to go from the image, above 0 up to 1. 0.6 by default; 1 with a mask.
-            mask: white where to paint anew, black where the image stays; of the image's size.
-            latents: the noise to start from (n, 16, height / 8, width / 8), instead of a draw.
-            shift: how far the steps are moved towards noise; None is the model's, 3. (The paper's for other sizes: 3 sqrt(pixels) / 1024.)
-            tokens: length of T5's part of the context, 1 to 512.
+            negative: negative prompts: one text for all, n of them, or a `TextContext`.
+            steps: shorthand for sampler=Euler(steps, grid=Shifted(3, levels=1000)); 28 if neither is given.
+            guidance: scale of classifier-free guidance; up to 1 it is off. A `CFG` may also have an interval of times and a rescaling.
+            size: (height, width) in pixels, divisible by 16; by default the image's, or the model's default.
+            generator: a seed, incremented from image to image; a list of n seeds or generators; or one generator. The image of a seed
+                does not depend on the rest of its batch.
+            sampler: solver of the ODE, or a stochastic sampler.
+            skip_layers: blocks to skip in skip-layer guidance: their indices, with Stable Diffusion 3.5's scale of 2.8 between 1 % and
+                20 % of the steps, or a `SkipLayers`.
+            image: initial image (image to image), or the image to inpaint (with mask): one for all, or n.
+            strength: share of the steps that are taken from the image, above 0 and at most 1; 0.6 by default, 1 with a mask.
+            mask: white where to repaint, black where the image is kept; of the image's size.
+            latents: initial noise (n, 16, height / 8, width / 8), instead of a random sample.
+            shift: shift of the time grid towards noise; None is the model's, 3. (The paper's for other sizes: 3 sqrt(pixels) / 1024.)
+            tokens: number of T5 tokens in the context, 1 to 512.
             output: "pil", "tensor" (n, 3, height, width) in [0, 1], or "latents".
-            batch_size: how many at once; None is all.
-            callback: told a `sd3.Progress` after each evaluation of the network.
+            batch_size: images per chunk; None processes all together.
+            callback: called with an `sd3.Progress` after each evaluation of the network.
 
         Raises:
-            UserError: arguments that exclude each other or are out of range; sides not divisible by 16 (the nearest that are, are named).
-            OutOfMemoryError: the device is too small; the message says which switch helps.
+            UserError: arguments exclude each other or are out of range, or sides are not divisible by 16.
+            OutOfMemoryError: the device has too little memory; the message names the options that help.
         """
         if output not in ("pil", "tensor", "latents"):
             raise UserError(f"output is {output!r}, but it is 'pil', 'tensor' or 'latents'.")
         if image is None and (mask is not None or strength is not None):
-            raise UserError("a mask or strength is given, but no image that it is about; give image=.")
+            raise UserError("a mask or strength is given without an image; give image=.")
         cond = self.encode_prompt(prompts, tokens)
         n, shift = len(cond), self.shift if shift is None else shift
         given = None if image is None else images.to_tensor(image)

@@ -40,12 +40,17 @@ class Preconditioned(nn.Module):
         if not data_std > 0:
             raise UserError(f"data_std is {data_std}, but a standard deviation is positive; 1 is that of standardised data.")
         self.net, self.path, self.data_std = net, path, data_std
-        self.ends = path.log_snr(torch.tensor(path.interval, dtype=torch.float64)).tolist()
+        self._ends = None if isinstance(path, nn.Module) else _ends(path, torch.zeros(0, dtype=torch.float64)).tolist()
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Return the data prediction (n, *shape) for x (n, *shape) and t (n,)."""
         alpha, sigma, d = self.path.alpha(t), self.path.sigma(t), self.data_std
         scale = torch.hypot(sigma, alpha * d)  # alpha sqrt(s² + d²)
-        clean, noisy = self.ends
+        clean, noisy = _ends(self.path, t) if self._ends is None else self._ends  # the parameters of a path may change
         raw = like_input(self.net(x * per_row(1 / scale, x), (clean - self.path.log_snr(t)) / (clean - noisy), cond), x)
         return torch.addcmul(x * per_row(alpha * d**2 / scale**2, x), raw, per_row(sigma * d / scale, x))
+
+
+def _ends(path: Path, like: Tensor) -> Tensor:
+    """Return log-SNR at both ends of a path's interval."""
+    return path.log_snr(torch.tensor(path.interval, dtype=like.dtype, device=like.device))

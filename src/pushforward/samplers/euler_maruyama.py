@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from pushforward._checks import is_real, shown
 from pushforward.errors import UserError
 from pushforward.paths import Path
 from pushforward.registry import export, unknown
@@ -49,8 +50,10 @@ class EulerMaruyama(LinearSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not callable(self.g) and not self.g >= 0:
-            raise UserError(f"g is {self.g}, but it must be at least 0; 0 is the ODE, 1 the path's own rate.")
+        if not callable(self.g) and not (is_real(self.g) and self.g >= 0):
+            raise UserError(
+                f"g is {shown(self.g)}, but it must be a function of t or a number of at least 0; 0 is the ODE, 1 the path's own rate."
+            )
         if self.noise not in NOISES:
             raise UserError(unknown("noise", str(self.noise), NOISES))
 

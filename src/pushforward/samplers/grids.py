@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pushforward._checks import CheckedNumbers
 from pushforward.errors import UserError
 from pushforward.registry import export
 from pushforward.times import shift
@@ -15,7 +16,7 @@ from pushforward.times import shift
 REACH = 7.0  # log-SNR is infinite at the ends of some paths; grids in log-SNR stop here, where alpha / sigma is 1100 or its inverse
 
 
-class Grid:
+class Grid(CheckedNumbers):
     """A time grid; to add one, implement `places`: a monotone map of [0, 1] onto [t_start, t_end]."""
 
     def places(self, u: Tensor, t_start: float, t_end: float, path: Any) -> Tensor:
@@ -81,6 +82,7 @@ class Shifted(Grid):
     levels: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.factor > 0:
             raise UserError(f"factor is {self.factor}, but a shift needs a positive one; 1 means none.")
         if self.levels is not None and self.levels < 2:
@@ -128,6 +130,7 @@ class Karras(Grid):
     rho: float = 7.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.rho > 0:
             raise UserError(f"rho is {self.rho}, but it must be positive; try 7.")
 

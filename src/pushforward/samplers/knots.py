@@ -51,6 +51,7 @@ class Knots(Grid):
     offset: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.spacing not in get_args(Spacing):
             raise UserError(unknown("spacing", str(self.spacing), get_args(Spacing)))
         if self.offset < 0 or (self.offset and self.spacing != "leading"):

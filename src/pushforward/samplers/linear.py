@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from pushforward import _random
-from pushforward._checks import checked_steps
 from pushforward.dispatch import ability
 from pushforward.errors import UserError
 from pushforward.fast import programs
@@ -84,7 +83,9 @@ class LinearSampler(Sampler):
     spare: ClassVar[int] = 0  # extra knots that diffusers' scheduler for this sampler spaces and omits at the end
 
     def __post_init__(self) -> None:
-        checked_steps(self, self.least)
+        super().__post_init__()
+        if self.steps < self.least:
+            raise UserError(f"steps is {self.steps}, but {type(self).__name__} needs at least {self.least}; try 20.")
 
     @property
     def stochastic(self) -> bool:

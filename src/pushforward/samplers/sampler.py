@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from pushforward import _random
-from pushforward._checks import checked_steps
+from pushforward._checks import CheckedNumbers, whole
 from pushforward.adaptive import adaptive_steps, check_tolerances
 from pushforward.errors import UserError
 from pushforward.ode import fixed_steps, fixed_steps_with_rates, stage_values
@@ -46,7 +46,7 @@ class Integrates(Protocol):
     def with_rates(self, field: Growing, x: Tensor, t_start: float, t_end: float) -> tuple[Tensor, list[Tensor]]: ...
 
 
-class Sampler:
+class Sampler(CheckedNumbers):
     """Maps x at t_start to t_end; to add one, implement `__call__` and set whether it solves the ODE (`solves_ode`)."""
 
     solves_ode: ClassVar[bool] = False
@@ -110,7 +110,9 @@ class FixedStepSampler(Sampler):
 
     def __post_init__(self) -> None:
         _check_tableau(type(self))
-        checked_steps(self)
+        super().__post_init__()
+        if self.steps < 1:
+            raise UserError(f"steps is {self.steps}, but {type(self).__name__} needs at least 1; try 20.")
 
     @property
     def evaluations(self) -> int:
@@ -170,6 +172,8 @@ class AdaptiveSampler(Sampler):
 
     def __post_init__(self) -> None:
         _check_tableau(type(self), error=True)
+        super().__post_init__()
+        whole("max_steps", self.max_steps, 1)
         check_tolerances(self.rtol, self.atol)
 
     def __call__(
