@@ -18,7 +18,7 @@ def columns(net: Any, a: Tensor, cond: Tensor | None = None) -> Tensor:
     """Return the parameters as columns (outputs, n) for columns a (inputs, n)."""
     first, *others = net.layers
     act = overwriting(net)
-    h = act(torch.addmm(shifted_bias(first.bias, net, cond), first.weight, a))
+    h = act(torch.addmm(shifted_bias(first.bias, net, cond, a.shape[1]), first.weight, a))
     for layer in others:
         h = act(torch.addmm(layer.bias.unsqueeze(1), layer.weight, h))
     return torch.addmm(net.out.bias.unsqueeze(1), net.out.weight, h)
@@ -29,7 +29,9 @@ def overwriting(net: Any) -> Callable[[Tensor], Tensor]:
     return torch.relu_ if net.activation == "relu" else net.act
 
 
-def shifted_bias(bias: Tensor, net: Any, cond: Tensor | None) -> Tensor:
+def shifted_bias(bias: Tensor, net: Any, cond: Tensor | None, n: int) -> Tensor:
     """Return a layer's bias plus the network's shift by the condition, as columns (width, n), or (width, 1) if it is the same for all."""
-    shift = net.condition(cond, 1 if cond is None else len(cond))
-    return (bias[None] if shift is None else shift + bias).T
+    shift = net.condition(cond, n)
+    if shift is None:
+        return bias[:, None]
+    return ((shift if cond is not None else shift[:1]) + bias).T

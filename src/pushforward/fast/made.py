@@ -26,7 +26,7 @@ def columns(net: Any, x: Tensor, cond: Tensor | None = None) -> Tensor:
     """Return the parameters (outputs, features, n) of columns x (features, n)."""
     h, act = x, overwriting(net)
     *masks, last = net.masks()
-    for layer, mask, bias in zip(net.layers, masks, _biases(net, cond), strict=True):
+    for layer, mask, bias in zip(net.layers, masks, _biases(net, cond, x.shape[1]), strict=True):
         h = act(torch.addmm(bias, layer.weight * mask, h))
     out = torch.addmm(net.out.bias.unsqueeze(1), last * net.out.weight, h)
     return out.view(net.outputs, net.features, x.shape[1])
@@ -57,7 +57,7 @@ def walk(net: Any, like: Tensor, cond: Tensor | None, solve: Solve) -> Tensor:
         solve: called as solve(k, raw, out) with the parameters of feature k, a tensor (outputs, n) or, if there are two, a tuple of two
             rows; returns that feature (n,). It may write it into `out`, unless that is None.
     """
-    hidden = [Layer(layer.weight, bias) for layer, bias in zip(net.layers, _biases(net, cond), strict=True)]
+    hidden = [Layer(layer.weight, bias) for layer, bias in zip(net.layers, _biases(net, cond, like.shape[1]), strict=True)]
     out = net.out
     last = Layer(out.weight.view(net.outputs, net.features, -1), out.bias.view(net.outputs, net.features, 1))
     return _staircase(net).walk([*hidden, last], overwriting(net), like, solve)
@@ -80,9 +80,9 @@ def _staircase(net: MADE) -> Staircase:
     return _staircases[net]
 
 
-def _biases(net: Any, cond: Tensor | None) -> list[Tensor]:
+def _biases(net: Any, cond: Tensor | None, n: int) -> list[Tensor]:
     """Return what is added to each hidden layer, as columns; the first one's is shifted by the condition."""
     biases = [layer.bias.unsqueeze(1) for layer in net.layers]
     if cond is not None or net.condition.conditional:
-        biases[0] = shifted_bias(net.layers[0].bias, net, cond)
+        biases[0] = shifted_bias(net.layers[0].bias, net, cond, n)
     return biases
