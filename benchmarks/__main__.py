@@ -1,6 +1,7 @@
-"""Run the benchmarks: `python -m benchmarks [--only GROUP] [--write]`."""
+"""Run the benchmarks: `python -m benchmarks [--only GROUP] [--plain] [--write]`."""
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
 import platform
@@ -10,8 +11,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+import pushforward as pf
 from benchmarks import continuous, flows, glow, likelihood, mmdit, solvers, training  # noqa: F401  (they register their rows)
-from benchmarks.rows import FLOOR, OURS, ROWS, Row
+from benchmarks.rows import FLOOR, OURS, ROWS, Row, plain_row
 
 PEERS = ("torchdiffeq", "torchode", "zuko", "diffusers", "flow_matching", "nflows", "normflows", "FrEIA")
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -20,23 +22,29 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Times against the peers, one thread.")
     parser.add_argument("--only", choices=sorted(ROWS), help="one group of rows")
+    parser.add_argument("--plain", action="store_true", help="without the fast paths (pf.fast.disabled), with the bar for that")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name} too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name, measure in ROWS.items():
         if options.only in (None, name):
-            rows = measure()
+            with pf.fast.disabled() if options.plain else contextlib.nullcontext():
+                rows = measure()
+            if options.plain:
+                rows = [plain_row(row) for row in rows if not row.values.keys().isdisjoint(PEERS)]
+            if not rows:
+                continue
             Console(width=170).print(_table(rows))
             if options.write:
-                write(name, rows)
+                write(f"{name}, plain" if options.plain else name, rows)
     return 0
 
 
-def write(name: str, rows: list[Row]) -> None:
+def write(title: str, rows: list[Row]) -> None:
     """Put a group's section into RESULTS.md, in place of the one that was there; other groups keep theirs, with their dates."""
     head, *sections = RESULTS.read_text(encoding="utf-8").split("\n## ")
     kept = {section.split("\n", 1)[0]: section for section in sections}
-    kept[name] = _section(name, rows)
+    kept[title] = _section(title, rows)
     RESULTS.write_text("\n## ".join([head, *(kept[one] for one in sorted(kept))]).rstrip() + "\n", encoding="utf-8")
 
 
@@ -64,12 +72,14 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
-def _section(name: str, rows: list[Row]) -> str:
+def _section(title: str, rows: list[Row]) -> str:
+    name, _, plain = title.partition(", ")
+    command = f"OMP_NUM_THREADS=1 python -m benchmarks --only {name}{' --plain' if plain else ''} --write"
     versions = ", ".join(f"{one} {importlib.metadata.version(one)}" for one in ("torch", *PEERS))
     lines = [
-        name,
+        title,
         "",
-        f"`OMP_NUM_THREADS=1 python -m benchmarks --only {name} --write`, {datetime.date.today().isoformat()}. {_processor()}, one thread, "
+        f"`{command}`, {datetime.date.today().isoformat()}. {_processor()}, one thread, "
         f"{platform.system()}, Python {platform.python_version()}, {versions}.",
         "",
         "| " + " | ".join(HEADS[:-1]) + " | reached |",
