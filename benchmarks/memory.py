@@ -1,20 +1,30 @@
 """Memory that a loss holds for its backward pass."""
 
-import torch
+import weakref
+
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+
+class _Saved:
+    """A tensor as the graph holds it; a graph that is gone lets go of it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()  # an output that its own node saves would be part of a cycle that is never freed
 
 
 def megabytes_held(model: nn.Module, x: Tensor) -> float:
     """Return how many megabytes the graph of model(x) holds besides the parameters."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, tuple[int, Tensor]] = {}  # keep the tensor, so that its address is not reused
+    kept: weakref.WeakSet[_Saved] = weakref.WeakSet()
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
-        return tensor
+    def keep(tensor: Tensor) -> _Saved:
+        saved = _Saved(tensor)
+        kept.add(saved)
+        return saved
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(x)
-    return sum(size for size, _ in kept.values()) / 2**20
+    with saved_tensors_hooks(keep, lambda saved: saved.tensor):
+        loss = model(x)
+    sizes = {one.tensor.untyped_storage().data_ptr(): one.tensor.untyped_storage().nbytes() for one in kept}
+    assert loss.requires_grad  # and its graph is alive until here
+    return sum(size for pointer, size in sizes.items() if pointer not in own) / 2**20

@@ -25,6 +25,7 @@ PAGES = {
     "pushforward.nn.mlp": "pushforward.fast.mlp",
     "pushforward.nn.made": "pushforward.fast.made",
     "pushforward.nn.coupling": "pushforward.fast.coupling",
+    "pushforward.nn.conv": "pushforward.fast.conv",
     "pushforward.nn.causal": "pushforward.fast.causal",
     "pushforward.nn.mmdit": "pushforward.fast.mmdit",
     "pushforward.bijections.pixels": "pushforward.fast.pixels",
@@ -120,13 +121,13 @@ def way_of(module: Any, name: str) -> Callable[..., Any] | None:
     if not _enabled:
         return None
     kind = type(module)
-    page = PAGES.get(kind.__module__)
-    if page is None:
-        return None
-    _load(page)
     found = _ways.get((kind, name))
     if found is None:
-        return None
+        page = PAGES.get(kind.__module__)
+        if page is None or page in _pages:
+            return None
+        _load(page)
+        return way_of(module, name)
     way, when, inside = found
     return way if (when is None or when()) and not _autocast() and untouched(module, inside) else None
 
@@ -150,24 +151,36 @@ def untouched(module: nn.Module, inside: bool = False) -> bool:
     No hooks (also no global ones), no replaced forward, no compiled call, no parametrised, sharded or swapped parameter. With `inside` the
     module's own hooks do not count, only those of its submodules.
     """
-    return not torch_module._has_any_global_hook() and _untouched(module, inside)
-
-
-def _untouched(module: nn.Module, inside: bool = False) -> bool:
-    if not as_defined(module, inside):
+    if torch_module._has_any_global_hook():
         return False
-    for child in module._modules.values():  # noqa: SIM110  (a generator takes twice as long)
-        if child is not None and not _untouched(child):
+    # One loop without calls: it runs for every layer of a flow, whose kernels take microseconds.
+    pending: list[nn.Module | None] = [module]
+    for one in pending:
+        if one is None:
+            continue
+        kind, state = type(one), one.__dict__
+        if _known.get(kind) is not kind.forward or "forward" in state or "inverse" in state:
             return False
+        if not inside and (
+            state["_forward_hooks"]
+            or state["_forward_pre_hooks"]
+            or state["_backward_hooks"]
+            or state["_backward_pre_hooks"]
+            or state.get("_compiled_call_impl") is not None
+        ):
+            return False
+        for p in state["_parameters"].values():
+            if p is not None and type(p) is not nn.Parameter:
+                return False
+        pending.extend(state["_modules"].values())
+        inside = False
     return True
 
 
 def as_defined(module: nn.Module, inside: bool = False) -> bool:
     """Return whether a module itself, regardless of its submodules, is of a known type and unmodified."""
     kind, state = type(module), module.__dict__
-    if kind not in _known or kind.forward is not _known[kind] or "forward" in state or "inverse" in state:
-        return False
-    if hooked(module) and not inside:
+    if _known.get(kind) is not kind.forward or "forward" in state or "inverse" in state or (not inside and hooked(module)):
         return False
     for one in state["_parameters"].values():  # noqa: SIM110
         if one is not None and type(one) is not nn.Parameter:
@@ -183,7 +196,7 @@ def hooked(module: nn.Module) -> bool:
         or state["_forward_pre_hooks"]
         or state["_backward_hooks"]
         or state["_backward_pre_hooks"]
-        or module._compiled_call_impl is not None
+        or state.get("_compiled_call_impl") is not None
     )
 
 
@@ -202,7 +215,10 @@ def preparer(velocity: Any) -> Callable[..., Any] | None:
 def plainly_called(module: nn.Module, *methods: str) -> bool:
     """Return whether a call of the module, or of one of these methods, runs only what its class defines."""
     state = module.__dict__
-    return not (hooked(module) or "forward" in state or any(name in state for name in methods) or torch_module._has_any_global_hook())
+    for name in methods:
+        if name in state:
+            return False
+    return not (hooked(module) or "forward" in state or torch_module._has_any_global_hook())
 
 
 def ability(thing: Any, name: str, overrides: tuple[str, ...] = ("forward", "__call__")) -> Callable[..., Any] | None:

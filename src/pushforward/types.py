@@ -4,7 +4,7 @@ Each is a Protocol, so nothing needs to inherit from it: a Module, a function or
 The second half lists optional abilities; code requests one with `dispatch.ability`, which determines whether it may be used.
 """
 
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeGuard, runtime_checkable
 
 from torch import Tensor
 
@@ -61,7 +61,6 @@ class Base(Protocol):
 # Optional abilities.
 
 
-@runtime_checkable
 class HasLogProb(Protocol):
     """A base with a density."""
 
@@ -104,7 +103,6 @@ class HasShape(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
 
-@runtime_checkable
 class ReadsCondition(Protocol):
     """A base that may depend on the condition; `sample` and `log_prob` then receive it."""
 
@@ -136,6 +134,16 @@ class OnPath(Protocol):
 
     @property
     def path(self) -> Any: ...
+
+
+def has_log_prob(base: Any) -> TypeGuard[HasLogProb]:
+    """Return whether a base has a density; an `isinstance` with a Protocol takes as long as a small kernel."""
+    return callable(getattr(base, "log_prob", None))
+
+
+def reads_condition(base: Any) -> bool:
+    """Return whether the `sample` and `log_prob` of a base receive the condition."""
+    return bool(getattr(base, "conditional", False))
 
 
 def path_of(thing: Any) -> Any:

@@ -13,6 +13,8 @@ from pushforward.dispatch import ability
 from pushforward.errors import ShapeError
 from pushforward.registry import export
 
+WIDE = (torch.float32, torch.float64)
+
 
 @export("bijections.Bijection")
 class Bijection(nn.Module):
@@ -66,27 +68,34 @@ def _with_log_det_a_row(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a forward or inverse whose log_abs_det has one number per row, in float32 or wider, for any of the allowed return values."""
 
     @functools.wraps(method)
-    def call(self: Bijection, x: Any, *args: Any, **options: Any) -> tuple[Any, Tensor]:
+    def call(self: Bijection, x: Any, *args: Any, **options: Any) -> tuple[Any, Tensor | None]:
         y, log_abs_det = method(self, x, *args, **options)
-        like = x if isinstance(x, Tensor) else x.parts[0].T  # columns
-        return y, _one_a_row(log_abs_det, like, self, method.__name__)
+        if isinstance(x, Tensor):
+            n, like = x.shape[0], x
+        elif log_abs_det is None:
+            return y, None  # columns, within a chain of them
+        else:
+            like = x.parts[0]
+            n = like.shape[-1]
+        if isinstance(log_abs_det, Tensor) and log_abs_det.shape == (n,) and log_abs_det.dtype in WIDE and log_abs_det.stride(0):
+            return y, log_abs_det  # as it should be; checked here, as each call costs as much as a small kernel
+        return y, _one_a_row(log_abs_det, n, like, self, method.__name__)
 
     return call
 
 
-def _one_a_row(log_abs_det: Any, x: Tensor, owner: Bijection, method: str) -> Tensor:
-    if log_abs_det is None:
-        return torch.zeros(x.shape[0], dtype=wide(x), device=x.device)
+def _one_a_row(log_abs_det: Any, n: int, like: Tensor, owner: Bijection, method: str) -> Tensor:
     if not isinstance(log_abs_det, Tensor):
-        return torch.full((x.shape[0],), log_abs_det, dtype=wide(x), device=x.device)
+        return torch.full((n,), 0.0 if log_abs_det is None else log_abs_det, dtype=wide(like), device=like.device)
     if log_abs_det.ndim == 0:
-        log_abs_det = log_abs_det.expand(x.shape[0])
-    elif log_abs_det.shape != x.shape[:1]:
+        log_abs_det = log_abs_det.expand(n)
+    elif log_abs_det.ndim != 1 or log_abs_det.shape[0] != n:
         raise ShapeError(
-            f"{type(owner).__name__}.{method} returned a log_abs_det of shape {tuple(log_abs_det.shape)} for x of shape {tuple(x.shape)}, "
-            f"but it must be ({x.shape[0]},), one number per row; sum it over the event."
+            f"{type(owner).__name__}.{method} returned a log_abs_det of shape {tuple(log_abs_det.shape)} for {n} rows, but it must be "
+            f"({n},), one number per row; sum it over the event."
         )
-    log_abs_det = log_abs_det.to(wide(log_abs_det))
+    if log_abs_det.dtype not in WIDE:
+        log_abs_det = log_abs_det.to(wide(log_abs_det))
     return log_abs_det.clone() if log_abs_det.stride(0) == 0 else log_abs_det  # each row owns its memory: the caller may write to it
 
 

@@ -60,7 +60,7 @@ class Chain(Bijection):
             raise UserError(f"memory is {memory!r}, but it is 'full' or 'reversible'.")
         self.memory = memory
         self.steps: Any = nn.ModuleList(steps)  # Any: torch types the items of a ModuleList as Module
-        self._runs = with_runs(list(self.steps))
+        self._set_runs()
         sizes = sorted({size for size in map(features_of, steps) if size is not None})
         if len(sizes) > 1:
             raise ShapeError(f"the steps are for vectors of {sizes[0]} and of {sizes[1]} features; give all of a chain one number.")
@@ -83,10 +83,14 @@ class Chain(Bijection):
 
     def runs(self) -> list[Any]:
         """Return the modules to call in turn: the steps, with adjacent unmodified pixel-affine steps merged into one."""
-        flat = [step for run in self._runs for step in (run.steps if isinstance(run, PixelAffines) else (run,))]
-        if len(flat) != len(self.steps) or any(a is not b for a, b in zip(flat, self.steps, strict=True)):
-            self._runs = with_runs(list(self.steps))  # a step was replaced
-        return list(callable_steps(self._runs))
+        if list(self.steps) != self._flat:
+            self._set_runs()  # a step was replaced
+        return list(callable_steps(self._runs)) if self._merged else self._runs
+
+    def _set_runs(self) -> None:
+        self._flat = list(self.steps)
+        self._runs = with_runs(self._flat)
+        self._merged = any(isinstance(run, PixelAffines) for run in self._runs)
 
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Any = None) -> None:

@@ -93,13 +93,17 @@ class VectorBijection(Bijection):
 
     @with_columns
     def forward(self, x: Any, cond: Any = None) -> tuple[Any, Any]:
+        if isinstance(x, Columns):
+            return self.map_columns(x, cond, inverse=False)
         z, log_abs_det = self.map_columns(Columns.of(x, self.features), cond, inverse=False)
-        return (z if isinstance(x, Columns) else z.rows()), log_abs_det
+        return z.rows(), log_abs_det
 
     @with_columns
     def inverse(self, z: Any, cond: Any = None) -> tuple[Any, Any]:
+        if isinstance(z, Columns):
+            return self.map_columns(z, cond, inverse=True)
         x, log_abs_det = self.map_columns(Columns.of(z, self.features), cond, inverse=True)
-        return (x if isinstance(z, Columns) else x.rows()), log_abs_det
+        return x.rows(), log_abs_det
 
     def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         """Return the mapped columns, and log_abs_det: (n,), one number for all rows, or None for 0."""
@@ -112,8 +116,8 @@ def takes_columns(step: Any) -> bool:
     return (
         dispatch.enabled()
         and features_of(step) is not None
-        and hasattr(kind.forward, "takes_columns")
-        and hasattr(kind.inverse, "takes_columns")
+        and getattr(kind.forward, "takes_columns", False)
+        and getattr(kind.inverse, "takes_columns", False)
         and kind.__call__ is nn.Module.__call__
         and dispatch.plainly_called(step, "inverse")
     )
@@ -126,9 +130,13 @@ def through(steps: Sequence[Any], x: Any, cond: Any, inverse: bool) -> tuple[Any
     """
     y, total = x, None
     for step in reversed(steps) if inverse else steps:
-        y = Columns.of(y, step.features) if takes_columns(step) else as_rows(y)
+        if not takes_columns(step):
+            y = as_rows(y)
+        elif not isinstance(y, Columns):
+            y = Columns.of(y, step.features)
         y, log_abs_det = inverted(step, y, cond) if inverse else step(y, cond)
-        total = log_abs_det if total is None else total + log_abs_det
+        if log_abs_det is not None:
+            total = log_abs_det if total is None else total + log_abs_det
     if isinstance(x, Columns):
         return Columns.of(y, sum(len(part) for part in x.parts)), total
     return as_rows(y), total

@@ -49,7 +49,7 @@ class Coupling(VectorBijection):
         """Return the raw parameters (parameters, transformed features, n) that the network predicts from the kept half."""
         fast = way_of(self.net, "columns")
         raw: Tensor = self.net(kept.T, cond).T if fast is None else fast(self.net, kept, cond)
-        return raw.to(kept.dtype).unflatten(0, (self.elementwise.parameters, self.features - kept.shape[0]))
+        return raw.to(kept.dtype).reshape(self.elementwise.parameters, self.features - kept.shape[0], kept.shape[1])
 
     def transform(self, changed: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return the transformed half (or, if inverse, the original one), and its log_abs_det (n,) or None for 0."""

@@ -19,7 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pushforward import dispatch
-from pushforward._precision import uncast
+from pushforward._precision import uncast, wide
 from pushforward.bijections.bijection import Bijection, inverted
 from pushforward.bijections.columns import Columns, as_rows, features_of, takes_columns, through
 from pushforward.bijections.coupling import Coupling
@@ -55,6 +55,8 @@ class _Reversible(torch.autograd.Function):
         # Autocast would cache weights cast here without their graphs, and later calls in the same region would use them.
         with torch.autocast(**ctx.precision, cache_enabled=False):
             z, log_abs_det = through(steps, x, tree_unflatten(tensors[:count], form), inverse=False)
+            if log_abs_det is None:
+                log_abs_det = torch.zeros(len(x), dtype=wide(x), device=x.device)
         ctx.steps, ctx.form = steps, form
         ctx.others = [None if isinstance(one, Tensor) else one for one in tensors[:count]]
         ctx.save_for_backward(z, *(one if isinstance(one, Tensor) else None for one in tensors[:count]))

@@ -21,7 +21,7 @@ from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.rk4 import RK4
 from pushforward.samplers.sampler import Sampler
-from pushforward.types import HasLogProb
+from pushforward.types import has_log_prob
 
 
 def _example() -> tuple:
@@ -92,7 +92,7 @@ class ContinuousFlow(GenerativeModel):
         for name, value in (("kinetic", kinetic), ("jacobian", jacobian)):
             if not value >= 0:
                 raise UserError(f"{name} is {value}, but a regulariser's weight is at least 0; 0.01 is RNODE's.")
-        if not isinstance(self.base, HasLogProb):
+        if not has_log_prob(self.base):
             raise NotInvertibleError(f"the base {type(self.base).__name__} has no log_prob, which maximum likelihood needs; use PathModel.")
         self.velocity, self.kinetic, self.jacobian = velocity, kinetic, jacobian
         if divergence is None:

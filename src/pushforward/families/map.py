@@ -33,23 +33,17 @@ class Map(Bijection):
     def __init__(self, bijection: Bijection, cond: Any, preprocess: Bijection | None = None, generator: _random.Generators = None) -> None:
         super().__init__()
         self.bijection, self.preprocess, self.cond = bijection, preprocess, cond
-        self.options = {"generator": generator} if isinstance(bijection, ODE) else {}
+        self.generator = generator
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         _refuse(cond)
-        if self.preprocess is None:
-            z, log_abs_det = self.bijection(x, self.cond, **self.options)
-            return z, log_abs_det
-        y, pre = self.preprocess(x)
-        outside = per_sample(pre, x, "the log-determinant of preprocess") == -math.inf  # of the support, where the density is 0
-        y = torch.where(outside.view(-1, *(1,) * (x.ndim - 1)), 0.0, y)
-        z, log_abs_det = self.bijection(y, self.cond, **self.options)
-        return z, torch.where(outside, -math.inf, log_abs_det + pre)
+        return mapped(self.bijection, self.cond, self.preprocess, self.generator, x)
 
     def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         _refuse(cond)
+        options = _options(self.bijection, self.generator)
         # `inverted` accepts no options: only an ODE has some, and it is never sharded itself.
-        x, log_abs_det = self.bijection.inverse(z, self.cond, **self.options) if self.options else inverted(self.bijection, z, self.cond)
+        x, log_abs_det = self.bijection.inverse(z, self.cond, **options) if options else inverted(self.bijection, z, self.cond)
         if self.preprocess is None:
             return x, log_abs_det
         x, pre = self.preprocess.inverse(x)
@@ -63,6 +57,25 @@ class Map(Bijection):
         _refuse(cond)
         x = pushed(self.bijection, z, self.cond)
         return x if self.preprocess is None else pushed(self.preprocess, x, None)
+
+
+def mapped(
+    bijection: Bijection, cond: Any, preprocess: Bijection | None, generator: _random.Generators, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return noise and log_abs_det of data, as `Map.forward` does."""
+    options = _options(bijection, generator)
+    if preprocess is None:
+        z, log_abs_det = bijection(x, cond, **options)
+        return z, log_abs_det
+    y, pre = preprocess(x)
+    outside = per_sample(pre, x, "the log-determinant of preprocess") == -math.inf  # of the support, where the density is 0
+    y = torch.where(outside.view(-1, *(1,) * (x.ndim - 1)), 0.0, y)
+    z, log_abs_det = bijection(y, cond, **options)
+    return z, torch.where(outside, -math.inf, log_abs_det + pre)
+
+
+def _options(bijection: Bijection, generator: _random.Generators) -> dict[str, Any]:
+    return {"generator": generator} if isinstance(bijection, ODE) else {}
 
 
 def _refuse(cond: Any) -> None:

@@ -14,12 +14,12 @@ from pushforward.bijections.bijection import Bijection, pushed
 from pushforward.bijections.divergences import Divergence
 from pushforward.errors import CheckpointError, NotInvertibleError, ShapeError, UserError
 from pushforward.families import checks
-from pushforward.families.map import Map
+from pushforward.families.map import Map, mapped
 from pushforward.functional.levels import Levels, cells, spread
 from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
-from pushforward.types import HasLogProb
+from pushforward.types import has_log_prob
 
 
 @export("families.GenerativeModel")
@@ -121,7 +121,7 @@ class GenerativeModel(nn.Module):
         if log_prob:
             self._check_density()
         temperature = checks.checked_temperature(temperature)
-        if temperature != 1 and not isinstance(self.base, HasLogProb):
+        if temperature != 1 and not has_log_prob(self.base):
             raise UserError(f"temperature is {temperature}, but the base {type(self.base).__name__} is data and no noise to scale; use 1.")
         _random.checked(generator, n)
         chunks = _random.chunks(n, batch_size, generator)
@@ -181,7 +181,8 @@ class GenerativeModel(nn.Module):
     def _density(
         self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators
     ) -> Tensor:
-        z, log_abs_det = self._bound(cond, sampler, None, divergence, generator)(x)
+        bijection, read = self._map(cond, sampler, None, divergence)
+        z, log_abs_det = mapped(bijection, read, self.preprocess, generator, x)
         value = self._base_log_prob(z, cond) + log_abs_det
         # Rows outside the support of `preprocess` have no gradient.
         return value if self.preprocess is None else torch.where(log_abs_det == -math.inf, -math.inf, value)
@@ -288,7 +289,7 @@ class GenerativeModel(nn.Module):
         return noise
 
     def _check_density(self) -> None:
-        if not isinstance(self.base, HasLogProb):
+        if not has_log_prob(self.base):
             raise NotInvertibleError(
                 f"the base {type(self.base).__name__} has no log_prob, so the model has none; use a base with a density."
             )

@@ -29,7 +29,7 @@ from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
 from pushforward.samplers.tweedie import Tweedie
-from pushforward.types import HasShape, ReadsCondition
+from pushforward.types import HasShape, reads_condition
 
 
 def _example() -> tuple:
@@ -208,17 +208,14 @@ class NormalizingFlow(GenerativeModel):
             raise UserError(f"sampler is {sampler!r}, but a normalizing flow's samples end with samplers.Tweedie() or with nothing more.")
 
     def _base_sample(self, n: int, cond: Any, generator: _random.Generators) -> Tensor:
-        if self._base_reads_cond():
+        if reads_condition(self.base):
             return self._checked_noise(self.base.sample(n, cond, generator=generator), n)
         return super()._base_sample(n, cond, generator)
 
     def _base_log_prob(self, z: Tensor, cond: Any) -> Tensor:
-        if self._base_reads_cond():
+        if reads_condition(self.base):
             return per_sample(self.base.log_prob(z, cond), z, f"the log_prob of the base {type(self.base).__name__}")
         return super()._base_log_prob(z, cond)
-
-    def _base_reads_cond(self) -> bool:
-        return isinstance(self.base, ReadsCondition) and self.base.conditional
 
     def _checked_cond(self, cond: Any, n: int, look: bool = True) -> Any:
         cond = super()._checked_cond(cond, n, look)

@@ -34,7 +34,7 @@ from pushforward.samplers.denoiser import Denoiser
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.sampler import Sampler
 from pushforward.times import Point, Times, Uniform
-from pushforward.types import HasLogProb
+from pushforward.types import has_log_prob
 from pushforward.weightings import Weighting
 
 
@@ -113,7 +113,7 @@ class PathModel(GenerativeModel):
             raise UserError(
                 f"bridge is {bridge} and prediction {prediction!r}, but a bridge's noise is at least 0 and for the velocity; use bridge=0."
             )
-        if prediction == "score" and not isinstance(base, HasLogProb):
+        if prediction == "score" and not has_log_prob(base):
             raise UserError(f"prediction is 'score', but the base {type(base).__name__} is not Gaussian noise; use 'velocity'.")
         self.net, self.path, self.prediction, self.drop_cond = net, path, prediction, checked_drop_cond(drop_cond, classes, null)
         self.times = Uniform() if times is None else times
@@ -224,7 +224,7 @@ class PathModel(GenerativeModel):
         self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, generator: _random.Generators
     ) -> Tensor:
         denoiser, own = self.denoiser(cond, guidance), self._sampler(sampler)
-        if not own.solves_ode and not isinstance(self.base, HasLogProb):
+        if not own.solves_ode and not has_log_prob(self.base):
             raise UserError(f"{own} draws noise by the score, but the base {type(self.base).__name__} is not Gaussian; use Dopri5().")
         t_min, t_max = self.interval
         end = own.last_time(self.path, t_min)

@@ -33,5 +33,5 @@ def shifted_bias(bias: Tensor, net: Any, cond: Tensor | None, n: int) -> Tensor:
     """Return a layer's bias plus the network's shift by the condition, as columns (width, n), or (width, 1) if it is the same for all."""
     shift = net.condition(cond, n)
     if shift is None:
-        return bias[:, None]
+        return bias.unsqueeze(1)
     return ((shift if cond is not None else shift[:1]) + bias).T

@@ -24,7 +24,8 @@ class Constant:
     def like(self, x: Tensor) -> Any:
         """Return them in the dtype and on the device of x."""
         key = x.dtype, x.device
-        if key not in self.kept:
+        kept = self.kept.get(key)
+        if kept is None:
             with torch.inference_mode(False):  # cached tensors are also used in training
-                self.kept[key] = tree_map_only(Tensor, lambda one: one.to(x.device, x.dtype), self.make())
-        return self.kept[key]
+                kept = self.kept[key] = tree_map_only(Tensor, lambda one: one.to(x.device, x.dtype), self.make())
+        return kept

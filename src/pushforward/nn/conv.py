@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pushforward.dispatch import dispatched
 from pushforward.errors import ConditionError, UserError
 from pushforward.nn.activation import Activation, activation_of
 from pushforward.nn.embedding import condition_embedding
@@ -51,7 +52,7 @@ class ConvNet(nn.Module):
         inputs += cond_channels or 0
         if hidden is not None and hidden < 1:
             raise UserError(f"hidden is {hidden}, but the network needs at least 1 hidden channel; try 128.")
-        self.act = activation_of(activation)
+        self.activation, self.act = activation, activation_of(activation)
         self.first: Any = None if hidden is None else nn.Conv2d(inputs, hidden, 3, padding=1)
         self.middle: Any = None if hidden is None else nn.Conv2d(hidden, hidden, 1)
         self.condition = condition_embedding(outputs if hidden is None else hidden, classes, cond_features)
@@ -67,12 +68,17 @@ class ConvNet(nn.Module):
                 raise ConditionError(f"cond is {what}, but this network also needs images {needed}.")
             x, cond = torch.cat((x, cond), dim=1), None
         h = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels_last, written so that torch.func.vmap supports it
-        if self.first is None:
-            return self._shifted(self.out(h), cond)
-        h = self.act(self._shifted(self.first(h), cond))
-        out: Tensor = self.out(self.act(self.middle(h)))
+        out: Tensor = self.shifted(self.out(h), cond) if self.first is None else self.out(self.hidden(h, cond))
         return out
 
-    def _shifted(self, h: Tensor, cond: Tensor | None) -> Tensor:
+    @dispatched
+    def hidden(self, h: Tensor, cond: Tensor | None) -> Tensor:
+        """Return the output of the hidden layers for images in channels-last memory."""
+        h = self.act(self.shifted(self.first(h), cond))
+        h = self.act(self.middle(h))
+        return h
+
+    def shifted(self, h: Tensor, cond: Tensor | None) -> Tensor:
+        """Return images with the shift of each channel by the condition added."""
         shift = self.condition(cond, len(h))
         return h if shift is None else h + shift[..., None, None]

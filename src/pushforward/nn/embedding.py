@@ -49,13 +49,9 @@ class LabelEmbedding(nn.Module):
         super().__init__()
         self.classes = None if classes is None else whole("classes", classes, 1, hint="None is a network without labels")
         self.table = None if classes is None else nn.Embedding(classes + 1, features)
+        self.conditional = classes is not None  # whether it accepts a condition
         if self.table is not None:
             nn.init.normal_(self.table.weight, std=0.02)
-
-    @property
-    def conditional(self) -> bool:
-        """Whether it accepts a condition."""
-        return self.table is not None
 
     def forward(self, cond: Tensor | None, n: int) -> Tensor | None:
         if self.table is None or self.classes is None:

@@ -92,7 +92,7 @@ class MADE(nn.Module):
 
     def masks(self) -> tuple[Tensor, ...]:
         """Return the masks of the hidden layers and of the output, in the dtype and on the device of the weights."""
-        masks: tuple[Tensor, ...] = self._masks.like(next(self.parameters()))
+        masks: tuple[Tensor, ...] = self._masks.like(self.out.bias)
         return masks
 
 

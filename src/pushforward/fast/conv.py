@@ -1,0 +1,21 @@
+"""The network of image couplings with activations that overwrite their input, which an allocation would double the time of."""
+
+from typing import Any
+
+from torch import Tensor
+
+from pushforward.dispatch import fast_way, known
+from pushforward.fast.coupling import overwriting
+from pushforward.nn.conv import ConvNet
+from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
+
+known(LabelEmbedding, VectorEmbedding)
+
+
+@fast_way(ConvNet, "hidden", inside=True)
+def hidden(net: Any, h: Tensor, cond: Tensor | None) -> Tensor:
+    """Return the output of the hidden layers; the outputs of convolutions belong to nobody else."""
+    act = overwriting(net)
+    h = act(net.shifted(net.first(h), cond))
+    h = act(net.middle(h))
+    return h
