@@ -145,7 +145,7 @@ def _undo_coupling(step: Any, z: State, cond: Any, slope: State, log_gradient: T
         raw = step.params(kept, cond)
         before = step.transform(changed, raw.detach(), True)[0].detach().requires_grad_()
         after, log_abs_det = step.transform(before, raw, False)
-        ends = ((after, changed_slope),) if log_abs_det is None else ((after, changed_slope), (log_abs_det, log_gradient))
+        ends = ((after, changed_slope), (log_abs_det, log_gradient))
         kept_more, changed_slope, *more = _differentiated(ends, [kept, before, *(total.wanted[k] for k in places)])
     total.add(places, more)
     if kept_more is not None:
@@ -190,9 +190,9 @@ def _whole(x: State) -> Tensor:
     return x.whole() if isinstance(x, Columns) else x
 
 
-def _differentiated(ends: Iterable[tuple[Tensor, Tensor]], by: Sequence[Tensor]) -> Sequence[Any]:
-    """Return the gradients with respect to tensors, given pairs (output, its gradient); None for an unused tensor."""
-    outputs = [(one, gradient.to(one.dtype)) for one, gradient in ends if one.requires_grad]
+def _differentiated(ends: Iterable[tuple[Tensor | None, Tensor]], by: Sequence[Tensor]) -> Sequence[Any]:
+    """Return the gradients with respect to tensors, given pairs (output, or None, and its gradient); None for an unused tensor."""
+    outputs = [(one, gradient.to(one.dtype)) for one, gradient in ends if one is not None and one.requires_grad]
     if not outputs or not by:
         return [None] * len(by)
     return torch.autograd.grad([one for one, _ in outputs], by, [gradient for _, gradient in outputs], allow_unused=True)

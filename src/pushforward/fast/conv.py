@@ -1,4 +1,4 @@
-"""The network of image couplings with activations that overwrite their input, which an allocation would double the time of."""
+"""The network of image couplings with activations in place: allocating their outputs would double their time."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ known(LabelEmbedding, VectorEmbedding)
 
 @fast_way(ConvNet, "hidden", inside=True)
 def hidden(net: Any, h: Tensor, cond: Tensor | None) -> Tensor:
-    """Return the output of the hidden layers; the outputs of convolutions belong to nobody else."""
+    """Return the output of the hidden layers; which overwrite the outputs of the convolutions."""
     act = overwriting(net)
     h = act(net.shifted(net.first(h), cond))
     h = act(net.middle(h))
