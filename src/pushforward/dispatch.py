@@ -34,6 +34,7 @@ PAGES = {
 _ways: dict[tuple[type, str], tuple[Callable[..., Any], Callable[[], bool] | None, bool]] = {}
 _known: dict[type, Callable[..., Any]] = {}  # exact types whose call a fast path may bypass, with their original forward
 _pages: set[str] = set()
+PARAMETERS = (nn.Parameter, type(None))
 _enabled = True
 
 
@@ -154,25 +155,28 @@ def untouched(module: nn.Module, inside: bool = False) -> bool:
     if torch_module._has_any_global_hook():
         return False
     # One loop without calls: it runs for every layer of a flow, whose kernels take microseconds.
-    pending: list[nn.Module | None] = [module]
+    pending: list[Any] = [module]
     for one in pending:
         if one is None:
             continue
         kind, state = type(one), one.__dict__
-        if _known.get(kind) is not kind.forward or "forward" in state or "inverse" in state:
+        if kind not in _known or _known[kind] is not kind.forward or "forward" in state or "inverse" in state:
             return False
         if not inside and (
             state["_forward_hooks"]
             or state["_forward_pre_hooks"]
             or state["_backward_hooks"]
             or state["_backward_pre_hooks"]
-            or state.get("_compiled_call_impl") is not None
+            or "_compiled_call_impl" in state
         ):
             return False
-        for p in state["_parameters"].values():
-            if p is not None and type(p) is not nn.Parameter:
-                return False
-        pending.extend(state["_modules"].values())
+        parameters, children = state["_parameters"], state["_modules"]
+        if parameters:
+            for name in parameters:
+                if type(parameters[name]) not in PARAMETERS:
+                    return False
+        if children:
+            pending += children.values()
         inside = False
     return True
 
@@ -180,12 +184,15 @@ def untouched(module: nn.Module, inside: bool = False) -> bool:
 def as_defined(module: nn.Module, inside: bool = False) -> bool:
     """Return whether a module itself, regardless of its submodules, is of a known type and unmodified."""
     kind, state = type(module), module.__dict__
-    if _known.get(kind) is not kind.forward or "forward" in state or "inverse" in state or (not inside and hooked(module)):
+    if (
+        kind not in _known
+        or _known[kind] is not kind.forward
+        or "forward" in state
+        or "inverse" in state
+        or (not inside and hooked(module))
+    ):
         return False
-    for one in state["_parameters"].values():  # noqa: SIM110
-        if one is not None and type(one) is not nn.Parameter:
-            return False
-    return True
+    return all(type(one) in PARAMETERS for one in state["_parameters"].values())
 
 
 def hooked(module: nn.Module) -> bool:
@@ -196,7 +203,7 @@ def hooked(module: nn.Module) -> bool:
         or state["_forward_pre_hooks"]
         or state["_backward_hooks"]
         or state["_backward_pre_hooks"]
-        or state.get("_compiled_call_impl") is not None
+        or "_compiled_call_impl" in state
     )
 
 

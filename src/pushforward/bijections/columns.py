@@ -17,6 +17,7 @@ from pushforward.bijections.bijection import Bijection, inverted
 from pushforward.errors import ShapeError, UserError
 
 F = TypeVar("F", bound=Callable[..., Any])
+_CALL = nn.Module.__call__
 
 
 class Columns(NamedTuple):
@@ -114,12 +115,12 @@ def takes_columns(step: Any) -> bool:
     """Return whether a step of a chain may receive `Columns`; an overridden, hooked or wrapped step receives rows, as when called alone."""
     kind = type(step)
     return (
-        dispatch.enabled()
-        and features_of(step) is not None
-        and getattr(kind.forward, "takes_columns", False)
+        getattr(kind.forward, "takes_columns", False)
         and getattr(kind.inverse, "takes_columns", False)
-        and kind.__call__ is nn.Module.__call__
+        and kind.__call__ is _CALL
         and dispatch.plainly_called(step, "inverse")
+        and features_of(step) is not None
+        and dispatch.enabled()
     )
 
 
