@@ -87,7 +87,7 @@ def test_the_written_config_trains_the_same_model_again(run, tmp_path):
 
 def test_a_run_stopped_by_sigterm_saves_and_resumes_to_the_same_bits(tmp_path):
     out = tmp_path / "stopped"
-    long = [*TINY, "--steps", "600", "--checkpoint-every", "0", "--validate-every", "0"]
+    long = [*TINY, "--steps", "300", "--checkpoint-every", "0", "--validate-every", "0"]
     process = subprocess.Popen([sys.executable, "-m", "pushforward", *long, "--out", str(out), *NET], stderr=subprocess.PIPE, text=True)
     metrics = out / "metrics.jsonl"
     deadline = time.monotonic() + 60
@@ -96,7 +96,7 @@ def test_a_run_stopped_by_sigterm_saves_and_resumes_to_the_same_bits(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, said
-    assert 0 < int(re.search(r"stopped at step (\d+)", said).group(1)) < 600
+    assert 0 < int(re.search(r"stopped at step (\d+)", said).group(1)) < 300
     assert main(["train", "--resume", "--out", str(out)]) == 0
     assert main([*long, "--out", str(tmp_path / "whole"), *NET]) == 0
     assert same_weights(load(out, checkpoint="last"), load(tmp_path / "whole", checkpoint="last"))

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from launch import torchrun
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ddp_minimal.py"
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one():
     alone = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True, check=True).stdout
     said = torchrun(2, EXAMPLE).stdout

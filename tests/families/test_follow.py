@@ -29,8 +29,7 @@ def test_samples_end_at_the_same_data(path, other, prediction):
     torch.testing.assert_close(there, expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("make", PATHS)
-@pytest.mark.parametrize("trained", [VariancePreserving(), Linear()])
+@pytest.mark.parametrize(("trained", "make"), some_of([VariancePreserving(), Linear()], PATHS))
 def test_the_density_is_the_mixtures_along_any_path(trained, make):
     """Of x at the common t_min, with the marginal at the common t_max as base.
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from examples import SOLVED, TIGHT, At, marginal, things, truth_model
+from examples import SOLVED, TIGHT, At, marginal, some_of, things, truth_model
 
 from pushforward.bases import Gaussian
 from pushforward.data.mixture import GaussianMixture
@@ -27,8 +27,7 @@ PATHS = things("paths", of=Path)
 @pytest.mark.parametrize(
     ("solver", "within"), [(Dopri5(1e-6, 1e-6), 1e-5), pytest.param(TIGHT, SOLVED, marks=pytest.mark.slow)], ids=["quick", "tight"]
 )
-@pytest.mark.parametrize("make", PATHS)
-@pytest.mark.parametrize("prediction", KINDS)
+@pytest.mark.parametrize(("prediction", "make"), some_of(KINDS, PATHS, every=2))
 def test_the_exact_network_has_the_mixtures_density(make, prediction, solver, within):
     """Of x at t_min, whose law is the marginal there; base is the marginal at t_max.
 

@@ -200,7 +200,7 @@ def test_encode_and_decode_have_gradients(differentiable):
     model, x, cond = differentiable
     for verb in (model.encode, model.decode):
         x = x.detach().requires_grad_()
-        verb(x, cond).sum().backward()
+        verb(x, cond, **by(model, STEPS)).sum().backward()
         assert x.grad.abs().sum() > 0
 
 
@@ -208,7 +208,9 @@ def test_encode_and_decode_have_gradients(differentiable):
 def test_no_verb_changes_the_mode(subject, training):
     model, x, cond = subject
     model.train(training)
-    model.loss(x, cond), model.sample(1), model.log_prob(x, cond), model.decode(model.encode(x, cond), cond)
+    solver = by(model, STEPS)
+    model.loss(x, cond), model.sample(1, **solver), model.log_prob(x, cond, **solver)
+    model.decode(model.encode(x, cond, **solver), cond, **solver)
     assert {module.training for module in model.modules()} == {training}
 
 
@@ -238,7 +240,9 @@ def test_the_loss_of_blocks_is_the_mean_of_theirs(subject):
 def test_the_callers_tensors_are_not_written(subject):
     model, x, cond = subject
     before, labels = x.clone(), None if cond is None else cond.clone()
-    model.loss(x, cond, **paired(model, x)), model.log_prob(x, cond), model.decode(x, cond), model.sample(len(x), cond)
+    solver = by(model, STEPS)
+    model.loss(x, cond, **paired(model, x)), model.log_prob(x, cond, **solver), model.decode(x, cond, **solver)
+    model.sample(len(x), cond, **solver)
     assert torch.equal(x, before)
     assert cond is None or torch.equal(cond, labels)
 
@@ -272,14 +276,15 @@ def test_a_copy_and_its_state_dict_are_the_same_model(subject):
     twin = copy.deepcopy(model)
     for p in twin.parameters():
         torch.nn.init.zeros_(p)
-    assert not torch.equal(twin.log_prob(x, cond), model.log_prob(x, cond))
+    solver = by(model, STEPS)
+    assert not torch.equal(twin.log_prob(x, cond, **solver), model.log_prob(x, cond, **solver))
     twin.load_state_dict(model.state_dict())
-    assert torch.equal(twin.log_prob(x, cond), model.log_prob(x, cond))
+    assert torch.equal(twin.log_prob(x, cond, **solver), model.log_prob(x, cond, **solver))
 
 
 def test_the_same_seed_gives_the_same_samples(subject):
     model, x, cond = subject
-    one, two = (model.sample(len(x), cond, generator=torch.Generator().manual_seed(7)) for _ in range(2))
+    one, two = (model.sample(len(x), cond, **by(model, STEPS), generator=torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(one, two)
 
 

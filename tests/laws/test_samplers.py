@@ -307,8 +307,7 @@ def test_moments_of_stochastic_samples_are_right_with_every_prediction(make, pre
     moments_are_right(make(), Linear(), prediction)
 
 
-@pytest.mark.parametrize("make", PATHS)
-@pytest.mark.parametrize("entry", ORDERED)
+@pytest.mark.parametrize(("entry", "make"), some_of(ORDERED, PATHS, every=3))
 def test_all_predictions_give_the_same_samples(entry, make):
     """They are one function written in four ways, so what is left is rounding."""
     path = made(make)

@@ -220,9 +220,8 @@ for enabled in (True, False):
 """
 
 
-@pytest.mark.parametrize(
-    "backend", ["eager", pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.skipif(bool(obstacle()), reason=obstacle())])]
-)
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.skipif(bool(obstacle()), reason=obstacle()))])
+@pytest.mark.slow
 def test_compiled_it_gives_the_same_numbers(backend):
     """In a process of its own, as dynamo cannot see through the shape checks that tests install."""
     run = subprocess.run([sys.executable, "-c", COMPILED, backend], capture_output=True, text=True)

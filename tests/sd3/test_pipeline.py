@@ -53,7 +53,7 @@ def close(mine, theirs, bar=1e-4):
     assert float((mine - theirs).abs().max() / theirs.abs().max()) < bar
 
 
-@pytest.mark.parametrize("variant", ["medium", "medium-3.5", "large-3.5", "odd"])
+@pytest.mark.parametrize("variant", ["medium", "medium-3.5", pytest.param("large-3.5", marks=pytest.mark.slow), "odd"])
 def test_text_to_image_is_diffusers_in_both_layouts(tiny, pipelines, variant):
     """Three steps under guidance, to the finished pixels."""
     height, width = size(tiny, variant)
@@ -87,7 +87,7 @@ def test_sigmas_are_diffusers(steps):
     torch.testing.assert_close(mine, scheduler.sigmas, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("variant", "steps"), [("medium-3.5", 28), ("odd", 7)])
+@pytest.mark.parametrize(("variant", "steps"), [pytest.param("medium-3.5", 28, marks=pytest.mark.slow), ("medium-3.5", 10), ("odd", 7)])
 def test_skipped_layers_are_diffusers(tiny, pipelines, variant, steps):
     """Of 28 steps the first to the fifth, of 7 the first has the extra pass, counted from 0."""
     height, width = size(tiny, variant)

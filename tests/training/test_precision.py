@@ -18,7 +18,7 @@ def fit(net="unet", **settings):
     torch.manual_seed(0)
     one = pf.models.flow_matching(NETS[net], (1, 8, 8), classes=10, levels=17, preprocess="standardise")
     data = pf.data.digits("train").take(256)
-    return pf.Trainer(one, data, **{"steps": 6, "batch_size": 32, "warmup": 2, "lr": 0.01, "log_every": 2, **settings}).fit()
+    return pf.Trainer(one, data, **{"steps": 6, "batch_size": 16, "warmup": 2, "lr": 0.01, "log_every": 2, **settings}).fit()
 
 
 def validation(trainer):

@@ -51,9 +51,7 @@ class EulerMaruyama(LinearSampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not callable(self.g) and not (is_real(self.g) and self.g >= 0):
-            raise UserError(
-                f"g is {shown(self.g)}, but it must be a function of t or a number of at least 0; 0 is the ODE, 1 the path's own rate."
-            )
+            raise UserError(f"g is {shown(self.g)}, but it must be at least 0, or a function of t; 0 is the ODE, 1 the path's own rate.")
         if self.noise not in NOISES:
             raise UserError(unknown("noise", str(self.noise), NOISES))
 
