@@ -167,6 +167,32 @@ def test_a_plugin_joins_by_its_entry_point(plugin):
     assert python(code + "print(pf.models.their_flow())", PYTHONPATH=plugin) == ["True", "False", "theirs"]
 
 
+@pytest.mark.parametrize(
+    ("point", "code", "words"),
+    [
+        (
+            "models.their_flow = nowhere",
+            PLUGIN,
+            "nowhere of the package theirs cannot be imported (ModuleNotFoundError",
+        ),
+        ("models.their_flow = theirs:nothing", PLUGIN, "cannot be imported (AttributeError"),
+        ("models.their_flow = theirs", "def (", "cannot be imported (SyntaxError"),
+        ("models.other_flow = theirs", PLUGIN, "registers no 'models.other_flow'; its @export must name exactly that"),
+    ],
+)
+def test_a_plugin_that_cannot_be_used_is_named(plugin, tmp_path, point, code, words):
+    """By Python and on the command line, where all other names are still listed."""
+    (tmp_path / "theirs.py").write_text(code)
+    (tmp_path / "theirs-1.0.dist-info" / "entry_points.txt").write_text(f"[pushforward]\n{point}\n")
+    name = point.partition(" ")[0]
+    run = [sys.executable, "-m", "pushforward"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([plugin, os.environ.get("PYTHONPATH", "")]), "COLUMNS": "400"}
+    train = subprocess.run([*run, "train", name.rpartition(".")[2], "--data", "moons"], capture_output=True, text=True, env=environment)
+    assert (train.returncode, words in train.stderr, "Traceback" in train.stderr) == (2, True, False)
+    listed = subprocess.run([*run, "list", "models"], capture_output=True, text=True, env=environment)
+    assert (listed.returncode, words in listed.stdout, "rectified_flow" in listed.stdout) == (0, True, True)
+
+
 def test_a_plugin_cannot_take_a_name_of_ours(monkeypatch):
     point = importlib.metadata.EntryPoint("models.rectified_flow", "theirs", "pushforward")
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])

@@ -91,14 +91,6 @@ class Discrete(Path):
         log_snr, slope = self._with_slope(t)
         return -torch.sigmoid(-2 * log_snr).sqrt() * torch.sigmoid(2 * log_snr) * slope
 
-    def time(self, log_snr: Tensor) -> Tensor:
-        low, high = (torch.full_like(log_snr, end) for end in self.interval)
-        for _ in range(60):  # bisection, as in `times.Mode`: 60 halvings exhaust float64
-            middle = (low + high) / 2
-            before = self.log_snr(middle) > log_snr
-            low, high = torch.where(before, middle, low), torch.where(before, high, middle)
-        return (low + high) / 2
-
     def _log_snr(self, t: Tensor, u: Tensor, powers: tuple[Tensor, ...]) -> Tensor:
         a, b, c, d = powers
         return torch.where(t == 0, math.inf, torch.addcmul(a, u, torch.addcmul(b, u, torch.addcmul(c, u, d))))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pushforward._checks import CheckedNumbers
-from pushforward.errors import UserError
+from pushforward.errors import UserError, missing
 from pushforward.functional.prediction import KINDS, Kind, combine, per_row, prediction_coefficients
 from pushforward.registry import export, namespace
 
@@ -23,7 +23,7 @@ MARGIN = 1e-3  # distance that a model keeps from a time at which its prediction
 
 
 class Path(CheckedNumbers):
-    """A schedule alpha(t), sigma(t) with its derivatives; to add one, define these four, `time` and `interval`.
+    """A schedule alpha(t), sigma(t) with its derivatives; to add one, define these four, `interval`, and `time` if it has a formula.
 
     Times are tensors (n,), values likewise. `interval = (t_min, t_max)` lies inside [0, 1]. `log` states that the velocity varies on the
     scale of t itself, as if sigma is a power of t: adaptive solvers then take their steps in log(t).
@@ -39,23 +39,28 @@ class Path(CheckedNumbers):
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return alpha_t, the factor of the data."""
-        raise NotImplementedError
+        raise missing(self, "alpha", "alpha_t, the factor of the data")
 
     def sigma(self, t: Tensor) -> Tensor:
         """Return sigma_t, the factor of the noise."""
-        raise NotImplementedError
+        raise missing(self, "sigma", "sigma_t, the factor of the noise")
 
     def alpha_dot(self, t: Tensor) -> Tensor:
         """Return d alpha / dt."""
-        raise NotImplementedError
+        raise missing(self, "alpha_dot", "d alpha / dt")
 
     def sigma_dot(self, t: Tensor) -> Tensor:
         """Return d sigma / dt."""
-        raise NotImplementedError
+        raise missing(self, "sigma_dot", "d sigma / dt")
 
     def time(self, log_snr: Tensor) -> Tensor:
-        """Return the t at which log(alpha_t / sigma_t) has this value: the inverse of `log_snr`."""
-        raise NotImplementedError
+        """Return the t at which log(alpha_t / sigma_t) has this value: the inverse of `log_snr`, found by bisection unless overridden."""
+        low, high = (torch.full_like(log_snr, end) for end in self.interval)
+        for _ in range(60):  # 60 halvings exhaust float64
+            middle = (low + high) / 2
+            before = self.log_snr(middle) > log_snr
+            low, high = torch.where(before, middle, low), torch.where(before, high, middle)
+        return (low + high) / 2
 
     def log_snr(self, t: Tensor) -> Tensor:
         """Return lambda_t = log(alpha_t / sigma_t), half the logarithm of the signal-to-noise ratio."""

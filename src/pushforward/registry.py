@@ -25,6 +25,10 @@ T = TypeVar("T")
 ENTRY_POINTS = "pushforward"
 
 
+class PluginError(ImportError):
+    """An entry point of another package that cannot be used."""
+
+
 class NameClashError(ValueError):
     """Two objects claim the same public name."""
 
@@ -145,10 +149,25 @@ def entry(name: str) -> Entry:
     if current not in _entries and current in NAMES:
         importlib.import_module(NAMES[current][0])
     if current not in _entries and current in _plugins():
-        _plugins()[current].load()
+        _load(_plugins()[current])
     if current not in _entries:
         raise UnknownNameError(unknown("public name", name, names()))
     return _entries[current]
+
+
+def _load(point: importlib.metadata.EntryPoint) -> None:
+    """Import what an entry point refers to, which must register the entry point's name.
+
+    Raises:
+        PluginError: it cannot be imported, or registers no such name.
+    """
+    owner = f"the entry point {point.name} = {point.value}" + (f" of the package {point.dist.name}" if point.dist else "")
+    try:
+        point.load()
+    except Exception as error:
+        raise PluginError(f"{owner} cannot be imported ({type(error).__name__}: {error}); correct the package, or uninstall it.") from error
+    if point.name not in _entries:
+        raise PluginError(f"{owner} registers no {point.name!r}; its @export must name exactly that.")
 
 
 def get(name: str) -> Any:

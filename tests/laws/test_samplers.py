@@ -10,6 +10,7 @@ import torch
 from examples import TIGHT, examples, generators, non_contiguous, some_of, things, truth_model
 
 from pushforward import registry
+from pushforward.bijections.bijection import Bijection
 from pushforward.data.mixture import three_gaussians
 from pushforward.discrete import Discrete
 from pushforward.errors import UserError
@@ -24,7 +25,7 @@ from pushforward.samplers.edm import EDM
 from pushforward.samplers.euler import Euler
 from pushforward.samplers.euler_maruyama import EulerMaruyama
 from pushforward.samplers.grids import Grid, LogSNR, Uniform
-from pushforward.samplers.linear import LinearSampler
+from pushforward.samplers.linear import LinearSampler, Step
 from pushforward.samplers.midpoint import Midpoint
 from pushforward.samplers.predictor_corrector import PredictorCorrector
 from pushforward.samplers.rk4 import RK4
@@ -406,6 +407,50 @@ def test_gradients_by_the_adjoint_are_those_through_the_steps(entry):
         errors.append(float((found[0] - found[1]).abs().max() / (0.2 + found[1].abs().max())))
     assert errors[1] < 5e-3 * (10 if order == 1 else 1)
     assert math.log2(errors[0] / errors[1]) > order - 0.2
+
+
+class Noisy(LinearSampler):
+    """A plan that adds noise, in a class that does not say so."""
+
+    steps, grid = 3, Uniform()
+
+    def plan(self, path, times):
+        return [Step(t, data=0.5, noise=0.5, random=0.1) for t in times[:-1]]
+
+
+def test_a_plan_with_noise_belongs_to_a_stochastic_sampler():
+    model, _ = truth_model()
+    with pytest.raises(UserError, match=r"the plan of Noisy adds noise \(Step.random\), but its property stochastic is False"):
+        model.log_prob(torch.zeros(1, 2), sampler=Noisy())
+
+
+def test_a_missing_method_is_named():
+    class Half(Path):
+        interval = (0.0, 1.0)
+
+        def alpha(self, t):
+            return 1 - t
+
+    for call, words in (
+        (lambda: Half().sigma(torch.zeros(1)), "Half has no sigma; define it: it returns sigma_t, the factor of the noise"),
+        (lambda: type("Empty", (Bijection,), {})()(torch.zeros(1, 2)), "Empty has no forward; define it: it returns z and log_abs_det"),
+        (lambda: type("Empty", (Sampler,), {})()(None, torch.zeros(1), 1.0, 0.0), "Empty has no __call__; define it"),
+        (lambda: type("Empty", (LinearSampler,), {})().plan(Linear(), [1.0, 0.0]), "Empty has no plan; define it"),
+    ):
+        with pytest.raises(NotImplementedError, match=words):
+            call()
+
+
+def test_a_path_without_time_finds_it_by_bisection():
+    class Straight(Path):
+        alpha = staticmethod(lambda t: 1 - t)
+        sigma = staticmethod(lambda t: t)
+        alpha_dot = staticmethod(lambda t: -torch.ones_like(t))
+        sigma_dot = staticmethod(torch.ones_like)
+
+    log_snr = torch.linspace(-3, 3, 7)
+    torch.testing.assert_close(Straight().time(log_snr), Linear().time(log_snr), rtol=1e-12, atol=1e-12)
+    assert Euler(3, LogSNR())(denoiser(Linear()), torch.ones(1, 2), 0.9, 0.1).isfinite().all()
 
 
 def test_a_class_without_a_method_is_refused():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pushforward._precision import wide
 from pushforward.dispatch import ability
-from pushforward.errors import ShapeError
+from pushforward.errors import ShapeError, missing
 from pushforward.registry import export
 
 WIDE = (torch.float32, torch.float64)
@@ -36,11 +36,11 @@ class Bijection(nn.Module):
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         """Return z (n, *shape) and log_abs_det (n,) of the map from data x (n, *shape) to noise."""
-        raise NotImplementedError
+        raise missing(self, "forward", "z and log_abs_det")
 
     def inverse(self, z: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         """Return x (n, *shape) and log_abs_det (n,) of the map from noise z (n, *shape) to data."""
-        raise NotImplementedError
+        raise missing(self, "inverse", "x and log_abs_det")
 
     def pull(self, x: Tensor, cond: Any = None) -> Tensor:
         """Return z without log_abs_det; override it if log_abs_det costs more than the value."""

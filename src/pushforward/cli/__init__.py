@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(command: str, rest: list[str], debug: bool) -> int:
     from pushforward.errors import PushforwardError
-    from pushforward.registry import UnknownNameError
+    from pushforward.registry import NameClashError, PluginError, UnknownNameError
 
     try:
         return importlib.import_module(f"pushforward.cli.{MODULES.get(command, command)}").run(rest)
-    except (PushforwardError, UnknownNameError) as error:
+    except (PushforwardError, UnknownNameError, NameClashError, PluginError) as error:
         if debug:
             raise
         return _failed(str(error), getattr(error, "exit_status", 2))

@@ -36,7 +36,11 @@ def run(arguments: Sequence[str]) -> int:
             title=f"pushforward.{group}" if group else "pushforward", title_justify="left", title_style="bold", box=None, show_header=False
         )
         for name in registry.names(group):
-            table.add_row(name.rpartition(".")[2], registry.summary(name))
+            try:
+                sentence = registry.summary(name)
+            except registry.PluginError as error:
+                sentence = str(error)
+            table.add_row(name.rpartition(".")[2], sentence)
         console.print(table, highlight=False)
         console.print()
     return 0

@@ -11,16 +11,15 @@ import tyro
 from rich.console import Console
 
 from pushforward.cli.options import parse
-from pushforward.cli.run import CONFIG, device_of, load_data, new_run, run_config
+from pushforward.cli.run import device_of, load_data, run_config, write_config
 from pushforward.cli.train import finish
 from pushforward.data.pairs import Pairs
 from pushforward.errors import UserError
 from pushforward.evaluation.straightness import straightness
 from pushforward.families.path_model import PathModel
-from pushforward.formats.config import call_checked, dump_yaml, to_plain
-from pushforward.formats.files import write_text
+from pushforward.formats.config import call_checked, to_plain
 from pushforward.formats.model import load, model_config
-from pushforward.formats.run import checkpoints
+from pushforward.formats.run import check_free, checkpoints
 from pushforward.training.grids import SampleGrid
 from pushforward.training.progress import MetricsFile, ProgressBar
 from pushforward.training.reflow import reflow
@@ -104,6 +103,10 @@ def train_on_pairs(teacher: PathModel, student: PathModel, of: Path, out: Path, 
     section = dict(config.get("data", {}))
     settings = _settings(config, options)
     console = Console(stderr=True)
+    if out.resolve() in (of.resolve(), *of.resolve().parents):
+        raise UserError(f"--out is {out}, the run that the pairs come from; give another folder.")
+    if not (options.resume and out.is_dir()):
+        check_free(out, options.overwrite)
     if options.resume and out.is_dir() and _done(out, settings):
         return 0
     console.print(f"solving {options.pairs} trajectories of {of} ...", highlight=False)
@@ -112,14 +115,12 @@ def train_on_pairs(teacher: PathModel, student: PathModel, of: Path, out: Path, 
     before = straightness(teacher, 1000, _cond(teacher, 1000, section, options.seed), generator=_generator(options.seed))
     whole = {**model_config(student), "data": section, **facts, "training": to_plain(vars(settings))}
     resume = options.resume and out.is_dir()
-    if not resume:
-        new_run(out, options.overwrite)
     torch.manual_seed(settings.seed)
     trainer = Trainer(
-        student, train, validation=validation, out=out, resume=resume, config={"data": section, **facts},
+        student, train, validation=validation, out=out, resume=resume, overwrite=options.overwrite, config={"data": section, **facts},
         callbacks=[ProgressBar(), MetricsFile(out / "metrics.jsonl"), SampleGrid(out / "samples")], **vars(settings),
     )  # fmt: skip
-    write_text(out / CONFIG, dump_yaml(whole))
+    write_config(out, whole)
     trainer.fit()
     status = finish(trainer)
     if status == 0 and "reflow" in facts:

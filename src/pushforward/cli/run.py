@@ -1,7 +1,6 @@
 """Shared by the commands: devices, data from settings, run folders."""
 
 import dataclasses
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ import torch
 from pushforward.cli.options import named
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import load
-from pushforward.errors import ConfigError, RunExistsError, UserError
-from pushforward.formats.config import load_yaml
+from pushforward.errors import ConfigError, UserError
+from pushforward.formats.config import dump_yaml, load_yaml
+from pushforward.formats.files import write_text
 
 CONFIG = "config.yaml"
 
@@ -48,22 +48,10 @@ def data_options(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key not in ("name", "fingerprint")}
 
 
-def new_run(out: Path, overwrite: bool) -> Path:
-    """Return a new, empty run folder.
-
-    Raises:
-        RunExistsError: it exists and overwriting was not requested, or it is not a run.
-    """
-    if out.exists() and not out.is_dir():
-        raise RunExistsError(f"--out is {out}, which is a file; give a folder.")
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise RunExistsError(f"{out} exists already; add --overwrite to replace it, --resume to continue it, or give another --out.")
-        if not (out / CONFIG).is_file():
-            raise RunExistsError(f"{out} is not a run (it has no {CONFIG}), so it is not overwritten; give another --out.")
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+def write_config(run: Path, config: Mapping[str, Any]) -> None:
+    """Write a run's configuration, and create its folder if it does not exist."""
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(run / CONFIG, dump_yaml(config))
 
 
 def run_config(run: Path) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from rich.console import Console
 
 from pushforward import registry
 from pushforward.cli.options import from_data, parse, preset_record
-from pushforward.cli.run import CONFIG, data_options, device_of, load_data, new_run, run_config
+from pushforward.cli.run import data_options, device_of, load_data, run_config, write_config
 from pushforward.data.dataset import Dataset
+from pushforward.data.load import options_from_text
 from pushforward.errors import ConfigError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml, to_plain
-from pushforward.formats.files import write_text
 from pushforward.formats.model import model_config
+from pushforward.formats.run import check_free
 from pushforward.training.grids import SampleGrid
 from pushforward.training.processes import processes
 from pushforward.training.progress import Callback, MetricsFile, ProgressBar
@@ -95,10 +96,7 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     parameters = inspect.signature(function).parameters
     units = {"preprocess": "standardise"} if "preprocess" in parameters and parameters["preprocess"].default == "none" else {}
     record = preset_record(function, {**units, **_model_defaults(function, model_section)})
-    run_default = Run(
-        data=str(data_section.get("name", "")),
-        data_options={key: str(value) for key, value in data_options(data_section).items()},
-    )
+    run_default = Run(data=str(data_section.get("name", "")))
     whole = dataclasses.make_dataclass(
         "Train",
         [
@@ -111,7 +109,11 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     options: Run = parsed.run
     if not options.data:
         raise UserError(f"train {preset} needs data: give --data moons (`pushforward list data` shows all), or the path of a file.")
-    section = {"name": options.data, **{key: yaml.safe_load(value) for key, value in options.data_options.items()}}
+    section: dict[str, Any] = {"name": options.data}
+    if options.data_options:
+        section |= options_from_text(options.data, options.data_options)
+    elif options.data == data_section.get("name"):
+        section |= data_options(data_section)
     among = processes(parsed.training.timeout)
     with among.watched(), among.agreed("loading the data"):
         train, validation = load_data(section, "train"), load_data(section, "validation")
@@ -153,14 +155,16 @@ def start(
     model: GenerativeModel = function(**arguments, **decided)
     whole = {**model_config(model), "data": dict(section), "training": to_plain(vars(settings))}
     with among.watched():
-        among.of_main(lambda: _refuse_changes(run_config(out), whole, out) if resume else new_run(out, overwrite), "making the run folder")
+        among.of_main(
+            lambda: _refuse_changes(run_config(out), whole, out) if resume else check_free(out, overwrite), "checking the run folder"
+        )
     watching: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl"), SampleGrid(out / "samples")]
     trainer = Trainer(
-        model.to(device), train, validation=validation, out=out, resume=resume, callbacks=[*watching, *callbacks],
+        model.to(device), train, validation=validation, out=out, resume=resume, overwrite=overwrite, callbacks=[*watching, *callbacks],
         config={"data": dict(section)}, **vars(settings),
     )  # fmt: skip
     with among.watched():
-        among.of_main(lambda: write_text(out / CONFIG, dump_yaml(whole)), "writing the configuration")
+        among.of_main(lambda: write_config(out, whole), "writing the configuration")
     if among.main:
         parameters = sum(p.numel() for p in model.parameters())
         where = f"{device}" if among.size == 1 else f"{among.size} processes on {device.type}"

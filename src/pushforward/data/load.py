@@ -1,7 +1,10 @@
 """Load data by name or path: a registered set, a local file or folder, or a Hugging Face data set."""
 
+import contextlib
 import inspect
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ def _read_npy(path: Path, split: str, seed: int, *, levels: int | None = None, m
     return (read_mapped if mapped else read_npy)(path, split, seed, levels=levels)
 
 
+TRUTHS = {"true": True, "True": True, "yes": True, "false": False, "False": False, "no": False}
 READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": read_npz, ".csv": read_csv}
 
 
@@ -65,23 +69,59 @@ def load(name_or_path: str | Path, split: str = "train", *, seed: int = 0, **opt
     """
     check_split(split)
     whole("seed", seed, 0, 2**32 - 1)
+    what, reader, source = _reader(name_or_path)
+    _check_options(what, reader, options)
+    return reader(split, seed=seed, **options) if source is None else reader(source, split, seed, **options)
+
+
+def options_from_text(name_or_path: str | Path, options: Mapping[str, str]) -> dict[str, Any]:
+    """Return options of a data set as its loader takes them, from the texts of a command line.
+
+    A text stays what it is where the loader takes text (`label yes`, `delimiter ,`); elsewhere it is a number, true or false, or a list
+    `[a, b]`; null is None.
+
+    Raises:
+        UserError: an option is unknown, or its text is not of any type that the loader takes.
+    """
+    what, reader, _ = _reader(name_or_path)
+    _check_options(what, reader, options)
+    hints = typing.get_type_hints(reader)
+    return {name: _from_text(name, text, hints.get(name, str)) for name, text in options.items()}
+
+
+def _from_text(name: str, text: str, annotation: Any) -> Any:
+    kinds = set(typing.get_args(annotation)) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else {annotation}
+    plain = {typing.get_origin(kind) or kind for kind in kinds}
+    if type(None) in plain and text == "null":
+        return None
+    if plain & {list, tuple, Sequence} and text.startswith("["):
+        parts = [one.strip() for one in text.removeprefix("[").removesuffix("]").split(",")]
+        return [int(one) if one.removeprefix("-").isdecimal() else one for one in parts]
+    for kind, convert in ((int, int), (float, float), (bool, TRUTHS.__getitem__)):
+        if kind in plain:
+            with contextlib.suppress(ValueError, KeyError):
+                return convert(text)
+    if plain & {str, Path, Sequence, typing.Any}:
+        return text
+    named = " or ".join(sorted(kind.__name__ for kind in plain if kind is not type(None)))
+    raise UserError(f"the option {name} is {text!r}, but it must be {named}.")
+
+
+def _reader(name_or_path: str | Path) -> tuple[str, Reader, str | Path | None]:
+    """Return what a name or path is called in messages, its reader, and the reader's first argument, None for a registered set."""
     name = str(name_or_path)
     public = f"data.{name}"
     if public in registry.names("data") and registry.entry(public).facts.get("loader"):
-        loader = registry.get(public)
-        _check_options(name, loader, options)
-        return loader(split, seed=seed, **options)
+        return name, registry.get(public), None
     if name.startswith(HUB):
-        _check_options(HUB, read_hub, options)
-        return read_hub(name, split, seed, **options)
+        return HUB, read_hub, name
     path = Path(name_or_path).expanduser()
     what, reader = _reader_of_folder(path) if path.is_dir() else (path.suffix.lower(), READERS.get(path.suffix.lower()))
     if reader is None:
         raise _unknown(name, path)
     if not path.exists():
         raise DataError(_missing(name, path))
-    _check_options(what, reader, options)
-    return reader(path, split, seed, **options)
+    return what, reader, path
 
 
 def _reader_of_folder(path: Path) -> tuple[str, Reader | None]:
@@ -92,7 +132,7 @@ def _reader_of_folder(path: Path) -> tuple[str, Reader | None]:
     return "a folder of images", read_images if holds_images(path) else None
 
 
-def _check_options(what: str, loader: Reader, options: dict[str, Any]) -> None:
+def _check_options(what: str, loader: Reader, options: Mapping[str, Any]) -> None:
     allowed = [p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "seed"]
     for option in options:
         if option not in allowed:

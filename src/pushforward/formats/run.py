@@ -1,4 +1,4 @@
-"""The checkpoints of a run folder (config.yaml, metrics.jsonl, checkpoints/, samples/, report.html)."""
+"""Run folders (config.yaml, metrics.jsonl, checkpoints/, samples/, report.html): their checkpoints, and which folders are runs."""
 
 import shutil
 from collections.abc import Callable
@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pushforward.errors import CheckpointError
+from pushforward.errors import CheckpointError, ConfigError, RunExistsError
+from pushforward.formats.config import load_yaml
 from pushforward.formats.files import check_folder, write_folder, write_text
+
+POINTERS = ("best", "last")
+# What the library writes into a run folder; anything else belongs to somebody else and is never removed.
+PICTURES = ("samples", "loss", "trajectory", "quality", "layers", "neighbours", "evaluations")
+FILES = ("config.yaml", "metrics.jsonl", "report.html", "evaluation.json", "trace.json", *(f"{name}.png" for name in PICTURES))
+FOLDERS = ("checkpoints", "samples", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,7 @@ class Checkpoints:
 
     def names(self) -> list[str]:
         """Return the names of all checkpoints, oldest first."""
-        return sorted(path.name for path in self.folder.glob("step-*") if path.is_dir())
+        return sorted((path.name for path in self.folder.glob("step-*") if path.is_dir() and step_of(path.name) >= 0), key=step_of)
 
     def path(self, which: str) -> Path:
         """Return the folder of the checkpoint "best", "last" (also used if there is no best), or of this name.
@@ -28,7 +35,7 @@ class Checkpoints:
             CheckpointError: it does not exist or is damaged; the message suggests the newest intact one.
         """
         name = which
-        if which in ("best", "last"):
+        if which in POINTERS:
             pointers = [self.folder / one for one in (which, "last") if (self.folder / one).is_file()]
             name = pointers[0].read_text().strip() if pointers else (self.names() or [""])[-1]
         folder = self.folder / name
@@ -46,7 +53,7 @@ class Checkpoints:
     def newest_whole(self, before: str | None = None) -> Path | None:
         """Return the newest intact checkpoint, older than `before` if given."""
         for name in reversed(self.names()):
-            if before is None or name < before:
+            if before is None or step_of(name) < step_of(before):
                 try:
                     check_folder(self.folder / name)
                 except CheckpointError:
@@ -60,7 +67,7 @@ class Checkpoints:
         write_folder(folder, fill)
         for pointer in ("last", "best") if best else ("last",):
             write_text(self.folder / pointer, folder.name + "\n")
-        pointed = {(self.folder / one).read_text().strip() for one in ("last", "best") if (self.folder / one).is_file()}
+        pointed = {(self.folder / one).read_text().strip() for one in POINTERS if (self.folder / one).is_file()}
         for name in self.names()[: -self.keep]:
             if name not in pointed:
                 shutil.rmtree(self.folder / name)
@@ -69,6 +76,53 @@ class Checkpoints:
         return folder
 
 
+def step_of(name: str) -> int:
+    """Return the step of a checkpoint's name, such as step-000500, or -1 for any other name."""
+    number = name.removeprefix("step-")
+    return int(number) if name != number and number.isdecimal() else -1
+
+
 def checkpoints(run: str | Path) -> Checkpoints:
     """Return the checkpoints of a run folder."""
     return Checkpoints(Path(run) / "checkpoints")
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raise unless a new run may be written to a folder: one that does not exist or is empty, or a run that is to be replaced.
+
+    Raises:
+        RunExistsError: the folder is a file, is in use, or is no run; the message says what to do.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunExistsError(f"{out} is a file; give a folder.")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise RunExistsError(
+            f"{out} exists already; add --overwrite (overwrite=True) to replace it, --resume (resume=True) to continue it, "
+            "or give another folder."
+        )
+    if not is_run(out):
+        raise RunExistsError(
+            f"{out} is not a run: its config.yaml has no sections model and training, or it has none; it is not "
+            "overwritten, so give another folder."
+        )
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run of this library: it has checkpoints, or a config.yaml as `pushforward train` writes it."""
+    if checkpoints(folder).names():
+        return True
+    try:
+        config = load_yaml(folder / "config.yaml")
+    except (ConfigError, OSError):
+        return False
+    return isinstance(config, dict) and all(isinstance(config.get(name), dict) for name in ("model", "training"))
+
+
+def clear_run(folder: Path) -> None:
+    """Remove what the library wrote into a run folder, and nothing else."""
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+    for name in FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)

@@ -60,6 +60,7 @@ class Level(nn.Module):
     def __init__(self, blocks: Sequence[nn.Module], resize: nn.Module | None) -> None:
         super().__init__()
         self.blocks: Any = nn.ModuleList(blocks)
+        self.attends = [isinstance(block, AttentionBlock) for block in blocks]  # as built: a block may be wrapped later
         self.resize = resize
 
 
@@ -169,9 +170,9 @@ class UNet(Blocks):
         h = self.first(x)
         skips = [h]
         for level in self.down:
-            for block in level.blocks:
+            for block, attends in zip(level.blocks, level.attends, strict=True):
                 h = self.run(block, h, embedding)
-                if isinstance(block, AttentionBlock):
+                if attends:
                     skips[-1] = h  # the skip connection carries the attention's output
                 else:
                     skips.append(h)
@@ -181,8 +182,8 @@ class UNet(Blocks):
         for block in self.middle:
             h = self.run(block, h, embedding)
         for level in self.up:
-            for block in level.blocks:
-                if isinstance(block, ResidualBlock):
+            for block, attends in zip(level.blocks, level.attends, strict=True):
+                if not attends:
                     h = torch.cat((h, skips.pop()), dim=1)
                 h = self.run(block, h, embedding)
             if level.resize is not None:

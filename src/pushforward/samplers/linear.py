@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward.dispatch import ability
-from pushforward.errors import UserError
+from pushforward.errors import UserError, missing
 from pushforward.fast import programs
 from pushforward.functional.prediction import Kind
 from pushforward.ode import stage_times
@@ -108,7 +108,7 @@ class LinearSampler(Sampler):
 
     def plan(self, path: Path, times: Sequence[float]) -> list[Step]:
         """Return the steps from times[0] to times[-1]."""
-        raise NotImplementedError
+        raise missing(self, "plan", "a list of `Step`s")
 
     def finish(self, path: Path, t: float) -> list[Step]:
         """Return the last step on a discrete path, from the last time at which the network is evaluated to the expected data."""
@@ -186,6 +186,10 @@ class _Program:
             )
         with torch.no_grad():
             self.path, self.steps = path, sampler.way(path, t_start, t_end)
+        if not sampler.stochastic and any(step.random for step in self.steps):
+            raise UserError(
+                f"the plan of {type(sampler).__name__} adds noise (Step.random), but its property stochastic is False; return True from it."
+            )
         self.ends = [*(step.t for step in self.steps), t_end]
         self.randoms, self.spreads = [step.random for step in self.steps], [step.spread for step in self.steps]
         self.held = 2 * max(len(step.past) for step in self.steps)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pushforward import _random
 from pushforward._checks import CheckedNumbers, whole
 from pushforward.adaptive import adaptive_steps, check_tolerances
-from pushforward.errors import UserError
+from pushforward.errors import UserError, missing
 from pushforward.ode import fixed_steps, fixed_steps_with_rates, stage_values
 from pushforward.samplers.grids import Grid, Uniform
 from pushforward.tableaux import Tableau
@@ -83,7 +83,7 @@ class Sampler(CheckedNumbers):
             t_end: end time.
             generator: randomness of a stochastic sampler.
         """
-        raise NotImplementedError
+        raise missing(self, "__call__", "the state at t_end")
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from pushforward.data.pairs import Pairs
-from pushforward.errors import CheckpointError, ConfigError, DivergedError, UserError
+from pushforward.errors import CheckpointError, ConfigError, DivergedError, RunExistsError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import to_plain
-from pushforward.formats.run import checkpoints
+from pushforward.formats.lock import check_unlocked, locked
+from pushforward.formats.run import checkpoints, clear_run
 from pushforward.formats.wrapped import unwrapped
 from pushforward.registry import export
 from pushforward.training.given import as_dataset
@@ -51,12 +52,14 @@ class Trainer:
         validation: data to choose the best checkpoint on, of any kind that `data` may be, or None.
         out: run folder for metrics and checkpoints, or None to keep nothing.
         resume: whether to continue from the newest complete checkpoint of `out`.
+        overwrite: whether to replace a run that is in `out`; it is removed once the new one has been built. Other files stay.
         callbacks: called around steps (`training.Callback`), in the first process.
         device: training device; None leaves the model where it is. "cuda" assigns one GPU to each process of a machine.
         config: additional sections of config.yaml, such as the data source.
         settings: the fields of `training.settings.Settings`: steps, batch_size, lr, ...
 
     Raises:
+        RunExistsError: `out` holds a run, or another process writes into it.
         UserError: settings out of range, data that is empty or does not fit the model, or processes that differ or cannot share a batch.
         CheckpointError: nothing to resume from, or a checkpoint of another architecture or other data.
 
@@ -75,6 +78,7 @@ class Trainer:
         validation: Any = None,
         out: str | Path | None = None,
         resume: bool = False,
+        overwrite: bool = False,
         callbacks: Sequence[Callback] = (),
         device: str | torch.device | None = None,
         config: Mapping[str, Any] | None = None,
@@ -95,6 +99,12 @@ class Trainer:
             self.data = as_dataset(data, "data", "training data", model)
             self.validation = None if validation is None else as_dataset(validation, "validation", "validation data", model)
             self.out = None if out is None else Path(out)
+            if self.out is not None and self.processes.main:
+                check_unlocked(self.out)
+                if not resume and not overwrite and checkpoints(self.out).names():
+                    raise RunExistsError(
+                        f"{self.out} holds a run already; resume=True continues it, overwrite=True replaces it, or give another folder."
+                    )
             self.extra_config = dict(config or {})
             self.device, self.dtype = next(model.parameters()).device, model.dtype
             self._fingerprint = self.data.fingerprint() if isinstance(self.data, HasFingerprint) else None
@@ -112,6 +122,8 @@ class Trainer:
                 folder = self.processes.of_main(lambda: newest(self.out), "resuming")
                 with self.processes.agreed("resuming"):
                     self.progress = restore(folder, self._step, self._fingerprint)
+            elif overwrite and self.out is not None and self.processes.main:
+                clear_run(self.out)
         self.callbacks = list(callbacks) if self.processes.main else []
         self.stopped_by: int | None = None
 
@@ -152,7 +164,8 @@ class Trainer:
         over_time = LossOverTime()
         if isinstance(self.model, PathModel):
             self.model.watch = over_time.add
-        with _signals(self), self.processes.watched():
+        lock = locked(self.out) if self.out is not None and self.processes.main else contextlib.nullcontext()
+        with lock, _signals(self), self.processes.watched():
             self._notify("on_start")
             try:
                 self._loop(over_time)

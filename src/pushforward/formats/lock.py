@@ -1,0 +1,65 @@
+"""One process at a time writes into a run folder."""
+
+import contextlib
+import datetime
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from pushforward.errors import RunExistsError
+
+LOCK, HOLDER = ".lock", ".lock.json"  # the lock itself, which the system releases when its process ends, and who holds it
+PATIENCE = 5.0  # seconds: workers of a process that was killed keep its lock until they notice
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the lock of a run folder, which is created if it does not exist; a folder that cannot be written is not locked.
+
+    Raises:
+        RunExistsError: another process holds it; the message gives its host, its number and since when.
+    """
+    lock = filelock.FileLock(run / LOCK, timeout=PATIENCE if (run / HOLDER).exists() else 0)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        (run / HOLDER).write_text(json.dumps(_facts()), encoding="utf-8")
+    except filelock.Timeout:
+        raise RunExistsError(f"{run} is being written by {_holder(run)}; wait until it ends, stop it, or give another folder.") from None
+    except (OSError, NotImplementedError):
+        pass  # the first checkpoint will report it, and save the state elsewhere
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            (run / HOLDER).unlink(missing_ok=True)
+            lock.release()
+
+
+def check_unlocked(run: Path) -> None:
+    """Raise if another process writes into a run folder.
+
+    Raises:
+        RunExistsError: the message gives its host, its number and since when.
+    """
+    if run.is_dir() and (run / HOLDER).exists():
+        with locked(run):
+            pass
+
+
+def _facts() -> dict[str, Any]:
+    since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    return {"host": socket.gethostname(), "process": os.getpid(), "since": since}
+
+
+def _holder(run: Path) -> str:
+    try:
+        facts = json.loads((run / HOLDER).read_text(encoding="utf-8"))
+        return f"process {facts['process']} on {facts['host']} since {facts['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
