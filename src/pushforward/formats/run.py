@@ -11,7 +11,7 @@ from pushforward.formats.config import load_yaml
 from pushforward.formats.files import check_folder, write_folder, write_text
 
 POINTERS = ("best", "last")
-# What the library writes into a run folder; anything else belongs to somebody else and is never removed.
+# What the library writes into a run folder; any other file is the user's and is never removed.
 PICTURES = ("samples", "loss", "trajectory", "quality", "layers", "neighbours", "evaluations")
 FILES = ("config.yaml", "metrics.jsonl", "report.html", "evaluation.json", "trace.json", *(f"{name}.png" for name in PICTURES))
 FOLDERS = ("checkpoints", "samples", "tensorboard")
@@ -91,7 +91,7 @@ def check_free(out: Path, overwrite: bool) -> None:
     """Raise unless a new run may be written to a folder: one that does not exist or is empty, or a run that is to be replaced.
 
     Raises:
-        RunExistsError: the folder is a file, is in use, or is no run; the message says what to do.
+        RunExistsError: the folder is a file, is in use, or is no run; the message gives the alternatives.
     """
     if out.exists() and not out.is_dir():
         raise RunExistsError(f"{out} is a file; give a folder.")
