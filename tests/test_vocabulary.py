@@ -40,7 +40,9 @@ def subjects():
     """Return the files that are searched."""
     sources = list(PACKAGE.rglob("*.py"))
     folders = [
-        *(ROOT / "docs" / "en").rglob("*.md"),
+        *(
+            path for path in (ROOT / "docs" / "en").rglob("*.md") if path.parent.name != "reference"
+        ),  # made from docstrings, which are searched
         *(path for name in ("docs/code", "tools", "benchmarks", "examples") for path in (ROOT / name).glob("*.py")),
     ]
     pages = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/RESULTS.md", "Makefile"]
