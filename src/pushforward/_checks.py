@@ -61,8 +61,15 @@ class CheckedNumbers:
             _check_number(type(self).__name__, one, getattr(self, one.name))
 
 
+def alternatives(annotation: Any) -> list[Any]:
+    """Return the members of a union, or any other annotation as the only one."""
+    if get_origin(annotation) in (Union, UnionType):
+        return [one for part in get_args(annotation) for one in alternatives(part)]
+    return [annotation]
+
+
 def _check_number(owner: str, one: "Field[Any]", value: Any) -> None:
-    options = set(get_args(one.type)) if get_origin(one.type) in (Union, UnionType) else {one.type}
+    options = set(alternatives(one.type))
     others = options - {int, float, type(None)}
     if options == others or (value is None and type(None) in options) or (isinstance(value, Tensor) and value.ndim == 0):
         return

@@ -181,16 +181,10 @@ def untouched(module: nn.Module, inside: bool = False) -> bool:
     return True
 
 
-def as_defined(module: nn.Module, inside: bool = False) -> bool:
+def as_defined(module: nn.Module) -> bool:
     """Return whether a module itself, regardless of its submodules, is of a known type and unmodified."""
     kind, state = type(module), module.__dict__
-    if (
-        kind not in _known
-        or _known[kind] is not kind.forward
-        or "forward" in state
-        or "inverse" in state
-        or (not inside and hooked(module))
-    ):
+    if kind not in _known or _known[kind] is not kind.forward or "forward" in state or "inverse" in state or hooked(module):
         return False
     return all(type(one) in PARAMETERS for one in state["_parameters"].values())
 

@@ -103,13 +103,6 @@ class HasShape(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
 
-class ReadsCondition(Protocol):
-    """A base that may depend on the condition; `sample` and `log_prob` then receive it."""
-
-    @property
-    def conditional(self) -> bool: ...
-
-
 @runtime_checkable
 class HasFingerprint(Protocol):
     """A data set identified by a hash of its contents."""

@@ -61,6 +61,14 @@ def test_a_used_folder_is_refused_continued_or_replaced(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_overwrite_in_python_spares_what_is_no_run(tmp_path):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "mine.txt").write_text("a year of work")
+    with pytest.raises(RunExistsError, match="is not a run"):
+        fit(tmp_path, overwrite=True)
+    assert (tmp_path / "samples" / "mine.txt").exists()
+
+
 def test_overwrite_spares_what_is_no_run(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text("title: my pages\n")
     (tmp_path / "draft.txt").write_text("a year of work")

@@ -2,14 +2,13 @@
 
 import contextlib
 import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pushforward import registry
-from pushforward._checks import whole
+from pushforward._checks import alternatives, whole
 from pushforward.data.arrays import read_npy, read_npz
 from pushforward.data.dataset import Dataset
 from pushforward.data.hub import HUB, read_hub, read_saved
@@ -90,8 +89,7 @@ def options_from_text(name_or_path: str | Path, options: Mapping[str, str]) -> d
 
 
 def _from_text(name: str, text: str, annotation: Any) -> Any:
-    kinds = set(typing.get_args(annotation)) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else {annotation}
-    plain = {typing.get_origin(kind) or kind for kind in kinds}
+    plain = {typing.get_origin(kind) or kind for kind in alternatives(annotation)}
     if type(None) in plain and text == "null":
         return None
     if plain & {list, tuple, Sequence} and text.startswith("["):

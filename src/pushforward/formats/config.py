@@ -6,15 +6,15 @@ YAML is only read with PyYAML's safe loader, which builds mappings, lists, strin
 import dataclasses
 import difflib
 import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 import yaml
 
 from pushforward import registry
+from pushforward._checks import alternatives
 from pushforward.errors import ConfigError
 from pushforward.nn.config import NetConfig
 
@@ -53,7 +53,7 @@ def from_plain(value: Any, annotation: Any, where: str) -> Any:
     Raises:
         ConfigError: a wrong type, an unknown key or name (with the closest valid one), or a value that its record rejects.
     """
-    options = _alternatives(annotation)
+    options = alternatives(annotation)
     if isinstance(value, Mapping) and "name" in value:
         record = _record(value, where)
         if not any(one is Any or (inspect.isclass(one) and isinstance(record, one)) for one in options):
@@ -67,12 +67,6 @@ def from_plain(value: Any, annotation: Any, where: str) -> Any:
 
 
 _NO = object()
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    if typing.get_origin(annotation) in (Union, types.UnionType):
-        return [one for part in typing.get_args(annotation) for one in _alternatives(part)]
-    return [annotation]
 
 
 def _fits(value: Any, option: Any, where: str) -> Any:

@@ -52,7 +52,7 @@ class ConvNet(nn.Module):
         inputs += cond_channels or 0
         if hidden is not None and hidden < 1:
             raise UserError(f"hidden is {hidden}, but the network needs at least 1 hidden channel; try 128.")
-        self.activation, self.act = activation, activation_of(activation)
+        self.act = activation_of(activation)
         self.first: Any = None if hidden is None else nn.Conv2d(inputs, hidden, 3, padding=1)
         self.middle: Any = None if hidden is None else nn.Conv2d(hidden, hidden, 1)
         self.condition = condition_embedding(outputs if hidden is None else hidden, classes, cond_features)

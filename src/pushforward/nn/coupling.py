@@ -32,7 +32,7 @@ class CouplingNet(nn.Module):
     ) -> None:
         super().__init__()
         widths = checked_widths(hidden)
-        self.activation, self.act = activation, activation_of(activation)
+        self.act = activation_of(activation)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip([inputs, *widths], widths, strict=False))
         self.condition = condition_embedding(widths[0], classes, cond_features)
         self.out = nn.Linear(widths[-1], outputs)

@@ -73,7 +73,7 @@ class MADE(nn.Module):
         if features < 1:
             raise UserError(f"features is {features}, but it must be at least 1.")
         widths = checked_widths(hidden)
-        self.features, self.outputs, self.activation, self.act = features, outputs, activation, activation_of(activation)
+        self.features, self.outputs, self.act = features, outputs, activation_of(activation)
         self.layers: Any = nn.ModuleList(MaskedLinear(a, b) for a, b in zip([features, *widths], widths, strict=False))
         self.condition = condition_embedding(widths[0], classes, cond_features)
         self.out = MaskedLinear(widths[-1], outputs * features)  # row p * features + k: parameter p of feature k

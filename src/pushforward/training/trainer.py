@@ -19,7 +19,7 @@ from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import to_plain
 from pushforward.formats.lock import check_unlocked, locked
-from pushforward.formats.run import checkpoints, clear_run
+from pushforward.formats.run import check_free, checkpoints, clear_run
 from pushforward.formats.wrapped import unwrapped
 from pushforward.registry import export
 from pushforward.training.given import as_dataset
@@ -101,7 +101,9 @@ class Trainer:
             self.out = None if out is None else Path(out)
             if self.out is not None and self.processes.main:
                 check_unlocked(self.out)
-                if not resume and not overwrite and checkpoints(self.out).names():
+                if overwrite and not resume:
+                    check_free(self.out, overwrite)
+                elif not resume and checkpoints(self.out).names():
                     raise RunExistsError(
                         f"{self.out} holds a run already; resume=True continues it, overwrite=True replaces it, or give another folder."
                     )
