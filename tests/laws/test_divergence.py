@@ -78,6 +78,38 @@ def test_networks_with_attention_have_an_exact_divergence(net, grad):
     torch.testing.assert_close(divergence, expected, **EXACT)
 
 
+@pytest.mark.parametrize(
+    "net",
+    [
+        pytest.param(lambda: DiT((1, 4, 4), width=8, depth=2, heads=2), id="DiT"),
+        pytest.param(lambda: UNet((1, 4, 4), channels=4, multipliers=(1,), depth=1, heads=2), id="UNet"),
+    ],
+)
+@pytest.mark.parametrize("grad", [False, True])
+def test_activation_checkpointing_changes_no_divergence(net, grad):
+    """Checkpointing works by saved-tensor hooks, under which torch.func refuses to differentiate."""
+    net, x, t = randomised(net()).train(), torch.randn(2, 1, 4, 4), torch.rand(2)
+    results = {}
+    for net.activation_checkpointing in (False, True):
+        with torch.set_grad_enabled(grad):
+            value, divergence = exact_divergence(lambda x: net(x, t, None), x)
+        loss = value.square().sum() + divergence.square().sum()
+        gradients = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True) if grad else ()
+        results[net.activation_checkpointing] = [value, divergence, *gradients]
+    torch.testing.assert_close(results[True], results[False], **EXACT)
+
+
+@pytest.mark.parametrize("function", [lambda x: field((4,))(x), torch.ones_like], ids=["field", "constant"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_saved_tensors_may_be_kept_elsewhere(function, grad):
+    x = torch.randn(3, 4)
+    with torch.set_grad_enabled(grad):
+        expected = exact_divergence(function, x)
+        with torch.autograd.graph.saved_tensors_hooks(lambda one: one.numpy(force=True), torch.from_numpy):
+            found = exact_divergence(function, x)
+    torch.testing.assert_close(found, expected, **EXACT)
+
+
 LAYERS = {
     "layer_norm": lambda h: torch.nn.functional.layer_norm(h, (4,)),
     "group_norm": lambda h: torch.nn.functional.group_norm(h, 2),

@@ -67,16 +67,39 @@ def _products(field: Field, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tenso
     try:
         value, pull = torch.func.vjp(field, x)  # type: ignore[misc]  # three values only with has_aux
     except RuntimeError as error:
+        if "saved tensor hooks" in str(error):
+            return _products_by_autograd(field, x)
         if "setup_context" in str(error):
             raise UserError(
                 "the field has a backward hook of a Module (or a custom autograd.Function without setup_context), but a divergence "
                 "differentiates the field inside the computation, where torch cannot run it; remove the hook, or hook the parameters."
             ) from error
         raise
+    _check_value(value, x)
+    return lambda directions: (value, torch.func.vmap(lambda direction: pull(direction)[0])(directions))
+
+
+def _products_by_autograd(field: Field, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return the same by autograd, which unlike torch.func runs under saved-tensor hooks: activation checkpointing, save_on_cpu."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x if create_graph and x.requires_grad else x.detach().requires_grad_()
+        value = field(x)
+    _check_value(value, x)
+
+    def product(direction: Tensor) -> Tensor:
+        if not value.requires_grad:
+            return torch.zeros_like(x)
+        return torch.autograd.grad(value, x, direction, create_graph=create_graph, retain_graph=True, materialize_grads=True)[0]
+
+    # not is_grads_batched, whose second derivative of group_norm fails in torch 2.13
+    return lambda directions: (value if create_graph else value.detach(), torch.func.vmap(product)(directions))
+
+
+def _check_value(value: object, x: Tensor) -> None:
     if not isinstance(value, Tensor) or value.shape != x.shape:
         to = tuple(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ShapeError(f"the field maps {tuple(x.shape)} to {to}, but a divergence needs equal shapes.")
-    return lambda directions: (value, torch.func.vmap(lambda direction: pull(direction)[0])(directions))
 
 
 def _hutchinson_example() -> tuple:

@@ -1,9 +1,11 @@
 """Module versions of the functions of the same name: attention, patches, standardisation, dequantisation."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from pushforward import _random
@@ -79,5 +81,29 @@ class Blocks(nn.Module):
     def run(self, block: nn.Module, *args: Tensor) -> Any:
         """Return the outputs of a block."""
         if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(block, *args, use_reentrant=False)
+            return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _SameAttention()))
         return block(*args)
+
+
+class _SameAttention:
+    """Enters, as often as asked, the attention kernels that were enabled when it was made.
+
+    A block's recomputation runs elsewhere than its forward pass, and a divergence enables only kernels with a second derivative.
+    """
+
+    def __init__(self) -> None:
+        enabled = {
+            SDPBackend.MATH: torch.backends.cuda.math_sdp_enabled(),
+            SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled(),
+            SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.mem_efficient_sdp_enabled(),
+            SDPBackend.CUDNN_ATTENTION: torch.backends.cuda.cudnn_sdp_enabled(),
+        }
+        self.backends = [backend for backend, on in enabled.items() if on]
+        self.entered: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> None:
+        self.entered.append(sdpa_kernel(self.backends))
+        self.entered[-1].__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.entered.pop().__exit__(*error)
