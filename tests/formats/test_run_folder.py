@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ import torch
 import pushforward as pf
 from pushforward.cli import main
 from pushforward.errors import RunExistsError
+from pushforward.evaluation.pictures import loss_curve, picture_of
 from pushforward.formats.lock import HOLDER, locked
 from pushforward.formats.run import checkpoints, is_run, step_of
+from pushforward.training.progress import read_metrics
 
 TINY = ["train", "rectified_flow", "--data", "moons", "--data-options", "n", "100", "--steps", "2", "--batch-size", "16", "--block", "8"]
 NET = ["net:mlp", "--net.hidden", "8"]
@@ -101,6 +104,7 @@ def test_a_teacher_is_never_its_students_folder(tmp_path, capsys):
 HOLD = """
 import sys, time
 from pathlib import Path
+from pushforward.evaluation.pictures import loss_curve, picture_of
 from pushforward.formats.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
@@ -160,3 +164,76 @@ def test_options_of_data_are_text(delimiter, label, tmp_path):
     assert main(options) == 0
     assert main([*options, "--resume"]) == 0
     assert pf.load(tmp_path / "run").classes == (None if label == "null" else 2)
+
+
+FOREIGN = [
+    '{"step": 1, "lo',
+    "a note",
+    "[1, 2]",
+    '{"loss": 2.0}',
+    '{"step": "two", "loss": 1.0, "seconds": 1.0}',
+    "[" * 100_000,
+    '{"step": 1, "phases": 3}',
+]
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A run whose metrics have lines of others and a byte that is no text, and whose evaluation is cut."""
+    assert train(tmp_path, "--checkpoint-every", "1") == 0
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write("\n".join(FOREIGN).encode() + b"\n\xff\n" + b'{"step": 2, "lo')
+    (tmp_path / "evaluation.json").write_text('{"likelihood": ')
+    return tmp_path
+
+
+def test_lines_of_others_in_the_metrics_are_no_rows_and_stay(damaged):
+    whole = read_metrics(damaged / "metrics.jsonl")
+    assert whole
+    assert all(row["step"] <= 2 and {"loss", "validation_loss"} & row.keys() for row in whole)
+    assert main(["train", "--resume", "--out", str(damaged)]) == 0
+    assert read_metrics(damaged / "metrics.jsonl") == whole
+    assert set(FOREIGN) < set((damaged / "metrics.jsonl").read_text(errors="replace").splitlines())
+
+
+@pytest.mark.parametrize("evaluation", [b'{"likelihood": ', b"[]", b"{}", b"\xff", b'{"examples": 1, "split": "test", "likelihood": 3}'])
+def test_a_damaged_file_stands_in_no_commands_way(damaged, capsys, evaluation):
+    (damaged / "evaluation.json").write_bytes(evaluation)
+    assert main(["info", str(damaged)]) == 0
+    assert main(["compare", str(damaged), str(damaged)]) == 0
+    assert "evaluation.json; run `pushforward evaluate RUN` again." in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("pointer", [b"", b"\xff\xfe", b"step-000009\n", b"../..\n"])
+def test_a_damaged_pointer_costs_no_checkpoint(tmp_path, pointer):
+    data = torch.randn(64, 2)
+    pf.Trainer(flow(), data, out=tmp_path, steps=4, batch_size=16, checkpoint_every=2).fit()
+    for name in ("last", "best"):
+        (tmp_path / "checkpoints" / name).write_bytes(pointer)
+    assert checkpoints(tmp_path).path("best").name == "step-000004"
+    assert pf.Trainer(flow(), data, out=tmp_path, steps=9, batch_size=16, resume=True).step == 4
+
+
+def test_a_model_is_loaded_by_its_runs_pointers(tmp_path):
+    fit(tmp_path)
+    want = pf.load(tmp_path).state_dict()
+    for name in ("best", "last", "step-000002"):
+        found = pf.load(tmp_path / "checkpoints" / name).state_dict()
+        assert all(torch.equal(found[key], one) for key, one in want.items())
+
+
+def test_a_picture_replaces_the_old_one_only_when_it_is_finished(tmp_path, monkeypatch):
+    path = tmp_path / "samples.png"
+    picture_of(torch.randn(9, 2), path)
+    before = path.read_bytes()
+
+    def broken(self, file, **options):
+        Path(file).write_bytes(b"half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", broken)
+    for draw in (lambda: picture_of(torch.randn(9, 2), path), lambda: loss_curve([{"step": 1, "loss": 1.0}], path)):
+        with pytest.raises(OSError, match="No space"):
+            draw()
+    assert [one.name for one in tmp_path.iterdir()] == ["samples.png"]
+    assert path.read_bytes() == before

@@ -21,6 +21,7 @@ from pushforward.formats.model import build, load
 from pushforward.training.progress import read_metrics
 
 SHOWN = {"normalizing flow": "realnvp", "continuous flow": "ffjord", "flow matching": "rectified_flow", "diffusion": "ddpm"}
+EVALUATION = "evaluation.json"
 ROWS = 256  # examples for cost measurements
 
 
@@ -52,9 +53,13 @@ def run(arguments: Sequence[str]) -> int:
     columns = {str(folder): _reached(folder) for folder in options.runs}
     questions = list(dict.fromkeys(question for answers in columns.values() for question in answers))
     _show({question: {name: answers.get(question, "–") for name, answers in columns.items()} for question in questions})
-    missing = [str(folder) for folder in options.runs if not (folder / "evaluation.json").is_file()]
-    if missing:
-        Console(stderr=True).print(f"not evaluated yet: {', '.join(missing)}; run `pushforward evaluate RUN`.", highlight=False)
+    missing = [folder for folder in options.runs if _evaluated(folder) is None]
+    damaged = [str(folder / EVALUATION) for folder in missing if (folder / EVALUATION).is_file()]
+    if damaged:
+        Console(stderr=True).print(f"not readable: {', '.join(damaged)}; run `pushforward evaluate RUN` again.", highlight=False)
+    absent = [str(folder) for folder in missing if not (folder / EVALUATION).is_file()]
+    if absent:
+        Console(stderr=True).print(f"not evaluated yet: {', '.join(absent)}; run `pushforward evaluate RUN`.", highlight=False)
     return 0
 
 
@@ -84,8 +89,15 @@ def _reached(folder: Path) -> dict[str, str]:
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "trained": f"{steps[-1]['step']} steps, {steps[-1]['seconds']:.0f} s" if steps else "–",
     }
-    file = folder / "evaluation.json"
-    return answers | (_judged(json.loads(file.read_text())) if file.is_file() else {})
+    return answers | (_evaluated(folder) or {})
+
+
+def _evaluated(folder: Path) -> dict[str, str] | None:
+    """Return a run's results, or None if it has no evaluation.json, or one that is incomplete or of another tool."""
+    try:
+        return _judged(json.loads((folder / EVALUATION).read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def _judged(numbers: Mapping[str, Any]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pushforward.cli.options import parse
 from pushforward.cli.run import device_of, sampler_of
 from pushforward.errors import UserError
 from pushforward.formats.config import from_plain
+from pushforward.formats.files import write_atomically
 from pushforward.guidance.cfg import CFG
 from pushforward.guidance.skip_layers import SkipLayers
 from pushforward.models.stable_diffusion_3 import StableDiffusion3
@@ -238,6 +239,6 @@ def _shown(preview: Path | None) -> Any:
             end = "\n" if progress.done == progress.total else ""
             print(f"\r{progress.done}/{progress.total or '?'}  t = {progress.t:.3f} ", end=end, file=sys.stderr, flush=True)
         if preview is not None:
-            progress.images()[0].save(preview)
+            write_atomically(preview, lambda temporary: progress.images()[0].save(temporary, format="PNG"))
 
     return show

@@ -15,6 +15,7 @@ from torch import Tensor
 from pushforward.data.dataset import Dataset
 from pushforward.evaluation.quantise import quantise
 from pushforward.families.model import GenerativeModel
+from pushforward.formats.files import write_atomically
 from pushforward.functional.levels import Levels
 from pushforward.samplers.euler import Euler
 
@@ -26,6 +27,11 @@ def figure_of(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure atomically, in the format that the file's name ends in."""
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix.removeprefix(".")))
 
 
 def tiles(x: Tensor, levels: Levels, columns: int, gap: int = 1) -> numpy.ndarray:
@@ -54,7 +60,7 @@ def picture_of(x: Tensor, path: Path, *, labels: Tensor | None = None, levels: L
     axes.scatter(points[:, 0], second, s=3, c=INK if labels is None else labels.cpu(), cmap="tab10", alpha=0.6, linewidths=0)
     axes.set_aspect("equal", "datalim")
     axes.set_title(title, color=INK)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _sheet(sheet: numpy.ndarray, path: Path, title: str, left: Sequence[str] = (), top: Sequence[str] = ()) -> None:
@@ -71,7 +77,7 @@ def _sheet(sheet: numpy.ndarray, path: Path, title: str, left: Sequence[str] = (
     axes.set_xticks(_centres(width, len(top)), top)
     axes.xaxis.tick_top()
     axes.set_title(title, color=INK, fontsize=11)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _centres(length: int, parts: int) -> list[float]:
@@ -102,7 +108,7 @@ def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int 
         axes.scatter(state[:, 0], state.flatten(1)[:, -1], s=1.5, c=INK if labels is None else labels, cmap="tab10", linewidths=0)
         axes.set_title(name, fontsize=9, color=INK)
         axes.set_axis_off()
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -122,7 +128,7 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
             axis_format(FormatStrFormatter("%.2g"))
     axes.legend(frameon=False)
     axes.grid(alpha=0.2)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def by_evaluations(model: GenerativeModel, evaluations: Sequence[int], path: Path, *, seed: int = 0) -> None:
@@ -152,7 +158,7 @@ def quality_curve(quality: Sequence[Any], reference: float, path: Path) -> None:
         one.set_xticks(counts, [str(count) for count in counts])
         one.minorticks_off()
         one.grid(alpha=0.2)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def neighbours(samples: Tensor, train: Dataset, path: Path, *, count: int = 20) -> None:

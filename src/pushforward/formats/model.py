@@ -17,7 +17,7 @@ from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml, to_plain
 from pushforward.formats.files import check_folder, write_folder
-from pushforward.formats.run import checkpoints
+from pushforward.formats.run import POINTERS, Checkpoints, checkpoints
 from pushforward.formats.wrapped import check_described, own_names, own_state, state_to_save, unwrapped, without_random
 from pushforward.registry import export
 
@@ -126,7 +126,7 @@ def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", chec
     Only model.safetensors (or raw.safetensors) and config.yaml are read; nothing in them can run code.
 
     Args:
-        run_or_folder: a run folder, one of its checkpoints, or a saved model.
+        run_or_folder: a run folder, one of its checkpoints (also as RUN/checkpoints/best or last), or a saved model.
         weights: "ema" for the averaged weights (the raw ones if there is no average), "raw" for the trained ones.
         checkpoint: checkpoint of a run: "best" on validation, "last", or its name, such as "step-000500".
 
@@ -140,6 +140,8 @@ def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", chec
     if weights not in ("ema", "raw"):
         raise UserError(f"weights is {weights!r}, but it must be 'ema' or 'raw'.")
     folder = Path(run_or_folder)
+    if folder.name in POINTERS and not folder.is_dir() and Checkpoints(folder.parent).names():
+        folder = Checkpoints(folder.parent).path(folder.name)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise CheckpointError(f"{folder} {what}; give a run folder, a checkpoint, or a folder written by pushforward.save.")

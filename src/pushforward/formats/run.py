@@ -36,8 +36,7 @@ class Checkpoints:
         """
         name = which
         if which in POINTERS:
-            pointers = [self.folder / one for one in (which, "last") if (self.folder / one).is_file()]
-            name = pointers[0].read_text().strip() if pointers else (self.names() or [""])[-1]
+            name = self.pointed(which) or self.pointed("last") or (self.names() or [""])[-1]
         folder = self.folder / name
         if name not in self.names():
             known = ", ".join(self.names()) or "none"
@@ -49,6 +48,12 @@ class Checkpoints:
             offer = f"an earlier one is intact: use {whole.name}" if whole else "no other checkpoint is intact: train again"
             raise CheckpointError(f"{str(error).rstrip('.')}; {offer}.") from None
         return folder
+
+    def pointed(self, pointer: str) -> str | None:
+        """Return the name of the checkpoint that "best" or "last" points to, or None if it points to none."""
+        file = self.folder / pointer
+        name = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
+        return name if name in self.names() else None
 
     def newest_whole(self, before: str | None = None) -> Path | None:
         """Return the newest intact checkpoint, older than `before` if given."""
@@ -67,7 +72,7 @@ class Checkpoints:
         write_folder(folder, fill)
         for pointer in ("last", "best") if best else ("last",):
             write_text(self.folder / pointer, folder.name + "\n")
-        pointed = {(self.folder / one).read_text().strip() for one in POINTERS if (self.folder / one).is_file()}
+        pointed = {self.pointed(one) for one in POINTERS}
         for name in self.names()[: -self.keep]:
             if name not in pointed:
                 shutil.rmtree(self.folder / name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pushforward.formats.files import write_text
 from pushforward.registry import export
 
 if TYPE_CHECKING:
@@ -94,8 +95,12 @@ class MetricsFile(Callback):
         self.path = path
 
     def on_start(self, trainer: "Trainer") -> None:
-        kept = [row for row in read_metrics(self.path) if row.get("step", 0) <= trainer.step] if trainer.step else []
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        kept = []
+        for line in _lines(self.path) if trainer.step else ():
+            row = _row(line)
+            if row is None or row["step"] <= trainer.step:  # what is no row is not ours to remove
+                kept.append(line + "\n")
+        write_text(self.path, "".join(kept))
 
     def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
         with self.path.open("a") as file:
@@ -105,11 +110,25 @@ class MetricsFile(Callback):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics.jsonl; an incomplete last line is ignored."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
+    """Return the rows of a metrics.jsonl; lines that are incomplete, or not as `MetricsFile` writes them, are ignored."""
+    return [row for row in map(_row, _lines(path)) if row is not None]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+
+
+NUMBER = int | float
+KINDS: dict[str, Any] = {"step": int, "loss": NUMBER, "seconds": NUMBER, "validation_loss": NUMBER}
+KINDS |= {"samples_per_second": NUMBER, "memory_mb": NUMBER, "skipped": int, "phases": dict, "loss_by_t": list}
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """Return a line's metrics, or None if it is no row of metrics."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or "step" not in row or ("loss" in row and "seconds" not in row):
+        return None
+    return row if all(isinstance(row[name], kind) for name, kind in KINDS.items() if name in row) else None

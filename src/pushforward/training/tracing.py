@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pushforward.errors import UserError
+from pushforward.formats.files import write_atomically
 from pushforward.registry import export
 from pushforward.training.progress import Callback
 
@@ -78,10 +79,11 @@ class Profile(Callback):
         kinds = [torch.profiler.ProfilerActivity.CPU]
         if trainer.device.type == "cuda":
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
-        self._profiler = torch.profiler.profile(
-            activities=kinds, schedule=self._schedule, on_trace_ready=lambda one: one.export_chrome_trace(str(self.path))
-        )
+        self._profiler = torch.profiler.profile(activities=kinds, schedule=self._schedule, on_trace_ready=self._write)
         self._profiler.start()
+
+    def _write(self, profiler: torch.profiler.profile) -> None:
+        write_atomically(self.path, lambda temporary: profiler.export_chrome_trace(str(temporary)))
 
     def on_every_step(self, trainer: "Trainer") -> None:
         self._profiler.step()
