@@ -33,6 +33,10 @@ class ConfigError(UserError):
     """A configuration has an unknown key, a wrong type or a value that is not allowed."""
 
 
+class StoppedWarning(UserWarning):
+    """A signal ended training before its last step."""
+
+
 def missing(owner: object, method: str, returns: str) -> NotImplementedError:
     """Return the error of a base class for a method that a subclass must define."""
     return NotImplementedError(f"{type(owner).__name__} has no {method}; define it: it returns {returns}.")

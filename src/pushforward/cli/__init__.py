@@ -3,10 +3,14 @@
 A command's module is imported when the command runs, so that `pushforward --help` stays fast.
 """
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
 
 COMMANDS = {
     "demo": "train a rectified flow on handwritten digits for a minute, evaluate it, and write runs/demo/report.html",
@@ -56,11 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, rest: list[str], debug: bool) -> int:
-    from pushforward.errors import PushforwardError
+    from pushforward.errors import PushforwardError, StoppedWarning
     from pushforward.registry import NameClashError, PluginError, UnknownNameError
 
     try:
-        return importlib.import_module(f"pushforward.cli.{MODULES.get(command, command)}").run(rest)
+        with _sigterm_raises(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", StoppedWarning)  # the commands print their own sentence
+            return importlib.import_module(f"pushforward.cli.{MODULES.get(command, command)}").run(rest)
     except (PushforwardError, UnknownNameError, NameClashError, PluginError) as error:
         if debug:
             raise
@@ -68,13 +74,38 @@ def _run(command: str, rest: list[str], debug: bool) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe: suppress further output
         return 0
+    except _TerminatedError:
+        return _failed("terminated.", 128 + signal.SIGTERM)
     except KeyboardInterrupt:
-        return _failed("interrupted.", 130)
+        return _failed("interrupted.", 128 + signal.SIGINT)
     except OSError as error:
         if debug:
             raise
         where = f" for {error.filename}" if error.filename else ""
         return _failed(f"system error{where}: {error.strerror or error}; check the path, its permissions and free space.", 1)
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM as an exception, so that files in the making are removed and locks released."""
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        if os.getpid() != process:  # a worker of a DataLoader, forked with this handler
+            os._exit(128 + number)
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _failed(sentence: str, status: int) -> int:

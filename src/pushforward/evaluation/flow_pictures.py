@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward.bijections.chain import Chain
 from pushforward.errors import UserError
-from pushforward.evaluation.pictures import ACCENT, INK, figure_of, save_figure
+from pushforward.evaluation.pictures import ACCENT, INK, colours, figure_of, save_figure
 from pushforward.families.normalizing_flow import NormalizingFlow
 from pushforward.registry import export
 
@@ -53,10 +53,9 @@ def picture_layers(model: NormalizingFlow, path: Path, *, seed: int = 0) -> None
     figure = figure_of(2.1 * (len(shown) + 1), 4.4)
     axes = figure.subplots(2, len(shown) + 1)
     names = {0: "noise", len(samples) - 1: "data"}
-    colour: Any = {"color": INK} if labels is None else {"c": labels.cpu(), "cmap": "tab10"}
     for column, k in enumerate(shown):
         low, high = _window(samples[k])
-        axes[0, column].scatter(*samples[k].T, s=1.2, linewidths=0, **colour)
+        axes[0, column].scatter(*samples[k].T, s=1.2, linewidths=0, **colours(labels))
         axes[0, column].set_title(names.get(k, f"after {k} of {len(samples) - 1}"), fontsize=9, color=INK)
         for family in (grids[k].view(lines.shape), grids[k].view(lines.shape).transpose(0, 1)):
             for line in family:

@@ -57,10 +57,15 @@ def picture_of(x: Tensor, path: Path, *, labels: Tensor | None = None, levels: L
     axes = figure.subplots()
     points = x.detach().float().cpu().flatten(1)
     second = points[:, 1] if points.shape[1] > 1 else torch.zeros(len(points))
-    axes.scatter(points[:, 0], second, s=3, c=INK if labels is None else labels.cpu(), cmap="tab10", alpha=0.6, linewidths=0)
+    axes.scatter(points[:, 0], second, s=3, alpha=0.6, linewidths=0, **colours(labels))
     axes.set_aspect("equal", "datalim")
     axes.set_title(title, color=INK)
     save_figure(figure, path)
+
+
+def colours(labels: Tensor | None) -> dict[str, Any]:
+    """Return the arguments of matplotlib's scatter that colour points by their labels."""
+    return {"color": INK} if labels is None else {"c": labels.cpu(), "cmap": "tab10"}
 
 
 def _sheet(sheet: numpy.ndarray, path: Path, title: str, left: Sequence[str] = (), top: Sequence[str] = ()) -> None:
@@ -105,7 +110,7 @@ def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int 
         return
     figure = figure_of(2.2 * times, 2.6)
     for axes, state, name in zip(figure.subplots(1, times, sharex=True, sharey=True), shown, names, strict=True):
-        axes.scatter(state[:, 0], state.flatten(1)[:, -1], s=1.5, c=INK if labels is None else labels, cmap="tab10", linewidths=0)
+        axes.scatter(state[:, 0], state.flatten(1)[:, -1], s=1.5, linewidths=0, **colours(labels))
         axes.set_title(name, fontsize=9, color=INK)
         axes.set_axis_off()
     save_figure(figure, path)
@@ -126,7 +131,8 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_yscale("log")
         for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             axis_format(FormatStrFormatter("%.2g"))
-    axes.legend(frameon=False)
+    if trained or judged:
+        axes.legend(frameon=False)
     axes.grid(alpha=0.2)
     save_figure(figure, path)
 

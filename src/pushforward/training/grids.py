@@ -24,12 +24,17 @@ class SampleGrid(Callback):
         self.folder, self.seed = folder, evaluation_seed
 
     def on_validation(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
+        trainer.signals.run(lambda: self._draw(trainer))
+
+    def _draw(self, trainer: "Trainer") -> None:
         model = trainer.averaged_model
         n = 100 if len(model.shape) == 3 else 1000
         labels = None if model.classes is None else torch.arange(n, device=trainer.device) % model.classes
         training = model.training
-        made = model.eval().sample(n, labels, generator=torch.Generator().manual_seed(self.seed))
-        model.train(training)
+        try:
+            made = model.eval().sample(n, labels, generator=torch.Generator().manual_seed(self.seed))
+        finally:
+            model.train(training)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{trainer.step:06d}.png"
         picture_of(made, path, labels=labels, levels=model.levels, title=f"step {trainer.step}", columns=min(10, model.classes or 10))

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import hashlib
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -229,8 +230,8 @@ class StopSignal:
         self.among = among
         self._asked: tuple[Any, Tensor] | None = None
 
-    def agree(self, own: int | None) -> int | None:
-        """Send the number of a signal, or None, to the other processes; return what was received in the previous step."""
+    def agree(self, own: signal.Signals | None) -> signal.Signals | None:
+        """Send a signal's number, or None, to the other processes; return what was received in the previous step."""
         if self.among.size == 1:
             return own
         known = 0
@@ -240,7 +241,7 @@ class StopSignal:
             known = int(flag)
         flag = torch.tensor(own or 0)
         self._asked = dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.among.words, async_op=True), flag
-        return known or None
+        return signal.Signals(known) if known else None
 
     def close(self) -> None:
         """Wait for pending messages."""

@@ -26,11 +26,13 @@ class Progress:
         step: completed steps.
         best: lowest validation loss so far.
         seconds: training time over all sessions.
+        unvalidated: whether a signal cut the validation of this step short.
     """
 
     step: int = 0
     best: float = math.inf
     seconds: float = 0.0
+    unvalidated: bool = False
 
 
 def save_state(out: Path, step: Step, progress: Progress, data: str | None, config: Mapping[str, Any], best: bool) -> Path:
@@ -103,7 +105,7 @@ def restore(folder: Path, step: Step, data: str | None) -> Progress:
             step.scaler.load_state_dict(state["scaler"])
         for name, value in state["guard"].items():
             setattr(step.guard, name, value)
-        progress = Progress(int(state["step"]), float(state["best"]), float(state["seconds"]))
+        progress = Progress(int(state["step"]), float(state["best"]), float(state["seconds"]), bool(state.get("unvalidated", False)))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder / STATE} cannot be resumed from: {error}.") from None
     if step.average is not None:

@@ -4,8 +4,8 @@ import contextlib
 import shutil
 import signal
 import tempfile
-import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pushforward.data.pairs import Pairs
-from pushforward.errors import CheckpointError, ConfigError, DivergedError, RunExistsError, UserError
+from pushforward.errors import CheckpointError, ConfigError, DivergedError, RunExistsError, StoppedWarning, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import to_plain
@@ -28,11 +28,13 @@ from pushforward.training.order import Order, as_batch, batches, fetched, genera
 from pushforward.training.processes import StopSignal, code_digest, processes
 from pushforward.training.progress import Callback
 from pushforward.training.settings import settings_of
+from pushforward.training.signals import Signals
 from pushforward.training.state import Progress, newest, restore, save_state
 from pushforward.training.step import Step
 from pushforward.training.telemetry import LossOverTime, by_time, memory_mb
 from pushforward.types import HasFingerprint
 
+Batch = tuple[Tensor, Any, Tensor | None]
 VALIDATION_DRAWS = 8  # fixed draws of noise and time over which validation losses are averaged
 
 
@@ -127,7 +129,8 @@ class Trainer:
             elif overwrite and self.out is not None and self.processes.main:
                 clear_run(self.out)
         self.callbacks = list(callbacks) if self.processes.main else []
-        self.stopped_by: int | None = None
+        self.signals = Signals()
+        self.stopped_by: signal.Signals | None = None
 
     @property
     def step(self) -> int:
@@ -155,7 +158,10 @@ class Trainer:
         return self.model if self._step.average is None else self._step.average.module  # type: ignore[return-value]
 
     def fit(self) -> "Trainer":
-        """Train to the last step, or until Ctrl-C or SIGTERM; both save a checkpoint first (`stopped_by` is then the signal).
+        """Train to the last step, or until Ctrl-C or SIGTERM; both complete the step, cut a validation short, and save a checkpoint.
+
+        Returns:
+            The trainer itself. If a signal ended the training, `stopped_by` is that signal, and a StoppedWarning says where it stopped.
 
         Raises:
             DivergedError: consecutive steps had no usable gradient; the message gives step, learning rate and the last good checkpoint.
@@ -167,7 +173,7 @@ class Trainer:
         if isinstance(self.model, PathModel):
             self.model.watch = over_time.add
         lock = locked(self.out) if self.out is not None and self.processes.main else contextlib.nullcontext()
-        with lock, _signals(self), self.processes.watched():
+        with lock, self.signals.watched(), self.processes.watched():
             self._notify("on_start")
             try:
                 self._loop(over_time)
@@ -177,6 +183,9 @@ class Trainer:
                 if isinstance(self.model, PathModel):
                     self.model.watch = None
                 self._notify("on_end")
+        if self.stopped_by is not None and self.processes.main:
+            where = "nothing was saved, as there is no out" if self.out is None else f"{self.out} is saved, and resume=True continues it"
+            warnings.warn(f"{self.stopped_by.name} stopped training at step {self.step}; {where}.", StoppedWarning, stacklevel=2)
         return self
 
     def _loop(self, over_time: LossOverTime) -> None:
@@ -187,23 +196,28 @@ class Trainer:
         norms: list[float] = []
         started = since = time.perf_counter()
         before, logged = self.seconds, self.step
-        while self.step < s.steps:
+        if self.progress.unvalidated:  # the signal that ended the last session cut this validation short
+            better = self._validate()
+            if better and self.out is not None:
+                self.save(better)
+        while self.step < s.steps and self.stopped_by is None:
             with phases("data", host=True):
-                x, cond, noise = next(loader)
-                x = x.to(self.device, self.dtype, non_blocking=True)
-                cond = cond if cond is None else cond.to(self.device, non_blocking=True)
-                noise = noise if noise is None else noise.to(self.device, self.dtype, non_blocking=True)
-            loss, norm, taken = self._step(self.step, x, cond, noise)
+                batch = self._next_batch(loader)
+            if batch is None:
+                self.stopped_by = self.signals.received
+                if self.out is not None:
+                    self.save()
+                break
+            loss, norm, taken = self._step(self.step, *batch)
             if taken:
                 losses.append(loss)
                 norms.append(norm)
             self.progress.step += 1
             self.processes.note(self.step)
             self._notify("on_every_step")
-            self.stopped_by = stop.agree(self.stopped_by)
-            last = self.step == s.steps or self.stopped_by is not None
+            self.stopped_by = stop.agree(self.signals.received)
             validate = _due(self.step, s.validate_every) or self.step == s.steps
-            save = last or _due(self.step, s.checkpoint_every)
+            save = self.step == s.steps or self.stopped_by is not None or _due(self.step, s.checkpoint_every)
             if not taken:
                 self._check_skips(norm, validate or save)
             if not (_due(self.step, s.log_every) or validate or save):
@@ -218,13 +232,23 @@ class Trainer:
             if validate:
                 with phases("validation"):
                     better = self._validate()
-            if self.out is not None and (save or better):
+            if self.out is not None and (save or better or self.stopped_by is not None):
                 with phases("save", host=True):
                     self.save(better)
-            if last:
-                break
             since = time.perf_counter()
         stop.close()
+
+    def _next_batch(self, loader: Iterator[Any]) -> Batch | None:
+        """Return the next batch on the model's device, or None if a signal comes before it (in one process; several would lose step)."""
+        found: list[Batch] = []
+        if self.processes.size > 1:
+            found.append(next(loader))
+        elif not self.signals.run(lambda: found.append(next(loader))):
+            return None
+        x, cond, noise = found[0]
+        x = x.to(self.device, self.dtype, non_blocking=True)
+        cond = cond if cond is None else cond.to(self.device, non_blocking=True)
+        return x, cond, noise if noise is None else noise.to(self.device, self.dtype, non_blocking=True)
 
     def _rescued(self, error: OSError) -> Exception:
         """Save the state elsewhere when the run folder cannot be written, and return the error with its path."""
@@ -273,15 +297,36 @@ class Trainer:
         }
         self._notify("on_step", metrics)
 
-    @torch.no_grad()
     def _validate(self) -> bool:
-        """Evaluate the averaged weights on validation data with fixed noise; return whether they are the best so far."""
+        """Evaluate the averaged weights on validation data with fixed noise; return whether they are the best so far.
+
+        A signal to any process cuts it short: it then counts for nothing, and is done again when the run resumes.
+        """
         if self.validation is None:
             return False
-        model, s = self.averaged_model, self.settings
-        training = model.training
+        sums = torch.zeros(3, dtype=torch.float64)  # of losses, of examples, of processes that were cut short
+        model, training = self.averaged_model, self.averaged_model.training
         model.eval()
-        sums = torch.zeros(2, dtype=torch.float64)
+        sums[2] = not self.signals.run(lambda: self._add_losses(sums))
+        model.train(training)
+        total, count, cut = self.processes.sum(sums).tolist()
+        self.progress.unvalidated = cut > 0
+        better = not cut and total / count < self.best
+        if better:
+            self.progress.best = total / count
+        if not cut:
+            self._notify("on_validation", {"step": self.step, "validation_loss": total / count})
+        if self.signals.received is not None and self.processes.size == 1:
+            self.stopped_by = self.signals.received
+        elif cut and self.step == self.settings.steps:  # no step follows at which processes agree on stopping
+            self.stopped_by = self.signals.received or signal.SIGTERM
+        return better
+
+    @torch.no_grad()
+    def _add_losses(self, sums: Tensor) -> None:
+        """Add the losses of this process's share of the validation data, and their number, to the first two sums."""
+        assert self.validation is not None
+        model, s = self.averaged_model, self.settings
         starts = range(0, len(self.validation), s.batch_size)
         for start in starts[self.processes.rank :: self.processes.size]:
             x, cond, noise = as_batch(fetched(self.validation, range(start, min(start + s.batch_size, len(self.validation)))))
@@ -290,12 +335,6 @@ class Trainer:
             for draw in range(VALIDATION_DRAWS):
                 sums[0] += float(model.loss(x, cond, noise=noise, generator=generator_at(s.seed, 2, start, draw))) * len(x)
                 sums[1] += len(x)
-        model.train(training)
-        total, count = self.processes.sum(sums).tolist()
-        better = total / count < self.best
-        self.progress.best = min(self.best, total / count)
-        self._notify("on_validation", {"step": self.step, "validation_loss": total / count})
-        return better
 
     def save(self, best: bool = False) -> Path:
         """Write a checkpoint of this step on the first process, while the others wait for it to succeed."""
@@ -339,23 +378,3 @@ def _first_rows(data: Any, most: int) -> tuple[Tensor, Any, Tensor | None]:
     """Return up to `most` rows of training data, spread evenly over the set, for data-dependent initialisation."""
     rows = torch.linspace(0, len(data) - 1, min(most, len(data))).long().tolist()
     return as_batch(fetched(data, rows))
-
-
-@contextlib.contextmanager
-def _signals(trainer: Trainer) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end training after the current step, with a checkpoint; a second Ctrl-C interrupts immediately."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        if trainer.stopped_by is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        trainer.stopped_by = number
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
