@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 import numpy
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from pushforward.errors import UserError
@@ -119,6 +118,8 @@ def _betas(schedule: Schedule, steps: int) -> numpy.ndarray:
 
 def _monotone_cubic(values: numpy.ndarray) -> Tensor:
     """Return coefficients (k - 1, 4) of cubics in [0, 1] through falling values: the spline's, its slopes cut where a piece would turn."""
+    from scipy.interpolate import CubicSpline  # slow to import, and only needed once there is such a path
+
     falls = numpy.diff(values)
     slopes = CubicSpline(numpy.arange(len(values)), values)(numpy.arange(len(values)), 1)
     gentlest = numpy.maximum(numpy.append(falls, falls[-1]), numpy.append(falls[0], falls))  # of the two pieces that meet

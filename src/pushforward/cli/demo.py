@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from pushforward.cli.evaluate import Evaluate, evaluate, show
-from pushforward.cli.options import parse
+from pushforward.cli.options import check_whole, parse
 from pushforward.cli.run import device_of, load_data
 from pushforward.cli.train import finish, start
 from pushforward.nn.mlp import MLP
@@ -37,6 +37,9 @@ class Demo:
     device: str = "auto"
     threads: int = 1
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole(self, {"steps": 1, "seed": 0, "threads": 1})
 
 
 def run(arguments: Sequence[str]) -> int:

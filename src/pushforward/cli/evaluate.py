@@ -11,7 +11,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pushforward.cli.options import parse
+from pushforward._checks import whole
+from pushforward.cli.options import check_whole, parse
 from pushforward.cli.run import CONFIG, device_of, load_data, run_config, sampler_of
 from pushforward.errors import UserError
 from pushforward.evaluation.flow_pictures import has_layers, picture_layers
@@ -57,6 +58,11 @@ class Evaluate:
     seed: int = 0
     device: str = "auto"
 
+    def __post_init__(self) -> None:
+        check_whole(self, {"samples": 1, "draws": 1, "compared": 1, "scored": 0, "steps": 1, "seed": 0})
+        for count in self.evaluations:
+            whole("--evaluations", count, 1)
+
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
@@ -71,9 +77,8 @@ def run(arguments: Sequence[str]) -> int:
 def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Callable[[str], None]) -> Judgement:
     """Evaluate a run, write its evaluation.json, pictures and report.html, and return the metrics."""
     folder = options.run
-    config = run_config(folder)
+    config, sampler = run_config(folder), sampler_of(options.sampler, options.steps)
     model = load(folder, checkpoint=options.checkpoint).to(device_of(options.device))
-    sampler = sampler_of(options.sampler, options.steps)
     by_ode = model.sampler is not None
     if not by_ode and (sampler is not None or options.divergence != "auto"):
         raise UserError(f"--sampler, --steps or --divergence is given, but {config.get('preset')} does not solve an ODE; leave them out.")

@@ -1,18 +1,24 @@
 """Arguments as typed records, parsed by tyro: help shows defaults; unknown names raise an error with the closest match."""
 
+import contextlib
 import dataclasses
 import inspect
+import io
+import os
 import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from pushforward import registry
+from pushforward._checks import is_real, whole
+from pushforward.cli.mistakes import sentence
 from pushforward.errors import PushforwardError, UserError
 
 T = TypeVar("T")
+FIELDS = {"net": "nn", "path": "paths", "times": "times", "pairing": "pairings", "sampler": "samplers"}  # and the group of their choices
 
 
 def from_data(preset: Callable[..., Any]) -> dict[str, str | None]:
@@ -30,12 +36,66 @@ def from_data(preset: Callable[..., Any]) -> dict[str, str | None]:
 
 
 def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, description: str, default: Any = None) -> T:
-    """Parse arguments into the record; help and usage errors raise SystemExit with 0 and 2."""
+    """Parse arguments, in any order, into the record; help raises SystemExit.
+
+    Raises:
+        UserError: an option is unknown, missing, or has a value that it cannot have.
+    """
     options = {} if default is None else {"default": default}
+    box = io.StringIO()
     try:
-        return tyro.cli(kind, args=list(arguments), prog=prog, description=description, **options)
+        with contextlib.redirect_stderr(box), _unwrapped(arguments):
+            return tyro.cli(
+                kind,
+                args=_choices_in_our_spelling(arguments),
+                prog=prog,
+                description=description,
+                config=(tyro.conf.CascadeSubcommandArgs,),
+                **options,
+            )
     except PushforwardError as error:
         raise UserError(f"{error}") from None
+    except SystemExit as stop:
+        if stop.code == 2:
+            raise UserError(sentence(box.getvalue(), prog)) from None
+        raise
+
+
+@contextlib.contextmanager
+def _unwrapped(arguments: Sequence[str]) -> Iterator[None]:
+    """Let tyro write each sentence into one line, except in help, which is for the terminal."""
+    before = os.environ.get("COLUMNS")
+    if not {"-h", "--help"} & set(arguments):
+        os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def check_whole(options: Any, least: Mapping[str, int]) -> None:
+    """Raise unless each of these options is None or an integer of at least its number.
+
+    Raises:
+        UserError: with the option as it is typed.
+    """
+    for name, number in least.items():
+        if getattr(options, name) is not None:
+            whole(f"--{name.replace('_', '-')}", getattr(options, name), number)
+
+
+def check_positive(options: Any, *names: str) -> None:
+    """Raise unless each of these options is None or a finite number above 0.
+
+    Raises:
+        UserError: with the option as it is typed.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not (is_real(value) and value > 0):
+            raise UserError(f"--{name.replace('_', '-')} is {value}, but it must be a positive number.")
 
 
 def preset_record(preset: Callable[..., Any], defaults: Mapping[str, Any]) -> type:
@@ -65,8 +125,8 @@ def _argument_helps(thing: Callable[..., Any]) -> dict[str, str]:
 def _option(name: str, annotation: Any) -> Any:
     if name == "net":
         return _choice("nn", None) | None
-    group = {"Path": "paths", "Times": "times", "Pairing": "pairings", "Sampler": "samplers"}.get(getattr(annotation, "__name__", ""))
-    return annotation if group is None else _choice(group, annotation)
+    field = getattr(annotation, "__name__", "").lower()
+    return _choice(FIELDS[field], annotation) if field in FIELDS else annotation
 
 
 def _choice(group: str, kind: type | None) -> Any:
@@ -80,6 +140,8 @@ def _choice(group: str, kind: type | None) -> Any:
             and dataclasses.is_dataclass(record)
             and (kind is None or issubclass(record, kind))
         ):
+            if record is not entry.thing:
+                record.__doc__ = _with_arguments_of(record, entry.thing)
             found.append(Annotated[record, tyro.conf.subcommand(name=kebab(entry.name))])
     union: Any = found[0]
     for one in found[1:]:
@@ -87,9 +149,32 @@ def _choice(group: str, kind: type | None) -> Any:
     return union
 
 
+def _with_arguments_of(record: type, network: Any) -> str:
+    """Return the docstring of a network's configuration with the network's own explanations of its fields, which tyro shows."""
+    helps, summary = _argument_helps(network), (record.__doc__ or "").partition("\n\nArgs:")[0].rstrip()
+    lines = [f"    {one.name}: {' '.join(helps[one.name].split())}" for one in dataclasses.fields(record) if helps.get(one.name)]
+    return "\n".join([summary, "", "Args:", *lines])
+
+
 def kebab(name: str) -> str:
-    """Return the last part of a public name in command-line spelling: LogitNormal is logit-normal, MinibatchOT is minibatch-ot."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z]|[A-Z]{2})", "-", name.rpartition(".")[2]).lower()
+    """Return the last part of a public name in command-line spelling: MinibatchOT is minibatch-ot, DPMSolverPP dpm-solver-pp."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z]|[A-Z]{2})|(?<=[A-Z]{3})(?=[A-Z][a-z])", "-", name.rpartition(".")[2]).lower()
+
+
+def _letters(name: str) -> str:
+    return re.sub("[-_ ]", "", name).lower()
+
+
+def _choices_in_our_spelling(arguments: Sequence[str]) -> list[str]:
+    """Return arguments in which each choice of a registered object, such as sampler:DPMSolverPP, is spelt as help shows it."""
+    spelt = []
+    for one in arguments:
+        field, colon, name = one.partition(":")
+        if colon and field in FIELDS:
+            known = {_letters(kebab(public)): kebab(public) for public in registry.names(FIELDS[field])}
+            one = f"{field}:{known.get(_letters(name), name)}"
+        spelt.append(one)
+    return spelt
 
 
 def named(group: str, name: str) -> Any:
@@ -98,7 +183,7 @@ def named(group: str, name: str) -> Any:
     Raises:
         UserError: there is none; the message suggests the closest.
     """
-    by_name = {kebab(one): one for one in registry.names(group)}
-    if name.lower() not in by_name:
-        raise UserError(registry.unknown(group.removesuffix("s"), name, by_name))
-    return registry.get(by_name[name.lower()])
+    by_name = {_letters(kebab(one)): one for one in registry.names(group)}
+    if _letters(name) not in by_name:
+        raise UserError(registry.unknown(group.removesuffix("s"), name, list(map(kebab, by_name.values()))))
+    return registry.get(by_name[_letters(name)])

@@ -10,7 +10,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from pushforward.cli.options import parse
+from pushforward.cli.options import check_positive, check_whole, parse
 from pushforward.cli.run import device_of, load_data, run_config, write_config
 from pushforward.cli.train import finish
 from pushforward.data.pairs import Pairs
@@ -59,6 +59,10 @@ class OnPairs:
     resume: bool = False
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        check_whole(self, {"pairs": 10, "steps": 1, "batch_size": 1, "seed": 0})
+        check_positive(self, "lr")
+
 
 @dataclass(frozen=True)
 class Reflow(OnPairs):
@@ -70,12 +74,14 @@ class Reflow(OnPairs):
 
     rounds: int = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole(self, {"rounds": 1})
+
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Reflow, arguments, prog="pushforward reflow", description="Train a run's model on its own pairs of noise and sample.")
-    if options.rounds < 1:
-        raise UserError(f"--rounds is {options.rounds}, but it must be at least 1.")
     teacher, name = options.run, str(options.out or f"{str(options.run).rstrip('/')}-reflow")
     for number in range(1, options.rounds + 1):
         out = Path(f"{name}-{number}")
@@ -97,8 +103,6 @@ def path_model(folder: Path, options: OnPairs) -> PathModel:
 
 def train_on_pairs(teacher: PathModel, student: PathModel, of: Path, out: Path, options: OnPairs, facts: Mapping[str, Any]) -> int:
     """Train a student on its teacher's pairs into a run folder `out`, print the straightness of both, and return the exit status."""
-    if options.pairs < 10:
-        raise UserError(f"--pairs is {options.pairs}, but training and validation need at least 10; 20000 are enough for 2-D data.")
     config = run_config(of)
     section = dict(config.get("data", {}))
     settings = _settings(config, options)
@@ -148,9 +152,10 @@ def _generator(seed: int) -> torch.Generator:
 
 def _settings(config: Mapping[str, Any], options: OnPairs) -> Settings:
     own = {**config.get("training", {}), "flip": False, "shift": 0, "seed": options.seed}
-    own["lr"] = options.lr or own.get("lr", Settings.lr) / 2
+    own["lr"] = own.get("lr", Settings.lr) / 2 if options.lr is None else options.lr
     for name in ("steps", "batch_size"):
-        own[name] = getattr(options, name) or own.get(name, getattr(Settings, name))
+        if getattr(options, name) is not None:
+            own[name] = getattr(options, name)
     return call_checked(Settings, own, "training")
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pushforward.evaluation.pictures import picture_of
 from pushforward.training.progress import Callback
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ class SampleGrid(Callback):
         trainer.signals.run(lambda: self._draw(trainer))
 
     def _draw(self, trainer: "Trainer") -> None:
+        from pushforward.evaluation.pictures import picture_of  # imports matplotlib, which a run needs late and other commands never
+
         model = trainer.averaged_model
         n = 100 if len(model.shape) == 3 else 1000
         labels = None if model.classes is None else torch.arange(n, device=trainer.device) % model.classes

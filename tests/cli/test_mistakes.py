@@ -1,0 +1,82 @@
+"""Mistakes on the command line: one sentence each, with status 2; options stand in any order, and names are accepted as they are shown."""
+
+import pytest
+import yaml
+
+from pushforward import registry
+from pushforward.cli import main
+from pushforward.cli.mistakes import sentence
+from pushforward.cli.options import FIELDS, kebab, named
+
+TRAIN = "train ddpm --data moons"
+SENTENCES = {
+    "sample": "PATH is missing: run folder, checkpoint, or folder written by pushforward.save; see `pushforward sample --help`.",
+    "sample runs/x --stepz 3": "'--stepz' is not a known option; did you mean '--steps'?",
+    "sample runs/x extra": "'extra' is not a known option; see `pushforward sample --help`.",
+    "sample runs/x --steps abc": "--steps is 'abc', but it must be an integer; see `pushforward sample --help`.",
+    "evaluate runs/x --split foo": "--split is 'foo', but it is one of 'test', 'validation'.",
+    "reflow runs/x --lr": "--lr has too few values, but it needs 1; see `pushforward reflow --help`.",
+    f"{TRAIN} --lr abc": "--lr is 'abc', but it must be a number; see `pushforward train ddpm --help`.",
+    f"{TRAIN} --betas 1": "--betas has too few values, but it needs 2; see `pushforward train ddpm --help`.",
+    f"{TRAIN} sampler:dpmsolverp": "'sampler:dpmsolverp' is not a known option; did you mean 'sampler:dpm-solver-pp'?",
+    "demo --threads 0": "--threads is 0, but it must be at least 1.",
+}
+
+
+@pytest.mark.parametrize("columns", ["40", "100", "300"])
+@pytest.mark.parametrize("command", SENTENCES)
+def test_a_mistake_is_answered_in_one_sentence(command, columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(command.split()) == 2
+    assert capsys.readouterr().err == f"pushforward: {SENTENCES[command]}\n"
+
+
+@pytest.mark.parametrize("box", ["", "╭─ New ─╮\n│ Something else │\n╰───╯", "not a box"])
+def test_a_box_of_another_form_is_a_sentence_too(box):
+    assert sentence(box, "pushforward x").endswith("; see `pushforward x --help`.")
+
+
+def test_options_stand_in_any_order(tmp_path):
+    words = [
+        "--data moons",
+        "--data-options n 60",
+        "net:mlp",
+        "--net.hidden 8",
+        "sampler:DDIM",
+        "--sampler.steps 7",
+        "--steps 1",
+        "--batch-size 8",
+    ]
+    orders = [
+        words,
+        [*words[2:4], *words[4:], *words[:2]],
+        [words[6], words[0], words[2], words[3], words[7], words[4], words[5], words[1]],
+    ]
+    configs = []
+    for number, order in enumerate(orders):
+        out = tmp_path / str(number)
+        assert main(["train", "ddpm", *" ".join(order).split(), "--out", str(out)]) == 0
+        configs.append(yaml.safe_load((out / "config.yaml").read_text()))
+    assert configs[0]["model"]["sampler"]["steps"] == 7
+    assert configs[0]["model"]["net"]["hidden"] == [8]
+    assert configs[0] == configs[1] == configs[2]
+
+
+@pytest.mark.parametrize("group", sorted(set(FIELDS.values())))
+def test_a_name_is_accepted_in_every_spelling(group):
+    for public in registry.names(group):
+        last = public.rpartition(".")[2]
+        for name in (last, last.lower(), kebab(public), kebab(public).replace("-", "_"), kebab(public).upper()):
+            assert named(group, name) is registry.get(public)
+
+
+def test_each_option_of_a_network_is_explained(capsys):
+    for net in ("mlp", "unet", "dit", "mmdit"):
+        with pytest.raises(SystemExit):
+            main(["train", "rectified_flow", f"net:{net}", "--help"])
+        shown = capsys.readouterr().out
+        lines = shown[shown.index("--net.") :].splitlines()
+        for k, line in enumerate(lines):
+            if line.startswith("│ --net."):
+                words = " ".join(lines[k : k + 2]).replace("│", " ").split("(default")[0].split()
+                assert len([word for word in words if word.islower()]) > 2, line
