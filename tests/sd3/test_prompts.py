@@ -136,6 +136,8 @@ def test_missing_and_misshapen_tensors_are_named(tiny, tmp_path):
         text_encoder("clip_l", {key: one for key, one in tensors.items() if key != name})
     with pytest.raises(CheckpointError, match=r"q_proj.weight has shape \(3, 64\) instead of \(64, 64\)"):
         text_encoder("clip_l", tensors | {name: torch.zeros(3, 64)})
+    with pytest.raises(CheckpointError, match=r"CLIP-L stores .*q_proj.weight as torch.uint8, but weights are floats"):
+        text_encoder("clip_l", tensors | {name: torch.zeros(64, 64, dtype=torch.uint8)})
 
 
 def test_missing_encoders_and_tokenizers_are_named(tiny, tmp_path):
@@ -157,12 +159,6 @@ def test_missing_encoders_and_tokenizers_are_named(tiny, tmp_path):
     (tmp_path / "tokenizer" / "tokenizer.json").write_text("{")
     with pytest.raises(CheckpointError, match="holds no tokenizer of CLIP-L that can be read"):
         find_tokenizer("clip_l", {}, tmp_path)
-
-
-@pytest.mark.parametrize(("prompts", "message"), [([], "prompts is empty"), (["a", 3], r"prompts\[1\] is 3")])
-def test_prompts_that_are_none_are_refused(tiny, prompts, message):
-    with pytest.raises(UserError, match=message):
-        loaded(tiny, "folder").encode_prompt(prompts)
 
 
 def test_a_length_out_of_range_is_refused(tiny):

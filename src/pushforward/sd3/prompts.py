@@ -1,20 +1,42 @@
 """From prompts to the two tensors that condition an MMDiT, combining three encoders as in Stable Diffusion 3."""
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward._checks import is_whole, shown
 from pushforward.conditions import TextContext
 from pushforward.errors import UserError
 from pushforward.sd3.tokenizers import Tokenizer
 
 CLIP_TOKENS = 77
+MOST_TOKENS = 512
 KEPT = 256  # number of cached prompt encodings: 2.7 MB each at 333 tokens of 4096 channels in bfloat16
 CLIPS = ("clip_l", "clip_g")
+
+
+def checked_prompts(prompts: Any, what: str = "prompts") -> list[str] | TextContext:
+    """Return prompts as a list of texts, or a `TextContext` unchanged.
+
+    Raises:
+        UserError: they are neither a text, a sequence of at least one, nor a `TextContext`.
+    """
+    if isinstance(prompts, TextContext):
+        return prompts
+    texts = [prompts] if isinstance(prompts, str) else prompts
+    if isinstance(texts, bytes | Mapping | Set) or not isinstance(texts, Iterable):
+        raise UserError(f"{what} is {shown(prompts)}, but it must be a text or a list of texts; use '' for none.")
+    texts = list(texts)
+    if not texts:
+        raise UserError(f"{what} is empty; give one string per image, such as ['a red fox'], or [''] for none.")
+    for k, prompt in enumerate(texts):
+        if not isinstance(prompt, str):
+            raise UserError(f"{what}[{k}] is {prompt!r}, but a prompt must be a string; use '' for none.")
+    return texts
 
 
 class Residence(Protocol):
@@ -46,18 +68,17 @@ class Prompts:
         self.encoders, self.tokenizers, self.channels, self.residence = encoders, tokenizers, channels, residence
         self._kept: collections.OrderedDict[tuple[str, int], TextContext] = collections.OrderedDict()
 
-    def __call__(self, prompts: Sequence[str], tokens: int = 256) -> TextContext:
+    def __call__(self, prompts: list[str], tokens: int = 256) -> TextContext:
         """Return the context (n, 77 + tokens, channels) and pooled (n, both CLIPs' channels) of n prompts.
 
         Args:
-            prompts: n strings; the empty string is the unconditional prompt.
+            prompts: n strings (see `checked_prompts`); the empty string is the unconditional prompt.
             tokens: number of T5 tokens, to which prompts are padded or truncated: at most 512.
 
         Raises:
-            UserError: a prompt is not a string, there are no prompts, tokens is out of range, or CLIP-L or CLIP-G is missing.
+            UserError: tokens is out of range, or CLIP-L or CLIP-G is missing.
         """
-        prompts = list(prompts)
-        self._check(prompts, tokens)
+        self._check(tokens)
         new = [one for one in dict.fromkeys(prompts) if (one, tokens) not in self._kept]
         if new:
             encoded = self._encode(new, tokens)
@@ -69,14 +90,9 @@ class Prompts:
             self._kept.popitem(last=False)
         return TextContext(torch.cat([row.context for row in rows]), torch.cat([row.pooled for row in rows]))
 
-    def _check(self, prompts: list[str], tokens: int) -> None:
-        if not prompts:
-            raise UserError("prompts is empty; give one string per image, such as ['a red fox'], or [''] for none.")
-        for k, prompt in enumerate(prompts):
-            if not isinstance(prompt, str):
-                raise UserError(f"prompts[{k}] is {prompt!r}, but a prompt must be a string; use '' for none.")
-        if not 1 <= tokens <= 512:
-            raise UserError(f"tokens is {tokens}, but T5 uses 1 to 512 tokens; 256 is a common choice.")
+    def _check(self, tokens: int) -> None:
+        if not is_whole(tokens) or not 1 <= tokens <= MOST_TOKENS:
+            raise UserError(f"tokens is {shown(tokens)}, but T5 uses 1 to {MOST_TOKENS} tokens; 256 is a common choice.")
         for kind in CLIPS:
             if kind not in self.encoders:
                 raise UserError(
