@@ -8,6 +8,7 @@ and keys in the 3.5 models (5.3.1); steps shifted towards noise, as large images
 """
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ REMEDY = (
     "use offload=True (one component on the device at a time), tiling=True (the autoencoder by tiles), t5=False, dtype=torch.bfloat16, "
     "batch_size=1 or a smaller size (`memory` returns what each needs)"
 )
+
+_LOADING = threading.Lock()  # of tokenizers, which are loaded once
 
 
 @export("StableDiffusion3")
@@ -86,6 +89,7 @@ class StableDiffusion3(Inversion):
         self.residence = Residence({"transformer": transformer, "vae": vae, **self.encoders}, self.device, offload, REMEDY)
         self.pictures = Pictures(self.decoded, vae.latent_channels, vae.factor)
         self._models: dict[tuple[int, int], LatentModel] = {}
+        self._encoding: Prompts | None = None
         side = min(1024, int(len(transformer.positions) ** 0.5) * self.step)
         self.size = (side, side)
 
@@ -151,15 +155,19 @@ class StableDiffusion3(Inversion):
             sampler = Euler(generation.STEPS, grid=Shifted(self.shift, generation.LEVELS))
             model = LatentModel(self.transformer, (self.vae.latent_channels, height, width), sampler).eval()
             model.base.to(self.device)
-            self._models[height, width] = model
+            self._models.setdefault((height, width), model)  # that of another thread, if it was faster
         return self._models[height, width]
 
-    @functools.cached_property
+    @property
     def _prompts(self) -> Prompts:
         find = self.tokenizer
         if find is None:
             raise UserError("this model has no tokenizers; use from_pretrained, or pass a TextContext instead of prompts.")
-        return Prompts(self.encoders, {kind: find(kind) for kind in self.encoders}, self.transformer.context_width, self.residence)
+        with _LOADING:
+            if self._encoding is None:
+                tokenizers = {kind: find(kind) for kind in self.encoders}
+                self._encoding = Prompts(self.encoders, tokenizers, self.transformer.context_width, self.residence)
+            return self._encoding
 
     def encode_prompt(self, prompts: str | Sequence[str] | TextContext, tokens: int = 256) -> TextContext:
         """Return the text encodings of n prompts, the condition of the model; encodings are cached.

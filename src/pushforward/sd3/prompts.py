@@ -1,6 +1,8 @@
 """From prompts to the two tensors that condition an MMDiT, combining three encoders as in Stable Diffusion 3."""
 
 import collections
+import threading
+import warnings
 from collections.abc import Iterable, Mapping, Set
 from typing import Any, Protocol
 
@@ -11,12 +13,15 @@ from torch import Tensor, nn
 from pushforward._checks import is_whole, shown
 from pushforward.conditions import TextContext
 from pushforward.errors import UserError
+from pushforward.sd3.text_encoders import ENCODERS
 from pushforward.sd3.tokenizers import Tokenizer
 
 CLIP_TOKENS = 77
 MOST_TOKENS = 512
 KEPT = 256  # number of cached prompt encodings: 2.7 MB each at 333 tokens of 4096 channels in bfloat16
 CLIPS = ("clip_l", "clip_g")
+SHOWN = 60  # letters of either end of lost words in a warning
+_CACHE = threading.Lock()  # of all caches, as a lock in each could not be copied
 
 
 def checked_prompts(prompts: Any, what: str = "prompts") -> list[str] | TextContext:
@@ -77,17 +82,24 @@ class Prompts:
 
         Raises:
             UserError: tokens is out of range, or CLIP-L or CLIP-G is missing.
+
+        Warns:
+            UserWarning: a prompt is longer than an encoder reads; once for each encoder, with the words that it leaves out.
         """
         self._check(tokens)
-        new = [one for one in dict.fromkeys(prompts) if (one, tokens) not in self._kept]
+        wanted = list(dict.fromkeys(prompts))
+        with _CACHE:  # other threads may add and remove encodings: what this call needs is held in `found`
+            found = {prompt: self._kept[prompt, tokens] for prompt in wanted if (prompt, tokens) in self._kept}
+        new = [prompt for prompt in wanted if prompt not in found]
         if new:
-            encoded = self._encode(new, tokens)
-            self._kept.update({(prompt, tokens): one for prompt, one in zip(new, encoded, strict=True)})
-        rows = [self._kept[prompt, tokens] for prompt in prompts]
-        for prompt in prompts:
-            self._kept.move_to_end((prompt, tokens))
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+            found.update(zip(new, self._encode(new, tokens), strict=True))
+        with _CACHE:
+            for prompt in wanted:
+                self._kept[prompt, tokens] = found[prompt]
+                self._kept.move_to_end((prompt, tokens))
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        rows = [found[prompt] for prompt in prompts]
         return TextContext(torch.cat([row.context for row in rows]), torch.cat([row.pooled for row in rows]))
 
     def _check(self, tokens: int) -> None:
@@ -126,7 +138,14 @@ class Prompts:
         encoder: Any = self.encoders[kind]
         if kind in CLIPS:
             tokens = min(tokens, encoder.config.max_position_embeddings)
-        ids, made = self.tokenizers[kind](prompts, tokens), []
+        ids, lost = self.tokenizers[kind].encode(prompts, tokens)
+        for words in filter(None, lost):
+            shortened = words if len(words) <= 2 * SHOWN + 5 else f"{words[:SHOWN]} ... {words[-SHOWN:]}"
+            warnings.warn(
+                f"{ENCODERS[kind]} sees {tokens} tokens of a prompt, which leaves out its end {shortened!r}; shorten the prompt.",
+                stacklevel=2,
+            )
+        made = []
         with self.residence.using(kind):
             device = next(encoder.parameters()).device
             for row in ids:
