@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import threading
 
 import numpy
 import PIL.Image
@@ -335,6 +336,25 @@ def test_bad_input_is_refused_before_anything_is_computed(model, options, error,
     model._prompts._kept.clear()
     with pytest.raises(error, match=message):
         quick(model, **options)
+
+
+def test_threads_make_the_images_that_one_thread_makes(tiny, model):
+    """With offloading, and with new prompts, so that tokenizers, encoders and caches are shared too."""
+    prompts, made = [f"{k} foxes" for k in range(8)], {}
+    alone = [quick(model, one, generator=k, guidance=2.0) for k, one in enumerate(prompts)]
+    shared = pf.StableDiffusion3.from_pretrained(tiny("medium-3.5").folder, offload=True)
+
+    def work(k):
+        made[k] = quick(shared, prompts[k], generator=k, guidance=2.0)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert sorted(made) == list(range(8))
+    for k, one in made.items():
+        torch.testing.assert_close(one, alone[k], rtol=0, atol=2e-5)
 
 
 def test_negative_prompts_of_another_number_are_refused(model):
