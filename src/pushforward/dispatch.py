@@ -9,6 +9,7 @@ and calls every submodule as PyTorch does.
 import contextlib
 import functools
 import importlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -31,11 +32,14 @@ PAGES = {
     "pushforward.bijections.pixels": "pushforward.fast.pixels",
 }
 
-_ways: dict[tuple[type, str], tuple[Callable[..., Any], Callable[[], bool] | None, bool]] = {}
+Ways = dict[tuple[type, str], tuple[Callable[..., Any], Callable[[], bool] | None, bool]]
+_ways: Ways = {}
+_registered: dict[str, Ways] = {}  # by page, from which `_ways` takes them
 _known: dict[type, Callable[..., Any]] = {}  # exact types whose call a fast path may bypass, with their original forward
 _pages: set[str] = set()
 PARAMETERS = (nn.Parameter, type(None))
-_enabled = True
+_disabled = 0  # open blocks of `disabled`, in all threads
+_lock = threading.Lock()
 
 
 @export("fast.disabled")
@@ -44,7 +48,7 @@ def disabled() -> Iterator[None]:
     """Disable all fast paths inside a `with` block.
 
     Results agree with those of the fast paths up to rounding. Use it for comparisons, for debugging, and for changes that the fast paths
-    cannot detect, such as a method replaced on a class of this library.
+    cannot detect, such as a method replaced on a class of this library. They are disabled in all threads.
 
     Returns:
         A context manager, which may be nested.
@@ -57,17 +61,19 @@ def disabled() -> Iterator[None]:
         >>> divergence.shape
         torch.Size([3])
     """
-    global _enabled
-    before, _enabled = _enabled, False
+    global _disabled
+    with _lock:
+        _disabled += 1
     try:
         yield
     finally:
-        _enabled = before
+        with _lock:
+            _disabled -= 1
 
 
 def enabled() -> bool:
     """Return whether fast paths are enabled."""
-    return _enabled
+    return not _disabled
 
 
 def known(*kinds: type[nn.Module]) -> None:
@@ -95,7 +101,10 @@ def fast_way(kind: type[nn.Module], method: str, when: Callable[[], bool] | None
 
     def register(function: F) -> F:
         known(kind)
-        _ways[kind, method] = function, when, inside
+        # Threads see the fast paths of a page when all of it is imported, so that the helpers that they call are defined.
+        page = function.__module__
+        ways = _registered.setdefault(page, {}) if page in PAGES.values() and page not in _pages else _ways
+        ways[kind, method] = function, when, inside
         return function
 
     return register
@@ -119,23 +128,27 @@ def dispatched(method: F) -> F:
 
 def way_of(module: Any, name: str) -> Callable[..., Any] | None:
     """Return the fast path of a module's method, or None if there is none or the plain method must run."""
-    if not _enabled:
+    if _disabled:
         return None
     kind = type(module)
     found = _ways.get((kind, name))
     if found is None:
         page = PAGES.get(kind.__module__)
-        if page is None or page in _pages:
+        if page is None:
             return None
-        _load(page)
-        return way_of(module, name)
+        if page not in _pages:
+            _load(page)
+        found = _ways.get((kind, name))  # again also if the page is loaded: another thread may just have loaded it
+        if found is None:
+            return None
     way, when, inside = found
     return way if (when is None or when()) and not _autocast() and untouched(module, inside) else None
 
 
 def _load(page: str) -> None:
-    if page not in _pages:
-        importlib.import_module(page)
+    importlib.import_module(page)
+    with _lock:
+        _ways.update(_registered.get(page, {}))
         _pages.add(page)
 
 

@@ -64,6 +64,10 @@ class CheckpointError(PushforwardError):
     """A checkpoint is missing, truncated or does not fit the model."""
 
 
+class NotFiniteError(PushforwardError, ArithmeticError):
+    """A network that is not a solver's field returned NaN or infinity."""
+
+
 class DivergedError(PushforwardError, ArithmeticError):
     """Training met losses that are not finite."""
 

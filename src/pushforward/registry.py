@@ -146,7 +146,7 @@ def entry(name: str) -> Entry:
     current = _aliases.get(name, name)
     if current != name:
         warnings.warn(f"{name} is an old name of {current}, please use the new one.", DeprecationWarning, stacklevel=3)
-    if current not in _entries and current in NAMES:
+    if current in NAMES:  # also if it is known: another thread may be in the middle of this import, which then is waited for
         importlib.import_module(NAMES[current][0])
     if current not in _entries and current in _plugins():
         _load(_plugins()[current])

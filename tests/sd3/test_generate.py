@@ -132,6 +132,7 @@ def test_memory_is_said_without_a_run(folder, capsys, tmp_path, monkeypatch):
         (["{folder}", "a", "--image", "{model}"], 2, "cannot be read as an image"),
         (["{folder}", "a", "--device", "abacus"], 2, "--device is 'abacus'"),
         (["{folder}", "a", "--skip-layers", "-1", *SMALL], 2, "layers is (-1,)"),
+        (["{folder}", "a", "--skip-layers", "3", *SMALL], 2, "layers is (3,), but the network has the blocks 0 to 2"),
         (["nowhere.safetensors", "a"], 2, "nowhere.safetensors does not exist"),
         (["{model}", "a"], 1, "config.json"),
         (["{single}", "a", "--tokenizers", "nowhere/", *SMALL], 2, "tokenizers is nowhere/, but there is no such folder"),
@@ -147,6 +148,64 @@ def test_mistakes_are_one_sentence(tiny, capsys, folder, arguments, status, word
     assert code == status
     assert words in said
     assert "Traceback" not in said
+
+
+UNLOADED = [
+    (["--steps", "0"], "--steps is 0, but it must be at least 1"),
+    (["--steps", "-3"], "--steps is -3"),
+    (["--height", "0"], "--height is 0, but it must be at least 1; it is in pixels"),
+    (["--width", "0"], "--width is 0"),
+    (["--width", "-16"], "--width is -16"),
+    (["--guidance", "nan"], "--guidance is nan, but it must be a finite number"),
+    (["--guidance", "inf"], "--guidance is inf"),
+    (["--rescale", "nan"], "rescale is nan"),
+    (["--rescale", "2", "--guidance", "1"], "rescale is 2"),
+    (["--interval", "0.5", "nan"], "interval is"),
+    (["--shift", "0"], "--shift is 0"),
+    (["--shift", "nan"], "--shift is nan"),
+    (["--tokens", "0"], "--tokens is 0"),
+    (["--tokens", "513"], "--tokens is 513"),
+    (["--skip-layers", "1", "--skip-scale", "nan"], "scale is nan"),
+    (["--skip-layers", "1", "--skip-steps", "0.2", "0.1"], "steps is (0.2, 0.1)"),
+    (["--strength", "0.5"], "--strength is given without an image"),
+    (["--mask", "{fox}"], "--mask is given without an image"),
+    (["--image", "{fox}", "--strength", "0"], "--strength is 0"),
+    (["--image", "{fox}", "--strength", "nan"], "--strength is nan"),
+    (["--image", "{fox}", "--height", "48"], "--image is 32x48 (height x width), but --height or --width differ"),
+    (["--image", "{fox}", "--mask", "{tall}"], "--mask is 48x32, but --image is 32x48"),
+    (["--image", "{bomb}"], "cannot be read as an image"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), UNLOADED)
+def test_numbers_out_of_range_are_refused_before_anything_is_loaded(fox, tmp_path, capsys, monkeypatch, arguments, words):
+    def fail(*_, **__):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("pushforward.cli.generate.StableDiffusion3.from_pretrained", fail)
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 32 * 48)
+    PIL.Image.new("1", (32, 48)).save(tmp_path / "tall.png")
+    PIL.Image.new("1", (320, 480)).save(tmp_path / "bomb.png")
+    places = {"fox": fox, "tall": tmp_path / "tall.png", "bomb": tmp_path / "bomb.png"}
+    code, said = failed(capsys, "model", "a", *(one.format(**places) for one in arguments))
+    assert code == 2
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_a_photograph_and_its_turned_copy_with_exif_make_the_same_picture(folder, fox, tmp_path):
+    tags, made = PIL.Image.Exif(), []
+    tags[0x0112] = 8
+    with PIL.Image.open(fox) as image:
+        image.save(tmp_path / "upright.png")
+        image.transpose(PIL.Image.Transpose.ROTATE_270).save(tmp_path / "turned.png", exif=tags)
+    for name in ("upright", "turned"):
+        out = tmp_path / f"{name}_out.png"
+        given = ["--image", str(tmp_path / f"{name}.png"), "--strength", "0.4", "--steps", "3", "--seed", "0", "--guidance", "1"]
+        assert main(["generate", folder, "a fox", *given, "--out", str(out)]) == 0
+        made.append(PIL.Image.open(out))
+    assert made[0].size == (48, 32)
+    assert made[0].tobytes() == made[1].tobytes()
 
 
 def with_settings(fox, path, text):

@@ -1,7 +1,9 @@
 """What a user of StableDiffusion3 relies on beside equality: seeds, batches, samplers, masks, previews, the way back, memory, refusals."""
 
+import copy
 import dataclasses
 import math
+import threading
 
 import numpy
 import PIL.Image
@@ -10,7 +12,7 @@ import torch
 
 import pushforward as pf
 from pushforward.conditions import TextContext
-from pushforward.errors import CheckpointError, ConditionError, OutOfMemoryError, ShapeError, SolverError, UserError
+from pushforward.errors import CheckpointError, ConditionError, NotFiniteError, OutOfMemoryError, ShapeError, SolverError, UserError
 from pushforward.guidance.cfg import CFG
 from pushforward.guidance.skip_layers import SkipLayers
 from pushforward.samplers.dopri5 import Dopri5
@@ -294,16 +296,98 @@ REFUSED = [
     ({"generator": [-1]}, UserError, "generator has -1"),
     ({"strength": 0.5}, UserError, "is given without an image"),
     ({"latents": torch.zeros(1, 16, 8, 8)}, ShapeError, r"latents has shape \(1, 16, 8, 8\)"),
-    ({"negative": ["a", "b"], "guidance": 2.0}, ConditionError, "2 negative prompts for 1 prompts"),
     ({"skip_layers": ()}, UserError, "layers is ()"),
+    ({"skip_layers": 1}, UserError, "layers is 1, but it lists blocks"),
+    ({"skip_layers": (0.5,)}, UserError, r"layers is \(0.5,\), but it lists blocks"),
+    ({"skip_layers": (True,)}, UserError, r"layers is \(True,\), but it lists blocks"),
+    ({"skip_layers": (1, 3)}, UserError, r"layers is \(1, 3\), but the network has the blocks 0 to 2"),
+    ({"skip_layers": SkipLayers((3,), interval=(0.9, 1.0))}, UserError, "blocks 0 to 2"),
+    ({"guidance": SkipLayers((3,), guidance=CFG(2.0))}, UserError, "blocks 0 to 2"),
+    ({"guidance": math.nan}, UserError, "guidance is nan"),
+    ({"guidance": math.inf}, UserError, "guidance is inf"),
+    ({"guidance": -math.inf}, UserError, "guidance is -inf"),
+    ({"size": 0}, UserError, "size is 0"),
+    ({"size": ()}, UserError, r"size is \(\)"),
+    ({"shift": math.nan}, UserError, "factor is nan"),
+    ({"batch_size": 0}, UserError, "batch_size is 0"),
+    ({"tokens": 2.5}, UserError, "tokens is 2.5"),
+    ({"negative": None}, UserError, "negative is None, but it must be a text"),
+    ({"latents": torch.full((1, 16, 8, 6), math.nan)}, UserError, "latents has NaN"),
     ({"shift": 0.0}, UserError, "factor is 0"),
 ]
 
 
+@pytest.fixture
+def idle(monkeypatch):
+    """The model's parts fail if they are called: what is refused is refused before anything is computed."""
+
+    def fail(*_, **__):
+        raise AssertionError("a part of the model was called")
+
+    for part, names in ((pf.nn.MMDiT, ("prepare",)), (pf.nn.AutoencoderKL, ("encode", "decode"))):
+        for name in names:
+            monkeypatch.setattr(part, name, fail)
+    monkeypatch.setattr("pushforward.sd3.prompts.Prompts._encode", fail)
+
+
+@pytest.mark.usefixtures("idle")
 @pytest.mark.parametrize(("options", "error", "message"), REFUSED)
-def test_bad_input_is_refused(model, options, error, message):
+def test_bad_input_is_refused_before_anything_is_computed(model, options, error, message):
+    model._prompts._kept.clear()
     with pytest.raises(error, match=message):
         quick(model, **options)
+
+
+def test_threads_make_the_images_that_one_thread_makes(tiny, model):
+    """With offloading, and with new prompts, so that tokenizers, encoders and caches are shared too."""
+    prompts, made = [f"{k} foxes" for k in range(8)], {}
+    alone = [quick(model, one, generator=k, guidance=2.0) for k, one in enumerate(prompts)]
+    shared = pf.StableDiffusion3.from_pretrained(tiny("medium-3.5").folder, offload=True)
+
+    def work(k):
+        made[k] = quick(shared, prompts[k], generator=k, guidance=2.0)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert sorted(made) == list(range(8))
+    for k, one in made.items():
+        torch.testing.assert_close(one, alone[k], rtol=0, atol=2e-5)
+
+
+def test_negative_prompts_of_another_number_are_refused(model):
+    with pytest.raises(ConditionError, match="2 negative prompts for 1 prompts"):
+        quick(model, negative=["a", "b"], guidance=2.0)
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        (None, "prompts is None, but it must be a text or a list of texts"),
+        (3, "prompts is 3, but"),
+        (b"fox", "prompts is a bytes, but"),
+        ({"fox"}, "prompts is a set, but"),
+        ({"fox": 1}, "prompts is a dict, but"),
+        ([], "prompts is empty"),
+        ((), "prompts is empty"),
+        (["fox", None], r"prompts\[1\] is None"),
+        ([["fox"]], r"prompts\[0\] is \['fox'\]"),
+        (torch.zeros(2), r"prompts\[0\] is tensor"),
+    ],
+)
+def test_prompts_that_are_none_are_refused(model, image, prompts, said):
+    for call in (model.encode_prompt, lambda one: quick(model, one), lambda one: model.encode(image, one)):
+        with pytest.raises(UserError, match=said):
+            call(prompts)
+
+
+def test_prompts_may_come_in_any_sequence(model):
+    kept = model.encode_prompt(["a fox", "a cat"])
+    for one in (("a fox", "a cat"), numpy.array(["a fox", "a cat"]), iter(["a fox", "a cat"])):
+        assert torch.equal(model.encode_prompt(one).pooled, kept.pooled)
 
 
 @pytest.mark.parametrize(
@@ -318,8 +402,13 @@ def test_bad_input_is_refused(model, options, error, message):
         ({"size": (64, 64)}, UserError, "size is 64x64, but the image is 64x48"),
         ({"mask": torch.zeros(1, 1, 64, 64)}, UserError, "the mask is 64x64, but the image is 64x48"),
         ({"mask": "mask.png"}, UserError, "the mask is neither"),
+        ({"mask": torch.zeros(2, 64, 48)}, ShapeError, "2 masks for 1 prompts"),
+        ({"image": torch.full((3, 64, 48), math.nan)}, UserError, "the image has numbers from nan"),
+        ({"strength": math.nan}, UserError, "strength is nan"),
+        ({"strength": "much"}, UserError, "strength is 'much'"),
     ],
 )
+@pytest.mark.usefixtures("idle")
 def test_bad_images_are_refused(model, image, options, error, message):
     with pytest.raises(error, match=message):
         quick(model, **({"image": image, "size": None} | options))
@@ -336,12 +425,42 @@ def test_numbers_that_are_none_are_refused(model):
         weight.data.copy_(kept)
 
 
+@pytest.mark.parametrize(("half", "number"), [("encoder", math.nan), ("decoder", math.nan), ("decoder", math.inf)])
+def test_numbers_of_the_autoencoder_that_are_none_are_refused(model, image, half, number):
+    last = list(getattr(model.vae, half).parameters())[-1]
+    kept = last.data.clone()
+    last.data[0] = number
+    calls = {
+        "encoder": [lambda: quick(model, image=image, size=None, strength=0.5), lambda: model.encode(image), lambda: model.log_prob(image)],
+        "decoder": [lambda: quick(model, output="tensor"), lambda: model.decode(torch.zeros(1, 16, 8, 6))],
+    }
+    try:
+        for call in calls[half]:
+            with pytest.raises(
+                NotFiniteError, match=rf"{half[:2]}coding returned NaN or infinity: the autoencoder computes in torch.float32"
+            ):
+                call()
+    finally:
+        last.data.copy_(kept)
+
+
+def test_an_autoencoder_that_overflows_float16_names_the_remedy(model):
+    vae = copy.deepcopy(model.vae).half()
+    vae.decoder.last.weight.data.fill_(60_000)
+    half = pf.StableDiffusion3(model.transformer, vae)
+    cond = model.encode_prompt("a fox")
+    with pytest.raises(NotFiniteError, match=r"computes in torch.float16, which overflows; use vae.float\(\) or vae.bfloat16\(\)"):
+        quick(half, cond, output="tensor")
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda model, image: model.vary(image, amount=1.2), "amount is 1.2"),
         (lambda model, image: model.log_prob(image, probes=1), "probes is 1"),
         (lambda model, image: model.encode(image, ["a", "b"]), "2 prompts for 1 images"),
+        (lambda model, image: model.decode(torch.zeros(1, 16, 8, 6), output="png"), "output is 'png'"),
+        (lambda model, image: model.decode(torch.zeros(1, 16, 8, 6), negative=None), "negative is None"),
         (lambda model, image: pf.sd3.memory_of("huge"), "'huge' is not a known variant"),
         (lambda model, image: SkipLayers((1,), steps=(0.5, 0.2)), "steps is"),
         (

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import warnings
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from pushforward.sd3.tokenizers import find_tokenizer
 PROMPTS = ["a red fox in the snow!", "一只在雪地里的狐狸", "🦊❄️", "", " ".join(f"word{k}" for k in range(500))]
 KINDS = {"clip_l": "CLIPTextModelWithProjection", "clip_g": "CLIPTextModelWithProjection", "t5": "T5EncoderModel"}
 FOLDERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"}
-pytestmark = pytest.mark.usefixtures("float32")
+pytestmark = [pytest.mark.usefixtures("float32"), pytest.mark.filterwarnings("ignore:.*leaves out its end")]
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,74 @@ def test_encodings_are_kept(tiny):
     assert torch.equal(model.encode_prompt(["a cat", "a fox", "a cat"]).pooled[[0, 2]], kept.pooled.expand(2, -1))
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 5, 77, 300])
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_are_those_of_transformers(tiny, kind, tokens):
+    """Its truncation keeps the end token too; CLIP-G's padding is the tokenizer's own."""
+    checkpoint = tiny("medium").folder
+    folder = checkpoint / {"clip_l": "tokenizer", "clip_g": "tokenizer_2", "t5": "tokenizer_3"}[kind]
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    ids = find_tokenizer(kind, {}, checkpoint)(PROMPTS, tokens)
+    assert ids.shape == (len(PROMPTS), tokens)
+    if tokens >= 2:  # transformers cannot fit CLIP's start and end into 1
+        assert torch.equal(ids, torch.tensor(theirs(PROMPTS, max_length=tokens, truncation=True, padding="max_length")["input_ids"]))
+    assert ids[4, -1] == theirs(PROMPTS[4])["input_ids"][-1]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "lost"),
+    [
+        ("a red cat", ""),
+        ("a red cat " * 60 + "zebra", "zebra"),
+        ("狐" * 300, "狐狐"),
+        ("the " * 74 + "cat unicorns dance", "unicorns dance"),  # "un" alone would fit
+    ],
+)
+def test_the_words_that_do_not_fit_are_the_rest_of_the_prompt(tiny, prompt, lost):
+    encode = find_tokenizer("clip_l", {}, tiny("medium").folder).encode
+    ids, (cut,) = encode([prompt], 77)
+    assert cut.endswith(lost)
+    assert prompt.strip().endswith(cut)
+    assert bool(cut) == bool(lost)
+    kept = encode([prompt.strip()[: len(prompt.strip()) - len(cut)]], 77)[0]
+    same = int((ids[0] == kept[0]).long().cumprod(0).sum())
+    assert same > 70, "what is kept is the beginning"
+
+
+def test_a_long_prompt_warns_once_for_each_encoder(tiny):
+    model = loaded(tiny, "folder")
+    with pytest.warns(UserWarning, match="leaves out its end") as seen:
+        model.encode_prompt(["a red cat " * 120 + "zebra", "a fox"])
+    said = [str(one.message) for one in seen]
+    assert [one.split(" sees ")[0] for one in said] == ["CLIP-L", "CLIP-G", "T5"]
+    assert all(one.endswith("zebra'; shorten the prompt.") and len(one) < 250 for one in said)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.encode_prompt(["a red cat " * 120 + "zebra"])  # cached
+        model.encode_prompt("a red cat")
+
+
+def test_one_tokenizer_serves_threads_with_prompts_of_other_lengths(tiny):
+    tokenizer, wrong = find_tokenizer("clip_l", {}, tiny("medium").folder), []
+    texts = ["a red cat " * k for k in range(1, 51)]
+    alone = {k: tokenizer([texts[k]], 16 + k) for k in range(50)}
+
+    def ask(k):
+        for turn in range(100):
+            n = (7 * k + turn) % 50
+            try:
+                wrong.extend([] if torch.equal(tokenizer([texts[n]], 16 + n), alone[n]) else [n])
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=ask, args=(k,)) for k in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert not wrong
+
+
 def test_a_prompt_does_not_depend_on_its_batch(tiny):
     alone, together = loaded(tiny, "folder").encode_prompt(PROMPTS[0]), loaded(tiny, "folder").encode_prompt(PROMPTS)[0]
     torch.testing.assert_close(together.context, alone.context, rtol=0, atol=2e-6 * float(alone.context.abs().max()))
@@ -136,6 +206,8 @@ def test_missing_and_misshapen_tensors_are_named(tiny, tmp_path):
         text_encoder("clip_l", {key: one for key, one in tensors.items() if key != name})
     with pytest.raises(CheckpointError, match=r"q_proj.weight has shape \(3, 64\) instead of \(64, 64\)"):
         text_encoder("clip_l", tensors | {name: torch.zeros(3, 64)})
+    with pytest.raises(CheckpointError, match=r"CLIP-L stores .*q_proj.weight as torch.uint8, but weights are floats"):
+        text_encoder("clip_l", tensors | {name: torch.zeros(64, 64, dtype=torch.uint8)})
 
 
 def test_missing_encoders_and_tokenizers_are_named(tiny, tmp_path):
@@ -157,12 +229,6 @@ def test_missing_encoders_and_tokenizers_are_named(tiny, tmp_path):
     (tmp_path / "tokenizer" / "tokenizer.json").write_text("{")
     with pytest.raises(CheckpointError, match="holds no tokenizer of CLIP-L that can be read"):
         find_tokenizer("clip_l", {}, tmp_path)
-
-
-@pytest.mark.parametrize(("prompts", "message"), [([], "prompts is empty"), (["a", 3], r"prompts\[1\] is 3")])
-def test_prompts_that_are_none_are_refused(tiny, prompts, message):
-    with pytest.raises(UserError, match=message):
-        loaded(tiny, "folder").encode_prompt(prompts)
 
 
 def test_a_length_out_of_range_is_refused(tiny):

@@ -13,6 +13,8 @@ import PIL.Image
 import torch
 import tyro
 
+from pushforward._checks import real, whole
+from pushforward._images import upright
 from pushforward.cli.options import parse
 from pushforward.cli.run import device_of, sampler_of
 from pushforward.errors import UserError
@@ -24,8 +26,9 @@ from pushforward.models.stable_diffusion_3 import StableDiffusion3
 from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
 from pushforward.sd3.generation import LEVELS, STEPS
-from pushforward.sd3.png import digest, opened, read_settings, write_png
+from pushforward.sd3.png import digest, loaded, read_settings, write_png
 from pushforward.sd3.progress import Progress
+from pushforward.sd3.prompts import MOST_TOKENS
 from pushforward.types import OnGrid
 
 
@@ -112,7 +115,12 @@ OF_THE_CALL = ("repeat", "n", "offload", "batch_size", "device", "out", "preview
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = _options(arguments)
-    given = {name: None if path is None else opened(path, f"--{name}") for name, path in (("image", options.image), ("mask", options.mask))}
+    _check(options)
+    given = {
+        name: None if path is None else upright(loaded(path, f"--{name}"))
+        for name, path in (("image", options.image), ("mask", options.mask))
+    }
+    _check_pictures(options, given["image"], given["mask"])
     model = StableDiffusion3.from_pretrained(
         options.model,
         dtype=None if options.dtype == "stored" else getattr(torch, options.dtype),
@@ -136,9 +144,9 @@ def run(arguments: Sequence[str]) -> int:
         size=size,
         sampler=_sampler(options, shift),
         shift=shift,
-        guidance=CFG(options.guidance, interval=options.interval, rescale=options.rescale) if options.guidance > 1 else None,
+        guidance=_guidance(options),
         generator=seeds,
-        skip_layers=SkipLayers(options.skip_layers, options.skip_scale, steps=options.skip_steps) if options.skip_layers else None,
+        skip_layers=_skip_layers(options),
         image=given["image"],
         strength=options.strength,
         mask=given["mask"],
@@ -176,13 +184,51 @@ def _options(arguments: Sequence[str]) -> Generate:
         raise UserError('there is no prompt; give one: pushforward generate MODEL "a red fox".')
     if options.out.suffix.lower() != ".png":
         raise UserError(f"--out is {options.out}, but images are written as .png, which stores their settings; use this suffix.")
-    if options.batch_size < 1:
-        raise UserError(f"--batch-size is {options.batch_size}, but it must be at least 1.")
-    if options.n < 1:
-        raise UserError(f"-n is {options.n}, but it must be at least 1.")
-    if options.seed is not None and not 0 <= options.seed < 2**62:
-        raise UserError(f"--seed is {options.seed}, but a seed must be an integer from 0 to 2**62 - 1.")
     return options
+
+
+def _check(options: Generate) -> None:
+    """Raise an error for numbers out of range, before anything is loaded."""
+    for name, value in (("-n", options.n), ("--batch-size", options.batch_size), ("--steps", options.steps)):
+        if value is not None:
+            whole(name, value, 1)
+    for name, side in (("--height", options.height), ("--width", options.width)):
+        if side is not None:
+            whole(name, side, 1, hint="it is in pixels, such as 1024")
+    whole("--tokens", options.tokens, 1, MOST_TOKENS)
+    if options.seed is not None:
+        whole("--seed", options.seed, 0, 2**62 - 1)
+    real("--guidance", options.guidance, hint="7 is usual, and up to 1 there is no guidance")
+    if options.shift is not None and not real("--shift", options.shift) > 0:
+        raise UserError(f"--shift is {options.shift}, but it must be above 0; 3 is usual.")
+    if options.strength is not None and not 0 < real("--strength", options.strength) <= 1:
+        raise UserError(f"--strength is {options.strength}, but it must be above 0 and at most 1; 0.6 is usual.")
+    _sampler(options, 3.0 if options.shift is None else options.shift)
+    _guidance(options)
+    _skip_layers(options)
+
+
+def _check_pictures(options: Generate, image: PIL.Image.Image | None, mask: PIL.Image.Image | None) -> None:
+    """Raise an error for options that need an image if there is none, and for sizes that differ from its own."""
+    if image is None:
+        for name, value in (("--mask", mask), ("--strength", options.strength)):
+            if value is not None:
+                raise UserError(f"{name} is given without an image; give --image too, or leave it out.")
+        return
+    width, height = image.size
+    if (options.height or height, options.width or width) != (height, width):
+        raise UserError(f"--image is {height}x{width} (height x width), but --height or --width differ; resize it, or leave them out.")
+    if mask is not None and mask.size != image.size:
+        raise UserError(f"--mask is {mask.height}x{mask.width}, but --image is {height}x{width} (height x width); resize it.")
+
+
+def _guidance(options: Generate) -> CFG | None:
+    guidance = CFG(options.guidance, interval=options.interval, rescale=options.rescale)
+    return guidance if options.guidance > 1 else None
+
+
+def _skip_layers(options: Generate) -> SkipLayers | None:
+    return SkipLayers(options.skip_layers, options.skip_scale, steps=options.skip_steps) if options.skip_layers else None
 
 
 def _repeated(path: Path, settings: dict[str, Any]) -> Generate:
@@ -215,7 +261,7 @@ def _settings(options: Generate) -> dict[str, Any]:
 
 def _size(options: Generate, model: StableDiffusion3, image: PIL.Image.Image | None) -> tuple[int, int]:
     height, width = model.size if image is None else image.size[::-1]
-    return options.height or height, options.width or width
+    return height if options.height is None else options.height, width if options.width is None else options.width
 
 
 def _sampler(options: Generate, shift: float) -> Sampler:

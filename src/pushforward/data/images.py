@@ -10,6 +10,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from pushforward._checks import is_whole
+from pushforward._images import Mode, in_8_bits, opened
 from pushforward.data.lazy import LazyDataset
 from pushforward.errors import DataError, UserError
 
@@ -69,6 +71,7 @@ class ImageDataset(LazyDataset):
 
     def _next_readable(self, place: int) -> tuple[Tensor, int]:
         channels, size, _ = self.shape
+        latest = ""
         for step in range(len(self)):
             here = (place + step) % len(self)
             row = int(self.rows[here])
@@ -77,9 +80,11 @@ class ImageDataset(LazyDataset):
             try:
                 return decoded(self.source.open(row), size, channels), here
             except Exception as error:  # PIL raises many exception types for damaged files
-                self._failed[row] = 1
+                self._failed[row], latest = 1, f"{self.source.name(row)} ({str(error).rstrip('.')})"
                 warnings.warn(f"{self.source.name(row)} cannot be read ({error}); it is replaced by the next image.", stacklevel=2)
-        raise DataError(f"{self.name}: none of its {len(self)} images can be read, such as {self.unreadable[0]}; check the files.")
+        raise DataError(
+            f"{self.name}: none of its {len(self)} images can be read, such as {latest or self.unreadable[0]}; check the files."
+        )
 
     def _signature(self, places: Tensor) -> bytes:
         return self.source.signature(self.rows[places].tolist())
@@ -89,7 +94,7 @@ def checked_image_options(what: str, size: int | None, channels: int) -> int:
     """Return size, or raise for invalid sizes and channels."""
     if size is None:
         raise UserError(f"{what} holds images, which must be resized to one size: give size=32, the side length in pixels.")
-    if not isinstance(size, int) or size < 1:
+    if not is_whole(size) or size < 1:
         raise UserError(f"size is {size!r}, but it must be a side length of at least 1 pixel; try size=32.")
     if channels not in (1, 3):
         raise UserError(f"channels is {channels!r}, but images have 1 (greyscale) or 3 (RGB).")
@@ -97,18 +102,20 @@ def checked_image_options(what: str, size: int | None, channels: int) -> int:
 
 
 def decoded(file: Path | IO[bytes], size: int, channels: int) -> Tensor:
-    """Return an image as uint8 (channels, size, size): rotated upright by EXIF, its shorter side resized to `size`, centre-cropped.
+    """Return an image as uint8 (channels, size, size): its shorter side resized to `size`, centre-cropped.
+
+    It is upright, its transparent parts show white, and every mode of PIL is read as the table in `_images` states.
 
     Args:
         file: a path or an open file of any format that PIL reads.
         size: pixels of a side.
         channels: 1 for greyscale, 3 for RGB.
+
+    Raises:
+        UserError: it holds numbers outside the range of its mode.
     """
-    mode = "L" if channels == 1 else "RGB"
-    with Image.open(file) as image:
+    mode: Mode = "L" if channels == 1 else "RGB"
+    with opened(file) as image:
         image.draft(mode, (2 * size, 2 * size))  # a much larger JPEG is decoded at reduced size, which is faster
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):  # which PIL would clip at 255
-            upright = Image.fromarray((numpy.asarray(upright) >> 8).astype(numpy.uint8))
-        fitted = ImageOps.fit(upright.convert(mode), (size, size), Image.Resampling.LANCZOS)
+        fitted = ImageOps.fit(in_8_bits(image, mode), (size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(numpy.array(fitted).reshape(size, size, channels).transpose(2, 0, 1))

@@ -5,6 +5,7 @@ tuples and frozen dataclasses. A path with parameters is planned again each time
 """
 
 import dataclasses
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ MOST = 16  # programs in the cache; the oldest is removed first
 PLAIN = (int, float, bool, str, type(None))
 
 _kept: dict[tuple[Any, ...], Any] = {}
+_lock = threading.Lock()
 
 
 def kept(make: Callable[..., T], *parts: Any) -> T:
@@ -37,9 +39,10 @@ def kept(make: Callable[..., T], *parts: Any) -> T:
         return found
     made = make(*parts)
     if all(unchanging(part) for part in parts):
-        if len(_kept) >= MOST:
-            _kept.pop(next(iter(_kept)), None)
-        _kept[key] = made
+        with _lock:  # while another thread adds a program, the oldest cannot be looked up
+            if len(_kept) >= MOST:
+                del _kept[next(iter(_kept))]
+            _kept[key] = made
     return made
 
 

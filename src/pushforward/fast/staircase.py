@@ -104,14 +104,15 @@ class Staircase:
 
     def _cut(self, weights: list[Tensor]) -> Cut:
         """Return each product with its part of a weight. These are views, valid as long as the weights keep their memory."""
-        if self.kept is None or not all(one.is_set_to(before) for one, before in zip(weights, self.kept[0], strict=True)):
+        kept = self.kept  # read once: another thread may replace it
+        if kept is None or not all(one.is_set_to(before) for one, before in zip(weights, kept[0], strict=True)):
             large, small = (
                 [[(one, weights[one.layer][..., one.rows, one.columns]) for one in step] for step in steps]
                 for steps in (self.large, self.small)
             )
             # Aliases: comparing a parameter with itself would not reveal that its memory was replaced.
-            self.kept = [one.detach() for one in weights], list(zip(large, small, strict=True))
-        return self.kept[1]
+            kept = self.kept = [one.detach() for one in weights], list(zip(large, small, strict=True))
+        return kept[1]
 
     def _joined(self, layers: Sequence[Layer], act: Act, like: Tensor, solve: Solve) -> Tensor:
         """Concatenate the columns of x and of every layer as they are computed, so that gradients flow through them."""

@@ -115,7 +115,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except FileNotFoundError:
         raise CheckpointError(f"there is no weights file {path}.") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: of a shape that torch cannot have
         raise CheckpointError(f"{path} is not a complete safetensors file ({error}).") from None
 
 

@@ -16,7 +16,7 @@ from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.mmdit import MMDiT
 
 N = TypeVar("N", bound=nn.Module)
-FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
 
 # Blocks and heads of the public models, by the features that distinguish them: QK normalisation and a second attention.
 PUBLIC = {(False, False): ("SD3 medium", 24), (True, True): ("SD3.5 medium", 24), (True, False): ("SD3.5 large", 38)}
@@ -152,6 +152,9 @@ def _filled(
     for name, shape in expected.items():
         if stored.entry(name).shape != shape:
             raise CheckpointError(f"{stored.where}: {name} is {stored.entry(name).shape}, but must be {shape} ({looks}).")
+        stored_as = stored.entry(name).dtype
+        if not stored_as.is_floating_point:
+            raise CheckpointError(f"{stored.where}: {name} is stored as {stored_as}, but weights are floats; convert the file to bfloat16.")
     if dtype is not None and (not dtype.is_floating_point or dtype in FLOAT8):
         raise UserError(f"dtype is {dtype}, but weights must have a floating dtype for computation; use torch.bfloat16 or torch.float32.")
     common = usual_dtype(stored, expected)

@@ -1,8 +1,9 @@
 """Zero-copy safetensors files: memory-mapped tensors, and files written tensor by tensor.
 
 The format is eight bytes with the length of a JSON header, the header (name to dtype, shape and offsets), then the data
-(https://github.com/huggingface/safetensors). A checkpoint is never in memory twice: tensors used as stored are memory-mapped, and
-tensors that change are read in chunks with ordinary reads, because pages touched through the map would count as memory too.
+(https://github.com/huggingface/safetensors). The header is read by safetensors itself, which refuses gaps, overlaps and leftover bytes.
+A checkpoint is never in memory twice: tensors used as stored are memory-mapped, and tensors that change are read in chunks with ordinary
+reads, because pages touched through the map would count as memory too.
 """
 
 import json
@@ -15,6 +16,7 @@ from io import FileIO
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pushforward.errors import CheckpointError
@@ -26,15 +28,22 @@ DTYPES = {
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "C64": torch.complex64,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
     "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _LONGEST_HEADER = 100_000_000
+_LONGEST_SIDE = 2**63 - 1
 _BUFFER = 1 << 22
 
 
@@ -65,44 +74,32 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._map: mmap.mmap | None = None
-        self._buffer: Tensor | None = None
+        if not path.is_file():
+            raise CheckpointError(f"there is no file {path}; give the path of a .safetensors file.")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = _start_of_data(path, file.read(8), size)
         try:
-            with path.open("rb") as file:
-                self.entries = self._read_header(file.read(8), file.read, path.stat().st_size)
-        except FileNotFoundError:
-            raise CheckpointError(f"there is no file {path}; give the path of a .safetensors file.") from None
-
-    def _read_header(self, first: bytes, read: Callable[[int], bytes], size: int) -> dict[str, Entry]:
-        if first.startswith(b"version "):
-            raise CheckpointError(f"{self.path} is a Git LFS pointer instead of the weights; run `git lfs pull`.")
-        length = int.from_bytes(first, "little")
-        if len(first) < 8 or (size < 8 + length <= _LONGEST_HEADER):
-            raise CheckpointError(f"{self.path} is truncated: it ends in its header, after {size} bytes; download it again.")
-        if length > _LONGEST_HEADER:
-            raise CheckpointError(f"{self.path} is not a safetensors file; give one that is.")
-        try:
-            header = json.loads(read(length))
-            found = {
-                str(name): Entry(DTYPES[facts["dtype"]], tuple(map(int, facts["shape"])), 8 + length + int(facts["data_offsets"][0]))
-                for name, facts in header.items()
-                if name != "__metadata__"
-            }
-            ends = {name: 8 + length + int(facts["data_offsets"][1]) for name, facts in header.items() if name != "__metadata__"}
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-            raise CheckpointError(f"{self.path} is not a safetensors file: its header cannot be read ({error!r}).") from None
-        for name, entry in found.items():
-            if entry.start < 8 + length or min(entry.shape, default=0) < 0 or entry.start + entry.size != ends[name]:
-                raise CheckpointError(f"{self.path} is not a valid safetensors file: the offsets of {name} do not match its shape.")
-        whole = max(ends.values(), default=8 + length)
-        if size < whole:
-            raise CheckpointError(f"{self.path} is truncated: it has {size} of {whole} bytes; download it again.")
-        return found
+            with safe_open(path, framework="np") as header:
+                names = header.offset_keys()
+                slices = [header.get_slice(name) for name in names]
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(_fault(path, start, size, error)) from None
+        self.entries: dict[str, Entry] = {}
+        for name, one in zip(names, slices, strict=True):  # in the order of the data, which has no gaps
+            code = one.get_dtype()
+            if code not in DTYPES:
+                raise CheckpointError(f"{path} holds {name} as {code}, a dtype that is not supported here; convert it to BF16.")
+            self.entries[name] = entry = Entry(DTYPES[code], tuple(one.get_shape()), start)
+            if max(entry.shape, default=0) > _LONGEST_SIDE:
+                raise CheckpointError(f"{path} holds {name} of shape {entry.shape}, which no tensor can have; download it again.")
+            start += entry.size
 
     def mapped(self, name: str) -> Tensor:
         """Return a memory-mapped tensor: loaded on use, copied on write."""
         entry = self.entries[name]
         if entry.size == 0 or entry.start % entry.dtype.itemsize:
-            tensor = torch.empty(entry.shape, dtype=entry.dtype)
+            tensor = torch.empty(math.prod(entry.shape), dtype=entry.dtype).view(entry.shape)
             self.read_into(name, tensor)
             return tensor
         if self._map is None:
@@ -119,10 +116,9 @@ class TensorFile:
             if entry.dtype == out.dtype:
                 self._fill(file, _bytes(flat), name)
                 return
-            if self._buffer is None:
-                self._buffer = torch.empty(_BUFFER, dtype=torch.uint8)
+            buffer = torch.empty(min(_BUFFER, entry.size), dtype=torch.uint8)  # one a call, because threads may read at the same time
             for part in flat.split(_BUFFER // entry.dtype.itemsize):
-                read = self._buffer[: len(part) * entry.dtype.itemsize]
+                read = buffer[: len(part) * entry.dtype.itemsize]
                 self._fill(file, _bytes(read), name)
                 part.copy_(read.view(entry.dtype))
 
@@ -132,6 +128,34 @@ class TensorFile:
             if not got:
                 raise CheckpointError(f"{self.path} is truncated in {name}; download it again.")
             place = place[got:]
+
+
+def _start_of_data(path: Path, first: bytes, size: int) -> int:
+    """Return the offset of the data, given the first eight bytes of a file, or raise if it cannot be a safetensors file of this size."""
+    if first.startswith(b"version "):
+        raise CheckpointError(f"{path} is a Git LFS pointer instead of the weights; run `git lfs pull`.")
+    start = 8 + int.from_bytes(first, "little")
+    if len(first) < 8 or size < start <= 8 + _LONGEST_HEADER:
+        raise CheckpointError(f"{path} is truncated: it ends in its header, after {size} bytes; download it again.")
+    if start > 8 + _LONGEST_HEADER:
+        raise CheckpointError(f"{path} is not a safetensors file; give one that is.")
+    return start
+
+
+def _fault(path: Path, start: int, size: int, error: Exception) -> str:
+    """Return what is wrong with a file that safetensors refuses: its size, if that is all, or the reason that safetensors gives."""
+    reason = str(error).removeprefix("Error while deserializing header: ")
+    if "not fully covered" in reason:
+        with path.open("rb") as file:
+            file.seek(8)
+            header = json.loads(file.read(start - 8))
+        records = [record for name, record in header.items() if name != "__metadata__"]
+        # safetensors takes a record as a mapping or as the sequence of its three fields
+        end = start + max((one["data_offsets"][1] if isinstance(one, dict) else one[2][1] for one in records), default=0)
+        if size < end:
+            return f"{path} is truncated: it has {size} of {end} bytes; download it again."
+        return f"{path} has bytes behind its last tensor ({size} instead of {end} in all), so it is damaged; download it again."
+    return f"{path} is not a valid safetensors file: its header cannot be read ({reason}); download it again."
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Callable[[], Tensor]], metadata: Mapping[str, str]) -> None:

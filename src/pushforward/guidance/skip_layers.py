@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pushforward._checks import is_whole
 from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
 from pushforward.guidance.cfg import CFG, Around, as_guidance, checked_interval, within
@@ -36,7 +37,8 @@ class SkipLayers(Around):
             Their times depend on the sampler: `on` sets them, as in `StableDiffusion3.sample`.
 
     Raises:
-        UserError: no layers, a negative one, an interval out of range, or a network that cannot skip blocks.
+        UserError: no layers, a negative one, one that the network does not have, an interval out of range, or a network that cannot
+            skip blocks.
 
     Source: Stability AI's inference code of Stable Diffusion 3.5 (SkipLayerCFGDenoiser); Hyung et al., 2411.18664.
     """
@@ -52,17 +54,29 @@ class SkipLayers(Around):
         checked_interval(self.interval)
         if self.steps is not None and not 0 <= self.steps[0] < self.steps[1] <= 1:
             raise UserError(f"steps is {self.steps}, but it must be shares (start, stop) with 0 <= start < stop <= 1, such as (0.01, 0.2).")
-        if not self.layers or min(self.layers) < 0:
-            raise UserError(f"layers is {tuple(self.layers)}, but it lists blocks to leave out, counted from 0, such as (7, 8, 9).")
+        layers = self.layers if isinstance(self.layers, Sequence) else ()
+        if not layers or not all(is_whole(one) and one >= 0 for one in layers):
+            raise UserError(f"layers is {self.layers!r}, but it lists blocks to leave out, counted from 0, such as (7, 8, 9).")
 
     def __call__(self, denoiser: Denoiser) -> "_Skipping":
         """Return the guided denoiser."""
         if self.steps is not None:
             raise UserError(f"steps is {self.steps}, but their times are not known here; use on(times), or interval=(low, high).")
-        if "skip" not in inspect.signature(getattr(denoiser.net, "forward", denoiser.net)).parameters:
-            raise UserError(f"layers is {tuple(self.layers)}, but {type(denoiser.net).__name__} cannot leave blocks out; use an MMDiT.")
+        self.check(denoiser.net)
         skipping = Denoiser(functools.partial(denoiser.net, skip=tuple(self.layers)), denoiser.path, denoiser.prediction, denoiser.cond)
         return _Skipping(self, self.inside(denoiser), skipping)
+
+    def check(self, net: Any) -> None:
+        """Raise an error unless a network has all of the layers and can skip them.
+
+        Raises:
+            UserError: it has fewer blocks, or cannot skip any.
+        """
+        if "skip" not in inspect.signature(getattr(net, "forward", net)).parameters:
+            raise UserError(f"layers is {tuple(self.layers)}, but {type(net).__name__} cannot leave blocks out; use an MMDiT.")
+        blocks = getattr(net, "blocks", None)
+        if blocks is not None and max(self.layers) >= len(blocks):
+            raise UserError(f"layers is {tuple(self.layers)}, but the network has the blocks 0 to {len(blocks) - 1}; give some of these.")
 
     def on(self, times: Sequence[float]) -> "SkipLayers | Guidance | None":
         """Return it with the interval of its steps among the n + 1 times of a sampler; only the inner guidance if there are none."""

@@ -8,9 +8,10 @@ and keys in the 3.5 models (5.3.1); steps shifted towards noise, as large images
 """
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,19 +34,20 @@ from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
 from pushforward.sd3 import generation, images
 from pushforward.sd3.files import parts_to_write, read_parts
-from pushforward.sd3.inversion import Inversion
+from pushforward.sd3.inversion import Inversion, Output, checked_output
 from pushforward.sd3.latent_model import LatentModel
 from pushforward.sd3.memory import Memory, memory_of_parts
 from pushforward.sd3.progress import Pictures, Progress, Watch
-from pushforward.sd3.prompts import Prompts
+from pushforward.sd3.prompts import Prompts, checked_prompts
 from pushforward.sd3.residence import Residence
 from pushforward.sd3.tokenizers import Tokenizer, find_tokenizer
 
-Output = Literal["pil", "tensor", "latents"]
 REMEDY = (
     "use offload=True (one component on the device at a time), tiling=True (the autoencoder by tiles), t5=False, dtype=torch.bfloat16, "
     "batch_size=1 or a smaller size (`memory` returns what each needs)"
 )
+
+_LOADING = threading.Lock()  # of tokenizers, which are loaded once
 
 
 @export("StableDiffusion3")
@@ -87,6 +89,7 @@ class StableDiffusion3(Inversion):
         self.residence = Residence({"transformer": transformer, "vae": vae, **self.encoders}, self.device, offload, REMEDY)
         self.pictures = Pictures(self.decoded, vae.latent_channels, vae.factor)
         self._models: dict[tuple[int, int], LatentModel] = {}
+        self._encoding: Prompts | None = None
         side = min(1024, int(len(transformer.positions) ** 0.5) * self.step)
         self.size = (side, side)
 
@@ -133,7 +136,7 @@ class StableDiffusion3(Inversion):
 
     def memory(self, size: tuple[int, int] | None = None, n: int = 1, tokens: int = 256) -> Memory:
         """Return the memory in bytes that n images of this (height, width) need, by component, from a pass over fake tensors."""
-        return memory_of_parts(self.transformer, self.vae, self.encoders, size or self.size, n, tokens)
+        return memory_of_parts(self.transformer, self.vae, self.encoders, self._size_of(size, None), n, tokens)
 
     @property
     def step(self) -> int:
@@ -152,15 +155,19 @@ class StableDiffusion3(Inversion):
             sampler = Euler(generation.STEPS, grid=Shifted(self.shift, generation.LEVELS))
             model = LatentModel(self.transformer, (self.vae.latent_channels, height, width), sampler).eval()
             model.base.to(self.device)
-            self._models[height, width] = model
+            self._models.setdefault((height, width), model)  # that of another thread, if it was faster
         return self._models[height, width]
 
-    @functools.cached_property
+    @property
     def _prompts(self) -> Prompts:
         find = self.tokenizer
         if find is None:
             raise UserError("this model has no tokenizers; use from_pretrained, or pass a TextContext instead of prompts.")
-        return Prompts(self.encoders, {kind: find(kind) for kind in self.encoders}, self.transformer.context_width, self.residence)
+        with _LOADING:
+            if self._encoding is None:
+                tokenizers = {kind: find(kind) for kind in self.encoders}
+                self._encoding = Prompts(self.encoders, tokenizers, self.transformer.context_width, self.residence)
+            return self._encoding
 
     def encode_prompt(self, prompts: str | Sequence[str] | TextContext, tokens: int = 256) -> TextContext:
         """Return the text encodings of n prompts, the condition of the model; encodings are cached.
@@ -169,9 +176,8 @@ class StableDiffusion3(Inversion):
             prompts: a text, or n of them; a `TextContext` is returned unchanged, on the device.
             tokens: number of T5 tokens, 1 to 512.
         """
-        if not isinstance(prompts, TextContext):
-            prompts = self._prompts([prompts] if isinstance(prompts, str) else prompts, tokens)
-        return prompts.to(self.device)
+        checked = checked_prompts(prompts)
+        return (checked if isinstance(checked, TextContext) else self._prompts(checked, tokens)).to(self.device)
 
     @torch.no_grad()
     def sample(
@@ -222,28 +228,28 @@ class StableDiffusion3(Inversion):
             UserError: arguments exclude each other or are out of range, or sides are not divisible by 16.
             OutOfMemoryError: the device has too little memory; the message names the options that help.
         """
-        if output not in ("pil", "tensor", "latents"):
-            raise UserError(f"output is {output!r}, but it is 'pil', 'tensor' or 'latents'.")
+        checked_output(output)
         if image is None and (mask is not None or strength is not None):
             raise UserError("a mask or strength is given without an image; give image=.")
-        cond = self.encode_prompt(prompts, tokens)
-        n, shift = len(cond), self.shift if shift is None else shift
         given = None if image is None else images.to_tensor(image)
-        known = None if given is None else self._encoded(given, n)
-        size = images.checked_size(tuple(given.shape[2:]) if given is not None and size is None else size or self.size, self.step)
-        if given is not None and tuple(given.shape[2:]) != size:
-            raise UserError(
-                f"size is {size[0]}x{size[1]}, but the image is {given.shape[2]}x{given.shape[3]}; resize it, or leave size out."
-            )
-        away = self._negative(negative, n, tokens) if generation.wants_negative(guidance) else None
-        whole = generation.sampler_of(sampler, steps, shift)
-        steered = generation.guidance_of(guidance, away, skip_layers, generation.times_of(whole, shift))
-        strength = (0.6 if mask is None else 1.0) if strength is None else strength
-        part, start = (whole, 1.0) if known is None else generation.part_of_the_way(whole, strength, shift)
+        size = self._size_of(size, given)
         painted = None if mask is None else images.to_mask(mask, size)
-        model, generators = self.model_for(size), generation.generators_of(generator, n)
+        shift = self.shift if shift is None else shift
+        whole = generation.sampler_of(sampler, steps, shift)
+        steered = generation.guidance_of(guidance, skip_layers, generation.times_of(whole, shift), self.transformer)
+        strength = (0.6 if mask is None else 1.0) if strength is None else strength
+        part, start = (whole, 1.0) if given is None else generation.part_of_the_way(whole, strength, shift)
+        prompts, negative = checked_prompts(prompts), checked_prompts(negative, "negative")
+        n, model = len(prompts), self.model_for(size)
+        for what, one in (("images", given), ("masks", painted)):
+            if one is not None and len(one) not in (1, n):
+                raise ShapeError(f"there are {len(one)} {what} for {n} prompts; give one for all, or one for each.")
+        generators = generation.generators_of(generator, n)
         chunks = _random.chunks(n, batch_size, generators)
         made, drawn = [], self._noise(model, latents, n, generators)
+        cond = self.encode_prompt(prompts, tokens)
+        steered = generation.with_negative(steered, lambda: self._negative(negative, n, tokens))
+        known = None if given is None else self._encoded(given).expand(n, -1, -1, -1)
         for rows, draw in chunks:
             noise = drawn[rows]
             here = None if steered is None else steered.rows(rows, n)
@@ -262,12 +268,22 @@ class StableDiffusion3(Inversion):
         result = torch.cat(made)
         return images.to_pil(result) if output == "pil" else result
 
+    def _size_of(self, size: Any, given: Tensor | None) -> tuple[int, int]:
+        """Return (height, width): `size`, or that of the given images, or the default one."""
+        own = self.size if given is None else (given.shape[2], given.shape[3])
+        height, width = images.checked_size(own if size is None else size, self.step)
+        if given is not None and own != (height, width):
+            raise UserError(f"size is {height}x{width}, but the image is {own[0]}x{own[1]}; resize it, or leave size out.")
+        return height, width
+
     def _noise(self, model: PathModel, latents: Tensor | None, n: int, generators: _random.Generators) -> Tensor:
         if latents is None:
             noise: Tensor = model.base.sample(n, generator=generators)
             return noise
         if tuple(latents.shape) != (n, *model.shape):
             raise ShapeError(f"latents has shape {tuple(latents.shape)}, but {n} images of this size need {(n, *model.shape)}.")
+        if row_not_finite(latents) is not None:
+            raise UserError("latents has NaN or infinity, but it is noise of standard deviation 1; check how it was computed.")
         return latents.to(self.device, torch.float32)
 
     def _check_finite(self, x: Tensor, rows: slice, sampler: Sampler) -> None:

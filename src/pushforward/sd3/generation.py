@@ -1,15 +1,15 @@
 """Components of one generation run: seeds, the sampler's time range, and the combined guidance."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from pushforward import _random
-from pushforward._checks import is_real
+from pushforward._checks import is_real, real
 from pushforward.errors import UserError
-from pushforward.guidance.cfg import CFG, as_guidance
+from pushforward.guidance.cfg import CFG, Around, as_guidance
 from pushforward.guidance.guidance import Guidance
 from pushforward.guidance.skip_layers import SkipLayers
 from pushforward.paths import Linear
@@ -77,7 +77,7 @@ def part_of_the_way(sampler: Sampler, strength: float, shift: float) -> tuple[Sa
     Raises:
         UserError: strength is not in (0, 1].
     """
-    if not 0 < strength <= 1:
+    if not 0 < real("strength", strength) <= 1:
         raise UserError(f"strength is {strength}, but it must be above 0 and at most 1: 1 keeps nothing of the image, 0.3 most of it.")
     if strength == 1:
         return sampler, 1.0
@@ -90,38 +90,36 @@ def part_of_the_way(sampler: Sampler, strength: float, shift: float) -> tuple[Sa
     return dataclasses.replace(sampler, steps=n - left_out), times[left_out]  # type: ignore[type-var]
 
 
-def guidance_of(guidance: Guidance | float | None, negative: Any, skip_layers: Any, times: Sequence[float]) -> Guidance | None:
-    """Return the guidance for a scale or a CFG without its own negative, combined with skip-layer guidance.
+def guidance_of(guidance: Guidance | float | None, skip_layers: Any, times: Sequence[float], net: Any) -> Guidance | None:
+    """Return the guidance for a scale, combined with skip-layer guidance; its negative condition is added by `with_negative`.
 
     Raises:
-        UserError: guidance is neither a number nor a guidance.
+        UserError: guidance is neither a finite number nor a guidance, or layers are skipped that the network does not have.
     """
-    if isinstance(guidance, int | float) and is_real(guidance):
-        guidance = CFG(float(guidance)) if guidance > 1 else None  # at most 1 disables guidance, as usual for this model
-    if guidance is not None and not isinstance(guidance, Guidance):
+    made = CFG(float(guidance)) if isinstance(guidance, int | float) and is_real(guidance) else guidance
+    if made is not None and not isinstance(made, Guidance):
         raise UserError(f"guidance is {guidance!r}, but it must be a finite number such as 7.0 or a guidance, pf.guidance.CFG(7.0).")
-    made = _with_negative(guidance, negative)
-    if skip_layers is None:
-        return made.on(times) if isinstance(made, SkipLayers) else made
-    if not isinstance(skip_layers, SkipLayers):
-        skip_layers = SkipLayers(tuple(skip_layers), steps=(0.01, 0.2))
-    return dataclasses.replace(skip_layers, guidance=made).on(times)
+    if isinstance(guidance, int | float) and guidance <= 1:
+        made = None  # usual for this model
+    if skip_layers is not None:
+        if not isinstance(skip_layers, SkipLayers):
+            layers = tuple(skip_layers) if isinstance(skip_layers, Sequence) else skip_layers
+            skip_layers = SkipLayers(layers, steps=(0.01, 0.2))
+        made = dataclasses.replace(skip_layers, guidance=made)
+    one: Any = made
+    while one is not None:  # guidance around guidance
+        if isinstance(one, SkipLayers):
+            one.check(net)
+        one = as_guidance(one.guidance) if isinstance(one, Around) else None
+    return made.on(times) if isinstance(made, SkipLayers) else made
 
 
-def _with_negative(guidance: Guidance | None, negative: Any) -> Guidance | None:
+def with_negative(guidance: Guidance | None, negative: Callable[[], Any]) -> Guidance | None:
+    """Return guidance with a negative condition where it has none and needs one; only then is `negative` called."""
     if isinstance(guidance, CFG):
-        return dataclasses.replace(guidance, negative=negative) if guidance.negative is None else guidance
-    if isinstance(guidance, SkipLayers):
-        return dataclasses.replace(guidance, guidance=_with_negative(as_guidance(guidance.guidance), negative))
+        needed = guidance.negative is None and guidance.scale != 1
+        return dataclasses.replace(guidance, negative=negative()) if needed else guidance
+    if isinstance(guidance, Around):
+        inner = with_negative(as_guidance(guidance.guidance), negative)
+        return dataclasses.replace(guidance, guidance=inner)  # type: ignore[type-var]
     return guidance
-
-
-def wants_negative(guidance: Guidance | float | None) -> bool:
-    """Return whether guidance needs a negative condition, which must then be encoded."""
-    if isinstance(guidance, SkipLayers):
-        return wants_negative(guidance.guidance)
-    return (
-        guidance.negative is None and guidance.scale != 1
-        if isinstance(guidance, CFG)
-        else isinstance(guidance, int | float) and guidance > 1
-    )

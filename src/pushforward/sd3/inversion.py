@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -10,7 +10,8 @@ from torch import Tensor
 from pushforward import _random
 from pushforward.bijections.divergences import HutchinsonDivergence
 from pushforward.conditions import TextContext
-from pushforward.errors import ConditionError, ShapeError, UserError
+from pushforward.errors import ConditionError, NotFiniteError, UserError
+from pushforward.families.checks import row_not_finite
 from pushforward.families.path_model import PathModel
 from pushforward.guidance.guidance import Guidance
 from pushforward.nn.autoencoder_kl import AutoencoderKL
@@ -18,9 +19,19 @@ from pushforward.samplers.grids import Shifted
 from pushforward.samplers.heun import Heun
 from pushforward.samplers.sampler import Sampler
 from pushforward.sd3 import generation, images
+from pushforward.sd3.prompts import checked_prompts
 from pushforward.sd3.residence import Residence
 
 Prompts = str | Sequence[str] | TextContext
+
+
+Output = Literal["pil", "tensor", "latents"]
+
+
+def checked_output(output: Any) -> None:
+    """Raise an error unless this is a form in which images are returned."""
+    if output not in get_args(Output):
+        raise UserError(f"output is {output!r}, but it is 'pil', 'tensor' or 'latents'.")
 
 
 class Encoded(NamedTuple):
@@ -62,14 +73,20 @@ class Inversion:
     def decoded(self, latents: Tensor) -> Tensor:
         """Return the autoencoder's images (n, 3, height, width) in [-1, 1] of latents."""
         with self.residence.using("vae"):
-            return self.vae.decode(latents.to(self.device))
+            return self._finite(self.vae.decode(latents.to(self.device)), "decoding")
 
-    def _encoded(self, given: Tensor, n: int) -> Tensor:
-        images.checked_size(tuple(given.shape[2:]), self.step)
-        if len(given) not in (1, n):
-            raise ShapeError(f"there are {len(given)} images for {n} prompts; give one for all, or one for each.")
+    def _encoded(self, given: Tensor) -> Tensor:
+        images.checked_size((given.shape[2], given.shape[3]), self.step)
         with self.residence.using("vae"):
-            return self.vae.encode(given.to(self.device)).expand(n, -1, -1, -1)
+            return self._finite(self.vae.encode(given.to(self.device)), "encoding")
+
+    def _finite(self, made: Tensor, what: str) -> Tensor:
+        if row_not_finite(made) is not None:
+            dtype = self.vae.decoder.first.weight.dtype
+            narrow = dtype == torch.float16
+            remedy = "which overflows; use vae.float() or vae.bfloat16()" if narrow else "so it is not the dtype; load intact weights"
+            raise NotFiniteError(f"{what} returned NaN or infinity: the autoencoder computes in {dtype}, {remedy}.")
+        return made
 
     def _negative(self, negative: Any, n: int, tokens: int) -> TextContext:
         return self._spread(negative, n, tokens, "negative prompts", "prompts")
@@ -105,7 +122,7 @@ class Inversion:
         negative: Prompts = "",
         sampler: Sampler | None = None,
         tokens: int = 256,
-        output: Literal["pil", "tensor", "latents"] = "pil",
+        output: Output = "pil",
     ) -> Any:
         """Return the images of noise (n, 16, height, width): the inverse of `encode`, under the same prompts or others.
 
@@ -118,11 +135,13 @@ class Inversion:
             tokens: number of T5 tokens in the context.
             output: "pil", "tensor" (n, 3, height, width) in [0, 1], or "latents".
         """
+        checked_output(output)
+        prompts, negative = checked_prompts(prompts), checked_prompts(negative, "negative")
         noise, n = noise.to(self.device), len(noise)
-        away = self._negative(negative, n, tokens) if generation.wants_negative(guidance) else None
         model, sampler = self.model_for(self._size(noise)), self._exact(sampler)
-        steered = generation.guidance_of(guidance, away, None, generation.times_of(sampler, self.shift))
+        steered = generation.guidance_of(guidance, None, generation.times_of(sampler, self.shift), model.net)
         cond = self._spread(prompts, n, tokens)
+        steered = generation.with_negative(steered, lambda: self._negative(negative, n, tokens))
         with self.residence.using("transformer"):
             latents = model.decode(noise, cond, sampler=sampler, guidance=steered)
         if output == "latents":
@@ -197,11 +216,11 @@ class Inversion:
 
     def _at(self, image: Any, prompts: Prompts, tokens: int) -> tuple[Tensor, PathModel, TextContext]:
         """Return latents, their model and the condition of each."""
+        prompts = checked_prompts(prompts)
         if isinstance(image, Tensor) and image.ndim == 4 and image.shape[1] == self.vae.latent_channels:
             latents = image.to(self.device, torch.float32)
         else:
-            given = images.to_tensor(image)
-            latents = self._encoded(given, len(given))
+            latents = self._encoded(images.to_tensor(image))
         return latents, self.model_for(self._size(latents)), self._spread(prompts, len(latents), tokens)
 
     def _size(self, latents: Tensor) -> tuple[int, int]:

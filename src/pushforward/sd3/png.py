@@ -9,6 +9,7 @@ from typing import Any
 import PIL.Image
 import PIL.PngImagePlugin
 
+from pushforward._images import opened
 from pushforward.errors import UserError
 from pushforward.formats.files import write_atomically
 
@@ -31,9 +32,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it does not exist, is not a PNG, or has no settings.
     """
-    with opened(path, "--from") as image:
-        image.load()  # text chunks may follow the pixels
-        text = getattr(image, "text", {}).get(KEY)
+    text = getattr(loaded(path, "--from"), "text", {}).get(KEY)
     if text is None:
         raise UserError(f"--from is {path}, but it has no pushforward settings; give an unedited PNG written by `pushforward generate`.")
     try:
@@ -45,16 +44,16 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def opened(path: Path, option: str) -> PIL.Image.Image:
-    """Return the image in a file, or raise with the reason."""
+def loaded(path: Path, option: str) -> PIL.Image.Image:
+    """Return the image in a file, with what follows its pixels, or raise with the reason."""
     if not path.is_file():
         raise UserError(f"{option} is {path}, but there is no such file.")
     try:
-        image = PIL.Image.open(path)
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:  # PIL raises SyntaxError for a broken PNG
+        with opened(path) as image:
+            image.load()
+            return image
+    except Exception as error:  # PIL raises many exception types for damaged files, and one for an image of too many pixels
         raise UserError(f"{option} is {path}, but it cannot be read as an image ({error}).") from None
-    return image
 
 
 def digest(path: Path) -> str:

@@ -1,20 +1,47 @@
 """From prompts to the two tensors that condition an MMDiT, combining three encoders as in Stable Diffusion 3."""
 
 import collections
-from collections.abc import Mapping, Sequence
+import threading
+import warnings
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward._checks import is_whole, shown
 from pushforward.conditions import TextContext
 from pushforward.errors import UserError
+from pushforward.sd3.text_encoders import ENCODERS
 from pushforward.sd3.tokenizers import Tokenizer
 
 CLIP_TOKENS = 77
+MOST_TOKENS = 512
 KEPT = 256  # number of cached prompt encodings: 2.7 MB each at 333 tokens of 4096 channels in bfloat16
 CLIPS = ("clip_l", "clip_g")
+SHOWN = 60  # letters of either end of lost words in a warning
+_CACHE = threading.Lock()  # of all caches, as a lock in each could not be copied
+
+
+def checked_prompts(prompts: Any, what: str = "prompts") -> list[str] | TextContext:
+    """Return prompts as a list of texts, or a `TextContext` unchanged.
+
+    Raises:
+        UserError: they are neither a text, a sequence of at least one, nor a `TextContext`.
+    """
+    if isinstance(prompts, TextContext):
+        return prompts
+    texts = [prompts] if isinstance(prompts, str) else prompts
+    if isinstance(texts, bytes | Mapping | Set) or not isinstance(texts, Iterable):
+        raise UserError(f"{what} is {shown(prompts)}, but it must be a text or a list of texts; use '' for none.")
+    texts = list(texts)
+    if not texts:
+        raise UserError(f"{what} is empty; give one string per image, such as ['a red fox'], or [''] for none.")
+    for k, prompt in enumerate(texts):
+        if not isinstance(prompt, str):
+            raise UserError(f"{what}[{k}] is {prompt!r}, but a prompt must be a string; use '' for none.")
+    return texts
 
 
 class Residence(Protocol):
@@ -46,37 +73,38 @@ class Prompts:
         self.encoders, self.tokenizers, self.channels, self.residence = encoders, tokenizers, channels, residence
         self._kept: collections.OrderedDict[tuple[str, int], TextContext] = collections.OrderedDict()
 
-    def __call__(self, prompts: Sequence[str], tokens: int = 256) -> TextContext:
+    def __call__(self, prompts: list[str], tokens: int = 256) -> TextContext:
         """Return the context (n, 77 + tokens, channels) and pooled (n, both CLIPs' channels) of n prompts.
 
         Args:
-            prompts: n strings; the empty string is the unconditional prompt.
+            prompts: n strings (see `checked_prompts`); the empty string is the unconditional prompt.
             tokens: number of T5 tokens, to which prompts are padded or truncated: at most 512.
 
         Raises:
-            UserError: a prompt is not a string, there are no prompts, tokens is out of range, or CLIP-L or CLIP-G is missing.
+            UserError: tokens is out of range, or CLIP-L or CLIP-G is missing.
+
+        Warns:
+            UserWarning: a prompt is longer than an encoder reads; once for each encoder, with the words that it leaves out.
         """
-        prompts = list(prompts)
-        self._check(prompts, tokens)
-        new = [one for one in dict.fromkeys(prompts) if (one, tokens) not in self._kept]
+        self._check(tokens)
+        wanted = list(dict.fromkeys(prompts))
+        with _CACHE:  # other threads may add and remove encodings: what this call needs is held in `found`
+            found = {prompt: self._kept[prompt, tokens] for prompt in wanted if (prompt, tokens) in self._kept}
+        new = [prompt for prompt in wanted if prompt not in found]
         if new:
-            encoded = self._encode(new, tokens)
-            self._kept.update({(prompt, tokens): one for prompt, one in zip(new, encoded, strict=True)})
-        rows = [self._kept[prompt, tokens] for prompt in prompts]
-        for prompt in prompts:
-            self._kept.move_to_end((prompt, tokens))
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+            found.update(zip(new, self._encode(new, tokens), strict=True))
+        with _CACHE:
+            for prompt in wanted:
+                self._kept[prompt, tokens] = found[prompt]
+                self._kept.move_to_end((prompt, tokens))
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        rows = [found[prompt] for prompt in prompts]
         return TextContext(torch.cat([row.context for row in rows]), torch.cat([row.pooled for row in rows]))
 
-    def _check(self, prompts: list[str], tokens: int) -> None:
-        if not prompts:
-            raise UserError("prompts is empty; give one string per image, such as ['a red fox'], or [''] for none.")
-        for k, prompt in enumerate(prompts):
-            if not isinstance(prompt, str):
-                raise UserError(f"prompts[{k}] is {prompt!r}, but a prompt must be a string; use '' for none.")
-        if not 1 <= tokens <= 512:
-            raise UserError(f"tokens is {tokens}, but T5 uses 1 to 512 tokens; 256 is a common choice.")
+    def _check(self, tokens: int) -> None:
+        if not is_whole(tokens) or not 1 <= tokens <= MOST_TOKENS:
+            raise UserError(f"tokens is {shown(tokens)}, but T5 uses 1 to {MOST_TOKENS} tokens; 256 is a common choice.")
         for kind in CLIPS:
             if kind not in self.encoders:
                 raise UserError(
@@ -110,7 +138,14 @@ class Prompts:
         encoder: Any = self.encoders[kind]
         if kind in CLIPS:
             tokens = min(tokens, encoder.config.max_position_embeddings)
-        ids, made = self.tokenizers[kind](prompts, tokens), []
+        ids, lost = self.tokenizers[kind].encode(prompts, tokens)
+        for words in filter(None, lost):
+            shortened = words if len(words) <= 2 * SHOWN + 5 else f"{words[:SHOWN]} ... {words[-SHOWN:]}"
+            warnings.warn(
+                f"{ENCODERS[kind]} sees {tokens} tokens of a prompt, which leaves out its end {shortened!r}; shorten the prompt.",
+                stacklevel=2,
+            )
+        made = []
         with self.residence.using(kind):
             device = next(encoder.parameters()).device
             for row in ids:

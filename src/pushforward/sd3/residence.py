@@ -2,12 +2,16 @@
 
 import contextlib
 import itertools
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from pushforward.errors import OutOfMemoryError
+
+_MOVING = threading.Lock()  # one component at a time, so that a thread does not use weights of which another has moved half
 
 
 class Residence:
@@ -25,7 +29,8 @@ class Residence:
 
     def __init__(self, modules: Mapping[str, nn.Module], device: torch.device, offload: bool, remedy: str) -> None:
         self.modules, self.device, self.offload, self.remedy = dict(modules), device, offload, remedy
-        self.present: list[str] = []  # components in use, outermost first
+        self._users: Counter[str] = Counter()  # of each component, in any thread; the last one releases the copy
+        self._homes: dict[str, list[tuple[Tensor, Tensor]]] = {}
         if not offload:
             for module in self.modules.values():
                 with self._memory("the weights"):
@@ -38,24 +43,36 @@ class Residence:
         Raises:
             OutOfMemoryError: the device's memory is too small; the message gives options that reduce it.
         """
-        module = self.modules[name]
-        if name in self.present or not self.offload:
-            with self._memory(name):
-                yield module
-            return
-        homes: list[tuple[Tensor, Tensor]] = []
+        with self._memory(name):
+            if not self.offload:
+                yield self.modules[name]
+                return
+            try:
+                with _MOVING:
+                    self._users[name] += 1
+                    if self._users[name] == 1:
+                        self._copy(name)
+                yield self.modules[name]
+            finally:
+                with _MOVING:
+                    self._users[name] -= 1
+                    if self._users[name] == 0:
+                        del self._users[name]
+                        for tensor, home in self._homes.pop(name):
+                            tensor.data = home
+
+    @property
+    def present(self) -> list[str]:
+        """The offloaded components in use, outermost first."""
+        return list(self._users)
+
+    def _copy(self, name: str) -> None:
+        """Copy the weights of a component to the device."""
+        homes = self._homes[name] = []
         copies: dict[int, Tensor] = {}  # tied weights are copied once
-        self.present.append(name)
-        try:
-            with self._memory(name):
-                for tensor in itertools.chain(module.parameters(), module.buffers()):
-                    homes.append((tensor, tensor.data))
-                    tensor.data = copies.setdefault(tensor.data_ptr() or id(tensor), tensor.data.to(self.device))
-                yield module
-        finally:
-            self.present.remove(name)
-            for tensor, home in homes:
-                tensor.data = home
+        for tensor in itertools.chain(self.modules[name].parameters(), self.modules[name].buffers()):
+            homes.append((tensor, tensor.data))
+            tensor.data = copies.setdefault(tensor.data_ptr() or id(tensor), tensor.data.to(self.device))
 
     @contextlib.contextmanager
     def _memory(self, name: str) -> Iterator[None]:

@@ -115,6 +115,12 @@ def _assign(model: nn.Module, tensors: Mapping[str, Tensor], kind: str, dtype: t
         raise CheckpointError(
             f"the text encoder {ENCODERS[kind]} is not complete: {what} (of {len(own)} tensors); download the file again."
         )
+    integers = [key for key in sorted(own) if not tensors[key].is_floating_point()]
+    if integers:
+        raise CheckpointError(
+            f"the text encoder {ENCODERS[kind]} stores {integers[0]} as {tensors[integers[0]].dtype}, but weights are floats; "
+            "convert the file to bfloat16."
+        )
     moved: dict[int, Tensor] = {}  # tied weights stay tied
 
     def placed(name: str, tensor: Tensor) -> Tensor:

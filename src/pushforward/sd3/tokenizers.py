@@ -4,7 +4,7 @@ Single files hold no tokenizer. CLIP-L and CLIP-G share a vocabulary and differ 
 """
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,46 @@ REMEDY = "give tokenizers=FOLDER with tokenizer/, tokenizer_2/ and tokenizer_3/,
 class Tokenizer:
     """Prompts to ids (n, tokens): truncated so that the end token stays last, then padded.
 
+    Any number of threads may use it: truncation and padding are states of the tokenizer in Rust, which transformers sets in every call, so
+    they are switched off once, and done here.
+
     Args:
-        call: a transformers tokenizer.
+        backend: a `tokenizers.Tokenizer`.
         pad: the padding id.
     """
 
-    def __init__(self, call: Callable[..., Any], pad: int) -> None:
-        self.call, self.pad = call, pad
+    def __init__(self, backend: Any, pad: int) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend, self.pad = backend, pad
 
     def __call__(self, prompts: Sequence[str], tokens: int) -> Tensor:
-        rows = self.call(list(prompts), max_length=tokens, truncation=True, padding=False)["input_ids"]
-        return torch.tensor([row + [self.pad] * (tokens - len(row)) for row in rows])
+        return self.encode(prompts, tokens)[0]
+
+    def encode(self, prompts: Sequence[str], tokens: int) -> tuple[Tensor, list[str]]:
+        """Return the ids (n, tokens), and the end of each prompt that they leave out, "" if none.
+
+        Args:
+            prompts: n strings.
+            tokens: number of ids of each.
+        """
+        rows, lost = [], []
+        for prompt in prompts:
+            one = self.backend.encode(prompt)  # encode_batch would start a pool of threads, which does not survive a fork
+            ids, cut = one.ids, ""
+            if len(ids) > tokens:
+                cut = prompt[_word_start(prompt, one.offsets[tokens - 1][0]) :].strip()
+                ids = [*ids[: tokens - 1], ids[-1]]
+            rows.append(ids + [self.pad] * (tokens - len(ids)))
+            lost.append(cut)
+        return torch.tensor(rows), lost
+
+
+def _word_start(text: str, place: int) -> int:
+    """Return the start of the word that contains a place; a letter of a script without spaces is a word."""
+    while 0 < place < len(text) and text[place].isalnum() and text[place - 1].isalnum() and text[place - 1].isascii():
+        place -= 1
+    return place
 
 
 def find_tokenizer(kind: str, own: Mapping[str, Path], given: str | Path | None) -> Tokenizer:
@@ -78,9 +107,9 @@ def _read(kind: str, folder: Path, own_padding: bool = True) -> Tokenizer:
         raise CheckpointError(f"{folder} holds no tokenizer of {ENCODERS[kind]}: it needs {wanted}; {REMEDY}.")
     if kind == "t5" and not (folder / "tokenizer.json").is_file() and importlib.util.find_spec("sentencepiece") is None:
         raise UserError(f"{folder / 'spiece.model'} needs the package sentencepiece; run: pip install 'pushforward[sd3]'.")
-    reader = transformers.T5TokenizerFast if kind == "t5" else transformers.CLIPTokenizer
+    reader = transformers.T5TokenizerFast if kind == "t5" else transformers.CLIPTokenizerFast
     try:
         call = reader.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # its Rust parser raises a bare Exception for a file that is not JSON
         raise CheckpointError(f"{folder} holds no tokenizer of {ENCODERS[kind]} that can be read ({error}); {REMEDY}.") from None
-    return Tokenizer(call, 0 if kind == "clip_g" and not own_padding else call.pad_token_id)
+    return Tokenizer(call.backend_tokenizer, 0 if kind == "clip_g" and not own_padding else call.pad_token_id)

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -192,6 +193,7 @@ class Processes:
 
 
 _JOINED: list[Processes] = []  # at most one
+_JOINING = threading.Lock()
 
 
 def processes(timeout: float = 600.0) -> Processes:
@@ -202,9 +204,10 @@ def processes(timeout: float = 600.0) -> Processes:
     """
     if not dist.is_available() or not (dist.is_initialized() or "TORCHELASTIC_RUN_ID" in os.environ):
         return Processes()
-    if not _JOINED:
-        _JOINED.append(_join(timedelta(seconds=timeout)))
-    return _JOINED[0]
+    with _JOINING:
+        if not _JOINED:
+            _JOINED.append(_join(timedelta(seconds=timeout)))
+        return _JOINED[0]
 
 
 def _join(wait: timedelta) -> Processes:
