@@ -25,7 +25,7 @@ _staircases: "weakref.WeakKeyDictionary[MADE, Staircase]" = weakref.WeakKeyDicti
 def columns(net: Any, x: Tensor, cond: Tensor | None = None) -> Tensor:
     """Return the parameters (outputs, features, n) of columns x (features, n)."""
     h, act, out_layer = x, overwriting(net), net.out
-    *masks, last = net.masks()
+    *masks, last = net.masks(out_layer.bias)
     for layer, mask, bias in zip(net.layers, masks, _biases(net, cond, x.shape[1]), strict=True):
         h = act(torch.addmm(bias, layer.weight * mask, h))
     out = torch.addmm(out_layer.bias.unsqueeze(1), last * out_layer.weight, h)

@@ -80,19 +80,19 @@ class MADE(nn.Module):
         lowest = 0 if self.condition.conditional or features == 1 else 1
         self.degrees = tuple(_degrees(width, lowest, features - 1) for width in widths)
         self._masks = Constant(partial(_masks, features, outputs, self.degrees))
-        self.masks()  # cached before a compiler traces the forward pass
+        self.masks(self.out.bias)  # cached before a compiler traces the forward pass
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         h, shift = x, self.condition(cond, len(x))
-        *masks, last = self.masks()
+        *masks, last = self.masks(x)
         for k, (layer, mask) in enumerate(zip(self.layers, masks, strict=True)):
             h = layer(h, mask)
             h = self.act(h if k or shift is None else h + shift)
         return self.out(h, last).view(len(x), self.outputs, self.features).transpose(1, 2)
 
-    def masks(self) -> tuple[Tensor, ...]:
-        """Return the masks of the hidden layers and of the output, in the dtype and on the device of the weights."""
-        masks: tuple[Tensor, ...] = self._masks.like(self.out.bias)
+    def masks(self, like: Tensor) -> tuple[Tensor, ...]:
+        """Return the masks of the hidden layers and of the output, in a tensor's dtype and on its device."""
+        masks: tuple[Tensor, ...] = self._masks.like(like)
         return masks
 
 
