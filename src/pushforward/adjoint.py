@@ -67,7 +67,7 @@ class _Field:
         leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
         for place, one in zip(self.places, given, strict=True):
             leaves[place] = one
-        times = torch.full((len(x),), t, dtype=wide(x), device=x.device)
+        times = torch.full((x.shape[0],), t, dtype=wide(x), device=x.device)
         value = self.f(x, times, *tree_unflatten(leaves, self.tree))
         return fitting(self.f, value, x)[1]
 

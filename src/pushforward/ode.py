@@ -238,7 +238,8 @@ def stage_values(times: Sequence[float], nodes: Sequence[float]) -> list[float]:
 def stage_times(x: Tensor, times: Sequence[float], nodes: Sequence[float]) -> Iterator[tuple[float, tuple[Tensor, ...]]]:
     """Yield for each step its size and the times (n,) of its stages."""
     n, stages = x.shape[0], len(nodes)
-    at_once = max(1, TIMES_AT_ONCE // max(1, n * stages))
+    # An exported program serves batches of any size.
+    at_once = len(times) if torch.compiler.is_exporting() else max(1, TIMES_AT_ONCE // max(1, n * stages))
     for start in range(0, len(times) - 1, at_once):
         part = times[start : start + at_once + 1]
         values = torch.tensor(stage_values(part, nodes), dtype=wide(x), device=x.device)

@@ -93,7 +93,7 @@ class Path(CheckedNumbers):
         if kind not in KINDS:
             raise UserError(f"prediction is {kind!r}, but it is one of {', '.join(KINDS)}.")
         low, high = self.interval
-        ends = torch.tensor([low, high], dtype=torch.float64)
+        ends = torch.tensor([low, high], dtype=torch.float64, device="cpu")
         if kind in ("data", "score") and self.sigma(ends)[0] < 1e-9:
             low += MARGIN
         if kind in ("noise", "score") and self.alpha(ends)[1] < 1e-9:

@@ -116,7 +116,7 @@ class TransformerAutoregressive(Bijection):
             return x
 
         fast = way_of(self.net, "sequential")
-        x = self._sequential(tokens, conds, solve) if fast is None else fast(self.net, len(z), conds, solve)
+        x = self._sequential(tokens, conds, solve) if fast is None else fast(self.net, z.shape[0], conds, solve)
         return self._image(x), torch.stack(slopes, 1).sum((1, 2), dtype=wide(z))
 
     def _sequential(self, like: Tensor, conds: Sequence[Any], solve: Callable[[int, Tensor], Tensor]) -> Tensor:

@@ -53,7 +53,7 @@ class ExactDivergence(Divergence):
         if own is not None:
             return own(x, t, cond)
         d = math.prod(x.shape[1:])
-        chunk = max(1, min(d, self.numbers // max(1, x.numel())))
+        chunk = d if torch.compiler.is_exporting() else max(1, min(d, self.numbers // max(1, x.numel())))
         return exact_divergence(lambda x: velocity(x, t, cond), x, None if chunk == d else chunk)
 
     def with_norm(

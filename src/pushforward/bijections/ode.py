@@ -113,7 +113,7 @@ class ODE(Bijection):
                 z, gathered = rates.parted(state)
             else:
                 z, gathered = found
-            solved = z.reshape(x.shape).to(x.dtype), *gathered, *[z.new_zeros(len(x))] * (2 - costs)
+            solved = z.reshape(x.shape).to(x.dtype), *gathered, *[z.new_zeros(x.shape[0])] * (2 - costs)
         return tuple(one.clone() for one in solved) if bare else solved
 
     def extra_repr(self) -> str:

@@ -13,7 +13,6 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from pushforward import registry
-from pushforward._checks import is_real, whole
 from pushforward.cli.mistakes import sentence
 from pushforward.errors import PushforwardError, UserError
 
@@ -81,6 +80,8 @@ def check_whole(options: Any, least: Mapping[str, int]) -> None:
     Raises:
         UserError: with the option as it is typed.
     """
+    from pushforward._checks import whole  # imports torch, which `list` does without
+
     for name, number in least.items():
         if getattr(options, name) is not None:
             whole(f"--{name.replace('_', '-')}", getattr(options, name), number)
@@ -92,6 +93,8 @@ def check_positive(options: Any, *names: str) -> None:
     Raises:
         UserError: with the option as it is typed.
     """
+    from pushforward._checks import is_real
+
     for name in names:
         value = getattr(options, name)
         if value is not None and not (is_real(value) and value > 0):

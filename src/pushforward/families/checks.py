@@ -48,7 +48,7 @@ def check_states(x: Any, name: str, model: Any, n: int | None = None) -> None:
         raise UserError(f"{name} is {shown(x)}, but it must be a tensor; use torch.as_tensor({name}, dtype={model.dtype}).")
     if x.layout is not torch.strided:
         raise UserError(f"{name} has layout {x.layout}, but it must be an ordinary tensor; use {name}.to_dense().")
-    if tuple(x.shape[1:]) != shape or x.ndim == 0 or (n is not None and len(x) != n):
+    if tuple(x.shape[1:]) != shape or x.ndim == 0 or (n is not None and x.shape[0] != n):
         rows = "n" if n is None else n
         raise ShapeError(f"{name} has shape {tuple(x.shape)}, but this model needs ({', '.join(map(str, (rows, *shape)))}); reshape it.")
     if x.dtype != model.dtype:
@@ -69,7 +69,7 @@ def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
         raise ConditionError(f"cond is {type(cond).__name__}, but this model needs {needed} ({n}, ...), one per sample: torch.as_tensor.")
     for leaf in tree_leaves(cond):
         if isinstance(leaf, Tensor):
-            if leaf.ndim == 0 or len(leaf) != n:
+            if leaf.ndim == 0 or leaf.shape[0] != n:
                 raise ConditionError(f"cond has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one row per sample.")
             elsewhere = other_device(leaf, model)
             if elsewhere is not None:

@@ -77,13 +77,13 @@ class GenerativeModel(nn.Module):
             generator: randomness; a list of k splits the batch into k blocks of n / k rows, each with its own generator and pairing.
         """
         self._check(x, "x")
-        _random.checked(generator, len(x))
-        cond = self._checked_cond(cond, len(x), look=x.device.type == "cpu")  # on other devices a check of labels would synchronise
+        _random.checked(generator, x.shape[0])
+        cond = self._checked_cond(cond, x.shape[0], look=x.device.type == "cpu")  # on other devices a check of labels would synchronise
         log_q = None
         if self.levels is not None and noise is None:
             x, log_q = self.dequantised(x, generator)
         if noise is not None:
-            self._check(noise, "noise", len(x))
+            self._check(noise, "noise", x.shape[0])
         z, pre = self._to_model(x)
         return self._in_data_units(self._loss(z, cond, noise, generator), pre, log_q)
 
@@ -169,7 +169,7 @@ class GenerativeModel(nn.Module):
         self._check(x, "x")
         self._check_density()
         cond = self._checked_cond(cond, x.shape[0])
-        n, parts = len(x), []
+        n, parts = x.shape[0], []
         _random.checked(generator, n)
         tied = [generator] if isinstance(generator, torch.Generator) else generator  # one draw, the same as for all rows together
         for rows, part in _random.chunks(n, batch_size, generator if batch_size is None else tied):
@@ -190,12 +190,12 @@ class GenerativeModel(nn.Module):
     def encode(self, x: Tensor, cond: Any = None, *, sampler: Sampler | None = None) -> Tensor:
         """Return the noise z (n, *shape) that data x (n, *shape) comes from; differentiable."""
         self._check(x, "x")
-        return self._bound(self._checked_cond(cond, len(x)), sampler).pull(x)
+        return self._bound(self._checked_cond(cond, x.shape[0]), sampler).pull(x)
 
     def decode(self, z: Tensor, cond: Any = None, *, sampler: Sampler | None = None, guidance: Guidance | float | None = None) -> Tensor:
         """Return the data x (n, *shape) that noise z (n, *shape) becomes, the inverse of `encode`; differentiable."""
         self._check(z, "z")
-        return self._bound(self._checked_cond(cond, len(z)), sampler, guidance).push(z)
+        return self._bound(self._checked_cond(cond, z.shape[0]), sampler, guidance).push(z)
 
     def map(
         self,

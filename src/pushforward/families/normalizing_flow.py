@@ -139,7 +139,7 @@ class NormalizingFlow(GenerativeModel):
         """Fit `preprocess`, then the data-dependent parts of the bijection, to training data x (n, *shape) in its own units."""
         super().initialise(x, cond)
         cond = tree_map_only(Tensor, lambda leaf: leaf.to(x.device), cond)
-        self.bijection.initialise(self._to_model(x + 0.5 * cells(self.levels, x))[0], self._checked_cond(cond, len(x)))
+        self.bijection.initialise(self._to_model(x + 0.5 * cells(self.levels, x))[0], self._checked_cond(cond, x.shape[0]))
 
     def as_distribution(self, cond: Any = None) -> Distribution:
         """Return the model given a condition as a torch.distributions.Distribution, for Pyro or sbi.
@@ -195,8 +195,9 @@ class NormalizingFlow(GenerativeModel):
 
     def _denoised(self, y: Tensor, cond: Any) -> Any:
         """Return a prediction whose `.data` is the expected clean data given y, by the score of the density of noisy data."""
-        with torch.enable_grad():
-            y = y.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            y, cond = tree_map_only(Tensor, torch.clone, (y.detach(), cond))  # copies, as inference tensors cannot be saved for backward
+            y.requires_grad_()
             z, log_abs_det = self.bijection(y, cond)
             (score,) = torch.autograd.grad((self._base_log_prob(z, cond) + log_abs_det).sum(), y)
         return SimpleNamespace(data=torch.add(y.detach(), score, alpha=self.noise**2))

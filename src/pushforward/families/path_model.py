@@ -188,7 +188,7 @@ class PathModel(GenerativeModel):
         return denoiser if steered is None else steered(denoiser)
 
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
-        n = len(x)
+        n = x.shape[0]
         if noise is None:
             noise = self.base.sample(n, generator=generator)
             x, noise, cond = self.pairing(x, noise, cond, generator)
@@ -230,7 +230,7 @@ class PathModel(GenerativeModel):
         end = own.last_time(self.path, t_min)
         x = own(denoiser, noise, t_max, end, generator)
         if self._noise_left and end >= t_min:  # below it the sampler itself ended with the expected data
-            t = torch.full((len(x),), end, dtype=wide(x), device=x.device)
+            t = torch.full((x.shape[0],), end, dtype=wide(x), device=x.device)
             x = denoiser(x, t).data.to(x.dtype)
         return x
 

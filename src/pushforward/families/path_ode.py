@@ -101,4 +101,4 @@ class _VelocityWithDivergence(_Velocity):
         if denoiser.prediction == "velocity":
             return value, divergence
         a, b = self.path.coefficients(denoiser.prediction, "velocity", t)
-        return combine(a, x, b, value), a * (x[0].numel() if len(x) else 0) + b * divergence
+        return combine(a, x, b, value), a * (x[0].numel() if x.shape[0] else 0) + b * divergence

@@ -19,7 +19,7 @@ def warn_of_untouched(bijection: Bijection, shape: Sequence[int]) -> None:
         return
     flat = features_of(bijection) is not None
     left = ~bijection.reaches(torch.zeros(math.prod(shape) if flat else tuple(shape), dtype=torch.bool))
-    if not bool(left.any()):
+    if left.is_meta or not bool(left.any()):  # on the meta device there are no permutations yet to go by
         return
     if left.ndim == 3:
         whole = left.flatten(1).all(1)

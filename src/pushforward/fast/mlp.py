@@ -171,7 +171,7 @@ def _trace(mlp: Any, constants: _Constants, slopes: list[Tensor]) -> Tensor:
 def _biases(mlp: Any, constants: _Constants, x: Tensor, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor]:
     """Return the shift of each hidden layer: rows (n, width), or one row (width,) if it is the same for all."""
     known = constants.at.get(t[0].item()) if constants.at and t is not None and t.numel() else None
-    label = mlp.label(cond, len(x) if cond is not None else 1)
+    label = mlp.label(cond, x.shape[0] if cond is not None else 1)
     if known is not None and label is None:
         return known
     total = constants.biases if known is None else torch.cat(known)

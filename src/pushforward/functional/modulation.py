@@ -36,7 +36,7 @@ def modulated_norm(
     Source: Peebles and Xie, Scalable diffusion models with transformers, 2022, arXiv 2212.09748, section 3.2 (adaLN).
     """
     shift, scale = shift.to(x.dtype), scale.to(x.dtype)  # under autocast they are narrower than x
-    if len(x) == 1:  # one pass over the tokens instead of two
+    if x.shape[0] == 1:  # one pass over the tokens instead of two
         return F.layer_norm(x, x.shape[-1:], 1 + scale[0], shift[0], eps)
     normed = F.layer_norm(x, x.shape[-1:], x.new_ones(x.shape[-1]), eps=eps)  # torch takes nearly twice as long without a weight
     return torch.addcmul(shift[:, None], normed, 1 + scale[:, None])

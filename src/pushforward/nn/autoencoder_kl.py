@@ -216,7 +216,7 @@ class AutoencoderKL(nn.Module):
             raise ShapeError(f"{name} has shape {tuple(x.shape)}, but this autoencoder needs (n, {channels}, height, width).")
 
     def _apply_part(self, part: nn.Module, x: Tensor, unit: int) -> Tensor:
-        if self.slicing and len(x) > 1:
+        if self.slicing and x.shape[0] > 1:
             return torch.cat([self._apply_part(part, row, unit) for row in x.split(1)])
 
         def call(x: Tensor) -> Tensor:

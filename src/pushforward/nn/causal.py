@@ -83,7 +83,7 @@ class CausalTransformer(Blocks):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        begin = self.start.expand(len(x), 1, -1)
+        begin = self.start.expand(x.shape[0], 1, -1)
         h = self.placed(torch.cat((begin, self.first(x[:, :-1])), 1), cond, slice(None))
         for block in self.blocks:
             h = self.run(block, h)
@@ -92,5 +92,5 @@ class CausalTransformer(Blocks):
     def placed(self, h: Tensor, cond: Tensor | None, places: slice) -> Tensor:
         """Return the tokens at these positions with position embeddings and the condition added."""
         h = h + self.positions[places]
-        shift = self.condition(cond, len(h))
+        shift = self.condition(cond, h.shape[0])
         return h if shift is None else h + shift[:, None]

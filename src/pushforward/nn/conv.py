@@ -62,7 +62,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         if self.cond_channels is not None:
-            needed = (len(x), self.cond_channels, *x.shape[2:])
+            needed = (x.shape[0], self.cond_channels, *x.shape[2:])
             if cond is None or tuple(cond.shape) != needed:
                 what = "None" if cond is None else f"of shape {tuple(cond.shape)}"
                 raise ConditionError(f"cond is {what}, but this network also needs images {needed}.")
@@ -80,5 +80,5 @@ class ConvNet(nn.Module):
 
     def shifted(self, h: Tensor, cond: Tensor | None) -> Tensor:
         """Return images with the shift of each channel by the condition added."""
-        shift = self.condition(cond, len(h))
+        shift = self.condition(cond, h.shape[0])
         return h if shift is None else h + shift[..., None, None]

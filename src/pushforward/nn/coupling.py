@@ -39,7 +39,7 @@ class CouplingNet(nn.Module):
 
     def forward(self, a: Tensor, cond: Tensor | None = None) -> Tensor:
         first, *others = self.layers
-        h, shift = first(a), self.condition(cond, len(a))
+        h, shift = first(a), self.condition(cond, a.shape[0])
         h = self.act(h if shift is None else h + shift)
         for layer in others:
             h = self.act(layer(h))

@@ -83,12 +83,12 @@ class MADE(nn.Module):
         self.masks(self.out.bias)  # cached before a compiler traces the forward pass
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        h, shift = x, self.condition(cond, len(x))
+        h, shift = x, self.condition(cond, x.shape[0])
         *masks, last = self.masks(x)
         for k, (layer, mask) in enumerate(zip(self.layers, masks, strict=True)):
             h = layer(h, mask)
             h = self.act(h if k or shift is None else h + shift)
-        return self.out(h, last).view(len(x), self.outputs, self.features).transpose(1, 2)
+        return self.out(h, last).view(x.shape[0], self.outputs, self.features).transpose(1, 2)
 
     def masks(self, like: Tensor) -> tuple[Tensor, ...]:
         """Return the masks of the hidden layers and of the output, in a tensor's dtype and on its device."""

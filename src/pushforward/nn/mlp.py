@@ -88,7 +88,7 @@ class MLP(nn.Module):
     @dispatched
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         h = x.flatten(1)
-        shifts = self._shifts(t, cond, len(x))
+        shifts = self._shifts(t, cond, x.shape[0])
         for k, layer in enumerate(self.layers):
             h = layer(h) if shifts is None else layer(h) + shifts[k]
             h = self.act(h)

@@ -152,12 +152,12 @@ class MMDiT(Blocks):
         dtype = dtype_of(self)
         rows, columns = x.shape[2] // self.patch, x.shape[3] // self.patch
         image = self.first(patchify(x.to(dtype), self.patch)) + self.placed(rows, columns)
-        text = self.prepare(cond, len(x))
+        text = self.prepare(cond, x.shape[0])
         embedding = F.silu(self.time(timestep_embedding(t, FREQUENCIES).to(dtype)) + text.pooled)
         image = self.through_blocks(image, text.context, embedding, skip)
         shift, scale = self.modulation(embedding).chunk(2, dim=1)
         out = self.last(modulated_norm(image, shift, scale, EPS))
-        out = out.view(len(x), rows, columns, self.patch, self.patch, self.channels).permute(0, 5, 1, 3, 2, 4)
+        out = out.view(x.shape[0], rows, columns, self.patch, self.patch, self.channels).permute(0, 5, 1, 3, 2, 4)
         return out.reshape(x.shape).to(x.dtype)
 
     @dispatched

@@ -40,7 +40,7 @@ class Preconditioned(nn.Module):
         if not data_std > 0:
             raise UserError(f"data_std is {data_std}, but a standard deviation is positive; 1 is that of standardised data.")
         self.net, self.path, self.data_std = net, path, data_std
-        self._ends = None if isinstance(path, nn.Module) else _ends(path, torch.zeros(0, dtype=torch.float64)).tolist()
+        self._ends = None if isinstance(path, nn.Module) else _ends(path, torch.zeros(0, dtype=torch.float64, device="cpu")).tolist()
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Return the data prediction (n, *shape) for x (n, *shape) and t (n,)."""

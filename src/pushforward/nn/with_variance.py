@@ -47,10 +47,10 @@ class WithVariance(nn.Module):
     def with_variance(self, x: Tensor, t: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         """Return the prediction and the share, both (n, *shape)."""
         output = self.net(x, t, cond)
-        if len(output) != len(x) or output[:1].numel() != 2 * x[:1].numel():
+        if len(output) != x.shape[0] or output[:1].numel() != 2 * x[:1].numel():
             raise ShapeError(
                 f"the network returned {tuple(output.shape)} for x {tuple(x.shape)}, but a learned variance needs twice the channels; "
                 "build it with outputs=2."
             )
-        prediction, v = output.reshape(len(x), 2 * x.shape[1], *x.shape[2:]).chunk(2, dim=1)  # an MLP over images returns rows
+        prediction, v = output.reshape(x.shape[0], 2 * x.shape[1], *x.shape[2:]).chunk(2, dim=1)  # an MLP over images returns rows
         return prediction, (v + 1) / 2

@@ -31,5 +31,5 @@ class Tweedie(Sampler):
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
-        data: Tensor = denoiser(x, x.new_full((len(x),), t_start)).data
+        data: Tensor = denoiser(x, x.new_full((x.shape[0],), t_start)).data
         return data

@@ -161,7 +161,7 @@ class Trainer:
         """Train to the last step, or until Ctrl-C or SIGTERM; both complete the step, cut a validation short, and save a checkpoint.
 
         Returns:
-            The trainer itself. If a signal ended the training, `stopped_by` is that signal, and a StoppedWarning says where it stopped.
+            The trainer itself. If a signal ended the training, `stopped_by` is that signal, and a StoppedWarning gives the step.
 
         Raises:
             DivergedError: consecutive steps had no usable gradient; the message gives step, learning rate and the last good checkpoint.

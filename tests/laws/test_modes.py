@@ -1,0 +1,86 @@
+"""What torch offers around a model holds for every preset: the meta device, export with any batch size, inference mode."""
+
+import pytest
+import torch
+from examples import by, examples
+
+import pushforward as pf
+from pushforward.samplers.heun import Heun
+
+MODELS = examples("models")
+EXPORTED = ("models.nice", "models.maf", "models.glow", "models.rectified_flow")  # a family of networks each; the others are slow
+
+
+def _fixed(model):
+    """The arguments of a verb in a number of steps that does not depend on the values, for models that solve an ODE."""
+    return by(model, Heun(2))
+
+
+def _results(model, x, cond):
+    with torch.no_grad():
+        z = model.encode(x, cond, **_fixed(model))
+        samples = model.sample(len(x), cond, **_fixed(model), generator=torch.Generator().manual_seed(0))
+        return z, model.decode(z, cond, **_fixed(model)), model.log_prob(x, cond, **_fixed(model)), samples
+
+
+@pytest.mark.parametrize("subject", MODELS)
+def test_a_model_built_on_the_meta_device_is_its_state_dict(subject):
+    """Whatever else a map is made of, such as masks and permutations, is in the state or follows from the arguments."""
+    torch.manual_seed(1)
+    model, x, cond = subject.example()
+    with torch.device("meta"):
+        shell = subject.example()[0]
+    assert all(one.is_meta for one in shell.parameters())
+    shell.to_empty(device="cpu")
+    for one in (*shell.parameters(), *shell.buffers()):
+        one.data.fill_(7)
+    shell.load_state_dict(model.state_dict())
+    torch.testing.assert_close(_results(shell.eval(), x, cond), _results(model.eval(), x, cond))
+
+
+class Verb(torch.nn.Module):
+    def __init__(self, model, verb):
+        super().__init__()
+        self.model, self.verb = model, verb
+
+    def forward(self, x, cond):
+        return getattr(self.model, self.verb)(x, cond, **_fixed(self.model))
+
+
+@pytest.mark.parametrize("verb", ["encode", "decode", "log_prob"])
+@pytest.mark.parametrize(
+    "subject", [one if one.id in EXPORTED else pytest.param(*one.values, id=one.id, marks=pytest.mark.slow) for one in MODELS]
+)
+def test_an_exported_verb_takes_any_number_of_rows(subject, verb):
+    torch.manual_seed(1)
+    model, x, cond = subject.example()
+    if verb == "log_prob" and model.sampler is not None:
+        pytest.skip("torch.export does not trace torch.func, by which divergences are computed")
+    model, batch = model.eval(), torch.export.Dim("n", min=2)
+    shapes = ({0: batch}, None if cond is None else {0: batch})
+    with torch.no_grad():
+        exported = torch.export.export(Verb(model, verb), (x, cond), dynamic_shapes=shapes).module()
+        for rows in (len(x), 2, 7):
+            some = torch.arange(rows) % len(x)
+            given = x[some], None if cond is None else cond[some]
+            torch.testing.assert_close(exported(*given), getattr(model, verb)(*given, **_fixed(model)), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("subject", MODELS)
+def test_inference_mode_changes_no_value(subject):
+    torch.manual_seed(1)
+    model, x, cond = subject.example()
+    model.eval()
+    expected = _results(model, x, cond)
+    with torch.inference_mode():
+        torch.testing.assert_close(_results(model, x, cond), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_noise_is_removed_in_inference_mode():
+    """By a score, for which autograd runs there."""
+    model = pf.models.tarflow((1, 4, 4), classes=3, noise=0.1).eval()
+    drawn = []
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            drawn.append(model.sample(3, torch.tensor([0, 1, 2]), generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(*drawn)
