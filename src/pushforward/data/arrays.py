@@ -15,6 +15,7 @@ import torch
 from pushforward.data.dataset import Dataset
 from pushforward.data.splits import SPLITS, split_indices, split_sizes
 from pushforward.errors import DataError
+from pushforward.schema import Column, Schema
 
 Array = numpy.ndarray
 CHANNELS = (1, 3, 4)
@@ -98,6 +99,8 @@ def divided(
     class_names: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     categories: Mapping[str, Sequence[str]] | None = None,
+    label: Column | None = None,
+    place: int | None = None,
 ) -> Dataset:
     """Return one split of a seeded 80/10/10 permutation of the rows of an array, stratified when there are labels.
 
@@ -113,6 +116,8 @@ def divided(
         class_names: names of the classes, if the labels are not strings.
         columns: names of the features of a table.
         categories: strings that the levels of categorical columns stand for.
+        label: the column that the labels come from, and its `place` in the table.
+        place: its number in the table.
     """
     x, found_levels = as_events(name, array)
     cond, classes, words = number_labels(name, labels)
@@ -126,6 +131,8 @@ def divided(
         columns=columns,
         categories=categories,
     )
+    if label is not None and whole.schema is not None:
+        whole.schema = Schema(whole.schema.columns, label, place)
     try:
         sizes = split_sizes(len(whole))
     except DataError as error:

@@ -15,6 +15,7 @@ from pushforward.data.rows import Rows
 from pushforward.errors import DataError, UserError
 from pushforward.functional.levels import Levels, highest
 from pushforward.registry import export
+from pushforward.schema import Schema, Word, described
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -39,6 +40,7 @@ class Dataset(torch_data.Dataset[Batch]):
         class_names: names of the classes, if the source has them.
         columns: names of the features of a table.
         categories: for each categorical column, by name, the strings that its levels stand for.
+        schema: what the columns and the classes are, in place of the three before; by default it is read from them and from x.
 
     Raises:
         DataError: x is empty, has no event axis, contains NaN or infinity (the first such row is reported, counted from 0) or a value
@@ -58,6 +60,8 @@ class Dataset(torch_data.Dataset[Batch]):
         [(2, 2), (1, 2)]
     """
 
+    schema: Schema | None
+
     def __init__(
         self,
         name: str,
@@ -68,7 +72,8 @@ class Dataset(torch_data.Dataset[Batch]):
         levels: int | Sequence[int | None] | None = None,
         class_names: Sequence[str] | None = None,
         columns: Sequence[str] | None = None,
-        categories: Mapping[str, Sequence[str]] | None = None,
+        categories: Mapping[str, Sequence[Word]] | None = None,
+        schema: Schema | None = None,
     ) -> None:
         x, cond = as_tensor(name, "x", x), None if cond is None else as_tensor(name, "cond", cond)
         if x.ndim < 2:
@@ -77,12 +82,16 @@ class Dataset(torch_data.Dataset[Batch]):
             raise DataError(f"{name}: x has shape {tuple(x.shape)} and contains no values; give at least one example with one value.")
         if x.is_complex() or x.dtype is torch.bool:
             raise DataError(f"{name}: x has dtype {x.dtype}, but must hold real numbers; convert it first.")
+        if schema is not None:
+            levels, columns, categories = schema.levels if levels is None else levels, schema.names or None, schema.categories
+            class_names = schema.class_names if class_names is None else class_names
         self._describe(name, tuple(x.shape), cond, classes, levels, class_names, columns, categories)
         in_bytes = isinstance(self.levels, int) and self.levels <= 256
         x = x.detach() if in_bytes and x.dtype is torch.uint8 else x.detach().to(torch.float32)
         refuse_not_finite(name, x)
         refuse_other_than_levels(name, x, self.levels)
         self._held = x.to(torch.uint8) if in_bytes else x
+        self.schema = schema or described(self.columns, self.levels, self.categories, self.class_names, x)
 
     def _describe(
         self,
@@ -93,7 +102,7 @@ class Dataset(torch_data.Dataset[Batch]):
         levels: int | Sequence[int | None] | None,
         class_names: Sequence[str] | None,
         columns: Sequence[str] | None = None,
-        categories: Mapping[str, Sequence[str]] | None = None,
+        categories: Mapping[str, Sequence[Word]] | None = None,
     ) -> None:
         """Validate and store everything except x, whose full shape is `shape`."""
         self.name = name
@@ -153,6 +162,7 @@ class Dataset(torch_data.Dataset[Batch]):
         given = None if cond is None else as_tensor(self.name, "cond", cond)
         changed.cond, changed.classes = _checked_cond(self.name, len(self), given, classes)
         changed.class_names = None
+        changed.schema = None if self.schema is None else self.schema.without_label()
         return changed
 
     def in_memory(self, most: int | None = None) -> "Dataset":

@@ -10,6 +10,7 @@ from torch import Tensor
 from pushforward.data.dataset import Batch, Dataset
 from pushforward.errors import DataError, UserError
 from pushforward.registry import export
+from pushforward.schema import described
 
 LOOKED_AT = 64  # examples whose bytes are hashed in a fingerprint
 AT_ONCE = 1024  # examples per read of `in_memory`
@@ -43,6 +44,7 @@ class LazyDataset(Dataset):
     ) -> None:
         self._shape = tuple(shape)
         self._describe(name, (len(rows), *self._shape), cond, classes, levels, class_names, columns)
+        self.schema = described(self.columns, self.levels, self.categories, self.class_names)
         self.rows = rows
         if len(rows) == 0:
             raise DataError(f"{name} has no examples; give at least one.")

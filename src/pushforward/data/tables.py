@@ -10,6 +10,7 @@ from pushforward.data.arrays import divided
 from pushforward.data.dataset import Dataset
 from pushforward.errors import DataError, UserError
 from pushforward.registry import unknown
+from pushforward.schema import Column
 
 Rows = list[tuple[int, list[str]]]  # (line of the file, cells)
 
@@ -74,9 +75,15 @@ def read_csv(
         else:
             x[:, feature] = [_number(path, line, columns[j], cells[j]) for line, cells in rows]
     each = [len(categories[columns[j]]) if j in words else levels for j in features]
-    labels = None if place is None else _labels([cells[place].strip() for _, cells in rows])
     names = [columns[j] for j in features]
-    return divided(path.name, x, labels, split, seed, levels=each if words else levels, columns=names, categories=categories)
+    levels_of = each if words else levels
+    if place is None:
+        return divided(path.name, x, None, split, seed, levels=levels_of, columns=names, categories=categories)
+    cells = [cells[place].strip() for _, cells in rows]
+    column = Column(columns[place], "category", words=tuple(_distinct(cells)))
+    return divided(
+        path.name, x, _labels(cells), split, seed, levels=levels_of, columns=names, categories=categories, label=column, place=place
+    )
 
 
 def _rows(path: Path, delimiter: str) -> Rows:
@@ -132,11 +139,15 @@ def _codes(path: Path, column: str, rows: Rows, place: int) -> tuple[numpy.ndarr
     return numpy.array([ranks[value] for value in values]), [word for word, _ in sorted(ranks.items(), key=lambda one: one[1])]
 
 
-def _ranks(values: list[str]) -> dict[str, int]:
-    """Return the rank of each distinct value, in numerical order if all are integers and in text order otherwise."""
+def _distinct(values: list[str]) -> list[str]:
+    """Return the distinct values, in numerical order if all are integers and in text order otherwise."""
     distinct = set(values)
     numbers = all(value.lstrip("+-").isdecimal() for value in distinct)
-    return {value: rank for rank, value in enumerate(sorted(distinct, key=int if numbers else str))}
+    return sorted(distinct, key=int if numbers else str)
+
+
+def _ranks(values: list[str]) -> dict[str, int]:
+    return {value: rank for rank, value in enumerate(_distinct(values))}
 
 
 def _labels(cells: list[str]) -> numpy.ndarray:

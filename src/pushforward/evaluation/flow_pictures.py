@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward.bijections.chain import Chain
 from pushforward.errors import UserError
-from pushforward.evaluation.pictures import ACCENT, INK, figure_of
+from pushforward.evaluation.pictures import ACCENT, INK, figure_of, save_figure
 from pushforward.families.normalizing_flow import NormalizingFlow
 from pushforward.registry import export
 
@@ -73,7 +73,7 @@ def picture_layers(model: NormalizingFlow, path: Path, *, seed: int = 0) -> None
     for one in axes.flat:
         one.set(xticks=[], yticks=[])
     axes[1, -1].set_axis_off()
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _states(model: Any, noise: Tensor, cond: Any) -> list[Tensor]:

@@ -15,9 +15,11 @@ from torch import Tensor
 from pushforward.data.dataset import Dataset
 from pushforward.evaluation.quantise import quantise
 from pushforward.families.model import GenerativeModel
+from pushforward.formats.files import write_atomically
 from pushforward.functional.levels import Levels
 from pushforward.samplers.euler import Euler
 
+LARGEST = 16_000  # pixels of a picture's side, unless it has more itself
 INK, ACCENT, SOFT = "#1f2933", "#2563eb", "#9aa5b1"
 
 
@@ -28,10 +30,20 @@ def figure_of(width: float, height: float) -> Figure:
     return figure
 
 
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, which replaces an older one only when it is complete."""
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
+
+
+def greys(x: Tensor, levels: Levels) -> Tensor:
+    """Return images (n, channels, height, width) in the data's units with values in [0, 1]: by their levels, or by the range of all."""
+    x = x.detach().float().cpu()
+    return quantise(x, levels) / (levels - 1) if isinstance(levels, int) else (x - x.amin()) / (x.amax() - x.amin()).clamp_min(1e-9)
+
+
 def tiles(x: Tensor, levels: Levels, columns: int, gap: int = 1) -> numpy.ndarray:
     """Return images (n, channels, height, width) in the data's units as one picture (rows, columns, 3), values in [0, 1]."""
-    x = x.detach().float().cpu()
-    x = quantise(x, levels) / (levels - 1) if isinstance(levels, int) else (x - x.amin()) / (x.amax() - x.amin()).clamp_min(1e-9)
+    x = greys(x, levels)
     x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
     n, _, height, width = x.shape
     rows = -(-n // columns)
@@ -54,13 +66,13 @@ def picture_of(x: Tensor, path: Path, *, labels: Tensor | None = None, levels: L
     axes.scatter(points[:, 0], second, s=3, c=INK if labels is None else labels.cpu(), cmap="tab10", alpha=0.6, linewidths=0)
     axes.set_aspect("equal", "datalim")
     axes.set_title(title, color=INK)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _sheet(sheet: numpy.ndarray, path: Path, title: str, left: Sequence[str] = (), top: Sequence[str] = ()) -> None:
-    """Draw a grid of images with row and column labels, about six pixels per image pixel."""
+    """Draw a grid of images with row and column labels, about six pixels per image pixel, fewer where the grid is large."""
     height, width = sheet.shape[:2]
-    scale = max(4.0, 700 / width) / 150
+    scale = max(1.0, min(max(4.0, 700 / width), LARGEST / max(width, height))) / 150
     figure = figure_of(width * scale + (1.0 if left else 0.2), height * scale + (0.5 if title or top else 0.2))
     axes = figure.subplots()
     axes.imshow(sheet, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
@@ -71,7 +83,7 @@ def _sheet(sheet: numpy.ndarray, path: Path, title: str, left: Sequence[str] = (
     axes.set_xticks(_centres(width, len(top)), top)
     axes.xaxis.tick_top()
     axes.set_title(title, color=INK, fontsize=11)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _centres(length: int, parts: int) -> list[float]:
@@ -102,7 +114,7 @@ def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int 
         axes.scatter(state[:, 0], state.flatten(1)[:, -1], s=1.5, c=INK if labels is None else labels, cmap="tab10", linewidths=0)
         axes.set_title(name, fontsize=9, color=INK)
         axes.set_axis_off()
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -122,7 +134,7 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
             axis_format(FormatStrFormatter("%.2g"))
     axes.legend(frameon=False)
     axes.grid(alpha=0.2)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def by_evaluations(model: GenerativeModel, evaluations: Sequence[int], path: Path, *, seed: int = 0) -> None:
@@ -152,7 +164,7 @@ def quality_curve(quality: Sequence[Any], reference: float, path: Path) -> None:
         one.set_xticks(counts, [str(count) for count in counts])
         one.minorticks_off()
         one.grid(alpha=0.2)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def neighbours(samples: Tensor, train: Dataset, path: Path, *, count: int = 20) -> None:

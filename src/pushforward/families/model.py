@@ -19,6 +19,7 @@ from pushforward.functional.levels import Levels, cells, spread
 from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
+from pushforward.schema import Schema
 from pushforward.types import has_log_prob
 
 
@@ -58,6 +59,7 @@ class GenerativeModel(nn.Module):
         self.shape = event_shape(shape)
         self.base, self.preprocess, self.sampler = base, preprocess, sampler
         self.classes, self.levels = checks.class_count(classes), checks.level_counts(levels, self.shape)
+        self.schema: Schema | None = None  # the table's columns and the names of classes, if a preset was given them
         self.config: dict[str, Any] | None = None  # the configuration, if a preset built the model: see `formats`
 
     # The verbs.

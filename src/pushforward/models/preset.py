@@ -14,7 +14,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from pushforward import registry
@@ -28,6 +28,7 @@ from pushforward.functional.levels import Levels
 from pushforward.nn.config import NetConfig
 from pushforward.nn.mlp import MLP
 from pushforward.nn.unet import UNet
+from pushforward.schema import Schema
 
 P = ParamSpec("P")
 M = TypeVar("M", bound=GenerativeModel)
@@ -46,11 +47,14 @@ class Options:
 
     Args:
         shape: shape of one event.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
+            from it.
     """
 
     before_own: ClassVar[tuple[str, ...]] = ()
 
     shape: Sequence[int] | None
+    schema: Schema | None = field(default=None, kw_only=True)
 
     @classmethod
     def shape_of(cls, arguments: dict[str, Any]) -> Sequence[int]:
@@ -104,6 +108,7 @@ def preset(function: Any = None, /, **defaults: Any) -> Any:
     @functools.wraps(function)
     def build(*args: Any, **kwargs: Any) -> GenerativeModel:
         bound = signature.bind(*args, **kwargs)
+        _follow_schema(bound.arguments, signature.parameters)
         bound.apply_defaults()
         arguments = bound.arguments
         _fill_in(arguments, kind)
@@ -113,6 +118,7 @@ def preset(function: Any = None, /, **defaults: Any) -> Any:
             rest = {name: value for name, value in arguments.items() if name not in shared}
             model = function(kind(**{name: arguments[name] for name in shared}), **rest)
         model.config = {"preset": function.__name__, "model": dict(arguments)}
+        model.schema = arguments.get("schema")
         return model
 
     if kind is not None:
@@ -178,6 +184,22 @@ def _arguments(doc: str) -> dict[str, str]:
     section = re.search(r"^Args:\n((?:[ ]{4}.*\n?)+)", doc, re.MULTILINE)
     entries = re.split(r"\n(?=[ ]{4}\w)", section[1].rstrip("\n")) if section else []
     return {name: entry for entry in entries for name in entry.strip().partition(":")[0].split(", ")}
+
+
+def _follow_schema(arguments: dict[str, Any], known: Mapping[str, Any]) -> None:
+    """Add what the schema of a table determines and the user did not give: the shape, levels and classes."""
+    schema = arguments.get("schema")
+    if schema is None:
+        return
+    if not isinstance(schema, Schema):
+        raise UserError(f"schema is {shown(schema)}, but it must be a data set's schema, such as pf.data.load('wine').schema.")
+    follows: dict[str, Any] = {"classes": schema.classes}
+    if schema.columns:
+        follows |= {"shape": (len(schema.columns),), "levels": schema.levels}
+    for name, value in follows.items():
+        given = arguments.setdefault(name, value) if name in known else None
+        if given is not None and given != value and (name != "shape" or tuple(given) != value):
+            raise UserError(f"{name} is {given}, but the schema's table has {value}; leave it out.")
 
 
 def _fill_in(arguments: dict[str, Any], kind: type[Options] | None) -> None:
