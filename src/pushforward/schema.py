@@ -1,35 +1,43 @@
 """What the features of a table are: names, kinds, words and ranges, by which a model's samples become rows of the table again."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy
 import torch
 from torch import Tensor
 
+from pushforward._pandas import pandas_for
 from pushforward.errors import ShapeError, UserError
-from pushforward.functional.levels import Levels
+from pushforward.functional.levels import Level, Levels
 from pushforward.registry import export
 
-Kind = Literal["continuous", "integer", "category"]
-Word = str | int | bool | float
+Kind = Literal["continuous", "integer", "category", "missing"]
+Scale = Literal["none", "log", "logit", "quantile"]
+Word = str | int | bool | float | None
 
 
 @export("data.Column", example=lambda: Column("colour", "category", words=("blue", "red")))
 @dataclass(frozen=True)
 class Column:
-    """One column of a table, as a model sees it: a feature that is a real number, an integer, or the number of a category.
+    """One feature of a table: a real number, an integer, the number of a category, or whether another column's value is missing.
 
     Args:
         title: the column's name.
-        kind: "continuous", "integer", or "category", whose values are numbered from 0.
-        words: the values that the numbers of a category stand for.
+        kind: "continuous"; "integer"; "category", whose values are numbered from 0; or "missing", which is 1 where the column `of` is
+            missing and 0 elsewhere.
+        words: the values that the numbers of a category stand for; None among them is a missing value.
         low: smallest value in the table, None where it is not known.
         high: largest value in the table.
+        scale: how a model sees it (`bijections.TableUnits`): "none", "log" above `lower`, "logit" between `lower` and `upper`, "quantile".
+        lower: what no value is below, None if there is no such bound.
+        upper: what no value is above.
+        offset: distance of the scale's ends from the bounds, more than 0 where values lie on them.
+        dequantised: whether integers have unit cells, over which training and likelihoods spread them; otherwise they are only rounded.
+        of: the column whose missing values this one marks.
 
     Raises:
-        UserError: the kind is unknown, or a category has no words.
+        UserError: the kind or scale is unknown, a category has no words, or a scale has no bound.
 
     Example:
         >>> from pushforward import data
@@ -42,23 +50,42 @@ class Column:
     words: tuple[Word, ...] = ()
     low: float | None = None
     high: float | None = None
+    scale: Scale = "none"
+    lower: float | None = None
+    upper: float | None = None
+    offset: float = 0.0
+    dequantised: bool = False
+    of: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("continuous", "integer", "category"):
-            raise UserError(f"kind is {self.kind!r}, but a column is 'continuous', 'integer' or 'category'.")
+        if self.kind not in ("continuous", "integer", "category", "missing"):
+            raise UserError(f"kind is {self.kind!r}, but a column is 'continuous', 'integer', 'category' or 'missing'.")
         if (self.kind == "category") != bool(self.words):
             raise UserError(f"column {self.title!r} is {self.kind} with {len(self.words)} words, but a category has words, and no other.")
+        if self.scale not in ("none", "log", "logit", "quantile"):
+            raise UserError(f"the scale of column {self.title!r} is {self.scale!r}, but it is 'none', 'log', 'logit' or 'quantile'.")
+        if (self.scale in ("log", "logit") and self.lower is None) or (self.scale == "logit" and self.upper is None):
+            raise UserError(
+                f"the scale of column {self.title!r} is {self.scale!r}, which needs bounds; give lower (and upper, for 'logit')."
+            )
 
     @property
-    def levels(self) -> int | None:
-        """The number of levels of the feature, None for one that is not dequantised."""
-        return len(self.words) or None
+    def levels(self) -> Level:
+        """The levels of the feature (`data.Dataset`): None for one that is not dequantised."""
+        if self.kind == "missing":
+            return 2
+        if self.kind != "integer" or not self.dequantised or self.low is None or self.high is None:
+            return len(self.words) or None
+        return int(self.low), int(self.high)
 
     def rounded(self, feature: Tensor) -> Tensor:
-        """Return a feature (n,) of samples with integers where the column has them: cells [k, k + 1) where there are levels."""
-        if self.kind == "category":
-            return feature.floor().clamp(0, len(self.words) - 1)
-        return feature.round().clamp(self.low, self.high) if self.kind == "integer" else feature
+        """Return a feature (n,) of samples as the table has it: integers from cells [k, k + 1), numbers within their bounds."""
+        if self.kind in ("category", "missing"):
+            return feature.floor().clamp(0, (len(self.words) or 2) - 1)
+        if self.kind == "integer":
+            integers = feature.floor() if self.dequantised else feature.round()
+            return integers if self.low is None else integers.clamp(self.low, self.high)
+        return feature if self.lower is None and self.upper is None else feature.clamp(self.lower, self.upper)
 
     def values(self, feature: numpy.ndarray) -> numpy.ndarray:
         """Return the table's values (n,) for a rounded feature (n,): words, integers (int64) or real numbers."""
@@ -68,6 +95,15 @@ class Column:
             return words[feature.astype(numpy.int64)]
         return feature.astype(numpy.int64) if self.kind == "integer" else feature
 
+    def __str__(self) -> str:
+        if self.kind == "category":
+            return f"{self.title}: {len(self.words)} words"
+        if self.kind == "missing":
+            return f"{self.title}: 0 or 1"
+        scale = "" if self.scale == "none" else f", {self.scale} scale"
+        known = "" if self.low is None or self.high is None else f" {self.low:g} to {self.high:g}"
+        return f"{self.title}: {self.kind}{known}{scale}"
+
 
 @export("data.Schema", example=lambda: Schema((Column("height"), Column("colour", "category", words=("blue", "red")))))
 @dataclass(frozen=True)
@@ -75,7 +111,7 @@ class Schema:
     """The columns of a table and its classes: what a data set knows of its source, and a model of its samples.
 
     A data set has it as `schema`, a model built with `schema=` keeps it in its configuration, so that a saved model alone returns
-    samples as a table.
+    samples as a table. `print(schema)` lists the columns with the scales that were chosen for them.
 
     Args:
         columns: one for each feature, in order; empty for data that are no table, such as images.
@@ -100,9 +136,11 @@ class Schema:
 
     def __post_init__(self) -> None:
         names = [*self.names, *([] if self.label is None else [self.label.title])]
-        double = [name for k, name in enumerate(names) if name in names[:k]]
-        if double:
-            raise UserError(f"the table has two columns {double[0]!r}, but each needs a name of its own; rename one.")
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
+                raise UserError(f"the table has two columns {name!r}, but each needs a name of its own; rename one.")
+            seen.add(name)
         if self.label is not None and self.label.kind != "category":
             raise UserError(f"the label column {self.label.title!r} is {self.label.kind}, but classes are a category.")
 
@@ -151,11 +189,13 @@ class Schema:
         raise UserError(f"--label is {name!r}, but the classes are {shown}; give one of them, or its number from 0 to {len(names) - 1}.")
 
     def rounded(self, x: Tensor) -> Tensor:
-        """Return samples (n, features) with integers, also those of categories, where the table has them."""
+        """Return samples (n, features) with integers, also those of categories, where the table has them, and numbers in their bounds."""
         return torch.stack([one.rounded(x[:, k]) for k, one in enumerate(self.columns)], dim=1)
 
     def table(self, x: Tensor, labels: Tensor | None = None) -> dict[str, numpy.ndarray]:
-        """Return rows as the table's columns, by name: words as text, integers as int64, the label with its names.
+        """Return rows as the table's columns, by name: words, integers as int64, real numbers, and the label with its names.
+
+        Missing values are NaN in columns of real numbers and None in others.
 
         Args:
             x: samples or examples (n, features) in the data's units.
@@ -166,51 +206,46 @@ class Schema:
         """
         if x.ndim != 2 or x.shape[1] != len(self.columns):
             raise ShapeError(f"x has shape {tuple(x.shape)}, but the table has {len(self.columns)} columns; give (n, {len(self.columns)}).")
-        features = self.rounded(x).detach().cpu().float().numpy()
-        found = {one.title: one.values(features[:, k]) for k, one in enumerate(self.columns)}
-        return found if labels is None or self.label is None else self._with_label(found, labels)
-
-    def _with_label(self, found: dict[str, numpy.ndarray], labels: Tensor) -> dict[str, numpy.ndarray]:
-        assert self.label is not None
+        features = self.rounded(x.detach().cpu()).double().numpy()
+        found: dict[str, numpy.ndarray] = {}
+        for k, one in enumerate(self.columns):
+            if one.kind != "missing":
+                found[one.title] = one.values(features[:, k])
+            elif one.of is not None:
+                found[one.of] = _without(found[one.of], features[:, k] > 0)
+        if labels is None or self.label is None:
+            return found
         items = list(found.items())
-        place = len(items) if self.place is None else self.place
-        items.insert(place, (self.label.title, self.label.values(labels.detach().cpu().numpy())))
+        items.insert(len(items) if self.place is None else self.place, (self.label.title, self.label.values(labels.cpu().numpy())))
         return dict(items)
 
+    def frame(self, x: Tensor, labels: Tensor | None = None) -> Any:
+        """Return rows as a DataFrame of pandas with the table's columns; see `table`.
 
-def described(
-    names: Sequence[str] | None,
-    levels: Levels,
-    categories: Mapping[str, Sequence[Word]],
-    class_names: Sequence[Word] | None,
-    x: Tensor | None = None,
-) -> Schema | None:
-    """Return what a data set knows of its columns and classes as a schema, None if it knows nothing.
+        Raises:
+            UserError: pandas is not installed.
+        """
+        pandas = pandas_for("a DataFrame")
+        table = self.table(x, labels)
+        kinds = {one.title: one.kind for one in self.columns}
+        integers = {name: "Int64" for name, values in table.items() if values.dtype == object and kinds.get(name) == "integer"}
+        return pandas.DataFrame({name: _plain(values) for name, values in table.items()}).astype(integers)
 
-    Args:
-        names: names of the features, or None if the data are no table.
-        levels: the data's levels.
-        categories: the values that the levels of a column stand for, by its name.
-        class_names: names of the classes, or None.
-        x: the examples (N, features), if they are in memory.
-    """
-    each = levels if isinstance(levels, tuple) else [levels] * len(names or ())
-    columns = tuple(
-        _described(name, each[k], categories.get(name, ()), None if x is None else x[:, k]) for k, name in enumerate(names or ())
-    )
-    titles = {one.title for one in columns}
-    label = next(title for title in ("label", "class", "label of the row") if title not in titles)
-    if class_names is None:
-        return Schema(columns) if columns else None
-    return Schema(columns, Column(label, "category", words=tuple(class_names)))
+    def __str__(self) -> str:
+        lines = [str(one) for one in self.columns]
+        if self.label is not None:
+            lines.append(f"{self.label.title}: label, {len(self.label.words)} classes")
+        return "\n".join(lines)
 
 
-def _described(name: str, levels: int | None, words: Sequence[Word], x: Tensor | None) -> Column:
-    if words:
-        return Column(name, "category", words=tuple(words))
-    if levels is not None:
-        return Column(name, "integer", low=0, high=levels - 1)
-    if x is None:
-        return Column(name)
-    low, high = float(x.min()), float(x.max())
-    return Column(name, "integer" if bool((x == x.round()).all()) else "continuous", low=low, high=high)
+def _without(values: numpy.ndarray, missing: numpy.ndarray) -> numpy.ndarray:
+    if values.dtype.kind == "f":
+        return numpy.where(missing, numpy.nan, values)
+    held = values.astype(object)
+    held[missing] = None
+    return held
+
+
+def _plain(values: numpy.ndarray) -> Any:
+    """Return words as a list, whose type pandas finds by itself: text, or bool or integers where all are."""
+    return values.tolist() if values.dtype == object else values

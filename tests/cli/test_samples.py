@@ -48,6 +48,25 @@ def test_a_csv_is_a_table_of_the_same_columns(run, tmp_path):
     assert read.columns == ("size", "colour", "count")
 
 
+def test_a_table_with_gaps_is_trained_evaluated_and_sampled_by_commands(tmp_path, capsys):
+    rows = [f"{k / 7 + 1 if k % 5 else ''},{('a', '', 'b')[k % 3]},{k if k % 4 else 'NA'}" for k in range(100)]
+    (tmp_path / "t.csv").write_text("\n".join(["size,kind,count", *rows]))
+    command = ["train", "realnvp", "--data", str(tmp_path / "t.csv"), "--out", str(tmp_path / "run"), *QUICK, "--layers", "2"]
+    assert main(command) == 2
+    assert "by column: 'size' 20, 'kind' 33, 'count' 25" in capsys.readouterr().err
+    options = ["--data-options", "missing", "model", "scales", "[size=none]"]
+    assert main([*command, *options]) == 0
+    shown = capsys.readouterr().err
+    assert "size: continuous 1.14286 to 15.1429\n" in shown
+    assert "kind: 3 words" in shown
+    assert main([*command, *options, "--resume"]) == 0
+    with drawn(tmp_path / "run", tmp_path / "x.csv").open(newline="") as file:
+        made = list(csv.DictReader(file))
+    assert list(made[0]) == ["size", "kind", "count"]
+    assert any(row["size"] == "" for row in made)
+    assert main(["evaluate", str(tmp_path / "run"), "--samples", "20"]) == 0
+
+
 def test_a_parquet_file_is_the_same_table(run, tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")

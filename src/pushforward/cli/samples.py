@@ -10,6 +10,7 @@ import numpy
 import PIL.Image
 from torch import Tensor
 
+from pushforward._pandas import pandas_for
 from pushforward.errors import UserError
 from pushforward.evaluation.pictures import greys, picture_of
 from pushforward.evaluation.quantise import quantise
@@ -32,7 +33,7 @@ def check_out(out: Path, shape: tuple[int, ...]) -> None:
     if out.suffix in (".csv", ".parquet") and len(shape) != 1:
         raise UserError(f"--out is {out}, but events of shape {shape} are no rows of a table; use .npz, or a folder for PNGs.")
     if out.suffix == ".parquet":
-        pandas_of(out)
+        pandas_for(f"--out {out}", parquet=True)
     if not out.suffix and not (image and shape[0] in (1, 3)):
         raise UserError(f"--out is {out}, a folder of PNGs, but events of shape {shape} are no images; use .csv, .npz or .npy.")
     if not out.suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -80,13 +81,14 @@ def _write_csv(x: Tensor, labels: Tensor | None, out: Path, model: GenerativeMod
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(table)
-            writer.writerows(zip(*(map(str, column) for column in table.values()), strict=True))
+            writer.writerows(zip(*map(_cells, table.values()), strict=True))
 
     write_atomically(out, write)
 
 
 def _write_parquet(x: Tensor, labels: Tensor | None, out: Path, model: GenerativeModel) -> None:
-    frame = pandas_of(out).DataFrame(table_of(x, labels, model))
+    known = model.schema is not None and bool(model.schema.columns)
+    frame = model.schema.frame(x, labels) if known and model.schema else pandas_for(out).DataFrame(table_of(x, labels, model))
     write_atomically(out, lambda temporary: frame.to_parquet(temporary, index=False))
 
 
@@ -126,14 +128,11 @@ def table_of(x: Tensor, labels: Tensor | None, model: GenerativeModel) -> Mappin
     return table
 
 
-def pandas_of(what: Any) -> Any:
-    """Return pandas, which only tables of its kinds need."""
-    try:
-        import pandas
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise UserError(f"{what} needs the packages pandas and pyarrow; run pip install 'pushforward[tables]', or use .csv.") from None
-    return pandas
+def _cells(column: numpy.ndarray) -> list[str]:
+    """Return values as text: real numbers with the digits of float32, missing values empty."""
+    if column.dtype.kind == "f":
+        return ["" if numpy.isnan(value) else str(value) for value in column.astype(numpy.float32)]
+    return ["" if value is None else str(value) for value in column]
 
 
 def _array(x: Tensor, model: GenerativeModel) -> numpy.ndarray:

@@ -14,8 +14,9 @@ import torch
 
 from pushforward.data.dataset import Dataset
 from pushforward.data.splits import SPLITS, split_indices, split_sizes
+from pushforward.data.tabulate import Table
 from pushforward.errors import DataError
-from pushforward.schema import Column, Schema
+from pushforward.functional.levels import Level
 
 Array = numpy.ndarray
 CHANNELS = (1, 3, 4)
@@ -95,12 +96,10 @@ def divided(
     split: str,
     seed: int,
     *,
-    levels: int | Sequence[int | None] | None = None,
+    levels: int | Sequence[Level] | None = None,
     class_names: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     categories: Mapping[str, Sequence[str]] | None = None,
-    label: Column | None = None,
-    place: int | None = None,
 ) -> Dataset:
     """Return one split of a seeded 80/10/10 permutation of the rows of an array, stratified when there are labels.
 
@@ -116,8 +115,6 @@ def divided(
         class_names: names of the classes, if the labels are not strings.
         columns: names of the features of a table.
         categories: strings that the levels of categorical columns stand for.
-        label: the column that the labels come from, and its `place` in the table.
-        place: its number in the table.
     """
     x, found_levels = as_events(name, array)
     cond, classes, words = number_labels(name, labels)
@@ -131,13 +128,24 @@ def divided(
         columns=columns,
         categories=categories,
     )
-    if label is not None and whole.schema is not None:
-        whole.schema = Schema(whole.schema.columns, label, place)
+    return split_whole(whole, split, seed)
+
+
+def split_of(name: str, table: Table, split: str, seed: int) -> Dataset:
+    """Return one split of a table, as `divided` does of an array."""
+    labels = None if table.labels is None else torch.from_numpy(table.labels)
+    return split_whole(Dataset(name, table.x, labels, schema=table.schema), split, seed)
+
+
+def split_whole(whole: Dataset, split: str, seed: int) -> Dataset:
+    """Return one split of a seeded 80/10/10 permutation of a set, stratified when there are labels."""
     try:
         sizes = split_sizes(len(whole))
     except DataError as error:
-        raise DataError(f"{name}: {error}") from None
-    return whole.subset(split_indices(split, sizes, seed, None if cond is None else cond.numpy()))
+        raise DataError(f"{whole.name}: {error}") from None
+    return whole.subset(
+        split_indices(split, sizes, seed, whole.cond.cpu().numpy() if whole.classes is not None and whole.cond is not None else None)
+    )
 
 
 def as_events(name: str, array: Array) -> tuple[Array, int | None]:

@@ -11,11 +11,15 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from pushforward._checks import shown
+from pushforward._pandas import is_frame
+from pushforward.data.inference import described
+from pushforward.data.raw_frame import columns_of
 from pushforward.data.rows import Rows
+from pushforward.data.tabulate import Table, by_schema, tabulated
 from pushforward.errors import DataError, UserError
-from pushforward.functional.levels import Levels, highest
+from pushforward.functional.levels import Level, Levels, cells, highest, lowest, too_few
 from pushforward.registry import export
-from pushforward.schema import Schema, Word, described
+from pushforward.schema import Schema, Word
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -31,16 +35,18 @@ class Dataset(torch_data.Dataset[Batch]):
 
     Args:
         name: what messages and reports call the set.
-        x: examples (N, *shape) in the units of the source, a tensor or an array of numpy's, handed out as float32.
+        x: examples (N, *shape) in the units of the source, a tensor or an array of numpy's, handed out as float32; or a DataFrame of
+            pandas without missing values (`data.load` knows what to do with some).
         cond: labels (N,), integers in 0 .. classes - 1, held as int64; or conditions (N, features) in a floating dtype, such as
-            encoded captions, held as float32; None for a set without.
+            encoded captions, held as float32; None for a set without; of a DataFrame the name of the label column.
         classes: number of classes; by default the largest label plus 1.
         levels: number of values a coordinate can take, for integer-valued data such as pixels; None for continuous data; for a table
-            with both kinds of columns, one entry per column, None for the continuous ones.
+            one entry per column: such a number, (lowest, highest) for integers, None for the continuous ones.
         class_names: names of the classes, if the source has them.
         columns: names of the features of a table.
         categories: for each categorical column, by name, the strings that its levels stand for.
-        schema: what the columns and the classes are, in place of the three before; by default it is read from them and from x.
+        schema: what the columns and the classes are, in place of the three before; by default it is read from them and from x. A
+            DataFrame, such as a test set, is read as this schema has it.
 
     Raises:
         DataError: x is empty, has no event axis, contains NaN or infinity (the first such row is reported, counted from 0) or a value
@@ -65,16 +71,19 @@ class Dataset(torch_data.Dataset[Batch]):
     def __init__(
         self,
         name: str,
-        x: Tensor | numpy.ndarray,
-        cond: Tensor | numpy.ndarray | None = None,
+        x: Any,
+        cond: Tensor | numpy.ndarray | str | None = None,
         *,
         classes: int | None = None,
-        levels: int | Sequence[int | None] | None = None,
+        levels: int | Sequence[Level] | None = None,
         class_names: Sequence[str] | None = None,
         columns: Sequence[str] | None = None,
         categories: Mapping[str, Sequence[Word]] | None = None,
         schema: Schema | None = None,
     ) -> None:
+        if is_frame(x):
+            table = _of_frame(name, x, cond, schema)
+            x, cond, schema = table.x, table.labels, table.schema
         x, cond = as_tensor(name, "x", x), None if cond is None else as_tensor(name, "cond", cond)
         if x.ndim < 2:
             raise DataError(f"{name}: x has shape {tuple(x.shape)}, but must be (N, *shape); for scalar examples pass x[:, None].")
@@ -84,7 +93,11 @@ class Dataset(torch_data.Dataset[Batch]):
             raise DataError(f"{name}: x has dtype {x.dtype}, but must hold real numbers; convert it first.")
         if schema is not None:
             levels, columns, categories = schema.levels if levels is None else levels, schema.names or None, schema.categories
-            class_names = schema.class_names if class_names is None else class_names
+            if cond is not None and not cond.is_floating_point():
+                class_names = schema.class_names if class_names is None else class_names
+                classes = schema.classes if classes is None else classes
+            else:
+                schema = schema.without_label()
         self._describe(name, tuple(x.shape), cond, classes, levels, class_names, columns, categories)
         in_bytes = isinstance(self.levels, int) and self.levels <= 256
         x = x.detach() if in_bytes and x.dtype is torch.uint8 else x.detach().to(torch.float32)
@@ -99,7 +112,7 @@ class Dataset(torch_data.Dataset[Batch]):
         shape: tuple[int, ...],
         cond: Tensor | None,
         classes: int | None,
-        levels: int | Sequence[int | None] | None,
+        levels: int | Sequence[Level] | None,
         class_names: Sequence[str] | None,
         columns: Sequence[str] | None = None,
         categories: Mapping[str, Sequence[Word]] | None = None,
@@ -206,6 +219,20 @@ def keep_batch(batch: Any) -> Any:
     return batch.batch if isinstance(batch, Rows) else batch
 
 
+def _of_frame(name: str, frame: Any, label: Any, schema: Schema | None) -> Table:
+    columns = columns_of(name, frame)
+    if schema is not None:
+        if label is not None:
+            raise UserError(f"{name}: cond is {shown(label)}, but the label of a DataFrame with a schema is the schema's; leave it out.")
+        return by_schema(name, columns, schema)
+    titles = [one.title for one in columns]
+    if label is not None and label not in titles:
+        raise UserError(
+            f"{name}: cond is {shown(label)}, but of a DataFrame it is the name of the label column: one of {', '.join(titles)}."
+        )
+    return tabulated(name, columns, label=label)
+
+
 def as_tensor(name: str, what: str, values: Any) -> Tensor:
     """Return a tensor, or an array of numbers as one that shares its memory where it can.
 
@@ -255,13 +282,13 @@ def _checked_cond(name: str, count: int, cond: Tensor | None, classes: int | Non
     return labels, allowed
 
 
-def _checked_levels(name: str, levels: int | Sequence[int | None] | None, shape: tuple[int, ...]) -> Levels:
+def _checked_levels(name: str, levels: int | Sequence[Level] | None, shape: tuple[int, ...]) -> Levels:
     """Return levels as one number, or as a tuple with one entry per column, of which some have levels."""
     each = [levels] if isinstance(levels, int) or levels is None else list(levels)
     if not isinstance(levels, int) and levels is not None and shape != (len(each),):
         raise DataError(f"{name}: levels has {len(each)} entries for examples of shape {shape}; give one for each column, or one number.")
     for one in each:
-        if one is not None and one < 2:
+        if too_few(one):
             raise DataError(f"{name}: levels is {levels}, but a coordinate needs at least 2 values; leave levels out for continuous data.")
     if isinstance(levels, int) or all(one is None for one in each):
         return levels if isinstance(levels, int) else None
@@ -289,8 +316,9 @@ def refuse_other_than_levels(name: str, x: Tensor, levels: Levels, rows: Tensor 
     if x.dtype is torch.uint8:
         outside = x > highest(levels, torch.zeros(()))
     else:
-        limit = highest(levels, x)
-        outside = ((x < 0) | (x > limit) | (x != x.floor())) & limit.isfinite()
+        # The range of a column of integers is that of the table its schema was read from, which further tables may exceed.
+        closed = levels if isinstance(levels, int) else tuple(None if isinstance(one, tuple) else one for one in levels)
+        outside = (x < lowest(closed, x)) | (x > highest(closed, x)) | ((x != x.floor()) & (cells(levels, x) > 0))
     wrong = outside.flatten(1).any(dim=1).nonzero().flatten()
     if len(wrong):
         first = int(wrong[0] if rows is None else rows[wrong[0]])

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pushforward.data.dataset import Batch, Dataset
+from pushforward.data.inference import described
 from pushforward.errors import DataError, UserError
 from pushforward.registry import export
-from pushforward.schema import described
 
 LOOKED_AT = 64  # examples whose bytes are hashed in a fingerprint
 AT_ONCE = 1024  # examples per read of `in_memory`

@@ -38,8 +38,8 @@ class GenerativeModel(nn.Module):
         preprocess: bijection from the data's units to the model's; None is the identity.
         sampler: the default sampler of all verbs.
         classes: number of class labels, or None for a model without labels.
-        levels: number of integer values 0, 1, ... of quantised data, for a table one entry per column, None for continuous ones; `loss`
-            dequantises them.
+        levels: number of integer values 0, 1, ... of quantised data, for a table one entry per column: such a number, (lowest,
+            highest) for integers, None for continuous ones; `loss` dequantises them.
     """
 
     base: Any  # a distribution: torch types attributes of a Module as tensors

@@ -24,7 +24,7 @@ def ddim(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
     """Regress the noise as DDPM does, and sample without drawing any.
@@ -41,8 +41,8 @@ def ddim(
         sampler: how samples are made, and encodings and likelihoods solved, by default; give those Dopri5() for more accuracy.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel.
@@ -66,7 +66,7 @@ def ddpm(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
     """Regress the noise of a variance preserving path and sample its reversal.
@@ -86,8 +86,8 @@ def ddpm(
         sampler: how samples are made by default; DDPM(1000) is the paper's on Discrete().
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel; its likelihood, encode and decode are the ODE's, by Dopri5 unless a sampler is given.
@@ -111,7 +111,7 @@ def edm(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
     """Regress the data by a preconditioned network at log-normal noise levels.
@@ -129,8 +129,8 @@ def edm(
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel with data prediction along VarianceExploding(sigma_min, sigma_max).
@@ -152,7 +152,7 @@ def ffjord(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> ContinuousFlow:
     """Learn an ODE from data to noise by maximum likelihood.
@@ -169,8 +169,8 @@ def ffjord(
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A ContinuousFlow with Gaussian noise.
@@ -195,7 +195,7 @@ def flow_matching(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
     """Regress the velocity alpha' data + sigma' noise of any Gaussian path.
@@ -215,8 +215,8 @@ def flow_matching(
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel.
@@ -266,8 +266,8 @@ def glow(
         cond_features: length of condition vectors, or None.
         values: number of values 0, 1, ... of quantised data (256 for 8-bit images), or None for continuous data.
         memory: "full", or "reversible" for training in memory that does not grow with depth: see `bijections.Chain`.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -293,7 +293,7 @@ def heat_ode(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
     """Learn the data's smoothing and undo it by the ODE of the heat equation.
@@ -310,8 +310,8 @@ def heat_ode(
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel with data prediction along Heat(duration).
@@ -333,7 +333,7 @@ def iaf(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack inverses of masked autoregressive affine layers, with the order of the features reversed between them.
@@ -350,8 +350,8 @@ def iaf(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise, whose fast direction is sampling.
@@ -373,7 +373,7 @@ def maf(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack masked autoregressive affine layers, with the order of the features reversed between them.
@@ -391,8 +391,8 @@ def maf(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise, whose fast direction is log_prob.
@@ -412,7 +412,7 @@ def nice(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack additive couplings, whose volume is kept, under one diagonal scale.
@@ -428,8 +428,8 @@ def nice(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with logistic noise.
@@ -453,7 +453,7 @@ def nsf(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack spline couplings, or masked autoregressive splines, with learned linear mixing between them.
@@ -474,8 +474,8 @@ def nsf(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -497,7 +497,7 @@ def ot_flow_matching(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
     """Regress the velocity noise - data along straight lines between partners of minibatch optimal transport.
@@ -515,8 +515,8 @@ def ot_flow_matching(
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel on the linear path with velocity prediction.
@@ -538,7 +538,7 @@ def realnvp(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack affine couplings that transform the two halves in turn.
@@ -555,8 +555,8 @@ def realnvp(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -604,8 +604,8 @@ def realnvp_image(
         cond_features: length of condition vectors, or None.
         values: number of values 0, 1, ... of quantised data (256 for 8-bit images), or None for continuous data.
         memory: "full", or "reversible" for training in memory that does not grow with depth: see `bijections.Chain`.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -630,7 +630,7 @@ def rectified_flow(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
     """Regress the velocity noise - data along x_t = (1 - t) data + t noise.
@@ -648,8 +648,8 @@ def rectified_flow(
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel on the linear path with velocity prediction.
@@ -672,7 +672,7 @@ def score_sde(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
     """Match the score of a noising in continuous time; sample by predictor and corrector.
@@ -689,8 +689,8 @@ def score_sde(
         sampler: how samples are made by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel; its likelihood, encode and decode are the ODE's, by Dopri5 unless a sampler is given.
@@ -716,7 +716,7 @@ def tarflow(
     preprocess: Literal['none', 'standardise', 'logit'] = 'standardise',
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack causal transformers over patches, which begin at the first patch and at the last in turn.
@@ -737,8 +737,8 @@ def tarflow(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         levels: number of values of quantised data; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.

@@ -22,6 +22,7 @@ from pushforward._checks import event_shape, is_whole, shown, whole
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.squash import Logit
 from pushforward.bijections.standardise import Standardise
+from pushforward.bijections.table_units import TableUnits
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.functional.levels import Levels
@@ -47,8 +48,8 @@ class Options:
 
     Args:
         shape: shape of one event.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples; shape, levels and classes follow
-            from it.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
     """
 
     before_own: ClassVar[tuple[str, ...]] = ()
@@ -198,7 +199,7 @@ def _follow_schema(arguments: dict[str, Any], known: Mapping[str, Any]) -> None:
         follows |= {"shape": (len(schema.columns),), "levels": schema.levels}
     for name, value in follows.items():
         given = arguments.setdefault(name, value) if name in known else None
-        if given is not None and given != value and (name != "shape" or tuple(given) != value):
+        if name != "levels" and given is not None and given != value and (name != "shape" or tuple(given) != value):
             raise UserError(f"{name} is {given}, but the schema's table has {value}; leave it out.")
 
 
@@ -227,10 +228,12 @@ def built(net: Net, shape: Sequence[int], classes: int | None, outputs: int = 1)
     return net
 
 
-def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None) -> Bijection | None:
-    """Return the bijection from the data's units to the model's."""
+def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None, schema: Schema | None = None) -> Bijection | None:
+    """Return the bijection from the data's units to the model's: of a table those of its columns."""
     if preprocess not in ("none", "standardise", "logit"):
         raise UserError(f"preprocess is {preprocess!r}, but it is 'none', 'standardise' or 'logit'.")
+    if schema is not None and schema.columns:
+        return TableUnits(schema.columns)
     if preprocess == "logit":
         if not isinstance(levels, int):
             raise UserError(f"preprocess is 'logit', but levels is {levels}, so there is no one interval to spread; use 'standardise'.")
