@@ -64,9 +64,10 @@ class TableUnits(Bijection):
     def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__()
         self.columns = tuple(columns)
-        self.places = {
-            scale: [k for k, one in enumerate(self.columns) if one.scale == scale] for scale in ("none", "log", "logit", "quantile")
-        }
+        self.places = {scale: [k for k, one in enumerate(self.columns) if one.scale == scale] for scale in ("log", "logit", "quantile")}
+        self.order = list(range(len(self.columns)))  # see `_together`
+        for place, k in enumerate(k for places in self.places.values() for k in places):
+            self.order[k] = len(self.columns) + place
         self.ends = Constant(self._ends)
         quantiles = len(self.places["quantile"])
         self.register_buffer("mean", torch.zeros(len(self.columns)))
@@ -116,37 +117,41 @@ class TableUnits(Bijection):
 
     def _scaled(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return s (n, columns), NaN beyond a scale's end, and log ds/dx, there -inf."""
-        s, log_slope = [x[:, k] for k in range(x.shape[1])], [torch.zeros_like(x[:, 0])] * x.shape[1]
         low, high = self.ends.like(x)
-        for k in self.places["log"]:
-            y = x[:, k] - low[k]
+        s, log_slope = {"none": x}, {"none": torch.zeros_like(x)}
+        if at := self.places["log"]:
+            y = x[:, at] - low[at]
             outside = y <= 0
-            s[k] = torch.where(outside, 1.0, y).log()  # so that the gradients of rows inside are finite
-            log_slope[k] = torch.where(outside, -math.inf, -s[k])
-            s[k] = torch.where(outside, math.nan, s[k])
-        for k in self.places["logit"]:
-            p = (x[:, k] - low[k]) / (high[k] - low[k])
+            inner = torch.where(outside, 1.0, y).log()  # so that the gradients of rows inside are finite
+            s["log"], log_slope["log"] = torch.where(outside, math.nan, inner), torch.where(outside, -math.inf, -inner)
+        if at := self.places["logit"]:
+            width = high[at] - low[at]
+            p = (x[:, at] - low[at]) / width
             outside = (p <= 0) | (p >= 1)
-            s[k] = torch.logit(torch.where(outside, 0.5, p))
-            log_slope[k] = torch.where(outside, -math.inf, _logit_slope(s[k]) - (high[k] - low[k]).log())
-            s[k] = torch.where(outside, math.nan, s[k])
-        for place, k in enumerate(self.places["quantile"]):
-            s[k], log_slope[k] = _piecewise(x[:, k], self.knots[place].to(x), self.heights[place].to(x))
-        return torch.stack(s, dim=1), torch.stack(log_slope, dim=1)
+            inner = torch.logit(torch.where(outside, 0.5, p))
+            s["logit"] = torch.where(outside, math.nan, inner)
+            log_slope["logit"] = torch.where(outside, -math.inf, _logit_slope(inner) - width.log())
+        if at := self.places["quantile"]:
+            s["quantile"], log_slope["quantile"] = _piecewise(x[:, at], self.knots.to(x), self.heights.to(x))
+        return self._together(s), self._together(log_slope)
 
     def _unscaled(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """Return x (n, columns), and log ds/dx at it."""
-        x, log_slope = [s[:, k] for k in range(s.shape[1])], [torch.zeros_like(s[:, 0])] * s.shape[1]
         low, high = self.ends.like(s)
-        for k in self.places["log"]:
-            x[k], log_slope[k] = low[k] + s[:, k].exp(), -s[:, k]
-        for k in self.places["logit"]:
-            x[k] = low[k] + (high[k] - low[k]) * s[:, k].sigmoid()
-            log_slope[k] = _logit_slope(s[:, k]) - (high[k] - low[k]).log()
-        for place, k in enumerate(self.places["quantile"]):
-            x[k], inverse_slope = _piecewise(s[:, k], self.heights[place].to(s), self.knots[place].to(s))
-            log_slope[k] = -inverse_slope
-        return torch.stack(x, dim=1), torch.stack(log_slope, dim=1)
+        x, log_slope = {"none": s}, {"none": torch.zeros_like(s)}
+        if at := self.places["log"]:
+            x["log"], log_slope["log"] = low[at] + s[:, at].exp(), -s[:, at]
+        if at := self.places["logit"]:
+            width = high[at] - low[at]
+            x["logit"], log_slope["logit"] = low[at] + width * s[:, at].sigmoid(), _logit_slope(s[:, at]) - width.log()
+        if at := self.places["quantile"]:
+            x["quantile"], inverse_slope = _piecewise(s[:, at], self.heights.to(s), self.knots.to(s))
+            log_slope["quantile"] = -inverse_slope
+        return self._together(x), self._together(log_slope)
+
+    def _together(self, parts: dict[str, Tensor]) -> Tensor:
+        """Return the columns of all scales in order: those of `none` stand at their places, the others follow one another."""
+        return torch.cat(list(parts.values()), dim=1)[:, self.order] if len(parts) > 1 else parts["none"]
 
     def extra_repr(self) -> str:
         return ", ".join(f"{scale}: {len(places)}" for scale, places in self.places.items() if places)
@@ -158,7 +163,11 @@ def _logit_slope(s: Tensor) -> Tensor:
 
 
 def _piecewise(x: Tensor, knots: Tensor, heights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the increasing piecewise linear function through (knots, heights) at x (n,), straight beyond its ends, and its log-slope."""
-    piece = (x[:, None] >= knots[1:-1]).sum(1)
-    slope = heights.diff() / knots.diff()
-    return heights[piece] + (x - knots[piece]) * slope[piece], slope[piece].log()
+    """Return the increasing piecewise linear functions through (knots, heights), (columns, k) each, at x (n, columns), and log-slopes.
+
+    They are straight beyond their ends.
+    """
+    slopes = heights.diff() / knots.diff()
+    piece = (x[..., None] >= knots[:, 1:-1]).sum(-1)
+    at = torch.arange(len(knots), device=x.device), piece
+    return heights[at] + (x - knots[at]) * slopes[at], slopes[at].log()

@@ -199,7 +199,9 @@ def finish(trainer: Trainer) -> int:
     if trainer.skipped:
         print(f"{trainer.skipped} steps without a usable gradient were skipped.", file=sys.stderr)
     print(f"trained {trainer.step} steps in {trainer.seconds:.0f} s; validation loss {trainer.best:.4f} at best; the run is {trainer.out}.")
-    print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.png")
+    schema = trainer.model.schema
+    form = "csv" if schema is not None and schema.columns else "png"
+    print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.{form}")
     return 0
 
 

@@ -14,6 +14,7 @@ from pushforward.schema import Column, Scale, Schema, Word
 LARGEST = 2**20  # integers up to here have unit cells that float32 resolves into eight parts
 OFFSETS = (0.01, 0.1, 1.0, 10.0)  # standard deviations between a bound that values lie on and the end of the scale
 MARGINS = (0.01, 0.05, 0.25)  # the same for an interval, in its lengths
+EDGE = 0.01  # the same for the cells of a category
 OUTLIER = 20  # interquartile ranges from the median beyond which a column has heavy tails
 
 
@@ -72,6 +73,17 @@ def numeric(title: str, values: numpy.ndarray, scale: str | None = None, *, dequ
     )
 
 
+def category(title: str, words: Sequence[Word]) -> Column:
+    """Return the column of a category: its cells on the logit scale, so that the density ends where they do."""
+    count = len(words)
+    return Column(title, "category", words=tuple(words), scale="logit", lower=0.0, upper=float(count), offset=EDGE * count)
+
+
+def mark(title: str) -> Column:
+    """Return the column that marks where another one is missing, on the scale of a category of two."""
+    return Column(f"{title} is missing", "missing", scale="logit", lower=0.0, upper=2.0, offset=2 * EDGE, of=title)
+
+
 def described(
     names: Sequence[str] | None,
     levels: Levels,
@@ -101,7 +113,7 @@ def described(
 
 def _described(name: str, level: Level, words: Sequence[Word], x: Tensor | None) -> Column:
     if words:
-        return Column(name, "category", words=tuple(words))
+        return category(name, words)
     if level is not None:
         low, high = level if isinstance(level, tuple) else (0, level - 1)
         return Column(name, "integer", low=low, high=high, dequantised=True)

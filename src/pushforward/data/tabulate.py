@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy
 
-from pushforward.data.inference import numeric
+from pushforward.data.inference import category, mark, numeric
 from pushforward.errors import DataError, UserError
 from pushforward.registry import unknown
 from pushforward.schema import Column, Schema, Word
@@ -99,17 +99,17 @@ def tabulated(
     target: Column | None = None
     for k, one in enumerate(columns):
         if one.title == label:
-            target = category(name, one, least=1)
+            target = Column(one.title, "category", words=_words(name, one, least=1))
             labels = encoded(name, one, target, row).astype(numpy.int64)
         elif one.values.dtype == object:
-            column = category(name, one)
+            column = category(one.title, _words(name, one, least=2))
             features.append((column, encoded(name, one, column, row)))
         else:
             held, gaps = one.values, one.missing
             if gaps.any():
                 random = numpy.random.RandomState([seed, k])
                 held = numpy.where(gaps, random.choice(held[~gaps], len(held)), held)
-                marks.append((Column(f"{one.title} is missing", "missing", of=one.title), gaps.astype(numpy.float64)))
+                marks.append((mark(one.title), gaps.astype(numpy.float64)))
             features.append((_number(one.title, held, wanted.get(one.title), levels), held))
     place = None if label is None else [one.title for one in columns].index(label)
     return _stacked(name, [*features, *marks], labels, target, place)
@@ -150,8 +150,8 @@ def by_schema(name: str, columns: Sequence[Raw], schema: Schema, row: Callable[[
     return Table(numpy.column_stack([values for _, values in features]), labels, schema)
 
 
-def category(name: str, raw: Raw, least: int = 2) -> Column:
-    """Return the category of a column's distinct values, sorted by size if all are integers and as text otherwise; missing is the last."""
+def _words(name: str, raw: Raw, least: int) -> tuple[Word, ...]:
+    """Return the distinct values of a column, sorted by size if all are integers and as text otherwise; missing is the last."""
     if raw.values.dtype != object:
         values = raw.values[~raw.missing]
         if not (values == numpy.rint(values)).all():
@@ -165,7 +165,7 @@ def category(name: str, raw: Raw, least: int = 2) -> Column:
         raise DataError(
             f"{name}: column {raw.title!r} is {words[0]!r} in every row, but a category needs at least {least}; remove the column."
         )
-    return Column(raw.title, "category", words=tuple(words))
+    return tuple(words)
 
 
 def encoded(name: str, raw: Raw, column: Column, row: Callable[[int], str]) -> numpy.ndarray:

@@ -233,6 +233,8 @@ def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None, s
     if preprocess not in ("none", "standardise", "logit"):
         raise UserError(f"preprocess is {preprocess!r}, but it is 'none', 'standardise' or 'logit'.")
     if schema is not None and schema.columns:
+        if preprocess == "logit":
+            raise UserError("preprocess is 'logit', but the columns of a table are on scales of their own; give scales= to data.load.")
         return TableUnits(schema.columns)
     if preprocess == "logit":
         if not isinstance(levels, int):
