@@ -7,9 +7,9 @@ from pushforward.errors import UserError
 
 
 def is_frame(value: Any) -> bool:
-    """Return whether a value is a DataFrame of pandas."""
+    """Return whether a value is a DataFrame of pandas, or a Series, which is a table of one column."""
     pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(value, pandas.DataFrame)
+    return pandas is not None and isinstance(value, pandas.DataFrame | pandas.Series)
 
 
 def pandas_for(what: object, parquet: bool = False) -> Any:

@@ -1,5 +1,6 @@
 """What the features of a table are: names, kinds, words and ranges, by which a model's samples become rows of the table again."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -186,7 +187,7 @@ class Schema:
         if name.isdecimal() and int(name) < len(names):
             return int(name)
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        raise UserError(f"--label is {name!r}, but the classes are {shown}; give one of them, or its number from 0 to {len(names) - 1}.")
+        raise UserError(f"label is {name!r}, but the classes are {shown}; give one of them, or its number from 0 to {len(names) - 1}.")
 
     def rounded(self, x: Tensor) -> Tensor:
         """Return samples (n, features) with integers, also those of categories, where the table has them, and numbers in their bounds."""
@@ -225,11 +226,7 @@ class Schema:
         Raises:
             UserError: pandas is not installed.
         """
-        pandas = pandas_for("a DataFrame")
-        table = self.table(x, labels)
-        kinds = {one.title: one.kind for one in self.columns}
-        integers = {name: "Int64" for name, values in table.items() if values.dtype == object and kinds.get(name) == "integer"}
-        return pandas.DataFrame({name: _plain(values) for name, values in table.items()}).astype(integers)
+        return frame_of(self.table(x, labels), self.columns)
 
     def __str__(self) -> str:
         lines = [str(one) for one in self.columns]
@@ -238,14 +235,16 @@ class Schema:
         return "\n".join(lines)
 
 
+def frame_of(table: Mapping[str, numpy.ndarray], columns: Sequence[Column] = ()) -> Any:
+    """Return a table as a DataFrame of pandas: integers with missing values as Int64, words of the type that all of them are."""
+    integers = [one.title for one in columns if one.kind == "integer" and table[one.title].dtype == object]
+    held = {name: values.tolist() if values.dtype == object else values for name, values in table.items()}
+    return pandas_for("a DataFrame").DataFrame(held).astype(dict.fromkeys(integers, "Int64"))
+
+
 def _without(values: numpy.ndarray, missing: numpy.ndarray) -> numpy.ndarray:
     if values.dtype.kind == "f":
         return numpy.where(missing, numpy.nan, values)
     held = values.astype(object)
     held[missing] = None
     return held
-
-
-def _plain(values: numpy.ndarray) -> Any:
-    """Return words as a list, whose type pandas finds by itself: text, or bool or integers where all are."""
-    return values.tolist() if values.dtype == object else values

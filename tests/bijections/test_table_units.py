@@ -120,7 +120,7 @@ RNG = numpy.random.default_rng(0)
         (RNG.integers(-5, 6, 500), "integer", "none", None, None),
         (numpy.rint(numpy.exp(3 + 1.5 * RNG.standard_normal(500))), "integer", "log", 0.0, None),
         (RNG.integers(0, 50, 500), "integer", "none", 0.0, None),
-        (numpy.full(20, 3.5), "continuous", "none", 0.0, None),
+        (numpy.full(20, 3.5), "continuous", "none", 3.5, 3.5),
     ],
 )
 def test_a_scale_is_chosen_by_the_values(values, kind, scale, lower, upper):

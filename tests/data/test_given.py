@@ -1,5 +1,7 @@
 """Arrays, tensors and sets of torch, wherever data are taken."""
 
+import numpy
+import pandas
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -42,6 +44,20 @@ def test_arrays_have_labels_by_y(x):
     assert load(x).cond is None
 
 
+def test_a_list_of_lists_is_rows_of_numbers():
+    assert torch.equal(load(X.tolist()).x, load(X).x)
+
+
+def test_labels_may_be_a_series_of_words():
+    words = pandas.Series(["a", "b", "c"] * 10)
+    assert load(X, y=words).class_names == ("a", "b", "c")
+
+
+def test_a_series_is_a_table_of_one_column():
+    data = load(pandas.Series(range(20), name="count"))
+    assert (data.columns, data.shape) == (("count",), (1,))
+
+
 def test_a_set_of_ours_is_split_and_keeps_what_it_knows():
     wine = load("wine")
     part = load(wine, "test")
@@ -78,6 +94,7 @@ def test_arrays_take_the_levels_of_the_model():
     [
         (7, UserError, "the data are 7, but load takes a name, a path, a DataFrame"),
         (iter([1]), UserError, "load takes a name"),
+        (numpy.ma.masked_greater(X.numpy(), 50), DataError, "9 values are masked"),
         ([], DataError, "is empty"),
         ([(X[0], 1), (X[0],)], DataError, "has 2 parts"),
         ([X[0], X[0, :1]], DataError, r"x of example 1 has shape \(1,\), but that of example 0 has \(2,\)"),

@@ -16,7 +16,7 @@ from pushforward.evaluation.pictures import greys, picture_of
 from pushforward.evaluation.quantise import quantise
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.files import write_atomically, write_folder
-from pushforward.schema import Schema
+from pushforward.schema import Schema, frame_of
 
 FORMS = ".png, .npy, .npz, .csv, .parquet, or a folder (a name without a suffix) for one PNG each"
 
@@ -87,8 +87,7 @@ def _write_csv(x: Tensor, labels: Tensor | None, out: Path, model: GenerativeMod
 
 
 def _write_parquet(x: Tensor, labels: Tensor | None, out: Path, model: GenerativeModel) -> None:
-    known = model.schema is not None and bool(model.schema.columns)
-    frame = model.schema.frame(x, labels) if known and model.schema else pandas_for(out).DataFrame(table_of(x, labels, model))
+    frame = frame_of(table_of(x, labels, model), (model.schema or Schema()).columns)
     write_atomically(out, lambda temporary: frame.to_parquet(temporary, index=False))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from pushforward.data.dataset import Dataset
+from pushforward.data.dataset import Dataset, refuse_masked
 from pushforward.data.splits import SPLITS, split_indices, split_sizes
 from pushforward.data.tabulate import Table
 from pushforward.errors import DataError
@@ -159,6 +159,7 @@ def as_events(name: str, array: Array) -> tuple[Array, int | None]:
     Raises:
         DataError: the array does not hold real numbers, or is an image without 1, 3 or 4 channels.
     """
+    refuse_masked(name, array)
     if array.dtype.kind not in "iuf":
         raise DataError(f"{name}: the array has dtype {array.dtype}, but must hold real numbers (integers or floats); convert it first.")
     levels = None

@@ -246,6 +246,7 @@ def as_tensor(name: str, what: str, values: Any) -> Tensor:
         return values
     if not isinstance(values, numpy.ndarray):
         raise DataError(f"{name}: {what} is {shown(values)}, but it must be a tensor or a numpy array; use torch.as_tensor({what}).")
+    refuse_masked(name, values)
     if values.dtype.kind not in "biufc":
         raise DataError(f"{name}: {what} has dtype {values.dtype}, but needs numbers; convert it first.")
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -253,6 +254,12 @@ def as_tensor(name: str, what: str, values: Any) -> Tensor:
         native = native.astype(numpy.float64)
     plain = native.flags.writeable and all(stride >= 0 for stride in native.strides)
     return torch.from_numpy(native if plain else native.copy())
+
+
+def refuse_masked(name: str, array: numpy.ndarray) -> None:
+    """Raise if an array of numpy has masked values, which a tensor would contain as they are under the mask."""
+    if isinstance(array, numpy.ma.MaskedArray) and numpy.ma.is_masked(array):
+        raise DataError(f"{name}: {int(array.mask.sum())} values are masked; fill them in (array.filled(value)), or remove their rows.")
 
 
 def _checked_cond(name: str, count: int, cond: Tensor | None, classes: int | None) -> tuple[Tensor | None, int | None]:

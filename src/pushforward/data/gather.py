@@ -1,5 +1,6 @@
 """Read what other libraries call a data set: arrays, map-style sets of torch, and loaders around them."""
 
+import numbers
 from typing import Any
 
 import numpy
@@ -41,12 +42,18 @@ def gathered(name: str, data: Any) -> tuple[Tensor, Tensor | None]:
         raise DataError(f"{name} is empty; give at least one example.")
     if isinstance(data, torch_data.TensorDataset) and len(data.tensors) <= 2:
         return data.tensors[0], data.tensors[1] if len(data.tensors) == 2 else None
-    rows = [data[k] for k in range(len(data))]
-    rows = [tuple(row) if isinstance(row, tuple | list) else (row,) for row in rows]
+    rows = [_parts(data[k]) for k in range(len(data))]
     if {len(row) for row in rows} not in ({1}, {2}):
         raise DataError(f"{name}[0] has {len(rows[0])} parts, but an example is x, or (x, label) in all rows; convert them.")
     x = _stacked(name, "x", [row[0] for row in rows])
     return x, None if len(rows[0]) == 1 or rows[0][1] is None else _stacked(name, "label", [row[1] for row in rows])
+
+
+def _parts(row: Any) -> tuple[Any, ...]:
+    """Return the parts of an example; a list of numbers is an x."""
+    if isinstance(row, tuple):
+        return row
+    return (row,) if not isinstance(row, list) or all(isinstance(one, numbers.Number) for one in row) else tuple(row)
 
 
 def _stacked(name: str, what: str, parts: list[Any]) -> Tensor:

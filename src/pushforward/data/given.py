@@ -89,4 +89,5 @@ def read_given(
 
 
 def _as_array(values: Any) -> numpy.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else numpy.asarray(values)
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else numpy.asanyarray(values)
+    return array.astype(str) if array.dtype == object and all(isinstance(one, str) for one in array.flat) else array

@@ -24,7 +24,7 @@ def numeric(title: str, values: numpy.ndarray, scale: str | None = None, *, dequ
     A column without negative values is bounded by 0: on the log scale, or, with values up to 1 and some above 1/2, on the logit scale of
     [0, 1]. A column with values further than 20 interquartile ranges from its median is on the quantile scale. An offset, needed where
     values lie on a bound, is the one with the largest likelihood of a Gaussian on that scale, which also decides whether integers are on
-    the log scale.
+    the log scale. A column with a single value is bounded by it.
 
     Args:
         title: the column's name.
@@ -50,9 +50,7 @@ def numeric(title: str, values: numpy.ndarray, scale: str | None = None, *, dequ
     share = not integer and low >= 0 and 0.5 < high <= 1
     if scale == "logit" or (scale is None and share):
         scale = "logit"
-        lower, upper = (0.0, 1.0) if share else (low, high + 1 if cells else high)
-        inside = (lower < inner).all() and (inner < upper).all()
-        offset = 0.0 if inside else max((one * (upper - lower) for one in MARGINS), key=lambda one: _logit_fit(inner, lower, upper, one))
+        lower, upper, offset = _interval(inner, (0.0, 1.0) if share else (low, high + 1 if cells else high))
     elif scale in ("log", None) and low >= 0 and high > low:
         candidates = [0.0] if inner.min() > 0 and not integer else [one * float(values.std()) for one in OFFSETS]
         offset = max(candidates, key=lambda one: _log_fit(inner, one))
@@ -60,6 +58,8 @@ def numeric(title: str, values: numpy.ndarray, scale: str | None = None, *, dequ
         scale, offset = ("log", offset) if scale or better else ("none", 0.0)
     elif scale is None:
         scale = "quantile" if _heavy(values) else "none"
+    if low == high and scale == "none":
+        lower, upper = low, high
     return Column(
         title,
         "integer" if integer else "continuous",
@@ -118,6 +118,14 @@ def _described(name: str, level: Level, words: Sequence[Word], x: Tensor | None)
         low, high = level if isinstance(level, tuple) else (0, level - 1)
         return Column(name, "integer", low=low, high=high, dequantised=True)
     return Column(name) if x is None else numeric(name, x.double().numpy(), dequantise=False)
+
+
+def _interval(values: numpy.ndarray, ends: tuple[float, float]) -> tuple[float, float, float]:
+    """Return the ends of a logit scale with the best distance from them, 0 if all values are inside."""
+    lower, upper = ends
+    if lower < values.min() and values.max() < upper:
+        return lower, upper, 0.0
+    return lower, upper, max((one * (upper - lower) for one in MARGINS), key=lambda one: _logit_fit(values, lower, upper, one))
 
 
 def _heavy(values: numpy.ndarray) -> bool:

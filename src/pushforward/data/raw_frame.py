@@ -20,6 +20,7 @@ def columns_of(name: str, frame: Any) -> list[Raw]:
     Raises:
         DataError: it has no rows or columns, or a column holds dates, or anything else than numbers, words and bool.
     """
+    frame = frame.to_frame() if frame.ndim == 1 else frame
     if 0 in frame.shape:
         raise DataError(f"{name} has {frame.shape[0]} rows and {frame.shape[1]} columns; a table needs at least one of each.")
     return [_column(name, str(title), frame.iloc[:, k]) for k, title in enumerate(frame.columns)]

@@ -222,7 +222,7 @@ def _refuse_unusable(name: str, raw: Raw, accepted: bool) -> None:
     if count > max(FEW, len(present) // 2):
         raise DataError(
             f"{name}: column {raw.title!r} has {count} different words in {len(present)} rows, such as {present[0]!r}, so it is free "
-            f"text or names; remove it, or give categorical={raw.title!r} if it is a category."
+            f"text, names, or numbers as text; convert or remove it, or give categorical={raw.title!r} if it is a category."
         )
 
 
