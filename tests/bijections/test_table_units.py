@@ -150,3 +150,14 @@ def test_large_integers_are_rounded_without_cells():
 def test_an_unknown_scale_is_refused():
     with pytest.raises(UserError, match="'lgo' is not a known scale; did you mean 'log'"):
         numeric("x", numpy.ones(3), "lgo")
+
+
+def test_values_that_float32_rounds_to_zero_have_a_density():
+    column = numeric("x", numpy.array([1e-50, 1.0, 2.0, 3.0]))
+    assert column.offset > 0
+    units = TableUnits([column])
+    assert units(torch.tensor([[0.0], [1.0]]))[1].isfinite().all()
+
+
+def test_a_single_value_has_no_scale():
+    assert numeric("x", numpy.zeros(10), "log").scale == "none"

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy
 import torch
 
-from pushforward.data.dataset import Dataset, refuse_masked
+from pushforward.data.checks import refuse_masked
+from pushforward.data.dataset import Dataset
 from pushforward.data.splits import SPLITS, split_indices, split_sizes
 from pushforward.data.tabulate import Table
 from pushforward.errors import DataError

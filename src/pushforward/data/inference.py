@@ -38,15 +38,19 @@ def numeric(title: str, values: numpy.ndarray, scale: str | None = None, *, dequ
     if scale is not None and scale not in get_args(Scale):
         raise UserError(f"the scale of column {title!r}: {unknown('scale', str(scale), get_args(Scale))}")
     values = values.astype(numpy.float64)
-    if not numpy.isfinite(values).all():  # a data set refuses them, with their row
+    with numpy.errstate(over="ignore"):
+        held = values.astype(numpy.float32).astype(numpy.float64)  # as a data set holds them: 1e-50 is 0
+    if not numpy.isfinite(held).all():  # a data set refuses them, with their row
         return Column(title)
     low, high = float(values.min()), float(values.max())
     integer = bool((values == numpy.rint(values)).all())
     cells = integer and dequantise and max(-low, high) <= LARGEST
-    inner = values + 0.5 if cells else values
+    inner = held + 0.5 if cells else held
     if scale == "log" and low < 0:
         raise UserError(f"the scale of column {title!r} is 'log', but it has values down to {low:g}; use 'none' or 'quantile'.")
     lower, upper, offset = (0.0 if low >= 0 else None), None, 0.0
+    if low == high:
+        scale, lower, upper = "none", low, high
     share = not integer and low >= 0 and 0.5 < high <= 1
     if scale == "logit" or (scale is None and share):
         scale = "logit"
@@ -58,8 +62,6 @@ def numeric(title: str, values: numpy.ndarray, scale: str | None = None, *, dequ
         scale, offset = ("log", offset) if scale or better else ("none", 0.0)
     elif scale is None:
         scale = "quantile" if _heavy(values) else "none"
-    if low == high and scale == "none":
-        lower, upper = low, high
     return Column(
         title,
         "integer" if integer else "continuous",
