@@ -82,4 +82,7 @@ def _labels(options: Sample, model: GenerativeModel) -> torch.Tensor | None:
     schema = model.schema
     if schema is None or schema.label is None:
         schema = Schema(label=Column("label", "category", words=tuple(range(model.classes))))
-    return torch.full((options.n,), schema.label_of(options.label), device=device)
+    try:
+        return torch.full((options.n,), schema.label_of(options.label), device=device)
+    except UserError as error:
+        raise UserError(f"--{error}") from None
