@@ -89,7 +89,7 @@ endif
 	@touch $@
 
 .venv/.stamp-docs: .venv/.stamp-base
-	@echo "installing the tools of the docs (once)" && $(PIP) -e ".[docs,sd3]"
+	@echo "installing the tools of the docs (once)" && $(PIP) -e ".[docs,sd3,tables]"
 	@touch $@
 
 .venv/.stamp-bench: .venv/.stamp-base

@@ -114,9 +114,10 @@ def test_integer_labels_are_numbered_by_size(tmp_path):
     ("lines", "options", "message"),
     [
         (["a,b", *["1,2"] * 10, "3,x"], {}, "row 12, column 'b' is 'x', but a feature must be a number"),
-        (["a,b", *["1,2"] * 10, "3,"], {}, "row 12, column 'b' is empty"),
+        (["a,b", *["1,2"] * 10, "3,"], {}, "1 of 11 rows have missing values, by column: 'b' 1 \\(first in row 12\\)"),
         (["a,b", *["1,2"] * 10, "3"], {}, "row 12 has 1 cells, but the table has 2 columns"),
-        (["a,b", *["1,2"] * 10, "3,nan"], {}, "row 10 .* holds NaN; 1 of 11 rows"),
+        (["a,b", *["1,2"] * 10, "3,nan"], {}, "1 of 11 rows have missing values, by column: 'b' 1 \\(first in row 12\\)"),
+        (["a,b", *["1,2"] * 10, "3,inf"], {}, "row 10 .* holds an infinite value; 1 of 11 rows"),
         (["a,b", *["1,2"] * 10], {"label": "c"}, "'c' is not a known column"),
         (["a,b", *["1,2"] * 10], {"label": 7}, "'7' is not a known column"),
         (["a,b", *["1,2"] * 3], {}, "there are 3 examples, but a split .* at least 10"),
@@ -249,5 +250,5 @@ def test_a_path_that_is_not_there_is_refused_with_what_it_could_be(tmp_path):
         load("owner/name")
     with pytest.raises(DataError, match=r"there is no folder .*photos; check the path \(a folder holds x.npy \(and y.npy\), images"):
         load(tmp_path / "photos")
-    with pytest.raises(UnknownNameError, match="A file of your own ends in .npy, .npz, .csv; a folder holds .*hf:owner/name"):
+    with pytest.raises(UnknownNameError, match="A file of your own ends in .npy, .npz, .csv, .parquet; a folder holds .*hf:owner/name"):
         load("photos")

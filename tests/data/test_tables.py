@@ -44,19 +44,25 @@ def test_one_name_or_number_is_enough(mixed):
 
 def test_a_subset_keeps_columns_and_categories(mixed):
     part = load(mixed, label="kind", categorical="colour").take(5)
-    assert (part.columns, part.categories, part.levels) == (("size", "colour", "count"), {"colour": COLOURS}, (None, 3, None))
+    assert (part.columns, part.categories, part.levels) == (("size", "colour", "count"), {"colour": COLOURS}, (None, 3, (1, 10)))
 
 
-def test_a_column_of_words_that_is_not_named_is_refused_with_both_hints(mixed):
-    with pytest.raises(DataError, match="row 2, column 'colour' is 'blue'.*label='colour'.*categorical='colour'"):
-        load(mixed, label="kind")
+def test_a_column_of_words_is_a_category_without_being_named(mixed):
+    assert load(mixed, label="kind").fingerprint() == load(mixed, label="kind", categorical="colour").fingerprint()
+
+
+def test_a_word_among_numbers_is_refused_with_both_hints(tmp_path):
+    path = table(tmp_path, "size,colour", *["1.5,2"] * 10, "2.5,blue")
+    with pytest.raises(DataError, match="row 12, column 'colour' is 'blue'.*label='colour'.*categorical='colour'"):
+        load(path)
+    assert load(path, categorical="colour").categories == {"colour": ("2", "blue")}
 
 
 @pytest.mark.parametrize(
     ("lines", "options", "message"),
     [
         (["a,b", *["1,x"] * 10], {"categorical": "b"}, "column 'b' is 'x' in every row, but a category needs at least 2"),
-        (["a,b", *["1,x"] * 10, "2,"], {"categorical": "b"}, "row 12, column 'b' is empty, but a category needs a value"),
+        (["a,b", *["1,x"] * 10, "2,"], {"categorical": "b"}, "by column: 'b' 1 .first in row 12"),
         (["a,b", *["1,x"] * 10], {"categorical": "c"}, "categorical: 'c' is not a known column"),
         (["a,b", *["1,x"] * 10], {"categorical": "b", "label": "b"}, "column 'b' is both label and categorical"),
     ],

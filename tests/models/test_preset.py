@@ -63,7 +63,7 @@ def test_a_signature_has_the_presets_own_arguments_among_the_shared_ones():
     assert str(inspect.signature(ring)).startswith("(net: ")
     parameters = inspect.signature(ring).parameters
     assert list(parameters) == [
-        *("net", "shape", "depth", "radius", "mean", "std", "drop_cond", "preprocess", "sampler", "classes", "levels"),
+        *("net", "shape", "depth", "radius", "mean", "std", "drop_cond", "preprocess", "sampler", "classes", "levels", "schema"),
     ]
     assert [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD] == ["net", "shape", "depth"]
     assert (parameters["classes"].default, parameters["levels"].default, parameters["shape"].default) == (4, None, (2,))
@@ -79,7 +79,8 @@ def test_the_hints_of_a_preset_are_of_its_public_arguments():
 def test_a_text_has_the_shared_options_in_the_order_of_the_signature():
     text = inspect.getdoc(ring)
     assert text.startswith("Learn a ring.\n\nIt is round.\n\nArgs:\n    net: a network, its")
-    assert text.endswith("    levels: none.\n\nReturns:\n    A PathModel.")
+    assert "    levels: none.\n    schema: " in text
+    assert text.endswith("\n\nReturns:\n    A PathModel.")
     assert (
         "    depth: number of layers.\n    radius: of the ring,\n        in the data's units.\n    mean, std: of the times.\n    drop_"
         in text
@@ -167,27 +168,27 @@ def test_presets_of_vectors_share_their_options_under_the_same_names():
         (
             "realnvp",
             "(features=None, layers=8, hidden=(128, 128), *, shape=None, bound=2.0, activation='relu', preprocess='none', classes=None, "
-            "cond_features=None, levels=None)",
+            "cond_features=None, levels=None, schema=None)",
         ),
         (
             "glow",
             "(channels=None, size=None, levels=2, depth=8, hidden=128, *, shape=None, coupling='affine', mixing='plu', activation='relu', "
-            "preprocess='auto', dequantise='uniform', classes=None, cond_features=None, values=None, memory='full')",
+            "preprocess='auto', dequantise='uniform', classes=None, cond_features=None, values=None, memory='full', schema=None)",
         ),
         (
             "tarflow",
             "(shape, layers=4, patch=4, *, width=128, depth=4, heads=4, bound=3.0, noise=0.05, denoise=True, drop_cond=0.1, "
-            "preprocess='standardise', classes=None, cond_features=None, levels=None)",
+            "preprocess='standardise', classes=None, cond_features=None, levels=None, schema=None)",
         ),
         (
             "edm",
             "(net=None, shape=(2,), *, sigma_min=0.002, sigma_max=80.0, noise_mean=-1.2, noise_std=1.2, data_std=1.0, drop_cond=0.0, "
-            "preprocess='none', sampler=EDM(18), classes=None, levels=None)",
+            "preprocess='none', sampler=EDM(18), classes=None, levels=None, schema=None)",
         ),
         (
             "ot_flow_matching",
             "(net=None, shape=(2,), *, times=Uniform(), pairing=MinibatchOT(), source=None, bridge=0.0, drop_cond=0.0, preprocess='none', "
-            "sampler=Dopri5(), classes=None, levels=None)",
+            "sampler=Dopri5(), classes=None, levels=None, schema=None)",
         ),
     ],
 )
@@ -215,5 +216,5 @@ def test_a_record_derives_the_shape_from_its_own_arguments():
     def square(shared: Square) -> pf.families.NormalizingFlow:
         return pf.families.NormalizingFlow(pf.bijections.Standardise(shared.event_shape), shape=shared.event_shape)
 
-    assert square(3).config["model"] == {"side": None, "shape": (3, 3)}
+    assert square(3).config["model"] == {"side": None, "shape": (3, 3), "schema": None}
     assert square(**square(3).config["model"]).shape == (3, 3)

@@ -28,5 +28,6 @@ from pushforward.bijections.autoregressive import SplineAutoregressive as Spline
 from pushforward.bijections.coupling import SplineCoupling as SplineCoupling
 from pushforward.bijections.squeeze import Squeeze as Squeeze
 from pushforward.bijections.standardise import Standardise as Standardise
+from pushforward.bijections.table_units import TableUnits as TableUnits
 from pushforward.bijections.transform import Transform as Transform
 from pushforward.bijections.causal import TransformerAutoregressive as TransformerAutoregressive

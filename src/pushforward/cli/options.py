@@ -28,6 +28,7 @@ def from_data(preset: Callable[..., Any]) -> dict[str, str | None]:
     names: dict[str, str | None] = dict.fromkeys(("features", "cond_features", "channels", "size")) | {
         "shape": "shape",
         "classes": "classes",
+        "schema": "schema",
     }
     takes = inspect.signature(preset).parameters
     names["values" if "values" in takes else "levels"] = "levels"

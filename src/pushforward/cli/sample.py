@@ -1,23 +1,20 @@
-"""`pushforward sample RUN`: draw samples and write them as an image or an array."""
+"""`pushforward sample RUN`: draw samples and write them as pictures, arrays or a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy
 import torch
 import tyro
 
 from pushforward.cli.options import parse
 from pushforward.cli.run import device_of, sampler_of
+from pushforward.cli.samples import check_out, write_samples
 from pushforward.errors import UserError
-from pushforward.evaluation.pictures import picture_of
 from pushforward.families.model import GenerativeModel
-from pushforward.formats.files import write_atomically
 from pushforward.formats.model import load
-
-SUFFIXES = (".png", ".npy", ".npz")
+from pushforward.schema import Column, Schema
 
 
 @dataclass(frozen=True)
@@ -29,10 +26,11 @@ class Sample:
         n: number of samples.
         sampler: euler, midpoint, heun, rk4 or dopri5 (`pushforward list samplers`); by default the model's own.
         steps: steps of a fixed-step sampler; Euler if --sampler is not given.
-        label: the class to draw, from 0; by default all classes in turn.
+        label: the class to draw, its name or its number from 0; by default all classes in turn.
         guidance: scale of classifier-free guidance; 1 disables it. The model must have been trained with --drop-cond.
         temperature: factor on the noise's standard deviation.
-        out: .png (a grid of images, or a scatter of points), .npy (n, *shape), or .npz with x and labels y.
+        out: .csv or .parquet (a table with the names and words of the data), .png (a grid of images with one class a column, or a scatter
+            of points), .npy (n, *shape), .npz with x and labels y, or a new folder for one PNG per image.
         seed: seed of the noise.
         checkpoint: "best" on validation, "last", or a name such as step-000500.
         batch_size: samples per batch.
@@ -43,7 +41,7 @@ class Sample:
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
     sampler: str | None = None
     steps: int | None = None
-    label: int | None = None
+    label: str | None = None
     guidance: float | None = None
     temperature: float = 1.0
     out: Path = Path("samples.png")
@@ -56,11 +54,10 @@ class Sample:
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Sample, arguments, prog="pushforward sample", description="Draw samples from a run or a saved model.")
-    if options.out.suffix not in SUFFIXES:
-        raise UserError(f"--out is {options.out}, but samples are written to {', '.join(SUFFIXES)}; use one of these suffixes.")
     if options.n < 1:
         raise UserError(f"-n is {options.n}, but it must be at least 1.")
     model = load(options.run, checkpoint=options.checkpoint).to(device_of(options.device))
+    check_out(options.out, model.shape)
     labels = _labels(options, model)
     made = model.sample(
         options.n,
@@ -70,32 +67,22 @@ def run(arguments: Sequence[str]) -> int:
         temperature=options.temperature,
         generator=torch.Generator().manual_seed(options.seed),
         batch_size=options.batch_size,
-    ).cpu()
-    _write(made, labels, options.out, model)
+    )
+    write_samples(made, labels, options.out, model)
     print(f"{options.n} samples of shape {model.shape} are in {options.out}.")
     return 0
 
 
 def _labels(options: Sample, model: GenerativeModel) -> torch.Tensor | None:
     device = next(model.parameters()).device
-    if options.label is not None:
-        if model.classes is None:
-            raise UserError(f"--label is {options.label}, but this model was trained without classes; leave it out.")
-        if not 0 <= options.label < model.classes:
-            raise UserError(f"--label is {options.label}, but classes go from 0 to {model.classes - 1}.")
-        return torch.full((options.n,), options.label, device=device)
-    return None if model.classes is None else torch.arange(options.n, device=device) % model.classes
-
-
-def _write(made: torch.Tensor, labels: torch.Tensor | None, out: Path, model: GenerativeModel) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".png":
-        picture_of(made, out, labels=labels, levels=model.levels)
-        return
-    arrays = {"x": made.numpy()} | ({} if labels is None else {"y": labels.cpu().numpy()})
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            numpy.save(file, arrays["x"]) if out.suffix == ".npy" else numpy.savez(file, allow_pickle=False, **arrays)
-
-    write_atomically(out, write)
+    if options.label is None:
+        return None if model.classes is None else torch.arange(options.n, device=device) % model.classes
+    if model.classes is None:
+        raise UserError(f"--label is {options.label}, but this model was trained without classes; leave it out.")
+    schema = model.schema
+    if schema is None or schema.label is None:
+        schema = Schema(label=Column("label", "category", words=tuple(range(model.classes))))
+    try:
+        return torch.full((options.n,), schema.label_of(options.label), device=device)
+    except UserError as error:
+        raise UserError(f"--{error}") from None

@@ -24,6 +24,7 @@ from pushforward.families.model import GenerativeModel
 from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml, to_plain
 from pushforward.formats.model import model_config
 from pushforward.formats.run import check_free
+from pushforward.schema import Schema
 from pushforward.training.grids import SampleGrid
 from pushforward.training.processes import processes
 from pushforward.training.progress import Callback, MetricsFile, ProgressBar
@@ -31,14 +32,16 @@ from pushforward.training.settings import Settings
 from pushforward.training.tracing import Profile, TensorBoard
 from pushforward.training.trainer import Trainer
 
+MOST = 20  # columns of a table that are printed
+
 
 @dataclass(frozen=True)
 class Run:
     """Data source and output options of a training run.
 
     Args:
-        data: name of a data set (`pushforward list data`), path of a .npy, .npz or .csv file or of a folder of images or arrays, or
-            hf:OWNER/NAME for a set of the Hugging Face Hub.
+        data: name of a data set (`pushforward list data`), path of a .npy, .npz, .csv or .parquet file or of a folder of images or
+            arrays, or hf:OWNER/NAME for a set of the Hugging Face Hub.
         data_options: options of the data set, as NAME VALUE pairs, such as `label species` for a .csv.
         out: run folder; by default runs/PRESET-DATA.
         device: "auto" (an accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
@@ -171,7 +174,16 @@ def start(
         Console(stderr=True).print(
             f"{preset} on {train!r}: {parameters:,} parameters, {where}, {settings.steps - trainer.step} steps into {out}", highlight=False
         )
+        if train.schema is not None and train.schema.columns:
+            print(_shown(train.schema), file=sys.stderr)
     return trainer
+
+
+def _shown(schema: Schema) -> str:
+    """Return the columns of a table with the scales that were chosen, the first of many."""
+    lines = str(schema).splitlines()
+    more = [f"and {len(lines) - MOST} columns more, listed in config.yaml"] if len(lines) > MOST else []
+    return "\n".join(f"  {line}" for line in [*lines[:MOST], *more])
 
 
 def finish(trainer: Trainer) -> int:
@@ -187,7 +199,9 @@ def finish(trainer: Trainer) -> int:
     if trainer.skipped:
         print(f"{trainer.skipped} steps without a usable gradient were skipped.", file=sys.stderr)
     print(f"trained {trainer.step} steps in {trainer.seconds:.0f} s; validation loss {trainer.best:.4f} at best; the run is {trainer.out}.")
-    print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.png")
+    schema = trainer.model.schema
+    form = "csv" if schema is not None and schema.columns else "png"
+    print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.{form}")
     return 0
 
 

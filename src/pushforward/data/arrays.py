@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy
 import torch
 
+from pushforward.data.checks import refuse_masked
 from pushforward.data.dataset import Dataset
 from pushforward.data.splits import SPLITS, split_indices, split_sizes
+from pushforward.data.tabulate import Table
 from pushforward.errors import DataError
+from pushforward.functional.levels import Level
 
 Array = numpy.ndarray
 CHANNELS = (1, 3, 4)
@@ -94,7 +97,7 @@ def divided(
     split: str,
     seed: int,
     *,
-    levels: int | Sequence[int | None] | None = None,
+    levels: int | Sequence[Level] | None = None,
     class_names: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     categories: Mapping[str, Sequence[str]] | None = None,
@@ -126,11 +129,24 @@ def divided(
         columns=columns,
         categories=categories,
     )
+    return split_whole(whole, split, seed)
+
+
+def split_of(name: str, table: Table, split: str, seed: int) -> Dataset:
+    """Return one split of a table, as `divided` does of an array."""
+    labels = None if table.labels is None else torch.from_numpy(table.labels)
+    return split_whole(Dataset(name, table.x, labels, schema=table.schema), split, seed)
+
+
+def split_whole(whole: Dataset, split: str, seed: int) -> Dataset:
+    """Return one split of a seeded 80/10/10 permutation of a set, stratified when there are labels."""
     try:
         sizes = split_sizes(len(whole))
     except DataError as error:
-        raise DataError(f"{name}: {error}") from None
-    return whole.subset(split_indices(split, sizes, seed, None if cond is None else cond.numpy()))
+        raise DataError(f"{whole.name}: {error}") from None
+    return whole.subset(
+        split_indices(split, sizes, seed, whole.cond.cpu().numpy() if whole.classes is not None and whole.cond is not None else None)
+    )
 
 
 def as_events(name: str, array: Array) -> tuple[Array, int | None]:
@@ -144,6 +160,7 @@ def as_events(name: str, array: Array) -> tuple[Array, int | None]:
     Raises:
         DataError: the array does not hold real numbers, or is an image without 1, 3 or 4 channels.
     """
+    refuse_masked(name, array)
     if array.dtype.kind not in "iuf":
         raise DataError(f"{name}: the array has dtype {array.dtype}, but must hold real numbers (integers or floats); convert it first.")
     levels = None

@@ -11,10 +11,16 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from pushforward._checks import shown
+from pushforward._pandas import is_frame
+from pushforward.data.checks import as_tensor, checked_cond, checked_levels, refuse_not_finite, refuse_other_than_levels
+from pushforward.data.inference import described
+from pushforward.data.raw_frame import columns_of
 from pushforward.data.rows import Rows
+from pushforward.data.tabulate import Table, by_schema, tabulated
 from pushforward.errors import DataError, UserError
-from pushforward.functional.levels import Levels, highest
+from pushforward.functional.levels import Level
 from pushforward.registry import export
+from pushforward.schema import Schema, Word
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -30,15 +36,18 @@ class Dataset(torch_data.Dataset[Batch]):
 
     Args:
         name: what messages and reports call the set.
-        x: examples (N, *shape) in the units of the source, a tensor or an array of numpy's, handed out as float32.
+        x: examples (N, *shape) in the units of the source, a tensor or an array of numpy's, handed out as float32; or a DataFrame of
+            pandas without missing values (`data.load` knows what to do with some).
         cond: labels (N,), integers in 0 .. classes - 1, held as int64; or conditions (N, features) in a floating dtype, such as
-            encoded captions, held as float32; None for a set without.
+            encoded captions, held as float32; None for a set without; of a DataFrame the name of the label column.
         classes: number of classes; by default the largest label plus 1.
         levels: number of values a coordinate can take, for integer-valued data such as pixels; None for continuous data; for a table
-            with both kinds of columns, one entry per column, None for the continuous ones.
+            one entry per column: such a number, (lowest, highest) for integers, None for the continuous ones.
         class_names: names of the classes, if the source has them.
         columns: names of the features of a table.
         categories: for each categorical column, by name, the strings that its levels stand for.
+        schema: what the columns and the classes are, in place of the three before; by default it is read from them and from x. A
+            DataFrame, such as a test set, is read as this schema has it.
 
     Raises:
         DataError: x is empty, has no event axis, contains NaN or infinity (the first such row is reported, counted from 0) or a value
@@ -58,18 +67,24 @@ class Dataset(torch_data.Dataset[Batch]):
         [(2, 2), (1, 2)]
     """
 
+    schema: Schema | None
+
     def __init__(
         self,
         name: str,
-        x: Tensor | numpy.ndarray,
-        cond: Tensor | numpy.ndarray | None = None,
+        x: Any,
+        cond: Tensor | numpy.ndarray | str | None = None,
         *,
         classes: int | None = None,
-        levels: int | Sequence[int | None] | None = None,
+        levels: int | Sequence[Level] | None = None,
         class_names: Sequence[str] | None = None,
         columns: Sequence[str] | None = None,
-        categories: Mapping[str, Sequence[str]] | None = None,
+        categories: Mapping[str, Sequence[Word]] | None = None,
+        schema: Schema | None = None,
     ) -> None:
+        if is_frame(x):
+            table = _of_frame(name, x, cond, schema)
+            x, cond, schema = table.x, table.labels, table.schema
         x, cond = as_tensor(name, "x", x), None if cond is None else as_tensor(name, "cond", cond)
         if x.ndim < 2:
             raise DataError(f"{name}: x has shape {tuple(x.shape)}, but must be (N, *shape); for scalar examples pass x[:, None].")
@@ -77,12 +92,20 @@ class Dataset(torch_data.Dataset[Batch]):
             raise DataError(f"{name}: x has shape {tuple(x.shape)} and contains no values; give at least one example with one value.")
         if x.is_complex() or x.dtype is torch.bool:
             raise DataError(f"{name}: x has dtype {x.dtype}, but must hold real numbers; convert it first.")
+        if schema is not None:
+            levels, columns, categories = schema.levels if levels is None else levels, schema.names or None, schema.categories
+            if cond is not None and not cond.is_floating_point():
+                class_names = schema.class_names if class_names is None else class_names
+                classes = schema.classes if classes is None else classes
+            else:
+                schema = schema.without_label()
         self._describe(name, tuple(x.shape), cond, classes, levels, class_names, columns, categories)
         in_bytes = isinstance(self.levels, int) and self.levels <= 256
         x = x.detach() if in_bytes and x.dtype is torch.uint8 else x.detach().to(torch.float32)
         refuse_not_finite(name, x)
         refuse_other_than_levels(name, x, self.levels)
         self._held = x.to(torch.uint8) if in_bytes else x
+        self.schema = schema or described(self.columns, self.levels, self.categories, self.class_names, x)
 
     def _describe(
         self,
@@ -90,15 +113,15 @@ class Dataset(torch_data.Dataset[Batch]):
         shape: tuple[int, ...],
         cond: Tensor | None,
         classes: int | None,
-        levels: int | Sequence[int | None] | None,
+        levels: int | Sequence[Level] | None,
         class_names: Sequence[str] | None,
         columns: Sequence[str] | None = None,
-        categories: Mapping[str, Sequence[str]] | None = None,
+        categories: Mapping[str, Sequence[Word]] | None = None,
     ) -> None:
         """Validate and store everything except x, whose full shape is `shape`."""
         self.name = name
-        self.cond, self.classes = _checked_cond(name, shape[0], cond, classes)
-        self.levels = _checked_levels(name, levels, shape[1:])
+        self.cond, self.classes = checked_cond(name, shape[0], cond, classes)
+        self.levels = checked_levels(name, levels, shape[1:])
         self.class_names = None if class_names is None else tuple(class_names)
         self.columns = None if columns is None else tuple(columns)
         self.categories = {column: tuple(words) for column, words in (categories or {}).items()}
@@ -151,8 +174,9 @@ class Dataset(torch_data.Dataset[Batch]):
         """Return the set with other conditions: encoded captions (N, features), labels (N,) of so many classes, or None for none."""
         changed = copy.copy(self)
         given = None if cond is None else as_tensor(self.name, "cond", cond)
-        changed.cond, changed.classes = _checked_cond(self.name, len(self), given, classes)
+        changed.cond, changed.classes = checked_cond(self.name, len(self), given, classes)
         changed.class_names = None
+        changed.schema = None if self.schema is None else self.schema.without_label()
         return changed
 
     def in_memory(self, most: int | None = None) -> "Dataset":
@@ -196,96 +220,15 @@ def keep_batch(batch: Any) -> Any:
     return batch.batch if isinstance(batch, Rows) else batch
 
 
-def as_tensor(name: str, what: str, values: Any) -> Tensor:
-    """Return a tensor, or an array of numbers as one that shares its memory where it can.
-
-    Raises:
-        DataError: it is neither, or an array of what torch has no numbers for.
-    """
-    if isinstance(values, Tensor):
-        if values.layout is not torch.strided or values.device.type == "meta":
-            where = "on the device meta" if values.device.type == "meta" else f"of layout {values.layout}"
-            raise DataError(f"{name}: {what} is a tensor {where}, but it must hold its values; give an ordinary tensor.")
-        return values
-    if not isinstance(values, numpy.ndarray):
-        raise DataError(f"{name}: {what} is {shown(values)}, but it must be a tensor or a numpy array; use torch.as_tensor({what}).")
-    if values.dtype.kind not in "biufc":
-        raise DataError(f"{name}: {what} has dtype {values.dtype}, but needs numbers; convert it first.")
-    native = values.astype(values.dtype.newbyteorder("="), copy=False)
-    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
-        native = native.astype(numpy.float64)
-    plain = native.flags.writeable and all(stride >= 0 for stride in native.strides)
-    return torch.from_numpy(native if plain else native.copy())
-
-
-def _checked_cond(name: str, count: int, cond: Tensor | None, classes: int | None) -> tuple[Tensor | None, int | None]:
-    """Return labels as int64 with the number of classes, or other conditions as float32 with None."""
-    if cond is None:
-        if classes is not None:
-            raise DataError(f"{name}: classes is {classes}, but there are no labels; give cond too, or leave classes out.")
-        return None, None
-    if cond.is_floating_point() and cond.ndim > 1:
-        if len(cond) != count or classes is not None or not cond.isfinite().all():
-            raise DataError(
-                f"{name}: cond has shape {tuple(cond.shape)} and {classes or 'no'} classes, but conditions other than labels need "
-                f"({count}, features), finite numbers and no classes."
-            )
-        return cond.detach().to(torch.float32), None
-    if cond.is_floating_point() or cond.is_complex() or cond.dtype is torch.bool:
-        raise DataError(f"{name}: the labels have dtype {cond.dtype}, but classes must be integers; convert them first.")
-    if tuple(cond.shape) != (count,):
-        raise DataError(f"{name}: the labels have shape {tuple(cond.shape)}, but {count} examples need shape ({count},).")
-    labels = cond.detach().to(torch.int64)
-    allowed = int(labels.max()) + 1 if classes is None else classes
-    wrong = ((labels < 0) | (labels >= allowed)).nonzero().flatten()
-    if len(wrong):
-        row = int(wrong[0])
-        limit = f"0 to {allowed - 1}" if allowed > 0 else "0 or more"
-        raise DataError(f"{name}: row {row} has label {int(labels[row])}, but labels must be {limit} ({len(wrong)} of {count} are not).")
-    return labels, allowed
-
-
-def _checked_levels(name: str, levels: int | Sequence[int | None] | None, shape: tuple[int, ...]) -> Levels:
-    """Return levels as one number, or as a tuple with one entry per column, of which some have levels."""
-    each = [levels] if isinstance(levels, int) or levels is None else list(levels)
-    if not isinstance(levels, int) and levels is not None and shape != (len(each),):
-        raise DataError(f"{name}: levels has {len(each)} entries for examples of shape {shape}; give one for each column, or one number.")
-    for one in each:
-        if one is not None and one < 2:
-            raise DataError(f"{name}: levels is {levels}, but a coordinate needs at least 2 values; leave levels out for continuous data.")
-    if isinstance(levels, int) or all(one is None for one in each):
-        return levels if isinstance(levels, int) else None
-    return tuple(each)
-
-
-def refuse_not_finite(name: str, x: Tensor, rows: Tensor | None = None) -> None:
-    """Raise if x (n, *shape) contains NaN or infinity, with the number of the first such row in the source: `rows` (n,), or its index."""
-    if not x.is_floating_point():
-        return
-    wrong = (~torch.isfinite(x).flatten(1).all(dim=1)).nonzero().flatten()
-    if len(wrong):
-        what = "NaN" if x[wrong[0]].isnan().any() else "an infinite value"
-        first = int(wrong[0] if rows is None else rows[wrong[0]])
-        raise DataError(
-            f"{name}: row {first} (counted from 0) holds {what}; {len(wrong)} of {len(x)} rows hold NaN or infinity: "
-            "remove them or fill them in."
+def _of_frame(name: str, frame: Any, label: Any, schema: Schema | None) -> Table:
+    columns = columns_of(name, frame)
+    if schema is not None:
+        if label is not None:
+            raise UserError(f"{name}: cond is {shown(label)}, but the label of a DataFrame with a schema is the schema's; leave it out.")
+        return by_schema(name, columns, schema)
+    titles = [one.title for one in columns]
+    if label is not None and label not in titles:
+        raise UserError(
+            f"{name}: cond is {shown(label)}, but of a DataFrame it is the name of the label column: one of {', '.join(titles)}."
         )
-
-
-def refuse_other_than_levels(name: str, x: Tensor, levels: Levels, rows: Tensor | None = None) -> None:
-    """Raise if x (n, *shape) has values that are not one of its levels, with the first such row as in `refuse_not_finite`."""
-    if levels is None:
-        return
-    if x.dtype is torch.uint8:
-        outside = x > highest(levels, torch.zeros(()))
-    else:
-        limit = highest(levels, x)
-        outside = ((x < 0) | (x > limit) | (x != x.floor())) & limit.isfinite()
-    wrong = outside.flatten(1).any(dim=1).nonzero().flatten()
-    if len(wrong):
-        first = int(wrong[0] if rows is None else rows[wrong[0]])
-        allowed = f"0 to {levels - 1}" if isinstance(levels, int) else f"the levels of its column ({levels})"
-        raise DataError(
-            f"{name}: row {first} (counted from 0) holds a value that is not an integer in {allowed} ({len(wrong)} of "
-            f"{len(x)} rows do); scale x to its levels, or leave levels out."
-        )
+    return tabulated(name, columns, label=label)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pushforward.data.arrays import as_events, number_labels
-from pushforward.data.dataset import refuse_not_finite
+from pushforward.data.checks import refuse_not_finite
 from pushforward.data.images import ImageDataset, checked_image_options
 from pushforward.data.lazy import LazyDataset
 from pushforward.data.splits import split_named, split_within

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pushforward.data.dataset import Batch, Dataset
+from pushforward.data.inference import described
 from pushforward.errors import DataError, UserError
 from pushforward.registry import export
 
@@ -43,6 +44,7 @@ class LazyDataset(Dataset):
     ) -> None:
         self._shape = tuple(shape)
         self._describe(name, (len(rows), *self._shape), cond, classes, levels, class_names, columns)
+        self.schema = described(self.columns, self.levels, self.categories, self.class_names)
         self.rows = rows
         if len(rows) == 0:
             raise DataError(f"{name} has no examples; give at least one.")

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pushforward import registry
-from pushforward._checks import alternatives, whole
+from pushforward._checks import alternatives, shown, whole
+from pushforward._pandas import is_frame
 from pushforward.data.arrays import read_npy, read_npz
 from pushforward.data.dataset import Dataset
+from pushforward.data.frames import read_frame, read_parquet
+from pushforward.data.gather import ACCEPTED, is_map_style, of_loader
+from pushforward.data.given import read_given
 from pushforward.data.hub import HUB, read_hub, read_saved
 from pushforward.data.image_folder import holds_images, read_images
 from pushforward.data.mapped import read_mapped
@@ -27,12 +31,12 @@ def _read_npy(path: Path, split: str, seed: int, *, levels: int | None = None, m
 
 
 TRUTHS = {"true": True, "True": True, "yes": True, "false": False, "False": False, "no": False}
-READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": read_npz, ".csv": read_csv}
+READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": read_npz, ".csv": read_csv, ".parquet": read_parquet}
 
 
 @registry.export("data.load", example=lambda: load("moons", n=16))
-def load(name_or_path: str | Path, split: str = "train", *, seed: int = 0, **options: Any) -> Dataset:
-    """Load one split of a data set by name, or of a local file or folder by path.
+def load(name_or_path: Any, split: str = "train", *, seed: int = 0, **options: Any) -> Dataset:
+    """Load one split of a data set by name, of a local file or folder by path, or of a DataFrame, array or set of torch.
 
     Choose on validation, report on test. A name refers to a function in the registry's group `data` with the fact `loader=True`
     (`pushforward list data` shows them, including those of other packages), or is "hf:owner/name" for a Hugging Face data set. Data
@@ -41,15 +45,17 @@ def load(name_or_path: str | Path, split: str = "train", *, seed: int = 0, **opt
 
     Args:
         name_or_path: a name, or the path of a file: .npy with an array (N, *shape); .npz with x and optional labels y (N,), or with
-            x_train, x_validation, x_test and optional y_train, ..., and optionally `levels`; .csv with numeric and categorical
-            columns. Images in uint8, (N, H, W), (N, H, W, C) or (N, C, H, W), become (N, C, H, W) with 256 levels. Or the path of a
-            folder: with x.npy and optionally y.npy, which stay on disk; with images, in sub-folders that are classes or splits or neither;
-            or written by `save_to_disk` of the package datasets.
+            x_train, x_validation, x_test and optional y_train, ..., and optionally `levels`; .csv or .parquet with columns of
+            numbers and words. Images in uint8, (N, H, W), (N, H, W, C) or (N, C, H, W), become (N, C, H, W) with 256 levels. Or the path of
+            a folder: with x.npy and optionally y.npy, which stay on disk; with images, in sub-folders that are classes or splits or
+            neither; or written by `save_to_disk` of the package datasets. Or what is in memory: a DataFrame of pandas, an array or tensor
+            (N, *shape), a map-style set of x or (x, label), which is read.
         split: "train", "validation" or "test".
         seed: seed of the permutation, or of the draws. It is not the seed of a training run: a different seed gives a different test set.
         options: options of the set: `n` for the densities in the plane; `levels` for files; `mapped=True` for a .npy that stays
-            on disk; `label` (the column of classes), `categorical` (categorical columns) and `delimiter` for .csv; `size` and `channels`
-            for images; `image` or `columns`, `label`, `caption` for Hugging Face.
+            on disk; `label` (the column of classes), `categorical`, `missing` ("refuse", "drop" or "model" missing values) and `scales`
+            for tables, `delimiter` for .csv; `y` (labels) for arrays; `size` and `channels` for images;
+            `image` or `columns`, `label`, `caption` for Hugging Face.
 
     Returns:
         The split as a `Dataset` of (x, cond) in the units of its source.
@@ -65,6 +71,10 @@ def load(name_or_path: str | Path, split: str = "train", *, seed: int = 0, **opt
         Dataset('digits', 180 examples, shape (1, 8, 8), 10 classes, 17 levels)
         >>> data.load("moons", n=100, seed=1).x.shape
         torch.Size([100, 2])
+        >>> import pandas
+        >>> frame = pandas.DataFrame({"height": [1.6, 1.7, 1.8] * 10, "eyes": ["blue", "brown", "grey"] * 10})
+        >>> data.load(frame).schema.categories
+        {'eyes': ('blue', 'brown', 'grey')}
     """
     check_split(split)
     whole("seed", seed, 0, 2**32 - 1)
@@ -99,14 +109,20 @@ def _from_text(name: str, text: str, annotation: Any) -> Any:
         if kind in plain:
             with contextlib.suppress(ValueError, KeyError):
                 return convert(text)
-    if plain & {str, Path, Sequence, typing.Any}:
+    if plain & {str, Path, Sequence, typing.Any, typing.Literal}:
         return text
     named = " or ".join(sorted(kind.__name__ for kind in plain if kind is not type(None)))
     raise UserError(f"the option {name} is {text!r}, but it must be {named}.")
 
 
-def _reader(name_or_path: str | Path) -> tuple[str, Reader, str | Path | None]:
+def _reader(name_or_path: Any) -> tuple[str, Reader, Any]:
     """Return what a name or path is called in messages, its reader, and the reader's first argument, None for a registered set."""
+    if is_frame(name_or_path):
+        return "a DataFrame", read_frame, name_or_path
+    if not isinstance(name_or_path, str | Path):
+        if not is_map_style(of_loader(name_or_path)):
+            raise UserError(f"the data are {shown(name_or_path)}, but load takes a name, a path, {ACCEPTED}.")
+        return "data in memory", read_given, name_or_path
     name = str(name_or_path)
     public = f"data.{name}"
     if public in registry.names("data") and registry.entry(public).facts.get("loader"):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pushforward.data.arrays import as_events, number_labels, open_npy
-from pushforward.data.dataset import refuse_not_finite, refuse_other_than_levels
+from pushforward.data.checks import refuse_not_finite, refuse_other_than_levels
 from pushforward.data.lazy import LazyDataset
 from pushforward.data.splits import split_indices, split_sizes
 from pushforward.errors import DataError

@@ -8,7 +8,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from pushforward.data.dataset import Dataset, as_tensor
+from pushforward.data.checks import as_tensor
+from pushforward.data.dataset import Dataset
 from pushforward.errors import DataError
 from pushforward.registry import export
 

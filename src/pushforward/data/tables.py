@@ -1,17 +1,20 @@
-"""User tables in CSV files: numeric columns, and optionally categorical columns and one label column."""
+"""User tables in CSV files: columns of numbers and of words, and optionally one label column."""
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
 
-from pushforward.data.arrays import divided
+from pushforward.data.arrays import split_of
 from pushforward.data.dataset import Dataset
+from pushforward.data.tabulate import Missing, Names, Raw, Scales, tabulated
 from pushforward.errors import DataError, UserError
 from pushforward.registry import unknown
 
 Rows = list[tuple[int, list[str]]]  # (line of the file, cells)
+MISSING = {"", "na", "n/a", "nan", "null", "none"}  # of a column of numbers; in one of words only an empty cell is missing
 
 
 def read_csv(
@@ -20,15 +23,17 @@ def read_csv(
     seed: int,
     *,
     label: str | int | None = None,
-    categorical: str | int | Sequence[str | int] = (),
+    categorical: Names = (),
     delimiter: str = ",",
     levels: int | None = None,
+    missing: Missing = "refuse",
+    scales: Scales = (),
 ) -> Dataset:
     """Return one split of a CSV file: each row is an example, each column except the label is a feature.
 
     The first row is a header if it contains the name of the label or of a categorical column, or if none of its cells is a number. A
-    categorical column is encoded as integer levels, the others are unchanged: `levels` of the set is then a tuple, and `categories`
-    holds the strings.
+    column of words is a category, encoded as integer levels; a column of integers has unit cells; the others are continuous. `schema` of
+    the set describes them.
 
     Args:
         path: the file, in UTF-8.
@@ -36,14 +41,17 @@ def read_csv(
         seed: seed of the permutation.
         label: name of the column of classes, or its number from 0 (negative from the end); by default there are no classes. Its
             distinct values are numbered from 0, sorted numerically if all are integers and as text otherwise.
-        categorical: name or number of a categorical column (colours, places), or several. Its distinct values are numbered like those
-            of a label, over the whole file, so that all splits agree.
+        categorical: name or number of a column, or several, that is a category though its cells are numbers, or however many different
+            words it has. Values are numbered like those of a label, over the whole file, so that all splits agree.
         delimiter: separator between cells.
-        levels: number of values of the non-categorical coordinates; None for continuous data.
+        levels: number of values of the non-categorical coordinates; by default those of integers are their range.
+        missing: "refuse" empty cells, "drop" their rows, or "model" them as missing values of their own.
+        scales: scales of columns of numbers that take the place of the chosen ones, "column=log" or a mapping: none, log, logit, quantile.
 
     Raises:
-        DataError: a cell is empty or not a number, a row is shorter or longer than the first (with row and column; rows are lines of the
-            file, counted from 1), a categorical column has only one value, or there are too few rows to split.
+        DataError: values are missing and refused; a column of numbers holds a word, a row is shorter or longer than the first (with row and
+            column; rows are lines of the file, counted from 1); a column holds dates or free text, or a category one value; or there
+            are too few rows to split.
         UserError: `label` or `categorical` is not a column, or a column is both.
     """
     if len(delimiter) != 1:
@@ -56,27 +64,21 @@ def read_csv(
     has_header = any(str(one) in first for one in (named if label is None else [*named, label])) or not any(
         _is_number(cell) for cell in first
     )
-    columns = first if has_header else [str(number) for number in range(len(first))]
+    titles = first if has_header else [str(number) for number in range(len(first))]
     rows = rows[1:] if has_header else rows
     for line, cells in rows:
-        if len(cells) != len(columns):
-            raise DataError(f"{path}: row {line} has {len(cells)} cells, but the table has {len(columns)} columns; fix this row.")
-    place = None if label is None else _place(path, "label", label, columns)
-    words = {_place(path, "categorical", one, columns) for one in named}
-    if place in words:
-        raise UserError(f"{path}: column {columns[place]!r} is both label and categorical; use one of the two.")
-    features = [number for number in range(len(columns)) if number != place]
-    x = numpy.empty((len(rows), len(features)))
-    categories: dict[str, list[str]] = {}
-    for feature, j in enumerate(features):
-        if j in words:
-            x[:, feature], categories[columns[j]] = _codes(path, columns[j], rows, j)
-        else:
-            x[:, feature] = [_number(path, line, columns[j], cells[j]) for line, cells in rows]
-    each = [len(categories[columns[j]]) if j in words else levels for j in features]
-    labels = None if place is None else _labels([cells[place].strip() for _, cells in rows])
-    names = [columns[j] for j in features]
-    return divided(path.name, x, labels, split, seed, levels=each if words else levels, columns=names, categories=categories)
+        if len(cells) != len(titles):
+            raise DataError(f"{path}: row {line} has {len(cells)} cells, but the table has {len(titles)} columns; fix this row.")
+    target = None if label is None else titles[_place(path, "label", label, titles)]
+    words = [titles[_place(path, "categorical", one, titles)] for one in named]
+    if target in words:
+        raise UserError(f"{path}: column {target!r} is both label and categorical; use one of the two.")
+    columns = [_column(path, title, rows, place, title == target or title in words) for place, title in enumerate(titles)]
+    table = tabulated(
+        path.name, columns, label=target, accepted=words, missing=missing, scales=scales, levels=levels, seed=seed,
+        row=lambda k: f"row {rows[k][0]}",
+    )  # fmt: skip
+    return split_of(path.name, table, split, seed)
 
 
 def _rows(path: Path, delimiter: str) -> Rows:
@@ -90,9 +92,9 @@ def _rows(path: Path, delimiter: str) -> Rows:
         raise DataError(f"{path} cannot be read as CSV ({error}).") from None
 
 
-def _place(path: Path, option: str, label: str | int, columns: list[str]) -> int:
+def _place(path: Path, option: str, label: str | int, columns: Sequence[str]) -> int:
     if str(label) in columns:
-        return columns.index(str(label))
+        return list(columns).index(str(label))
     try:
         return range(len(columns))[int(label)]
     except (ValueError, IndexError):
@@ -107,43 +109,18 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _number(path: Path, line: int, column: str, cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        what = repr(cell) if cell.strip() else "empty"
-        hint = (
-            "fill it in, or remove the row"
-            if not cell.strip()
-            else f"use label={column!r} if it is the class, categorical={column!r} if it is categorical, or remove it"
+def _column(path: Path, title: str, rows: Rows, place: int, words: bool) -> Raw:
+    """Return a column of numbers if any cell is one, and one of words otherwise, or where words are asked for."""
+    cells = [cells[place].strip() for _, cells in rows]
+    present = [cell for cell in cells if cell.lower() not in MISSING]
+    if words or not any(map(_is_number, present)):
+        held = numpy.empty(len(cells), dtype=object)
+        held[:] = [cell or None for cell in cells]
+        return Raw(title, held)
+    wrong = next((k for k, cell in enumerate(cells) if not _is_number(cell) and cell.lower() not in MISSING), None)
+    if wrong is not None:
+        raise DataError(
+            f"{path}: row {rows[wrong][0]}, column {title!r} is {cells[wrong]!r}, but a feature must be a number where others "
+            f"are; use label={title!r} if it is the class, categorical={title!r} if it is categorical, or remove it."
         )
-        raise DataError(f"{path}: row {line}, column {column!r} is {what}, but a feature must be a number; {hint}.") from None
-
-
-def _codes(path: Path, column: str, rows: Rows, place: int) -> tuple[numpy.ndarray, list[str]]:
-    """Return a column's values as integers from 0, and the values they stand for."""
-    values = [cells[place].strip() for _, cells in rows]
-    if "" in values:
-        line = rows[values.index("")][0]
-        raise DataError(f"{path}: row {line}, column {column!r} is empty, but a category needs a value; fill it in, or remove the row.")
-    ranks = _ranks(values)
-    if len(set(ranks.values())) < 2:
-        raise DataError(f"{path}: column {column!r} is {values[0]!r} in every row, but a category needs at least 2; remove the column.")
-    return numpy.array([ranks[value] for value in values]), [word for word, _ in sorted(ranks.items(), key=lambda one: one[1])]
-
-
-def _ranks(values: list[str]) -> dict[str, int]:
-    """Return the rank of each distinct value, in numerical order if all are integers and in text order otherwise."""
-    distinct = set(values)
-    numbers = all(value.lstrip("+-").isdecimal() for value in distinct)
-    return {value: rank for rank, value in enumerate(sorted(distinct, key=int if numbers else str))}
-
-
-def _labels(cells: list[str]) -> numpy.ndarray:
-    """Return strings unchanged, and integers replaced by their rank."""
-    try:
-        numbers = [int(cell) for cell in cells]
-    except ValueError:
-        return numpy.array(cells, dtype=str)
-    ranks = {value: rank for rank, value in enumerate(sorted(set(numbers)))}
-    return numpy.array([ranks[value] for value in numbers], dtype=numpy.int64)
+    return Raw(title, numpy.array([math.nan if cell.lower() in MISSING else float(cell) for cell in cells]))

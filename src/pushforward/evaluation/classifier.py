@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.data.dataset import Dataset
+from pushforward.data.given import as_datasets
 from pushforward.errors import DataError, ShapeError
 from pushforward.evaluation.quantise import quantise
 from pushforward.functional.levels import Levels
@@ -47,7 +47,7 @@ class Classifier:
 
 
 @export("evaluation.classifier")
-def classifier(train: Dataset, validation: Dataset, seed: int = 0) -> Classifier:
+def classifier(train: Any, validation: Any, seed: int = 0) -> Classifier:
     """Train a classifier on real data: the best of support vector machines and nearest neighbours on held-out examples.
 
     Held-out examples are validation plus up to 5,000 training examples by cross-validation, since the 180 validation digits
@@ -75,6 +75,7 @@ def classifier(train: Dataset, validation: Dataset, seed: int = 0) -> Classifier
 
     Source: scikit-learn, sklearn.svm.SVC and sklearn.neighbors.KNeighborsClassifier.
     """
+    train, validation = as_datasets(train, validation)
     for data in (train, validation):
         if data.classes is None:
             raise DataError(f"{data.name} has no labels, but a classifier needs them; for a CSV file give their column as label=.")

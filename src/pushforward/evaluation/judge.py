@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pushforward.data.dataset import Dataset
+from pushforward.data.given import for_model
 from pushforward.errors import NotInvertibleError
 from pushforward.evaluation.baselines import fit_baselines
 from pushforward.evaluation.classifier import Classifier, classifier
@@ -83,9 +84,9 @@ class Judgement:
 @export("evaluation.judge")
 def judge(
     model: GenerativeModel,
-    train: Dataset,
-    validation: Dataset,
-    test: Dataset,
+    train: Any,
+    validation: Any,
+    test: Any,
     *,
     split: str = "test",
     samples: int = 1000,
@@ -101,7 +102,8 @@ def judge(
 
     Args:
         model: any model; it is evaluated in eval mode.
-        train: its training set; of sets on disk the first 10,000 examples are used.
+        train: its training set, of any kind that `data.load` takes (a DataFrame is read by the model's schema); of sets on disk the first
+            10,000 examples are used.
         validation: the set for selections.
         test: the set to evaluate on.
         split: name of the split that `test` is, for the record.
@@ -127,7 +129,7 @@ def judge(
     was_training = model.training
     model.eval()
     try:
-        train, validation, test = (data.in_memory(HELD) for data in (train, validation, test))
+        train, validation, test = (for_model(data, model).in_memory(HELD) for data in (train, validation, test))
         settings = _Settings(samples, draws, compared, scored, tuple(evaluations), divergence, seed)
         return _Judge(model, train, validation, test, split, settings, say).run()
     finally:

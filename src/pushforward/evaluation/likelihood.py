@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from pushforward import _random
 from pushforward.data.dataset import Dataset
+from pushforward.data.given import for_model
 from pushforward.errors import DataError, UserError
 from pushforward.families.normalizing_flow import NormalizingFlow
 from pushforward.functional.levels import spread
@@ -41,7 +42,7 @@ class BitsPerDim:
 @export("evaluation.bits_per_dim")
 def bits_per_dim(
     model: Density,
-    data: Dataset,
+    data: Any,
     draws: int = 1,
     *,
     cond: str = "given",
@@ -65,7 +66,7 @@ def bits_per_dim(
 
     Args:
         model: has log_prob(x, cond) -> (n,) nats in the units of the data.
-        data: the set to evaluate on; x (N, *shape) with D values each.
+        data: the set to evaluate on, x (N, *shape) with D values each; or a DataFrame, array, tensor or map-style set.
         draws: number of draws of u per example (only for data with levels).
         cond: "given" for log p(x | c) with the labels of the data, "mixture" for log sum_c p(c) p(x | c), "none" for cond=None.
         average: "mean" of log p over draws, or "importance" for log of the mean of p.
@@ -96,6 +97,7 @@ def bits_per_dim(
         raise UserError(f"average: {unknown('average', str(average), AVERAGES)}")
     if draws < 1 or batch_size < 1:
         raise UserError(f"draws is {draws} and batch_size {batch_size}, but both must be at least 1.")
+    data = for_model(data, model)
     log_weights = _log_class_weights(data, class_weights) if cond == "mixture" else None
     rounds = draws if data.levels is not None else 1
     log_probs = []

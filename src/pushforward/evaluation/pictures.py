@@ -19,6 +19,7 @@ from pushforward.formats.files import write_atomically
 from pushforward.functional.levels import Levels
 from pushforward.samplers.euler import Euler
 
+LARGEST = 16_000  # pixels of a picture's side, unless it has more itself
 INK, ACCENT, SOFT = "#1f2933", "#2563eb", "#9aa5b1"
 
 
@@ -34,10 +35,15 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix.removeprefix(".")))
 
 
+def greys(x: Tensor, levels: Levels) -> Tensor:
+    """Return images (n, channels, height, width) in the data's units with values in [0, 1]: by their levels, or by the range of all."""
+    x = x.detach().float().cpu()
+    return quantise(x, levels) / (levels - 1) if isinstance(levels, int) else (x - x.amin()) / (x.amax() - x.amin()).clamp_min(1e-9)
+
+
 def tiles(x: Tensor, levels: Levels, columns: int, gap: int = 1) -> numpy.ndarray:
     """Return images (n, channels, height, width) in the data's units as one picture (rows, columns, 3), values in [0, 1]."""
-    x = x.detach().float().cpu()
-    x = quantise(x, levels) / (levels - 1) if isinstance(levels, int) else (x - x.amin()) / (x.amax() - x.amin()).clamp_min(1e-9)
+    x = greys(x, levels)
     x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
     n, _, height, width = x.shape
     rows = -(-n // columns)
@@ -69,9 +75,9 @@ def colours(labels: Tensor | None) -> dict[str, Any]:
 
 
 def _sheet(sheet: numpy.ndarray, path: Path, title: str, left: Sequence[str] = (), top: Sequence[str] = ()) -> None:
-    """Draw a grid of images with row and column labels, about six pixels per image pixel."""
+    """Draw a grid of images with row and column labels, about six pixels per image pixel, fewer where the grid is large."""
     height, width = sheet.shape[:2]
-    scale = max(4.0, 700 / width) / 150
+    scale = max(1.0, min(max(4.0, 700 / width), LARGEST / max(width, height))) / 150
     figure = figure_of(width * scale + (1.0 if left else 0.2), height * scale + (0.5 if title or top else 0.2))
     axes = figure.subplots()
     axes.imshow(sheet, interpolation="nearest", cmap="gray", vmin=0, vmax=1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import UserError
-from pushforward.functional.levels import Levels, cells, highest
+from pushforward.functional.levels import Levels, cells, highest, lowest, too_few
 from pushforward.registry import export
 
 
@@ -12,14 +12,15 @@ from pushforward.registry import export
 def quantise(x: Tensor, levels: Levels) -> Tensor:
     """Round continuous samples down to the levels of their data.
 
-        q = min(max(floor(x), 0), levels - 1)
+        q = min(max(floor(x), lowest), highest),    0 and levels - 1, or the lowest and highest integer of a column
 
     Args:
         x: samples (n, *shape), in the units of data with levels 1 apart; a value in [k, k + 1) is level k.
-        levels: number of values a coordinate can take; for a table one entry per column, where None leaves the column unchanged.
+        levels: number of values a coordinate can take; for a table one entry per column, also (lowest, highest) for integers, where None
+            leaves the column unchanged.
 
     Returns:
-        q (n, *shape) in the dtype of x, integers in 0 .. levels - 1 where there are levels.
+        q (n, *shape) in the dtype of x, integers where there are levels.
 
     Raises:
         UserError: levels < 2.
@@ -34,6 +35,6 @@ def quantise(x: Tensor, levels: Levels) -> Tensor:
     """
     if levels is None:
         return x
-    if any(one is not None and one < 2 for one in (levels if isinstance(levels, tuple) else (levels,))):
+    if any(map(too_few, levels if isinstance(levels, tuple) else (levels,))):
         raise UserError(f"levels is {levels}, but a coordinate must have at least 2 values.")
-    return torch.where(cells(levels, x) > 0, x.floor().clamp_min(0).minimum(highest(levels, x)), x)
+    return torch.where(cells(levels, x) > 0, x.floor().maximum(lowest(levels, x)).minimum(highest(levels, x)), x)

@@ -26,11 +26,14 @@ def level_counts(levels: Any, shape: tuple[int, ...]) -> Levels:
     if not isinstance(levels, list | tuple):
         return int(whole("levels", levels, 2, hint=hint))
     for k, one in enumerate(levels):
-        if one is not None:
+        if isinstance(one, tuple | list):
+            if len(one) != 2 or whole(f"levels[{k}]", one[0]) > whole(f"levels[{k}]", one[1]):
+                raise UserError(f"levels[{k}] is {tuple(one)}, but a column of integers has (lowest, highest), such as (18, 80).")
+        elif one is not None:
             whole(f"levels[{k}]", one, 2, hint="use None for continuous columns")
     if shape != (len(levels),):
         raise ShapeError(f"levels is {levels}, one entry per column, but an event has shape {shape}; give ({len(levels)},).")
-    return tuple(levels)
+    return tuple(tuple(one) if isinstance(one, list) else one for one in levels)
 
 
 def checked_temperature(temperature: Any) -> float:

@@ -19,6 +19,7 @@ from pushforward.functional.levels import Levels, cells, spread
 from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
+from pushforward.schema import Schema
 from pushforward.types import has_log_prob
 
 
@@ -37,8 +38,8 @@ class GenerativeModel(nn.Module):
         preprocess: bijection from the data's units to the model's; None is the identity.
         sampler: the default sampler of all verbs.
         classes: number of class labels, or None for a model without labels.
-        levels: number of integer values 0, 1, ... of quantised data, for a table one entry per column, None for continuous ones; `loss`
-            dequantises them.
+        levels: number of integer values 0, 1, ... of quantised data, for a table one entry per column: such a number, (lowest,
+            highest) for integers, None for continuous ones; `loss` dequantises them.
     """
 
     base: Any  # a distribution: torch types attributes of a Module as tensors
@@ -58,6 +59,7 @@ class GenerativeModel(nn.Module):
         self.shape = event_shape(shape)
         self.base, self.preprocess, self.sampler = base, preprocess, sampler
         self.classes, self.levels = checks.class_count(classes), checks.level_counts(levels, self.shape)
+        self.schema: Schema | None = None  # the table's columns and the names of classes, if a preset was given them
         self.config: dict[str, Any] | None = None  # the configuration, if a preset built the model: see `formats`
 
     # The verbs.

@@ -172,6 +172,7 @@ class PathModel(GenerativeModel):
             classes=self.classes,
             levels=self.levels,
         ).to(self.base.like)
+        followed.schema = self.schema
         if self.config is not None:
             followed.config = {**self.config, "follow": (*self.config.get("follow", ()), path)}
         return followed.train(self.training)

@@ -7,6 +7,7 @@ from pushforward.nn.config import NetConfig
 from pushforward.pairings import Pairing
 from pushforward.paths import Path
 from pushforward.samplers.sampler import Sampler
+from pushforward.schema import Schema
 from pushforward.times import Times
 from pushforward.weightings import MinSNR, NoiseLoss, Unit
 from typing import Any, Literal
@@ -23,7 +24,8 @@ def ddim(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> PathModel:
     """Regress the noise as DDPM does, and sample without drawing any.
 
@@ -39,6 +41,8 @@ def ddim(
         sampler: how samples are made, and encodings and likelihoods solved, by default; give those Dopri5() for more accuracy.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel.
@@ -62,7 +66,8 @@ def ddpm(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> PathModel:
     """Regress the noise of a variance preserving path and sample its reversal.
 
@@ -81,6 +86,8 @@ def ddpm(
         sampler: how samples are made by default; DDPM(1000) is the paper's on Discrete().
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel; its likelihood, encode and decode are the ODE's, by Dopri5 unless a sampler is given.
@@ -104,7 +111,8 @@ def edm(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> PathModel:
     """Regress the data by a preconditioned network at log-normal noise levels.
 
@@ -121,6 +129,8 @@ def edm(
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel with data prediction along VarianceExploding(sigma_min, sigma_max).
@@ -142,7 +152,8 @@ def ffjord(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> ContinuousFlow:
     """Learn an ODE from data to noise by maximum likelihood.
 
@@ -158,6 +169,8 @@ def ffjord(
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A ContinuousFlow with Gaussian noise.
@@ -182,7 +195,8 @@ def flow_matching(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> PathModel:
     """Regress the velocity alpha' data + sigma' noise of any Gaussian path.
 
@@ -201,6 +215,8 @@ def flow_matching(
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel.
@@ -228,6 +244,7 @@ def glow(
     cond_features: int | None = None,
     values: int | None = None,
     memory: Literal['full', 'reversible'] = 'full',
+    schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack steps of actnorm, invertible 1x1 convolution and coupling, at several scales.
 
@@ -249,6 +266,8 @@ def glow(
         cond_features: length of condition vectors, or None.
         values: number of values 0, 1, ... of quantised data (256 for 8-bit images), or None for continuous data.
         memory: "full", or "reversible" for training in memory that does not grow with depth: see `bijections.Chain`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -274,7 +293,8 @@ def heat_ode(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> PathModel:
     """Learn the data's smoothing and undo it by the ODE of the heat equation.
 
@@ -290,6 +310,8 @@ def heat_ode(
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel with data prediction along Heat(duration).
@@ -311,7 +333,8 @@ def iaf(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack inverses of masked autoregressive affine layers, with the order of the features reversed between them.
 
@@ -327,6 +350,8 @@ def iaf(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise, whose fast direction is sampling.
@@ -348,7 +373,8 @@ def maf(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack masked autoregressive affine layers, with the order of the features reversed between them.
 
@@ -365,6 +391,8 @@ def maf(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise, whose fast direction is log_prob.
@@ -384,7 +412,8 @@ def nice(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack additive couplings, whose volume is kept, under one diagonal scale.
 
@@ -399,6 +428,8 @@ def nice(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with logistic noise.
@@ -422,7 +453,8 @@ def nsf(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack spline couplings, or masked autoregressive splines, with learned linear mixing between them.
 
@@ -442,6 +474,8 @@ def nsf(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -463,7 +497,8 @@ def ot_flow_matching(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> PathModel:
     """Regress the velocity noise - data along straight lines between partners of minibatch optimal transport.
 
@@ -480,6 +515,8 @@ def ot_flow_matching(
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel on the linear path with velocity prediction.
@@ -501,7 +538,8 @@ def realnvp(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack affine couplings that transform the two halves in turn.
 
@@ -517,6 +555,8 @@ def realnvp(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -543,6 +583,7 @@ def realnvp_image(
     cond_features: int | None = None,
     values: int | None = None,
     memory: Literal['full', 'reversible'] = 'full',
+    schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack affine couplings by checkerboard and by channel at several scales.
 
@@ -563,6 +604,8 @@ def realnvp_image(
         cond_features: length of condition vectors, or None.
         values: number of values 0, 1, ... of quantised data (256 for 8-bit images), or None for continuous data.
         memory: "full", or "reversible" for training in memory that does not grow with depth: see `bijections.Chain`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -587,7 +630,8 @@ def rectified_flow(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> PathModel:
     """Regress the velocity noise - data along x_t = (1 - t) data + t noise.
 
@@ -604,6 +648,8 @@ def rectified_flow(
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel on the linear path with velocity prediction.
@@ -626,7 +672,8 @@ def score_sde(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> PathModel:
     """Match the score of a noising in continuous time; sample by predictor and corrector.
 
@@ -642,6 +689,8 @@ def score_sde(
         sampler: how samples are made by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel; its likelihood, encode and decode are the ODE's, by Dopri5 unless a sampler is given.
@@ -667,7 +716,8 @@ def tarflow(
     preprocess: Literal['none', 'standardise', 'logit'] = 'standardise',
     classes: int | None = None,
     cond_features: int | None = None,
-    levels: int | tuple[int | None, ...] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
 ) -> NormalizingFlow:
     """Stack causal transformers over patches, which begin at the first patch and at the last in turn.
 
@@ -687,6 +737,8 @@ def tarflow(
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         levels: number of values of quantised data; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.

@@ -56,7 +56,7 @@ class FlowOptions(ConditionalOptions):
     @property
     def family_options(self) -> dict[str, Any]:
         """The arguments of NormalizingFlow after the bijection and the base: shape, preprocess, classes, cond_features and levels."""
-        preprocess = units(self.preprocess, self.event_shape, self.levels)
+        preprocess = units(self.preprocess, self.event_shape, self.levels, self.schema)
         return {"shape": self.event_shape, "preprocess": preprocess, **self.condition, "levels": self.levels}
 
 

@@ -49,7 +49,7 @@ class NetOptions(Options):
 
     def units(self) -> Bijection | None:
         """Return the bijection from the data's units to the model's."""
-        return units(self.preprocess, self.event_shape, self.levels)
+        return units(self.preprocess, self.event_shape, self.levels, self.schema)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class DenoisingOptions(PathOptions):
 
     def units(self) -> Bijection | None:
         """Return the bijection from the data's units to the model's, which is no logit."""
-        return units(self.preprocess, self.event_shape)
+        return units(self.preprocess, self.event_shape, schema=self.schema)
 
 
 @dataclass(frozen=True)

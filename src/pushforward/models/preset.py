@@ -14,7 +14,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from pushforward import registry
@@ -22,12 +22,14 @@ from pushforward._checks import event_shape, is_whole, shown, whole
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.squash import Logit
 from pushforward.bijections.standardise import Standardise
+from pushforward.bijections.table_units import TableUnits
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.functional.levels import Levels
 from pushforward.nn.config import NetConfig
 from pushforward.nn.mlp import MLP
 from pushforward.nn.unet import UNet
+from pushforward.schema import Schema
 
 P = ParamSpec("P")
 M = TypeVar("M", bound=GenerativeModel)
@@ -46,11 +48,14 @@ class Options:
 
     Args:
         shape: shape of one event.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
     """
 
     before_own: ClassVar[tuple[str, ...]] = ()
 
     shape: Sequence[int] | None
+    schema: Schema | None = field(default=None, kw_only=True)
 
     @classmethod
     def shape_of(cls, arguments: dict[str, Any]) -> Sequence[int]:
@@ -104,6 +109,7 @@ def preset(function: Any = None, /, **defaults: Any) -> Any:
     @functools.wraps(function)
     def build(*args: Any, **kwargs: Any) -> GenerativeModel:
         bound = signature.bind(*args, **kwargs)
+        _follow_schema(bound.arguments, signature.parameters)
         bound.apply_defaults()
         arguments = bound.arguments
         _fill_in(arguments, kind)
@@ -113,6 +119,7 @@ def preset(function: Any = None, /, **defaults: Any) -> Any:
             rest = {name: value for name, value in arguments.items() if name not in shared}
             model = function(kind(**{name: arguments[name] for name in shared}), **rest)
         model.config = {"preset": function.__name__, "model": dict(arguments)}
+        model.schema = arguments.get("schema")
         return model
 
     if kind is not None:
@@ -180,6 +187,22 @@ def _arguments(doc: str) -> dict[str, str]:
     return {name: entry for entry in entries for name in entry.strip().partition(":")[0].split(", ")}
 
 
+def _follow_schema(arguments: dict[str, Any], known: Mapping[str, Any]) -> None:
+    """Add what the schema of a table determines and the user did not give: the shape, levels and classes."""
+    schema = arguments.get("schema")
+    if schema is None:
+        return
+    if not isinstance(schema, Schema):
+        raise UserError(f"schema is {shown(schema)}, but it must be a data set's schema, such as pf.data.load('wine').schema.")
+    follows: dict[str, Any] = {"classes": schema.classes}
+    if schema.columns:
+        follows |= {"shape": (len(schema.columns),), "levels": schema.levels}
+    for name, value in follows.items():
+        given = arguments.setdefault(name, value) if name in known else None
+        if name != "levels" and given is not None and given != value and (name != "shape" or tuple(given) != value):
+            raise UserError(f"{name} is {given}, but the schema's table has {value}; leave it out.")
+
+
 def _fill_in(arguments: dict[str, Any], kind: type[Options] | None) -> None:
     """Replace the shape by the checked one, and no network by the default one; check what all presets mean by the same name."""
     if "shape" in arguments:
@@ -205,10 +228,14 @@ def built(net: Net, shape: Sequence[int], classes: int | None, outputs: int = 1)
     return net
 
 
-def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None) -> Bijection | None:
-    """Return the bijection from the data's units to the model's."""
+def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None, schema: Schema | None = None) -> Bijection | None:
+    """Return the bijection from the data's units to the model's: of a table those of its columns."""
     if preprocess not in ("none", "standardise", "logit"):
         raise UserError(f"preprocess is {preprocess!r}, but it is 'none', 'standardise' or 'logit'.")
+    if schema is not None and schema.columns:
+        if preprocess == "logit":
+            raise UserError("preprocess is 'logit', but the columns of a table are on scales of their own; give scales= to data.load.")
+        return TableUnits(schema.columns)
     if preprocess == "logit":
         if not isinstance(levels, int):
             raise UserError(f"preprocess is 'logit', but levels is {levels}, so there is no one interval to spread; use 'standardise'.")

@@ -6,14 +6,17 @@ import numpy
 from torch import Tensor
 
 from pushforward._checks import shown
+from pushforward._pandas import is_frame
 from pushforward.data.dataset import Dataset
+from pushforward.data.gather import is_map_style, of_loader
+from pushforward.data.given import for_model
 from pushforward.errors import ShapeError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.training.order import as_batch, fetched
 
 
 def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
-    """Return data as a map-style set, a tensor or array x (N, *shape) as a `Dataset`.
+    """Return data as a map-style set; a tensor or array x (N, *shape), or a DataFrame, as a `Dataset`; of a loader its set.
 
     Args:
         data: what was given.
@@ -24,14 +27,17 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
     Raises:
         UserError: it is empty, no map-style set of tensors, or its examples have another shape than the model's.
     """
+    data = of_loader(data)
+    if is_frame(data):
+        data = for_model(data, model, f"the {what}")
     if isinstance(data, Tensor | numpy.ndarray):
         if data.ndim and len(data) == 0:
             raise UserError(f"the {what} is empty; give at least one example.")
         data = Dataset("tensor" if isinstance(data, Tensor) else "array", data)
-    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__") or isinstance(data, str | dict):
+    if not is_map_style(data):
         raise UserError(
-            f"{name} is {shown(data)}, but it must be a tensor (N, *shape), a pushforward.data.Dataset, or a map-style set of (x, cond) "
-            "with a length; an iterable or a loader is read into one of these first."
+            f"{name} is {shown(data)}, but it must be a tensor or array (N, *shape), a DataFrame, a pushforward.data.Dataset, or a "
+            "map-style set of (x, cond) with a length; an iterable is read into one of these first."
         )
     if len(data) == 0:
         raise UserError(f"the {what} is empty; give at least one example.")

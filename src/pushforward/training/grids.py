@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from pushforward.training.trainer import Trainer
 
 
+MOST = 25  # classes in a grid of images, one a column
+
+
 class SampleGrid(Callback):
     """Draw samples with the averaged weights from the same noise at every validation, into samples/step-000500.png.
 
@@ -29,8 +32,10 @@ class SampleGrid(Callback):
         from pushforward.evaluation.pictures import picture_of  # imports matplotlib, which a run needs late and other commands never
 
         model = trainer.averaged_model
-        n = 100 if len(model.shape) == 3 else 1000
-        labels = None if model.classes is None else torch.arange(n, device=trainer.device) % model.classes
+        columns = min(model.classes or 10, MOST)
+        n = 100 // columns * columns if len(model.shape) == 3 else 1000
+        shown = columns if len(model.shape) == 3 else model.classes
+        labels = None if model.classes is None or shown is None else torch.arange(n, device=trainer.device) % shown
         training = model.training
         try:
             made = model.eval().sample(n, labels, generator=torch.Generator().manual_seed(self.seed))
@@ -38,4 +43,4 @@ class SampleGrid(Callback):
             model.train(training)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{trainer.step:06d}.png"
-        picture_of(made, path, labels=labels, levels=model.levels, title=f"step {trainer.step}", columns=min(10, model.classes or 10))
+        picture_of(made, path, labels=labels, levels=model.levels, title=f"step {trainer.step}", columns=columns)

@@ -136,7 +136,7 @@ def as_batch(rows: Any) -> tuple[Tensor, Any, Tensor | None]:
     if isinstance(rows, tuple):
         x, cond, *noise = rows
         return x, cond, noise[0] if noise else None
-    if isinstance(rows[0], Tensor):
-        return torch.stack(rows), None, None
+    if not isinstance(rows[0], tuple | list):
+        return default_collate(list(rows)), None, None
     columns: list[Any] = [None if column[0] is None else default_collate(list(column)) for column in zip(*rows, strict=True)]
     return columns[0], columns[1] if len(columns) > 1 else None, columns[2] if len(columns) > 2 else None

@@ -49,8 +49,9 @@ class Trainer:
     Args:
         model: any GenerativeModel; of one that is compiled, averaged or in DDP the model inside is trained (`compile=True` compiles its
             networks).
-        data: training data: a `pushforward.data.Dataset`, any map-style set of (x, cond) or (x, cond, noise), or a tensor or array x
-            (N, *shape). Where it is `data.Pairs`, a model's own samples, the model's units and data-dependent layers stay as they are.
+        data: training data: a `pushforward.data.Dataset`, any map-style set of (x, cond) or (x, cond, noise), a tensor or array x
+            (N, *shape), or a DataFrame of pandas; of a DataLoader its set, as batches and order are the Trainer's.
+            Where it is `data.Pairs`, a model's own samples, the model's units and data-dependent layers stay as they are.
         validation: data to choose the best checkpoint on, of any kind that `data` may be, or None.
         out: run folder for metrics and checkpoints, or None to keep nothing.
         resume: whether to continue from the newest complete checkpoint of `out`.

@@ -1,0 +1,103 @@
+"""User tables in memory and in .parquet files: DataFrames of pandas."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from pushforward._pandas import pandas_for
+from pushforward.data.arrays import split_of
+from pushforward.data.dataset import Dataset
+from pushforward.data.raw_frame import columns_of
+from pushforward.data.tabulate import Missing, Names, Raw, Scales, tabulated
+from pushforward.errors import DataError, UserError
+from pushforward.registry import unknown
+
+
+def read_frame(
+    frame: Any,
+    split: str,
+    seed: int,
+    *,
+    label: str | int | None = None,
+    categorical: Names = (),
+    missing: Missing = "refuse",
+    scales: Scales = (),
+    name: str = "frame",
+) -> Dataset:
+    """Return one split of a DataFrame: each row is an example, each column except the label is a feature; the index is not read.
+
+    Columns of text, of bool and of pandas' categories are categories, columns of integers have unit cells, the others are continuous.
+
+    Args:
+        frame: the table.
+        split: "train", "validation" or "test" of a seeded 80/10/10 permutation, stratified when there are labels.
+        seed: seed of the permutation.
+        label: name of the column of classes; by default there are no classes.
+        categorical: name of a column, or several, that is a category though its values are numbers, or however many words it has.
+        missing: "refuse" missing values, "drop" their rows, or "model" them as missing values of their own.
+        scales: scales of columns of numbers that take the place of the chosen ones: {"column": "log"}.
+        name: what messages call the table.
+
+    Raises:
+        DataError: values are missing and refused, a column holds dates or anything else than numbers and words, a category one value, or
+            there are too few rows to split.
+        UserError: `label` or `categorical` is not a column, or a column is both.
+    """
+    columns = columns_of(name, frame)
+    titles = [one.title for one in columns]
+    words = [str(one) for one in ([categorical] if isinstance(categorical, str | int) else categorical)]
+    for option, title in [("label", label), *(("categorical", one) for one in words)]:
+        if title is not None and str(title) not in titles:
+            raise UserError(f"{name}: {option}: {unknown('column', str(title), titles)}")
+    target = None if label is None else str(label)
+    if target in words:
+        raise UserError(f"{name}: column {target!r} is both label and categorical; use one of the two.")
+    columns = [_as_words(name, one) if one.title in words else one for one in columns]
+    table = tabulated(name, columns, label=target, accepted=words, missing=missing, scales=scales, seed=seed)
+    return split_of(name, table, split, seed)
+
+
+def read_parquet(
+    path: Path,
+    split: str,
+    seed: int,
+    *,
+    label: str | int | None = None,
+    categorical: Names = (),
+    missing: Missing = "refuse",
+    scales: Scales = (),
+) -> Dataset:
+    """Return one split of a .parquet file, as `read_frame` does of a DataFrame.
+
+    Args:
+        path: the file.
+        split: "train", "validation" or "test".
+        seed: seed of the permutation.
+        label: name of the column of classes.
+        categorical: name of a category of numbers, or several.
+        missing: "refuse", "drop" or "model" missing values.
+        scales: scales of columns of numbers that take the place of the chosen ones.
+
+    Raises:
+        DataError: it cannot be read, or its content is invalid.
+        UserError: pandas or pyarrow is not installed.
+    """
+    pandas = pandas_for(path, parquet=True)
+    try:
+        frame = pandas.read_parquet(path)
+    except Exception as error:  # pyarrow's errors have several types
+        raise DataError(f"{path} cannot be read as a parquet file ({str(error).splitlines()[0]}); write it again.") from None
+    return read_frame(frame, split, seed, label=label, categorical=categorical, missing=missing, scales=scales, name=path.name)
+
+
+def _as_words(name: str, raw: Raw) -> Raw:
+    """Return a column of numbers as one of integers that are words."""
+    if raw.values.dtype == object:
+        return raw
+    present = raw.values[~raw.missing]
+    if not (present == numpy.rint(present)).all():
+        raise DataError(f"{name}: column {raw.title!r} holds real numbers, but a category needs integers or words; leave it continuous.")
+    held = numpy.empty(len(raw.values), dtype=object)
+    held[:] = [None if gap else int(value) for gap, value in zip(raw.missing, raw.values, strict=True)]
+    return Raw(raw.title, held)

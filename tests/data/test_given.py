@@ -1,0 +1,111 @@
+"""Arrays, tensors and sets of torch, wherever data are taken."""
+
+import numpy
+import pandas
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import Dataset as TorchDataset
+
+import pushforward as pf
+from pushforward.data.given import as_dataset
+from pushforward.data.load import load
+from pushforward.errors import DataError, UserError
+from pushforward.evaluation.likelihood import bits_per_dim
+
+X, Y = torch.arange(60.0).reshape(30, 2), torch.arange(30) % 3
+
+
+class Pictures(TorchDataset):
+    """A set as torchvision's are: an array and a number a row."""
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, k):
+        return X[k].numpy(), int(Y[k])
+
+
+SOURCES = {"TensorDataset": TensorDataset(X, Y), "own": Pictures(), "list": [(X[k], Y[k]) for k in range(30)]}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_map_style_set_is_split_like_an_array(name):
+    data = load(SOURCES[name], "validation")
+    assert torch.equal(data.x, load(X.numpy(), "validation", y=Y.numpy()).x)
+    assert (data.classes, len(data)) == (3, 3)
+    assert torch.equal(data.cond, (data.x[:, 0] / 2).long() % 3)
+
+
+@pytest.mark.parametrize("x", [X, X.numpy()], ids=["tensor", "array"])
+def test_arrays_have_labels_by_y(x):
+    data = load(x, y=["a", "b", "c"] * 10)
+    assert data.class_names == ("a", "b", "c")
+    assert load(x).cond is None
+
+
+def test_a_list_of_lists_is_rows_of_numbers():
+    assert torch.equal(load(X.tolist()).x, load(X).x)
+
+
+def test_labels_may_be_a_series_of_words():
+    words = pandas.Series(["a", "b", "c"] * 10)
+    assert load(X, y=words).class_names == ("a", "b", "c")
+
+
+def test_a_series_is_a_table_of_one_column():
+    data = load(pandas.Series(range(20), name="count"))
+    assert (data.columns, data.shape) == (("count",), (1,))
+
+
+def test_a_set_of_ours_is_split_and_keeps_what_it_knows():
+    wine = load("wine")
+    part = load(wine, "test")
+    assert (len(part), part.schema) == (len(wine) // 10, wine.schema)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_trainer_takes_sets_and_loaders(name):
+    model = pf.models.realnvp(2, layers=2, hidden=(4,), classes=3)
+    for data in (SOURCES[name], DataLoader(SOURCES[name], batch_size=4)):
+        assert pf.Trainer(model, data, validation=data, steps=2, batch_size=8).fit().best < float("inf")
+        assert bits_per_dim(model, data).per_example.shape == (30,)
+
+
+def test_the_trainer_takes_rows_of_arrays():
+    model = pf.models.realnvp(2, layers=2, hidden=(4,))
+
+    class Rows(Pictures):
+        def __getitem__(self, k):
+            return X[k].numpy()
+
+    assert pf.Trainer(model, Rows(), steps=1, batch_size=8).fit().step == 1
+
+
+def test_arrays_take_the_levels_of_the_model():
+    model = pf.models.realnvp(2, layers=2, hidden=(4,), levels=60, preprocess="standardise")
+    model.initialise(X)
+    a, b = (bits_per_dim(model, X, generator=torch.Generator().manual_seed(k)).mean for k in (0, 1))
+    assert a != b, "the data are dequantised"
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (7, UserError, "the data are 7, but load takes a name, a path, a DataFrame"),
+        (iter([1]), UserError, "load takes a name"),
+        (numpy.ma.masked_greater(X.numpy(), 50), DataError, "9 values are masked"),
+        ([], DataError, "is empty"),
+        ([(X[0], 1), (X[0],)], DataError, "has 2 parts"),
+        ([X[0], X[0, :1]], DataError, r"x of example 1 has shape \(1,\), but that of example 0 has \(2,\)"),
+        ([("word", 1)] * 20, DataError, "the x of an example is 'word'"),
+    ],
+)
+def test_what_is_no_data_is_refused(data, error, message):
+    with pytest.raises(error, match=message):
+        load(data)
+
+
+def test_other_values_are_no_data_set():
+    with pytest.raises(UserError, match="data is 3, but it must be a DataFrame, a tensor or array"):
+        as_dataset(3)
