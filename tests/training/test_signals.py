@@ -114,6 +114,7 @@ def test_judging_is_cut_short_and_keeps_what_was_there(tmp_path, capsys, monkeyp
         time.sleep(10)
 
     monkeypatch.setattr(phase, cut)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background with SIGINT ignored
     handlers = [signal.getsignal(one) for one in HANDLED]
     assert main(["evaluate", str(tmp_path), "--samples", "8", "--compared", "8", "--evaluations", "1"]) == 128 + number
     assert {signal.SIGINT: "interrupted.", signal.SIGTERM: "terminated."}[number] in capsys.readouterr().err

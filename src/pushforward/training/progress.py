@@ -97,8 +97,9 @@ class MetricsFile(Callback):
     def on_start(self, trainer: "Trainer") -> None:
         kept = []
         for line in _lines(self.path) if trainer.step else ():
-            row = _row(line)
-            if row is None or row["step"] <= trainer.step:  # what is no row is not ours to remove
+            value = _parsed(line)
+            row = _row(value)
+            if value is not None and (row is None or row["step"] <= trainer.step):  # JSON that is no row is not ours to remove
                 kept.append(line + "\n")
         write_text(self.path, "".join(kept))
 
@@ -111,7 +112,7 @@ class MetricsFile(Callback):
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a metrics.jsonl; lines that are incomplete, or not as `MetricsFile` writes them, are ignored."""
-    return [row for row in map(_row, _lines(path)) if row is not None]
+    return [row for line in _lines(path) if (row := _row(_parsed(line))) is not None]
 
 
 def _lines(path: Path) -> list[str]:
@@ -123,12 +124,16 @@ KINDS: dict[str, Any] = {"step": int, "loss": NUMBER, "seconds": NUMBER, "valida
 KINDS |= {"samples_per_second": NUMBER, "memory_mb": NUMBER, "skipped": int, "phases": dict, "loss_by_t": list}
 
 
-def _row(line: str) -> dict[str, Any] | None:
-    """Return a line's metrics, or None if it is no row of metrics."""
+def _parsed(line: str) -> Any:
+    """Return the value of a line of JSON, or None for any other, such as an incomplete one."""
     try:
-        row = json.loads(line)
+        return json.loads(line)
     except (ValueError, RecursionError):
         return None
+
+
+def _row(row: Any) -> dict[str, Any] | None:
+    """Return a value if it is a row of metrics, or None."""
     if not isinstance(row, dict) or "step" not in row or ("loss" in row and "seconds" not in row):
         return None
     return row if all(isinstance(row[name], kind) for name, kind in KINDS.items() if name in row) else None
