@@ -198,6 +198,8 @@ class _Namespace(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         inside = self.__name__.partition(".")[2]
         public = f"{inside}.{name}" if inside else name
+        if name == "__all__":  # what `from pushforward.samplers import *` binds
+            return self._public()
         if not name.startswith("_"):
             if public in _aliases or public in NAMES or public in _entries or public in _plugins():
                 return get(public)
@@ -214,9 +216,11 @@ class _Namespace(types.ModuleType):
         super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._public()})
+
+    def _public(self) -> list[str]:
         inside = self.__name__.partition(".")[2]
-        own = [name.rpartition(".")[2] for name in names(inside)] if inside else [*names(""), *_groups()]
-        return sorted({*super().__dir__(), *own})
+        return [name.rpartition(".")[2] for name in names(inside)] if inside else [*names(""), *_groups()]
 
 
 def _groups() -> set[str]:

@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,11 @@ class Bijection(nn.Module):
         for name in ("forward", "inverse"):
             if name in vars(cls):
                 setattr(cls, name, _with_log_det_a_row(vars(cls)[name]))
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, cond: Any = None, **options: Any) -> tuple[Tensor, Tensor]:
+            """Return what `forward` returns, for type checkers: to them the call of a Module returns Any."""
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         """Return z (n, *shape) and log_abs_det (n,) of the map from data x (n, *shape) to noise."""

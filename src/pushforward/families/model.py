@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,16 @@ from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
 from pushforward.schema import Schema
 from pushforward.types import has_log_prob
+
+
+class Sampling(TypedDict, total=False):
+    """The options of `GenerativeModel.sample` that do not change what it returns."""
+
+    sampler: Sampler | None
+    guidance: Guidance | float | None
+    temperature: float
+    generator: _random.Generators
+    batch_size: int | None
 
 
 @export("families.GenerativeModel")
@@ -92,6 +102,15 @@ class GenerativeModel(nn.Module):
     def dequantised(self, x: Tensor, generator: _random.Generators = None) -> tuple[Tensor, Tensor | None]:
         """Return dequantised data x (n, *shape), and the log-density (n,) of the noise, None for 0."""
         return spread(x, self.levels, _random.uniform(x.shape, generator, x.device, x.dtype)), None
+
+    @overload
+    def sample(self, n: int, cond: Any = None, *, log_prob: Literal[False] = False, **options: Unpack[Sampling]) -> Tensor: ...
+
+    @overload
+    def sample(self, n: int, cond: Any = None, *, log_prob: Literal[True], **options: Unpack[Sampling]) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def sample(self, n: int, cond: Any = None, *, log_prob: bool, **options: Unpack[Sampling]) -> Any: ...
 
     @torch.no_grad()
     def sample(

@@ -4,7 +4,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from pushforward._checks import is_real, real, whole
 from pushforward.errors import UserError
@@ -126,6 +126,38 @@ class Settings:
             f"batch_size {self.batch_size} is {self.blocks} micro-blocks of {size}, which {among} cannot share equally; "
             f"{fix}, or a number of processes times accumulate that divides {self.blocks}."
         )
+
+
+class GivenSettings(TypedDict, total=False):
+    """The fields of `Settings` as keyword arguments of the Trainer, for type checkers."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: int
+    schedule: Literal["cosine", "constant"]
+    final_lr: float
+    weight_decay: float
+    betas: tuple[float, float]
+    clip: float
+    ema: float
+    block: int
+    accumulate: int
+    seed: int
+    validate_every: int
+    checkpoint_every: int
+    log_every: int
+    precision: Literal["float32", "bf16", "fp16"]
+    compile: bool
+    activation_checkpointing: bool
+    channels_last: bool
+    workers: int
+    flip: bool
+    shift: int
+    spike: float
+    skip_limit: int
+    unused_parameters: bool
+    timeout: float
 
 
 def settings_of(given: Mapping[str, Any]) -> Settings:

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from pushforward.training.optimisation import learning_rate
 from pushforward.training.order import Order, as_batch, batches, fetched, generator_at
 from pushforward.training.processes import StopSignal, code_digest, processes
 from pushforward.training.progress import Callback
-from pushforward.training.settings import settings_of
+from pushforward.training.settings import GivenSettings, settings_of
 from pushforward.training.signals import Signals
 from pushforward.training.state import Progress, newest, restore, save_state
 from pushforward.training.step import Step
@@ -85,7 +85,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         device: str | torch.device | None = None,
         config: Mapping[str, Any] | None = None,
-        **settings: Any,
+        **settings: Unpack[GivenSettings],
     ) -> None:
         self.settings = settings_of(settings)
         model = unwrapped(model)
