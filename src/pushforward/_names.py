@@ -169,6 +169,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "samplers.PredictorCorrector": ("pushforward.samplers.predictor_corrector", "Step to the next time by DDPM, then apply Langevin steps, which bring x closer to the marginal of that time."),
     "samplers.RK4": ("pushforward.samplers.rk4", "Fourth order, four evaluations per step."),
     "samplers.Shifted": ("pushforward.samplers.grids", "Equal steps shifted towards noise: t -> factor t / (1 + (factor - 1) t)."),
+    "samplers.Times": ("pushforward.samplers.times", "Steps that start at the given times; the last one goes to the end: t_min, or the data on a discrete path."),
     "samplers.Tsit5": ("pushforward.samplers.tsit5", "Fifth order with error control, six evaluations per step, with smaller error constants than Dopri5."),
     "samplers.Tweedie": ("pushforward.samplers.tweedie", "Return the expected data in one step."),
     "samplers.UniPC": ("pushforward.samplers.unipc", "Predict x at s, evaluate there, correct x by the result and continue from the corrected x with the same evaluation."),

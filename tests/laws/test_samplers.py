@@ -47,7 +47,8 @@ def entry_of(kind, **facts):
 
 
 PATHS = things("paths", of=Path)
-GRIDS = [one for one in things("samplers", of=Grid) if one.id != "samplers.Knots"]  # whose law is in tests/samplers/test_knots.py
+VISITING = ("samplers.Knots", "samplers.Times")  # whose laws are in tests/samplers/test_knots.py and test_times.py
+GRIDS = [one for one in things("samplers", of=Grid) if one.id not in VISITING]
 SAMPLERS = [*examples("samplers", of=Sampler), entry_of(Ralston, order=2)]
 ADAPTIVE = [one for one in SAMPLERS if issubclass(one.values[0].thing, AdaptiveSampler)]
 RUNGE_KUTTA = [one for one in SAMPLERS if hasattr(one.values[0].thing, "tableau")]
@@ -240,7 +241,7 @@ def test_the_log_snr_grid_has_equal_steps_in_log_snr(path):
     torch.testing.assert_close(steps, torch.full_like(steps, 3 / 9), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("entry", [one for one in examples("samplers", of=Grid) if one.id not in ("samplers.Uniform", "samplers.Knots")])
+@pytest.mark.parametrize("entry", [one for one in examples("samplers", of=Grid) if one.id not in ("samplers.Uniform", *VISITING)])
 def test_the_order_holds_on_other_grids(entry):
     path = COSINE
     call, x, ends = denoiser(path), noisy(path), middle(path)
@@ -269,7 +270,9 @@ def test_uniform_steps_are_equal():
         (lambda: DDIM(noise="pink"), "'pink' is not a known noise"),
         (lambda: DDPM(noise="frsh"), "did you mean 'fresh'"),
         (lambda: DPMSolverPP(variant="2N"), "'2N' is not a known variant"),
+        (lambda: DPMSolverPP(solver_type="bh2"), "'bh2' is not a known solver_type; known are heun, midpoint"),
         (lambda: UniPC(order=4), "order is 4, but UniPC has 1, 2 and 3"),
+        (lambda: UniPC(solver_type="bh3"), "'bh3' is not a known solver_type; did you mean 'bh"),
         (lambda: EulerMaruyama(g=-1.0), "g is -1.0, but it must be at least 0"),
         (lambda: EulerMaruyama(2, lambda t: -t)(denoiser(Linear()), torch.zeros(1, 2), 1.0, 0.1), "g\\(t\\) is -1 somewhere"),
         (lambda: PredictorCorrector(corrections=-1), "corrections is -1"),

@@ -1,9 +1,10 @@
 """`Knots` visits the timesteps of diffusers' schedulers, and samples are theirs, on the same network and noise, in float64.
 
 What corresponds: trained_betas are the path's, clip_sample=False, set_alpha_to_one=True (DDIM, their default), final_sigmas_type="zero",
-lower_order_final=True; steps_offset is Knots' offset, timestep_spacing its spacing. DDIMScheduler goes to index k - T // N, which is the
-next one that it visits only where N divides T and spacing is not "linspace"; otherwise its values are those of no grid, and DDIM is
-compared with EulerDiscreteScheduler, which is DDIM in sigma / alpha (at timesteps that it does not round: N - 1 divides T - 1).
+lower_order_final=True (the default of both); steps_offset is Knots' offset, timestep_spacing its spacing. DDIMScheduler goes to index
+k - T // N, which is the next one that it visits only where N divides T and spacing is not "linspace"; otherwise its values are those of no
+grid, and DDIM is compared with EulerDiscreteScheduler, which is DDIM in sigma / alpha (at timesteps that it does not round: N - 1 divides
+T - 1).
 """
 
 import warnings
@@ -21,6 +22,7 @@ from pushforward.samplers.denoiser import Denoiser
 from pushforward.samplers.dpm_solver import DPMSolverPP
 from pushforward.samplers.edm import EDM
 from pushforward.samplers.knots import Knots
+from pushforward.samplers.times import Times
 from pushforward.samplers.unipc import UniPC
 
 diffusers = pytest.importorskip("diffusers")
@@ -56,7 +58,8 @@ def theirs(scheduler, count, net, x):
         table = sigmas
         if isinstance(scheduler, diffusers.HeunDiscreteScheduler):  # each but the first twice
             table = torch.cat((sigmas[:1], sigmas[1::2].repeat_interleave(2)))
-        scheduler.sigmas = torch.cat((table, torch.zeros(1)))
+        last = (1 / scheduler.alphas_cumprod[:1] - 1).sqrt() if scheduler.config.get("final_sigmas_type") == "sigma_min" else torch.zeros(1)
+        scheduler.sigmas = torch.cat((table, last))
     generator = torch.Generator().manual_seed(0)
     draws = isinstance(scheduler, diffusers.DDPMScheduler | diffusers.DDIMScheduler | diffusers.DPMSolverMultistepScheduler)
     options = {"generator": generator} if draws else {}
@@ -92,9 +95,13 @@ def multistep(kind="dpmsolver++", order=2, **options):
     return diffusers.DPMSolverMultistepScheduler(algorithm_type=kind, solver_order=order, final_sigmas_type="zero", **options)
 
 
-def single(**options):
+def single(solver_type="midpoint", **options):
     del options["timestep_spacing"]  # it has "linspace" alone
-    return diffusers.DPMSolverSinglestepScheduler(lower_order_final=True, final_sigmas_type="zero", **options)
+    return diffusers.DPMSolverSinglestepScheduler(lower_order_final=True, final_sigmas_type="zero", solver_type=solver_type, **options)
+
+
+def unipc(**options):
+    return diffusers.UniPCMultistepScheduler(final_sigmas_type="zero", **options)
 
 
 SCHEDULERS = {  # theirs, ours, spacings, numbers of steps
@@ -111,12 +118,26 @@ SCHEDULERS = {  # theirs, ours, spacings, numbers of steps
         (1, 2, 7, 20),
     ),
     "2S": (single, lambda n, grid: DPMSolverPP(n, "2S", grid=grid), ("linspace",), (2, 7, 20)),
-    "UniPC": (
-        lambda **o: diffusers.UniPCMultistepScheduler(final_sigmas_type="zero", **o),
-        lambda n, grid: UniPC(n, grid=grid),
-        SPACINGS,
-        (1, 2, 7, 20),
+    "2M-heun": (
+        lambda **o: multistep(solver_type="heun", **o),
+        lambda n, grid: DPMSolverPP(n, grid=grid, solver_type="heun"),
+        SPACINGS[:1],
+        (5, 20),
     ),
+    "SDE-2M-heun": (
+        lambda **o: multistep("sde-dpmsolver++", solver_type="heun", **o),
+        lambda n, grid: DPMSolverPP(n, "SDE-2M", grid=grid, solver_type="heun"),
+        SPACINGS[:1],
+        (5, 20),
+    ),
+    "2S-heun": (
+        lambda **o: single("heun", **o),
+        lambda n, grid: DPMSolverPP(n, "2S", grid=grid, solver_type="heun"),
+        ("linspace",),
+        (7,),
+    ),
+    "UniPC": (unipc, lambda n, grid: UniPC(n, grid=grid), SPACINGS, (1, 2, 7, 20)),
+    "UniPC-3": (lambda **o: unipc(solver_order=3, **o), lambda n, grid: UniPC(n, 3, grid=grid), SPACINGS, (2, 5, 20)),
     "EDM": (lambda **o: diffusers.HeunDiscreteScheduler(**o), lambda n, grid: EDM(n, grid=grid), SPACINGS, (1, 4, 10)),
 }
 CASES = [(name, spacing, steps) for name, (*_, spacings, counts) in SCHEDULERS.items() for spacing in spacings for steps in counts]
@@ -138,6 +159,59 @@ def compare(name, spacing, steps, schedule="linear", kind="noise", offset=0):
 @pytest.mark.parametrize(("name", "spacing", "steps"), CASES)
 def test_samples_are_those_of_diffusers(name, spacing, steps):
     compare(name, spacing, steps)
+
+
+TO_THE_FIRST_KNOT = {  # final_sigmas_type="sigma_min", where the last step can have any order, and UniPC's bh1 is not NaN as at sigma = 0
+    "2M": (diffusers.DPMSolverMultistepScheduler, {}, lambda n, o: DPMSolverPP(n, **o)),
+    "2M-heun": (diffusers.DPMSolverMultistepScheduler, {"solver_type": "heun"}, lambda n, o: DPMSolverPP(n, **o)),
+    "SDE-2M": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}, lambda n, o: DPMSolverPP(n, "SDE-2M", **o)),
+    **{
+        f"UniPC-{order}-{kind}": (
+            diffusers.UniPCMultistepScheduler,
+            {"solver_order": order, "solver_type": kind},
+            lambda n, o, order=order: UniPC(n, order, **o),
+        )
+        for order in (1, 2, 3)
+        for kind in ("bh1", "bh2")
+    },
+}
+
+
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("steps", [1, 5, 20])
+@pytest.mark.parametrize("name", TO_THE_FIRST_KNOT)
+def test_the_last_steps_have_the_order_that_they_have_in_diffusers(name, steps, lower):
+    """UniPCMultistepScheduler lowers the last orders in any number of steps, ours in fewer than 15: 20 are compared without."""
+    kind, options, make = TO_THE_FIRST_KNOT[name]
+    if kind is diffusers.UniPCMultistepScheduler and steps == 20:
+        lower = False
+    scheduler = kind(
+        trained_betas=_betas("linear", 1000),
+        timestep_spacing="linspace",
+        final_sigmas_type="sigma_min",
+        lower_order_final=lower,
+        **options,
+    )
+    path = Discrete(tuple(scheduler.betas.double().tolist()))
+    net, x = three_gaussians(torch.float64).net(path, "noise"), torch.randn(6, 2, generator=torch.Generator().manual_seed(5))
+    expected, visited = theirs(scheduler, steps, net, x)
+    own = {"grid": Times(visited), "lower_order_final": lower, **{k: v for k, v in options.items() if k == "solver_type"}}
+    found = make(steps, own)(Denoiser(lambda x, t, cond: net(x, t), path, "noise"), x, 1.0, 0.001, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_given_times_are_the_timesteps_of_diffusers():
+    """A list of our own, as `set_timesteps(timesteps=...)` takes it; the first is not t = 1, and the noise is used as x there."""
+    chosen = [950, 700, 650, 200, 20]
+    scheduler = multistep(trained_betas=_betas("linear", 1000))
+    path = Discrete(tuple(scheduler.betas.double().tolist()))
+    net, x = three_gaussians(torch.float64).net(path, "noise"), torch.randn(6, 2, generator=torch.Generator().manual_seed(5))
+    given, scheduler.set_timesteps = scheduler.set_timesteps, lambda count: given(timesteps=chosen)
+    expected, visited = theirs(scheduler, 5, net, x)
+    assert visited == [(k + 1) / 1000 for k in chosen]
+    found, times = ours(DPMSolverPP(5, grid=Times(visited)), path, "noise", net, x)
+    assert times == pytest.approx(visited, abs=1e-12)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", PREDICTIONS)

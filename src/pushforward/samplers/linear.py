@@ -110,6 +110,10 @@ class LinearSampler(Sampler):
         """Return the steps from times[0] to times[-1]."""
         raise missing(self, "plan", "a list of `Step`s")
 
+    def plan_to_data(self, path: Path, times: Sequence[float]) -> list[Step]:
+        """Return the steps through these times of a discrete path, followed by those to the expected data (`finish`)."""
+        return [*(self.plan(path, times) if len(times) > 1 else ()), *self.finish(path, times[-1])]
+
     def finish(self, path: Path, t: float) -> list[Step]:
         """Return the last step on a discrete path, from the last time at which the network is evaluated to the expected data."""
         return [Step(t, data=1.0)]
@@ -132,7 +136,7 @@ class LinearSampler(Sampler):
         *times, _ = self.grid.to_data(t_start, self.steps, path, self.spare)
         if min(times) < path.interval[0] - SLACK:
             raise UserError(f"{self.grid} goes to t = {min(times):g}, but the first knot of {path} is {path.interval[0]:g}; stay above it.")
-        return [*(self.plan(path, times) if len(times) > 1 else ()), *self.finish(path, times[-1])]
+        return self.plan_to_data(path, times)
 
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
