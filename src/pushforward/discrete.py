@@ -48,6 +48,7 @@ class Discrete(Path):
     betas: Schedule | tuple[float, ...] = "linear"
     steps: int | None = None
 
+    variance_preserving: ClassVar[bool] = True
     _pieces: ClassVar[Tensor]  # determined by the betas and not a setting, like interval
 
     def __post_init__(self) -> None:

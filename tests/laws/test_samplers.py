@@ -15,7 +15,7 @@ from pushforward.data.mixture import three_gaussians
 from pushforward.discrete import Discrete
 from pushforward.errors import UserError
 from pushforward.functional.prediction import KINDS
-from pushforward.paths import Heat, Linear, Path, Prediction
+from pushforward.paths import Cosine, Heat, Linear, Path, Prediction
 from pushforward.samplers.ddim import DDIM
 from pushforward.samplers.ddpm import DDPM
 from pushforward.samplers.denoiser import Denoiser
@@ -47,6 +47,7 @@ def entry_of(kind, **facts):
 
 
 PATHS = things("paths", of=Path)
+PRESERVING = [one for one in PATHS if one.values[0]().variance_preserving]
 VISITING = ("samplers.Knots", "samplers.Times")  # whose laws are in tests/samplers/test_knots.py and test_times.py
 GRIDS = [one for one in things("samplers", of=Grid) if one.id not in VISITING]
 SAMPLERS = [*examples("samplers", of=Sampler), entry_of(Ralston, order=2)]
@@ -305,23 +306,23 @@ def test_moments_of_stochastic_samples_are_right_along_every_path(entry, make):
     moments_are_right(suited(entry.example(150), made(make)), made(make))
 
 
-@pytest.mark.parametrize("prediction", [one if one == "noise" else pytest.param(one, marks=pytest.mark.slow) for one in KINDS])
+@pytest.mark.parametrize("prediction", [one if one == "noise" else pytest.param(one, marks=pytest.mark.slow) for one in (*KINDS, "v")])
 @pytest.mark.parametrize("make", MORE_STOCHASTIC)
 def test_moments_of_stochastic_samples_are_right_with_every_prediction(make, prediction):
-    moments_are_right(make(), Linear(), prediction)
+    moments_are_right(make(), Cosine() if prediction == "v" else Linear(), prediction)
 
 
 @pytest.mark.parametrize(("entry", "make"), some_of(ORDERED, PATHS, every=3))
 def test_all_predictions_give_the_same_samples(entry, make):
-    """They are one function written in four ways, so what is left is rounding."""
+    """They are one function written in several ways, so what is left is rounding."""
     path = made(make)
     x, ends, truth = noisy(path), middle(path), three_gaussians(torch.float64)
-    velocity, *others = (entry.example()(Denoiser(truth.net(path, kind), path, kind), x, *ends) for kind in KINDS)
+    velocity, *others = (entry.example()(Denoiser(truth.net(path, kind), path, kind), x, *ends) for kind in path.kinds)
     for other in others:
         torch.testing.assert_close(other, velocity, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "make", "entry"), some_of(KINDS, PATHS, SAMPLERS))
+@pytest.mark.parametrize(("kind", "make", "entry"), [*some_of(KINDS, PATHS, SAMPLERS), *some_of(["v"], PRESERVING, SAMPLERS, every=2)])
 def test_samples_are_finite_from_end_to_end_of_every_path(entry, kind, make):
     model, _ = truth_model(make(), kind, sampler=entry.example())
     assert model.sample(3, generator=generators(3)).isfinite().all()

@@ -28,7 +28,7 @@ from pushforward.samplers.unipc import UniPC
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.usefixtures("float64")
 BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2", "sigmoid": "sigmoid"}  # our names of schedules and theirs
-PREDICTIONS = {"noise": "epsilon", "data": "sample"}
+PREDICTIONS = {"noise": "epsilon", "data": "sample", "v": "v_prediction"}
 SPACINGS = ("trailing", "leading", "linspace")
 
 

@@ -97,14 +97,13 @@ class DPMSolverPP(LinearSampler):
             visited = knots if isinstance(self.grid, Knots) else [knots[0], _middle(path, *knots[:2]), *knots[1:]]
             rest = list(enumerate(orders(3, len(visited) - 1, after, lower)))[2:]
             return [*self._single(*visited[:3]), *(self._multistep(visited[: k + 1], visited[k + 1], order) for k, order in rest)]
-        ways = enumerate(orders(2, len(knots) - 1, after, lower))
-        return [self._multistep(knots[: k + 1], knots[k + 1], order) for k, order in ways]
+        return [self._multistep(knots[: k + 1], knots[k + 1], order) for k, order in enumerate(orders(2, len(knots) - 1, after, lower))]
 
     def _multistep(self, known: list[Point], q: Point, order: int) -> Step:
         """Return the step of an order from the last known point to q."""
         if order == 3:
-            return self._third(*known[-3:], q)
-        return self._second(*known[-2:], q) if order == 2 else first_order(known[-1], q, float(self.stochastic))
+            return self._third(known[-3], known[-2], known[-1], q)
+        return self._second(known[-2], known[-1], q) if order == 2 else first_order(known[-1], q, float(self.stochastic))
 
     def _second(self, o: Point, p: Point, q: Point) -> Step:
         """Return the step from p to q with data on a line through o and p."""
