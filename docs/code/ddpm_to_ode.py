@@ -53,6 +53,16 @@ with torch.no_grad():
 discrete.sample(1, sampler=pf.samplers.UniPC(4, grid=pf.samplers.Times((1.0, 0.9, 0.6, 0.2))))
 # --8<-- [end:few]
 
+# --8<-- [start:clip]
+labels, last = torch.arange(300) % 3, pf.samplers.DDIM(20, grid=pf.samplers.Knots())
+classes = pf.families.PathModel(truth.net(thousand, "v"), (2,), thousand, "v", sampler=last, classes=3, drop_cond=0.1)
+for guidance in (8.0, pf.guidance.Clip(-2.5, 2.5, guidance=8.0), pf.guidance.Clip(-2.5, 2.5, threshold=0.995, guidance=8.0)):
+    x = classes.sample(300, labels, guidance=guidance, generator=torch.Generator().manual_seed(0))
+    print(
+        f"guidance 8{'' if guidance == 8.0 else ', threshold' if guidance.threshold else ', clipped'}: |x| up to {float(x.abs().max()):.2f}"
+    )
+# --8<-- [end:clip]
+
 
 # --8<-- [start:jacobian]
 def field(x):

@@ -102,6 +102,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "functional.timestep_embedding": ("pushforward.functional.embedding", "Return cosines and sines of t at geometrically spaced frequencies."),
     "functional.unpatchify": ("pushforward.functional.patches", "Assemble patches into images: the inverse of `patchify`."),
     "guidance.CFG": ("pushforward.guidance.cfg", "Classifier-free guidance of a conditional denoiser."),
+    "guidance.Clip": ("pushforward.guidance.clip", "Keep the data prediction within the range of the data, after any other guidance; the noise follows from it and x."),
     "guidance.Guidance": ("pushforward.guidance.guidance", "Guidance of a denoiser; to add one, implement `__call__`, and `rows` and `prepared` if it holds per-sample data or conditions."),
     "guidance.Inpaint": ("pushforward.guidance.inpaint", "Keep the known part of the data on its path from noise to data, and sample the rest with the model."),
     "guidance.SkipLayers": ("pushforward.guidance.skip_layers", "Guide a velocity away from the conditional prediction with some blocks of the network skipped."),

@@ -1,10 +1,10 @@
 """`Knots` visits the timesteps of diffusers' schedulers, and samples are theirs, on the same network and noise, in float64.
 
-What corresponds: trained_betas are the path's, clip_sample=False, set_alpha_to_one=True (DDIM, their default), final_sigmas_type="zero",
-lower_order_final=True (the default of both); steps_offset is Knots' offset, timestep_spacing its spacing. DDIMScheduler goes to index
-k - T // N, which is the next one that it visits only where N divides T and spacing is not "linspace"; otherwise its values are those of no
-grid, and DDIM is compared with EulerDiscreteScheduler, which is DDIM in sigma / alpha (at timesteps that it does not round: N - 1 divides
-T - 1).
+What corresponds: trained_betas are the path's, clip_sample=False (True: `Clip`), set_alpha_to_one=True (DDIM, their default),
+final_sigmas_type="zero", lower_order_final=True (the default of both); steps_offset is Knots' offset, timestep_spacing its spacing.
+DDIMScheduler goes to index k - T // N, which is the next one that it visits only where N divides T and spacing is not "linspace"; otherwise
+its values are those of no grid, and DDIM is compared with EulerDiscreteScheduler, which is DDIM in sigma / alpha (at timesteps that it does
+not round: N - 1 divides T - 1).
 """
 
 import warnings
@@ -16,6 +16,7 @@ import torch
 import pushforward as pf
 from pushforward.data.mixture import three_gaussians
 from pushforward.discrete import Discrete, _betas
+from pushforward.guidance.clip import Clip
 from pushforward.samplers.ddim import DDIM
 from pushforward.samplers.ddpm import DDPM
 from pushforward.samplers.denoiser import Denoiser
@@ -65,6 +66,7 @@ def theirs(scheduler, count, net, x):
     options = {"generator": generator} if draws else {}
     if isinstance(scheduler, diffusers.DDIMScheduler):
         options["eta"] = scheduler.eta
+        options["use_clipped_model_output"] = True
     times = [(int(k) + 1) / 1000 for k in scheduler.timesteps]
     x = x / alphas[0] if by_sigma else x
     for k, t, alpha in zip(scheduler.timesteps, times, alphas, strict=True):
@@ -73,7 +75,7 @@ def theirs(scheduler, count, net, x):
     return x, times
 
 
-def ours(sampler, path, kind, net, x):
+def ours(sampler, path, kind, net, x, guidance=None):
     """Return what a model samples and the times at which it calls its network."""
     times = []
 
@@ -81,12 +83,12 @@ def ours(sampler, path, kind, net, x):
         times.append(float(t[0]))
         return net(x, t)
 
-    model = pf.families.PathModel(call, (2,), path, kind, base=Given(x), sampler=sampler)
-    return model.sample(len(x), generator=torch.Generator().manual_seed(0)), times
+    model = pf.families.PathModel(call, tuple(x.shape[1:]), path, kind, base=Given(x), sampler=sampler)
+    return model.sample(len(x), guidance=guidance, generator=torch.Generator().manual_seed(0)), times
 
 
-def ddim(eta, **options):
-    scheduler = diffusers.DDIMScheduler(clip_sample=False, **options)
+def ddim(eta, clip_sample=False, **options):
+    scheduler = diffusers.DDIMScheduler(clip_sample=clip_sample, **options)
     scheduler.eta = eta
     return scheduler
 
@@ -198,6 +200,41 @@ def test_the_last_steps_have_the_order_that_they_have_in_diffusers(name, steps, 
     own = {"grid": Times(visited), "lower_order_final": lower, **{k: v for k, v in options.items() if k == "solver_type"}}
     found = make(steps, own)(Denoiser(lambda x, t, cond: net(x, t), path, "noise"), x, 1.0, 0.001, torch.Generator().manual_seed(0))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+STATIC = {"clip_sample": True, "clip_sample_range": 0.8}
+DYNAMIC = {"thresholding": True, "dynamic_thresholding_ratio": 0.7, "sample_max_value": 1e9}
+CLIPPED = {
+    "DDIM": (lambda **o: ddim(0.0, **o), lambda n, grid: DDIM(n, grid=grid)),
+    "DDIM-0.5": (lambda **o: ddim(0.5, **o), lambda n, grid: DDIM(n, 0.5, grid=grid)),
+    "DDPM": (diffusers.DDPMScheduler, lambda n, grid: DDPM(n, grid=grid)),
+    "2M": (multistep, lambda n, grid: DPMSolverPP(n, grid=grid)),
+    "UniPC": (unipc, lambda n, grid: UniPC(n, grid=grid)),
+}
+
+
+@pytest.mark.parametrize("kind", PREDICTIONS)
+@pytest.mark.parametrize(
+    ("name", "options", "clip"),
+    [
+        *[(name, STATIC, Clip(-0.8, 0.8)) for name in ("DDIM", "DDIM-0.5", "DDPM")],
+        *[(name, DYNAMIC | ({"clip_sample": False} if name.startswith("DD") else {}), Clip(threshold=0.7)) for name in CLIPPED],
+    ],
+)
+def test_clipped_data_are_those_of_diffusers(name, options, clip, kind):
+    make_theirs, make_ours = CLIPPED[name]
+    scheduler = make_theirs(trained_betas=_betas("linear", 1000), timestep_spacing="trailing", prediction_type=PREDICTIONS[kind], **options)
+    path = Discrete(tuple(scheduler.betas.double().tolist()))
+    exact, x = three_gaussians(torch.float64).net(path, kind), torch.randn(6, 1, 2, generator=torch.Generator().manual_seed(5))
+
+    def net(x, t):  # their thresholding needs images
+        return exact(x[:, 0], t)[:, None]
+
+    expected, _ = theirs(scheduler, 10, net, x)
+    plain, _ = ours(make_ours(10, Knots()), path, kind, net, x)
+    found, _ = ours(make_ours(10, Knots()), path, kind, net, x, clip)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    assert (found - plain).abs().max() > 0.1
 
 
 def test_given_times_are_the_timesteps_of_diffusers():

@@ -37,8 +37,9 @@ class Times(Visiting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.times, Sequence) or isinstance(self.times, str) or not self.times:
-            what = "empty" if isinstance(self.times, Sequence) and not self.times else shown(self.times)
+        given: Any = self.times
+        if not isinstance(given, list | tuple) or not given:
+            what = "empty" if isinstance(given, list | tuple) else shown(given)
             raise UserError(f"times is {what}, but it lists the times at which steps start, such as (1.0, 0.7, 0.4, 0.1).")
         for t in self.times:
             if not is_real(t) or not 0 < t <= 1:
