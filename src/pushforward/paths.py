@@ -36,7 +36,7 @@ class Path(CheckedNumbers):
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The predictions that this path has: "velocity", "noise", "data" and "score", and "v" if it is variance preserving."""
+        """What a network may predict on this path: "velocity", "noise", "data" and "score", and "v" if it is variance preserving."""
         return (*KINDS, "v") if self.variance_preserving else KINDS
 
     @property
@@ -112,12 +112,12 @@ class Path(CheckedNumbers):
         return low, high
 
     def _check(self, kind: Kind) -> None:
-        """Raise an error unless the path has this kind of prediction."""
+        """Raise an error for an unknown kind of prediction, and for "v" on a path that is not variance preserving."""
         if kind == "v" and not self.variance_preserving:
             raise UserError(
                 f"prediction is 'v', but {self} is not variance preserving (alpha² + sigma² = 1); use 'velocity', or the path Cosine()."
             )
-        if kind not in self.kinds:
+        if kind not in (*KINDS, "v"):
             raise UserError(f"prediction is {kind!r}, but it is one of {', '.join(self.kinds)}.")
 
 

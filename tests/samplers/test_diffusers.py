@@ -202,6 +202,24 @@ def test_the_last_steps_have_the_order_that_they_have_in_diffusers(name, steps, 
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["v", "data"])
+@pytest.mark.parametrize("schedule", BETAS)
+@pytest.mark.parametrize("name", ["DDIM", "DDIM-0.5", "DDPM"])
+def test_samples_from_zero_terminal_snr_are_those_of_diffusers(name, schedule, kind):
+    """Theirs of DPM-Solver++ and UniPC do not start from alpha = 0 but from 2^-12."""
+    from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+
+    make_theirs, make_ours, *_ = SCHEDULERS[name]
+    scheduler = make_theirs(timestep_spacing="trailing", prediction_type=PREDICTIONS[kind])
+    scheduler.betas = rescale_zero_terminal_snr(torch.from_numpy(_betas(schedule, 1000)))
+    path = Discrete(schedule, zero_terminal_snr=True)
+    net, x = three_gaussians(torch.float64).net(path, kind), torch.randn(6, 2, generator=torch.Generator().manual_seed(5))
+    expected, visited = theirs(scheduler, 10, net, x)
+    found, times = ours(make_ours(10, Knots()), path, kind, net, x)
+    assert times == pytest.approx(visited, abs=1e-12)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
 STATIC = {"clip_sample": True, "clip_sample_range": 0.8}
 DYNAMIC = {"thresholding": True, "dynamic_thresholding_ratio": 0.7, "sample_max_value": 1e9}
 CLIPPED = {
