@@ -63,6 +63,13 @@ for guidance in (8.0, pf.guidance.Clip(-2.5, 2.5, guidance=8.0), pf.guidance.Cli
     )
 # --8<-- [end:clip]
 
+# --8<-- [start:iterate]
+for t, x, prediction in last.iterate(classes.denoiser(labels), torch.randn(300, 2), 1.0, 0.0):
+    if t < 0.5:  # half of the steps are enough for a preview of the data
+        print(f"t = {t:g}: x has deviation {float(x.std()):.2f}, its expected data {float(prediction.data.std()):.2f}")
+        break
+# --8<-- [end:iterate]
+
 
 # --8<-- [start:jacobian]
 def field(x):

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -80,6 +80,41 @@ def adaptive_states(
     return states
 
 
+def adaptive_attempts(
+    f: Field,
+    x: Tensor,
+    t0: float,
+    t1: float,
+    args: tuple[Any, ...],
+    tableau: Tableau,
+    *,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+    leave: bool,
+    log: bool,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the time of each sample (n,) and the state (n, *shape) after each attempted step: the last is that of `adaptive_steps`."""
+    own = x.dtype
+    if own not in WIDE:
+        (f, x), rtol = widened(f, x), max(rtol, torch.finfo(own).eps)
+    if log:
+        f, t0, t1 = _in_log_time(f), math.log(t0), math.log(t1)
+    call, plain = in_its_autocast(f, x)
+    run = Adaptive(call, x, t0, args, tableau, rtol, atol, log)
+    if not run.reach(abs(t1 - t0)) or not x.numel():
+        yield run.start.expand(len(x)) + (t1 - t0), x.to(own)
+        return
+    attempts = run.attempts(t1, max_steps, leave)
+    while True:
+        with plain:  # not across a yield, where the caller's own code runs
+            under_way = next(attempts, None)
+        if under_way is None:
+            return
+        t, x = run.now()
+        yield t, x.to(own)
+
+
 def check_tolerances(rtol: float, atol: float) -> None:
     """Raise an error for tolerances that no step can meet.
 
@@ -131,14 +166,21 @@ class Adaptive:
         """Return the state at a time; with `more`, keep what a further call needs."""
         if not self.reach(abs(end - self.t0)):
             return self.x.view(-1, *self.shape).clone()
+        for _ in self.attempts(end, max_steps, leave, more):
+            pass
+        return self.finished(more)
+
+    def attempts(self, end: float, max_steps: int, leave: bool, more: bool = False) -> Iterator[int]:
+        """Try steps to a time that was passed to `reach`; yield the number of active samples after each."""
         if self.size is None:
             self.begin(math.copysign(1.0, end - self.t0))
         # A step is too small if rounding of t loses it.
         self.smallest = 4 * torch.finfo(self.elapsed.dtype).eps * max(abs(self.t0), abs(end))
         for _ in range(max_steps):
             under_way = self.step()
+            yield under_way
             if under_way == 0:
-                return self.finished(more)
+                return
             if leave and under_way <= 0.75 * len(self.rows):  # shrinking the batch costs copies: worth it from a quarter on
                 self.cut(more)
         row = int(self.elapsed.argmin())
@@ -246,6 +288,15 @@ class Adaptive:
                 setattr(self, name, torch.cat([part[name] for part in parts])[order])
             self.away, self.args = [], self.all_args
         return self.x.view(-1, *self.shape)
+
+    def now(self) -> tuple[Tensor, Tensor]:
+        """Return the time of each sample (n,) and the states of all samples in their order."""
+        done = [part["rows"] for part in self.away]
+        elapsed = torch.cat([*(self.elapsed.new_full(rows.shape, self.span) for rows in done), self.elapsed])
+        order = torch.cat([*done, self.rows]).argsort()
+        t = torch.add(self.start, elapsed[order], alpha=self.sign)
+        states = torch.cat([*(part["x"] for part in self.away), self.x])[order]
+        return t.exp() if self.log else t, states.view(-1, *self.shape)
 
     def time(self, row: int) -> float:
         t = self.t0 + self.sign * float(self.elapsed[row])

@@ -13,7 +13,7 @@ and the last step is to the expected data for every sampler. Between knots (`enc
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -29,7 +29,7 @@ from pushforward.paths import Path, Prediction
 from pushforward.samplers.brownian import Noise, noise_source
 from pushforward.samplers.grids import Grid, clock
 from pushforward.samplers.knots import checked_knots
-from pushforward.samplers.sampler import SLACK, Sampler, check_times
+from pushforward.samplers.sampler import SLACK, Sampler, State, check_times
 from pushforward.types import path_of
 
 TARGETS: tuple[Kind, Kind] = ("data", "noise")
@@ -141,6 +141,13 @@ class LinearSampler(Sampler):
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
+        for state in self._states(denoiser, x, t_start, t_end, generator):
+            x = state.x
+        return x
+
+    def _states(
+        self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators
+    ) -> Iterator[State]:
         path = path_of(denoiser)
         if path is None:
             raise UserError(f"{type(self).__name__} needs a denoiser with a path; use Euler or Dopri5 for a bare velocity.")
@@ -172,7 +179,7 @@ class LinearSampler(Sampler):
             if held:
                 before = [x, value, *before[: held - 2]]
             x = after
-        return x
+            yield State(ends[k + 1], x, prediction)
 
 
 def _is_data(path: Path, t: float) -> bool:
