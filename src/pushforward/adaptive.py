@@ -56,7 +56,7 @@ def adaptive_states(
         options: Any = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "leave": leave, "log": log, "adjoint": adjoint}
         return [one.to(x.dtype) for one in adaptive_states(call, wide, t0, ends, args, tableau, **options)]
     if log:
-        f, t0, ends = _in_log_time(f), math.log(t0), [math.log(end) for end in ends]
+        f, t0, ends = in_log_time(f), math.log(t0), [math.log(end) for end in ends]
 
     def solve(x: Tensor, t0: float, ends: Sequence[float], args: tuple[Any, ...]) -> list[Tensor]:
         if x.numel() == 0:
@@ -80,41 +80,6 @@ def adaptive_states(
     return states
 
 
-def adaptive_attempts(
-    f: Field,
-    x: Tensor,
-    t0: float,
-    t1: float,
-    args: tuple[Any, ...],
-    tableau: Tableau,
-    *,
-    rtol: float,
-    atol: float,
-    max_steps: int,
-    leave: bool,
-    log: bool,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the time of each sample (n,) and the state (n, *shape) after each attempted step: the last is that of `adaptive_steps`."""
-    own = x.dtype
-    if own not in WIDE:
-        (f, x), rtol = widened(f, x), max(rtol, torch.finfo(own).eps)
-    if log:
-        f, t0, t1 = _in_log_time(f), math.log(t0), math.log(t1)
-    call, plain = in_its_autocast(f, x)
-    run = Adaptive(call, x, t0, args, tableau, rtol, atol, log)
-    if not run.reach(abs(t1 - t0)) or not x.numel():
-        yield run.start.expand(len(x)) + (t1 - t0), x.to(own)
-        return
-    attempts = run.attempts(t1, max_steps, leave)
-    while True:
-        with plain:  # not across a yield, where the caller's own code runs
-            under_way = next(attempts, None)
-        if under_way is None:
-            return
-        t, x = run.now()
-        yield t, x.to(own)
-
-
 def check_tolerances(rtol: float, atol: float) -> None:
     """Raise an error for tolerances that no step can meet.
 
@@ -125,7 +90,9 @@ def check_tolerances(rtol: float, atol: float) -> None:
         raise UserError(f"rtol is {rtol} and atol {atol}, but both must be at least 0 and one positive; try 1e-5.")
 
 
-def _in_log_time(f: Field) -> Field:
+def in_log_time(f: Field) -> Field:
+    """Return the field by u = log(t)."""
+
     def by_log(x: Tensor, u: Tensor, *args: Any) -> Tensor:
         t = u.exp()
         return f(x, t, *args) * t.view(-1, *(1,) * (x.ndim - 1)).to(x.dtype)

@@ -49,9 +49,9 @@ class DPMSolverPP(LinearSampler):
         UserError: an unknown variant, noise or solver_type.
 
     Source: Lu et al., DPM-Solver++, 2211.01095, algorithms 1 (2S) and 2 (2M), section 5 (SDE); lower_order_final and solver_type as in
-    the authors' code and diffusers. Ours: where lambda is infinite, at the ends
-    of some paths, steps are of first order. 3M is third order, unlike the usual code (diffusers, k-diffusion): it starts with a step of 2S
-    instead of one of first order, and the parabola's second coefficient is twice theirs, as its integral requires.
+    the authors' code and diffusers. Ours: where lambda is infinite, at the ends of some paths, steps are of first order. 3M is third order,
+    unlike the usual code (diffusers, k-diffusion): it starts with a step of 2S instead of one of first order, and the parabola's second
+    coefficient is twice theirs, as its integral requires.
     """
 
     steps: int = 20
@@ -96,8 +96,9 @@ class DPMSolverPP(LinearSampler):
         if self.variant == "3M":
             visited = knots if isinstance(self.grid, Knots) else [knots[0], _middle(path, *knots[:2]), *knots[1:]]
             rest = list(enumerate(orders(3, len(visited) - 1, after, lower)))[2:]
-            return [*self._single(*visited[:3]), *(self._multistep(visited[: k + 1], visited[k + 1], order) for k, order in rest)]
-        return [self._multistep(knots[: k + 1], knots[k + 1], order) for k, order in enumerate(orders(2, len(knots) - 1, after, lower))]
+            return [*self._single(*visited[:3]), *(self._multistep(visited[k - 2 : k + 1], visited[k + 1], order) for k, order in rest)]
+        rest = list(enumerate(orders(2, len(knots) - 1, after, lower)))
+        return [self._multistep(knots[max(0, k - 1) : k + 1], knots[k + 1], order) for k, order in rest]
 
     def _multistep(self, known: list[Point], q: Point, order: int) -> Step:
         """Return the step of an order from the last known point to q."""

@@ -29,7 +29,8 @@ from pushforward.paths import Path, Prediction
 from pushforward.samplers.brownian import Noise, noise_source
 from pushforward.samplers.grids import Grid, clock
 from pushforward.samplers.knots import checked_knots
-from pushforward.samplers.sampler import SLACK, Sampler, State, check_times
+from pushforward.samplers.sampler import SLACK, Sampler, check_times
+from pushforward.samplers.state import State
 from pushforward.types import path_of
 
 TARGETS: tuple[Kind, Kind] = ("data", "noise")

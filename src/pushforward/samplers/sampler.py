@@ -7,36 +7,24 @@ uses the velocity solves the ODE, in either direction of time, and can therefore
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
 from pushforward import _random
 from pushforward._checks import CheckedNumbers, whole
-from pushforward.adaptive import adaptive_attempts, adaptive_steps, check_tolerances
+from pushforward.adaptive import adaptive_steps, check_tolerances
+from pushforward.attempts import adaptive_attempts
 from pushforward.dispatch import ability
 from pushforward.errors import UserError, missing
 from pushforward.fields import WIDE, widened
 from pushforward.ode import fixed_steps, fixed_steps_with_rates, stage_values
 from pushforward.samplers.grids import Grid, Uniform
+from pushforward.samplers.state import State
 from pushforward.tableaux import Tableau
 from pushforward.types import Bindable, path_of
 
 SLACK = 1e-9  # tolerance for float32 times and clipped ends
-
-
-class State(NamedTuple):
-    """Where a sampler is after a step.
-
-    Attributes:
-        t: the time; that of each sample (n,) in a method with adaptive steps.
-        x: the state at t (n, *shape).
-        prediction: what the denoiser predicted at the step's start; None in a method with adaptive steps.
-    """
-
-    t: float | Tensor
-    x: Tensor
-    prediction: Any
 
 
 class Growing(Protocol):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward.registry import export
-from pushforward.samplers.sampler import Sampler, State
+from pushforward.samplers.sampler import Sampler
+from pushforward.samplers.state import State
 
 
 @export("samplers.Tweedie")
