@@ -34,6 +34,13 @@ def _made(entry):
     return entry.example()
 
 
+def kinds_of(paths, count=1):
+    """Return (path, kind, ...) for all predictions that each path has, as parameters: "v" where it is variance preserving."""
+    for one in paths:
+        for kinds in itertools.product(one.values[0]().kinds, repeat=count):
+            yield pytest.param(one.values[0], *kinds, id="-".join((one.id, *kinds)))
+
+
 def truth_model(path=None, prediction="velocity", *, truth=None, sampler=TIGHT, exact_base=True, **options):
     """Return the PathModel that perfect training on a Gaussian mixture would give, and the mixture.
 

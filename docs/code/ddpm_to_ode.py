@@ -1,3 +1,4 @@
+import dataclasses
 from itertools import pairwise
 
 import torch
@@ -41,6 +42,33 @@ for sampler in (
     shown = [f"{t:.3f}" for t in times]
     print(f"{len(times):4} evaluations, at t = {', '.join(shown if len(shown) < 5 else [*shown[:2], '...', shown[-1]])}")
 # --8<-- [end:knots]
+
+# --8<-- [start:few]
+few = pf.samplers.DPMSolverPP(5, grid=pf.samplers.Uniform())
+with torch.no_grad():
+    for lower in (False, True):
+        sampler = dataclasses.replace(few, lower_order_final=lower)
+        error = (model.decode(noise, sampler=sampler) - ode).square().mean().sqrt()
+        print(f"DPM-Solver++ 2M, 5 steps, {'last step of first order' if lower else 'second order to the end'}: {error:.2f}")
+discrete.sample(1, sampler=pf.samplers.UniPC(4, grid=pf.samplers.Times((1.0, 0.9, 0.6, 0.2))))
+# --8<-- [end:few]
+
+# --8<-- [start:clip]
+labels, last = torch.arange(300) % 3, pf.samplers.DDIM(20, grid=pf.samplers.Knots())
+classes = pf.families.PathModel(truth.net(thousand, "v"), (2,), thousand, "v", sampler=last, classes=3, drop_cond=0.1)
+for guidance in (8.0, pf.guidance.Clip(-2.5, 2.5, guidance=8.0), pf.guidance.Clip(-2.5, 2.5, threshold=0.995, guidance=8.0)):
+    x = classes.sample(300, labels, guidance=guidance, generator=torch.Generator().manual_seed(0))
+    print(
+        f"guidance 8{'' if guidance == 8.0 else ', threshold' if guidance.threshold else ', clipped'}: |x| up to {float(x.abs().max()):.2f}"
+    )
+# --8<-- [end:clip]
+
+# --8<-- [start:iterate]
+for t, x, prediction in last.iterate(classes.denoiser(labels), torch.randn(300, 2), 1.0, 0.0):
+    if t < 0.5:  # half of the steps are enough for a preview of the data
+        print(f"t = {t:g}: x has deviation {float(x.std()):.2f}, its expected data {float(prediction.data.std()):.2f}")
+        break
+# --8<-- [end:iterate]
 
 
 # --8<-- [start:jacobian]

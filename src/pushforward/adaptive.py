@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ def adaptive_states(
         options: Any = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "leave": leave, "log": log, "adjoint": adjoint}
         return [one.to(x.dtype) for one in adaptive_states(call, wide, t0, ends, args, tableau, **options)]
     if log:
-        f, t0, ends = _in_log_time(f), math.log(t0), [math.log(end) for end in ends]
+        f, t0, ends = in_log_time(f), math.log(t0), [math.log(end) for end in ends]
 
     def solve(x: Tensor, t0: float, ends: Sequence[float], args: tuple[Any, ...]) -> list[Tensor]:
         if x.numel() == 0:
@@ -90,7 +90,9 @@ def check_tolerances(rtol: float, atol: float) -> None:
         raise UserError(f"rtol is {rtol} and atol {atol}, but both must be at least 0 and one positive; try 1e-5.")
 
 
-def _in_log_time(f: Field) -> Field:
+def in_log_time(f: Field) -> Field:
+    """Return the field by u = log(t)."""
+
     def by_log(x: Tensor, u: Tensor, *args: Any) -> Tensor:
         t = u.exp()
         return f(x, t, *args) * t.view(-1, *(1,) * (x.ndim - 1)).to(x.dtype)
@@ -131,14 +133,21 @@ class Adaptive:
         """Return the state at a time; with `more`, keep what a further call needs."""
         if not self.reach(abs(end - self.t0)):
             return self.x.view(-1, *self.shape).clone()
+        for _ in self.attempts(end, max_steps, leave, more):
+            pass
+        return self.finished(more)
+
+    def attempts(self, end: float, max_steps: int, leave: bool, more: bool = False) -> Iterator[int]:
+        """Try steps to a time that was passed to `reach`; yield the number of active samples after each."""
         if self.size is None:
             self.begin(math.copysign(1.0, end - self.t0))
         # A step is too small if rounding of t loses it.
         self.smallest = 4 * torch.finfo(self.elapsed.dtype).eps * max(abs(self.t0), abs(end))
         for _ in range(max_steps):
             under_way = self.step()
+            yield under_way
             if under_way == 0:
-                return self.finished(more)
+                return
             if leave and under_way <= 0.75 * len(self.rows):  # shrinking the batch costs copies: worth it from a quarter on
                 self.cut(more)
         row = int(self.elapsed.argmin())
@@ -246,6 +255,15 @@ class Adaptive:
                 setattr(self, name, torch.cat([part[name] for part in parts])[order])
             self.away, self.args = [], self.all_args
         return self.x.view(-1, *self.shape)
+
+    def now(self) -> tuple[Tensor, Tensor]:
+        """Return the time of each sample (n,) and the states of all samples in their order."""
+        done = [part["rows"] for part in self.away]
+        elapsed = torch.cat([*(self.elapsed.new_full(rows.shape, self.span) for rows in done), self.elapsed])
+        order = torch.cat([*done, self.rows]).argsort()
+        t = torch.add(self.start, elapsed[order], alpha=self.sign)
+        states = torch.cat([*(part["x"] for part in self.away), self.x])[order]
+        return t.exp() if self.log else t, states.view(-1, *self.shape)
 
     def time(self, row: int) -> float:
         t = self.t0 + self.sign * float(self.elapsed[row])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import UserError
+from pushforward.functional.prediction import Kind
 from pushforward.paths import Path
 from pushforward.registry import export, unknown
 
@@ -27,13 +28,22 @@ class Discrete(Path):
     where it would not be monotone. The interval is from the first knot, t = 1 / T, to 1. Below it there is only t = 0, the data: alpha = 1
     and sigma = 0.
 
+    These schedules keep some of the data at t = 1, where sampling starts from pure noise. With `zero_terminal_snr` alpha is shifted and
+    scaled, so that it is 0 at the last knot and unchanged at the first. lambda is then -infinity at t = 1, and the spline is alpha's:
+
+        alpha_k <- (alpha_k - alpha_T) alpha_1 / (alpha_1 - alpha_T),    k = 1 ... T
+
+    At t = 1 noise and score no longer determine the data, so that a network predicts "v", "data" or "velocity".
+
     Args:
         betas: "linear" (0.0001 to 0.02 for T = 1000, for others in proportion), "cosine", "sigmoid" (as linear, by a logistic curve from -6
             to 6), or the numbers themselves, each between 0 and 1.
         steps: T; None is 1,000, or the number of betas.
+        zero_terminal_snr: whether alpha is 0 at t = 1; diffusers' `rescale_betas_zero_snr`.
 
     Raises:
-        UserError: an unknown schedule, a beta that is not between 0 and 1, fewer than 3 betas, or a number of betas other than steps.
+        UserError: an unknown schedule, a beta that is not between 0 and 1, fewer than 3 betas, or a number of betas other than steps; the
+            prediction "noise" or "score" with zero_terminal_snr.
 
     Example:
         >>> Discrete().interval
@@ -41,13 +51,16 @@ class Discrete(Path):
         >>> Discrete().alpha(torch.tensor([1.0]))
         tensor([0.0064])
 
-    Source: Ho et al., 2006.11239, section 4 (linear); Nichol and Dhariwal, 2102.09672, eq. 17 (cosine); Xu et al., 2203.02923 (sigmoid).
+    Source: Ho et al., 2006.11239, section 4 (linear); Nichol and Dhariwal, 2102.09672, eq. 17 (cosine); Xu et al., 2203.02923 (sigmoid);
+    Lin et al., Common diffusion noise schedules and sample steps are flawed, 2305.08891, algorithm 1 (zero terminal SNR).
     """
 
     betas: Schedule | tuple[float, ...] = "linear"
     steps: int | None = None
+    zero_terminal_snr: bool = False
 
-    _pieces: ClassVar[Tensor]  # determined by the betas and not a setting, like interval
+    variance_preserving: ClassVar[bool] = True
+    _curve: ClassVar["_LogSNR | _Alpha"]  # determined by the betas and not a setting, like interval
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,15 +79,62 @@ class Discrete(Path):
             )
         log_kept = numpy.log1p(-betas).cumsum()  # log alpha²
         object.__setattr__(self, "interval", (1 / count, 1.0))
-        object.__setattr__(self, "_pieces", _monotone_cubic(0.5 * (log_kept - numpy.log(-numpy.expm1(log_kept)))))
+        object.__setattr__(self, "_curve", (_Alpha if self.zero_terminal_snr else _LogSNR)(log_kept))
 
     @property
     def knots(self) -> int:
         """T, the number of betas."""
-        return len(self._pieces) + 1
+        return self._curve.knots
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        return ("velocity", "data", "v") if self.zero_terminal_snr else super().kinds
+
+    def interval_for(self, kind: Kind) -> tuple[float, float]:
+        low, high = super().interval_for(kind)
+        if kind not in self.kinds:
+            raise UserError(
+                f"prediction is {kind!r}, but at t = 1 of a path of zero terminal SNR it does not determine the data; use 'v' or 'data'."
+            )
+        return low, high
 
     def log_snr(self, t: Tensor) -> Tensor:
-        return self._log_snr(t, *self._piece(t))
+        return self._curve.log_snr(t)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self._curve.alpha(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self._curve.sigma(t)
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        return self._curve.alpha_dot(t)
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        return self._curve.sigma_dot(t)
+
+
+class _Spline:
+    """Cubics between knots: rows of coefficients, those of a place between two knots found by its time."""
+
+    def __init__(self, pieces: Tensor) -> None:
+        self.pieces, self.knots = pieces, len(pieces) + 1
+
+    def piece(self, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the position between two knots, from 0 to 1, and the coefficients there."""
+        place = t * self.knots - 1
+        index = place.detach().long().clamp(0, self.knots - 2)
+        return place - index, self.pieces.to(t.device, t.dtype)[index].unbind(-1)
+
+
+class _LogSNR(_Spline):
+    """The schedule whose log-SNR is a spline through that of log alpha² at the knots (T,)."""
+
+    def __init__(self, log_kept: numpy.ndarray) -> None:
+        super().__init__(torch.from_numpy(_monotone_cubic(0.5 * (log_kept - numpy.log(-numpy.expm1(log_kept))))))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return self._log_snr(t, *self.piece(t))
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.sigmoid(2 * self.log_snr(t)).sqrt()
@@ -96,15 +156,50 @@ class Discrete(Path):
 
     def _with_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-SNR and its derivative by t."""
-        u, powers = self._piece(t)
+        u, powers = self.piece(t)
         _, b, c, d = powers
         return self._log_snr(t, u, powers), ((3 * d * u + 2 * c) * u + b) * self.knots
 
-    def _piece(self, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the position between two knots, from 0 to 1, and the coefficients of its powers."""
-        place = t * self.knots - 1
-        index = place.detach().long().clamp(0, self.knots - 2)
-        return place - index, self._pieces.to(t.device, t.dtype)[index].unbind(-1)
+
+class _Alpha(_Spline):
+    """The schedule whose alpha is a spline through the knots' alpha, shifted and scaled to be 0 at the last one.
+
+    The rest 1 - alpha, which sigma² = rest (1 + alpha) needs, has coefficients of its own: subtracted, it would lose digits near the data.
+    """
+
+    def __init__(self, log_kept: numpy.ndarray) -> None:
+        rest = -numpy.expm1(0.5 * log_kept)
+        rest = rest[0] + (rest - rest[0]) * ((1 - rest[0]) / (rest[-1] - rest[0]))
+        rest[-1] = 1.0
+        _, b, c, d = _monotone_cubic(-rest).T
+        # Powers of the distance to the right knot, so that alpha is exactly 0 at t = 1.
+        super().__init__(torch.from_numpy(numpy.stack((1 - rest[1:], rest[1:], -(b + 2 * c + 3 * d), c + 3 * d, -d), axis=1)))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        alpha, rest = self._both(t)
+        return alpha.log() - (rest * (1 + alpha)).log() / 2
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self._both(t)[0]
+
+    def sigma(self, t: Tensor) -> Tensor:
+        alpha, rest = self._both(t)
+        return (rest * (1 + alpha)).sqrt()
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        u, (_, _, b, c, d) = self.piece(t)
+        s = 1 - u
+        return -((3 * d * s + 2 * c) * s + b) * self.knots
+
+    def sigma_dot(self, t: Tensor) -> Tensor:  # of sigma² = 1 - alpha²
+        return -self.alpha(t) * self.alpha_dot(t) / self.sigma(t)
+
+    def _both(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and 1 - alpha."""
+        u, (alpha, rest, b, c, d) = self.piece(t)
+        s = 1 - u
+        more = s * torch.addcmul(b, s, torch.addcmul(c, s, d))
+        return torch.where(t == 0, 1.0, alpha + more), torch.where(t == 0, 0.0, rest - more)
 
 
 def _betas(schedule: Schedule, steps: int) -> numpy.ndarray:
@@ -116,7 +211,7 @@ def _betas(schedule: Schedule, steps: int) -> numpy.ndarray:
     return first + (last - first) * share
 
 
-def _monotone_cubic(values: numpy.ndarray) -> Tensor:
+def _monotone_cubic(values: numpy.ndarray) -> numpy.ndarray:
     """Return coefficients (k - 1, 4) of cubics in [0, 1] through falling values: the spline's, its slopes cut where a piece would turn."""
     from scipy.interpolate import CubicSpline  # slow to import, and only needed once there is such a path
 
@@ -125,5 +220,4 @@ def _monotone_cubic(values: numpy.ndarray) -> Tensor:
     gentlest = numpy.maximum(numpy.append(falls, falls[-1]), numpy.append(falls[0], falls))  # of the two pieces that meet
     slopes = numpy.clip(slopes, 3 * gentlest, 0.01 * gentlest)  # up to three times the fall a cubic is monotone (Fritsch and Carlson 1980)
     start, end = slopes[:-1], slopes[1:]
-    pieces = numpy.stack((values[:-1], start, 3 * falls - 2 * start - end, start + end - 2 * falls), axis=1)
-    return torch.from_numpy(pieces)
+    return numpy.stack((values[:-1], start, 3 * falls - 2 * start - end, start + end - 2 * falls), axis=1)

@@ -26,11 +26,18 @@ class Path(CheckedNumbers):
     """A schedule alpha(t), sigma(t) with its derivatives; to add one, define these four, `interval`, and `time` if it has a formula.
 
     Times are tensors (n,), values likewise. `interval = (t_min, t_max)` lies inside [0, 1]. `log` states that the velocity varies on the
-    scale of t itself, as if sigma is a power of t: adaptive solvers then take their steps in log(t).
+    scale of t itself, as if sigma is a power of t: adaptive solvers then take their steps in log(t). `variance_preserving` states that
+    alpha² + sigma² = 1, which the prediction "v" requires.
     """
 
     interval: ClassVar[tuple[float, float]] = (0.0, 1.0)
     log: ClassVar[bool] = False
+    variance_preserving: ClassVar[bool] = False
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What a network may predict on this path: "velocity", "noise", "data" and "score", and "v" if it is variance preserving."""
+        return (*KINDS, "v") if self.variance_preserving else KINDS
 
     @property
     def knots(self) -> int | None:
@@ -76,10 +83,15 @@ class Path(CheckedNumbers):
             return torch.addcmul(data * per_row(self.alpha_dot(t), data), noise, per_row(self.sigma_dot(t), data))
         if kind == "score":
             return -noise / per_row(self.sigma(t), noise)
+        if kind == "v":
+            self._check(kind)
+            return torch.addcmul(noise * per_row(self.alpha(t), noise), data, per_row(-self.sigma(t), noise))
         return data if kind == "data" else noise
 
     def coefficients(self, source: Kind, target: Kind, t: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Return (a, b), each (n,) or a float, with target = a x_t + b source (see `functional.prediction_coefficients`)."""
+        for kind in (source, target):
+            self._check(kind)
         if source == target:
             return 0.0, 1.0
         return prediction_coefficients(source, target, self.alpha(t), self.sigma(t), self.alpha_dot(t), self.sigma_dot(t))
@@ -90,8 +102,7 @@ class Path(CheckedNumbers):
         Where alpha = 0, noise and score do not determine the data; where sigma = 0, data does not determine the noise and the score is
         not defined. The interval stops 0.001 short of such a time.
         """
-        if kind not in KINDS:
-            raise UserError(f"prediction is {kind!r}, but it is one of {', '.join(KINDS)}.")
+        self._check(kind)
         low, high = self.interval
         ends = torch.tensor([low, high], dtype=torch.float64, device="cpu")
         if kind in ("data", "score") and self.sigma(ends)[0] < 1e-9:
@@ -100,9 +111,18 @@ class Path(CheckedNumbers):
             high -= MARGIN
         return low, high
 
+    def _check(self, kind: Kind) -> None:
+        """Raise an error for an unknown kind of prediction, and for "v" on a path that is not variance preserving."""
+        if kind == "v" and not self.variance_preserving:
+            raise UserError(
+                f"prediction is 'v', but {self} is not variance preserving (alpha² + sigma² = 1); use 'velocity', or the path Cosine()."
+            )
+        if kind not in (*KINDS, "v"):
+            raise UserError(f"prediction is {kind!r}, but it is one of {', '.join(self.kinds)}.")
+
 
 class Prediction:
-    """A network's prediction at (x, t), available as velocity, data, noise or score: the path converts it on access."""
+    """A network's prediction at (x, t), available as velocity, data, noise, score or v: the path converts it on access."""
 
     __slots__ = ("kind", "path", "share", "t", "value", "x")
 
@@ -145,6 +165,15 @@ class Prediction:
             )
         return self.to("score")
 
+    @property
+    def v(self) -> Tensor:
+        """alpha_t noise - sigma_t data.
+
+        Raises:
+            UserError: the path is not variance preserving.
+        """
+        return self.to("v")
+
 
 @export("paths.Linear", example=lambda: Linear())
 @dataclass(frozen=True)
@@ -177,6 +206,8 @@ class Cosine(Path):
 
     Source: Nichol and Dhariwal, 2102.09672 (without their offset); Albergo and Vanden-Eijnden, 2209.15571.
     """
+
+    variance_preserving: ClassVar[bool] = True
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.sin((1 - t) * (math.pi / 2))  # exactly 0 at t = 1, unlike a rounded cosine
@@ -211,6 +242,7 @@ class VariancePreserving(Path):
     beta_min: float = 0.1
     beta_max: float = 20.0
     interval: ClassVar[tuple[float, float]] = (1e-4, 1.0)
+    variance_preserving: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -258,6 +290,7 @@ class SubVariancePreserving(VariancePreserving):
     """
 
     interval: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    variance_preserving: ClassVar[bool] = False
 
     def sigma(self, t: Tensor) -> Tensor:
         return -torch.expm1(-self._integral(t))

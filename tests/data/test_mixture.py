@@ -85,8 +85,7 @@ def test_data_and_noise_add_up_to_x(truth):
     torch.testing.assert_close(a * truth.posterior_mean(x, alpha, sigma) + s * truth.posterior_noise(x, alpha, sigma), x, **EXACT)
 
 
-@pytest.mark.parametrize("path", [Linear(), Cosine()])
-@pytest.mark.parametrize("prediction", ["velocity", "noise", "data", "score"])
+@pytest.mark.parametrize(("path", "prediction"), [(path, kind) for path in (Linear(), Cosine()) for kind in path.kinds])
 def test_the_net_predicts_what_the_path_converts_the_data_to(truth, path, prediction):
     x = points(truth)
     t = torch.linspace(0.1, 0.9, len(x), dtype=torch.float64)

@@ -16,7 +16,13 @@ pytestmark = pytest.mark.usefixtures("float64")
 PATHS = things("paths", of=Path)
 
 
-@pytest.mark.parametrize(("path", "other", "prediction"), some_of([VariancePreserving(), VarianceExploding()], [Linear(), Cosine()], KINDS))
+@pytest.mark.parametrize(
+    ("path", "other", "prediction"),
+    [
+        *some_of([VariancePreserving(), VarianceExploding()], [Linear(), Cosine()], KINDS),
+        (VariancePreserving(), Linear(), "v"),
+    ],
+)
 def test_samples_end_at_the_same_data(path, other, prediction):
     """Linear and Cosine have every log-SNR, so that both solves go over the same ones: x_tau = c x_t at both ends."""
     model, _ = truth_model(path, prediction, exact_base=False)

@@ -14,7 +14,7 @@ from pushforward.errors import ConditionError, NotInvertibleError, UserError
 from pushforward.families.path_model import PathModel
 from pushforward.functional.prediction import KINDS
 from pushforward.nn.mlp import MLP
-from pushforward.paths import Linear, Path, VarianceExploding
+from pushforward.paths import Cosine, Linear, Path, VarianceExploding
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.euler import Euler
 from pushforward.samplers.sampler import Sampler
@@ -27,7 +27,10 @@ PATHS = things("paths", of=Path)
 @pytest.mark.parametrize(
     ("solver", "within"), [(Dopri5(1e-6, 1e-6), 1e-5), pytest.param(TIGHT, SOLVED, marks=pytest.mark.slow)], ids=["quick", "tight"]
 )
-@pytest.mark.parametrize(("prediction", "make"), some_of(KINDS, PATHS, every=2))
+@pytest.mark.parametrize(
+    ("prediction", "make"),
+    [*some_of(KINDS, PATHS, every=2), *some_of(["v"], [one for one in PATHS if one.values[0]().variance_preserving])],
+)
 def test_the_exact_network_has_the_mixtures_density(make, prediction, solver, within):
     """Of x at t_min, whose law is the marginal there; base is the marginal at t_max.
 
@@ -64,12 +67,12 @@ def test_hutchinsons_log_prob_is_right_on_average():
     assert abs(estimates.mean() - truth.log_prob(x)[0]) < 5 * estimates.std() / 20
 
 
-@pytest.mark.parametrize("prediction", KINDS)
+@pytest.mark.parametrize("prediction", [*KINDS, "v"])
 def test_an_mlp_that_predicts_anything_has_its_analytic_divergence(prediction):
     """The same model behind a plain function, which hides `value_and_divergence`, has the same likelihood by forward mode."""
-    net, x = MLP(2, 2, (8, 8), time_features=4), torch.randn(3, 2)
-    fast = PathModel(net, (2,), Linear(), prediction, sampler=Dopri5(1e-6, 1e-6))
-    slow = PathModel(lambda x, t, cond: net(x, t, cond), (2,), Linear(), prediction, sampler=Dopri5(1e-6, 1e-6))
+    net, x, path = MLP(2, 2, (8, 8), time_features=4), torch.randn(3, 2), Cosine() if prediction == "v" else Linear()
+    fast = PathModel(net, (2,), path, prediction, sampler=Dopri5(1e-6, 1e-6))
+    slow = PathModel(lambda x, t, cond: net(x, t, cond), (2,), path, prediction, sampler=Dopri5(1e-6, 1e-6))
     torch.testing.assert_close(fast.log_prob(x), slow.log_prob(x), rtol=1e-4, atol=1e-4)
 
 

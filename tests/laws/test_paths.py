@@ -5,7 +5,7 @@ import math
 import numpy
 import pytest
 import torch
-from examples import At, marginal, things
+from examples import At, kinds_of, marginal, things
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +13,8 @@ from pushforward.data.mixture import GaussianMixture, three_gaussians
 from pushforward.discrete import Discrete, _betas
 from pushforward.errors import UserError
 from pushforward.families.path_model import PathModel
-from pushforward.functional.prediction import KINDS
-from pushforward.paths import Cosine, Heat, Linear, Path, Prediction, VarianceExploding, VariancePreserving
+from pushforward.functional.prediction import convert_prediction, prediction_coefficients
+from pushforward.paths import Cosine, Heat, Linear, Path, Prediction, SubVariancePreserving, VarianceExploding, VariancePreserving
 
 PATHS = things("paths", of=Path)
 inside = st.floats(0, 1, allow_subnormal=False)  # how far inside an interval
@@ -60,9 +60,7 @@ def test_the_schedule_is_finite_and_not_negative_on_its_interval(make):
     assert (values.isfinite() & (values >= 0)).all()
 
 
-@pytest.mark.parametrize("make", PATHS)
-@pytest.mark.parametrize("target", KINDS)
-@pytest.mark.parametrize("source", KINDS)
+@pytest.mark.parametrize(("make", "source", "target"), kinds_of(PATHS, 2))
 @settings(max_examples=20)
 @given(share=inside)
 def test_conversions_round_trip(make, source, target, share):
@@ -73,9 +71,7 @@ def test_conversions_round_trip(make, source, target, share):
     torch.testing.assert_close(Prediction(path, target, there, x, t).to(source), value, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("make", PATHS)
-@pytest.mark.parametrize("source", KINDS)
-@pytest.mark.parametrize("target", KINDS)
+@pytest.mark.parametrize(("make", "source", "target"), kinds_of(PATHS, 2))
 def test_the_target_of_one_kind_converts_into_that_of_another(make, source, target):
     path = make()
     t = torch.linspace(*path.interval, 9)[1:-1]
@@ -136,12 +132,56 @@ def test_paths_agree_on_the_data_where_their_log_snr_is_the_same(make, other):
     )
 
 
-@pytest.mark.parametrize("make", PATHS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("make", "kind"), kinds_of(PATHS))
 def test_every_prediction_gives_a_finite_velocity_on_its_interval(make, kind):
     path = make()
     t = torch.linspace(*path.interval_for(kind), 101)
     assert Prediction(path, kind, torch.ones(101, 1), torch.ones(101, 1), t).velocity.isfinite().all()
+
+
+def test_v_is_on_the_variance_preserving_paths():
+    for make in PATHS:
+        path = make.values[0]()
+        t = torch.linspace(*path.interval, 101)
+        preserved = torch.allclose(path.alpha(t) ** 2 + path.sigma(t) ** 2, torch.ones(101), rtol=0, atol=1e-9)
+        assert path.variance_preserving == preserved == ("v" in path.kinds)
+
+
+def test_v_by_hand():
+    """Salimans and Ho, section 4 and appendix D: v = alpha eps - sigma x_0, x_0 = alpha x - sigma v, eps = sigma x + alpha v."""
+    path, t, data, noise = Cosine(), torch.tensor([0.0, 0.3, 1.0]), torch.randn(3, 2), torch.randn(3, 2)
+    alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]
+    x, v = path.mix(data, noise, t), path.target("v", data, noise, t)
+    torch.testing.assert_close(v, alpha * noise - sigma * data, rtol=1e-12, atol=1e-12)
+    prediction = Prediction(path, "v", v, x, t)
+    torch.testing.assert_close(prediction.data, data, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(prediction.noise, noise, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(prediction.velocity, torch.pi / 2 * v, rtol=1e-12, atol=1e-12)  # on this path they are one up to a factor
+    assert prediction.v is v
+    assert path.interval_for("v") == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("path", [Linear(), SubVariancePreserving(), VarianceExploding(), Heat()], ids=str)
+def test_v_on_another_path_is_refused(path):
+    x, t = torch.ones(1, 2), torch.full((1,), 0.5)
+    for call in (
+        lambda: PathModel(torch.nn.Linear(2, 2), (2,), path, "v"),
+        lambda: path.target("v", x, x, t),
+        lambda: Prediction(path, "velocity", x, x, t).v,
+        lambda: Prediction(path, "v", x, x, t).data,
+    ):
+        with pytest.raises(
+            UserError, match=r"prediction is 'v', but .* is not variance preserving \(alpha² \+ sigma² = 1\); use 'velocity'"
+        ):
+            call()
+
+
+def test_a_function_refuses_an_unknown_prediction():
+    one = torch.ones(1)
+    with pytest.raises(ValueError, match="source is 'w', but a prediction is one of velocity, noise, data, score, v"):
+        prediction_coefficients("w", "data", one, one, one, one)
+    with pytest.raises(ValueError, match="target is 'w'"):
+        convert_prediction(one, one, one, one, one, one, "v", "w")
 
 
 def test_the_interval_stops_short_of_a_time_that_says_nothing_of_the_velocity():
@@ -171,7 +211,7 @@ def test_the_score_where_there_is_no_noise_is_refused():
         (lambda: Discrete((0.1, 0.2)), "steps is 2, but a discrete path needs at least 3"),
         (lambda: Discrete((0.1, 1.2, 0.3)), "beta 1 of 3 is 1.2, but each must be between 0 and 1"),
         (lambda: Discrete("linear", 10), "beta 5 of 10 is .*; use more steps"),
-        (lambda: Linear().interval_for("velocty"), "prediction is 'velocty'"),
+        (lambda: Linear().interval_for("velocty"), "prediction is 'velocty', but it is one of velocity, noise, data, score\\."),
     ],
 )
 def test_bad_input_is_refused(call, message):
@@ -247,8 +287,7 @@ def test_the_irreducible_loss_of_a_gaussian_is_known(t):
     torch.testing.assert_close(loss, torch.tensor(expected), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("make", PATHS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("make", "kind"), kinds_of(PATHS))
 def test_a_loss_is_the_velocity_loss_times_the_square_of_its_coefficient(make, kind):
     """Of kind = a x + b velocity only b meets the error: for the noise b = alpha / D, on the linear path 1 - t."""
     path, data, noise = make(), torch.randn(50, 2), torch.randn(50, 2)

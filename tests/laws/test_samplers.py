@@ -15,7 +15,7 @@ from pushforward.data.mixture import three_gaussians
 from pushforward.discrete import Discrete
 from pushforward.errors import UserError
 from pushforward.functional.prediction import KINDS
-from pushforward.paths import Heat, Linear, Path, Prediction
+from pushforward.paths import Cosine, Heat, Linear, Path, Prediction
 from pushforward.samplers.ddim import DDIM
 from pushforward.samplers.ddpm import DDPM
 from pushforward.samplers.denoiser import Denoiser
@@ -47,7 +47,9 @@ def entry_of(kind, **facts):
 
 
 PATHS = things("paths", of=Path)
-GRIDS = [one for one in things("samplers", of=Grid) if one.id != "samplers.Knots"]  # whose law is in tests/samplers/test_knots.py
+PRESERVING = [one for one in PATHS if one.values[0]().variance_preserving]
+VISITING = ("samplers.Knots", "samplers.Times")  # whose laws are in tests/samplers/test_knots.py and test_times.py
+GRIDS = [one for one in things("samplers", of=Grid) if one.id not in VISITING]
 SAMPLERS = [*examples("samplers", of=Sampler), entry_of(Ralston, order=2)]
 ADAPTIVE = [one for one in SAMPLERS if issubclass(one.values[0].thing, AdaptiveSampler)]
 RUNGE_KUTTA = [one for one in SAMPLERS if hasattr(one.values[0].thing, "tableau")]
@@ -240,7 +242,7 @@ def test_the_log_snr_grid_has_equal_steps_in_log_snr(path):
     torch.testing.assert_close(steps, torch.full_like(steps, 3 / 9), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("entry", [one for one in examples("samplers", of=Grid) if one.id not in ("samplers.Uniform", "samplers.Knots")])
+@pytest.mark.parametrize("entry", [one for one in examples("samplers", of=Grid) if one.id not in ("samplers.Uniform", *VISITING)])
 def test_the_order_holds_on_other_grids(entry):
     path = COSINE
     call, x, ends = denoiser(path), noisy(path), middle(path)
@@ -269,7 +271,9 @@ def test_uniform_steps_are_equal():
         (lambda: DDIM(noise="pink"), "'pink' is not a known noise"),
         (lambda: DDPM(noise="frsh"), "did you mean 'fresh'"),
         (lambda: DPMSolverPP(variant="2N"), "'2N' is not a known variant"),
+        (lambda: DPMSolverPP(solver_type="bh2"), "'bh2' is not a known solver_type; known are heun, midpoint"),
         (lambda: UniPC(order=4), "order is 4, but UniPC has 1, 2 and 3"),
+        (lambda: UniPC(solver_type="bh3"), "'bh3' is not a known solver_type; did you mean 'bh"),
         (lambda: EulerMaruyama(g=-1.0), "g is -1.0, but it must be at least 0"),
         (lambda: EulerMaruyama(2, lambda t: -t)(denoiser(Linear()), torch.zeros(1, 2), 1.0, 0.1), "g\\(t\\) is -1 somewhere"),
         (lambda: PredictorCorrector(corrections=-1), "corrections is -1"),
@@ -302,23 +306,23 @@ def test_moments_of_stochastic_samples_are_right_along_every_path(entry, make):
     moments_are_right(suited(entry.example(150), made(make)), made(make))
 
 
-@pytest.mark.parametrize("prediction", [one if one == "noise" else pytest.param(one, marks=pytest.mark.slow) for one in KINDS])
+@pytest.mark.parametrize("prediction", [one if one == "noise" else pytest.param(one, marks=pytest.mark.slow) for one in (*KINDS, "v")])
 @pytest.mark.parametrize("make", MORE_STOCHASTIC)
 def test_moments_of_stochastic_samples_are_right_with_every_prediction(make, prediction):
-    moments_are_right(make(), Linear(), prediction)
+    moments_are_right(make(), Cosine() if prediction == "v" else Linear(), prediction)
 
 
 @pytest.mark.parametrize(("entry", "make"), some_of(ORDERED, PATHS, every=3))
 def test_all_predictions_give_the_same_samples(entry, make):
-    """They are one function written in four ways, so what is left is rounding."""
+    """They are one function written in several ways, so what is left is rounding."""
     path = made(make)
     x, ends, truth = noisy(path), middle(path), three_gaussians(torch.float64)
-    velocity, *others = (entry.example()(Denoiser(truth.net(path, kind), path, kind), x, *ends) for kind in KINDS)
+    velocity, *others = (entry.example()(Denoiser(truth.net(path, kind), path, kind), x, *ends) for kind in path.kinds)
     for other in others:
         torch.testing.assert_close(other, velocity, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "make", "entry"), some_of(KINDS, PATHS, SAMPLERS))
+@pytest.mark.parametrize(("kind", "make", "entry"), [*some_of(KINDS, PATHS, SAMPLERS), *some_of(["v"], PRESERVING, SAMPLERS, every=2)])
 def test_samples_are_finite_from_end_to_end_of_every_path(entry, kind, make):
     model, _ = truth_model(make(), kind, sampler=entry.example())
     assert model.sample(3, generator=generators(3)).isfinite().all()

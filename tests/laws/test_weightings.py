@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from examples import things
+from examples import kinds_of, things
 
 from pushforward.data.mixture import three_gaussians
 from pushforward.errors import UserError
 from pushforward.families.path_model import PathModel
-from pushforward.functional.prediction import KINDS
 from pushforward.nn.preconditioned import Preconditioned
 from pushforward.paths import Path, VarianceExploding, VariancePreserving
 from pushforward.weightings import MinSNR, NoiseLoss, Unit, Weighting
@@ -19,13 +18,13 @@ PATHS = things("paths", of=Path)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("make", WEIGHTINGS)
 def test_the_weighted_loss_does_not_depend_on_the_prediction(make, path):
-    """For one function in four ways, here off the truth by a tenth of x, the weighted errors agree."""
+    """For one function in several ways, here off the truth by a tenth of x, the weighted errors agree."""
     path, weighting, truth = path(), make(), three_gaussians(torch.float64)
     low, high = path.interval_for("score")
     t = low + (high - low) * torch.tensor([0.1, 0.4, 0.8])
     x, data = torch.randn(3, 2), torch.randn(3, 2)
     errors = []
-    for kind in KINDS:
+    for kind in path.kinds:
         _, b = path.coefficients("data", kind, t)
         error = torch.as_tensor(b)[..., None] * (truth.net(path, "data")(x, t) - data)  # of what the net says, in this prediction
         errors.append((weighting(path, kind, t)[:, None] * error.square()).sum(1))
@@ -34,8 +33,7 @@ def test_the_weighted_loss_does_not_depend_on_the_prediction(make, path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("path", "kind"), kinds_of(PATHS))
 @pytest.mark.parametrize("make", WEIGHTINGS)
 def test_weights_are_finite_and_not_negative(make, path, kind, dtype):
     path = path()

@@ -214,7 +214,7 @@ def test_a_derived_sampler_is_obeyed_in_every_verb(kind, path):
 
 @torch.no_grad()
 @pytest.mark.parametrize("path", [pf.paths.VariancePreserving(), pf.paths.Discrete()], ids=["vp", "discrete"])
-@pytest.mark.parametrize("kind", ["data", "velocity", "noise"])
+@pytest.mark.parametrize("kind", ["data", "velocity", "noise", "v"])
 @pytest.mark.parametrize("make", SAMPLERS)
 def test_autocast_does_not_lower_the_samplers_arithmetic(make, kind, path):
     """The same bits as when the network alone is under autocast, with guidance too."""

@@ -118,7 +118,8 @@ class GaussianMixture(nn.Module):
 
         Args:
             path: has alpha(t), sigma(t), alpha_dot(t) and sigma_dot(t).
-            prediction: "velocity" E[alpha' x_0 + sigma' eps | x_t], "noise" E[eps | x_t], "data" E[x_0 | x_t] or "score".
+            prediction: "velocity" E[alpha' x_0 + sigma' eps | x_t], "noise" E[eps | x_t], "data" E[x_0 | x_t], "score", or
+                "v" E[alpha eps - sigma x_0 | x_t] on a variance preserving path.
         """
         return ExactNet(self, path, prediction)
 
@@ -165,8 +166,9 @@ class ExactNet(nn.Module):
 
     def __init__(self, mixture: GaussianMixture, path: Path, prediction: Kind) -> None:
         super().__init__()
-        if prediction not in KINDS:
-            raise UserError(unknown("prediction", prediction, KINDS))
+        kinds = getattr(path, "kinds", KINDS)
+        if prediction not in kinds:
+            raise UserError(unknown("prediction", prediction, kinds))
         self.mixture, self.path, self.prediction = copy.deepcopy(mixture), path, prediction
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -176,6 +178,8 @@ class ExactNet(nn.Module):
         if self.prediction == "velocity":
             alpha_dot, sigma_dot = self.mixture._row(self.path.alpha_dot(t), x), self.mixture._row(self.path.sigma_dot(t), x)
             return per_row(alpha_dot, x) * data + per_row(sigma_dot, x) * noise
+        if self.prediction == "v":
+            return per_row(alpha, x) * noise - per_row(sigma, x) * data
         return {"noise": noise, "data": data, "score": score}[self.prediction]
 
 

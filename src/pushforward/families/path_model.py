@@ -60,7 +60,7 @@ class PathModel(GenerativeModel):
         net: called as net(x, t, cond).
         shape: shape of one event.
         path: the schedule.
-        prediction: what the network predicts: "velocity", "noise", "data" or "score".
+        prediction: what the network predicts: "velocity", "noise", "data" or "score", or "v" on a variance preserving path.
         times: distribution of the training times t.
         pairing: how noise and data are paired within a batch.
         base: the noise's distribution; None is N(0, sigma(t_max)²). Anything with `.sample`, also data (`bases.Samples`); without
@@ -74,7 +74,7 @@ class PathModel(GenerativeModel):
         preprocess, sampler, classes, levels: as in `GenerativeModel`; the default sampler is Dopri5().
 
     Raises:
-        UserError: an unknown prediction, or a share out of range.
+        UserError: an unknown prediction, "v" on a path that is not variance preserving, or a share out of range.
         ConditionError: drop_cond without classes.
 
     Source: Lipman et al., 2210.02747; Liu et al., 2209.03003; Song et al., 2011.13456; Albergo, Boffi and Vanden-Eijnden, 2303.08797

@@ -4,7 +4,10 @@ With D = alpha sigma' - alpha' sigma, the two equations x = alpha data + sigma n
 
     data = (sigma' x - sigma velocity) / D,    noise = (alpha velocity - alpha' x) / D,    score = -noise / sigma,
 
-so that every prediction is a x + b value with coefficients that depend only on t.
+so that every prediction is a x + b value with coefficients that depend only on t. On a variance preserving path, alpha² + sigma² = 1,
+there is also v = alpha noise - sigma data (Salimans and Ho, 2202.00512), which determines both at every t:
+
+    data = alpha x - sigma v,    noise = sigma x + alpha v.
 """
 
 from typing import Literal
@@ -15,8 +18,8 @@ from torch import Tensor
 
 from pushforward.registry import export
 
-Kind = Literal["velocity", "noise", "data", "score"]
-KINDS: tuple[Kind, ...] = ("velocity", "noise", "data", "score")
+Kind = Literal["velocity", "noise", "data", "score", "v"]
+KINDS: tuple[Kind, ...] = ("velocity", "noise", "data", "score")  # on every path
 
 
 def _example() -> tuple:
@@ -32,7 +35,7 @@ def prediction_coefficients(
     """Return (a, b) such that target = a x + b source.
 
     Args:
-        source: what is given: "velocity", "noise", "data" or "score".
+        source: what is given: "velocity", "noise", "data" or "score", or "v" where alpha² + sigma² = 1.
         target: what to convert to, one of the same.
         alpha: alpha_t (n,).
         sigma: sigma_t (n,).
@@ -44,7 +47,7 @@ def prediction_coefficients(
         the data: the coefficients are infinite there, and a model's interval excludes such times.
 
     Raises:
-        ValueError: source or target is none of the four.
+        ValueError: source or target is none of these.
 
     Example:
         >>> t = torch.tensor([0.25])
@@ -65,8 +68,10 @@ def prediction_coefficients(
         data, noise = (0.0, 1.0), (1 / sigma, -alpha / sigma)
     elif source == "score":
         data, noise = (1 / alpha, sigma * sigma / alpha), (0.0, -sigma)
+    elif source == "v":
+        data, noise = (alpha, -sigma), (sigma, alpha)
     else:
-        raise ValueError(f"source is {source!r}, but a prediction is one of {', '.join(KINDS)}.")
+        raise ValueError(f"source is {source!r}, but a prediction is one of {', '.join((*KINDS, 'v'))}.")
     if target == "velocity":
         return alpha_dot * data[0] + sigma_dot * noise[0], alpha_dot * data[1] + sigma_dot * noise[1]
     if target == "data":
@@ -75,7 +80,9 @@ def prediction_coefficients(
         return noise
     if target == "score":
         return -noise[0] / sigma, -noise[1] / sigma
-    raise ValueError(f"target is {target!r}, but a prediction is one of {', '.join(KINDS)}.")
+    if target == "v":
+        return alpha * noise[0] - sigma * data[0], alpha * noise[1] - sigma * data[1]
+    raise ValueError(f"target is {target!r}, but a prediction is one of {', '.join((*KINDS, 'v'))}.")
 
 
 @export("functional.convert_prediction", example=_example)
@@ -98,14 +105,14 @@ def convert_prediction(
         sigma: sigma_t (n,).
         alpha_dot: d alpha / dt (n,).
         sigma_dot: d sigma / dt (n,).
-        source: what `value` is: "velocity", "noise", "data" or "score".
+        source: what `value` is: "velocity", "noise", "data" or "score", or "v" where alpha² + sigma² = 1.
         target: what is wanted, one of the same.
 
     Returns:
         The target prediction (n, *shape), in x's dtype.
 
     Raises:
-        ValueError: source or target is none of the four.
+        ValueError: source or target is none of these.
 
     Example:
         >>> t, x, v = torch.tensor([0.25]), torch.tensor([[1.0]]), torch.tensor([[2.0]])

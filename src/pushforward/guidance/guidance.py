@@ -40,6 +40,16 @@ class Guided:
         raise NotImplementedError
 
 
+def plain_of(inner: Denoiser | Guided, x: Tensor, t: Tensor) -> Tensor:
+    """Return the conditional velocity of a (guided) denoiser, without guidance."""
+    return inner.plain(x, t) if isinstance(inner, Guided) else inner(x, t).velocity
+
+
+def around_inner(inner: Denoiser | Guided, plain: Tensor, x: Tensor, t: Tensor) -> Prediction:
+    """Return the prediction of a (guided) denoiser, given its conditional velocity."""
+    return inner.around(plain, x, t) if isinstance(inner, Guided) else Prediction(inner.path, "velocity", plain, x, t)
+
+
 @export("guidance.Guidance")
 class Guidance(CheckedNumbers):
     """Guidance of a denoiser; to add one, implement `__call__`, and `rows` and `prepared` if it holds per-sample data or conditions.

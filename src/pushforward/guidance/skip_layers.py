@@ -13,7 +13,7 @@ from pushforward._checks import is_whole
 from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
 from pushforward.guidance.cfg import CFG, Around, as_guidance, checked_interval, within
-from pushforward.guidance.guidance import Guidance, Guided
+from pushforward.guidance.guidance import Guidance, Guided, around_inner, plain_of
 from pushforward.paths import Prediction
 from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
@@ -106,10 +106,10 @@ class _Skipping(Guided):
         return _Skipping(self.guidance, self.inner.bind(*args[:-1]), self.skipping.bind(args[-1]))
 
     def plain(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.inner.plain(x, t) if isinstance(self.inner, Guided) else self.inner(x, t).velocity
+        return plain_of(self.inner, x, t)
 
     def around(self, plain: Tensor, x: Tensor, t: Tensor) -> Prediction:
-        velocity = self.inner.around(plain, x, t).velocity if isinstance(self.inner, Guided) else plain
+        velocity = around_inner(self.inner, plain, x, t).velocity
         add = within(t, self.guidance.interval)
         if self.guidance.scale and (add is None or bool(add.any())):
             added = torch.add(velocity, plain - self.skipping(x, t).velocity, alpha=self.guidance.scale)

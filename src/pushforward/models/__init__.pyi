@@ -17,7 +17,7 @@ def ddim(
     shape: Sequence[int] = (2,),
     *,
     path: Path = ...,
-    prediction: Literal['velocity', 'noise', 'data', 'score'] = 'noise',
+    prediction: Literal['velocity', 'noise', 'data', 'score', 'v'] = 'noise',
     times: Times = ...,
     weighting: NoiseLoss | MinSNR | Unit | None = None,
     drop_cond: float = 0.0,
@@ -58,7 +58,7 @@ def ddpm(
     shape: Sequence[int] = (2,),
     *,
     path: Path = ...,
-    prediction: Literal['velocity', 'noise', 'data', 'score'] = 'noise',
+    prediction: Literal['velocity', 'noise', 'data', 'score', 'v'] = 'noise',
     times: Times = ...,
     weighting: NoiseLoss | MinSNR | Unit | None = None,
     learn_variance: bool = False,
@@ -75,8 +75,7 @@ def ddpm(
         net: a network, its configuration, or None for an MLP over vectors and a U-Net over images.
         shape: shape of one event.
         path: the schedule: Discrete("linear" | "cosine" | "sigmoid", steps), VariancePreserving() in continuous time, or any other.
-        prediction: what the network predicts; "velocity" on a variance preserving path is progressive distillation's v up to a factor that
-            depends on t.
+        prediction: what the network predicts; "v" is progressive distillation's alpha noise - sigma data, on a variance preserving path.
         times: which t to train on.
         weighting: a weight of the loss: MinSNR(), or NoiseLoss() for the noise's loss under another prediction; None is 1.
         learn_variance: whether the network also predicts how much noise each step of the reversal draws, so that fewer steps are enough; a
@@ -186,7 +185,7 @@ def flow_matching(
     shape: Sequence[int] = (2,),
     *,
     path: Path = ...,
-    prediction: Literal['velocity', 'noise', 'data', 'score'] = 'velocity',
+    prediction: Literal['velocity', 'noise', 'data', 'score', 'v'] = 'velocity',
     times: Times = ...,
     pairing: Pairing = ...,
     source: str | None = None,
@@ -665,7 +664,7 @@ def score_sde(
     shape: Sequence[int] = (2,),
     *,
     path: Path = ...,
-    prediction: Literal['velocity', 'noise', 'data', 'score'] = 'noise',
+    prediction: Literal['velocity', 'noise', 'data', 'score', 'v'] = 'noise',
     times: Times = ...,
     weighting: NoiseLoss | MinSNR | Unit | None = None,
     drop_cond: float = 0.0,

@@ -5,7 +5,7 @@ What it adds: destroy data by a thousand small steps of noise and learn each ste
 expected noise. Its variational bound reduces to a regression, |noise - net(x_t, t)|², which without the bound's weights gives better
 images (their eq. 14). Sampling draws each step of the reversal. Here the thousand steps are knots of a path in continuous time, so that the
 same network is an ODE with a likelihood, and any sampler can be used (`ddim`, `DPMSolverPP`, `UniPC`).
-Later papers are arguments: `path=Discrete("cosine")` and `learn_variance=True` (2102.09672), `prediction="velocity"` (2202.00512),
+Later papers are arguments: `path=Discrete("cosine")` and `learn_variance=True` (2102.09672), `prediction="v"` (2202.00512),
 `weighting=MinSNR()` (2303.09556).
 """
 
@@ -33,8 +33,7 @@ def ddpm(shared: DiffusionOptions, *, learn_variance: bool = False) -> PathModel
     """Regress the noise of a variance preserving path and sample its reversal.
 
     Args:
-        prediction: what the network predicts; "velocity" on a variance preserving path is progressive distillation's v up to a factor that
-            depends on t.
+        prediction: what the network predicts; "v" is progressive distillation's alpha noise - sigma data, on a variance preserving path.
         weighting: a weight of the loss: MinSNR(), or NoiseLoss() for the noise's loss under another prediction; None is 1.
         learn_variance: whether the network also predicts how much noise each step of the reversal draws, so that fewer steps are enough; a
             network of your own must then return twice the channels (see `nn.WithVariance`).

@@ -17,6 +17,7 @@ from pushforward.samplers.midpoint import Midpoint as Midpoint
 from pushforward.samplers.predictor_corrector import PredictorCorrector as PredictorCorrector
 from pushforward.samplers.rk4 import RK4 as RK4
 from pushforward.samplers.grids import Shifted as Shifted
+from pushforward.samplers.times import Times as Times
 from pushforward.samplers.tsit5 import Tsit5 as Tsit5
 from pushforward.samplers.tweedie import Tweedie as Tweedie
 from pushforward.samplers.unipc import UniPC as UniPC

@@ -22,7 +22,7 @@ class Denoiser:
     Args:
         net: called as net(x, t, cond).
         path: the path it was trained on.
-        prediction: what it predicts: "velocity", "noise", "data" or "score".
+        prediction: what it predicts: "velocity", "noise", "data" or "score", or "v" on a variance preserving path.
         cond: condition of each sample, or None.
 
     Raises:

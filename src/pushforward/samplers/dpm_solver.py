@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pushforward.errors import UserError
 from pushforward.paths import Path
@@ -13,9 +13,10 @@ from pushforward.samplers.brownian import NOISES, Noise
 from pushforward.samplers.grids import Grid, LogSNR, clock
 from pushforward.samplers.knots import Knots
 from pushforward.samplers.linear import LinearSampler, Point, Step, first_order, points
+from pushforward.samplers.orders import FEW, orders
 
 Variant = Literal["1S", "2S", "2M", "3M", "SDE-2M"]
-VARIANTS: tuple[Variant, ...] = ("1S", "2S", "2M", "3M", "SDE-2M")
+SolverType = Literal["midpoint", "heun"]
 
 
 def _example(steps: int = 20) -> "DPMSolverPP":
@@ -30,7 +31,8 @@ class DPMSolverPP(LinearSampler):
         x_s = sigma_s / sigma_t x_t + sigma_s integral from lambda_t to lambda_s of exp(lambda) data(x_lambda) d lambda
 
     With h = lambda_s - lambda_t, "2M" extrapolates data linearly through its last two values:
-    x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) (data + (h / 2 h_before) (data - data_before)).
+    x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) (data + (h / 2 h_before) (data - data_before)); its form "heun" integrates the line
+    exactly, with the factor h / h_before (1 - (1 - exp(-h)) / h) alpha_s of the difference.
 
     Args:
         steps: number of steps.
@@ -39,27 +41,34 @@ class DPMSolverPP(LinearSampler):
             the inner evaluations of "2S" and "3M" are knots too, so that these also have one evaluation a step.
         noise: of "SDE-2M": "fresh" at each step, or "brownian": a function of seed and time.
         grid: where the steps lie; equal steps in lambda by default.
+        lower_order_final: for "2M", "3M" and "SDE-2M" with fewer than 15 steps, whether the last step is of first order and the one before
+            of second at most: as long as these steps extrapolation costs more than it gains.
+        solver_type: "midpoint" or "heun", how steps of second order weight the difference of two data predictions.
 
     Raises:
-        UserError: an unknown variant or noise.
+        UserError: an unknown variant, noise or solver_type.
 
-    Source: Lu et al., DPM-Solver++, 2211.01095, algorithms 1 (2S) and 2 (2M), section 5 (SDE). Ours: where lambda is infinite, at the ends
-    of some paths, steps are of first order. 3M is third order, unlike the usual code (diffusers, k-diffusion): it starts with a step of 2S
-    instead of one of first order, and the parabola's second coefficient is twice theirs, as its integral requires.
+    Source: Lu et al., DPM-Solver++, 2211.01095, algorithms 1 (2S) and 2 (2M), section 5 (SDE); lower_order_final and solver_type as in
+    the authors' code and diffusers. Ours: where lambda is infinite, at the ends of some paths, steps are of first order. 3M is third order,
+    unlike the usual code (diffusers, k-diffusion): it starts with a step of 2S instead of one of first order, and the parabola's second
+    coefficient is twice theirs, as its integral requires.
     """
 
     steps: int = 20
     variant: Variant = "2M"
     noise: Noise = "fresh"
     grid: Grid = field(default_factory=LogSNR)
+    lower_order_final: bool = True
+    solver_type: SolverType = "midpoint"
 
     spare: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value, allowed in (("variant", self.variant, VARIANTS), ("noise", self.noise, NOISES)):
-            if value not in allowed:
-                raise UserError(unknown(name, str(value), allowed))
+        options = (("variant", get_args(Variant)), ("noise", NOISES), ("solver_type", get_args(SolverType)))
+        for name, allowed in options:
+            if getattr(self, name) not in allowed:
+                raise UserError(unknown(name, str(getattr(self, name)), allowed))
 
     @property
     def stochastic(self) -> bool:
@@ -71,59 +80,75 @@ class DPMSolverPP(LinearSampler):
         return self.steps + more.get(self.variant, 0)
 
     def plan(self, path: Path, times: Sequence[float]) -> list[Step]:
-        knots = points(path, times)
+        return self._through(path, points(path, times))
+
+    def plan_to_data(self, path: Path, times: Sequence[float]) -> list[Step]:
+        return [*(self._through(path, points(path, times), after=1) if len(times) > 1 else ()), *self.finish(path, times[-1])]
+
+    def _through(self, path: Path, knots: list[Point], after: int = 0) -> list[Step]:
+        """Return the steps from knot to knot, which `after` more follow."""
         if self.variant == "1S":
             return [first_order(p, q) for p, q in pairwise(knots)]
         if self.variant == "2S":
             ways = _triples(knots) if isinstance(self.grid, Knots) else [(p, _middle(path, p, q), q) for p, q in pairwise(knots)]
-            return [step for way in ways for step in _single(*way)]
+            return [step for way in ways for step in self._single(*way)]
+        lower = self.lower_order_final and self.steps < FEW
         if self.variant == "3M":
             visited = knots if isinstance(self.grid, Knots) else [knots[0], _middle(path, *knots[:2]), *knots[1:]]
-            return [*_single(*visited[:3]), *(_third(*visited[k - 2 : k + 2]) for k in range(2, len(visited) - 1))]
-        eta = 1.0 if self.stochastic else 0.0
-        return [
-            first_order(knots[0], knots[1], eta),
-            *(_second(o, p, q, eta) for o, p, q in zip(knots, knots[1:], knots[2:], strict=False)),
-        ]
+            rest = list(enumerate(orders(3, len(visited) - 1, after, lower)))[2:]
+            return [*self._single(*visited[:3]), *(self._multistep(visited[k - 2 : k + 1], visited[k + 1], order) for k, order in rest)]
+        rest = list(enumerate(orders(2, len(knots) - 1, after, lower)))
+        return [self._multistep(knots[max(0, k - 1) : k + 1], knots[k + 1], order) for k, order in rest]
 
+    def _multistep(self, known: list[Point], q: Point, order: int) -> Step:
+        """Return the step of an order from the last known point to q."""
+        if order == 3:
+            return self._third(known[-3], known[-2], known[-1], q)
+        return self._second(known[-2], known[-1], q) if order == 2 else first_order(known[-1], q, float(self.stochastic))
 
-def _second(o: Point, p: Point, q: Point, eta: float = 0.0) -> Step:
-    """The step from p to q with data on a line through o and p."""
-    step = first_order(p, q, eta)
-    h, h_before = q.log_snr - p.log_snr, p.log_snr - o.log_snr
-    if not (math.isfinite(h) and math.isfinite(h_before)):
-        return step
-    weight = (q.alpha - p.alpha * step.noise / p.sigma) * h / (2 * h_before)
-    return step._replace(data=step.data + weight, past=((0.0, -weight),))
+    def _second(self, o: Point, p: Point, q: Point) -> Step:
+        """Return the step from p to q with data on a line through o and p."""
+        step = first_order(p, q, float(self.stochastic))
+        h, h_before = q.log_snr - p.log_snr, p.log_snr - o.log_snr
+        if not (math.isfinite(h) and math.isfinite(h_before)):
+            return step
+        weight = self._slope(q.alpha - p.alpha * step.noise / p.sigma, q.alpha, h) * h / h_before
+        return step._replace(data=step.data + weight, past=((0.0, -weight),))
 
+    def _slope(self, reach: float, alpha: float, h: float) -> float:
+        """Return the weight of h times the slope of data in lambda, where that of data itself is `reach`."""
+        if self.solver_type == "midpoint":
+            return reach / 2
+        decay = 2 * h if self.stochastic else h
+        return alpha * (1 + math.expm1(-decay) / decay)
 
-def _third(n: Point, o: Point, p: Point, q: Point) -> Step:
-    """The step from p to q with data on a parabola through n, o and p."""
-    h, r0, r1 = q.log_snr - p.log_snr, p.log_snr - o.log_snr, o.log_snr - n.log_snr
-    if not (math.isfinite(h) and math.isfinite(r0) and math.isfinite(r1)):
-        return _second(o, p, q)
-    step, r0, r1 = first_order(p, q), r0 / h, r1 / h
-    decay = math.expm1(-h)
-    slope, bend = q.alpha * (decay / h + 1), -2 * q.alpha * ((decay + h) / h**2 - 0.5)
-    recent = (slope * (1 + r0 / (r0 + r1)) + bend / (r0 + r1)) / r0  # the weight of data_p - data_o
-    older = -(slope * r0 + bend) / (r0 + r1) / r1  # and of data_o - data_n
-    return step._replace(data=step.data + recent, past=((0.0, older - recent), (0.0, -older)))
+    def _third(self, n: Point, o: Point, p: Point, q: Point) -> Step:
+        """Return the step from p to q with data on a parabola through n, o and p."""
+        h, r0, r1 = q.log_snr - p.log_snr, p.log_snr - o.log_snr, o.log_snr - n.log_snr
+        if not (math.isfinite(h) and math.isfinite(r0) and math.isfinite(r1)):
+            return self._second(o, p, q)
+        step, r0, r1 = first_order(p, q), r0 / h, r1 / h
+        decay = math.expm1(-h)
+        slope, bend = q.alpha * (decay / h + 1), -2 * q.alpha * ((decay + h) / h**2 - 0.5)
+        recent = (slope * (1 + r0 / (r0 + r1)) + bend / (r0 + r1)) / r0  # the weight of data_p - data_o
+        older = -(slope * r0 + bend) / (r0 + r1) / r1  # and of data_o - data_n
+        return step._replace(data=step.data + recent, past=((0.0, older - recent), (0.0, -older)))
 
+    def _single(self, p: Point, middle: Point, q: Point | None = None) -> list[Step]:
+        """Return the two steps from p to q; the second covers the full interval, with data on a line through p and the middle.
 
-def _single(p: Point, middle: Point, q: Point | None = None) -> list[Step]:
-    """The two steps from p to q; the second covers the full interval, with data on a line through p and the middle.
-
-    x_q = kept x_p + (alpha_q - kept alpha_p) (data_p + (data_middle - data_p) / 2 r), where r is the middle's fraction of the
-    interval in lambda. Without q it is the step of first order to the middle.
-    """
-    if q is None:
-        return [first_order(p, middle)]
-    if not (math.isfinite(p.log_snr) and math.isfinite(q.log_snr)):
-        return [first_order(p, middle), first_order(middle, q)]
-    kept, share = q.sigma / p.sigma, (middle.log_snr - p.log_snr) / (q.log_snr - p.log_snr)
-    reach = q.alpha - kept * p.alpha
-    recent = reach / (2 * share)
-    return [first_order(p, middle), Step(middle.t, data=recent, past=((kept, reach - recent),))]
+        x_q = kept x_p + reach data_p + slope (data_middle - data_p) / r, where reach is alpha_q - kept alpha_p, slope half of that
+        ("midpoint") and r the middle's fraction of the interval in lambda. Without q it is the step of first order to the middle.
+        """
+        if q is None:
+            return [first_order(p, middle)]
+        if not (math.isfinite(p.log_snr) and math.isfinite(q.log_snr)):
+            return [first_order(p, middle), first_order(middle, q)]
+        h = q.log_snr - p.log_snr
+        kept, share = q.sigma / p.sigma, (middle.log_snr - p.log_snr) / h
+        reach = q.alpha - kept * p.alpha
+        recent = self._slope(reach, q.alpha, h) / share
+        return [first_order(p, middle), Step(middle.t, data=recent, past=((kept, reach - recent),))]
 
 
 def _middle(path: Path, p: Point, q: Point) -> Point:

@@ -4,19 +4,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy
-from torch import Tensor
 
 from pushforward.errors import UserError
 from pushforward.registry import export, unknown
-from pushforward.samplers.grids import Grid
+from pushforward.samplers.visiting import Visiting
 
 Spacing = Literal["trailing", "leading", "linspace"]
-SLACK = 1e-9  # times closer than this are the same knot
 
 
 @export("samplers.Knots", example=lambda: Knots())
 @dataclass(frozen=True)
-class Knots(Grid):
+class Knots(Visiting):
     """The knots of a discrete path that diffusers uses for `timestep_spacing`: N steps are N evaluations, with the same results.
 
         trailing    1 - k / N,                       k = 0 ... N - 1, rounded to knots: starts at the last knot
@@ -75,24 +73,6 @@ class Knots(Grid):
                 f"offset is {self.offset}, but {steps} leading steps then start behind the last of {knots} knots; use offset=0."
             )
         return [(int(k) + 1) / knots for k in index]
-
-    def places(self, u: Tensor, t_start: float, t_end: float, path: Any) -> Tensor:
-        raise NotImplementedError("knots lie where they lie: see `visited`.")
-
-    def __call__(self, t_start: float, t_end: float, steps: int, path: Any = None) -> list[float]:
-        """Return t_start, the knots of `steps` steps that lie in between, and t_end."""
-        low, high = sorted((t_start, t_end))
-        between = [t for t in self.visited(path, steps) if low + SLACK < t < high - SLACK]
-        return [t_start, *(between if t_start > t_end else reversed(between)), t_end]
-
-    def to_data(self, t_start: float, steps: int, path: Any, spare: int = 0) -> list[float]:
-        visited = self.visited(path, steps, spare)
-        if t_start < path.interval[1] - SLACK:  # from inside the interval
-            visited = [t_start, *(t for t in visited if t < t_start - SLACK)]
-        return [*visited, 0.0]
-
-    def last_time(self, path: Any, steps: int, t_min: float) -> float:
-        return max(t_min, self.visited(path, steps)[-1])
 
 
 def checked_knots(path: Any, steps: int, t_start: float = 1.0) -> int:

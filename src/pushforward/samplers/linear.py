@@ -13,7 +13,7 @@ and the last step is to the expected data for every sampler. Between knots (`enc
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -30,6 +30,7 @@ from pushforward.samplers.brownian import Noise, noise_source
 from pushforward.samplers.grids import Grid, clock
 from pushforward.samplers.knots import checked_knots
 from pushforward.samplers.sampler import SLACK, Sampler, check_times
+from pushforward.samplers.state import State
 from pushforward.types import path_of
 
 TARGETS: tuple[Kind, Kind] = ("data", "noise")
@@ -110,6 +111,10 @@ class LinearSampler(Sampler):
         """Return the steps from times[0] to times[-1]."""
         raise missing(self, "plan", "a list of `Step`s")
 
+    def plan_to_data(self, path: Path, times: Sequence[float]) -> list[Step]:
+        """Return the steps through these times of a discrete path, followed by those to the expected data (`finish`)."""
+        return [*(self.plan(path, times) if len(times) > 1 else ()), *self.finish(path, times[-1])]
+
     def finish(self, path: Path, t: float) -> list[Step]:
         """Return the last step on a discrete path, from the last time at which the network is evaluated to the expected data."""
         return [Step(t, data=1.0)]
@@ -132,11 +137,18 @@ class LinearSampler(Sampler):
         *times, _ = self.grid.to_data(t_start, self.steps, path, self.spare)
         if min(times) < path.interval[0] - SLACK:
             raise UserError(f"{self.grid} goes to t = {min(times):g}, but the first knot of {path} is {path.interval[0]:g}; stay above it.")
-        return [*(self.plan(path, times) if len(times) > 1 else ()), *self.finish(path, times[-1])]
+        return self.plan_to_data(path, times)
 
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
+        for state in self._states(denoiser, x, t_start, t_end, generator):
+            x = state.x
+        return x
+
+    def _states(
+        self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators
+    ) -> Iterator[State]:
         path = path_of(denoiser)
         if path is None:
             raise UserError(f"{type(self).__name__} needs a denoiser with a path; use Euler or Dopri5 for a bare velocity.")
@@ -168,7 +180,7 @@ class LinearSampler(Sampler):
             if held:
                 before = [x, value, *before[: held - 2]]
             x = after
-        return x
+            yield State(ends[k + 1], x, prediction)
 
 
 def _is_data(path: Path, t: float) -> bool:

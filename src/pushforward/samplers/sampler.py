@@ -4,8 +4,9 @@
 uses the velocity solves the ODE, in either direction of time, and can therefore compute a likelihood.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
@@ -13,9 +14,13 @@ from torch import Tensor
 from pushforward import _random
 from pushforward._checks import CheckedNumbers, whole
 from pushforward.adaptive import adaptive_steps, check_tolerances
+from pushforward.attempts import adaptive_attempts
+from pushforward.dispatch import ability
 from pushforward.errors import UserError, missing
+from pushforward.fields import WIDE, widened
 from pushforward.ode import fixed_steps, fixed_steps_with_rates, stage_values
 from pushforward.samplers.grids import Grid, Uniform
+from pushforward.samplers.state import State
 from pushforward.tableaux import Tableau
 from pushforward.types import Bindable, path_of
 
@@ -85,6 +90,37 @@ class Sampler(CheckedNumbers):
         """
         raise missing(self, "__call__", "the state at t_end")
 
+    def iterate(
+        self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
+    ) -> Iterator[State]:
+        """Yield the state after each step (t, x, prediction), one step at a time; the last x is that of a call, bit for bit.
+
+        A step of a diffusion sampler is one evaluation, also where two belong together (EDM, 2S) or are at the same time
+        (PredictorCorrector). One of a method with adaptive steps is an attempt, after which each sample is at its own time.
+
+        Args:
+            denoiser: maps x (n, *shape) and t (n,) to a prediction.
+            x: state at t_start (n, *shape); it is not modified.
+            t_start: start time.
+            t_end: end time.
+            generator: randomness of a stochastic sampler.
+
+        Raises:
+            UserError: a sampler of your own that has a `__call__` alone.
+
+        Example:
+            >>> import pushforward as pf
+            >>> model = pf.families.PathModel(pf.nn.MLP(2, 2, (8,), time_features=4), (2,))
+            >>> for t, x, prediction in pf.samplers.DDIM(2).iterate(model.denoiser(), model.base.sample(3), 1.0, 0.0):
+            ...     print(t, prediction.data.shape)
+            0.5 torch.Size([3, 2])
+            0.0 torch.Size([3, 2])
+        """
+        states = ability(self, "_states", ("__call__",))
+        if states is None:
+            raise UserError(f"{type(self).__name__} has a __call__ of its own, which takes all steps; use another sampler to iterate.")
+        return iter(states(denoiser, x, t_start, t_end, generator))
+
 
 @dataclass(frozen=True)
 class FixedStepSampler(Sampler):
@@ -134,6 +170,25 @@ class FixedStepSampler(Sampler):
             return fixed_steps(call, x, times, self.tableau, args=args, adjoint=True)
         return fixed_steps(lambda x, t: denoiser(x, t).velocity, x, times, self.tableau)
 
+    def _states(
+        self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators
+    ) -> Iterator[State]:
+        check_times(denoiser, t_start, t_end)
+        made: list[Any] = []  # the predictions of a step, the first at its start
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            made.append(denoiser(x, t))
+            value: Tensor = made[-1].velocity
+            return value
+
+        own, call = x.dtype, velocity
+        if own not in WIDE:
+            call, x = widened(velocity, x)
+        for ends in pairwise(self.grid(t_start, t_end, self.steps, path_of(denoiser))):
+            x = fixed_steps(call, x, ends, self.tableau)
+            yield State(ends[1], x.to(own), made[0])
+            made.clear()
+
     def with_rates(self, field: Growing, x: Tensor, t_start: float, t_end: float) -> tuple[Tensor, list[Tensor]]:
         """Return the state at t_end and the integrals of additional rates, which are not part of the state (see `Integrates`)."""
         if self.adjoint:
@@ -179,13 +234,30 @@ class AdaptiveSampler(Sampler):
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
-        check_times(denoiser, t_start, t_end)
-        options: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps, "adjoint": self.adjoint}
-        path = path_of(denoiser)
-        options["log"] = path is not None and path.log and min(t_start, t_end) > 0
         call, args = bound(denoiser)
+        options = self._options(denoiser, t_start, t_end)
+        return adaptive_steps(call, x, t_start, t_end, args, self.tableau, adjoint=self.adjoint, **options)
+
+    def _states(
+        self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators
+    ) -> Iterator[State]:
+        call, args = bound(denoiser)
+        options = self._options(denoiser, t_start, t_end)
+        for t, state in adaptive_attempts(call, x, t_start, t_end, args, self.tableau, **options):
+            yield State(t, state, None)
+
+    def _options(self, denoiser: Any, t_start: float, t_end: float) -> dict[str, Any]:
+        """Return the options of a solve between these times."""
+        check_times(denoiser, t_start, t_end)
+        path = path_of(denoiser)
         # A bare function may capture conditions of the full batch: samples do not leave the batch then.
-        return adaptive_steps(call, x, t_start, t_end, args, self.tableau, leave=isinstance(denoiser, Bindable), **options)
+        return {
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "max_steps": self.max_steps,
+            "leave": isinstance(denoiser, Bindable),
+            "log": path is not None and path.log and min(t_start, t_end) > 0,
+        }
 
 
 def _check_tableau(kind: type, error: bool = False) -> None:

@@ -1,6 +1,6 @@
 """Tweedie's formula as a sampler: one step from noisy data to the expected clean data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from pushforward import _random
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
+from pushforward.samplers.state import State
 
 
 @export("samplers.Tweedie")
@@ -31,5 +32,11 @@ class Tweedie(Sampler):
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:
-        data: Tensor = denoiser(x, x.new_full((x.shape[0],), t_start)).data
-        return data
+        (state,) = self._states(denoiser, x, t_start, t_end, generator)
+        return state.x
+
+    def _states(
+        self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators
+    ) -> Iterator[State]:
+        prediction = denoiser(x, x.new_full((x.shape[0],), t_start))
+        yield State(t_end, prediction.data, prediction)

@@ -3,14 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, zip_longest
-from typing import ClassVar
+from itertools import zip_longest
+from typing import ClassVar, Literal, get_args
 
 from pushforward.errors import UserError
 from pushforward.paths import Path
-from pushforward.registry import export
+from pushforward.registry import export, unknown
 from pushforward.samplers.grids import Grid, LogSNR
 from pushforward.samplers.linear import LinearSampler, Point, Step, first_order, points
+from pushforward.samplers.orders import FEW, orders
+
+SolverType = Literal["bh1", "bh2"]
 
 
 def _example(steps: int = 20) -> "UniPC":
@@ -22,7 +25,7 @@ def _example(steps: int = 20) -> "UniPC":
 class UniPC(LinearSampler):
     """Predict x at s, evaluate there, correct x by the result and continue from the corrected x with the same evaluation.
 
-        x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) (data_t + sum_i rho_i (data_i - data_t) / r_i)
+        x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) data_t + alpha_s B(h) sum_i rho_i (data_i - data_t) / r_i
         r_i = (lambda_i - lambda_t) / h
 
     where the predictor's i are data predictions before t, and the corrector's also include s. The corrector raises the order by one: order
@@ -33,16 +36,22 @@ class UniPC(LinearSampler):
         steps: number of steps, one evaluation each.
         order: order of the predictor, 1, 2 or 3; the paper uses 2 with guidance and 3 without.
         grid: where the steps lie; equal steps in lambda by default.
+        lower_order_final: whether the last step is of order 1 and the one before of order 2 at most, with fewer than 15 steps; on the way
+            to the data of a discrete path, whose last step is of order 1 in any case, with any number of steps.
+        solver_type: "bh1" is B(h) = h, "bh2" is B(h) = 1 - exp(-h), which differ at orders 1 and 2 alone, where rho = 1/2 is not exact.
 
     Raises:
-        UserError: an order other than 1, 2 and 3.
+        UserError: an order other than 1, 2 and 3, or an unknown solver_type.
 
-    Source: Zhao et al., UniPC, 2302.04867, algorithms 5 to 8 (data prediction) with B(h) = exp(h) - 1; at order 2 their rho = 1/2.
+    Source: Zhao et al., UniPC, 2302.04867, algorithms 5 to 8 (data prediction), at order 2 their rho = 1/2; lower_order_final is
+    diffusers'.
     """
 
     steps: int = 20
     order: int = 2
     grid: Grid = field(default_factory=LogSNR)
+    lower_order_final: bool = True
+    solver_type: SolverType = "bh2"
 
     spare: ClassVar[int] = 1
 
@@ -50,12 +59,21 @@ class UniPC(LinearSampler):
         super().__post_init__()
         if self.order not in (1, 2, 3):
             raise UserError(f"order is {self.order}, but UniPC has 1, 2 and 3; try 2.")
+        if self.solver_type not in get_args(SolverType):
+            raise UserError(unknown("solver_type", str(self.solver_type), get_args(SolverType)))
 
     def plan(self, path: Path, times: Sequence[float]) -> list[Step]:
-        knots = points(path, times)
+        return self._through(points(path, times), 0, self.lower_order_final and self.steps < FEW)
+
+    def plan_to_data(self, path: Path, times: Sequence[float]) -> list[Step]:
+        return [*self._through(points(path, times), 1, self.lower_order_final), *self.finish(path, times[-1])]
+
+    def _through(self, knots: list[Point], after: int, lower: bool) -> list[Step]:
+        """Return the steps from knot to knot, which `after` more follow."""
         steps, correction = [], [0.0]  # the corrector's addition to x: weights of the data predicted here, one before, ...
-        for k, (p, q) in enumerate(pairwise(knots)):
-            predicted, corrected = _weights(knots[max(0, k + 1 - self.order) : k + 1], q)
+        for k, order in enumerate(orders(self.order, len(knots) - 1, after, lower)):
+            p, q = knots[k : k + 2]
+            predicted, corrected = _weights(knots[k + 1 - order : k + 1], q, self.solver_type)
             step, kept = first_order(p, q), q.sigma / p.sigma if p.sigma else 0.0
             here, *past = _sum(predicted, [kept * weight for weight in correction])
             steps.append(step._replace(data=step.data + here, past=tuple((0.0, weight) for weight in past)))
@@ -64,7 +82,7 @@ class UniPC(LinearSampler):
         return steps
 
 
-def _weights(known: list[Point], q: Point) -> tuple[list[float], list[float]]:
+def _weights(known: list[Point], q: Point, solver_type: SolverType) -> tuple[list[float], list[float]]:
     """Return the additions of predictor and corrector to the step of first order from the last of `known` to q.
 
     The predictor's are weights of the data of `known`, the latest first; the corrector's start with the weight of q's data.
@@ -75,14 +93,15 @@ def _weights(known: list[Point], q: Point) -> tuple[list[float], list[float]]:
         return [0.0], [0.0, 0.0]
     nodes = [(one.log_snr - p.log_snr) / h for one in reversed(known[:-1]) if math.isfinite(one.log_snr)]
     decay = math.expm1(-h)
+    b = -h if solver_type == "bh1" else decay
     moments, factorial, phi = [], 1.0, -decay / h - 1
     for i in range(1, len(nodes) + 2):  # of r^(i - 1) under the weight exp(lambda), over B(h)
-        moments.append(phi * factorial / decay)
+        moments.append(phi * factorial / b)
         factorial *= i + 1
         phi = -phi / h - 1 / factorial
     predictor = [0.5] if len(nodes) == 1 else _vandermonde(nodes, moments[:-1])
     corrector = _vandermonde([*nodes, 1.0], moments) if nodes else [0.5]
-    scale = -q.alpha * decay
+    scale = -q.alpha * b
     of_past = [scale * rho / r for rho, r in zip(predictor, nodes, strict=True)]
     of_new, of_past_too = scale * corrector[-1], [scale * rho / r for rho, r in zip(corrector, nodes, strict=False)]
     return [-sum(of_past), *of_past], [of_new, -of_new - sum(of_past_too), *of_past_too]

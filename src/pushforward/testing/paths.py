@@ -4,7 +4,6 @@ import torch
 
 from pushforward.data.mixture import three_gaussians
 from pushforward.families.path_model import PathModel
-from pushforward.functional.prediction import KINDS
 from pushforward.paths import Path, Prediction
 from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
@@ -15,9 +14,9 @@ from pushforward.testing.laws import agree, demand
 def check_path(path: Path) -> None:
     """Check the laws of a path.
 
-    alpha and sigma are finite and not negative on the interval, their derivatives are autograd's, log-SNR falls and `time` is its inverse,
-    predictions convert into each other and back, and the exact network of a Gaussian mixture has the mixture's density under every
-    prediction.
+    alpha and sigma are finite and not negative on the interval, the sum of their squares is 1 if the path states that it is variance
+    preserving, their derivatives are autograd's, log-SNR falls and `time` is its inverse, predictions convert into each other and back, and
+    the exact network of a Gaussian mixture has the mixture's density under every prediction.
 
     Args:
         path: what is checked.
@@ -36,6 +35,8 @@ def check_path(path: Path) -> None:
     values = torch.stack([path.alpha(t), path.sigma(t), path.alpha_dot(t).abs(), path.sigma_dot(t).abs()])
     demand("alpha, sigma and their derivatives are finite", bool(values.isfinite().all()), "infinity or NaN on the interval")
     demand("alpha and sigma are not negative", bool((values >= 0).all()), "a negative one")
+    if path.variance_preserving:
+        agree("alpha² + sigma² is 1", values[0] ** 2 + values[1] ** 2, torch.ones_like(t), 1e-9)
     for name in ("alpha", "sigma"):
         at = t.clone().requires_grad_()
         value = getattr(path, name)(at)
@@ -55,8 +56,8 @@ def _check_conversions(path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     data, noise = (torch.randn(len(t), 3, dtype=torch.float64, generator=generator) for _ in range(2))
     x = path.mix(data, noise, t)
-    for source in KINDS:
-        for target in KINDS:
+    for source in path.kinds:
+        for target in path.kinds:
             converted = Prediction(path, source, path.target(source, data, noise, t), x, t).to(target)
             agree(f"a {source} converts into the {target}", converted, path.target(target, data, noise, t), 1e-8)
 
@@ -64,7 +65,7 @@ def _check_conversions(path: Path) -> None:
 def _check_density(path: Path) -> None:
     truth = three_gaussians(torch.float64)
     x = truth.sample(4, generator=torch.Generator().manual_seed(0))
-    for prediction in KINDS:
+    for prediction in path.kinds:
         low, high = path.interval_for(prediction)
         ends = torch.tensor([low, high], dtype=torch.float64)
         alpha, sigma = path.alpha(ends).tolist(), path.sigma(ends).tolist()
