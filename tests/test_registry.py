@@ -75,7 +75,10 @@ def test_every_public_name_is_listed_by_dir():
     assert "rectified_flow" in dir(pf.models)
 
 
-@pytest.mark.parametrize("order", ["import pushforward.models.rectified_flow", "from pushforward.models import rectified_flow"])
+@pytest.mark.parametrize(
+    "order",
+    ["import pushforward.models.rectified_flow", pytest.param("from pushforward.models import rectified_flow", marks=pytest.mark.slow)],
+)
 def test_importing_a_presets_module_does_not_hide_the_preset(order):
     code = f"{order}; import pushforward as pf; print(type(pf.models.rectified_flow).__name__, pf.models.rectified_flow(shape=(2,)).shape)"
     assert python(code) == ["function", "(2,)"]
@@ -175,9 +178,14 @@ def test_a_plugin_joins_by_its_entry_point(plugin):
             PLUGIN,
             "nowhere of the package theirs cannot be imported (ModuleNotFoundError",
         ),
-        ("models.their_flow = theirs:nothing", PLUGIN, "cannot be imported (AttributeError"),
-        ("models.their_flow = theirs", "def (", "cannot be imported (SyntaxError"),
-        ("models.other_flow = theirs", PLUGIN, "registers no 'models.other_flow'; its @export must name exactly that"),
+        pytest.param("models.their_flow = theirs:nothing", PLUGIN, "cannot be imported (AttributeError", marks=pytest.mark.slow),
+        pytest.param("models.their_flow = theirs", "def (", "cannot be imported (SyntaxError", marks=pytest.mark.slow),
+        pytest.param(
+            "models.other_flow = theirs",
+            PLUGIN,
+            "registers no 'models.other_flow'; its @export must name exactly that",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_plugin_that_cannot_be_used_is_named(plugin, tmp_path, point, code, words):

@@ -85,6 +85,7 @@ def test_the_written_config_trains_the_same_model_again(run, tmp_path):
     assert same_weights(load(tmp_path / "twin", checkpoint="last"), load(run, checkpoint="last"))
 
 
+@pytest.mark.slow  # two processes of their own; tests/training/test_signals.py sends the signals of quick tests
 def test_a_run_stopped_by_sigterm_saves_and_resumes_to_the_same_bits(tmp_path):
     out = tmp_path / "stopped"
     long = [*TINY, "--steps", "300", "--checkpoint-every", "0", "--validate-every", "0"]

@@ -150,7 +150,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_next_takes_its_place(dama
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be read")
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_what_workers_could_not_read_is_known_to_all(damaged, context):
     folder, names = damaged
     data = load(folder, size=4)

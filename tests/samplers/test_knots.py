@@ -134,7 +134,7 @@ THERE_AND_BACK = [
 ]
 
 
-@pytest.mark.parametrize(("make", "grid"), some_of(THERE_AND_BACK, KNOTS, every=2))
+@pytest.mark.parametrize(("make", "grid"), some_of(THERE_AND_BACK, KNOTS))
 def test_encode_and_decode_go_through_the_knots_and_are_inverse(make, grid):
     """As far as 100 steps of first order are; both are about the path's interval, from knot to knot."""
     model, x, code = _encoded()
