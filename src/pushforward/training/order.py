@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 from pushforward.data.rows import Rows
 from pushforward.training.seeds import seeds_of
 
+Batch = tuple[Tensor, Any, Tensor | None]  # x, condition, noise
+
 
 def seed_of(*place: int) -> int:
     """Return a 63-bit seed hashed from integers: neighbouring places get unrelated seeds."""
@@ -126,7 +128,7 @@ def fetched(data: Any, chosen: Sequence[int]) -> Any:
     return data.__getitems__(chosen) if hasattr(data, "__getitems__") else [data[index] for index in chosen]
 
 
-def as_batch(rows: Any) -> tuple[Tensor, Any, Tensor | None]:
+def as_batch(rows: Any) -> Batch:
     """Return (x, cond, noise): a batch from the data set, or one collated from rows (x, cond, noise), (x, cond), (x,) or x.
 
     Missing entries are None.

@@ -24,7 +24,7 @@ from pushforward.formats.wrapped import unwrapped
 from pushforward.registry import export
 from pushforward.training.given import as_dataset
 from pushforward.training.optimisation import learning_rate
-from pushforward.training.order import Order, as_batch, batches, fetched, generator_at
+from pushforward.training.order import Batch, Order, as_batch, batches, fetched
 from pushforward.training.processes import StopSignal, code_digest, processes
 from pushforward.training.progress import Callback
 from pushforward.training.settings import GivenSettings, settings_of
@@ -32,10 +32,8 @@ from pushforward.training.signals import Signals
 from pushforward.training.state import Progress, newest, restore, save_state
 from pushforward.training.step import Step
 from pushforward.training.telemetry import LossOverTime, by_time, memory_mb
+from pushforward.training.validation import validation_loss
 from pushforward.types import HasFingerprint
-
-Batch = tuple[Tensor, Any, Tensor | None]
-VALIDATION_DRAWS = 8  # fixed draws of noise and time over which validation losses are averaged
 
 
 @export("Trainer")
@@ -246,7 +244,11 @@ class Trainer:
             found.append(next(loader))
         elif not self.signals.run(lambda: found.append(next(loader))):
             return None
-        x, cond, noise = found[0]
+        return self._placed(found[0])
+
+    def _placed(self, batch: Batch) -> Batch:
+        """Return a batch on the model's device."""
+        x, cond, noise = batch
         x = x.to(self.device, self.dtype, non_blocking=True)
         cond = cond if cond is None else cond.to(self.device, non_blocking=True)
         return x, cond, noise if noise is None else noise.to(self.device, self.dtype, non_blocking=True)
@@ -299,43 +301,23 @@ class Trainer:
         self._notify("on_step", metrics)
 
     def _validate(self) -> bool:
-        """Evaluate the averaged weights on validation data with fixed noise; return whether they are the best so far.
+        """Evaluate the averaged weights on validation data; return whether they are the best so far.
 
         A signal to any process cuts it short: it then counts for nothing, and is done again when the run resumes.
         """
         if self.validation is None:
             return False
-        sums = torch.zeros(3, dtype=torch.float64)  # of losses, of examples, of processes that were cut short
-        model, training = self.averaged_model, self.averaged_model.training
-        model.eval()
-        sums[2] = not self.signals.run(lambda: self._add_losses(sums))
-        model.train(training)
-        total, count, cut = self.processes.sum(sums).tolist()
-        self.progress.unvalidated = cut > 0
-        better = not cut and total / count < self.best
-        if better:
-            self.progress.best = total / count
-        if not cut:
-            self._notify("on_validation", {"step": self.step, "validation_loss": total / count})
-        if self.signals.received is not None and self.processes.size == 1:
-            self.stopped_by = self.signals.received
-        elif cut and self.step == self.settings.steps:  # no step follows at which processes agree on stopping
+        loss = validation_loss(self.averaged_model, self.validation, self.settings, self.processes, self.signals, self._placed)
+        self.progress.unvalidated = loss is None
+        better = loss is not None and loss < self.best
+        if loss is not None:
+            self.progress.best = loss if better else self.best
+            self._notify("on_validation", {"step": self.step, "validation_loss": loss})
+        if loss is None:  # all processes know
             self.stopped_by = self.signals.received or signal.SIGTERM
+        elif self.processes.size == 1:
+            self.stopped_by = self.signals.received
         return better
-
-    @torch.no_grad()
-    def _add_losses(self, sums: Tensor) -> None:
-        """Add the losses of this process's share of the validation data, and their number, to the first two sums."""
-        assert self.validation is not None
-        model, s = self.averaged_model, self.settings
-        starts = range(0, len(self.validation), s.batch_size)
-        for start in starts[self.processes.rank :: self.processes.size]:
-            x, cond, noise = as_batch(fetched(self.validation, range(start, min(start + s.batch_size, len(self.validation)))))
-            x, cond = x.to(self.device, self.dtype), None if cond is None else cond.to(self.device)
-            noise = None if noise is None else noise.to(self.device, self.dtype)
-            for draw in range(VALIDATION_DRAWS):
-                sums[0] += float(model.loss(x, cond, noise=noise, generator=generator_at(s.seed, 2, start, draw))) * len(x)
-                sums[1] += len(x)
 
     def save(self, best: bool = False) -> Path:
         """Write a checkpoint of this step on the first process, while the others wait for it to succeed."""
