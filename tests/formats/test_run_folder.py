@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,10 +179,17 @@ FOREIGN = [
 ]
 
 
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(folder, "--checkpoint-every", "1") == 0
+    return folder
+
+
 @pytest.fixture
-def damaged(tmp_path):
+def damaged(whole_run, tmp_path):
     """A run whose metrics have lines of others and a byte that is no text, and whose evaluation is cut."""
-    assert train(tmp_path, "--checkpoint-every", "1") == 0
+    shutil.copytree(whole_run, tmp_path, dirs_exist_ok=True)
     with (tmp_path / "metrics.jsonl").open("ab") as file:
         file.write("\n".join(FOREIGN).encode() + b"\n\xff\n" + b'{"step": 2, "lo')
     (tmp_path / "evaluation.json").write_text('{"likelihood": ')

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from pushforward.cli.evaluate import Evaluate, evaluate, show
 from pushforward.cli.options import check_whole, parse
-from pushforward.cli.run import device_of, load_data
+from pushforward.cli.run import device_of, load_data, tell
 from pushforward.cli.train import finish, start
 from pushforward.nn.mlp import MLP
 from pushforward.training.settings import Settings
@@ -45,7 +44,6 @@ class Demo:
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Demo, arguments, prog="pushforward demo", description="Train and evaluate a rectified flow on handwritten digits.")
-    console = Console(stderr=True)
     began = time.perf_counter()
     section = {"name": "digits"}
     train, validation = load_data(section, "train"), load_data(section, "validation")
@@ -65,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
     command = "pushforward demo " + " ".join(shlex.quote(one) for one in arguments)
     facts = {"seconds of training": f"{trainer.seconds:.0f}"}
     judging = Evaluate(run=options.out, seed=options.seed, device=options.device)
-    judged = evaluate(judging, command.strip(), facts, lambda text: console.print(f"{text} ...", highlight=False))
+    judged = evaluate(judging, command.strip(), facts, lambda text: tell(f"{text} ..."))
     show(judged, options.out)
-    console.print(f"the whole command took {time.perf_counter() - began:.0f} s", highlight=False)
+    tell(f"the whole command took {time.perf_counter() - began:.0f} s")
     return 0

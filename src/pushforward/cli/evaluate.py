@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pushforward._checks import whole
 from pushforward.cli.options import check_whole, parse
-from pushforward.cli.run import CONFIG, device_of, load_data, run_config, sampler_of
+from pushforward.cli.run import CONFIG, device_of, load_data, run_config, sampler_of, tell
 from pushforward.errors import UserError
 from pushforward.evaluation.flow_pictures import has_layers, picture_layers
 from pushforward.evaluation.judge import EVALUATIONS, HELD, Judgement, judge
@@ -67,9 +67,8 @@ class Evaluate:
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Evaluate, arguments, prog="pushforward evaluate", description="Evaluate a run on held-out data.")
-    console = Console(stderr=True)
     command = "pushforward evaluate " + " ".join(shlex.quote(one) for one in arguments)
-    judged = evaluate(options, command, {}, lambda text: console.print(f"{text} ...", highlight=False))
+    judged = evaluate(options, command, {}, lambda text: tell(f"{text} ..."))
     show(judged, options.run)
     return 0
 
@@ -161,4 +160,4 @@ def show(judged: Judgement, folder: Path) -> None:
     for name, value in rows:
         table.add_row(name, value)
     console.print(table)
-    console.print(f"report: {folder / 'report.html'}", highlight=False)
+    print(f"report: {folder / 'report.html'}")

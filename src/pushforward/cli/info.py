@@ -65,7 +65,9 @@ def run(arguments: Sequence[str]) -> int:
     console = Console()
     console.print(table, highlight=False)
     console.print()
-    console.print(dump_yaml({key: value for key, value in config.items() if key != "preset"}).rstrip(), highlight=False, markup=False)
+    console.print(
+        dump_yaml({key: value for key, value in config.items() if key != "preset"}).rstrip(), highlight=False, markup=False, soft_wrap=True
+    )
     return 0
 
 

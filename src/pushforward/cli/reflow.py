@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from rich.console import Console
 
 from pushforward.cli.options import check_positive, check_whole, parse
-from pushforward.cli.run import device_of, load_data, run_config, write_config
+from pushforward.cli.run import device_of, load_data, run_config, tell, write_config
 from pushforward.cli.train import finish
 from pushforward.data.pairs import Pairs
 from pushforward.errors import UserError
@@ -106,14 +105,13 @@ def train_on_pairs(teacher: PathModel, student: PathModel, of: Path, out: Path, 
     config = run_config(of)
     section = dict(config.get("data", {}))
     settings = _settings(config, options)
-    console = Console(stderr=True)
     if out.resolve() in (of.resolve(), *of.resolve().parents):
         raise UserError(f"--out is {out}, the run that the pairs come from; give another folder.")
     if not (options.resume and out.is_dir()):
         check_free(out, options.overwrite)
     if options.resume and out.is_dir() and _done(out, settings):
         return 0
-    console.print(f"solving {options.pairs} trajectories of {of} ...", highlight=False)
+    tell(f"solving {options.pairs} trajectories of {of} ...")
     train = pairs_of(teacher, options.pairs, section, options.seed)
     validation = pairs_of(teacher, max(1, options.pairs // VALIDATION_SHARE), section, options.seed + 1)
     before = straightness(teacher, 1000, _cond(teacher, 1000, section, options.seed), generator=_generator(options.seed))

@@ -1,6 +1,7 @@
 """Shared by the commands: devices, data from settings, run folders."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from pushforward.formats.config import dump_yaml, load_yaml
 from pushforward.formats.files import write_text
 
 CONFIG = "config.yaml"
+
+
+def tell(text: str) -> None:
+    """Print a line for the user to stderr as it is: a wrapped path could not be copied, and brackets in one are no markup."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def device_of(name: str, index: int | None = None) -> torch.device:
