@@ -1,11 +1,10 @@
 """Configurations as plain data: frozen records become mappings with a key `name`, and are validated when read back.
-
-YAML is only read with PyYAML's safe loader, which builds mappings, lists, strings, numbers, booleans and null, no other objects.
 """
 
 import dataclasses
 import difflib
 import inspect
+import reprlib
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,9 @@ import yaml
 
 from pushforward import registry
 from pushforward._checks import alternatives
+from pushforward._memory import memory_errors
 from pushforward.errors import ConfigError
+from pushforward.formats.yaml_file import read_yaml
 from pushforward.nn.config import NetConfig
 
 
@@ -63,10 +64,12 @@ def from_plain(value: Any, annotation: Any, where: str) -> Any:
         fitting = _fits(value, option, where)
         if fitting is not _NO:
             return fitting
-    raise ConfigError(f"{where} is {value!r}, but it must be {' or '.join(_described(one) for one in options)}.")
+    raise ConfigError(f"{where} is {_SHORT.repr(value)}, but it must be {' or '.join(_described(one) for one in options)}.")
 
 
 _NO = object()
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxtuple, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 3, 8, 8, 8, 200, 200
 
 
 def _fits(value: Any, option: Any, where: str) -> Any:
@@ -124,6 +127,8 @@ def call_checked(function: Callable[..., Any], arguments: Mapping[str, Any], whe
     parameters = inspect.signature(function).parameters
     hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
     for key in arguments:
+        if not isinstance(key, str):
+            raise ConfigError(f"{where} has the setting {_SHORT.repr(key)}, but settings are words.")
         if key not in parameters:
             near = difflib.get_close_matches(key, parameters, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(parameters)}."
@@ -131,7 +136,9 @@ def call_checked(function: Callable[..., Any], arguments: Mapping[str, Any], whe
     missing = [key for key, one in parameters.items() if one.default is one.empty and key not in arguments]
     if missing:
         raise ConfigError(f"{where} lacks the setting {missing[0]!r}, which has no default; add it.")
-    return function(**{key: from_plain(one, hints.get(key, Any), f"{where}.{key}") for key, one in arguments.items()})
+    checked = {key: from_plain(one, hints.get(key, Any), f"{where}.{key}") for key, one in arguments.items()}
+    with memory_errors(where, "give smaller numbers"):
+        return function(**checked)
 
 
 def dump_yaml(config: Mapping[str, Any]) -> str:
@@ -146,14 +153,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, is not YAML, tries to build objects, or does not hold a mapping.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = read_yaml(path)
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration {path}; give a run folder or a file written by pushforward.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it is not text"
-        raise ConfigError(f"{path} is not a plain YAML file{line}: {problem}; objects are never built from it.") from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds a {type(loaded).__name__}, but a configuration must be a mapping of sections.")
     return loaded

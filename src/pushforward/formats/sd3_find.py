@@ -1,10 +1,10 @@
 """Finds the files of a Stable Diffusion 3, and assigns their tensors to its parts."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pushforward._files import json_of, regular
 from pushforward.errors import CheckpointError, ConfigError, UserError
 from pushforward.formats.sd3_names import Layout
 from pushforward.formats.tensor_file import Stored, TensorFile
@@ -139,7 +139,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ConfigError: it is not JSON, or not a mapping.
     """
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = json_of(regular(path, ConfigError).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pushforward._files import json_of
 from pushforward.formats.files import write_text
 from pushforward.registry import export
 
@@ -126,8 +127,8 @@ KINDS |= {"samples_per_second": NUMBER, "memory_mb": NUMBER, "skipped": int, "ph
 def _row(line: str) -> dict[str, Any] | None:
     """Return a line's metrics, or None if it is no row of metrics."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = json_of(line)
+    except ValueError:
         return None
     if not isinstance(row, dict) or "step" not in row or ("loss" in row and "seconds" not in row):
         return None
