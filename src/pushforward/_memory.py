@@ -22,7 +22,13 @@ VARIABLE = "PUSHFORWARD_MAX_BYTES"  # the environment variable in place of the l
 ALWAYS, RATIO = 1 << 30, 100  # what is unpacked may have this many bytes, or be this many times as large as the file
 MODULES = 20_000  # most parts of a network: a loop over 10^12 layers would end only when the memory does
 # What torch's allocators and its arithmetic of sizes state. A shape whose bytes exceed 64 bits never reaches an allocator.
-_MARKS = ("allocate memory", "not enough memory", "Storage size calculation overflowed", "multiplication overflow", "Overflow when unpacking")
+_MARKS = (
+    "allocate memory",
+    "not enough memory",
+    "Storage size calculation overflowed",
+    "multiplication overflow",
+    "Overflow when unpacking",
+)
 
 
 def free_memory() -> float:

@@ -1,6 +1,7 @@
 """A forked process with bounded memory and time, in which readers are called: a crash, a hang or a bomb ends it and not the tests."""
 
 import contextlib
+import faulthandler
 import os
 import resource
 import signal
@@ -40,7 +41,7 @@ def escapes(calls: Iterable[tuple[str, Callable[[], object]]], log: Path) -> lis
     lines = log.read_text(encoding="utf-8", errors="replace").split("\x1e")
     found = [line.removeprefix("!") for line in lines if line.startswith("!")]
     if status:
-        found.append(f"the process ended with status {status} in {lines[-2] if len(lines) > 1 else 'nothing'}")
+        found.append(f"the process ended with status {status} after {' '.join(lines[-2:])}")
     return found
 
 
@@ -60,7 +61,9 @@ def _run(calls: Iterable[tuple[str, Callable[[], object]]], log: Path) -> None:
         for name, call in calls:
             file.write(f"{name}\x1e")
             file.flush()
+            faulthandler.dump_traceback_later(2 * SECONDS, exit=True, file=file)  # for code that no signal reaches
             problem = _problem(call)
+            faulthandler.cancel_dump_traceback_later()
             if problem:
                 file.write(f"!{name}: {problem}\x1e")
                 file.flush()

@@ -20,7 +20,6 @@ from pushforward.formats.config import load_yaml
 from pushforward.formats.files import MANIFEST
 from pushforward.formats.model import build, load_weights, read_weights
 from pushforward.formats.run import checkpoints
-from pushforward.formats.sd3 import read_sd3
 from pushforward.sd3.files import read_parts
 from pushforward.sd3.png import loaded, read_settings, write_png
 from pushforward.sd3.tokenizers import find_tokenizer
@@ -71,8 +70,7 @@ def _image_model(folder: Path) -> None:
 
 
 def _built(folder: Path) -> None:
-    model = build(load_yaml(folder / "saved" / "config.yaml"))
-    model.sample(1, None if model.classes is None else torch.zeros(1, dtype=torch.long))
+    build(load_yaml(folder / "saved" / "config.yaml"))
 
 
 def _weights(folder: Path) -> None:
@@ -216,7 +214,9 @@ READERS = [
     Reader("npz of splits", _npz_of_splits, ("x.npz",), lambda folder: pf.data.load(folder / "x.npz", "test")),
     Reader("idx", _idx, ("plain",), lambda folder: read_idx(folder / "plain", 3)),
     Reader("idx gzipped", _idx, ("packed.gz",), lambda folder: read_idx(folder / "packed.gz", 3)),
-    Reader("csv", lambda folder: _people().to_csv(folder / "x.csv", index=False), ("x.csv",), lambda folder: pf.data.load(folder / "x.csv")),
+    Reader(
+        "csv", lambda folder: _people().to_csv(folder / "x.csv", index=False), ("x.csv",), lambda folder: pf.data.load(folder / "x.csv")
+    ),
     Reader(
         "csv with options",
         lambda folder: _people().to_csv(folder / "x.csv", index=False),
@@ -240,6 +240,8 @@ READERS = [
         0.3,
     ),
     Reader("png settings", _png, ("image.png",), _read_png),
-    Reader("sd3 file", _sd3, ("single.safetensors",), lambda folder: read_sd3(folder / "single.safetensors"), 0.3),
+    Reader(
+        "sd3 file", _sd3, ("single.safetensors",), lambda folder: read_parts(folder / "single.safetensors", None, "cpu", None, True), 0.3
+    ),
     Reader("sd3 folder", _sd3, SETTINGS, _sd3_folder, 0.3),
 ]

@@ -1,6 +1,6 @@
 """Every reader on thousands of damaged and hostile files: only errors of the library, of one sentence, in bounded time and memory.
 
-Mutant k of a reader depends on the reader's name and k alone. To see one: `python -m fuzz.show NAME K` in tests/.
+Mutant k of a reader depends on the reader's name and k alone; `python tests/fuzz/show.py NAME K` shows it.
 """
 
 import random

@@ -92,7 +92,8 @@ def read_parquet(
     except DataError:
         raise
     except Exception as error:  # pyarrow's errors have several types
-        raise DataError(f"{path} cannot be read as a parquet file ({(str(error) or type(error).__name__).splitlines()[0][:200]}); write it again.") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise DataError(f"{path} cannot be read as a parquet file ({reason}); write it again.") from None
     return read_frame(frame, split, seed, label=label, categorical=categorical, missing=missing, scales=scales, name=path.name)
 
 

@@ -45,7 +45,9 @@ class HubImages:
     def signature(self, rows: Sequence[int]) -> bytes:
         """Return the size of the table, and the content of some of its images."""
         held = [self.open(row) for row in rows]
-        return repr(len(self)).encode() + b"".join(regular(one, DataError).read_bytes() if isinstance(one, Path) else one.getvalue() for one in held)
+        return repr(len(self)).encode() + b"".join(
+            regular(one, DataError).read_bytes() if isinstance(one, Path) else one.getvalue() for one in held
+        )
 
 
 class HubTable(LazyDataset):

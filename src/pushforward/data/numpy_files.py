@@ -61,6 +61,7 @@ def read_member(path: Path, archive: NpzFile, key: str) -> Array:
         DataError: it is damaged, pickled or unpacks to more than `most_unpacked`.
     """
     with _readable(path):
+        assert archive.zip is not None  # only of a closed archive
         entry = archive.zip.getinfo(key if key in archive.zip.namelist() else f"{key}.npy")
         check_unpacked(f"{path}: {key}", entry.file_size, path.stat().st_size)
         with archive.zip.open(entry) as file:
@@ -72,9 +73,9 @@ def read_member(path: Path, archive: NpzFile, key: str) -> Array:
 
 def _check_header(path: Path, file: IO[bytes], size: int) -> None:
     """Raise if a header states more data than its file, of `size` bytes, can hold."""
-    version = npy.read_magic(file)  # type: ignore[no-untyped-call]
+    version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file)  # type: ignore[no-untyped-call]
+    shape, _, dtype = read(file)
     count = math.prod(shape)
     if dtype.hasobject:
         return  # numpy refuses it

@@ -1,9 +1,9 @@
-"""Configurations as plain data: frozen records become mappings with a key `name`, and are validated when read back.
-"""
+"""Configurations as plain data: frozen records become mappings with a key `name`, and are validated when read back."""
 
 import dataclasses
 import difflib
 import inspect
+import math
 import reprlib
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +67,7 @@ def from_plain(value: Any, annotation: Any, where: str) -> Any:
     raise ConfigError(f"{where} is {_SHORT.repr(value)}, but it must be {' or '.join(_described(one) for one in options)}.")
 
 
+MOST_FLOAT = 3.4e38
 _NO = object()
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxtuple, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 3, 8, 8, 8, 200, 200
@@ -81,7 +82,7 @@ def _fits(value: Any, option: Any, where: str) -> Any:
     if origin is Literal:
         return value if value in typing.get_args(option) else _NO
     if option is float:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else _NO
+        return _as_float(value, where) if isinstance(value, int | float) and not isinstance(value, bool) else _NO
     if option in (int, bool, str):
         return value if type(value) is option else _NO
     if option is Path:
@@ -94,6 +95,12 @@ def _fits(value: Any, option: Any, where: str) -> Any:
             return tuple(from_plain(one, kind, f"{where}[{k}]") for k, (one, kind) in enumerate(zip(value, inner, strict=True)))
         return tuple(from_plain(one, inner[0], f"{where}[{k}]") for k, one in enumerate(value))
     return value if inspect.isclass(option) and isinstance(value, option) else _NO
+
+
+def _as_float(value: float, where: str) -> float:
+    if MOST_FLOAT < abs(value) < math.inf:
+        raise ConfigError(f"{where} is {value:g}, but numbers must be at most {MOST_FLOAT:g}, as weights are float32.")
+    return float(value)
 
 
 def _described(option: Any) -> str:
@@ -109,7 +116,7 @@ def _described(option: Any) -> str:
 def _record(value: Mapping[str, Any], where: str) -> Any:
     name = value["name"]
     if not isinstance(name, str) or name not in registry.names():
-        raise ConfigError(f"{where}: {registry.unknown('name', str(name), registry.names())}")
+        raise ConfigError(f"{where}: {registry.unknown('name', str(name)[:200], registry.names())}")
     thing = registry.get(name)
     kind = getattr(thing, "Config", thing)
     if not dataclasses.is_dataclass(kind):
