@@ -25,7 +25,7 @@ from pushforward.errors import CheckpointError, ConfigError, DataError, OutOfMem
 from pushforward.formats.config import load_yaml
 from pushforward.formats.files import check_folder
 from pushforward.formats.model import build
-from pushforward.formats.sd3_find import read_json
+from pushforward.formats.sd3_find import folder_part, read_json
 from pushforward.training.progress import read_metrics
 
 BILLIONS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 12))
@@ -67,7 +67,16 @@ def test_aliases_of_a_usual_size_are_read(tmp_path):
     assert load_yaml(tmp_path / "config.yaml") == {"a": {"x": 1}, "b": {"x": 1, "y": [2, 3]}, "c": {"x": 1}}
 
 
-@pytest.mark.parametrize("arguments", [{1: 2}, {"shape": [2], "net": {"name": "n"}}, {"shape": [10**12]}, {"shape": [2], "bridge": 1e308}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {1: 2},
+        {"shape": [2], "net": {"name": "n"}},
+        {"shape": [10**12]},
+        {"shape": [2], "bridge": 1e308},
+        {"shape": [1, 8, 8], "net": {"name": "nn.UNet", "dropout": 3}},
+    ],
+)
 def test_settings(arguments):
     with pytest.raises(PushforwardError) as raised:
         build({"preset": "rectified_flow", "model": arguments})
@@ -112,12 +121,13 @@ def test_weights_are_counted_before_they_are_filled(monkeypatch):
         pf.models.rectified_flow(pf.nn.MLP.Config((64, 64)), shape=(2,))
 
 
-@pytest.mark.parametrize("arguments", [["--net.hidden", str(10**12)], ["--shape", str(10**12)]])
+@pytest.mark.parametrize("arguments", [["moons", "net:mlp", "--net.hidden", str(10**12)], ["moons", "--data-options", "n", str(10**12)]])
 def test_the_command_line_on_sizes(tmp_path, capsys, arguments):
-    status = main(["train", "rectified_flow", "--data", "moons", "--out", str(tmp_path / "run"), *arguments])
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert status in (1, 2)
-    assert "Traceback" not in "".join(lines)
+    assert main(["train", "rectified_flow", "--out", str(tmp_path / "run"), "--data", *arguments]) == 1
+    written = capsys.readouterr().err.strip().splitlines()
+    assert "memory" in written[-1]
+    assert "Traceback" not in "".join(written)
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_the_command_line_on_many_samples(tmp_path, capsys):
@@ -142,14 +152,13 @@ def zeros_npz(path: Path, shape: tuple[int, ...], stated: int | None = None) -> 
 
 def test_an_array_that_unpacks_to_more_than_the_limit(tmp_path, monkeypatch):
     path = tmp_path / "x.npz"
-    zeros_npz(path, (80, 1 << 20))
-    monkeypatch.setenv("PUSHFORWARD_MAX_BYTES", str(64 << 20))
-    guarded(tmp_path, lambda: pf.data.load(path))
-    with pytest.raises(DataError, match="x unpacks to 8388.* at most 67108864 .*PUSHFORWARD_MAX_BYTES"):
+    zeros_npz(path, (80, 1 << 16))
+    monkeypatch.setenv("PUSHFORWARD_MAX_BYTES", str(4 << 20))
+    with pytest.raises(DataError, match="x unpacks to 5243.* at most 4194304 .*PUSHFORWARD_MAX_BYTES"):
         pf.data.load(path)
-    monkeypatch.setenv("PUSHFORWARD_MAX_BYTES", str(100 << 20))
+    monkeypatch.setenv("PUSHFORWARD_MAX_BYTES", str(6 << 20))
     monkeypatch.setattr("pushforward._memory.free_memory", lambda: 1.0)  # the variable replaces all of it
-    assert pf.data.load(path, "test").x.shape == (8, 1 << 20)
+    assert pf.data.load(path, "test").x.shape == (8, 1 << 16)
 
 
 def test_without_the_variable_the_ratio_and_the_free_memory_limit(monkeypatch):
@@ -322,7 +331,17 @@ class TestPipes:
             pf.data.load(tmp_path / "x.csv")
 
 
-# Numbers and words in files of text.
+# Numbers, words and names in files of text.
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "x" * 300, "a\0b", "a/b", ""])
+def test_names_of_files(tmp_path, name):
+    (tmp_path / "manifest.json").write_text(json.dumps({name: {"bytes": 1, "sha256": ""}}))
+    with pytest.raises(CheckpointError, match="has no readable manifest"):
+        check_folder(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": name}}))
+    with pytest.raises(CheckpointError, match="has no weight_map"):
+        folder_part(tmp_path)
 
 
 def test_rows_of_metrics(tmp_path):

@@ -111,7 +111,7 @@ def _judged(numbers: Mapping[str, Any]) -> dict[str, str]:
     if numbers["recognised"] is not None:
         answers["recognised"] = f"{numbers['recognised']:.1%}"
     answers["closer to training data"] = f"{numbers['closer_to_train']:.1%}"
-    answers["sampler"] = numbers["sampler"]
+    answers["sampler"] = str(numbers["sampler"])
     answers["seconds per 1000 samples"] = f"{numbers['seconds_per_1000_samples']:.2f}"
     for row in numbers["quality"]:
         answers[f"distance at {row['evaluations']} evaluation{'s' * (row['evaluations'] != 1)}"] = f"{row['distance']:.3f}"

@@ -15,7 +15,7 @@ import yaml
 from pushforward import registry
 from pushforward._checks import alternatives
 from pushforward._memory import memory_errors
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, PushforwardError
 from pushforward.formats.yaml_file import read_yaml
 from pushforward.nn.config import NetConfig
 
@@ -129,7 +129,7 @@ def call_checked(function: Callable[..., Any], arguments: Mapping[str, Any], whe
     """Return function(**arguments) after validating plain arguments against its signature and annotations.
 
     Raises:
-        ConfigError: an unknown key (with the closest valid one), a missing one, or a wrong type.
+        ConfigError: an unknown key (with the closest valid one), a missing one, a wrong type, or a value that cannot be used.
     """
     parameters = inspect.signature(function).parameters
     hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
@@ -144,8 +144,14 @@ def call_checked(function: Callable[..., Any], arguments: Mapping[str, Any], whe
     if missing:
         raise ConfigError(f"{where} lacks the setting {missing[0]!r}, which has no default; add it.")
     checked = {key: from_plain(one, hints.get(key, Any), f"{where}.{key}") for key, one in arguments.items()}
-    with memory_errors(where, "give smaller numbers"):
-        return function(**checked)
+    try:
+        with memory_errors(where, "give smaller numbers"):
+            return function(**checked)
+    except (PushforwardError, registry.UnknownNameError, registry.PluginError):
+        raise
+    except Exception as error:  # torch's, of a value that only it checks
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        raise ConfigError(f"{where} cannot be built from its settings ({reason}); correct them.") from error
 
 
 def dump_yaml(config: Mapping[str, Any]) -> str:

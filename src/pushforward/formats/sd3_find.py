@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pushforward._checks import is_real, is_whole, shown
-from pushforward._files import json_of, regular
+from pushforward._files import is_file_name, json_of, regular
 from pushforward.errors import CheckpointError, ConfigError, PushforwardError, UserError
 from pushforward.formats.sd3_names import Layout
 from pushforward.formats.tensor_file import Stored, TensorFile
@@ -129,7 +129,7 @@ def _variant(path: Path) -> str | None:
 
 def _listed(index: Path) -> dict[str, str]:
     names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names or any(Path(str(file)).name != file for file in names.values()):
+    if not isinstance(names, dict) or not names or not all(isinstance(file, str) and is_file_name(file) for file in names.values()):
         raise CheckpointError(f"{index} has no weight_map from tensors to files; download it again.")
     return names
 
