@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import math
 import os
 import struct
 import zipfile
@@ -170,6 +171,16 @@ def test_without_the_variable_the_ratio_and_the_free_memory_limit(monkeypatch):
     monkeypatch.setenv("PUSHFORWARD_MAX_BYTES", "much")
     with pytest.raises(UserError, match="'much'"):
         pf._memory.most_unpacked(1)
+
+
+def test_the_free_memory_of_a_container(tmp_path):
+    assert pf._memory._of_group(tmp_path) == math.inf
+    for name, text in (("memory.max", "1000\n"), ("memory.current", "700\n"), ("memory.stat", "anon 500\ninactive_file 200\n")):
+        (tmp_path / name).write_text(text)
+    assert pf._memory._of_group(tmp_path) == 1000 - 700 + 200
+    (tmp_path / "memory.max").write_text("max\n")
+    assert pf._memory._of_group(tmp_path) == math.inf
+    assert 0 < pf._memory.free_memory() < 2**60
 
 
 @pytest.mark.parametrize("shape", [(10**12,), (2**40, 2**40), (10**30,), (-1, 3), (0, 10**18)])
