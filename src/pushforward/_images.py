@@ -21,6 +21,7 @@ from typing import IO, Literal
 import numpy
 from PIL import Image, ImageOps
 
+from pushforward._files import regular
 from pushforward.errors import UserError
 
 WHITE, BLACK = 255, 0
@@ -30,13 +31,27 @@ Mode = Literal["RGB", "L"]
 
 @contextlib.contextmanager
 def opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
-    """Open an image file of any format that PIL reads; it is closed afterwards.
+    """Open an image file of any format that PIL reads without other programs; it is closed afterwards.
+
+    Raises:
+        UserError: it is a pipe or device, has more pixels than PIL.Image.MAX_IMAGE_PIXELS (where PIL warns, and may need gigabytes), or is
+            PostScript, which PIL gives to Ghostscript to run.
 
     Pillow 13 maps an uncompressed TIFF that it opens by its path, and then turns it with sides swapped; an open file is never mapped.
     """
     with contextlib.ExitStack() as stack:
-        content = stack.enter_context(file.open("rb")) if isinstance(file, Path) else file
-        yield stack.enter_context(Image.open(content))
+        content = stack.enter_context(regular(file, UserError).open("rb")) if isinstance(file, Path) else file
+        image = stack.enter_context(Image.open(content))
+        _check_opened(image)
+        yield image
+
+
+def _check_opened(image: Image.Image) -> None:
+    width, height = image.size
+    if image.format == "EPS":
+        raise UserError("it is a PostScript program, which is not run; convert it to PNG.")
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise UserError(f"it has {width} x {height} pixels, more than PIL.Image.MAX_IMAGE_PIXELS, {Image.MAX_IMAGE_PIXELS}; resize it.")
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -1,10 +1,19 @@
 """Error types: each message is one sentence with the argument, its value, what is allowed and what to do."""
 
+LONGEST = 1500  # characters of a message: files can hold names and values of any length
+
 
 class PushforwardError(Exception):
-    """What all errors of this library share; `exit_status` is what the command line returns."""
+    """What all errors of this library share; `exit_status` is what the command line returns.
+
+    A message that quotes a file or a user at length loses its middle, and characters that would control the terminal are escaped.
+    """
 
     exit_status = 1
+
+    def __init__(self, message: str = "") -> None:
+        text = "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in message)
+        super().__init__(text if len(text) <= LONGEST else f"{text[: 2 * LONGEST // 3]} ... {text[-LONGEST // 3 :]}")
 
 
 class UserError(PushforwardError, ValueError):

@@ -8,6 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from pushforward._checks import is_real, shown
 from pushforward._pandas import pandas_for
 from pushforward.errors import ShapeError, UserError
 from pushforward.functional.levels import Level, Levels
@@ -61,6 +62,10 @@ class Column:
     def __post_init__(self) -> None:
         if self.kind not in ("continuous", "integer", "category", "missing"):
             raise UserError(f"kind is {self.kind!r}, but a column is 'continuous', 'integer', 'category' or 'missing'.")
+        for name in ("low", "high", "lower", "upper", "offset"):
+            value = getattr(self, name)
+            if value is not None and not is_real(value):
+                raise UserError(f"{name} of column {self.title!r} is {shown(value)}, but it must be a finite number.")
         if (self.kind == "category") != bool(self.words):
             raise UserError(f"column {self.title!r} is {self.kind} with {len(self.words)} words, but a category has words, and no other.")
         if self.scale not in ("none", "log", "logit", "quantile"):

@@ -78,6 +78,12 @@ def _run(command: str, rest: list[str], debug: bool) -> int:
         return _failed("terminated.", 128 + signal.SIGTERM)
     except KeyboardInterrupt:
         return _failed("interrupted.", 128 + signal.SIGINT)
+    except (MemoryError, RuntimeError, TypeError) as error:
+        from pushforward._memory import is_memory_error
+
+        if debug or not is_memory_error(error):
+            raise
+        return _failed(f"the memory is too small for this command ({str(error).splitlines()[0]}); give smaller numbers.", 1)
     except OSError as error:
         if debug:
             raise

@@ -1,6 +1,5 @@
 """`pushforward compare RUN RUN ...`: runs side by side; `pushforward compare --explain`: normalizing flows and diffusion compared."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pushforward import registry
+from pushforward._files import json_of, regular
 from pushforward.cli.options import parse
 from pushforward.cli.run import device_of, load_data, run_config, tell
 from pushforward.errors import UserError
@@ -95,8 +95,8 @@ def _reached(folder: Path) -> dict[str, str]:
 def _evaluated(folder: Path) -> dict[str, str] | None:
     """Return a run's results, or None if it has no evaluation.json, or one that is incomplete or of another tool."""
     try:
-        return _judged(json.loads((folder / EVALUATION).read_text(encoding="utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return _judged(json_of(regular(folder / EVALUATION, UserError).read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         return None
 
 
@@ -111,7 +111,7 @@ def _judged(numbers: Mapping[str, Any]) -> dict[str, str]:
     if numbers["recognised"] is not None:
         answers["recognised"] = f"{numbers['recognised']:.1%}"
     answers["closer to training data"] = f"{numbers['closer_to_train']:.1%}"
-    answers["sampler"] = numbers["sampler"]
+    answers["sampler"] = str(numbers["sampler"])
     answers["seconds per 1000 samples"] = f"{numbers['seconds_per_1000_samples']:.2f}"
     for row in numbers["quality"]:
         answers[f"distance at {row['evaluations']} evaluation{'s' * (row['evaluations'] != 1)}"] = f"{row['distance']:.3f}"

@@ -99,4 +99,4 @@ def _costs(steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 def _by_tenth(steps: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     """Return the losses of each tenth of the time interval in the last tenth of the run."""
     last = [row["loss_by_t"] for row in steps[-max(1, len(steps) // 10) :] if "loss_by_t" in row]
-    return [[value for value in column if value is not None] for column in zip(*last, strict=True)]
+    return [[value for value in column if value is not None] for column in zip(*last, strict=False)]

@@ -3,10 +3,7 @@
 Pickled objects are never loaded, since a pickle can run code.
 """
 
-import contextlib
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy
@@ -14,6 +11,7 @@ import torch
 
 from pushforward.data.checks import refuse_masked
 from pushforward.data.dataset import Dataset
+from pushforward.data.numpy_files import open_npy, opened_npz, read_member
 from pushforward.data.splits import SPLITS, split_indices, split_sizes
 from pushforward.data.tabulate import Table
 from pushforward.errors import DataError
@@ -21,18 +19,6 @@ from pushforward.functional.levels import Level
 
 Array = numpy.ndarray
 CHANNELS = (1, 3, 4)
-UNREADABLE = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)  # what numpy raises for truncated or corrupted files
-
-
-def open_npy(path: Path, mapped: bool = False) -> Array:
-    """Return the array of a .npy file, in memory, or memory-mapped so that only the requested rows are read."""
-    try:
-        array = numpy.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except UNREADABLE as error:
-        raise DataError(_sentence(path, error)) from None
-    if not isinstance(array, Array):
-        raise DataError(f"{path} is an archive of arrays; rename it to .npz.")
-    return array
 
 
 def read_npy(path: Path, split: str, seed: int, *, levels: int | None = None) -> Dataset:
@@ -62,15 +48,13 @@ def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) ->
     Raises:
         DataError: the file is truncated, pickled, or has other keys, or its content is invalid (see `Dataset`).
     """
-    with _opened(path) as archive:
-        if isinstance(archive, Array):
-            raise DataError(f"{path} holds a single array; rename it to .npy.")
+    with opened_npz(path) as archive:
         keys = list(archive.keys())
         if levels is None and "levels" in keys:
-            levels = _scalar(path, _member(path, archive, "levels"))
+            levels = _scalar(path, read_member(path, archive, "levels"))
         if "x" in keys:
-            labels = _member(path, archive, "y") if "y" in keys else None
-            return divided(path.name, _member(path, archive, "x"), labels, split, seed, levels=levels)
+            labels = read_member(path, archive, "y") if "y" in keys else None
+            return divided(path.name, read_member(path, archive, "x"), labels, split, seed, levels=levels)
         missing = [f"x_{one}" for one in SPLITS if f"x_{one}" not in keys]
         missing += [f"y_{one}" for one in SPLITS if f"y_{one}" not in keys] if any(key.startswith("y_") for key in keys) else []
         if missing:
@@ -78,8 +62,8 @@ def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) ->
                 f"{path} holds {', '.join(keys) or 'nothing'}, but needs x (and y), or x_train, x_validation and x_test (and y_...); "
                 f"missing: {', '.join(missing)}."
             )
-        labels = numpy.concatenate([_member(path, archive, f"y_{one}") for one in SPLITS]) if "y_train" in keys else None
-        arrays = [_member(path, archive, f"x_{one}") for one in SPLITS]
+        labels = numpy.concatenate([read_member(path, archive, f"y_{one}") for one in SPLITS]) if "y_train" in keys else None
+        arrays = [read_member(path, archive, f"x_{one}") for one in SPLITS]
     place = SPLITS.index(split)
     x, found_levels = as_events(path.name, arrays[place])
     cond, classes, class_names = number_labels(path.name, labels)
@@ -199,30 +183,3 @@ def _scalar(path: Path, array: Array) -> int:
     if array.size != 1 or array.dtype.kind not in "iu":
         raise DataError(f"{path}: levels has shape {array.shape} and dtype {array.dtype}, but must be one integer, such as 256.")
     return int(array.reshape(()))
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Array | Mapping[str, Array]]:
-    """Context manager that opens a numpy file without pickles and converts errors to DataError."""
-    try:
-        content = numpy.load(path, allow_pickle=False)
-    except UNREADABLE as error:
-        raise DataError(_sentence(path, error)) from None
-    try:
-        yield content
-    finally:
-        if not isinstance(content, Array):
-            content.close()
-
-
-def _member(path: Path, archive: Mapping[str, Array], key: str) -> Array:
-    try:
-        return archive[key]
-    except UNREADABLE as error:
-        raise DataError(_sentence(path, error)) from None
-
-
-def _sentence(path: Path, error: Exception) -> str:
-    if "pickle" in str(error):
-        return f"{path} holds pickled objects or no numpy array; pickles are never loaded, since they can run code: save arrays with numpy."
-    return f"{path} cannot be read as a numpy file ({error}); it may be truncated: write it again."

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy
 
+from pushforward._files import regular
+from pushforward._memory import check_unpacked
 from pushforward._pandas import pandas_for
 from pushforward.data.arrays import split_of
 from pushforward.data.dataset import Dataset
@@ -85,10 +87,23 @@ def read_parquet(
     """
     pandas = pandas_for(path, parquet=True)
     try:
+        _check_size(regular(path, DataError))
         frame = pandas.read_parquet(path)
+    except DataError:
+        raise
     except Exception as error:  # pyarrow's errors have several types
-        raise DataError(f"{path} cannot be read as a parquet file ({str(error).splitlines()[0]}); write it again.") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise DataError(f"{path} cannot be read as a parquet file ({reason}); write it again.") from None
     return read_frame(frame, split, seed, label=label, categorical=categorical, missing=missing, scales=scales, name=path.name)
+
+
+def _check_size(path: Path) -> None:
+    """Raise if a file states too many cells or bytes: repeated values take nearly no space in it."""
+    from pyarrow.parquet import read_metadata
+
+    facts = read_metadata(path)
+    stated = sum(facts.row_group(k).total_byte_size for k in range(facts.num_row_groups))
+    check_unpacked(str(path), max(stated, 8 * facts.num_rows * facts.num_columns), path.stat().st_size)
 
 
 def _as_words(name: str, raw: Raw) -> Raw:

@@ -11,6 +11,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from pushforward._files import regular, regular_folder
 from pushforward.data.arrays import as_events, number_labels
 from pushforward.data.checks import refuse_not_finite
 from pushforward.data.images import ImageDataset, checked_image_options
@@ -44,7 +45,9 @@ class HubImages:
     def signature(self, rows: Sequence[int]) -> bytes:
         """Return the size of the table, and the content of some of its images."""
         held = [self.open(row) for row in rows]
-        return repr(len(self)).encode() + b"".join(one.read_bytes() if isinstance(one, Path) else one.getvalue() for one in held)
+        return repr(len(self)).encode() + b"".join(
+            regular(one, DataError).read_bytes() if isinstance(one, Path) else one.getvalue() for one in held
+        )
 
 
 class HubTable(LazyDataset):
@@ -110,9 +113,11 @@ def read_saved(
     """Return one split of a folder that `datasets.Dataset.save_to_disk` (or of a DatasetDict) wrote; see `read_hub`."""
     datasets = _datasets(str(path))
     try:
-        found = datasets.load_from_disk(str(path))
+        found = datasets.load_from_disk(str(regular_folder(path, DataError)))
+    except DataError:
+        raise
     except Exception as error:
-        raise DataError(f"{path} cannot be read by datasets ({error}); save it again.") from None
+        raise DataError(f"{path} cannot be read by datasets ({_first_line(error)}); save it again.") from None
     return _split(path.name, _parts(path.name, found), split, seed, image, columns, label, caption, size, channels)
 
 
@@ -122,11 +127,14 @@ def load_parts(name: str, config: str | None = None) -> dict[str, Any]:
     try:
         found = datasets.load_dataset(name.removeprefix(HUB), config)
     except Exception as error:  # network, access and format errors have different types
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{name} cannot be loaded ({first}); check its name and the network, or give a folder written by save_to_disk."
+            f"{name} cannot be loaded ({_first_line(error)}); check its name and the network, or give a folder written by save_to_disk."
         ) from None
     return _parts(name, found)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _parts(name: str, found: Any) -> dict[str, Any]:

@@ -7,10 +7,15 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy
 
+from pushforward._files import regular
+from pushforward._memory import check_unpacked
 from pushforward.errors import DataError
 
 UNSIGNED_BYTE = 0x08
@@ -26,21 +31,43 @@ def read_idx(path: Path, axes: int) -> numpy.ndarray:
     Raises:
         DataError: the file is missing, damaged, of another type or number of axes, or its length does not match its sizes.
     """
+    start = 4 + 4 * axes
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+        with _unpacked(regular(path, DataError)) as file:
+            header = file.read(start)
+            magic, expected = header[:4].hex(), bytes((0, 0, UNSIGNED_BYTE, axes)).hex()
+            if magic != expected:
+                raise DataError(
+                    f"{path} begins with {magic or 'nothing'}, but an IDX file of bytes with {axes} axes begins with {expected}."
+                )
+            if len(header) < start:
+                raise DataError(f"{path} ends within its header, so it is truncated: download it again.")
+            shape = struct.unpack(f">{axes}I", header[4:])
+            needed = math.prod(shape)
+            if isinstance(file, gzip.GzipFile):
+                check_unpacked(f"{path}, of shape {shape},", needed, path.stat().st_size)
+            elif path.stat().st_size - start < needed:
+                raise DataError(
+                    f"{path} has {path.stat().st_size - start} bytes of data, but its shape {shape} needs {needed}: download it again."
+                )
+            content = file.read(needed)
+            excess = file.read(1)  # also reaches the checksum of gzip
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); it may be truncated: download it again.") from None
-    magic, expected = content[:4].hex(), bytes((0, 0, UNSIGNED_BYTE, axes)).hex()
-    if magic != expected:
-        raise DataError(f"{path} begins with {magic or 'nothing'}, but an IDX file of bytes with {axes} axes begins with {expected}.")
-    start = 4 + 4 * axes
-    if len(content) < start:
-        raise DataError(f"{path} ends within its header, so it is truncated: download it again.")
-    shape = struct.unpack(f">{axes}I", content[4:start])
-    if len(content) - start != math.prod(shape):
-        raise DataError(
-            f"{path} has {len(content) - start} bytes of data, but its shape {shape} needs {math.prod(shape)}: download it again."
-        )
-    return numpy.frombuffer(bytearray(content[start:]), dtype=numpy.uint8).reshape(shape)
+    if len(content) != needed or excess:
+        has = f"more than {needed}" if excess else str(len(content))
+        raise DataError(f"{path} has {has} bytes of data, but its shape {shape} needs {needed}: download it again.")
+    return numpy.frombuffer(bytearray(content), dtype=numpy.uint8).reshape(shape)
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """Context in which a plain or gzipped file is open for reading what it holds."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not packed:
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file) as inside:
+            yield inside

@@ -4,7 +4,6 @@ The layout is that of Hugging Face's `imagefolder`, a superset of torchvision's 
 """
 
 import csv
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy
 import torch
 
+from pushforward._files import json_of, regular
 from pushforward.data.images import ImageDataset, checked_image_options
 from pushforward.data.splits import split_named, split_within
 from pushforward.errors import DataError
@@ -41,7 +41,7 @@ class FileSource:
 
     def signature(self, rows: Sequence[int]) -> bytes:
         """Return the names of all files, and the content of some."""
-        held = [self.open(row).read_bytes() for row in rows]
+        held = [regular(self.open(row), DataError).read_bytes() for row in rows]
         return "\n".join(self.files).encode() + b"".join(len(one).to_bytes(8, "little") + one for one in held)
 
 
@@ -134,7 +134,7 @@ def _captions(folder: Path, files: Sequence[str]) -> list[str] | None:
     else:
         texts = {file for file in _walk(folder) if file.endswith(".txt")}
         sidecar = {file: f"{file.rpartition('.')[0]}.txt" for file in files}
-        known = {file: (folder / text).read_text(encoding="utf-8").strip() for file, text in sidecar.items() if text in texts}
+        known = {file: _caption(folder / text) for file, text in sidecar.items() if text in texts}
         source = "a .txt file next to it"
     if not known:
         return None
@@ -147,12 +147,19 @@ def _captions(folder: Path, files: Sequence[str]) -> list[str] | None:
     return [known[file] for file in files]
 
 
+def _caption(path: Path) -> str:
+    try:
+        return regular(path, DataError).read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); write the caption in UTF-8.") from None
+
+
 def _metadata(path: Path) -> dict[str, str]:
     """Return the captions by file name of a metadata file; a file without the column text yields none."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file if line.strip()]
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+            rows = list(csv.DictReader(file)) if path.suffix == ".csv" else [json_of(line) for line in file if line.strip()]
+    except (ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}); write it in UTF-8 with the columns file_name and text.") from None
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not row.get("file_name"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from pushforward import registry
 from pushforward._checks import alternatives, shown, whole
+from pushforward._memory import memory_errors
 from pushforward._pandas import is_frame
 from pushforward.data.arrays import read_npy, read_npz
 from pushforward.data.dataset import Dataset
@@ -80,7 +81,8 @@ def load(name_or_path: Any, split: str = "train", *, seed: int = 0, **options: A
     whole("seed", seed, 0, 2**32 - 1)
     what, reader, source = _reader(name_or_path)
     _check_options(what, reader, options)
-    return reader(split, seed=seed, **options) if source is None else reader(source, split, seed, **options)
+    with memory_errors(f"the data of {what}", "use fewer examples, or a folder with x.npy, of which only the rows of a batch are read"):
+        return reader(split, seed=seed, **options) if source is None else reader(source, split, seed, **options)
 
 
 def options_from_text(name_or_path: str | Path, options: Mapping[str, str]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import numpy
 import torch
 from torch import Tensor
 
-from pushforward.data.arrays import as_events, number_labels, open_npy
+from pushforward.data.arrays import as_events, number_labels
 from pushforward.data.checks import refuse_not_finite, refuse_other_than_levels
 from pushforward.data.lazy import LazyDataset
+from pushforward.data.numpy_files import open_npy
 from pushforward.data.splits import split_indices, split_sizes
 from pushforward.errors import DataError
 

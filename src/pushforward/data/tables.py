@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy
 
+from pushforward._files import regular
 from pushforward.data.arrays import split_of
 from pushforward.data.dataset import Dataset
 from pushforward.data.tabulate import Missing, Names, Raw, Scales, tabulated
@@ -83,7 +84,7 @@ def read_csv(
 
 def _rows(path: Path, delimiter: str) -> Rows:
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
+        with open(regular(path, DataError), newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
             reader = csv.reader(file, delimiter=delimiter)
             return [(reader.line_num, cells) for cells in reader if cells]
     except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from pushforward import _random
 from pushforward._checks import event_shape, per_sample, shown, whole
+from pushforward._memory import check_room, memory_errors
 from pushforward.bijections.bijection import Bijection, pushed
 from pushforward.bijections.divergences import Divergence
 from pushforward.errors import CheckpointError, NotInvertibleError, ShapeError, UserError
@@ -145,24 +146,29 @@ class GenerativeModel(nn.Module):
         if temperature != 1 and not has_log_prob(self.base):
             raise UserError(f"temperature is {temperature}, but the base {type(self.base).__name__} is data and no noise to scale; use 1.")
         _random.checked(generator, n)
+        what, remedy = f"{n} samples of shape {self.shape}", "give a smaller n, or batch_size to compute fewer together"
+        first = checks.first_floating(self)
+        if first is None or first.device.type == "cpu":
+            check_room(what, n * math.prod(self.shape) * self.dtype.itemsize, remedy)
         chunks = _random.chunks(n, batch_size, generator)
         cond = self._checked_cond(cond, n)
         parts, values = [], []
-        start = self._base_sample(n, cond, generator)  # all together, so that it does not depend on batch_size
-        for rows, part_generator in chunks:
-            noise, part_cond = start[rows], None if cond is None else cond[rows]
-            part_guidance = guidance.rows(rows, n) if isinstance(guidance, Guidance) else guidance
-            if log_prob:
-                mapped = self._bound(part_cond, sampler, part_guidance, generator=part_generator)
-                x, log_abs_det = mapped.inverse(noise * temperature)
-                tempered = self._base_log_prob(noise, part_cond) - math.prod(self.shape) * math.log(temperature)
-                values.append(tempered - log_abs_det)
-            else:
-                x = self._from_model(self._sampled(noise * temperature, part_cond, sampler, part_guidance, part_generator))
-            checks.check_finite(x, rows.start, sampler or self.sampler)
-            parts.append(x)
-        x = torch.cat(parts)
-        return (x, torch.cat(values)) if log_prob else x
+        with memory_errors(what, remedy):
+            start = self._base_sample(n, cond, generator)  # all together, so that it does not depend on batch_size
+            for rows, part_generator in chunks:
+                noise, part_cond = start[rows], None if cond is None else cond[rows]
+                part_guidance = guidance.rows(rows, n) if isinstance(guidance, Guidance) else guidance
+                if log_prob:
+                    mapped = self._bound(part_cond, sampler, part_guidance, generator=part_generator)
+                    x, log_abs_det = mapped.inverse(noise * temperature)
+                    tempered = self._base_log_prob(noise, part_cond) - math.prod(self.shape) * math.log(temperature)
+                    values.append(tempered - log_abs_det)
+                else:
+                    x = self._from_model(self._sampled(noise * temperature, part_cond, sampler, part_guidance, part_generator))
+                checks.check_finite(x, rows.start, sampler or self.sampler)
+                parts.append(x)
+            x = torch.cat(parts)
+            return (x, torch.cat(values)) if log_prob else x
 
     def log_prob(
         self,

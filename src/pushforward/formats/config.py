@@ -1,11 +1,10 @@
-"""Configurations as plain data: frozen records become mappings with a key `name`, and are validated when read back.
-
-YAML is only read with PyYAML's safe loader, which builds mappings, lists, strings, numbers, booleans and null, no other objects.
-"""
+"""Configurations as plain data: frozen records become mappings with a key `name`, and are validated when read back."""
 
 import dataclasses
 import difflib
 import inspect
+import math
+import reprlib
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,9 @@ import yaml
 
 from pushforward import registry
 from pushforward._checks import alternatives
-from pushforward.errors import ConfigError
+from pushforward._memory import memory_errors
+from pushforward.errors import ConfigError, PushforwardError
+from pushforward.formats.yaml_file import read_yaml
 from pushforward.nn.config import NetConfig
 
 
@@ -63,10 +64,13 @@ def from_plain(value: Any, annotation: Any, where: str) -> Any:
         fitting = _fits(value, option, where)
         if fitting is not _NO:
             return fitting
-    raise ConfigError(f"{where} is {value!r}, but it must be {' or '.join(_described(one) for one in options)}.")
+    raise ConfigError(f"{where} is {_SHORT.repr(value)}, but it must be {' or '.join(_described(one) for one in options)}.")
 
 
+MOST_FLOAT = 3.4e38
 _NO = object()
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxtuple, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 3, 8, 8, 8, 200, 200
 
 
 def _fits(value: Any, option: Any, where: str) -> Any:
@@ -78,7 +82,7 @@ def _fits(value: Any, option: Any, where: str) -> Any:
     if origin is Literal:
         return value if value in typing.get_args(option) else _NO
     if option is float:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else _NO
+        return _as_float(value, where) if isinstance(value, int | float) and not isinstance(value, bool) else _NO
     if option in (int, bool, str):
         return value if type(value) is option else _NO
     if option is Path:
@@ -91,6 +95,12 @@ def _fits(value: Any, option: Any, where: str) -> Any:
             return tuple(from_plain(one, kind, f"{where}[{k}]") for k, (one, kind) in enumerate(zip(value, inner, strict=True)))
         return tuple(from_plain(one, inner[0], f"{where}[{k}]") for k, one in enumerate(value))
     return value if inspect.isclass(option) and isinstance(value, option) else _NO
+
+
+def _as_float(value: float, where: str) -> float:
+    if MOST_FLOAT < abs(value) < math.inf:
+        raise ConfigError(f"{where} is {value:g}, but numbers must be at most {MOST_FLOAT:g}, as weights are float32.")
+    return float(value)
 
 
 def _described(option: Any) -> str:
@@ -106,7 +116,7 @@ def _described(option: Any) -> str:
 def _record(value: Mapping[str, Any], where: str) -> Any:
     name = value["name"]
     if not isinstance(name, str) or name not in registry.names():
-        raise ConfigError(f"{where}: {registry.unknown('name', str(name), registry.names())}")
+        raise ConfigError(f"{where}: {registry.unknown('name', str(name)[:200], registry.names())}")
     thing = registry.get(name)
     kind = getattr(thing, "Config", thing)
     if not dataclasses.is_dataclass(kind):
@@ -119,11 +129,13 @@ def call_checked(function: Callable[..., Any], arguments: Mapping[str, Any], whe
     """Return function(**arguments) after validating plain arguments against its signature and annotations.
 
     Raises:
-        ConfigError: an unknown key (with the closest valid one), a missing one, or a wrong type.
+        ConfigError: an unknown key (with the closest valid one), a missing one, a wrong type, or a value that cannot be used.
     """
     parameters = inspect.signature(function).parameters
     hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
     for key in arguments:
+        if not isinstance(key, str):
+            raise ConfigError(f"{where} has the setting {_SHORT.repr(key)}, but settings are words.")
         if key not in parameters:
             near = difflib.get_close_matches(key, parameters, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(parameters)}."
@@ -131,7 +143,15 @@ def call_checked(function: Callable[..., Any], arguments: Mapping[str, Any], whe
     missing = [key for key, one in parameters.items() if one.default is one.empty and key not in arguments]
     if missing:
         raise ConfigError(f"{where} lacks the setting {missing[0]!r}, which has no default; add it.")
-    return function(**{key: from_plain(one, hints.get(key, Any), f"{where}.{key}") for key, one in arguments.items()})
+    checked = {key: from_plain(one, hints.get(key, Any), f"{where}.{key}") for key, one in arguments.items()}
+    try:
+        with memory_errors(where, "give smaller numbers"):
+            return function(**checked)
+    except (PushforwardError, registry.UnknownNameError, registry.PluginError):
+        raise
+    except Exception as error:  # torch's, of a value that only it checks
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        raise ConfigError(f"{where} cannot be built from its settings ({reason}); correct them.") from error
 
 
 def dump_yaml(config: Mapping[str, Any]) -> str:
@@ -146,14 +166,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, is not YAML, tries to build objects, or does not hold a mapping.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = read_yaml(path)
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration {path}; give a run folder or a file written by pushforward.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it is not text"
-        raise ConfigError(f"{path} is not a plain YAML file{line}: {problem}; objects are never built from it.") from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds a {type(loaded).__name__}, but a configuration must be a mapping of sections.")
     return loaded

@@ -14,6 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from pushforward._files import is_file_name, json_of, regular
 from pushforward.errors import CheckpointError
 
 MANIFEST = "manifest.json"
@@ -94,9 +95,11 @@ def check_folder(folder: Path) -> None:
         CheckpointError: the manifest or a file is missing, truncated or modified; the message gives the file.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json_of(regular(folder / MANIFEST, CheckpointError).read_text(encoding="utf-8"))
+        if not all(map(is_file_name, manifest)):
+            raise ValueError("a path elsewhere")
         expected = {str(name): (int(facts["bytes"]), str(facts["sha256"])) for name, facts in manifest.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         raise CheckpointError(f"{folder} has no readable {MANIFEST}, so it is not a complete checkpoint.") from None
     for name, (size, digest) in expected.items():
         path = folder / name

@@ -11,6 +11,7 @@ from typing import Any
 
 import filelock
 
+from pushforward._files import json_of, regular
 from pushforward.errors import RunExistsError
 
 LOCK, HOLDER = ".lock", ".lock.json"  # the lock itself, which the system releases when its process ends, and who holds it
@@ -59,7 +60,7 @@ def _facts() -> dict[str, Any]:
 
 def _holder(run: Path) -> str:
     try:
-        facts = json.loads((run / HOLDER).read_text(encoding="utf-8"))
+        facts = json_of(regular(run / HOLDER, RunExistsError).read_text(encoding="utf-8"))
         return f"process {facts['process']} on {facts['host']} since {facts['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RunExistsError):
         return "another process"

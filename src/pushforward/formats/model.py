@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import pushforward
 from pushforward import paths, registry
+from pushforward._files import regular
 from pushforward.errors import CheckpointError, ConfigError, UserError
 from pushforward.families.checks import misfit
 from pushforward.families.model import GenerativeModel
@@ -112,7 +113,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         CheckpointError: the file is missing, truncated or not a safetensors file.
     """
     try:
-        return load_file(path)
+        return load_file(regular(path, CheckpointError))
     except FileNotFoundError:
         raise CheckpointError(f"there is no weights file {path}.") from None
     except (SafetensorError, OSError, TypeError) as error:  # TypeError: of a shape that torch cannot have

@@ -9,7 +9,18 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import CheckpointError, UserError
-from pushforward.formats.sd3_find import ENCODERS, TOKENIZERS, encoder_files, folder_part, is_sd3, layout_of, open_tensors, read_json, split
+from pushforward.formats.sd3_find import (
+    ENCODERS,
+    TOKENIZERS,
+    encoder_files,
+    folder_part,
+    is_sd3,
+    layout_of,
+    open_tensors,
+    read_json,
+    shapes_checked,
+    split,
+)
 from pushforward.formats.sd3_parts import read_autoencoder, read_transformer, variant
 from pushforward.formats.tensor_file import Stored
 from pushforward.nn.autoencoder_kl import AutoencoderKL
@@ -94,10 +105,12 @@ def read_sd3(
     transformer = vae = None
     if "transformer" in stored and "transformer" in parts:
         config = read_json(folder / "transformer" / "config.json") if folder else {}
-        transformer = read_transformer(stored["transformer"], layout_of(stored["transformer"]), config, dtype, device)
+        with shapes_checked(f"{path}: the transformer"):
+            transformer = read_transformer(stored["transformer"], layout_of(stored["transformer"]), config, dtype, device)
     if "vae" in stored and "vae" in parts:
         config = read_json(folder / "vae" / "config.json") if folder else {}
-        vae = read_autoencoder(stored["vae"], layout_of(stored["vae"]), config, dtype, device)
+        with shapes_checked(f"{path}: the autoencoder"):
+            vae = read_autoencoder(stored["vae"], layout_of(stored["vae"]), config, dtype, device)
     with_text = "text_encoders" in parts
     return SD3Files(
         transformer,

@@ -1,11 +1,13 @@
 """Finds the files of a Stable Diffusion 3, and assigns their tensors to its parts."""
 
-import json
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pushforward.errors import CheckpointError, ConfigError, UserError
+from pushforward._checks import is_real, is_whole, shown
+from pushforward._files import is_file_name, json_of, regular
+from pushforward.errors import CheckpointError, ConfigError, PushforwardError, UserError
 from pushforward.formats.sd3_names import Layout
 from pushforward.formats.tensor_file import Stored, TensorFile
 
@@ -127,7 +129,7 @@ def _variant(path: Path) -> str | None:
 
 def _listed(index: Path) -> dict[str, str]:
     names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names or any(Path(str(file)).name != file for file in names.values()):
+    if not isinstance(names, dict) or not names or not all(isinstance(file, str) and is_file_name(file) for file in names.values()):
         raise CheckpointError(f"{index} has no weight_map from tensors to files; download it again.")
     return names
 
@@ -139,7 +141,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ConfigError: it is not JSON, or not a mapping.
     """
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = json_of(regular(path, ConfigError).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -147,6 +149,37 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise ConfigError(f"{path} holds a {type(read).__name__}, but must be a mapping; download it again.")
     return read
+
+
+def setting(config: Mapping[str, Any], name: str, default: float) -> float:
+    """Return a number of a config.json: an integer from 1 to 65536 where the default is one, and a finite number otherwise.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    value = config.get(name, default)
+    if isinstance(default, int) and is_whole(value) and 0 < value <= 65536:
+        return int(value)
+    if isinstance(default, float) and is_real(value):
+        return float(value)
+    allowed = "an integer from 1 to 65536" if isinstance(default, int) else "a finite number"
+    raise ConfigError(f"{name} of a config.json is {shown(value)}, but it must be {allowed}, such as {default}; download the file again.")
+
+
+@contextlib.contextmanager
+def shapes_checked(what: str) -> Iterator[None]:
+    """Context in which a network is inferred from shapes and settings that a file states; those of no network fail in many ways.
+
+    Raises:
+        CheckpointError: they do; errors of this library stay what they are.
+    """
+    try:
+        yield
+    except PushforwardError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CheckpointError(f"{what} has tensors or settings of no such network ({reason}); download it again.") from None
 
 
 def encoder_files(given: str | Path | Sequence[str | Path] | Mapping[str, str | Path]) -> dict[str, Path]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import CheckpointError, UserError
+from pushforward.formats.sd3_find import setting
 from pushforward.formats.sd3_names import Layout, Source, autoencoder_sources, count, transformer_sources
 from pushforward.formats.tensor_file import Stored
 from pushforward.nn.autoencoder_kl import AutoencoderKL
@@ -56,7 +57,9 @@ def read_transformer(
     block = names["block"]
     mlp = stored.shape(f"{block}0.{names['mlp']}")
     under = block.rstrip(".")
-    depth = 1 + max(int(found[1]) for found in (re.match(rf"{re.escape(block)}(\d+)\.", name) for name in stored) if found)
+    depth = 1 + max(int(found[1]) for found in (re.match(rf"{re.escape(block)}(\d{{1,9}})\.", name) for name in stored) if found)
+    if depth > len(stored):
+        raise CheckpointError(f"{stored.where} has a block {depth - 1} of {under}, but only {len(stored)} tensors; download it again.")
     second = [k for k in range(depth) if f"{block}{k}.{names['second']}" in stored]
     if second != list(range(len(second))):
         raise CheckpointError(
@@ -67,8 +70,8 @@ def read_transformer(
             f"{stored.where}: {names['first']} is {first}, {names['positions']} {positions}, which does not match any SD3."
         )
     norm = f"{block}0.{names['norm']}"
-    head = stored.shape(norm)[0] if norm in stored else int(config.get("attention_head_dim", 64))
-    side = int(config.get("sample_size", 128))
+    head = stored.shape(norm)[0] if norm in stored else int(setting(config, "attention_head_dim", 64))
+    side = int(setting(config, "sample_size", 128))
     with torch.device("meta"):
         net = MMDiT(
             (first[1], side, side),
@@ -128,9 +131,9 @@ def read_autoencoder(
             stored.shape("decoder.conv_in.weight")[1],
             widths,
             blocks=count(stored, f"{level}0.{block}"),
-            groups=int(config.get("norm_num_groups", 32)),
-            scale=float(config.get("scaling_factor", 1.5305)),
-            shift=float(config.get("shift_factor") or 0.0) if config else 0.0609,
+            groups=int(setting(config, "norm_num_groups", 32)),
+            scale=setting(config, "scaling_factor", 1.5305),
+            shift=setting({"shift_factor": config.get("shift_factor") or 0.0}, "shift_factor", 0.0) if config else 0.0609,
         )
     return _filled(net, stored, autoencoder_sources(net, layout), dtype, device, f"it looks like an autoencoder of widths {widths}")
 

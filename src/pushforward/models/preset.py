@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar, over
 
 from pushforward import registry
 from pushforward._checks import event_shape, is_whole, shown, whole
+from pushforward._memory import bounded_building
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.squash import Logit
 from pushforward.bijections.standardise import Standardise
@@ -113,11 +114,12 @@ def preset(function: Any = None, /, **defaults: Any) -> Any:
         bound.apply_defaults()
         arguments = bound.arguments
         _fill_in(arguments, kind)
-        if kind is None:
-            model: GenerativeModel = function(*bound.args, **bound.kwargs)
-        else:
-            rest = {name: value for name, value in arguments.items() if name not in shared}
-            model = function(kind(**{name: arguments[name] for name in shared}), **rest)
+        with bounded_building(f"{function.__name__} with these settings"):
+            if kind is None:
+                model: GenerativeModel = function(*bound.args, **bound.kwargs)
+            else:
+                rest = {name: value for name, value in arguments.items() if name not in shared}
+                model = function(kind(**{name: arguments[name] for name in shared}), **rest)
         model.config = {"preset": function.__name__, "model": dict(arguments)}
         model.schema = arguments.get("schema")
         return model

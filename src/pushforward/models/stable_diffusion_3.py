@@ -21,6 +21,7 @@ from pushforward.conditions import TextContext
 from pushforward.errors import ShapeError, SolverError, UserError
 from pushforward.families.checks import row_not_finite
 from pushforward.families.path_model import PathModel
+from pushforward.formats.sd3_find import setting
 from pushforward.formats.sd3_names import Layout
 from pushforward.formats.sd3_write import write_sd3
 from pushforward.guidance.guidance import Guidance
@@ -125,7 +126,7 @@ class StableDiffusion3(Inversion):
         vae.memory(slicing=True, tiling=tiling)
         find = functools.partial(find_tokenizer, own=files.tokenizers, given=tokenizers)
         made = StableDiffusion3(
-            transformer, vae, encoders, find, device=device, offload=offload, shift=float(files.scheduler.get("shift", 3.0))
+            transformer, vae, encoders, find, device=device, offload=offload, shift=setting(files.scheduler, "shift", 3.0)
         )
         made.variant, made.tokenizer_folders = files.variant, files.tokenizers
         return made

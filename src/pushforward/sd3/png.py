@@ -9,6 +9,7 @@ from typing import Any
 import PIL.Image
 import PIL.PngImagePlugin
 
+from pushforward._files import json_of, regular
 from pushforward._images import opened
 from pushforward.errors import UserError
 from pushforward.formats.files import write_atomically
@@ -36,7 +37,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     if text is None:
         raise UserError(f"--from is {path}, but it has no pushforward settings; give an unedited PNG written by `pushforward generate`.")
     try:
-        settings = json.loads(text)
+        settings = json_of(text)
     except ValueError:
         settings = None
     if not isinstance(settings, dict):
@@ -46,7 +47,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def loaded(path: Path, option: str) -> PIL.Image.Image:
     """Return the image in a file, with what follows its pixels, or raise with the reason."""
-    if not path.is_file():
+    if not regular(path, UserError).is_file():
         raise UserError(f"{option} is {path}, but there is no such file.")
     try:
         with opened(path) as image:
@@ -58,5 +59,5 @@ def loaded(path: Path, option: str) -> PIL.Image.Image:
 
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
+    with regular(path, UserError).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

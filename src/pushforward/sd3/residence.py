@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import OutOfMemoryError
+from pushforward._memory import memory_errors
 
 _MOVING = threading.Lock()  # one component at a time, so that a thread does not use weights of which another has moved half
 
@@ -33,7 +33,7 @@ class Residence:
         self._homes: dict[str, list[tuple[Tensor, Tensor]]] = {}
         if not offload:
             for module in self.modules.values():
-                with self._memory("the weights"):
+                with memory_errors("the weights", remedy, device):
                     module.to(device)
 
     @contextlib.contextmanager
@@ -43,7 +43,7 @@ class Residence:
         Raises:
             OutOfMemoryError: the device's memory is too small; the message gives options that reduce it.
         """
-        with self._memory(name):
+        with memory_errors(name, self.remedy, self.device):
             if not self.offload:
                 yield self.modules[name]
                 return
@@ -73,14 +73,3 @@ class Residence:
         for tensor in itertools.chain(self.modules[name].parameters(), self.modules[name].buffers()):
             homes.append((tensor, tensor.data))
             tensor.data = copies.setdefault(tensor.data_ptr() or id(tensor), tensor.data.to(self.device))
-
-    @contextlib.contextmanager
-    def _memory(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemoryError(f"the memory of {self.device} is too small for {name}; {self.remedy}.") from error
-        except RuntimeError as error:
-            if "allocate memory" not in str(error):  # message of the CPU allocator
-                raise
-            raise OutOfMemoryError(f"the main memory is too small for {name}; {self.remedy}.") from error

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import CheckpointError, UserError
+from pushforward.formats.sd3_find import shapes_checked
 
 ENCODERS = {"clip_l": "CLIP-L", "clip_g": "CLIP-G", "t5": "T5"}
 ACTIVATIONS = {"clip_l": "quick_gelu", "clip_g": "gelu"}
@@ -43,21 +44,26 @@ def text_encoder(
     """
     transformers = imported_transformers()
     tensors = {name: one for name, one in tensors.items() if name not in STRAY}
-    if kind == "t5":
-        table = next((tensors[name] for name in T5_NAMES if name in tensors), None)
-        if table is not None:
-            tensors |= dict.fromkeys(T5_NAMES, table)
-        settings = transformers.T5Config(**(dict(config) if config else t5_config(tensors)))
-        make = transformers.T5EncoderModel
-    else:
-        width = _first(tensors, "text_model.embeddings.token_embedding.weight", kind).shape[1]
-        if "text_projection.weight" not in tensors:
-            tensors["text_projection.weight"] = torch.eye(width, dtype=_compute_dtype(next(iter(tensors.values())).dtype, dtype))
-        settings = transformers.CLIPTextConfig(**(dict(config) if config else clip_config(tensors, kind)))
-        settings.projection_dim = tensors["text_projection.weight"].shape[0]
-        make = transformers.CLIPTextModelWithProjection
-    with torch.device("meta"):
-        model = make(settings)
+    with shapes_checked(f"the text encoder {ENCODERS[kind]}"):
+        if kind == "t5":
+            table = next((tensors[name] for name in T5_NAMES if name in tensors), None)
+            if table is not None:
+                tensors |= dict.fromkeys(T5_NAMES, table)
+            settings = transformers.T5Config(**(dict(config) if config else t5_config(tensors)))
+            make, depth = transformers.T5EncoderModel, settings.num_layers
+        else:
+            width = _first(tensors, "text_model.embeddings.token_embedding.weight", kind).shape[1]
+            if "text_projection.weight" not in tensors:
+                tensors["text_projection.weight"] = torch.eye(width, dtype=_compute_dtype(next(iter(tensors.values())).dtype, dtype))
+            settings = transformers.CLIPTextConfig(**(dict(config) if config else clip_config(tensors, kind)))
+            settings.projection_dim = tensors["text_projection.weight"].shape[0]
+            make, depth = transformers.CLIPTextModelWithProjection, settings.num_hidden_layers
+        if depth > len(tensors):
+            raise CheckpointError(
+                f"the text encoder {ENCODERS[kind]} has {depth} layers, but only {len(tensors)} tensors; download it again."
+            )
+        with torch.device("meta"):
+            model = make(settings)
     _assign(model, tensors, kind, dtype, device)
     return model.eval().requires_grad_(False)
 

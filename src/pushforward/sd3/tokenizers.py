@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pushforward._files import regular_folder
 from pushforward.errors import CheckpointError, UserError
 from pushforward.sd3.hub import downloaded, hub_errors, is_hub_id
 from pushforward.sd3.text_encoders import ENCODERS, imported_transformers
@@ -107,6 +108,7 @@ def _read(kind: str, folder: Path, own_padding: bool = True) -> Tokenizer:
         raise CheckpointError(f"{folder} holds no tokenizer of {ENCODERS[kind]}: it needs {wanted}; {REMEDY}.")
     if kind == "t5" and not (folder / "tokenizer.json").is_file() and importlib.util.find_spec("sentencepiece") is None:
         raise UserError(f"{folder / 'spiece.model'} needs the package sentencepiece; run: pip install 'pushforward[sd3]'.")
+    regular_folder(folder, CheckpointError)
     reader = transformers.T5TokenizerFast if kind == "t5" else transformers.CLIPTokenizerFast
     try:
         call = reader.from_pretrained(str(folder), local_files_only=True)

@@ -1,12 +1,14 @@
 """Callbacks of the Trainer, including the progress bar and the metrics file."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pushforward._files import json_of
 from pushforward.formats.files import write_text
 from pushforward.registry import export
 
@@ -119,16 +121,27 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
-NUMBER = int | float
-KINDS: dict[str, Any] = {"step": int, "loss": NUMBER, "seconds": NUMBER, "validation_loss": NUMBER}
-KINDS |= {"samples_per_second": NUMBER, "memory_mb": NUMBER, "skipped": int, "phases": dict, "loss_by_t": list}
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value.bit_length() < 64
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or _is_count(value)
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("step", "skipped"), _is_count),
+    **dict.fromkeys(("loss", "seconds", "validation_loss", "samples_per_second", "memory_mb"), _is_number),
+    "phases": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    "loss_by_t": lambda value: isinstance(value, list) and all(one is None or _is_number(one) for one in value),
+}
 
 
 def _parsed(line: str) -> Any:
     """Return the value of a line of JSON, or None for any other, such as an incomplete one."""
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
+        return json_of(line)
+    except ValueError:
         return None
 
 
@@ -136,4 +149,4 @@ def _row(row: Any) -> dict[str, Any] | None:
     """Return a value if it is a row of metrics, or None."""
     if not isinstance(row, dict) or "step" not in row or ("loss" in row and "seconds" not in row):
         return None
-    return row if all(isinstance(row[name], kind) for name, kind in KINDS.items() if name in row) else None
+    return row if all(fits(row[name]) for name, fits in KINDS.items() if name in row) else None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pushforward._files import regular
 from pushforward.errors import CheckpointError, UserError
 from pushforward.formats.config import to_plain
 from pushforward.formats.model import RAW, WEIGHTS, load_weights, model_config, read_weights, versions, write_model
@@ -94,7 +95,7 @@ def restore(folder: Path, step: Step, data: str | None) -> Progress:
     trained = folder / (RAW if (folder / RAW).exists() else WEIGHTS)
     load_weights(step.model, read_weights(trained), trained)
     try:
-        state = torch.load(folder / STATE, map_location=step.device, weights_only=True)
+        state = torch.load(regular(folder / STATE, CheckpointError), map_location=step.device, weights_only=True)
         if data is not None and state["data"] not in (None, data):
             raise CheckpointError(
                 f"the training data has changed since {folder} (fingerprint {state['data']}, now {data}); "
@@ -103,11 +104,14 @@ def restore(folder: Path, step: Step, data: str | None) -> Progress:
         step.optimiser.load_state_dict(state["optimiser"])
         if state["scaler"]:
             step.scaler.load_state_dict(state["scaler"])
-        for name, value in state["guard"].items():
-            setattr(step.guard, name, value)
+        for name, now in step.guard.state().items():
+            setattr(step.guard, name, type(now)(state["guard"][name]))
         progress = Progress(int(state["step"]), float(state["best"]), float(state["seconds"]), bool(state.get("unvalidated", False)))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / STATE} cannot be resumed from: {error}.") from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # unpickling, and the optimiser's state of another content, raise many types
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise CheckpointError(f"{folder / STATE} cannot be resumed from: {reason}.") from None
     if step.average is not None:
         load_weights(step.average.module, read_weights(folder / WEIGHTS), folder / WEIGHTS)
         step.average.n_averaged.fill_(progress.step - step.guard.skipped)
