@@ -33,13 +33,13 @@ test: .venv/.stamp-dev ## Format, lint, types, names and all quick tests: requir
 	run lint $(PY) -m ruff check --quiet .; \
 	run types $(PY) -m mypy; \
 	run names $(PY) tools/generate_names.py --check; \
-	run tests env OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) $(ARGS); \
+	run tests env OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS); \
 	seconds=$$(( $$(date +%s) - start )); \
 	if [ -n "$$failed" ]; then echo "make test: FAILED in$${failed%,} after $$seconds s"; exit 1; fi; \
 	echo "make test: format, lint, types, names and tests passed in $$seconds s"
 
 test-slow: .venv/.stamp-dev ## The slow tests (every solver, compiled, several processes)
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) -m slow $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m slow $(ARGS)
 
 test-faults: .venv/.stamp-dev ## The tests that kill processes, fill disks and cut files
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m faults $(ARGS)

@@ -265,6 +265,7 @@ def test_the_peak_of_a_function_is_that_of_its_tensors():
     assert peak(run) == 2 * 4 * n
 
 
+@pytest.mark.slow
 def test_stable_diffusion_3_5_medium_fits_12_gb_with_offloading():
     """Weights in bfloat16: 16.3 GB of all parts are too much, T5's 9.5 GB alone are not, and neither is all but T5."""
     memory = pf.sd3.memory_of("medium-3.5", tiling=True)

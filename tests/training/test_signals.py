@@ -103,7 +103,9 @@ def test_a_second_interrupt_stops_at_once():
 
 
 @pytest.mark.parametrize("number", HANDLED)
-@pytest.mark.parametrize("phase", ["pushforward.cli.evaluate.judge", "pushforward.cli.evaluate.trajectory"])
+@pytest.mark.parametrize(
+    "phase", ["pushforward.cli.evaluate.judge", pytest.param("pushforward.cli.evaluate.trajectory", marks=pytest.mark.slow)]
+)
 def test_judging_is_cut_short_and_keeps_what_was_there(tmp_path, capsys, monkeypatch, number, phase):
     fit(tmp_path, steps=4)
     (tmp_path / "config.yaml").write_text((tmp_path / "checkpoints" / "step-000004" / "config.yaml").read_text() + "data: {name: moons}\n")

@@ -13,7 +13,7 @@ from rich.table import Table
 from pushforward import registry
 from pushforward._files import json_of, regular
 from pushforward.cli.options import parse
-from pushforward.cli.run import device_of, load_data, run_config, tell
+from pushforward.cli.run import device_of, load_data, notify, run_config
 from pushforward.errors import UserError
 from pushforward.evaluation.explain import explain
 from pushforward.families.model import GenerativeModel
@@ -56,10 +56,10 @@ def run(arguments: Sequence[str]) -> int:
     missing = [folder for folder in options.runs if _evaluated(folder) is None]
     damaged = [str(folder / EVALUATION) for folder in missing if (folder / EVALUATION).is_file()]
     if damaged:
-        tell(f"not readable: {', '.join(damaged)}; run `pushforward evaluate RUN` again.")
+        notify(f"not readable: {', '.join(damaged)}; run `pushforward evaluate RUN` again.")
     absent = [str(folder) for folder in missing if not (folder / EVALUATION).is_file()]
     if absent:
-        tell(f"not evaluated yet: {', '.join(absent)}; run `pushforward evaluate RUN`.")
+        notify(f"not evaluated yet: {', '.join(absent)}; run `pushforward evaluate RUN`.")
     return 0
 
 

@@ -10,7 +10,7 @@ import torch
 
 from pushforward.cli.evaluate import Evaluate, evaluate, show
 from pushforward.cli.options import check_whole, parse
-from pushforward.cli.run import device_of, load_data, tell
+from pushforward.cli.run import device_of, load_data, notify
 from pushforward.cli.train import finish, start
 from pushforward.nn.mlp import MLP
 from pushforward.training.settings import Settings
@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
     command = "pushforward demo " + " ".join(shlex.quote(one) for one in arguments)
     facts = {"seconds of training": f"{trainer.seconds:.0f}"}
     judging = Evaluate(run=options.out, seed=options.seed, device=options.device)
-    judged = evaluate(judging, command.strip(), facts, lambda text: tell(f"{text} ..."))
+    judged = evaluate(judging, command.strip(), facts, lambda text: notify(f"{text} ..."))
     show(judged, options.out)
-    tell(f"the whole command took {time.perf_counter() - began:.0f} s")
+    notify(f"the whole command took {time.perf_counter() - began:.0f} s")
     return 0

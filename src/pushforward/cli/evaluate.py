@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pushforward._checks import whole
 from pushforward.cli.options import check_whole, parse
-from pushforward.cli.run import CONFIG, device_of, load_data, run_config, sampler_of, tell
+from pushforward.cli.run import CONFIG, device_of, load_data, notify, run_config, sampler_of
 from pushforward.errors import UserError
 from pushforward.evaluation.flow_pictures import has_layers, picture_layers
 from pushforward.evaluation.judge import EVALUATIONS, HELD, Judgement, judge
@@ -68,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Evaluate, arguments, prog="pushforward evaluate", description="Evaluate a run on held-out data.")
     command = "pushforward evaluate " + " ".join(shlex.quote(one) for one in arguments)
-    judged = evaluate(options, command, {}, lambda text: tell(f"{text} ..."))
+    judged = evaluate(options, command, {}, lambda text: notify(f"{text} ..."))
     show(judged, options.run)
     return 0
 

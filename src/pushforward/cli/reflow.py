@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from pushforward.cli.options import check_positive, check_whole, parse
-from pushforward.cli.run import device_of, load_data, run_config, tell, write_config
+from pushforward.cli.run import device_of, load_data, notify, run_config, write_config
 from pushforward.cli.train import finish
 from pushforward.data.pairs import Pairs
 from pushforward.errors import UserError
@@ -111,7 +111,7 @@ def train_on_pairs(teacher: PathModel, student: PathModel, of: Path, out: Path, 
         check_free(out, options.overwrite)
     if options.resume and out.is_dir() and _done(out, settings):
         return 0
-    tell(f"solving {options.pairs} trajectories of {of} ...")
+    notify(f"solving {options.pairs} trajectories of {of} ...")
     train = pairs_of(teacher, options.pairs, section, options.seed)
     validation = pairs_of(teacher, max(1, options.pairs // VALIDATION_SHARE), section, options.seed + 1)
     before = straightness(teacher, 1000, _cond(teacher, 1000, section, options.seed), generator=_generator(options.seed))

@@ -18,7 +18,7 @@ from pushforward.formats.files import write_text
 CONFIG = "config.yaml"
 
 
-def tell(text: str) -> None:
+def notify(text: str) -> None:
     """Print a line for the user to stderr as it is: a wrapped path could not be copied, and brackets in one are no markup."""
     print(text, file=sys.stderr, flush=True)
 

@@ -15,7 +15,7 @@ import yaml
 
 from pushforward import registry
 from pushforward.cli.options import from_data, parse, preset_record
-from pushforward.cli.run import data_options, device_of, load_data, run_config, tell, write_config
+from pushforward.cli.run import data_options, device_of, load_data, notify, run_config, write_config
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import options_from_text
 from pushforward.errors import ConfigError, UserError
@@ -170,9 +170,9 @@ def start(
     if among.main:
         parameters = sum(p.numel() for p in model.parameters())
         where = f"{device}" if among.size == 1 else f"{among.size} processes on {device.type}"
-        tell(f"{preset} on {train!r}: {parameters:,} parameters, {where}, {settings.steps - trainer.step} steps into {out}")
+        notify(f"{preset} on {train!r}: {parameters:,} parameters, {where}, {settings.steps - trainer.step} steps into {out}")
         if train.schema is not None and train.schema.columns:
-            tell(_shown(train.schema))
+            notify(_shown(train.schema))
     return trainer
 
 
