@@ -235,7 +235,7 @@ def test_a_model_is_loaded_by_its_runs_pointers(tmp_path):
 
 def test_a_picture_replaces_the_old_one_only_when_it_is_finished(tmp_path, monkeypatch):
     path = tmp_path / "samples.png"
-    picture_of(torch.randn(9, 2), path)
+    picture_of(torch.randn(9, 2), str(path))  # of either type
     before = path.read_bytes()
 
     def broken(self, file, **options):

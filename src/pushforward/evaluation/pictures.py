@@ -30,8 +30,9 @@ def figure_of(width: float, height: float) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure atomically, in the format that the file's name ends in."""
+    path = Path(path)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix.removeprefix(".")))
 
 
