@@ -8,9 +8,8 @@ import importlib
 import os
 import signal
 import sys
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 COMMANDS = {
     "demo": "train a rectified flow on handwritten digits for a minute, evaluate it, and write runs/demo/report.html",
@@ -95,11 +94,9 @@ class _TerminatedError(BaseException):
     """SIGTERM as an exception, so that files in the making are removed and locks released."""
 
 
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _sigterm_raises() -> contextlib.AbstractContextManager[None]:
+    from pushforward.training.signals import handled_by
+
     process = os.getpid()
 
     def stop(number: int, frame: object) -> None:
@@ -107,11 +104,7 @@ def _sigterm_raises() -> Iterator[None]:
             os._exit(128 + number)
         raise _TerminatedError
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return handled_by(stop, signal.SIGTERM)
 
 
 def _failed(sentence: str, status: int) -> int:

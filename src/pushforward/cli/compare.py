@@ -50,10 +50,11 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if not options.runs:
         raise UserError("compare needs runs: `pushforward compare runs/a runs/b`, or --explain for a comparison of model families.")
-    columns = {str(folder): _reached(folder) for folder in options.runs}
+    judged = {folder: _evaluated(folder) for folder in options.runs}
+    columns = {str(folder): _reached(folder) | (answers or {}) for folder, answers in judged.items()}
     questions = list(dict.fromkeys(question for answers in columns.values() for question in answers))
     _show({question: {name: answers.get(question, "–") for name, answers in columns.items()} for question in questions})
-    missing = [folder for folder in options.runs if _evaluated(folder) is None]
+    missing = [folder for folder, answers in judged.items() if answers is None]
     damaged = [str(folder / EVALUATION) for folder in missing if (folder / EVALUATION).is_file()]
     if damaged:
         notify(f"not readable: {', '.join(damaged)}; run `pushforward evaluate RUN` again.")
@@ -79,17 +80,16 @@ def _explained(options: Compare) -> dict[str, dict[str, str]]:
 
 
 def _reached(folder: Path) -> dict[str, str]:
-    """Return a run's configuration and results, from its files."""
+    """Return a run's configuration and progress, from its files."""
     config = run_config(folder)
     model: GenerativeModel = build(config, str(folder / "config.yaml"))
     steps = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
-    answers = {
+    return {
         "preset": str(config.get("preset")),
         "data": str(config.get("data", {}).get("name", "–")),
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "trained": f"{steps[-1]['step']} steps, {steps[-1]['seconds']:.0f} s" if steps else "–",
     }
-    return answers | (_evaluated(folder) or {})
 
 
 def _evaluated(folder: Path) -> dict[str, str] | None:

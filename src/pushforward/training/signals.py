@@ -8,6 +8,20 @@ from collections.abc import Callable, Iterator
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
+@contextlib.contextmanager
+def handled_by(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Call a function at these signals; in other threads than the main one, which cannot, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
 class _CutError(BaseException):
     """Leaves a phase; no Exception, so that no phase catches it."""
 
@@ -19,18 +33,9 @@ class Signals:
         self.received: signal.Signals | None = None
         self._may_cut = False
 
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """Note signals instead of dying of them; a second Ctrl-C interrupts immediately. Only the main thread can watch."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._handle) for number in HANDLED}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def watched(self) -> contextlib.AbstractContextManager[None]:
+        """Note signals instead of dying of them; a second Ctrl-C interrupts immediately."""
+        return handled_by(self._handle, *HANDLED)
 
     def _handle(self, number: int, frame: object) -> None:
         if self.received is not None and number == signal.SIGINT:

@@ -309,13 +309,13 @@ class Trainer:
             return False
         loss = validation_loss(self.averaged_model, self.validation, self.settings, self.processes, self.signals, self._placed)
         self.progress.unvalidated = loss is None
-        better = loss is not None and loss < self.best
-        if loss is not None:
-            self.progress.best = loss if better else self.best
-            self._notify("on_validation", {"step": self.step, "validation_loss": loss})
-        if loss is None:  # all processes know
+        if loss is None:  # in all processes
             self.stopped_by = self.signals.received or signal.SIGTERM
-        elif self.processes.size == 1:
+            return False
+        better = loss < self.best
+        self.progress.best = min(self.best, loss)
+        self._notify("on_validation", {"step": self.step, "validation_loss": loss})
+        if self.processes.size == 1:
             self.stopped_by = self.signals.received
         return better
 
