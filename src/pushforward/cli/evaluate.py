@@ -15,12 +15,16 @@ from pushforward._checks import whole
 from pushforward.cli.options import check_whole, parse
 from pushforward.cli.run import CONFIG, device_of, load_data, notify, run_config, sampler_of
 from pushforward.errors import UserError
-from pushforward.evaluation.flow_pictures import has_layers, picture_layers
-from pushforward.evaluation.judge import EVALUATIONS, HELD, Judgement, judge
-from pushforward.evaluation.pictures import by_evaluations, loss_curve, neighbours, picture_of, quality_curve, trajectory
+from pushforward.evaluation.judge import EVALUATIONS, HELD, judge
+from pushforward.evaluation.judgement import Judgement
+from pushforward.evaluation.pictures import loss_curve
 from pushforward.evaluation.report import write_report
+from pushforward.evaluation.run_pictures import draw
+from pushforward.evaluation.units import STANDARDISED
+from pushforward.evaluation.verdict import verdict
 from pushforward.formats.files import write_text
 from pushforward.formats.model import load
+from pushforward.formats.run import checkpoints, step_of
 from pushforward.training.progress import read_metrics
 
 
@@ -90,36 +94,13 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
         scored=options.scored or None, evaluations=evaluations, seed=options.seed, say=say,
         divergence=None if options.divergence == "auto" else options.divergence,
     )  # fmt: skip
+    metrics = read_metrics(folder / "metrics.jsonl")
+    judged.verdict = verdict(judged, metrics, steps=config.get("training", {}).get("steps"), evaluated=_step(folder, options.checkpoint))
     write_text(folder / "evaluation.json", json.dumps(judged.plain(), indent=1) + "\n")
     say("drawing pictures")
-    image = len(model.shape) == 3
-    columns = model.classes or 10
-    shown = made[: 10 * columns] if image else made
-    picture_of(shown, folder / "samples.png", labels=None if labels is None else labels[: len(shown)], levels=model.levels, columns=columns)
-    metrics = read_metrics(folder / "metrics.jsonl")
+    pictures = draw(folder, model, judged, made, labels, train=train, test=test, evaluations=evaluations, seed=options.seed)
     loss_curve(metrics, folder / "loss.png")
-    solved = f", with {model.sampler}" if by_ode else ""
-    pictures = {
-        "samples": (folder / "samples.png", f"Samples, not selected{solved}" + (", one class a column." if labels is not None else ".")),
-        "loss": (folder / "loss.png", "Loss against optimisation steps."),
-    }
-    if by_ode:
-        trajectory(model, folder / "trajectory.png", seed=options.seed)
-        quality_curve(judged.quality, judged.distance_train, folder / "quality.png")
-        pictures["trajectory"] = (folder / "trajectory.png", "Trajectories of the same samples from noise (t = 1) to data (t = 0).")
-        pictures["quality"] = (folder / "quality.png", "Distance to held-out data, and recognition, by number of network evaluations.")
-    if has_layers(model):
-        picture_layers(model, folder / "layers.png", seed=options.seed)
-        pictures["layers"] = (folder / "layers.png", "Samples and a square grid of noise, layer by layer; the density of the data.")
-    if image:
-        neighbours(made, train, folder / "neighbours.png")
-        pictures["neighbours"] = (
-            folder / "neighbours.png",
-            "The samples closest to training data, each above its nearest training example.",
-        )
-    if image and by_ode:
-        by_evaluations(model, evaluations, folder / "evaluations.png", seed=options.seed)
-        pictures["evaluations"] = (folder / "evaluations.png", "Samples from the same noise at each number of network evaluations.")
+    pictures["loss"] = (folder / "loss.png", "Loss against optimisation steps.")
     write_report(
         folder / "report.html",
         title=f"{config.get('preset')} on {section.get('name')}",
@@ -132,9 +113,16 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     return judged
 
 
+def _step(folder: Path, checkpoint: str) -> int | None:
+    """Return the step of a run's checkpoint, None for a saved model."""
+    return step_of(checkpoints(folder).path(checkpoint).name) if checkpoints(folder).names() else None
+
+
 def show(judged: Judgement, folder: Path) -> None:
     """Print the main metrics and the path of the report."""
     console = Console()
+    for sentence in judged.verdict:
+        console.print(sentence, highlight=False, markup=False)
     table = Table("measured on", judged.split + " data", box=None, pad_edge=False, show_header=False)
     rows: list[tuple[str, Any]] = []
     if judged.recognised is not None and judged.classifier_accuracy is not None:
@@ -151,11 +139,16 @@ def show(judged: Judgement, folder: Path) -> None:
             comparable = ("pooled", "mixture") if name != "conditional" else (name,)  # densities that do not see the class
             others = [getattr(row, one) for row in judged.likelihood[1:] for one in comparable]
             best = min((other for other in others if other is not None), default=None)
-            rows.append(
-                (f"bits per dimension, {name}", f"{value:.3f}" + (f" (best of the others: {best:.3f})" if best is not None else ""))
-            )
+            others_best = "" if best is None else f" (best of the others: {judged.per_bit * best:.3f})"
+            rows.append((f"{judged.likelihood_unit}, {name}", f"{judged.per_bit * value:.3f}{others_best}"))
     ratio = judged.distance / judged.distance_train
-    rows.append(("sliced Wasserstein to data", f"{judged.distance:.3f} ± {judged.distance_std:.3f}, {ratio:.2f}x that of training data"))
+    measured = "standardised sliced Wasserstein" if judged.distance_unit == STANDARDISED else "sliced Wasserstein to data"
+    rows.append(
+        (
+            measured,
+            f"{judged.distance:.3f} ± {judged.distance_std:.3f}, {ratio:.2f}x that of training data",
+        )
+    )
     rows.append(("closer to training data", f"{judged.closer_to_train:.1%} (50 % is no copying)"))
     for name, value in rows:
         table.add_row(name, value)

@@ -1,5 +1,6 @@
 """Distances between sets of samples: sliced Wasserstein, nearest neighbours, and a memorisation statistic."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,13 +29,15 @@ class Memorisation:
     """Nearest-neighbour distances (n,) of samples and of test to equally many training examples, in the units of the data.
 
     `closer_to_train` is the share of samples that are closer to train than to test (ties count half): about 1/2 for a model that
-    generalises, towards 1 for one that repeats its training set.
+    generalises, towards 1 for one that repeats its training set. `chance` is its standard deviation when the two sets are exchanged at
+    random, which says how far from 1/2 it is without copying.
     """
 
     samples_to_train: Tensor
     samples_to_test: Tensor
     test_to_train: Tensor
     closer_to_train: float
+    chance: float
 
     @property
     def medians(self) -> dict[str, float]:
@@ -154,6 +157,11 @@ def nearest_neighbours(x: Tensor, reference: Tensor) -> Tensor:
         >>> evaluation.nearest_neighbours(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [30.0, 0.0]]))
         tensor([5.])
     """
+    return _nearest(x, reference)[0]
+
+
+def _nearest(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """The distance of each x to its nearest neighbour in the reference set, and the neighbour's index there."""
     if x.shape[1:] != reference.shape[1:] or len(reference) == 0:
         raise ShapeError(
             f"x has shape {tuple(x.shape)} and reference {tuple(reference.shape)}, but needs (n, *shape) and (m, *shape), m > 0."
@@ -161,11 +169,11 @@ def nearest_neighbours(x: Tensor, reference: Tensor) -> Tensor:
     a, b = x.flatten(1), reference.flatten(1).to(x)
     centre = b.mean(dim=0)  # centring makes the products, and their rounding errors, smaller
     b_centred = b - centre
-    nearest = []
+    distances, indices = [a.new_zeros(0)], [torch.zeros(0, dtype=torch.int64, device=a.device)]
     for block in a.split(max(1, CHUNK // len(b))):
-        products = torch.addmm(b_centred.square().sum(dim=1), block - centre, b_centred.T, alpha=-2)
-        nearest.append((block - b[products.argmin(dim=1)]).norm(dim=1))
-    return torch.cat(nearest) if nearest else a.new_zeros(0)
+        indices.append(torch.addmm(b_centred.square().sum(dim=1), block - centre, b_centred.T, alpha=-2).argmin(dim=1))
+        distances.append((block - b[indices[-1]]).norm(dim=1))
+    return torch.cat(distances), torch.cat(indices)
 
 
 @export("evaluation.memorisation", example=lambda: (torch.randn(8, 3), torch.randn(12, 3), torch.randn(6, 3)))
@@ -183,7 +191,8 @@ def memorisation(samples: Tensor, train: Tensor, test: Tensor, generator: Genera
 
     Returns:
         A frozen record: samples_to_train (n,), samples_to_test (n,) and test_to_train (k,) in the units of the data, their `medians`,
-        and closer_to_train, the share of samples closer to train.
+        closer_to_train, the share of samples closer to train, and chance, the standard deviation of that share under random exchanges of
+        the two sets.
 
     Raises:
         ShapeError: the events differ in shape.
@@ -203,9 +212,18 @@ def memorisation(samples: Tensor, train: Tensor, test: Tensor, generator: Genera
         raise UserError("samples is empty, but at least one sample is needed.")
     count = min(len(train), len(test))
     train, test = _subset(train, count, generator), _subset(test, count, generator)
-    to_train, to_test = nearest_neighbours(samples, train), nearest_neighbours(samples, test)
+    (to_train, of_train), (to_test, of_test) = _nearest(samples, train), _nearest(samples, test)
     closer = (to_train < to_test).double() + 0.5 * (to_train == to_test).double()
-    return Memorisation(to_train, to_test, nearest_neighbours(test, train), float(closer.mean()))
+    return Memorisation(to_train, to_test, nearest_neighbours(test, train), float(closer.mean()), _chance(closer, of_train, of_test, count))
+
+
+def _chance(closer: Tensor, of_train: Tensor, of_test: Tensor, count: int) -> float:
+    """The standard deviation of the share of samples nearest to a random half of both sets, each of `count` examples.
+
+    The share is the sum of the shares w_i nearest to each example; for a random half of them it has variance N/(N-1) sum (w_i - 1/N)^2 / 4.
+    """
+    weights = torch.cat((of_train.bincount(closer, count), of_test.bincount(1 - closer, count))) / len(closer)
+    return math.sqrt(float(weights.var(correction=1)) * len(weights) / 4)
 
 
 def _subset(x: Tensor, count: int, generator: Generator | None) -> Tensor:

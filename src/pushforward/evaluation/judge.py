@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +15,10 @@ from pushforward.errors import NotInvertibleError
 from pushforward.evaluation.baselines import fit_baselines
 from pushforward.evaluation.classifier import Classifier, classifier
 from pushforward.evaluation.distances import Spread, memorisation, nearest_neighbours, sliced_wasserstein_draws
+from pushforward.evaluation.judgement import Comparison, Judgement, Likelihood, Quality
 from pushforward.evaluation.likelihood import bits_per_dim
 from pushforward.evaluation.quantise import quantise
+from pushforward.evaluation.units import distance_unit, likelihood_unit
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.registry import export
@@ -26,59 +28,6 @@ EVALUATIONS = (1, 2, 4, 8, 16, 64)
 DRAWS = 20
 HELD = 10_000  # examples used of a set on disk; an in-memory set is used in full
 EXACT = 256  # largest dimension for which an ODE's divergence is exact rather than estimated
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """One row of the likelihood table, in bits per dimension on test data; None if not available."""
-
-    density: str
-    pooled: float | None = None
-    pooled_error: float | None = None
-    conditional: float | None = None
-    conditional_error: float | None = None
-    mixture: float | None = None
-    mixture_error: float | None = None
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Sample quality at one number of network evaluations."""
-
-    evaluations: int | str
-    recognised: float | None
-    distance: float
-    distance_std: float
-
-
-@dataclass
-class Judgement:
-    """All metrics of an evaluation, in the order of the report; distances in the data's units."""
-
-    split: str
-    examples: int
-    recognised: float | None = None
-    recognised_of: int = 0
-    classifier: str | None = None
-    classifier_accuracy: float | None = None
-    likelihood: list[Likelihood] = field(default_factory=list)
-    distance: float = 0.0
-    distance_std: float = 0.0
-    distance_train: float = 0.0
-    distance_train_std: float = 0.0
-    distance_size: int = 0
-    neighbours: dict[str, float] = field(default_factory=dict)
-    closer_to_train: float = 0.0
-    quality: list[Quality] = field(default_factory=list)
-    seconds_per_1000_samples: float = 0.0
-    sampler: str = ""
-    divergence: str | None = None
-    scored: int = 0
-    scored_draws: int = 1
-
-    def plain(self) -> dict[str, Any]:
-        """Return the metrics as mappings and lists, as stored in evaluation.json."""
-        return asdict(self)
 
 
 @export("evaluation.judge")
@@ -117,7 +66,8 @@ def judge(
         say: called with a status line before each part.
 
     Returns:
-        (numbers, samples (n, *shape) in the data's units, their labels (n,) or None).
+        (numbers, samples (n, *shape) in the data's units, their labels (n,) or None). The numbers' likelihoods are in bits per dimension
+        (times `per_bit` in `likelihood_unit`), their distances in `distance_unit`: "data", or "standardised" for tables.
 
     Example:
         >>> import pushforward as pf
@@ -165,9 +115,12 @@ class _Judge:
         large = math.prod(model.shape) > EXACT
         self.divergence = (settings.divergence or ("hutchinson" if large else "exact")) if by_ode else None
         self.rows = max(64, 2**18 // math.prod(model.shape))  # samples per batch: larger batches of large images only cost memory
+        unit, self.measured = distance_unit(train)
+        self.per_example: dict[tuple[str, str], Tensor] = {}  # bits per dimension by density and column of the table
         self.judged = Judgement(
-            split, len(test), sampler=str(model.sampler), divergence=self.divergence, scored=len(self.scored), scored_draws=self.draws
-        )
+            split, len(test), sampler=str(model.sampler), divergence=self.divergence, scored=len(self.scored), scored_draws=self.draws,
+            likelihood_unit=likelihood_unit(test), dimensions=math.prod(test.shape), distance_unit=unit,
+        )  # fmt: skip
 
     def run(self) -> tuple[Judgement, Tensor, Tensor | None]:
         self.say(f"drawing {self.samples} samples")
@@ -217,6 +170,13 @@ class _Judge:
             label = name.replace("_per_class", ", per class").replace("_", " ")
             parts = ("conditional", "mixture") if "per_class" in name else ("pooled",)
             self.judged.likelihood.append(self.likelihood(label, density, parts))
+        self.judged.comparisons = [
+            _compared(part, name, bits, others)
+            for (own_name, part), bits in self.per_example.items()
+            if own_name == own.density
+            for (name, other), others in self.per_example.items()
+            if name != own.density and (part == "conditional") == (other == "conditional")  # whether the class is given
+        ]
 
     def likelihood(self, name: str, density: Any, parts: Sequence[str], **options: Any) -> Likelihood:
         found = {}
@@ -225,21 +185,22 @@ class _Judge:
             draws = self.draws if self.scored.levels else 1
             bits = bits_per_dim(density, self.scored, draws, cond=cond, generator=self.generator(2), **options)
             found[part], found[f"{part}_error"] = bits.mean, bits.standard_error
+            self.per_example[name, part] = bits.per_example
         return Likelihood(name, **found)
 
     def distances(self, made: Tensor) -> None:
         self.say("measuring distances between samples, training and test data")
         test = self.compared
         found = self.distance_of(test)
-        reference = sliced_wasserstein_draws(
-            self.train.x, test.x, draws=DRAWS, size=min(len(test), len(self.train)), generator=self.generator(4)
-        )
+        real, train = self.measured(test.x), self.measured(self.train.x)
+        reference = sliced_wasserstein_draws(train, real, draws=DRAWS, size=min(len(test), len(train)), generator=self.generator(4))
         judged = self.judged
         judged.distance, judged.distance_std, judged.distance_size = found.mean, found.std, len(test)
         judged.distance_train, judged.distance_train_std = reference.mean, reference.std
-        near = memorisation(made, self.train.x, self.test.x, generator=self.generator(5))
-        judged.neighbours = {**near.medians, "samples to all of train": float(nearest_neighbours(made, self.train.x).median())}
-        judged.closer_to_train = near.closer_to_train
+        samples = self.measured(made)
+        near = memorisation(samples, train, self.measured(self.test.x), generator=self.generator(5))
+        judged.neighbours = {**near.medians, "samples to all of train": float(nearest_neighbours(samples, train).median())}
+        judged.closer_to_train, judged.closer_to_train_error = near.closer_to_train, near.chance
 
     def by_evaluations(self, fitted: Classifier | None) -> None:
         self.say(f"evaluating samples at {', '.join(map(str, self.evaluations))} network evaluations")
@@ -254,4 +215,13 @@ class _Judge:
         """Return the distance between test data and equally many samples with the same labels, redrawn from four times as many."""
         labels = None if self.labels is None or test.cond is None else test.cond.repeat(4)
         samples = self.draw(labels, 4 * len(test), place=3, **options)
-        return sliced_wasserstein_draws(samples, test.x, draws=DRAWS, size=len(test), generator=self.generator(4))
+        return sliced_wasserstein_draws(
+            self.measured(samples), self.measured(test.x), draws=DRAWS, size=len(test), generator=self.generator(4)
+        )
+
+
+def _compared(part: str, name: str, bits: Tensor, others: Tensor) -> Comparison:
+    """Return the comparison of two densities on the same examples; where both are infinite, they are equal."""
+    difference = torch.where(bits == others, 0.0, bits - others)
+    error = float(difference.std()) / math.sqrt(len(difference)) if len(difference) > 1 else math.nan
+    return Comparison(part, name, float(difference.mean()), error, float((difference > 0).double().mean()))

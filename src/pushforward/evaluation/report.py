@@ -11,7 +11,8 @@ from typing import Any
 import jinja2
 import torch
 
-from pushforward.evaluation.judge import Judgement
+from pushforward.evaluation.judgement import Judgement
+from pushforward.evaluation.units import STANDARDISED, unit_of_distances
 from pushforward.formats.files import write_text
 
 
@@ -63,6 +64,7 @@ def write_report(
     }
     environment_of = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     text = environment_of.from_string(template).render(
-        title=title, j=judgement, pictures=embedded, settings=settings, command=command, facts=facts, environment=environment()
-    )
+        title=title, j=judgement, pictures=embedded, settings=settings, command=command, facts=facts, environment=environment(),
+        distance_unit=unit_of_distances(judgement.distance_unit), standardised=judgement.distance_unit == STANDARDISED,
+    )  # fmt: skip
     write_text(path, text)

@@ -12,7 +12,7 @@ from pushforward.formats.files import check_folder, write_folder, write_text
 
 POINTERS = ("best", "last")
 # What the library writes into a run folder; any other file is the user's and is never removed.
-PICTURES = ("samples", "loss", "trajectory", "quality", "layers", "neighbours", "evaluations")
+PICTURES = ("samples", "marginals", "corner", "loss", "trajectory", "quality", "layers", "neighbours", "evaluations")
 FILES = ("config.yaml", "metrics.jsonl", "report.html", "evaluation.json", "trace.json", *(f"{name}.png" for name in PICTURES))
 FOLDERS = ("checkpoints", "samples", "tensorboard")
 

@@ -1,0 +1,106 @@
+"""The pictures of a run's report, each with its caption."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pushforward.data.dataset import Dataset
+from pushforward.evaluation.columns import columns_of, schema_of
+from pushforward.evaluation.compared import compared
+from pushforward.evaluation.flow_pictures import has_layers, picture_layers
+from pushforward.evaluation.judgement import Judgement
+from pushforward.evaluation.pictures import by_evaluations, neighbours, picture_of, quality_curve, save_figure, trajectory
+from pushforward.evaluation.table_pictures import corner, marginals, shortened
+from pushforward.evaluation.units import unit_of_distances
+from pushforward.families.model import GenerativeModel
+from pushforward.schema import Schema
+
+Pictures = dict[str, tuple[Path, str]]
+
+
+def draw(
+    folder: Path,
+    model: GenerativeModel,
+    judged: Judgement,
+    made: Tensor,
+    labels: Tensor | None,
+    *,
+    train: Dataset,
+    test: Dataset,
+    evaluations: Sequence[int],
+    seed: int,
+) -> Pictures:
+    """Draw what suits the model and its data into a run folder.
+
+    Args:
+        folder: the run folder.
+        model: the evaluated model.
+        judged: its metrics.
+        made: its samples (n, *shape).
+        labels: their classes (n,) or None.
+        train: the training data.
+        test: the held-out data.
+        evaluations: numbers of network evaluations at which samples of the same noise are drawn; empty for an exact map.
+        seed: seed of the noise.
+
+    Returns:
+        Name to (PNG file, caption).
+    """
+    pictures: Pictures = {}
+
+    def add(name: str, caption: str) -> Path:
+        pictures[name] = (folder / f"{name}.png", caption)
+        return pictures[name][0]
+
+    image, schema = len(model.shape) == 3, schema_of(test)
+    solved = f", with {model.sampler}" if evaluations else ""
+    if image or model.shape == (2,):
+        columns = model.classes or 10
+        shown = made[: 10 * columns] if image else made
+        names = _axes(schema)
+        caption = f"Samples, not selected{solved}" + (", one class a column." if image and labels is not None else f".{names}")
+        path = add("samples", caption)
+        picture_of(shown, path, labels=None if labels is None else labels[: len(shown)], levels=model.levels, columns=columns)
+    if schema is not None:
+        for name, (figure, caption) in _of_table(schema, train, test, made if labels is None else _as_frequent(made, labels, test)).items():
+            save_figure(figure, add(name, caption))
+    if evaluations:
+        trajectory(
+            model, add("trajectory", f"Trajectories of the same samples from noise (t = 1) to data (t = 0).{_axes(schema)}"), seed=seed
+        )
+        caption = "Distance to held-out data, and recognition, by number of network evaluations."
+        quality_curve(judged.quality, judged.distance_train, add("quality", caption), unit=unit_of_distances(judged.distance_unit))
+    if has_layers(model):
+        picture_layers(model, add("layers", "Samples and a square grid of noise, layer by layer; the density of the data."), seed=seed)
+    if image:
+        neighbours(made, train, add("neighbours", "The samples closest to training data, each above its nearest training example."))
+    if image and evaluations:
+        caption = "Samples from the same noise at each number of network evaluations."
+        by_evaluations(model, evaluations, add("evaluations", caption), seed=seed)
+    return pictures
+
+
+def _of_table(schema: Schema, train: Dataset, test: Dataset, made: Tensor) -> dict[str, tuple[Figure, str]]:
+    columns = compared(schema, test.x, made)
+    found = {"marginals": marginals(columns)}
+    return found | {"corner": corner(columns, columns_of(schema, train.x))} if len(columns) > 1 else found
+
+
+def _axes(schema: Schema | None) -> str:
+    """Return a sentence on which columns a picture of points has as its axes, the first and the last, for data with names."""
+    if schema is None or len(schema.columns) < 2:
+        return ""
+    return f" Across: {shortened(schema.names[0])}, up: {shortened(schema.names[-1])}."
+
+
+def _as_frequent(made: Tensor, labels: Tensor, test: Dataset) -> Tensor:
+    """Return as many samples as possible with the classes as frequent as in held-out data: the first ones of each class."""
+    assert test.cond is not None
+    shares = test.cond.cpu().bincount(minlength=int(labels.max()) + 1).double() / len(test)
+    held = labels.bincount(minlength=len(shares))
+    most = float((held / shares)[shares > 0].min())
+    counts = (most * shares).round().long().minimum(held)
+    return torch.cat([made[labels == label][: int(count)] for label, count in enumerate(counts)])
