@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -302,7 +303,6 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_offered(tmp_path,
 
 def test_a_pickle_in_place_of_weights_is_never_opened(run, tmp_path, capsys):
     import pickle
-    import shutil
 
     class Bomb:
         def __reduce__(self):
@@ -418,7 +418,7 @@ def test_compare_puts_runs_side_by_side_and_explains_them(run, capsys, monkeypat
     capsys.readouterr()
     assert main(["compare", str(run), str(run)]) == 0
     said = capsys.readouterr().out
-    assert all(row in said for row in ("preset", "12 steps", "bits per dimension, mixture", "distance at 16 evaluations"))
+    assert all(row in said for row in ("preset", "12 steps", "nats per row, mixture", "distance at 16 evaluations"))
     assert main(["compare", "--explain", str(run)]) == 0
     assert "regression on the conditional velocity" in capsys.readouterr().out
     assert main(["compare", "--explain"]) == 0
@@ -426,3 +426,58 @@ def test_compare_puts_runs_side_by_side_and_explains_them(run, capsys, monkeypat
     assert all(name in said for name in ("normalizing flow", "continuous flow", "diffusion", "regression on the conditional noise"))
     status, said = sentence(capsys, ["compare"])
     assert (status, "--explain" in said) == (2, True)
+
+
+def test_compare_keeps_units_apart(run, tmp_path, capsys, monkeypatch):
+    """An evaluation without units is of an earlier version: in bits and in the data's units."""
+    monkeypatch.setenv("COLUMNS", "200")
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        shutil.copytree(run, folder)
+    part = {"density": "this model"} | {name: 1.0 for kind in ("pooled", "conditional", "mixture") for name in (kind, f"{kind}_error")}
+    numbers = {"examples": 9, "split": "test", "likelihood": [part], "recognised": None, "closer_to_train": 0.5, "sampler": "euler"}
+    numbers |= {f"distance{end}": 0.25 for end in ("", "_std", "_train", "_train_std")} | {"seconds_per_1000_samples": 1.0, "quality": []}
+    (old / "evaluation.json").write_text(json.dumps(numbers))
+    numbers |= {"likelihood_unit": "nats per row", "dimensions": 10, "distance_unit": "standardised"}
+    (new / "evaluation.json").write_text(json.dumps(numbers))
+    assert main(["compare", str(old), str(new)]) == 0
+    printed = capsys.readouterr()
+    rows = {
+        cells[0]: cells[1:] for line in printed.out.splitlines() if len(cells := [one.strip() for one in line.strip("│").split("│")]) == 3
+    }
+    assert rows["bits per dimension, pooled"] == ["1.000 ± 1.000"] * 2
+    assert rows["nats per row, pooled"] == ["–", "6.931 ± 6.931"]  # 10 log 2
+    assert rows["sliced Wasserstein to data"] == ["0.250 ± 0.250", "–"]
+    assert rows["standardised sliced Wasserstein to data"] == ["–", "0.250 ± 0.250"]
+    assert "different units" in printed.err
+    assert main(["compare", str(new), str(new)]) == 0
+    printed = capsys.readouterr()
+    assert "bits per dimension" not in printed.out
+    assert "different units" not in printed.err
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_tables_report_leads_with_what_is_wrong_and_names_columns_and_units(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = tmp_path / "wine"
+    options = ["--steps", "3", "--layers", "1", "--hidden", "8", "--batch-size", "32", "--validate-every", "1", "--out", str(folder)]
+    assert main(["train", "nsf", "--data", "wine", *options]) == 0
+    assert main(["evaluate", str(folder), "--samples", "60"]) == 0
+    printed = capsys.readouterr().out
+    assert "worse than a Gaussian" in printed
+    assert "nats per row, mixture" in printed
+    assert "standardised sliced Wasserstein" in printed
+    assert "bits" not in printed
+    report = (folder / "report.html").read_text()
+    assert report.index("worse than a Gaussian") < report.index('class="cards"')
+    assert "in nats per row (lower is better)" in report
+    assert "in standard deviations of the columns" in report
+    assert "the 7 of 13 columns" in report
+    assert "the data's units" not in report
+    assert not (folder / "samples.png").exists()
+    assert all((folder / f"{name}.png").exists() for name in ("marginals", "corner"))
+    numbers = json.loads((folder / "evaluation.json").read_text())
+    assert numbers["verdict"]
+    assert {"marginals.png", "corner.png"} <= {path.name for path in folder.iterdir()}
+    assert main(["train", "nsf", "--data", "wine", *options, "--overwrite"]) == 0
+    assert not (folder / "corner.png").exists()

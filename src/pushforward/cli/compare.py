@@ -16,12 +16,14 @@ from pushforward.cli.options import parse
 from pushforward.cli.run import device_of, load_data, notify, run_config
 from pushforward.errors import UserError
 from pushforward.evaluation.explain import explain
+from pushforward.evaluation.units import BITS, DATA, NATS, STANDARDISED, per_bit
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.model import build, load
 from pushforward.training.progress import read_metrics
 
 SHOWN = {"normalizing flow": "realnvp", "continuous flow": "ffjord", "flow matching": "rectified_flow", "diffusion": "ddpm"}
 EVALUATION = "evaluation.json"
+DISTANCES = {DATA: "sliced Wasserstein", STANDARDISED: "standardised sliced Wasserstein"}
 ROWS = 256  # examples for cost measurements
 
 
@@ -51,9 +53,14 @@ def run(arguments: Sequence[str]) -> int:
     if not options.runs:
         raise UserError("compare needs runs: `pushforward compare runs/a runs/b`, or --explain for a comparison of model families.")
     judged = {folder: _evaluated(folder) for folder in options.runs}
+    known = [answers for answers in judged.values() if answers is not None]
+    if all(_has(NATS, answers) for answers in known if _has(BITS, answers)):  # else bits are what all have
+        judged = {folder: answers and _without(BITS, answers) for folder, answers in judged.items()}
     columns = {str(folder): _reached(folder) | (answers or {}) for folder, answers in judged.items()}
     questions = list(dict.fromkeys(question for answers in columns.values() for question in answers))
     _show({question: {name: answers.get(question, "–") for name, answers in columns.items()} for question in questions})
+    if len({_has(DISTANCES[STANDARDISED], answers) for answers in known}) > 1:
+        notify("distances in different units are in different rows; evaluate older runs of the same table again to compare them.")
     missing = [folder for folder, answers in judged.items() if answers is None]
     damaged = [str(folder / EVALUATION) for folder in missing if (folder / EVALUATION).is_file()]
     if damaged:
@@ -101,21 +108,36 @@ def _evaluated(folder: Path) -> dict[str, str] | None:
 
 
 def _judged(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Return the results by question; those in different units are different questions, likelihoods have an answer in bits in any case."""
+    unit, measured = numbers.get("likelihood_unit", BITS), DISTANCES[numbers.get("distance_unit", DATA)]
     answers = {"evaluated on": f"{numbers['examples']} {numbers['split']} examples"}
     for part in ("pooled", "conditional", "mixture"):
         value = numbers["likelihood"][0][part]
-        if value is not None:
-            answers[f"bits per dimension, {part}"] = f"{value:.3f} ± {numbers['likelihood'][0][part + '_error']:.3f}"
-    answers["sliced Wasserstein to data"] = f"{numbers['distance']:.3f} ± {numbers['distance_std']:.3f}"
-    answers["... of training data"] = f"{numbers['distance_train']:.3f} ± {numbers['distance_train_std']:.3f}"
+        for one in dict.fromkeys((unit, BITS)) if value is not None else ():
+            times = per_bit(one, numbers.get("dimensions", 1))
+            answers[f"{one}, {part}"] = f"{times * value:.3f} ± {times * numbers['likelihood'][0][part + '_error']:.3f}"
+    answers[f"{measured} to data"] = f"{numbers['distance']:.3f} ± {numbers['distance_std']:.3f}"
+    answers[f"{measured} of training data"] = f"{numbers['distance_train']:.3f} ± {numbers['distance_train_std']:.3f}"
     if numbers["recognised"] is not None:
         answers["recognised"] = f"{numbers['recognised']:.1%}"
-    answers["closer to training data"] = f"{numbers['closer_to_train']:.1%}"
+    answers["closer to training data" + (", standardised" if measured == DISTANCES[STANDARDISED] else "")] = (
+        f"{numbers['closer_to_train']:.1%}"
+    )
     answers["sampler"] = str(numbers["sampler"])
     answers["seconds per 1000 samples"] = f"{numbers['seconds_per_1000_samples']:.2f}"
     for row in numbers["quality"]:
-        answers[f"distance at {row['evaluations']} evaluation{'s' * (row['evaluations'] != 1)}"] = f"{row['distance']:.3f}"
+        answers[
+            f"{measured.replace('sliced Wasserstein', 'distance')} at {row['evaluations']} evaluation{'s' * (row['evaluations'] != 1)}"
+        ] = f"{row['distance']:.3f}"
     return answers
+
+
+def _has(start: str, answers: Mapping[str, str]) -> bool:
+    return any(question.startswith(start) for question in answers)
+
+
+def _without(start: str, answers: Mapping[str, str]) -> dict[str, str]:
+    return {question: answer for question, answer in answers.items() if not question.startswith(start)}
 
 
 def _show(rows: Mapping[str, Mapping[str, str]]) -> None:

@@ -60,7 +60,7 @@ def judge(
         draws: dequantisation draws per test example.
         compared: number of test examples for distances, compared with as many samples out of four times as many.
         scored: number of test examples for likelihoods; None for all.
-        evaluations: numbers of network evaluations at which samples are evaluated.
+        evaluations: numbers of network evaluations at which samples are evaluated, of models that solve an ODE.
         divergence: divergence of an ODE's likelihood; None is "exact" up to 256 dimensions, above that one "hutchinson" estimate each.
         seed: seed of all draws.
         say: called with a status line before each part.
@@ -108,10 +108,12 @@ class _Judge:
         conditional = model.classes is not None and test.classes is not None
         self.labels = torch.arange(settings.samples) % model.classes if conditional and model.classes else None
         one_step = isinstance(model, PathModel) and model.one_step
-        self.samples, self.evaluations = settings.samples, (1,) if one_step and settings.evaluations else settings.evaluations
+        by_ode = model.sampler is not None
+        self.samples, self.evaluations = settings.samples, settings.evaluations if by_ode else ()  # an exact map takes one pass
+        if one_step and self.evaluations:
+            self.evaluations = (1,)
         self.compared = test if len(test) <= settings.compared else test.take(settings.compared)
         self.scored = test if settings.scored is None or len(test) <= settings.scored else test.take(settings.scored)
-        by_ode = model.sampler is not None
         large = math.prod(model.shape) > EXACT
         self.divergence = (settings.divergence or ("hutchinson" if large else "exact")) if by_ode else None
         self.rows = max(64, 2**18 // math.prod(model.shape))  # samples per batch: larger batches of large images only cost memory

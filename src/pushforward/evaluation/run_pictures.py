@@ -13,7 +13,7 @@ from pushforward.evaluation.compared import compared
 from pushforward.evaluation.flow_pictures import has_layers, picture_layers
 from pushforward.evaluation.judgement import Judgement
 from pushforward.evaluation.pictures import by_evaluations, neighbours, picture_of, quality_curve, save_figure, trajectory
-from pushforward.evaluation.table_pictures import corner, marginals, shortened
+from pushforward.evaluation.table_pictures import corner, marginals
 from pushforward.evaluation.units import unit_of_distances
 from pushforward.families.model import GenerativeModel
 from pushforward.schema import Schema
@@ -90,10 +90,10 @@ def _of_table(schema: Schema, train: Dataset, test: Dataset, made: Tensor) -> di
 
 
 def _axes(schema: Schema | None) -> str:
-    """Return a sentence on which columns a picture of points has as its axes, the first and the last, for data with names."""
-    if schema is None or len(schema.columns) < 2:
+    """Return a sentence on the axes of a picture of points, the first and the last column; points of a plane need none."""
+    if schema is None or len(schema.columns) < 2 or schema.names == ("x1", "x2"):
         return ""
-    return f" Across: {shortened(schema.names[0])}, up: {shortened(schema.names[-1])}."
+    return f" Across: {schema.names[0]}, up: {schema.names[-1]}."
 
 
 def _as_frequent(made: Tensor, labels: Tensor, test: Dataset) -> Tensor:

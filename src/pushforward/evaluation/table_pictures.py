@@ -43,7 +43,7 @@ def marginals(columns: Sequence[Compared]) -> tuple[Figure, str]:
     across = min(4, len(shown))
     down = -(-len(shown) // across)
     figure = figure_of(max(2.4 * across, 4.8), 1.9 * down + 0.4)
-    with _fonts():
+    with _fonts(shown):
         grid = figure.subplots(down, across, squeeze=False).ravel()
         for axes, one in zip(grid, shown, strict=False):
             _bars(axes, one) if one.words else _histogram(axes, one)
@@ -73,7 +73,7 @@ def corner(columns: Sequence[Compared], train: Sequence[tuple[Column, Tensor]]) 
     side = len(shown)
     size = max(1.4 * side, 4.2)
     figure = figure_of(size, size)
-    with _fonts():
+    with _fonts(shown):
         grid: Any = figure.subplots(side, side, squeeze=False)
         for down, across in itertools.product(range(side), repeat=2):
             axes: Axes = grid[down, across]
@@ -136,7 +136,7 @@ def _scatter(axes: Axes, across: Compared, up: Compared) -> None:
         size += [float(numpy.clip(1200 / max(len(kept), 1), 2, 12))] * len(kept)
     order = random.permutation(len(colour))
     x, y = numpy.concatenate(points)[order].T
-    axes.scatter(x, y, s=numpy.array(size)[order], c=numpy.array(colour)[order].tolist(), alpha=0.6, linewidths=0)
+    axes.scatter(x, y, s=numpy.array(size)[order], c=numpy.array(colour)[order].tolist(), alpha=0.75, linewidths=0)
     _scale(axes, "x", across)
     _scale(axes, "y", up)
     _plain(axes)
@@ -160,10 +160,12 @@ def _scale(axes: Axes, name: Literal["x", "y"], one: Compared) -> None:
         axis.set_ticks(range(len(one.words)), [shortened(word, WORD) for word in one.words])
     else:
         axis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
-    margin = 0.0 if one.words or one.log_from is not None else 0.03 * (high - low)
-    getattr(axes, f"set_{name}lim")(low - margin, high + margin)
+    margin = 0.0 if one.words else 0.03
+    ends = axis.get_transform().transform(numpy.array([low, high]))
+    ends = axis.get_transform().inverted().transform(ends + margin * (ends[1] - ends[0]) * numpy.array([-1, 1]))
+    getattr(axes, f"set_{name}lim")(*ends)
     if name == "x":
-        axes.tick_params(axis="x", rotation=60 if one.words else 0)
+        axes.tick_params(axis="x", rotation=90 if one.words else 0)
 
 
 def _number(value: float) -> str:
@@ -186,8 +188,9 @@ def _legend(figure: Figure, handles: Sequence[Any], loc: Literal["upper right", 
 
 
 @contextlib.contextmanager
-def _fonts() -> Iterator[None]:
-    """Use fonts with Chinese characters, if there are any, for what the first font does not have."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
+def _fonts(columns: Sequence[Compared]) -> Iterator[None]:
+    """Use fonts with Chinese and Japanese characters, if they are needed and installed, for what the first font does not have."""
+    texts = "".join(f"{one.column.title}{''.join(one.words)}" for one in columns)
+    installed = {font.name for font in font_manager.fontManager.ttflist} if max(map(ord, texts), default=0) >= 0x2E80 else set()
     with matplotlib.rc_context({"font.family": [*matplotlib.rcParams["font.family"], *(name for name in CJK if name in installed)]}):
         yield

@@ -103,9 +103,7 @@ def _worsened(validated: Sequence[tuple[int, float]], steps: int | None, evaluat
     (step, lowest), (last, final), first = best, validated[-1], validated[0][1]
     if final - lowest <= max(WORSENED * (first - lowest), NOTICED):
         return
-    which = (
-        "" if evaluated is None else ", whose weights are evaluated here" if evaluated == step else f"; step {evaluated} is evaluated here"
-    )
+    which = "" if evaluated is None else f"; the weights of step {evaluated} are evaluated here"
     yield (
         f"Training continued while validation worsened, from a loss of {lowest:.4g} at step {step} of {last} to {final:.4g} at the "
         f"end, {final - lowest:.3g} more{which}."
