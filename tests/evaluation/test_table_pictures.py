@@ -12,7 +12,7 @@ from pushforward.evaluation.columns import columns_of, schema_of
 from pushforward.evaluation.compared import compared
 from pushforward.evaluation.pictures import save_figure
 from pushforward.evaluation.run_pictures import _as_frequent
-from pushforward.evaluation.table_pictures import corner, marginals, shortened
+from pushforward.evaluation.table_pictures import _log_ticks, corner, marginals, shortened
 from pushforward.schema import Column, Schema
 
 pandas = pytest.importorskip("pandas")
@@ -163,6 +163,14 @@ def test_data_without_names_have_numbered_ones_and_images_none():
     assert schema_of(pf.data.load("moons", n=20)).names == ("x1", "x2")
     assert schema_of(pf.data.load("wine")).names[0] == "alcohol"
     assert schema_of(pf.data.load("digits")) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0.1, 2.5, [0.1, 1]), (0.15, 2.5, [0.3, 1]), (4, 45, [10, 30]), (2.5, 26, [3, 10]), (1, 1e9, [1, 1e4, 1e8]), (3.1, 99, [10, 30])],
+)
+def test_a_logarithmic_axis_has_round_ticks(low, high, ticks):
+    assert _log_ticks(low, high) == pytest.approx(ticks)
 
 
 def test_names_are_short_and_no_formulas():

@@ -37,8 +37,8 @@ def test_nothing_is_said_where_all_is_well():
 def test_a_model_behind_a_gaussian_is_in_nats_with_what_to_try():
     """0.5 bits per dimension in 10 dimensions are 0.5 * 10 * log 2 = 3.47 nats."""
     (sentence,) = verdict(judged(worse("gaussian", 0.5), worse("gaussian mixture", 0.6)), GOOD)
-    assert "worse than a Gaussian by 3.47 ± 0.069 nats per row" in sentence
-    assert "the best baseline, a Gaussian mixture, by 4.16" in sentence
+    assert "worse than a Gaussian by 3.466 ± 0.069 nats per row" in sentence
+    assert "the best baseline, a Gaussian mixture, by 4.159 ± 0.069" in sentence
     assert "still improving at the end, so train longer" in sentence
 
 

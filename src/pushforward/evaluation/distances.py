@@ -30,7 +30,7 @@ class Memorisation:
 
     `closer_to_train` is the share of samples that are closer to train than to test (ties count half): about 1/2 for a model that
     generalises, towards 1 for one that repeats its training set. `chance` is its standard deviation when the two sets are exchanged at
-    random, which says how far from 1/2 it is without copying.
+    random: how far from 1/2 it is without copying.
     """
 
     samples_to_train: Tensor

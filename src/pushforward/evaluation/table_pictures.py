@@ -150,9 +150,7 @@ def _scale(axes: Axes, name: Literal["x", "y"], one: Compared) -> None:
         above = one.limits[0] > 0
         options: dict[str, Any] = {} if above else {"linthresh": one.log_from, "linscale": 0.3}
         getattr(axes, f"set_{name}scale")("log" if above else "symlog", **options)
-        decades = range(math.ceil(math.log10(one.log_from)), math.floor(math.log10(high)) + 1)
-        ticks = [10.0**k for k in decades[:: max(1, -(-len(decades) // 3))]]
-        axis.set_ticks(([] if above else [0.0]) + ticks or [low, high])
+        axis.set_ticks(([] if above else [0.0]) + _log_ticks(one.log_from, high))
         axis.set_ticks([], minor=True)
     else:
         axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10], integer=one.column.kind == "integer"))
@@ -166,6 +164,14 @@ def _scale(axes: Axes, name: Literal["x", "y"], one: Compared) -> None:
     getattr(axes, f"set_{name}lim")(*ends)
     if name == "x":
         axes.tick_params(axis="x", rotation=90 if one.words else 0)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return two or three round numbers of a logarithmic axis that spans at least a factor of 10."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    inside = [[m * 10.0**k for k in decades for m in multiples if low <= m * 10.0**k <= high] for multiples in ((1,), (1, 3), (1, 2, 5))]
+    ticks = next(ticks for ticks in inside if len(ticks) > 1)
+    return ticks[:: -(-len(ticks) // 3)]
 
 
 def _number(value: float) -> str:

@@ -72,7 +72,11 @@ def _name(one: Comparison) -> str:
 def _size(one: Comparison, judged: Judgement) -> str:
     if one.difference == math.inf:
         return f"infinitely many {judged.likelihood_unit} (the model gives probability 0 to some examples)"
-    return f"{judged.per_bit * one.difference:.3g} ± {judged.per_bit * one.error:.2g} {judged.likelihood_unit}"
+    difference, error = judged.per_bit * one.difference, judged.per_bit * one.error
+    if not error > 0:  # of one example it is NaN
+        return f"{difference:.3g} {judged.likelihood_unit}"
+    decimals = max(0, 1 - math.floor(math.log10(error)))  # two digits of the error
+    return f"{difference:.{decimals}f} ± {error:.{decimals}f} {judged.likelihood_unit}"
 
 
 def _advice(validated: Sequence[tuple[int, float]]) -> str:
