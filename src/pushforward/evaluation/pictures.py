@@ -152,8 +152,8 @@ def by_evaluations(model: GenerativeModel, evaluations: Sequence[int], path: Pat
     _sheet(tiles(torch.cat(made), model.levels, n), path, "", [f"{count} evaluation{'s' * (count > 1)}" for count in evaluations])
 
 
-def quality_curve(quality: Sequence[Any], reference: float, path: Path, unit: str = "the data's units") -> None:
-    """Draw the distance to test data in its unit, and the share recognised, against network evaluations."""
+def quality_curve(quality: Sequence[Any], reference: float, path: Path, unit: str = "") -> None:
+    """Draw the distance to test data, in a unit that is named if given, and the share recognised, against network evaluations."""
     shares = [row.recognised for row in quality]
     panels = 2 if all(share is not None for share in shares) else 1
     figure = figure_of(3.4 * panels, 2.8)
@@ -162,7 +162,7 @@ def quality_curve(quality: Sequence[Any], reference: float, path: Path, unit: st
     axes[0].errorbar(counts, [row.distance for row in quality], [row.distance_std for row in quality], fmt="o-", color=ACCENT, markersize=4)
     axes[0].axhline(reference, color=SOFT, linestyle="--", linewidth=1)
     axes[0].annotate("training data", (counts[-1], reference), ha="right", va="bottom", fontsize=8, color=INK)
-    axes[0].set(ylabel=f"sliced Wasserstein to test\n({unit})", ylim=(0, None))
+    axes[0].set(ylabel="sliced Wasserstein to test" + (f"\n({unit})" if unit else ""), ylim=(0, None))
     if panels == 2:
         axes[1].plot(counts, [100 * share for share in shares], "o-", color=ACCENT, markersize=4)
         axes[1].set(ylabel="recognised, %", ylim=(min(90, *(100 * share for share in shares)) - 1, 100.5))
