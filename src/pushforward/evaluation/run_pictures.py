@@ -14,7 +14,7 @@ from pushforward.evaluation.flow_pictures import has_layers, picture_layers
 from pushforward.evaluation.judgement import Judgement
 from pushforward.evaluation.pictures import by_evaluations, neighbours, picture_of, quality_curve, save_figure, trajectory
 from pushforward.evaluation.table_pictures import corner, marginals
-from pushforward.evaluation.units import STANDARDISED, unit_of_distances
+from pushforward.evaluation.units import STANDARDISED
 from pushforward.families.model import GenerativeModel
 from pushforward.schema import Schema
 
@@ -72,7 +72,7 @@ def draw(
             model, add("trajectory", f"Trajectories of the same samples from noise (t = 1) to data (t = 0).{_axes(schema)}"), seed=seed
         )
         caption = "Distance to held-out data, and recognition, by number of network evaluations."
-        unit = unit_of_distances(judged.distance_unit) if judged.distance_unit == STANDARDISED else ""
+        unit = judged.distance_unit if judged.distance_unit == STANDARDISED else ""
         quality_curve(judged.quality, judged.distance_train, add("quality", caption), unit)
     if has_layers(model):
         picture_layers(model, add("layers", "Samples and a square grid of noise, layer by layer; the density of the data."), seed=seed)

@@ -26,6 +26,7 @@ SIDE = 7  # columns of a corner plot
 POINTS = 1000  # points of each kind in a panel
 LETTERS = 24  # of a column's name in a picture
 WORD = 14  # letters of a word
+PALE = "#6d9bf5"  # points of samples, lighter than held-out ones in print without colours too
 CJK = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei")
 
 
@@ -88,7 +89,7 @@ def corner(columns: Sequence[Compared], train: Sequence[tuple[Column, Tensor]]) 
             grid[-1, k].set_xlabel(shortened(one.column.title), fontsize=8, color=INK)
             grid[k, 0].set_ylabel(shortened(one.column.title) if k else "share", fontsize=8, color=INK)
         figure.align_labels()
-        dots = [Line2D([], [], color=colour, marker="o", linestyle="", markersize=4) for colour in (INK, ACCENT)]
+        dots = [Line2D([], [], color=colour, marker="o", linestyle="", markersize=4) for colour in (INK, PALE)]
         _legend(figure, dots, loc="upper right")
     gaps = " A row is left out of the panels of a column whose value it lacks." if any(max(one.missing()) > 0 for one in shown) else ""
     return figure, f"Pairs of columns: held-out rows (dark) and samples (blue), at most {POINTS:,} of each.{gaps}{choice}"
@@ -128,7 +129,7 @@ def _scatter(axes: Axes, across: Compared, up: Compared) -> None:
     """Draw both kinds of points in random order, so that neither hides the other; the fewer they are, the larger."""
     random = numpy.random.default_rng(0)
     points, colour, size = [], [], []
-    for x, y, ink in ((across.real, up.real, INK), (across.made, up.made, ACCENT)):
+    for x, y, ink in ((across.real, up.real, INK), (across.made, up.made, PALE)):
         kept = numpy.flatnonzero(~numpy.isnan(x) & ~numpy.isnan(y))[:POINTS]
         spread = [0.5 * random.random(len(kept)) - 0.25 if one.words else 0.0 for one in (across, up)]  # words are single places
         points.append(numpy.stack((x[kept] + spread[0], y[kept] + spread[1]), axis=1))
