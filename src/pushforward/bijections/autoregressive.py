@@ -25,10 +25,12 @@ class Autoregressive(VectorBijection):
         activation: Activation,
         classes: int | None,
         cond_features: int | None,
+        dropout: float,
     ) -> None:
         super().__init__(features)
         self.elementwise = elementwise
-        self.net = MADE(features, elementwise.parameters, hidden, activation=activation, classes=classes, cond_features=cond_features)
+        condition: Any = {"classes": classes, "cond_features": cond_features}
+        self.net = MADE(features, elementwise.parameters, hidden, activation=activation, dropout=dropout, **condition)
 
     def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         whole = x.whole()
@@ -80,6 +82,7 @@ class AffineAutoregressive(Autoregressive):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels that `cond` may be, or None.
         cond_features: length of the vectors that `cond` may be, or None.
+        dropout: fraction of hidden units dropped in training.
 
     Raises:
         UserError: features < 1, a bound that is not positive, or a network that cannot be.
@@ -103,8 +106,9 @@ class AffineAutoregressive(Autoregressive):
         activation: Activation = "relu",
         classes: int | None = None,
         cond_features: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__(features, Affine(bound), hidden, activation, classes, cond_features)
+        super().__init__(features, Affine(bound), hidden, activation, classes, cond_features, dropout)
 
 
 @export(
@@ -127,6 +131,7 @@ class SplineAutoregressive(Autoregressive):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels that `cond` may be, or None.
         cond_features: length of the vectors that `cond` may be, or None.
+        dropout: fraction of hidden units dropped in training.
 
     Raises:
         UserError: features < 1, fewer than 2 bins, a bound that is not positive, or a network that cannot be.
@@ -145,5 +150,6 @@ class SplineAutoregressive(Autoregressive):
         activation: Activation = "relu",
         classes: int | None = None,
         cond_features: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__(features, Spline(bins, bound), hidden, activation, classes, cond_features)
+        super().__init__(features, Spline(bins, bound), hidden, activation, classes, cond_features, dropout)

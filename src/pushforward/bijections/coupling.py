@@ -27,13 +27,14 @@ class Coupling(VectorBijection):
         activation: Activation,
         classes: int | None,
         cond_features: int | None,
+        dropout: float,
     ) -> None:
         super().__init__(features)
         if features < 2:
             raise UserError(f"features is {features}, but a coupling needs at least 2: one to keep, one to change.")
         self.first, self.swap, self.elementwise = features // 2, swap, elementwise
         kept, changed = (features - self.first, self.first) if swap else (self.first, features - self.first)
-        self.net = CouplingNet(kept, elementwise.parameters * changed, hidden, activation, classes, cond_features)
+        self.net = CouplingNet(kept, elementwise.parameters * changed, hidden, activation, classes, cond_features, dropout)
 
     def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         kept, changed = self.split(x)
@@ -85,6 +86,7 @@ class AdditiveCoupling(Coupling):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels that `cond` may be, or None.
         cond_features: length of the vectors that `cond` may be, or None.
+        dropout: fraction of hidden units dropped in training.
 
     Raises:
         UserError: features < 2, or a network that cannot be.
@@ -106,8 +108,9 @@ class AdditiveCoupling(Coupling):
         activation: Activation = "relu",
         classes: int | None = None,
         cond_features: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__(features, Additive(), hidden, swap, activation, classes, cond_features)
+        super().__init__(features, Additive(), hidden, swap, activation, classes, cond_features, dropout)
 
 
 @export(
@@ -128,6 +131,7 @@ class AffineCoupling(Coupling):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels that `cond` may be, or None.
         cond_features: length of the vectors that `cond` may be, or None.
+        dropout: fraction of hidden units dropped in training.
 
     Raises:
         UserError: features < 2, a bound that is not positive, or a network that cannot be.
@@ -151,8 +155,9 @@ class AffineCoupling(Coupling):
         activation: Activation = "relu",
         classes: int | None = None,
         cond_features: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__(features, Affine(bound), hidden, swap, activation, classes, cond_features)
+        super().__init__(features, Affine(bound), hidden, swap, activation, classes, cond_features, dropout)
 
 
 @export("bijections.SplineCoupling", example=lambda: (SplineCoupling(5, 4, (8, 8)), 3 * torch.randn(4, 5), None), exactness="exact")
@@ -170,6 +175,7 @@ class SplineCoupling(Coupling):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels that `cond` may be, or None.
         cond_features: length of the vectors that `cond` may be, or None.
+        dropout: fraction of hidden units dropped in training.
 
     Raises:
         UserError: features < 2, fewer than 2 bins, a bound that is not positive, or a network that cannot be.
@@ -194,5 +200,6 @@ class SplineCoupling(Coupling):
         activation: Activation = "relu",
         classes: int | None = None,
         cond_features: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__(features, Spline(bins, bound), hidden, swap, activation, classes, cond_features)
+        super().__init__(features, Spline(bins, bound), hidden, swap, activation, classes, cond_features, dropout)

@@ -19,10 +19,10 @@ from torch import Generator, Tensor
 from pushforward import _random
 from pushforward.data.dataset import Dataset
 from pushforward.data.given import as_datasets
-from pushforward.errors import DataError
+from pushforward.errors import DataError, UserError
 from pushforward.evaluation.gaussians import GaussianSum, PerClass
 from pushforward.functional.levels import cells, spread
-from pushforward.registry import export
+from pushforward.registry import export, unknown
 
 Baseline = GaussianSum | PerClass
 SHARES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.4)  # shrinkage weights of the covariance target
@@ -40,7 +40,10 @@ DRAWS = 2  # dequantisation draws per validation example
 
 @dataclass(frozen=True)
 class _Sample:
-    """Train and validation as float64: centres (N, D), the noise's variances (D,), and validation rows (M, D) with their labels."""
+    """Train and validation as float64: centres (N, D), the noise's variances (D,), and validation rows (M, D) with their labels.
+
+    Continuous columns are divided by their deviation in train, so that no density depends on the units.
+    """
 
     x: Tensor
     labels: Tensor | None
@@ -48,10 +51,13 @@ class _Sample:
     held: Tensor
     held_labels: Tensor | None
     classes: int
+    scale: Tensor  # (D,), by which the rows were divided
 
 
 @export("evaluation.fit_baselines")
-def fit_baselines(train: Any, validation: Any, generator: Generator | None = None) -> dict[str, Baseline]:
+def fit_baselines(
+    train: Any, validation: Any, generator: Generator | None = None, *, only: Sequence[str] | None = None
+) -> dict[str, Baseline]:
     """Fit baseline densities, with regularisation selected on validation.
 
         gaussian            S = (1 - a) C + a diag(C) + r I                      pooled; per class a shrinks towards the common
@@ -60,7 +66,7 @@ def fit_baselines(train: Any, validation: Any, generator: Generator | None = Non
         gaussian_mixture    scikit-learn's, full covariances, each shrunk towards their mean (per class: the within-class one); up to 256
                             dimensions
 
-    Each is fitted pooled and, if all classes have at least two training examples, also per class under the name with "_per_class".
+    C is the covariance of continuous features in units of their deviation, of quantised ones in cells. Each is fitted pooled and, if all classes have at least two training examples, also per class under the name with "_per_class".
     The values of a, r, h and the number of components maximise log p on validation; they are stored in `chosen`.
 
     Args:
@@ -68,6 +74,7 @@ def fit_baselines(train: Any, validation: Any, generator: Generator | None = Non
             DataFrame, array, tensor or map-style set.
         validation: the set to select on.
         generator: random generator of the validation noise and the mixture initialisation.
+        only: names of the densities to fit; None for all.
 
     Returns:
         Name to density, with log_prob(x, cond=None) -> (n,) nats in the units of the data, for `bits_per_dim`. The per-class
@@ -75,6 +82,7 @@ def fit_baselines(train: Any, validation: Any, generator: Generator | None = Non
 
     Raises:
         DataError: train and validation differ in shape or levels.
+        UserError: `only` has a name that is none of these.
 
     Example:
         >>> from pushforward import data, evaluation
@@ -90,15 +98,21 @@ def fit_baselines(train: Any, validation: Any, generator: Generator | None = Non
         raise DataError(f"train is {train!r} and validation {validation!r}, but both must have the same shape and levels.")
     sample = _sample(train, validation, generator)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
-    fitted: dict[str, Baseline] = {"gaussian": _gaussian(sample), "kernel_density": _kernel_density(sample)}
+    fits: dict[str, Callable[[], Baseline]] = {"gaussian": lambda: _gaussian(sample), "kernel_density": lambda: _kernel_density(sample)}
     mixtures = sample.x.shape[1] <= MIXTURES
     if mixtures:
-        fitted["gaussian_mixture"] = _gaussian_mixture(sample, seed)
+        fits["gaussian_mixture"] = lambda: _gaussian_mixture(sample, seed)
     if sample.labels is not None and int(sample.labels.bincount(minlength=sample.classes).min()) >= 2:
-        fitted["gaussian_per_class"] = _gaussian_per_class(sample)
-        fitted["kernel_density_per_class"] = _kernel_density_per_class(sample)
+        fits["gaussian_per_class"] = lambda: _gaussian_per_class(sample)
+        fits["kernel_density_per_class"] = lambda: _kernel_density_per_class(sample)
         if mixtures:
-            fitted["gaussian_mixture_per_class"] = _gaussian_mixture_per_class(sample, seed)
+            fits["gaussian_mixture_per_class"] = lambda: _gaussian_mixture_per_class(sample, seed)
+    for name in only or ():
+        if name not in fits:
+            raise UserError(unknown("baseline", name, fits))
+    fitted = {name: fit() for name, fit in fits.items() if only is None or name in only}
+    for density in fitted.values():
+        density.rescale(sample.scale)
     return fitted
 
 
@@ -113,8 +127,11 @@ def _sample(train: Dataset, validation: Dataset, generator: Generator | None) ->
         rows = rows.repeat(DRAWS, 1)
         rows = spread(rows, train.levels, _random.uniform(rows.shape, generator, rows.device, rows.dtype))
         row_labels = None if row_labels is None else row_labels.repeat(DRAWS)
-    noise = (width / 12).expand(x.shape[1])
-    return _Sample(x, labels if has_labels else None, noise, rows, row_labels if has_labels else None, train.classes or 0)
+    width = width.expand(x.shape[1])
+    deviation = x.std(0, correction=0)
+    scale = torch.where((width == 0) & (deviation > 0), deviation, 1.0)
+    held_labels = row_labels if has_labels else None
+    return _Sample(x / scale, labels if has_labels else None, width / 12, rows / scale, held_labels, train.classes or 0, scale)
 
 
 def _gaussian(sample: _Sample) -> GaussianSum:

@@ -31,6 +31,10 @@ class GaussianSum:
         self.weights, self.means, self.factors = weights, means, torch.linalg.cholesky(covariances)
         self.chosen: dict[str, Any] = dict(chosen or {})
 
+    def rescale(self, scale: Tensor) -> None:
+        """Change the unit of each feature: x becomes scale x, with scale (D,) in float64."""
+        self.means, self.factors = self.means * scale, self.factors * scale[:, None]
+
     def log_prob(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """Return log p(x) (n,) in nats for x (n, *shape)."""
         events = x.detach().cpu().to(torch.float64).flatten(1)
@@ -60,6 +64,11 @@ class PerClass:
 
     def __init__(self, parts: Sequence[GaussianSum], weights: Tensor, chosen: Mapping[str, Any] | None = None) -> None:
         self.parts, self.weights, self.chosen = list(parts), weights, dict(chosen or {})
+
+    def rescale(self, scale: Tensor) -> None:
+        """Change the unit of each feature: x becomes scale x, with scale (D,) in float64."""
+        for part in self.parts:
+            part.rescale(scale)
 
     def log_prob(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """Return log p(x | c) (n,) in nats for x (n, *shape) and classes c (n,), or log p(x) for None."""

@@ -72,6 +72,7 @@ class GenerativeModel(nn.Module):
         self.classes, self.levels = checks.class_count(classes), checks.level_counts(levels, self.shape)
         self.schema: Schema | None = None  # the table's columns and the names of classes, if a preset was given them
         self.config: dict[str, Any] | None = None  # the configuration, if a preset built the model: see `formats`
+        self.input_noise = 0.0  # deviation of the noise that `loss` adds in train mode, in the model's units; the Trainer sets it
 
     # The verbs.
 
@@ -98,6 +99,8 @@ class GenerativeModel(nn.Module):
         if noise is not None:
             self._check(noise, "noise", x.shape[0])
         z, pre = self._to_model(x)
+        if self.training and self.input_noise:
+            z = torch.add(z, _random.normal(z.shape, generator, z.device, z.dtype), alpha=self.input_noise)
         return self._in_data_units(self._loss(z, cond, noise, generator), pre, log_q)
 
     def dequantised(self, x: Tensor, generator: _random.Generators = None) -> tuple[Tensor, Tensor | None]:

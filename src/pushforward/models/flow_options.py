@@ -42,8 +42,8 @@ class FlowOptions(ConditionalOptions):
     """Options of flows whose events are of a given shape.
 
     Args:
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" its covariance too, "logit" spreads quantised
+            data over the line, "none" leaves its units.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
     """
 
@@ -68,6 +68,7 @@ class VectorOptions(FlowOptions):
         features: how many numbers a sample has; or give shape.
         shape: shape of one event (an image is flattened); what the command line gives, from the data.
         activation: "relu", "silu", "tanh", "elu" or "softplus".
+        dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
     """
 
     before_own = ("shape",)
@@ -75,6 +76,12 @@ class VectorOptions(FlowOptions):
     features: int | None = None
     shape: Sequence[int] | None = field(default=None, kw_only=True)  # type: ignore[assignment]
     activation: Activation = field(default="relu", kw_only=True)
+    dropout: float = field(default=0.0, kw_only=True)
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The arguments of a layer that describe its network: activation, dropout, classes and cond_features."""
+        return {"activation": self.activation, "dropout": self.dropout, **self.condition}
 
     @property
     def size(self) -> int:

@@ -44,5 +44,5 @@ def iaf(shared: VectorOptions, layers: int = 4, hidden: tuple[int, ...] = (128, 
     steps: list[Bijection] = []
     for k in range(checked_layers(layers)):
         steps += [Reverse(shared.size)] if k else []
-        steps += [Inverse(AffineAutoregressive(shared.size, hidden, bound=bound, activation=shared.activation, **shared.condition))]
+        steps += [Inverse(AffineAutoregressive(shared.size, hidden, bound=bound, **shared.network))]
     return NormalizingFlow(Chain(steps), **shared.family_options)

@@ -58,6 +58,6 @@ def maf(
     steps: list[Bijection] = []
     for k in range(checked_layers(layers)):
         steps += [Reverse(size)] if k else []
-        steps += [AffineAutoregressive(size, hidden, bound=bound, activation=shared.activation, **shared.condition)]
+        steps += [AffineAutoregressive(size, hidden, bound=bound, **shared.network)]
         steps += [ActNorm(size)] if norm == "act" else [BatchNorm(size)] if norm == "batch" else []
     return NormalizingFlow(Chain(steps), **shared.family_options)

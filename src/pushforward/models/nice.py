@@ -43,8 +43,5 @@ def nice(shared: VectorOptions, layers: int = 4, hidden: tuple[int, ...] = (1000
     """
     size = shared.size
     even_then_odd = Permutation([*range(0, size, 2), *range(1, size, 2)])
-    couplings = [
-        AdditiveCoupling(size, hidden, swap=k % 2 == 1, activation=shared.activation, **shared.condition)
-        for k in range(checked_layers(layers))
-    ]
+    couplings = [AdditiveCoupling(size, hidden, swap=k % 2 == 1, **shared.network) for k in range(checked_layers(layers))]
     return NormalizingFlow(Chain([even_then_odd, *couplings, Scale(size)]), Logistic(shared.event_shape), **shared.family_options)

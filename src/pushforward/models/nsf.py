@@ -60,7 +60,7 @@ def nsf(
     """
     if kind not in ("coupling", "autoregressive") or mixing not in ("lu", "none"):
         raise UserError(f"kind is {kind!r} and mixing {mixing!r}, but they are 'coupling' or 'autoregressive', and 'lu' or 'none'.")
-    size, network = shared.size, {"activation": shared.activation, **shared.condition}
+    size, network = shared.size, shared.network
     steps: list[Bijection] = []
     for k in range(checked_layers(layers)):
         if mixing == "lu":

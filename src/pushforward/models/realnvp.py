@@ -38,8 +38,5 @@ def realnvp(shared: VectorOptions, layers: int = 8, hidden: tuple[int, ...] = (1
         >>> samples.shape, log_prob.shape
         (torch.Size([3, 64]), torch.Size([3]))
     """
-    steps = [
-        AffineCoupling(shared.size, hidden, bound=bound, swap=k % 2 == 1, activation=shared.activation, **shared.condition)
-        for k in range(checked_layers(layers))
-    ]
+    steps = [AffineCoupling(shared.size, hidden, bound=bound, swap=k % 2 == 1, **shared.network) for k in range(checked_layers(layers))]
     return NormalizingFlow(Chain(steps), **shared.family_options)

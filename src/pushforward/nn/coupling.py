@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from pushforward._checks import is_real, shown
 from pushforward.errors import UserError
 from pushforward.nn.activation import Activation, activation_of
 from pushforward.nn.embedding import condition_embedding
@@ -19,6 +20,7 @@ class CouplingNet(nn.Module):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels, or None.
         cond_features: length of the condition vectors, or None.
+        dropout: fraction of hidden units dropped in training.
     """
 
     def __init__(
@@ -29,10 +31,11 @@ class CouplingNet(nn.Module):
         activation: Activation = "relu",
         classes: int | None = None,
         cond_features: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         widths = checked_widths(hidden)
-        self.act = activation_of(activation)
+        self.act, self.dropout = activation_of(activation), dropout_of(dropout)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip([inputs, *widths], widths, strict=False))
         self.condition = condition_embedding(widths[0], classes, cond_features)
         self.out = nn.Linear(widths[-1], outputs)
@@ -40,10 +43,21 @@ class CouplingNet(nn.Module):
     def forward(self, a: Tensor, cond: Tensor | None = None) -> Tensor:
         first, *others = self.layers
         h, shift = first(a), self.condition(cond, a.shape[0])
-        h = self.act(h if shift is None else h + shift)
+        h = self._dropped(self.act(h if shift is None else h + shift))
         for layer in others:
-            h = self.act(layer(h))
+            h = self._dropped(self.act(layer(h)))
         return self.out(h)
+
+    def _dropped(self, h: Tensor) -> Tensor:
+        """Return a hidden layer after dropout."""
+        return h if self.dropout is None else self.dropout(h)
+
+
+def dropout_of(share: float) -> nn.Dropout | None:
+    """Return the dropout of this share of hidden units, None for 0."""
+    if not is_real(share) or not 0 <= share < 1:
+        raise UserError(f"dropout is {shown(share)}, but it is a share of hidden units, from 0 to below 1; 0.2 is usual.")
+    return nn.Dropout(share) if share else None
 
 
 def checked_widths(hidden: Sequence[int]) -> list[int]:

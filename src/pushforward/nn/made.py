@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pushforward.errors import UserError
 from pushforward.nn.activation import Activation, activation_of
 from pushforward.nn.constant import Constant
-from pushforward.nn.coupling import checked_widths
+from pushforward.nn.coupling import checked_widths, dropout_of
 from pushforward.nn.embedding import condition_embedding
 from pushforward.registry import export
 
@@ -51,9 +51,10 @@ class MADE(nn.Module):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels, or None.
         cond_features: length of the condition vectors, or None.
+        dropout: fraction of hidden units dropped in training.
 
     Raises:
-        UserError: features < 1, no hidden layer, or an unknown activation.
+        UserError: features < 1, no hidden layer, an unknown activation, or dropout that is no share.
         ConditionError: a condition that the network was not built for, or a missing condition vector.
 
     Source: Germain, Gregor, Murray and Larochelle, MADE, 2015, arXiv 1502.03509, equations 8 and 9.
@@ -68,12 +69,14 @@ class MADE(nn.Module):
         activation: Activation = "relu",
         classes: int | None = None,
         cond_features: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if features < 1:
             raise UserError(f"features is {features}, but it must be at least 1.")
         widths = checked_widths(hidden)
-        self.features, self.outputs, self.act = features, outputs, activation_of(activation)
+        self.features, self.outputs = features, outputs
+        self.act, self.dropout = activation_of(activation), dropout_of(dropout)
         self.layers: Any = nn.ModuleList(MaskedLinear(a, b) for a, b in zip([features, *widths], widths, strict=False))
         self.condition = condition_embedding(widths[0], classes, cond_features)
         self.out = MaskedLinear(widths[-1], outputs * features)  # row p * features + k: parameter p of feature k
@@ -88,6 +91,7 @@ class MADE(nn.Module):
         for k, (layer, mask) in enumerate(zip(self.layers, masks, strict=True)):
             h = layer(h, mask)
             h = self.act(h if k or shift is None else h + shift)
+            h = h if self.dropout is None else self.dropout(h)
         return self.out(h, last).view(x.shape[0], self.outputs, self.features).transpose(1, 2)
 
     def masks(self, like: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Sample grids during training: one PNG per validation."""
+"""Sample grids during training: PNGs drawn at validations."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ MOST = 25  # classes in a grid of images, one a column
 
 
 class SampleGrid(Callback):
-    """Draw samples with the averaged weights from the same noise at every validation, into samples/step-000500.png.
+    """Draw samples with the averaged weights from the same noise at validations, into samples/step-000500.png.
+
+    At each of them if the run states how often it validates, otherwise at about ten.
 
     Args:
         folder: output folder.
@@ -26,7 +28,8 @@ class SampleGrid(Callback):
         self.folder, self.seed = folder, evaluation_seed
 
     def on_validation(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
-        trainer.signals.run(lambda: self._draw(trainer))
+        if trainer.validating.draws_grid(trainer.step):
+            trainer.signals.run(lambda: self._draw(trainer))
 
     def _draw(self, trainer: "Trainer") -> None:
         from pushforward.evaluation.pictures import picture_of  # imports matplotlib, which a run needs late and other commands never

@@ -29,7 +29,12 @@ class Settings:
             0 uses the largest divisor up to 64, or the whole batch if that is below 8.
         accumulate: gradient accumulation steps, to save memory; results stay the same.
         seed: seed of the data order and of all random numbers.
-        validate_every: steps between validations (and sample grids); 0 validates only at the end.
+        validate_every: steps between validations (and sample grids); 0 validates only at the end. None validates after the first epoch and
+            then about 50 times a run, less often where this would take more than a quarter of the time, and draws about 10 grids.
+        patience: validations in a row without improvement that end the run; 0 for no such end. None is 10 for fewer than 10,000 training
+            examples, and 0 for more.
+        input_noise: standard deviation of Gaussian noise added to training examples, in the model's units (after `preprocess`); it falls
+            linearly to 0 at the last step, and patience counts from the middle of the run. Against overfitting of small data.
         checkpoint_every: steps between checkpoints; 0 saves only at the end.
         log_every: steps between lines of metrics.jsonl.
         precision: "float32", or "bf16" or "fp16" in autocast (fp16 with a gradient scaler); weights and optimiser stay in float32.
@@ -58,7 +63,9 @@ class Settings:
     block: int = 0
     accumulate: int = 1
     seed: int = 0
-    validate_every: int = 500
+    validate_every: int | None = None
+    patience: int | None = None
+    input_noise: float = 0.0
     checkpoint_every: int = 500
     log_every: int = 20
     precision: Literal["float32", "bf16", "fp16"] = "float32"
@@ -76,8 +83,12 @@ class Settings:
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("log_every", 1), ("accumulate", 1), ("skip_limit", 1), ("warmup", 0)):
             whole(name, getattr(self, name), least)
-        for name in ("block", "validate_every", "checkpoint_every", "seed", "workers", "shift"):
+        for name in ("block", "checkpoint_every", "seed", "workers", "shift"):
             whole(name, getattr(self, name), 0)
+        for name in ("validate_every", "patience"):
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name), 0)
+        real("input_noise", self.input_noise, 0)
         for name in ("clip", "weight_decay", "spike"):
             if getattr(self, name) != math.inf:  # as good as 0: no limit
                 real(name, getattr(self, name), 0)
@@ -102,6 +113,10 @@ class Settings:
         if self.block and self.batch_size % self.block and self.batch_size > self.block:
             near = _divisor(self.batch_size, self.block)
             raise UserError(f"block is {self.block}, which does not divide batch_size {self.batch_size}; use a divisor, such as {near}.")
+
+    def noise_at(self, step: int) -> float:
+        """Return the standard deviation of the noise on the inputs of a step."""
+        return self.input_noise * max(0.0, 1 - step / self.steps)
 
     @property
     def blocks(self) -> int:
@@ -144,7 +159,9 @@ class GivenSettings(TypedDict, total=False):
     block: int
     accumulate: int
     seed: int
-    validate_every: int
+    validate_every: int | None
+    patience: int | None
+    input_noise: float
     checkpoint_every: int
     log_every: int
     precision: Literal["float32", "bf16", "fp16"]

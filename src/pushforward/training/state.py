@@ -1,5 +1,6 @@
 """The training state in a checkpoint, and how a run resumes from it."""
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pushforward._files import regular
 from pushforward.errors import CheckpointError, UserError
@@ -28,24 +30,56 @@ class Progress:
         best: lowest validation loss so far.
         seconds: training time over all sessions.
         unvalidated: whether a signal cut the validation of this step short.
+        stale: validations since the best one that count towards an early end.
     """
 
     step: int = 0
     best: float = math.inf
     seconds: float = 0.0
     unvalidated: bool = False
+    stale: int = 0
 
 
-def save_state(out: Path, step: Step, progress: Progress, data: str | None, config: Mapping[str, Any], best: bool) -> Path:
-    """Write a checkpoint: weights, configuration, and the training state that is only read when resuming.
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds: weights, configuration, and the training state that is only read when resuming.
 
     Args:
-        out: run folder.
+        step: completed steps.
+        config: all sections of config.yaml.
+        weights: the averaged weights, or the trained ones if there is no average.
+        raw: the trained weights, None if there is no average.
+        state: progress, optimiser, scaler and guard.
+    """
+
+    step: int
+    config: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    raw: Mapping[str, Tensor] | None
+    state: Mapping[str, Any]
+
+    def copied(self) -> "Snapshot":
+        """Return the snapshot with its own copy of all tensors, which further steps do not change."""
+        return copy.deepcopy(self)
+
+    def write(self, out: Path, best: bool) -> Path:
+        """Write it as a checkpoint of a run folder, `best` if its weights are the best on validation so far."""
+
+        def fill(folder: Path) -> None:
+            write_model(folder, self.config, self.weights, self.raw)
+            torch.save(dict(self.state), folder / STATE)
+
+        return checkpoints(out).write(self.step, fill, best)
+
+
+def snapshot(step: Step, progress: Progress, data: str | None, config: Mapping[str, Any]) -> Snapshot:
+    """Return the snapshot of a run, which shares its tensors.
+
+    Args:
         step: holds model, average, optimiser, scaler and guard.
         progress: progress of the run.
         data: fingerprint of the training data, or None if it has none.
         config: more sections for config.yaml.
-        best: whether these weights are the best on validation so far.
     """
     model, average = step.model, step.average
     own = model_config(model) if model.config is not None else {}
@@ -57,15 +91,8 @@ def save_state(out: Path, step: Step, progress: Progress, data: str | None, conf
         "scaler": step.scaler.state_dict(),
         "guard": step.guard.state(),
     }
-
-    def fill(folder: Path) -> None:
-        if average is None:
-            write_model(folder, whole, own_state(model))
-        else:
-            write_model(folder, whole, own_state(average.module), own_state(model))
-        torch.save(state, folder / STATE)
-
-    return checkpoints(out).write(progress.step, fill, best)
+    raw = None if average is None else own_state(model)
+    return Snapshot(progress.step, whole, own_state(model if average is None else average.module), raw, state)
 
 
 def newest(out: Path | None) -> Path:
@@ -106,7 +133,8 @@ def restore(folder: Path, step: Step, data: str | None) -> Progress:
             step.scaler.load_state_dict(state["scaler"])
         for name, now in step.guard.state().items():
             setattr(step.guard, name, type(now)(state["guard"][name]))
-        progress = Progress(int(state["step"]), float(state["best"]), float(state["seconds"]), bool(state.get("unvalidated", False)))
+        known = (int(state["step"]), float(state["best"]), float(state["seconds"]))
+        progress = Progress(*known, bool(state.get("unvalidated", False)), int(state.get("stale", 0)))
     except CheckpointError:
         raise
     except Exception as error:  # unpickling, and the optimiser's state of another content, raise many types

@@ -22,6 +22,7 @@ from pushforward.formats.lock import check_unlocked, locked
 from pushforward.formats.run import check_free, checkpoints, clear_run
 from pushforward.formats.wrapped import unwrapped
 from pushforward.registry import export
+from pushforward.training.best import Best, fits_in_memory
 from pushforward.training.given import as_dataset
 from pushforward.training.optimisation import learning_rate
 from pushforward.training.order import Batch, Order, as_batch, batches, fetched
@@ -29,10 +30,10 @@ from pushforward.training.processes import StopSignal, code_digest, processes
 from pushforward.training.progress import Callback
 from pushforward.training.settings import GivenSettings, settings_of
 from pushforward.training.signals import Signals
-from pushforward.training.state import Progress, newest, restore, save_state
+from pushforward.training.state import Progress, Snapshot, newest, restore, snapshot
 from pushforward.training.step import Step
 from pushforward.training.telemetry import LossOverTime, by_time, memory_mb
-from pushforward.training.validation import validation_loss
+from pushforward.training.validation import schedule_of, validation_loss
 from pushforward.types import HasFingerprint
 
 
@@ -50,7 +51,8 @@ class Trainer:
         data: training data: a `pushforward.data.Dataset`, any map-style set of (x, cond) or (x, cond, noise), a tensor or array x
             (N, *shape), or a DataFrame of pandas; of a DataLoader its set, as batches and order are the Trainer's.
             Where it is `data.Pairs`, a model's own samples, the model's units and data-dependent layers stay as they are.
-        validation: data to choose the best checkpoint on, of any kind that `data` may be, or None.
+        validation: data to choose the best checkpoint on (`best_model`) and to end early by (see `patience` in `training.settings.Settings`),
+            of any kind that `data` may be, or None.
         out: run folder for metrics and checkpoints, or None to keep nothing.
         resume: whether to continue from the newest complete checkpoint of `out`.
         overwrite: whether to replace a run that is in `out`; it is removed once the new one has been built. Other files stay.
@@ -120,7 +122,8 @@ class Trainer:
                 share = self.settings.batch_size // (self.processes.size * self.settings.accumulate)
                 rows = self._rows(share) if self.processes.size > 1 else None
                 self._step = Step(self.model, self.settings, self.processes, self.device, rows)
-            self.progress = Progress()
+            self.validating = schedule_of(self.settings, len(self.data), 0 if self.validation is None else len(self.validation))
+            self.progress, self._best = Progress(), Best()
             if resume:
                 folder = self.processes.of_main(lambda: newest(self.out), "resuming")
                 with self.processes.agreed("resuming"):
@@ -156,8 +159,18 @@ class Trainer:
         """The model with averaged weights, or the trained model if there is no average."""
         return self.model if self._step.average is None else self._step.average.module  # type: ignore[return-value]
 
+    @property
+    def best_model(self) -> GenerativeModel:
+        """A copy of the model, in eval mode, with the averaged weights that were best on validation; the last ones without validation."""
+        return self._best.model(self.averaged_model, self.out)
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether validation has not improved for as long as `patience` allows."""
+        return self.validating.ended(self.progress.stale)
+
     def fit(self) -> "Trainer":
-        """Train to the last step, or until Ctrl-C or SIGTERM; both complete the step, cut a validation short, and save a checkpoint.
+        """Train to the last step, until validation no longer improves, or until Ctrl-C or SIGTERM, which complete the step and save.
 
         Returns:
             The trainer itself. If a signal ended the training, `stopped_by` is that signal, and a StoppedWarning gives the step.
@@ -179,6 +192,7 @@ class Trainer:
             except OSError as error:  # a full disk, a folder that became read-only
                 raise self._rescued(error) from error
             finally:
+                self.model.input_noise = 0.0
                 if isinstance(self.model, PathModel):
                     self.model.watch = None
                 self._notify("on_end")
@@ -196,10 +210,9 @@ class Trainer:
         started = since = time.perf_counter()
         before, logged = self.seconds, self.step
         if self.progress.unvalidated:  # the signal that ended the last session cut this validation short
-            better = self._validate()
-            if better and self.out is not None:
-                self.save(better)
-        while self.step < s.steps and self.stopped_by is None:
+            if self._validate() and self.out is not None:
+                self.save()
+        while self.step < s.steps and self.stopped_by is None and not self.ended_early:
             with phases("data", host=True):
                 batch = self._next_batch(loader)
             if batch is None:
@@ -215,7 +228,7 @@ class Trainer:
             self.processes.note(self.step)
             self._notify("on_every_step")
             self.stopped_by = stop.agree(self.signals.received)
-            validate = _due(self.step, s.validate_every) or self.step == s.steps
+            validate = self.validation is not None and self.validating.due(self.step)
             save = self.step == s.steps or self.stopped_by is not None or _due(self.step, s.checkpoint_every)
             if not taken:
                 self._check_skips(norm, validate or save)
@@ -227,13 +240,12 @@ class Trainer:
                 phases.add("all_reduce", self._step.all_reduce_seconds() * (self.step - logged))
             self._log(losses, norms, over_time, (self.step - logged) / max(now - since, 1e-9))
             losses, norms, logged = [], [], self.step
-            better = False
             if validate:
                 with phases("validation"):
-                    better = self._validate()
-            if self.out is not None and (save or better or self.stopped_by is not None):
+                    save |= self._validate() and not fits_in_memory(self.model)
+            if self.out is not None and (save or self.ended_early or self.stopped_by is not None):
                 with phases("save", host=True):
-                    self.save(better)
+                    self.save()
             since = time.perf_counter()
         stop.close()
 
@@ -259,7 +271,7 @@ class Trainer:
             return error
         spare = Path(tempfile.mkdtemp(prefix="pushforward-"))
         try:
-            folder = save_state(spare, self._step, self.progress, self._fingerprint, self.extra_config, best=False)
+            folder = self._best.write(spare, self._snapshot())
         except OSError:
             shutil.rmtree(spare, ignore_errors=True)
             return error
@@ -273,6 +285,8 @@ class Trainer:
         in_row = self._step.guard.in_row
         broken = judging and (in_row >= 3 or not all(bool(p.isfinite().all()) for p in self.model.parameters()))
         if broken or in_row >= self.settings.skip_limit:
+            if self.out is not None and self.processes.main:
+                self._best.write_kept(self.out)
             good = checkpoints(self.out).newest_whole() if self.out is not None else None
             raise DivergedError(
                 f"up to step {self.step}, {in_row} step{'s' if in_row > 1 else ''} in a row had no usable gradient (the last one's norm is "
@@ -314,20 +328,24 @@ class Trainer:
             return False
         better = loss < self.best
         self.progress.best = min(self.best, loss)
+        self.progress.stale = self.validating.stale(self.progress.stale, self.step, better)
+        if better and self.processes.main:
+            self._best.keep(self._snapshot(), lasting=self.out is None or fits_in_memory(self.model))
         self._notify("on_validation", {"step": self.step, "validation_loss": loss})
         if self.processes.size == 1:
             self.stopped_by = self.signals.received
         return better
 
-    def save(self, best: bool = False) -> Path:
-        """Write a checkpoint of this step on the first process, while the others wait for it to succeed."""
+    def save(self) -> Path:
+        """Write a checkpoint of this step, and of the best, on the first process, while the others wait for it to succeed."""
         assert self.out is not None
         out = self.out
-        folder: Path = self.processes.of_main(
-            lambda: save_state(out, self._step, self.progress, self._fingerprint, self.extra_config, best), "saving"
-        )
+        folder: Path = self.processes.of_main(lambda: self._best.write(out, self._snapshot()), "saving")
         self._notify("on_save", folder)
         return folder
+
+    def _snapshot(self) -> Snapshot:
+        return snapshot(self._step, self.progress, self._fingerprint, self.extra_config)
 
     def _rows(self, most: int) -> tuple[Tensor, Any]:
         """Return up to `most` rows of training data, spread evenly over the set, on the model's device."""

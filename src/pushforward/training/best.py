@@ -1,0 +1,61 @@
+"""The weights that were best on validation: kept in memory, and written with the next checkpoint."""
+
+import copy
+from pathlib import Path
+
+import torch
+
+from pushforward.families.model import GenerativeModel
+from pushforward.formats.model import WEIGHTS, load_weights, read_weights
+from pushforward.formats.run import checkpoints
+from pushforward.training.state import Snapshot
+
+HELD = 2**30  # bytes of parameters up to which a copy is kept; larger models are written at once
+
+
+class Best:
+    """The snapshot of the best validation, which outlives the steps after it."""
+
+    def __init__(self) -> None:
+        self.held: Snapshot | None = None
+        self.saved = self.lasting = True
+
+    def keep(self, snapshot: Snapshot, lasting: bool) -> None:
+        """Keep the snapshot of this step: a copy if it is `lasting`, otherwise as it is, until it is written before the next step."""
+        self.held, self.saved, self.lasting = snapshot.copied() if lasting else snapshot, False, lasting
+
+    def write(self, out: Path, now: Snapshot) -> Path:
+        """Write the kept snapshot if it has not been, then the one of now; return the folder of the latter."""
+        is_now = self.held is not None and self.held.step == now.step
+        if self.held is not None and not self.saved and not is_now:
+            self.held.write(out, best=True)
+        folder = now.write(out, best=is_now)
+        self.saved = True
+        self.held = self.held if self.lasting else None
+        return folder
+
+    def write_kept(self, out: Path) -> None:
+        """Write the kept snapshot if it has not been, for a run that ends without a checkpoint of its last step."""
+        if self.held is not None and not self.saved:
+            self.held.write(out, best=True)
+            self.saved = True
+
+    def model(self, like: GenerativeModel, out: Path | None) -> GenerativeModel:
+        """Return a copy of a model with the best weights, in eval mode; of its own where no validation was.
+
+        Args:
+            like: the model with averaged weights.
+            out: run folder, whose checkpoint is read where the best validation was in an earlier session.
+        """
+        model = copy.deepcopy(like).eval()
+        if self.held is not None:
+            load_weights(model, self.held.weights, Path("the best weights"))
+        elif out is not None and checkpoints(out).pointed("best") is not None:
+            file = checkpoints(out).path("best") / WEIGHTS
+            load_weights(model, read_weights(file), file)
+        return model
+
+
+def fits_in_memory(model: torch.nn.Module) -> bool:
+    """Return whether a copy of a training state may be kept in memory."""
+    return sum(p.numel() * p.element_size() for p in model.parameters()) <= HELD
