@@ -29,7 +29,7 @@ PATHS = things("paths", of=Path)
 )
 @pytest.mark.parametrize(
     ("prediction", "make"),
-    [*some_of(KINDS, PATHS, every=2), *some_of(["v"], [one for one in PATHS if one.values[0]().variance_preserving])],
+    [*some_of(KINDS, PATHS), *some_of(["v"], [one for one in PATHS if one.values[0]().variance_preserving])],
 )
 def test_the_exact_network_has_the_mixtures_density(make, prediction, solver, within):
     """Of x at t_min, whose law is the marginal there; base is the marginal at t_max.
