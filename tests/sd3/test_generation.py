@@ -74,7 +74,7 @@ def test_an_image_does_not_depend_on_its_batch(model, sampler):
         Midpoint(2, GRID),
         Heun(2, GRID),
         RK4(2, GRID),
-        Dopri5(1e-2, 1e-2),
+        Dopri5(0.1, 0.1),
         UniPC(3, grid=GRID),
         DPMSolverPP(3, grid=GRID),
         EulerMaruyama(3, grid=GRID),
@@ -181,12 +181,12 @@ def test_the_linear_preview_is_the_best_linear_map(model):
 
 
 def test_encoding_and_decoding_return_the_image_to_the_stated_error(model, image):
-    """Heun is of second order: three times the steps leave about a ninth of the error, which here is a few per cent."""
+    """Heun is of second order: twice the steps leave about a quarter of the error."""
     encoded = model.encode(image, "a fox", sampler=Heun(8, GRID))
     back = model.decode(encoded.noise, "a fox", sampler=Heun(8, GRID), output="latents")
     error = (back - encoded.latents).square().mean().sqrt() / encoded.latents.square().mean().sqrt()
     assert float(encoded.error) == pytest.approx(float(error), rel=1e-4)
-    assert float(model.encode(image, "a fox", sampler=Heun(24, GRID)).error) < 0.3 * float(error)
+    assert float(model.encode(image, "a fox", sampler=Heun(16, GRID)).error) < 0.3 * float(error)
     assert model.decode(encoded.noise, "a fox", sampler=Heun(1))[0].size == (48, 64)
 
 
