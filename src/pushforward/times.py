@@ -12,7 +12,8 @@ from torch import Tensor
 from pushforward import _random
 from pushforward._checks import CheckedNumbers
 from pushforward.errors import UserError
-from pushforward.paths import Path, VarianceExploding
+from pushforward.paths.path import Path
+from pushforward.paths.variance_exploding import VarianceExploding
 from pushforward.registry import export, namespace
 
 namespace(__name__)

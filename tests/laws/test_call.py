@@ -1,8 +1,8 @@
 """The law of the call: what a person does to a part of a model holds in every verb.
 
 A part that is subclassed, hooked, wrapped, parametrised, given a LoRA, compiled, or run in another mode gives through all five verbs what
-the same thing gives behind a plain Module. The quick tests touch one part of each type in each type of part that holds it, over one model of
-each family, and overrule its call in two of four ways in turn; `make test-slow` touches every part of every model in every way.
+the same thing gives behind a plain Module. The quick tests touch one part of each type in each type of part that holds it, in one model
+of each family, and override its call in two of four ways in turn; `make test-slow` touches every part of every model in every way.
 """
 
 import copy

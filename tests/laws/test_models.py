@@ -22,7 +22,7 @@ MODELS = [*examples("models"), *[one for one in examples("families") if one.id !
 
 
 def half(first):
-    """Every second model from the first or second on, and the others in slow tests: for laws that solve much, half of which start at each."""
+    """Every second model, from the first or the second on; the others are slow. For laws that solve much, half of which start at each."""
     quick = [one if k % 2 == first else pytest.param(*one.values, id=one.id, marks=pytest.mark.slow) for k, one in enumerate(MODELS)]
     return pytest.mark.parametrize("differentiable", quick, indirect=True)
 

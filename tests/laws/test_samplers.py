@@ -120,7 +120,9 @@ def test_a_sampler_converges_at_its_order(entry, make):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
 
 
-@pytest.mark.parametrize(("entry", "make", "tolerance"), some_of(ADAPTIVE, PATHS, [1e-4, 1e-6, pytest.param(1e-8, marks=pytest.mark.slow)], every=2))
+@pytest.mark.parametrize(
+    ("entry", "make", "tolerance"), some_of(ADAPTIVE, PATHS, [1e-4, 1e-6, pytest.param(1e-8, marks=pytest.mark.slow)], every=2)
+)
 def test_an_adaptive_sampler_is_right_within_its_tolerance(entry, make, tolerance):
     """Errors grow along the way by at most the flow's own stretching, here below 10."""
     path = made(make)
@@ -317,7 +319,10 @@ def test_all_predictions_give_the_same_samples(entry, make):
         torch.testing.assert_close(other, velocity, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "make", "entry"), [*some_of(KINDS, PATHS, SAMPLERS, every=8), *some_of(["v"], PRESERVING, SAMPLERS, every=3)])
+FROM_END_TO_END = [*some_of(KINDS, PATHS, SAMPLERS, every=8), *some_of(["v"], PRESERVING, SAMPLERS, every=3)]
+
+
+@pytest.mark.parametrize(("kind", "make", "entry"), FROM_END_TO_END)
 def test_samples_are_finite_from_end_to_end_of_every_path(entry, kind, make):
     model, _ = truth_model(make(), kind, sampler=entry.example())
     assert model.sample(3, generator=generators(3)).isfinite().all()
@@ -325,7 +330,7 @@ def test_samples_are_finite_from_end_to_end_of_every_path(entry, kind, make):
 
 @pytest.mark.parametrize("make", [*[one for one in SAMPLERS if one in ORDERED], *ADAPTIVE])
 def test_a_sampler_for_the_ode_carries_a_likelihood(make):
-    """On the linear path, to 0.05 nats: 400 steps of first order err by less, and so do 25 of a Runge-Kutta method and 100 of all others."""
+    """On the linear path, to 0.05 nats: 400 steps of first order err by less, 25 of a Runge-Kutta method, and 100 of all others."""
     steps = 400 if make.facts.get("order") == 1 else 25 if make in RUNGE_KUTTA else 100
     sampler = make.example(steps) if "order" in make.facts else make.example()
     model, truth = truth_model(exact_base=False, sampler=sampler)

@@ -12,7 +12,7 @@ from pushforward.errors import UserError
 from pushforward.guidance.cfg import CFG, Around, as_guidance
 from pushforward.guidance.guidance import Guidance
 from pushforward.guidance.skip_layers import SkipLayers
-from pushforward.paths import Linear
+from pushforward.paths.linear import Linear
 from pushforward.samplers.euler import Euler
 from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
