@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pushforward._checks import CheckedNumbers
 from pushforward.errors import UserError, missing
+from pushforward.functional.bisection import bisected
 from pushforward.functional.prediction import KINDS, Kind, per_row, prediction_coefficients
 
 MARGIN = 1e-3  # distance that a model keeps from a time at which its prediction does not determine the velocity
@@ -53,11 +54,7 @@ class Path(CheckedNumbers):
     def time(self, log_snr: Tensor) -> Tensor:
         """Return the t at which log(alpha_t / sigma_t) has this value: the inverse of `log_snr`, found by bisection unless overridden."""
         low, high = (torch.full_like(log_snr, end) for end in self.interval)
-        for _ in range(60):  # 60 halvings exhaust float64
-            middle = (low + high) / 2
-            before = self.log_snr(middle) > log_snr
-            low, high = torch.where(before, middle, low), torch.where(before, high, middle)
-        return (low + high) / 2
+        return bisected(lambda t: self.log_snr(t) > log_snr, low, high)
 
     def log_snr(self, t: Tensor) -> Tensor:
         """Return lambda_t = log(alpha_t / sigma_t), half the logarithm of the signal-to-noise ratio."""
