@@ -9,9 +9,9 @@ from examples import some_of
 
 from pushforward.adaptive import adaptive_steps
 from pushforward.errors import SolverError
+from pushforward.methods import METHODS
 from pushforward.nn.mlp import MLP
 from pushforward.ode import odeint
-from pushforward.tableaux import METHODS
 
 pytestmark = pytest.mark.usefixtures("float64")
 TIGHT = {"method": "dopri5", "rtol": 1e-10, "atol": 1e-10}

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from pushforward.errors import UserError
+from pushforward.methods import METHODS
 from pushforward.ode import odeint
 from pushforward.order_conditions import trees
-from pushforward.tableaux import METHODS, Tableau
+from pushforward.tableaux import Tableau
 
 pytestmark = pytest.mark.usefixtures("float64")
 ADAPTIVE = [name for name, one in METHODS.items() if one.error]

@@ -11,7 +11,8 @@ from pushforward.adaptive_run import Adaptive
 from pushforward.adjoint import Backwards, solve_with_adjoint
 from pushforward.errors import UserError
 from pushforward.fields import Field, in_its_autocast, widened_with
-from pushforward.tableaux import DOPRI5, Tableau
+from pushforward.methods import DOPRI5
+from pushforward.tableaux import Tableau
 
 
 def adaptive_steps(
