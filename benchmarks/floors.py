@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.fields import Joined
 from pushforward.functional import timestep_embedding
-from pushforward.tableaux import DOPRI5
+from pushforward.methods import DOPRI5
 
 
 class Layers:

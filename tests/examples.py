@@ -87,11 +87,15 @@ def generators(n, seed=0):
 def some_of(*axes, every=None):
     """Return all combinations of lists of parameters, of which only some are quick: one in `every`, in which all values occur.
 
-    By default one in as many as the shortest list has: every pair of values of two lists occurs in a quick test.
+    By default one in as many as the shortest list has: every pair of values of two lists occurs in a quick test of three lists. A value
+    that is slow by itself stays so.
     """
     every = min(map(len, axes)) if every is None else every
-    for at in itertools.product(*(range(len(axis)) for axis in axes)):
-        chosen = [axis[k] if isinstance(axis[k], type(pytest.param())) else pytest.param(axis[k]) for axis, k in zip(axes, at, strict=True)]
+    axes = [[one if isinstance(one, type(pytest.param())) else pytest.param(one) for one in axis] for axis in axes]
+    places = list(itertools.product(*(range(len(axis)) for axis in axes)))
+    assert all({at[k] for at in places if sum(at) % every == 0} == set(range(len(axis))) for k, axis in enumerate(axes))
+    for at in places:
+        chosen = [axis[k] for axis, k in zip(axes, at, strict=True)]
         values = [value for one in chosen for value in one.values]
-        marks = [] if sum(at) % every == 0 else [pytest.mark.slow]
+        marks = [mark for one in chosen for mark in one.marks] + ([] if sum(at) % every == 0 else [pytest.mark.slow])
         yield pytest.param(*values, id="-".join(str(one.id or one.values[0]) for one in chosen), marks=marks)

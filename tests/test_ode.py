@@ -11,8 +11,8 @@ import torch
 
 from pushforward.adaptive import adaptive_steps
 from pushforward.errors import DtypeError, ShapeError, SolverError, UserError
+from pushforward.methods import METHODS
 from pushforward.ode import odeint
-from pushforward.tableaux import METHODS
 
 pytestmark = pytest.mark.usefixtures("float64")
 ADAPTIVE = [name for name, one in METHODS.items() if one.error]

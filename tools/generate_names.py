@@ -48,7 +48,7 @@ def stubs() -> dict[Path, str]:
         folder = SOURCE / group.replace(".", "/")
         if not folder.is_dir():
             continue
-        lines = [f"# {HEADER}"]
+        lines = [f"# {HEADER}", *bound(group)]
         if not group:
             lines += [f"from pushforward import {name} as {name}" for name in sorted(filter(None, groups))]
         composed: list[str] = []
@@ -66,6 +66,13 @@ def stubs() -> dict[Path, str]:
             lines += ["", "__version__: str"]
         texts[folder / "__init__.pyi"] = "\n".join([*lines, ""])
     return texts
+
+
+def bound(group: str) -> list[str]:
+    """Return the imports of classes that a package's own `__init__` binds, such as the base class of its kind."""
+    package = importlib.import_module(f"pushforward.{group}") if group else pushforward
+    own = [one for one in vars(package).values() if isinstance(one, type) and one.__module__.startswith(f"{package.__name__}.")]
+    return [f"from {one.__module__} import {one.__name__} as {one.__name__}" for one in own]
 
 
 def definition(name: str, function: Callable[..., Any], imports: set[tuple[str, str]]) -> str:

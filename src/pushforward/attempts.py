@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from pushforward.adaptive import Adaptive, in_log_time
-from pushforward.fields import WIDE, Field, in_its_autocast, widened
+from pushforward.adaptive import in_log_time
+from pushforward.adaptive_run import Adaptive
+from pushforward.fields import Field, in_its_autocast, widened_with
 from pushforward.tableaux import Tableau
 
 
@@ -28,8 +28,7 @@ def adaptive_attempts(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the time of each sample (n,) and the state (n, *shape) after each attempted step: the last is that of `adaptive_steps`."""
     own = x.dtype
-    if own not in WIDE:
-        (f, x), rtol = widened(f, x), max(rtol, torch.finfo(own).eps)
+    f, x, rtol = widened_with(f, x, rtol)
     if log:
         f, t0, t1 = in_log_time(f), math.log(t0), math.log(t1)
     call, plain = in_its_autocast(f, x)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward.errors import UserError
 from pushforward.functional.prediction import Kind
-from pushforward.paths import Path
+from pushforward.paths.path import Path
 from pushforward.registry import export, unknown
 
 Schedule = Literal["linear", "cosine", "sigmoid"]

@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from pushforward._precision import wide
-from pushforward.adaptive import Adaptive, check_tolerances
+from pushforward.adaptive import check_tolerances
+from pushforward.adaptive_run import Adaptive
 from pushforward.errors import ShapeError, UserError
-from pushforward.fields import WIDE, Field, fitting, in_its_autocast, widened
+from pushforward.fields import WIDE, Field, fitting, in_its_autocast, widened, widened_with
 from pushforward.registry import export
 from pushforward.tableaux import Sum, Tableau
 
@@ -122,8 +123,7 @@ def adaptive_until(
     """Return where samples stop in adaptive steps, without gradients."""
     check_tolerances(rtol, atol)
     own = x.dtype
-    if own not in WIDE:
-        (f, x), rtol = widened(f, x), max(rtol, torch.finfo(own).eps)
+    f, x, rtol = widened_with(f, x, rtol)
     f, plain = in_its_autocast(f, x)
     with plain:
         run = _Watched(event, f, x, t0, args, tableau, rtol, atol)

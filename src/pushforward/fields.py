@@ -27,6 +27,13 @@ def widened(f: Field, x: Tensor) -> tuple[Field, Tensor]:
     return (lambda x, t, *args: f(x.to(own), t, *args)), x.to(torch.promote_types(own, torch.float32))
 
 
+def widened_with(f: Field, x: Tensor, rtol: float) -> tuple[Field, Tensor, float]:
+    """Return field and state in 32 bits or more, and the relative tolerance: at least the precision of the state's own dtype."""
+    if x.dtype in WIDE:
+        return f, x, rtol
+    return *widened(f, x), max(rtol, torch.finfo(x.dtype).eps)
+
+
 def fitting(f: Field, slope: Tensor, x: Tensor) -> tuple[Field, Tensor]:
     """Return a field with outputs of x's dtype, and its first output for the state x.
 

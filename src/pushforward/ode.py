@@ -18,8 +18,9 @@ from pushforward.adjoint import Backwards, solve_with_adjoint
 from pushforward.errors import UserError
 from pushforward.events import Event, Stopped, adaptive_until, differentiable, fixed_until
 from pushforward.fields import WIDE, Field, casting, fitting, widened
+from pushforward.methods import METHODS
 from pushforward.registry import export, namespace, unknown
-from pushforward.tableaux import METHODS, Tableau
+from pushforward.tableaux import Tableau
 
 namespace(__name__)
 Method = Literal["euler", "midpoint", "heun", "rk4", "bosh3", "dopri5", "tsit5", "dopri8"]

@@ -12,7 +12,9 @@ from torch import Tensor
 from pushforward import _random
 from pushforward._checks import CheckedNumbers
 from pushforward.errors import UserError
-from pushforward.paths import Path, VarianceExploding
+from pushforward.functional.bisection import bisected
+from pushforward.paths.path import Path
+from pushforward.paths.variance_exploding import VarianceExploding
 from pushforward.registry import export, namespace
 
 namespace(__name__)
@@ -101,12 +103,9 @@ class Mode(Times):
         return 1 - u - self.scale * (torch.cos(math.pi / 2 * u) ** 2 - 1 + u)
 
     def density(self, t: Tensor) -> Tensor:
-        low, high = torch.zeros_like(t), torch.ones_like(t)
-        for _ in range(60):  # bisection for u(t): the map has no closed inverse; 60 halvings exhaust float64
-            middle = (low + high) / 2
-            beyond = self.quantile(middle) > t  # the map falls from 1 to 0
-            low, high = torch.where(beyond, middle, low), torch.where(beyond, high, middle)
-        slope = 1 + self.scale - self.scale * math.pi / 2 * torch.sin(math.pi * (low + high) / 2)
+        # u(t): the map has no closed inverse, and falls from 1 to 0.
+        u = bisected(lambda u: self.quantile(u) > t, torch.zeros_like(t), torch.ones_like(t))
+        slope = 1 + self.scale - self.scale * math.pi / 2 * torch.sin(math.pi * u)
         return 1 / slope.abs()
 
 

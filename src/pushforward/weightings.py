@@ -12,7 +12,7 @@ from torch import Tensor
 from pushforward._checks import CheckedNumbers
 from pushforward.errors import UserError
 from pushforward.functional.prediction import Kind
-from pushforward.paths import Path
+from pushforward.paths.path import Path
 from pushforward.registry import export, namespace
 
 namespace(__name__)

@@ -1,5 +1,7 @@
 """The command line as a user meets it: what a run holds, and one sentence for each mistake."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -31,6 +33,14 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "moons"
     assert train(folder) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def printed(run):
+    """What `evaluate` prints of the run, which is evaluated once."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(["evaluate", str(run), "--samples", "40", "--scored", "50"]) == 0
+    return out.getvalue()
 
 
 def sentence(capsys, arguments):
@@ -126,16 +136,15 @@ def test_samples_of_one_seed_are_the_same_and_of_another_are_not(run, tmp_path):
     assert not numpy.allclose(outs[0], outs[2])
 
 
-def test_evaluate_writes_one_self_contained_report(run, capsys):
-    assert main(["evaluate", str(run), "--samples", "40"]) == 0
+def test_evaluate_writes_one_self_contained_report(run, printed):
     report = (run / "report.html").read_text()
     assert report.count("data:image/png;base64,") >= 4
     assert not re.search(r"(src|href)=\"(?!data:)", report)  # nothing is fetched from anywhere
-    assert f"pushforward evaluate {run} --samples 40" in report
+    assert f"pushforward evaluate {run} --samples 40 --scored 50" in report
     numbers = json.loads((run / "evaluation.json").read_text())
     assert [row["evaluations"] for row in numbers["quality"]] == [1, 2, 4, 8, 16, 64]
     assert len(numbers["likelihood"]) == 7
-    assert "report.html" in capsys.readouterr().out
+    assert "report.html" in printed
 
 
 @pytest.mark.parametrize(
@@ -412,10 +421,9 @@ def test_reflow_of_what_has_no_trajectories_is_refused(tmp_path, capsys):
     assert (status, "--rounds is 0" in said) == (2, True)
 
 
+@pytest.mark.usefixtures("printed")
 def test_compare_puts_runs_side_by_side_and_explains_them(run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    assert main(["evaluate", str(run), "--samples", "40", "--scored", "50"]) == 0
-    capsys.readouterr()
     assert main(["compare", str(run), str(run)]) == 0
     said = capsys.readouterr().out
     assert all(row in said for row in ("preset", "12 steps", "nats per row, mixture", "distance at 16 evaluations"))

@@ -1,8 +1,5 @@
 """PathModel beside the truth: with the analytic mixture's network its densities are the mixture's, on every path and prediction."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from examples import SOLVED, TIGHT, At, marginal, some_of, things, truth_model
@@ -18,7 +15,6 @@ from pushforward.paths import Cosine, Linear, Path, VarianceExploding
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.euler import Euler
 from pushforward.samplers.sampler import Sampler
-from pushforward.training.compiling import obstacle
 
 pytestmark = pytest.mark.usefixtures("float64")
 PATHS = things("paths", of=Path)
@@ -29,7 +25,7 @@ PATHS = things("paths", of=Path)
 )
 @pytest.mark.parametrize(
     ("prediction", "make"),
-    [*some_of(KINDS, PATHS, every=2), *some_of(["v"], [one for one in PATHS if one.values[0]().variance_preserving])],
+    [*some_of(KINDS, PATHS), *some_of(["v"], [one for one in PATHS if one.values[0]().variance_preserving])],
 )
 def test_the_exact_network_has_the_mixtures_density(make, prediction, solver, within):
     """Of x at t_min, whose law is the marginal there; base is the marginal at t_max.
@@ -177,33 +173,6 @@ def test_a_base_without_density_has_no_likelihood_but_samples():
     assert model.sample(3).shape == (3, 2)
     with pytest.raises(NotInvertibleError, match="the base Points has no log_prob"):
         model.log_prob(torch.zeros(1, 2))
-
-
-COMPILED = """
-import sys, torch
-from pushforward.families.path_model import PathModel
-from pushforward.nn.mlp import MLP
-torch.manual_seed(0)
-model, x, noise = PathModel(MLP(2, 2, (8,), time_features=4), (2,)), torch.randn(5, 2), torch.randn(5, 2)
-losses = []
-for one in (model, torch.compile(model, backend=sys.argv[1], fullgraph=True)):
-    torch.manual_seed(1)
-    loss = one(x, noise=noise)
-    losses.append((loss, *torch.autograd.grad(loss, model.parameters())))
-torch.testing.assert_close(*losses)
-"""
-
-
-@pytest.mark.parametrize(
-    "backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.skipif(bool(obstacle()), reason=obstacle())])]
-)
-def test_the_compiled_loss_is_the_eager_one(backend):
-    """In a process of its own, as dynamo cannot see through the shape checks that tests install; aot_eager draws the same numbers."""
-    config = "import torch._inductor.config; torch._inductor.config.fallback_random = True\n"  # the inductor's own numbers differ
-    run = subprocess.run(
-        [sys.executable, "-c", (config if backend == "inductor" else "") + COMPILED, backend], capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
 
 
 def test_euler_on_a_point_needs_one_step():

@@ -50,7 +50,7 @@ def test_what_is_in_range_keeps_its_bits_from_end_to_end(make, kind):
 SAMPLERS = examples("samplers", of=Sampler)
 
 
-@pytest.mark.parametrize(("entry", "kind"), some_of(SAMPLERS, ["velocity", "noise", "data", "v"], every=3))
+@pytest.mark.parametrize(("entry", "kind"), some_of(SAMPLERS, ["velocity", "noise", "data", "v"]))
 def test_samples_are_in_range_under_every_sampler_and_prediction(entry, kind):
     """Diffusion samplers end with the expected data on a discrete path, and so does the model after the others."""
 
@@ -102,7 +102,7 @@ def test_it_comes_after_guidance():
 
 
 @pytest.mark.parametrize(
-    "sampler", [Euler(5), DPMSolverPP(5), DDIM(5, 0.5), pf.samplers.Dopri5(1e-8, 1e-8)], ids=lambda one: type(one).__name__
+    "sampler", [Euler(5), DPMSolverPP(5), DDIM(5, 0.5), pf.samplers.Dopri5(1e-7, 1e-7)], ids=lambda one: type(one).__name__
 )
 def test_a_sample_does_not_depend_on_its_batch(sampler):
     model = pf.families.PathModel(pf.nn.MLP(2, 2, (8,), time_features=4, classes=3), (2,), classes=3, drop_cond=0.1)
@@ -130,13 +130,13 @@ def test_a_predicted_variance_passes_through():
 def test_the_likelihood_of_a_clipped_model_is_that_of_its_ode(clip):
     """Its divergence by vectorised forward mode is that of autograd's Jacobian of the clipped velocity."""
     net = pf.nn.MLP(3, 3, (8,), time_features=4)
-    model = pf.families.PathModel(lambda x, t, cond: 3 * net(x, t), (3,), prediction="data", interval=(0.2, 1.0), sampler=Heun(200))
+    model = pf.families.PathModel(lambda x, t, cond: 3 * net(x, t), (3,), prediction="data", interval=(0.2, 1.0), sampler=Heun(50))
     z = 3 * torch.randn(2, 3)
     x, log_prob = model.sample(2, guidance=clip, log_prob=True, generator=generators(2))
     z = model.base.sample(2, generator=generators(2))
     torch.testing.assert_close(model.decode(z, guidance=clip), x, rtol=1e-9, atol=1e-9)
     jacobian = torch.stack([torch.autograd.functional.jacobian(lambda row: model.decode(row[None], guidance=clip)[0], row) for row in z])
-    torch.testing.assert_close(log_prob, model.base.log_prob(z) - jacobian.det().abs().log(), rtol=0, atol=0.02)  # of 200 steps
+    torch.testing.assert_close(log_prob, model.base.log_prob(z) - jacobian.det().abs().log(), rtol=0, atol=0.02)  # of 50 steps
 
 
 def test_clipping_under_autocast_is_in_the_states_dtype():

@@ -11,10 +11,11 @@ import pushforward as pf
 from pushforward import registry
 
 OWN = [name for name in registry.names() if name in registry.NAMES]
+LONG = ("sd3.memory_of",)  # whose examples take seconds: billions of weights, counted
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", [pytest.param(one, marks=pytest.mark.slow) if one in LONG else one for one in OWN])
 def test_the_examples_of_a_docstring_print_what_they_say(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

@@ -21,6 +21,12 @@ SOLVERS = [pytest.param(QUICK, 10 * QUICKLY, id="quick"), pytest.param(TIGHT, SO
 MODELS = [*examples("models"), *[one for one in examples("families") if one.id != "families.GenerativeModel"]]
 
 
+def half(first):
+    """Every second model, from the first or the second on; the others are slow. For laws that solve much, half of which start at each."""
+    quick = [one if k % 2 == first else pytest.param(*one.values, id=one.id, marks=pytest.mark.slow) for k, one in enumerate(MODELS)]
+    return pytest.mark.parametrize("differentiable", quick, indirect=True)
+
+
 @pytest.fixture(params=MODELS)
 def differentiable(request):
     """The model with larger weights than it starts with, so that its map is no near-identity; x; cond."""
@@ -48,6 +54,7 @@ def test_every_preset_and_family_has_an_example():
     assert [one.name for one in public if one.example is None] == ["families.GenerativeModel"]
 
 
+@half(0)
 @pytest.mark.parametrize(("solver", "within"), SOLVERS)
 def test_sampling_with_log_prob_gives_the_log_prob_of_the_samples(subject, solver, within):
     model, x, cond = subject
@@ -73,6 +80,7 @@ def test_decode_undoes_encode(subject, solver, within):
     torch.testing.assert_close(model.decode(z, cond, **by(model, solver)), x, rtol=0, atol=_within(model, within))
 
 
+@half(1)
 @pytest.mark.parametrize(("solver", "within"), SOLVERS)
 def test_log_prob_is_the_base_density_of_the_code_and_the_jacobian(differentiable, solver, within):
     model, x, cond = differentiable
@@ -82,6 +90,7 @@ def test_log_prob_is_the_base_density_of_the_code_and_the_jacobian(differentiabl
     torch.testing.assert_close(model.log_prob(x, cond, **by(model, solver)), by_hand, rtol=0, atol=_within(model, within))
 
 
+@half(0)
 def test_the_density_over_the_plane_integrates_to_one(subject):
     """Steps of 0.25 on [-8, 8]²: a density this smooth is integrated to its solver's tolerance, 3e-6, times 30.
 
@@ -111,6 +120,7 @@ def test_preprocessing_adds_its_log_determinant(subject):
     assert float(log_abs_det[0].detach()) == pytest.approx(-float(preprocess.std.expand(model.shape).log().sum()))
 
 
+@half(1)
 def test_preprocessing_is_undone_by_decode_and_sample(subject):
     """To 10 times the law's tolerance in the model's units, of which the data's are 3."""
     model, x, cond = subject
@@ -132,6 +142,7 @@ def test_temperature_scales_the_noise(subject):
     torch.testing.assert_close(cold, model.decode(0.5 * noise, cond, **by(model, STEPS)).detach(), rtol=0, atol=ROUNDED)
 
 
+@half(1)
 def test_the_log_prob_of_a_tempered_sample_is_that_of_the_tempered_model(subject):
     """Base N(0, T²): log p_T(x) = log p(x) - log N(z; 0, 1) + log N(z; 0, T²)."""
     model, x, cond = subject
@@ -142,6 +153,7 @@ def test_the_log_prob_of_a_tempered_sample_is_that_of_the_tempered_model(subject
     torch.testing.assert_close(log_prob, by_hand.detach(), rtol=0, atol=10 * QUICKLY)
 
 
+@half(0)
 def test_a_sample_does_not_depend_on_who_shares_its_batch(subject):
     model, x, cond = subject
     n = len(x)

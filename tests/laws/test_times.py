@@ -28,12 +28,11 @@ def test_the_density_integrates_to_one(make):
 
 
 @pytest.mark.parametrize("make", ALL)
-@given(u=st.floats(0.001, 0.999))
-def test_the_density_is_the_inverse_slope_of_the_map(make, u):
-    times, u = make(), torch.tensor([u], dtype=torch.float64, requires_grad=True)
+def test_the_density_is_the_inverse_slope_of_the_map(make):
+    times, u = make(), torch.linspace(0.001, 0.999, 1000, dtype=torch.float64, requires_grad=True)
     t = times.quantile(u)
     (slope,) = torch.autograd.grad(t.sum(), u)
-    torch.testing.assert_close(times.density(t.detach()) * slope.abs(), torch.ones(1, dtype=torch.float64), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(times.density(t.detach()) * slope.abs(), torch.ones_like(t), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("make", ALL)

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from examples import some_of
 from torch import nn
 
 import pushforward as pf
@@ -14,6 +15,7 @@ from pushforward.paths import Path
 from pushforward.samplers.linear import Step, points
 from pushforward.samplers.sampler import Sampler
 
+BOTH = [pytest.param(pf.paths.VariancePreserving(), id="vp"), pytest.param(pf.paths.Discrete(), id="discrete")]
 SAMPLERS = [
     pytest.param(lambda n: pf.samplers.DDIM(n), id="DDIM"),
     pytest.param(lambda n: pf.samplers.DDIM(n, 0.5), id="DDIM-0.5"),
@@ -213,9 +215,7 @@ def test_a_derived_sampler_is_obeyed_in_every_verb(kind, path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("path", [pf.paths.VariancePreserving(), pf.paths.Discrete()], ids=["vp", "discrete"])
-@pytest.mark.parametrize("kind", ["data", "velocity", "noise", "v"])
-@pytest.mark.parametrize("make", SAMPLERS)
+@pytest.mark.parametrize(("make", "kind", "path"), some_of(SAMPLERS, ["data", "velocity", "noise", "v"], BOTH, every=2))
 def test_autocast_does_not_lower_the_samplers_arithmetic(make, kind, path):
     """The same bits as when the network alone is under autocast, with guidance too."""
     net = pf.nn.MLP(2, 2, (16,), time_features=4, classes=3)

@@ -74,7 +74,7 @@ def test_an_image_does_not_depend_on_its_batch(model, sampler):
         Midpoint(2, GRID),
         Heun(2, GRID),
         RK4(2, GRID),
-        Dopri5(1e-2, 1e-2),
+        Dopri5(0.1, 0.1),
         UniPC(3, grid=GRID),
         DPMSolverPP(3, grid=GRID),
         EulerMaruyama(3, grid=GRID),
@@ -181,12 +181,12 @@ def test_the_linear_preview_is_the_best_linear_map(model):
 
 
 def test_encoding_and_decoding_return_the_image_to_the_stated_error(model, image):
-    """Heun is of second order: three times the steps leave about a ninth of the error, which here is a few per cent."""
+    """Heun is of second order: twice the steps leave about a quarter of the error."""
     encoded = model.encode(image, "a fox", sampler=Heun(8, GRID))
     back = model.decode(encoded.noise, "a fox", sampler=Heun(8, GRID), output="latents")
     error = (back - encoded.latents).square().mean().sqrt() / encoded.latents.square().mean().sqrt()
     assert float(encoded.error) == pytest.approx(float(error), rel=1e-4)
-    assert float(model.encode(image, "a fox", sampler=Heun(24, GRID)).error) < 0.3 * float(error)
+    assert float(model.encode(image, "a fox", sampler=Heun(16, GRID)).error) < 0.3 * float(error)
     assert model.decode(encoded.noise, "a fox", sampler=Heun(1))[0].size == (48, 64)
 
 
@@ -201,7 +201,7 @@ def test_variations_go_from_the_image_to_any_other(model, image):
 def test_log_prob_is_the_exact_one_within_its_standard_error(tiny, image):
     """A latent of 2x2 places: 64 directions are exact. Within 5 standard errors of 8 estimates, seed 0."""
     model = pf.StableDiffusion3.from_pretrained(tiny("medium").folder)
-    latents, sampler = torch.randn(1, 16, 2, 2, generator=torch.Generator().manual_seed(0)), Heun(2, GRID)
+    latents, sampler = torch.randn(1, 16, 2, 2, generator=torch.Generator().manual_seed(0)), Euler(2, GRID)
     with torch.no_grad():
         exact = model.model_for((16, 16)).log_prob(latents, model.encode_prompt("a"), sampler=sampler)
     said = model.log_prob(latents, "a", sampler=sampler, probes=8, generator=torch.Generator().manual_seed(0))
@@ -341,19 +341,19 @@ def test_bad_input_is_refused_before_anything_is_computed(model, options, error,
 
 def test_threads_make_the_images_that_one_thread_makes(tiny, model):
     """With offloading, and with new prompts, so that tokenizers, encoders and caches are shared too."""
-    prompts, made = [f"{k} foxes" for k in range(8)], {}
+    prompts, made = [f"{k} foxes" for k in range(4)], {}
     alone = [quick(model, one, generator=k, guidance=2.0) for k, one in enumerate(prompts)]
     shared = pf.StableDiffusion3.from_pretrained(tiny("medium-3.5").folder, offload=True)
 
     def work(k):
         made[k] = quick(shared, prompts[k], generator=k, guidance=2.0)
 
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for one in threads:
         one.start()
     for one in threads:
         one.join()
-    assert sorted(made) == list(range(8))
+    assert sorted(made) == list(range(4))
     for k, one in made.items():
         torch.testing.assert_close(one, alone[k], rtol=0, atol=2e-5)
 

@@ -102,8 +102,8 @@ def test_skipped_layers_are_diffusers(tiny, pipelines, variant, steps):
 
 
 def test_another_scale_and_window_of_skipped_layers_is_diffusers_too(tiny, pipelines):
-    start = noise(tiny, "large-3.5", 1)
-    theirs = pipelines("large-3.5")(
+    start = noise(tiny, "medium-3.5", 1)
+    theirs = pipelines("medium-3.5")(
         "a fox",
         num_inference_steps=10,
         height=64,
@@ -116,7 +116,7 @@ def test_another_scale_and_window_of_skipped_layers_is_diffusers_too(tiny, pipel
         skip_layer_guidance_stop=0.7,
     ).images
     skip = SkipLayers((0, 2), 1.5, steps=(0.2, 0.7))
-    mine = loaded(tiny, "large-3.5").sample("a fox", steps=10, size=(64, 96), latents=start, output="latents", skip_layers=skip)
+    mine = loaded(tiny, "medium-3.5").sample("a fox", steps=10, size=(64, 96), latents=start, output="latents", skip_layers=skip)
     close(mine, theirs)
 
 

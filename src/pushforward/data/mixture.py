@@ -19,7 +19,7 @@ from pushforward.data.dataset import Dataset
 from pushforward.data.densities import drawn
 from pushforward.errors import ConditionError, DtypeError, ShapeError, UserError
 from pushforward.functional.prediction import KINDS, Kind, per_row
-from pushforward.paths import Path
+from pushforward.paths.path import Path
 from pushforward.registry import export, unknown
 
 

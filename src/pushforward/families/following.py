@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from pushforward._checks import like_input
 from pushforward.functional.prediction import Kind, per_row
-from pushforward.paths import Path, Prediction
+from pushforward.paths.path import Path
+from pushforward.paths.prediction import Prediction
 
 
 class Following(nn.Module):

@@ -28,7 +28,9 @@ from pushforward.functional.prediction import Kind, per_row
 from pushforward.guidance.cfg import as_guidance
 from pushforward.guidance.guidance import Guidance, Guided
 from pushforward.pairings import Independent, Pairing
-from pushforward.paths import Linear, Path, Prediction
+from pushforward.paths.linear import Linear
+from pushforward.paths.path import Path
+from pushforward.paths.prediction import Prediction
 from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
 from pushforward.samplers.dopri5 import Dopri5

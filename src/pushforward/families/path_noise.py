@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pushforward import _random
 from pushforward._precision import wide
 from pushforward.bases import Gaussian
-from pushforward.paths import Path
+from pushforward.paths.path import Path
 from pushforward.samplers.grids import clock
 
 

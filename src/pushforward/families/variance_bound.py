@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pushforward.functional.prediction import per_row
-from pushforward.paths import Path
+from pushforward.paths.path import Path
 
 WEIGHT = 0.001  # of the bound relative to the regression loss: 2102.09672, section 3.1
 STEPS = 1000  # for a path in continuous time

@@ -11,7 +11,7 @@ from pushforward._checks import is_real, shown
 from pushforward.errors import ConditionError, UserError
 from pushforward.functional.prediction import per_row
 from pushforward.guidance.guidance import Guidance, Guided, cut
-from pushforward.paths import Prediction
+from pushforward.paths.prediction import Prediction
 from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
 

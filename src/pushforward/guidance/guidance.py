@@ -8,7 +8,8 @@ from torch.utils._pytree import tree_map_only
 
 from pushforward._checks import CheckedNumbers
 from pushforward.errors import ConditionError
-from pushforward.paths import Path, Prediction
+from pushforward.paths.path import Path
+from pushforward.paths.prediction import Prediction
 from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
 

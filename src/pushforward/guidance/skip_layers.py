@@ -14,7 +14,7 @@ from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
 from pushforward.guidance.cfg import CFG, Around, as_guidance, checked_interval, within
 from pushforward.guidance.guidance import Guidance, Guided, around_inner, plain_of
-from pushforward.paths import Prediction
+from pushforward.paths.prediction import Prediction
 from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
 

@@ -5,7 +5,7 @@ from pushforward.families.normalizing_flow import NormalizingFlow
 from pushforward.families.path_model import PathModel
 from pushforward.nn.config import NetConfig
 from pushforward.pairings import Pairing
-from pushforward.paths import Path
+from pushforward.paths.path import Path
 from pushforward.samplers.sampler import Sampler
 from pushforward.schema import Schema
 from pushforward.times import Times

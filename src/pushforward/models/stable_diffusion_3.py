@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from pushforward import _random
 from pushforward.conditions import TextContext
-from pushforward.errors import ShapeError, SolverError, UserError
-from pushforward.families.checks import row_not_finite
+from pushforward.errors import ShapeError, UserError
 from pushforward.families.path_model import PathModel
 from pushforward.formats.sd3_find import setting
 from pushforward.formats.sd3_names import Layout
@@ -247,7 +246,7 @@ class StableDiffusion3(Inversion):
                 raise ShapeError(f"there are {len(one)} {what} for {n} prompts; give one for all, or one for each.")
         generators = generation.generators_of(generator, n)
         chunks = _random.chunks(n, batch_size, generators)
-        made, drawn = [], self._noise(model, latents, n, generators)
+        made, drawn = [], generation.noise_of(model, latents, n, generators, self.device)
         cond = self.encode_prompt(prompts, tokens)
         steered = generation.with_negative(steered, lambda: self._negative(negative, n, tokens))
         known = None if given is None else self._encoded(given).expand(n, -1, -1, -1)
@@ -264,7 +263,7 @@ class StableDiffusion3(Inversion):
                 here = Watch(callback, part.evaluations, self.pictures, here)
             with self.residence.using("transformer"):
                 x = part(model.denoiser(cond[rows], here), x, start, 0.0, draw)
-            self._check_finite(x, rows, part)
+            generation.check_images(x, rows, part, self.transformer.last.weight.dtype)
             made.append(x if output == "latents" else self._finished(x, given, painted, rows, n))
         result = torch.cat(made)
         return images.to_pil(result) if output == "pil" else result
@@ -276,24 +275,6 @@ class StableDiffusion3(Inversion):
         if given is not None and own != (height, width):
             raise UserError(f"size is {height}x{width}, but the image is {own[0]}x{own[1]}; resize it, or leave size out.")
         return height, width
-
-    def _noise(self, model: PathModel, latents: Tensor | None, n: int, generators: _random.Generators) -> Tensor:
-        if latents is None:
-            noise: Tensor = model.base.sample(n, generator=generators)
-            return noise
-        if tuple(latents.shape) != (n, *model.shape):
-            raise ShapeError(f"latents has shape {tuple(latents.shape)}, but {n} images of this size need {(n, *model.shape)}.")
-        if row_not_finite(latents) is not None:
-            raise UserError("latents has NaN or infinity, but it is noise of standard deviation 1; check how it was computed.")
-        return latents.to(self.device, torch.float32)
-
-    def _check_finite(self, x: Tensor, rows: slice, sampler: Sampler) -> None:
-        row = row_not_finite(x)
-        if row is not None:
-            raise SolverError(
-                f"image {rows.start + row} is not finite: {sampler} diverged, or {self.transformer.last.weight.dtype} overflowed; "
-                "try bfloat16."
-            )
 
     def _finished(self, x: Tensor, given: Tensor | None, painted: Tensor | None, rows: slice, n: int) -> Tensor:
         made = images.finished(self.decoded(x)).cpu()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pushforward._checks import like_input
 from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
-from pushforward.paths import Path
+from pushforward.paths.path import Path
 from pushforward.registry import export
 
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pushforward.methods import BOSH3
 from pushforward.registry import export
 from pushforward.samplers.sampler import AdaptiveSampler
-from pushforward.tableaux import BOSH3, Tableau
+from pushforward.tableaux import Tableau
 
 
 @export("samplers.Bosh3", example=lambda: Bosh3())

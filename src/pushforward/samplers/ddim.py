@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from pushforward.errors import UserError
-from pushforward.paths import Path
+from pushforward.paths.path import Path
 from pushforward.registry import export, unknown
 from pushforward.samplers.brownian import NOISES, Noise
 from pushforward.samplers.grids import Grid, Uniform

@@ -8,7 +8,8 @@ from torch import Tensor
 from pushforward._checks import like_input
 from pushforward.dispatch import ability
 from pushforward.functional.prediction import Kind
-from pushforward.paths import Path, Prediction
+from pushforward.paths.path import Path
+from pushforward.paths.prediction import Prediction
 from pushforward.registry import export
 
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pushforward.methods import DOPRI5
 from pushforward.registry import export
 from pushforward.samplers.sampler import AdaptiveSampler
-from pushforward.tableaux import DOPRI5, Tableau
+from pushforward.tableaux import Tableau
 
 
 @export("samplers.Dopri5", example=lambda: Dopri5())

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pushforward.methods import DOPRI8
 from pushforward.registry import export
 from pushforward.samplers.sampler import AdaptiveSampler
-from pushforward.tableaux import DOPRI8, Tableau
+from pushforward.tableaux import Tableau
 
 
 @export("samplers.Dopri8", example=lambda: Dopri8())

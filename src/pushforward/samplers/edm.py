@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from pushforward.errors import UserError
-from pushforward.paths import Path
+from pushforward.paths.path import Path
 from pushforward.registry import export
 from pushforward.samplers.grids import Grid, Karras, clock
 from pushforward.samplers.linear import LinearSampler, Point, Step, first_order, halves, points

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pushforward.methods import EULER
 from pushforward.registry import export
 from pushforward.samplers.sampler import FixedStepSampler
-from pushforward.tableaux import EULER, Tableau
+from pushforward.tableaux import Tableau
 
 
 def _example(steps: int = 20) -> "Euler":

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pushforward._checks import is_real, shown
 from pushforward.errors import UserError
-from pushforward.paths import Path
+from pushforward.paths.path import Path
 from pushforward.registry import export, unknown
 from pushforward.samplers.brownian import NOISES, Noise
 from pushforward.samplers.grids import Grid, Uniform, clock

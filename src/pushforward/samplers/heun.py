@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pushforward.methods import HEUN
 from pushforward.registry import export
 from pushforward.samplers.sampler import FixedStepSampler
-from pushforward.tableaux import HEUN, Tableau
+from pushforward.tableaux import Tableau
 
 
 def _example(steps: int = 20) -> "Heun":

@@ -25,7 +25,8 @@ from pushforward.errors import UserError, missing
 from pushforward.fast import programs
 from pushforward.functional.prediction import Kind
 from pushforward.ode import stage_times
-from pushforward.paths import Path, Prediction
+from pushforward.paths.path import Path
+from pushforward.paths.prediction import Prediction
 from pushforward.samplers.brownian import Noise, noise_source
 from pushforward.samplers.grids import Grid, clock
 from pushforward.samplers.knots import checked_knots

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pushforward.methods import MIDPOINT
 from pushforward.registry import export
 from pushforward.samplers.sampler import FixedStepSampler
-from pushforward.tableaux import MIDPOINT, Tableau
+from pushforward.tableaux import Tableau
 
 
 def _example(steps: int = 20) -> "Midpoint":

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pushforward import tableaux
+from pushforward import methods
 from pushforward.registry import export
 from pushforward.samplers.sampler import FixedStepSampler
+from pushforward.tableaux import Tableau
 
 
 def _example(steps: int = 20) -> "RK4":
@@ -24,4 +25,4 @@ class RK4(FixedStepSampler):
     Source: Hairer, Nørsett and Wanner, section II.1 (Kutta 1901).
     """
 
-    tableau: ClassVar[tableaux.Tableau] = tableaux.RK4
+    tableau: ClassVar[Tableau] = methods.RK4

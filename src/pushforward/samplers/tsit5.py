@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pushforward.methods import TSIT5
 from pushforward.registry import export
 from pushforward.samplers.sampler import AdaptiveSampler
-from pushforward.tableaux import TSIT5, Tableau
+from pushforward.tableaux import Tableau
 
 
 @export("samplers.Tsit5", example=lambda: Tsit5())

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from typing import ClassVar, Literal, get_args
 
 from pushforward.errors import UserError
-from pushforward.paths import Path
+from pushforward.paths.path import Path
 from pushforward.registry import export, unknown
 from pushforward.samplers.grids import Grid, LogSNR
 from pushforward.samplers.linear import LinearSampler, Point, Step, first_order, points

@@ -1,18 +1,21 @@
-"""Components of one generation run: seeds, the sampler's time range, and the combined guidance."""
+"""Components of one generation run: seeds, the initial noise, the sampler's time range, and the combined guidance."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pushforward import _random
 from pushforward._checks import is_real, real
-from pushforward.errors import UserError
+from pushforward.errors import ShapeError, SolverError, UserError
+from pushforward.families.checks import row_not_finite
+from pushforward.families.model import GenerativeModel
 from pushforward.guidance.cfg import CFG, Around, as_guidance
 from pushforward.guidance.guidance import Guidance
 from pushforward.guidance.skip_layers import SkipLayers
-from pushforward.paths import Linear
+from pushforward.paths.linear import Linear
 from pushforward.samplers.euler import Euler
 from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
@@ -45,6 +48,34 @@ def generators_of(generator: Seeds, n: int) -> _random.Generators:
         else:
             raise UserError(f"generator has {one!r}, but a seed must be an integer from 0 to 2**63 - 1.")
     return made
+
+
+def noise_of(model: GenerativeModel, latents: Tensor | None, n: int, generators: _random.Generators, device: torch.device) -> Tensor:
+    """Return the initial noise of n images, (n, *model.shape): drawn from the model's base, or as given.
+
+    Raises:
+        ShapeError: `latents` has another shape.
+        UserError: it has NaN or infinity.
+    """
+    if latents is None:
+        noise: Tensor = model.base.sample(n, generator=generators)
+        return noise
+    if tuple(latents.shape) != (n, *model.shape):
+        raise ShapeError(f"latents has shape {tuple(latents.shape)}, but {n} images of this size need {(n, *model.shape)}.")
+    if row_not_finite(latents) is not None:
+        raise UserError("latents has NaN or infinity, but it is noise of standard deviation 1; check how it was computed.")
+    return latents.to(device, torch.float32)
+
+
+def check_images(x: Tensor, rows: slice, sampler: Sampler, dtype: torch.dtype) -> None:
+    """Raise an error if an image is not finite.
+
+    Raises:
+        SolverError: NaN or infinity in one of `rows`, which were computed in `dtype`.
+    """
+    row = row_not_finite(x)
+    if row is not None:
+        raise SolverError(f"image {rows.start + row} is not finite: {sampler} diverged, or {dtype} overflowed; try bfloat16.")
 
 
 def sampler_of(sampler: Sampler | None, steps: int | None, shift: float) -> Sampler:

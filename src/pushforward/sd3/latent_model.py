@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.families.path_model import PathModel
-from pushforward.paths import Linear
+from pushforward.paths.linear import Linear
 from pushforward.samplers.sampler import Sampler
 from pushforward.times import LogitNormal
 

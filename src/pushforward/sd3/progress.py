@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward.guidance.cfg import Around
 from pushforward.guidance.guidance import Guidance, Guided
-from pushforward.paths import Prediction
+from pushforward.paths.prediction import Prediction
 from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
 from pushforward.sd3.images import finished, to_pil

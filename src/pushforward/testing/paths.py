@@ -4,7 +4,8 @@ import torch
 
 from pushforward.data.mixture import three_gaussians
 from pushforward.families.path_model import PathModel
-from pushforward.paths import Path, Prediction
+from pushforward.paths.path import Path
+from pushforward.paths.prediction import Prediction
 from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.testing.laws import agree, demand

@@ -8,7 +8,8 @@ import torch
 
 from pushforward.data.mixture import three_gaussians
 from pushforward.families.path_model import PathModel
-from pushforward.paths import Linear, Path
+from pushforward.paths.linear import Linear
+from pushforward.paths.path import Path
 from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
 from pushforward.samplers.dopri8 import Dopri8

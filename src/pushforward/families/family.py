@@ -1,0 +1,84 @@
+"""What a family implements, in the model's units, and what the verbs share: the base, the units, and checks of arguments."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward import _random
+from pushforward._checks import per_sample
+from pushforward.bijections.bijection import Bijection, pushed
+from pushforward.bijections.divergences import Divergence
+from pushforward.errors import NotInvertibleError, ShapeError
+from pushforward.families import checks
+from pushforward.guidance.guidance import Guidance
+from pushforward.samplers.sampler import Sampler
+from pushforward.types import has_log_prob
+
+
+class Family(nn.Module):
+    """The part of a generative model below its verbs (see `GenerativeModel`)."""
+
+    shape: tuple[int, ...]
+    base: Any  # a distribution: torch types attributes of a Module as tensors
+    preprocess: Bijection | None
+
+    # Implemented by a family, in the model's units.
+
+    def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
+        raise NotImplementedError
+
+    def _in_data_units(self, loss: Tensor, pre: Tensor | float, log_q: Tensor | None) -> Tensor:
+        """Return the loss with the terms of `preprocess` (log-determinant) and dequantisation (log-density); by default without them."""
+        return loss
+
+    def _map(
+        self, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, divergence: "str | Divergence | None"
+    ) -> tuple[Bijection, Any]:
+        """Return the bijection from data to noise, and its per-sample condition."""
+        raise NotImplementedError
+
+    def _sampled(
+        self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, generator: _random.Generators
+    ) -> Tensor:
+        """Return data from noise, both (n, *shape); override it if samples do not have to come from the map."""
+        bijection, read = self._map(cond, sampler, guidance, None)
+        return pushed(bijection, noise, read)
+
+    def _base_sample(self, n: int, cond: Any, generator: _random.Generators) -> Tensor:
+        return self._checked_noise(self.base.sample(n, generator=generator), n)
+
+    def _checked_noise(self, noise: Tensor, n: int) -> Tensor:
+        if not isinstance(noise, Tensor) or tuple(noise.shape) != (n, *self.shape):
+            what = f"of shape {tuple(noise.shape)}" if isinstance(noise, Tensor) else type(noise).__name__
+            raise ShapeError(f"the base {type(self.base).__name__} drew {what}, but {n} events of this model need {(n, *self.shape)}.")
+        return noise
+
+    def _check_density(self) -> None:
+        if not has_log_prob(self.base):
+            raise NotInvertibleError(
+                f"the base {type(self.base).__name__} has no log_prob, so the model has none; use a base with a density."
+            )
+
+    def _base_log_prob(self, z: Tensor, cond: Any) -> Tensor:
+        return per_sample(self.base.log_prob(z), z, f"the log_prob of the base {type(self.base).__name__}")
+
+    # Units and checks.
+
+    def _to_model(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        return (x, 0.0) if self.preprocess is None else self.preprocess(x)
+
+    def _from_model(self, z: Tensor) -> Tensor:
+        return z if self.preprocess is None else pushed(self.preprocess, z, None)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point dtype of the parameters, which data must have."""
+        first = checks.first_floating(self)
+        return torch.get_default_dtype() if first is None else first.dtype
+
+    def _check(self, x: Tensor, name: str, n: int | None = None) -> None:
+        checks.check_states(x, name, self, n)
+
+    def _checked_cond(self, cond: Any, n: int, look: bool = True) -> Any:
+        return checks.checked_cond(cond, n, self, look)
