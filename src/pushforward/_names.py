@@ -196,6 +196,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "training.Callback": ("pushforward.training.progress", "Base class of Trainer callbacks: override the methods you need."),
     "training.Profile": ("pushforward.training.tracing", "Trace some steps with torch's profiler, into a file for chrome://tracing or ui.perfetto.dev."),
     "training.TensorBoard": ("pushforward.training.tracing", "Write the Trainer's metrics as TensorBoard event files; view them with `tensorboard --logdir runs`."),
+    "training.defaults": ("pushforward.training.defaults", "Return settings of a preset and its training that suit a data set; those of the command line, where nothing else is given."),
     "weightings.MinSNR": ("pushforward.weightings", "SNR weighting with an upper bound, min(SNR, gamma), so that low-noise times do not dominate."),
     "weightings.NoiseLoss": ("pushforward.weightings", "The loss of the noise prediction, for any prediction type: DDPM's simple loss, weight SNR = (alpha / sigma)²."),
     "weightings.Unit": ("pushforward.weightings", "Weight SNR + 1 / data_std²: a network with EDM's preconditioning starts with the same loss at all times."),

@@ -14,6 +14,7 @@ import tyro
 import yaml
 
 from pushforward import registry
+from pushforward.cli.gaussian import behind_gaussian
 from pushforward.cli.options import from_data, parse, preset_record
 from pushforward.cli.run import data_options, device_of, load_data, notify, run_config, write_config
 from pushforward.data.dataset import Dataset
@@ -24,6 +25,7 @@ from pushforward.formats.config import call_checked, dump_yaml, from_plain, load
 from pushforward.formats.model import model_config
 from pushforward.formats.run import check_free
 from pushforward.schema import Schema
+from pushforward.training.defaults import Defaults, defaults
 from pushforward.training.grids import SampleGrid
 from pushforward.training.processes import processes
 from pushforward.training.progress import Callback, MetricsFile, ProgressBar
@@ -92,22 +94,14 @@ def _base_config(given: Sequence[str]) -> dict[str, Any]:
 
 def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     function = registry.get(f"models.{preset}")
-    settings_default = _settings(config.get("training", {}))
+    settings = _settings(config.get("training", {}))
     model_section = _section(config, "model")
     data_section = _section(config, "data")
     parameters = inspect.signature(function).parameters
     units = {"preprocess": "standardise"} if "preprocess" in parameters and parameters["preprocess"].default == "none" else {}
-    record = preset_record(function, {**units, **_model_defaults(function, model_section)})
+    from_config = _model_defaults(function, model_section)
     run_default = Run(data=str(data_section.get("name", "")))
-    whole = dataclasses.make_dataclass(
-        "Train",
-        [
-            (name, Annotated[kind, tyro.conf.arg(name="")], field(default=default))
-            for name, kind, default in (("run", Run, run_default), ("training", Settings, settings_default), ("model", record, record()))
-        ],
-        frozen=True,
-    )
-    parsed: Any = parse(whole, given, prog=f"pushforward train {preset}", description=registry.summary(f"models.{preset}"))
+    parsed = _parsed(preset, given, run_default, settings, {**units, **from_config})
     options: Run = parsed.run
     if not options.data:
         raise UserError(f"train {preset} needs data: give --data moons (`pushforward list data` shows all), or the path of a file.")
@@ -121,6 +115,11 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
         train, validation = load_data(section, "train"), load_data(section, "validation")
         section["fingerprint"] = train.fingerprint()
         device = device_of(options.device, among.local_rank)
+    chosen = Defaults()
+    if not config:  # a configuration states what it was made for
+        chosen = defaults(preset, train)
+        parsed = _parsed(preset, given, run_default, Settings(**chosen.training), chosen.model)
+        chosen = chosen.among({**vars(parsed.model), **vars(parsed.training)})
     arguments = {f.name: getattr(parsed.model, f.name) for f in dataclasses.fields(parsed.model)}
     out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
     callbacks: list[Callback] = [TensorBoard(out / "tensorboard")] if options.tensorboard else []
@@ -129,10 +128,19 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     trainer = start(
         preset, arguments, parsed.training, train, validation, out,
         section=section, device=device, resume=options.resume, overwrite=options.overwrite,
-        callbacks=callbacks,
+        callbacks=callbacks, chosen=chosen,
     )  # fmt: skip
     trainer.fit()
     return finish(trainer)
+
+
+def _parsed(preset: str, given: Sequence[str], run: Run, settings: Settings, model: Mapping[str, Any]) -> Any:
+    """Return the options of a command line, with these defaults of its sections run, training and model."""
+    record = preset_record(registry.get(f"models.{preset}"), model)
+    sections = (("run", Run, run), ("training", Settings, settings), ("model", record, record()))
+    fields = [(name, Annotated[kind, tyro.conf.arg(name="")], field(default=default)) for name, kind, default in sections]
+    whole = dataclasses.make_dataclass("Train", fields, frozen=True)
+    return parse(whole, given, prog=f"pushforward train {preset}", description=registry.summary(f"models.{preset}"))
 
 
 def start(
@@ -148,6 +156,7 @@ def start(
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
+    chosen: Defaults | None = None,
 ) -> Trainer:
     """Return a Trainer for a preset on data, after creating its run folder and writing config.yaml."""
     among = processes(settings.timeout)
@@ -171,6 +180,8 @@ def start(
         parameters = sum(p.numel() for p in model.parameters())
         where = f"{device}" if among.size == 1 else f"{among.size} processes on {device.type}"
         notify(f"{preset} on {train!r}: {parameters:,} parameters, {where}, {settings.steps - trainer.step} steps into {out}")
+        if chosen is not None and str(chosen):
+            notify(str(chosen))
         if train.schema is not None and train.schema.columns:
             notify(_shown(train.schema))
     return trainer
@@ -195,7 +206,12 @@ def finish(trainer: Trainer) -> int:
         print(f"{len(unreadable)} images could not be read and were replaced by others: {', '.join(unreadable[:5])}", file=sys.stderr)
     if trainer.skipped:
         print(f"{trainer.skipped} steps without a usable gradient were skipped.", file=sys.stderr)
-    print(f"trained {trainer.step} steps in {trainer.seconds:.0f} s; validation loss {trainer.best:.4f} at best; the run is {trainer.out}.")
+    early = f" of {trainer.settings.steps}, as validation no longer improved," if trainer.ended_early else ""
+    behind = behind_gaussian(trainer)
+    if behind:
+        print(behind)
+    best = f"validation loss {trainer.best:.4f} at best"
+    print(f"trained {trainer.step} steps{early} in {trainer.seconds:.0f} s; {best}; the run is {trainer.out}.")
     schema = trainer.model.schema
     form = "csv" if schema is not None and schema.columns else "png"
     print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.{form}")

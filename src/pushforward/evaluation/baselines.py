@@ -66,8 +66,9 @@ def fit_baselines(
         gaussian_mixture    scikit-learn's, full covariances, each shrunk towards their mean (per class: the within-class one); up to 256
                             dimensions
 
-    C is the covariance of continuous features in units of their deviation, of quantised ones in cells. Each is fitted pooled and, if all classes have at least two training examples, also per class under the name with "_per_class".
-    The values of a, r, h and the number of components maximise log p on validation; they are stored in `chosen`.
+    C is the covariance of continuous features in units of their deviation, of quantised ones in cells. Each is fitted pooled and, if all
+    classes have at least two training examples, also per class under the name with "_per_class". The values of a, r, h and the number of
+    components maximise log p on validation; they are stored in `chosen`.
 
     Args:
         train: the set to fit on, its first 10,000 examples at most, x (N, *shape) of D values, dequantised if it has levels; or a

@@ -329,6 +329,7 @@ def iaf(
     shape: Sequence[int] | None = None,
     bound: float = 2.0,
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
+    dropout: float = 0.0,
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
@@ -344,6 +345,7 @@ def iaf(
         shape: shape of one event (an image is flattened); what the command line gives, from the data.
         bound: bound of each layer's log-scales.
         activation: "relu", "silu", "tanh", "elu" or "softplus".
+        dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
             its units.
         classes: number of class labels, or None.
@@ -369,6 +371,7 @@ def maf(
     bound: float = 2.0,
     norm: Literal['none', 'act', 'batch'] = 'none',
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
+    dropout: float = 0.0,
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
@@ -385,6 +388,7 @@ def maf(
         bound: bound of each layer's log-scales.
         norm: what follows each layer: "none", "act" (ActNorm) or "batch" (BatchNorm, as in the paper).
         activation: "relu", "silu", "tanh", "elu" or "softplus".
+        dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
             its units.
         classes: number of class labels, or None.
@@ -408,6 +412,7 @@ def nice(
     *,
     shape: Sequence[int] | None = None,
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
+    dropout: float = 0.0,
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
@@ -422,6 +427,7 @@ def nice(
         hidden: widths of each coupling's hidden layers; (128, 128) is plenty for data in the plane.
         shape: shape of one event (an image is flattened); what the command line gives, from the data.
         activation: "relu", "silu", "tanh", "elu" or "softplus".
+        dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
             its units.
         classes: number of class labels, or None.
@@ -449,6 +455,7 @@ def nsf(
     mixing: Literal['lu', 'none'] = 'lu',
     bound: float = 5.0,
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
+    dropout: float = 0.0,
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
@@ -468,6 +475,7 @@ def nsf(
             layers, as couplings transform the halves in turn anyway.
         bound: the splines act on [-bound, bound].
         activation: "relu", "silu", "tanh", "elu" or "softplus".
+        dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
             its units.
         classes: number of class labels, or None.
@@ -534,6 +542,7 @@ def realnvp(
     shape: Sequence[int] | None = None,
     bound: float = 2.0,
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
+    dropout: float = 0.0,
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
@@ -549,6 +558,7 @@ def realnvp(
         shape: shape of one event (an image is flattened); what the command line gives, from the data.
         bound: bound of each coupling's log-scales.
         activation: "relu", "silu", "tanh", "elu" or "softplus".
+        dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
             its units.
         classes: number of class labels, or None.

@@ -24,8 +24,8 @@ class NetOptions(Options):
     Args:
         net: a network, its configuration, or None for an MLP over vectors and a U-Net over images.
         shape: shape of one event.
-        preprocess: "standardise" fits mean and deviation to the training data, "whiten" its covariance too, "logit" spreads quantised
-            data over the line, "none" leaves its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
+            its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
@@ -96,12 +96,12 @@ class DenoisingOptions(PathOptions):
     """Options of models of data in the units of their noise, which the logit would not be.
 
     Args:
-        preprocess: "standardise" fits mean and deviation to the training data, "whiten" its covariance too; "none" leaves its units.
+        preprocess: "standardise" fits mean and deviation to the training data; "none" leaves its units.
     """
 
     def units(self) -> Bijection | None:
         """Return the bijection from the data's units to the model's, which is no logit."""
-        return units(self.preprocess, self.event_shape, self.levels if self.preprocess == "whiten" else None, self.schema)
+        return units(self.preprocess, self.event_shape, schema=self.schema)
 
 
 @dataclass(frozen=True)

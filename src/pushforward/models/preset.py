@@ -12,7 +12,6 @@ A preset's first parameter may be a record of shared options, a subclass of `Opt
 import functools
 import inspect
 import itertools
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -22,11 +21,9 @@ from pushforward import registry
 from pushforward._checks import event_shape, is_whole, shown, whole
 from pushforward._memory import bounded_building
 from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.chain import Chain
 from pushforward.bijections.squash import Logit
 from pushforward.bijections.standardise import Standardise
 from pushforward.bijections.table_units import TableUnits
-from pushforward.bijections.whiten import Whiten
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.functional.levels import Levels
@@ -39,8 +36,7 @@ P = ParamSpec("P")
 M = TypeVar("M", bound=GenerativeModel)
 S = TypeVar("S", bound="Options")
 Net = NetConfig | Callable[..., Any] | None
-Preprocess = Literal["none", "standardise", "whiten", "logit"]
-WHITENED = 4096  # largest number of features whose covariance is kept
+Preprocess = Literal["none", "standardise", "logit"]
 
 
 @dataclass(frozen=True)
@@ -235,19 +231,15 @@ def built(net: Net, shape: Sequence[int], classes: int | None, outputs: int = 1)
 
 
 def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None, schema: Schema | None = None) -> Bijection | None:
-    """Return the bijection from the data's units to the model's: of a table those of its columns, whitened if asked for."""
-    if preprocess not in ("none", "standardise", "whiten", "logit"):
-        raise UserError(f"preprocess is {preprocess!r}, but it is 'none', 'standardise', 'whiten' or 'logit'.")
-    size = math.prod(shape)
-    if preprocess == "whiten" and size > WHITENED:
-        raise UserError(f"preprocess is 'whiten', but {size} numbers have too many covariances; use 'standardise' above {WHITENED}.")
+    """Return the bijection from the data's units to the model's: of a table those of its columns."""
+    if preprocess not in ("none", "standardise", "logit"):
+        raise UserError(f"preprocess is {preprocess!r}, but it is 'none', 'standardise' or 'logit'.")
     if schema is not None and schema.columns:
         if preprocess == "logit":
             raise UserError("preprocess is 'logit', but the columns of a table are on scales of their own; give scales= to data.load.")
-        columns = TableUnits(schema.columns)
-        return columns if preprocess != "whiten" else Chain([columns, Whiten(shape)])
+        return TableUnits(schema.columns)
     if preprocess == "logit":
         if not isinstance(levels, int):
             raise UserError(f"preprocess is 'logit', but levels is {levels}, so there is no one interval to spread; use 'standardise'.")
         return Logit(0.0, float(levels))
-    return Whiten(shape, levels) if preprocess == "whiten" else Standardise(shape) if preprocess == "standardise" else None
+    return Standardise(shape) if preprocess == "standardise" else None

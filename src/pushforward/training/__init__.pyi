@@ -2,3 +2,4 @@
 from pushforward.training.progress import Callback as Callback
 from pushforward.training.tracing import Profile as Profile
 from pushforward.training.tracing import TensorBoard as TensorBoard
+from pushforward.training.defaults import defaults as defaults

@@ -51,8 +51,8 @@ class Trainer:
         data: training data: a `pushforward.data.Dataset`, any map-style set of (x, cond) or (x, cond, noise), a tensor or array x
             (N, *shape), or a DataFrame of pandas; of a DataLoader its set, as batches and order are the Trainer's.
             Where it is `data.Pairs`, a model's own samples, the model's units and data-dependent layers stay as they are.
-        validation: data to choose the best checkpoint on (`best_model`) and to end early by (see `patience` in `training.settings.Settings`),
-            of any kind that `data` may be, or None.
+        validation: data to choose the best weights on (`best_model`) and to end early by (the setting `patience`), of any kind that `data`
+            may be, or None.
         out: run folder for metrics and checkpoints, or None to keep nothing.
         resume: whether to continue from the newest complete checkpoint of `out`.
         overwrite: whether to replace a run that is in `out`; it is removed once the new one has been built. Other files stay.
@@ -210,7 +210,8 @@ class Trainer:
         started = since = time.perf_counter()
         before, logged = self.seconds, self.step
         if self.progress.unvalidated:  # the signal that ended the last session cut this validation short
-            if self._validate() and self.out is not None:
+            self._validate()
+            if self.out is not None and self.stopped_by is None:
                 self.save()
         while self.step < s.steps and self.stopped_by is None and not self.ended_early:
             with phases("data", host=True):
