@@ -13,7 +13,7 @@ from pushforward.data.dataset import Dataset
 from pushforward.data.densities import moons
 from pushforward.data.digits import digits
 from pushforward.data.mixture import mixture, three_gaussians
-from pushforward.errors import ConditionError, DataError, ShapeError
+from pushforward.errors import ConditionError, DataError, ShapeError, UserError
 from pushforward.evaluation.baselines import fit_baselines
 from pushforward.evaluation.gaussians import GaussianSum, PerClass
 from pushforward.evaluation.likelihood import bits_per_dim
@@ -196,3 +196,24 @@ def test_the_grids_are_ordered():
     for grid in (baselines.SHARES, baselines.RIDGES, baselines.BANDWIDTHS, baselines.ROUNDNESS, baselines.COMPONENTS):
         assert numpy.all(numpy.diff(grid) > 0)
     assert math.isclose(baselines.SHARES[0], 0)
+
+
+def test_baselines_do_not_depend_on_the_units_of_columns():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(90, 3, generator=generator, dtype=torch.float64) @ torch.tensor([[1, 0.5, 0], [0, 1, 2], [0, 0, 1.0]]).double()
+    scale = torch.tensor([1e-2, 1.0, 1e3])
+    one, other = (
+        fit_baselines(Dataset("a", y[:60]), Dataset("b", y[60:75]), torch.Generator().manual_seed(0))
+        for y in (x.float(), x.float() * scale)
+    )
+    shift = float(scale.log().sum())
+    for name in ("gaussian", "kernel_density", "gaussian_mixture"):
+        apart = one[name].log_prob(x[75:].float()) - other[name].log_prob(x[75:].float() * scale) - shift
+        assert float(apart.abs().max()) < 0.02, name
+
+
+def test_only_the_named_baselines_are_fitted():
+    x = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
+    assert list(fit_baselines(x[:20], x[20:], only=("gaussian",))) == ["gaussian"]
+    with pytest.raises(UserError, match="did you mean 'gaussian'"):
+        fit_baselines(x[:20], x[20:], only=("gausian",))
