@@ -114,6 +114,20 @@ def check_free(out: Path, overwrite: bool) -> None:
         )
 
 
+def check_start(out: Path, resume: bool, overwrite: bool) -> None:
+    """Raise if a run that starts in a folder, without resuming or replacing the one in it, would lose checkpoints.
+
+    Raises:
+        RunExistsError: the folder holds a run, or is not one that may be replaced.
+    """
+    if resume:
+        return
+    if overwrite:
+        check_free(out, overwrite)
+    elif checkpoints(out).names():
+        raise RunExistsError(f"{out} holds a run already; resume=True continues it, overwrite=True replaces it, or give another folder.")
+
+
 def is_run(folder: Path) -> bool:
     """Return whether a folder is a run of this library: it has checkpoints, or a config.yaml as `pushforward train` writes it."""
     if checkpoints(folder).names():

@@ -10,9 +10,11 @@ from pushforward._pandas import is_frame
 from pushforward.data.dataset import Dataset
 from pushforward.data.gather import is_map_style, of_loader
 from pushforward.data.given import for_model
+from pushforward.data.pairs import Pairs
 from pushforward.errors import ShapeError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.training.order import as_batch, fetched
+from pushforward.training.settings import Settings
 
 
 def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
@@ -54,3 +56,13 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
     if shape != model.shape:
         raise ShapeError(f"{name} has examples of shape {shape}, but the model's events have {model.shape}; reshape them.")
     return data
+
+
+def check_augmented(data: Any, settings: Settings) -> None:
+    """Raise if images that are paired with their noise are to be flipped or shifted.
+
+    Raises:
+        UserError: they are.
+    """
+    if isinstance(data, Pairs) and (settings.flip or settings.shift):
+        raise UserError("flip or shift is on, but the data are pairs, whose noise belongs to the unmodified image; switch them off.")

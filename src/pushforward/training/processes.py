@@ -5,7 +5,6 @@ Metrics and errors are exchanged over gloo on the CPU, independently of the back
 
 import atexit
 import contextlib
-import hashlib
 import os
 import signal
 import threading
@@ -13,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,6 +43,10 @@ class Processes:
     words: Any = None
     store: Any = None
     _last_note: float = field(default=0.0, init=False)
+
+    def own_device(self, device: str | torch.device) -> str | torch.device:
+        """Return the device of this process: "cuda" assigns one GPU to each process of a machine."""
+        return f"cuda:{self.local_rank}" if str(device) == "cuda" and self.size > 1 else device
 
     @property
     def main(self) -> bool:
@@ -251,14 +253,6 @@ class StopSignal:
         if self._asked is not None:
             self._asked[0].wait()
             self._asked = None
-
-
-def code_digest() -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of this package's source."""
-    digest, package = hashlib.sha256(), Path(__file__).parents[1]
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,12 +3,14 @@
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from pushforward.training.processes import Processes
 
 BINS = 10  # of the histogram over t in [0, 1]
 
@@ -91,3 +93,14 @@ def memory_mb(device: torch.device) -> float:
         return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(most / 1e6 if sys.platform == "darwin" else most / 1e3, 1)
+
+
+def mean_losses(
+    losses: Sequence[Tensor], norms: Sequence[float], over_time: LossOverTime, processes: Processes
+) -> tuple[dict[str, float], dict[str, list[Any]]]:
+    """Return the mean loss and gradient norm of the steps taken, none if there were none, and the losses by time, over all processes."""
+    taken = len(losses)
+    own = torch.stack(list(losses)).double().sum().cpu() if losses else torch.zeros((), dtype=torch.float64)
+    sums = processes.sum(torch.cat([own[None], over_time.take().flatten()]))
+    means = {"loss": float(sums[0]) / (taken * processes.size), "gradient_norm": sum(norms) / taken} if taken else {}
+    return means, by_time(sums[1:].reshape(2, -1))

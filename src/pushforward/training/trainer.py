@@ -1,12 +1,10 @@
 """The training loop: steps, validation, metrics, checkpoints, in one process or many."""
 
 import contextlib
-import shutil
 import signal
-import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,25 +12,25 @@ import torch
 from torch import Tensor
 
 from pushforward.data.pairs import Pairs
-from pushforward.errors import CheckpointError, ConfigError, DivergedError, RunExistsError, StoppedWarning, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
-from pushforward.formats.config import to_plain
 from pushforward.formats.lock import check_unlocked, locked
-from pushforward.formats.run import check_free, checkpoints, clear_run
+from pushforward.formats.run import check_start, clear_run
 from pushforward.formats.wrapped import unwrapped
 from pushforward.registry import export
 from pushforward.training.best import Best, fits_in_memory
-from pushforward.training.given import as_dataset
+from pushforward.training.facts import facts
+from pushforward.training.failures import diverged, rescued, stopped
+from pushforward.training.feed import Feed
+from pushforward.training.given import as_dataset, check_augmented
 from pushforward.training.optimisation import learning_rate
-from pushforward.training.order import Batch, Order, as_batch, batches, fetched
-from pushforward.training.processes import StopSignal, code_digest, processes
+from pushforward.training.processes import StopSignal, processes
 from pushforward.training.progress import Callback
 from pushforward.training.settings import GivenSettings, settings_of
 from pushforward.training.signals import Signals
 from pushforward.training.state import Progress, Snapshot, newest, restore, snapshot
 from pushforward.training.step import Step
-from pushforward.training.telemetry import LossOverTime, by_time, memory_mb
+from pushforward.training.telemetry import LossOverTime, mean_losses, memory_mb
 from pushforward.training.validation import schedule_of, validation_loss
 from pushforward.types import HasFingerprint
 
@@ -92,35 +90,25 @@ class Trainer:
         self.processes = processes(self.settings.timeout)
         with self.processes.watched(), self.processes.agreed("starting"):
             self.settings.check_shares(self.processes.size)
-            if isinstance(data, Pairs) and (self.settings.flip or self.settings.shift):
-                raise UserError(
-                    "flip or shift is on, but the data are pairs, whose noise belongs to the unmodified image; switch them off."
-                )
-            if device is not None and str(device) == "cuda" and self.processes.size > 1:
-                device = f"cuda:{self.processes.local_rank}"
-            self.model = model if device is None else model.to(device)
+            check_augmented(data, self.settings)
+            self.model = model if device is None else model.to(self.processes.own_device(device))
             self.data = as_dataset(data, "data", "training data", model)
             self.validation = None if validation is None else as_dataset(validation, "validation", "validation data", model)
-            self.out = None if out is None else Path(out)
+            self.out, self.extra_config = None if out is None else Path(out), dict(config or {})
             if self.out is not None and self.processes.main:
                 check_unlocked(self.out)
-                if overwrite and not resume:
-                    check_free(self.out, overwrite)
-                elif not resume and checkpoints(self.out).names():
-                    raise RunExistsError(
-                        f"{self.out} holds a run already; resume=True continues it, overwrite=True replaces it, or give another folder."
-                    )
-            self.extra_config = dict(config or {})
+                check_start(self.out, resume, overwrite)
             self.device, self.dtype = next(model.parameters()).device, model.dtype
+            self._feed = Feed(self.data, self.settings, self.processes, self.device, self.dtype)
             self._fingerprint = self.data.fingerprint() if isinstance(self.data, HasFingerprint) else None
         with self.processes.watched():
             if self.processes.size > 1:
-                self.processes.check_same(self._facts())
+                self.processes.check_same(facts(self.model, self.settings, self._fingerprint or len(self.data)))
             with self.processes.agreed("starting"):
                 if not resume and not isinstance(self.data, Pairs):  # pairs come from a model whose copy keeps its units
-                    model.initialise(*self._rows(4096))
+                    model.initialise(*self._feed.rows(4096))
                 share = self.settings.batch_size // (self.processes.size * self.settings.accumulate)
-                rows = self._rows(share) if self.processes.size > 1 else None
+                rows = self._feed.rows(share) if self.processes.size > 1 else None
                 self._step = Step(self.model, self.settings, self.processes, self.device, rows)
             self.validating = schedule_of(self.settings, len(self.data), 0 if self.validation is None else len(self.validation))
             self.progress, self._best = Progress(), Best()
@@ -190,23 +178,22 @@ class Trainer:
             try:
                 self._loop(over_time)
             except OSError as error:  # a full disk, a folder that became read-only
-                raise self._rescued(error) from error
+                if self.out is None or not self.processes.main:
+                    raise
+                raise rescued(error, self.out, self._best, self._snapshot()) from error
             finally:
                 self.model.input_noise = 0.0
                 if isinstance(self.model, PathModel):
                     self.model.watch = None
                 self._notify("on_end")
         if self.stopped_by is not None and self.processes.main:
-            where = "nothing was saved, as there is no out" if self.out is None else f"{self.out} is saved, and resume=True continues it"
-            warnings.warn(f"{self.stopped_by.name} stopped training at step {self.step}; {where}.", StoppedWarning, stacklevel=2)
+            warnings.warn(stopped(self.stopped_by, self.step, self.out), stacklevel=2)
         return self
 
     def _loop(self, over_time: LossOverTime) -> None:
         s, phases, stop = self.settings, self._step.phases, StopSignal(self.processes)
-        order = Order(len(self.data), s.batch_size, s.seed, self.step, s.steps, self.processes.rank, self.processes.size)
-        loader = iter(batches(self.data, order, s.workers, pinned=self.device.type == "cuda", timeout=s.timeout))
-        losses: list[Tensor] = []
-        norms: list[float] = []
+        loader = self._feed.start(self.step)
+        losses, norms = list[Tensor](), list[float]()
         started = since = time.perf_counter()
         before, logged = self.seconds, self.step
         if self.progress.unvalidated:  # the signal that ended the last session cut this validation short
@@ -215,7 +202,7 @@ class Trainer:
                 self.save()
         while self.step < s.steps and self.stopped_by is None and not self.ended_early:
             with phases("data", host=True):
-                batch = self._next_batch(loader)
+                batch = self._feed.next(loader, self.signals)
             if batch is None:
                 self.stopped_by = self.signals.received
                 if self.out is not None:
@@ -250,57 +237,16 @@ class Trainer:
             since = time.perf_counter()
         stop.close()
 
-    def _next_batch(self, loader: Iterator[Any]) -> Batch | None:
-        """Return the next batch on the model's device, or None if a signal comes before it (in one process; several would lose step)."""
-        found: list[Batch] = []
-        if self.processes.size > 1:
-            found.append(next(loader))
-        elif not self.signals.run(lambda: found.append(next(loader))):
-            return None
-        return self._placed(found[0])
-
-    def _placed(self, batch: Batch) -> Batch:
-        """Return a batch on the model's device."""
-        x, cond, noise = batch
-        x = x.to(self.device, self.dtype, non_blocking=True)
-        cond = cond if cond is None else cond.to(self.device, non_blocking=True)
-        return x, cond, noise if noise is None else noise.to(self.device, self.dtype, non_blocking=True)
-
-    def _rescued(self, error: OSError) -> Exception:
-        """Save the state elsewhere when the run folder cannot be written, and return the error with its path."""
-        if self.out is None or not self.processes.main:
-            return error
-        spare = Path(tempfile.mkdtemp(prefix="pushforward-"))
-        try:
-            folder = self._best.write(spare, self._snapshot())
-        except OSError:
-            shutil.rmtree(spare, ignore_errors=True)
-            return error
-        return CheckpointError(
-            f"cannot write {error.filename or self.out}: {error.strerror or error}; step {self.step} is saved in {folder}: "
-            f"free some space, copy that folder into {self.out / 'checkpoints'}, and continue with --resume."
-        )
-
     def _check_skips(self, norm: float, judging: bool) -> None:
         """End a run with too many consecutive skipped steps, and never evaluate or save broken weights."""
-        in_row = self._step.guard.in_row
-        broken = judging and (in_row >= 3 or not all(bool(p.isfinite().all()) for p in self.model.parameters()))
-        if broken or in_row >= self.settings.skip_limit:
-            if self.out is not None and self.processes.main:
-                self._best.write_kept(self.out)
-            good = checkpoints(self.out).newest_whole() if self.out is not None else None
-            raise DivergedError(
-                f"up to step {self.step}, {in_row} step{'s' if in_row > 1 else ''} in a row had no usable gradient (the last one's norm is "
-                f"{norm:.3g}, where {self._step.guard.usual:.3g} is usual and the learning rate is "
-                f"{learning_rate(self.settings, self.step - 1):.3g}); the last good checkpoint is {good or 'none'}; "
-                "resume from it with a smaller --lr or --clip."
-            )
+        if not self._step.guard.gives_up(self.settings.skip_limit, self.model if judging else None):
+            return
+        if self.out is not None and self.processes.main:
+            self._best.write_kept(self.out)
+        raise diverged(self.step, self._step.guard, norm, learning_rate(self.settings, self.step - 1), self.out)
 
     def _log(self, losses: list[Tensor], norms: list[float], over_time: LossOverTime, rate: float) -> None:
-        taken = len(losses)
-        own = torch.stack(losses).double().sum().cpu() if losses else torch.zeros((), dtype=torch.float64)
-        sums = self.processes.sum(torch.cat([own[None], over_time.take().flatten()]))
-        means = {"loss": float(sums[0]) / (taken * self.processes.size), "gradient_norm": sum(norms) / taken} if taken else {}
+        means, over = mean_losses(losses, norms, over_time, self.processes)
         metrics = {
             "step": self.step,
             **means,
@@ -311,9 +257,8 @@ class Trainer:
             "skipped": self.skipped,
             "memory_mb": memory_mb(self.device),
             "phases": self._step.phases.take(),
-            **by_time(sums[1:].reshape(2, -1)),
         }
-        self._notify("on_step", metrics)
+        self._notify("on_step", metrics | over)
 
     def _validate(self) -> bool:
         """Evaluate the averaged weights on validation data; return whether they are the best so far.
@@ -322,13 +267,12 @@ class Trainer:
         """
         if self.validation is None:
             return False
-        loss = validation_loss(self.averaged_model, self.validation, self.settings, self.processes, self.signals, self._placed)
+        loss = validation_loss(self.averaged_model, self.validation, self.settings, self.processes, self.signals, self._feed.placed)
         self.progress.unvalidated = loss is None
         if loss is None:  # in all processes
             self.stopped_by = self.signals.received or signal.SIGTERM
             return False
-        better = loss < self.best
-        self.progress.best = min(self.best, loss)
+        better, self.progress.best = loss < self.best, min(self.best, loss)
         self.progress.stale = self.validating.stale(self.progress.stale, self.step, better)
         if better and self.processes.main:
             self._best.keep(self._snapshot(), lasting=self.out is None or fits_in_memory(self.model))
@@ -348,25 +292,6 @@ class Trainer:
     def _snapshot(self) -> Snapshot:
         return snapshot(self._step, self.progress, self._fingerprint, self.extra_config)
 
-    def _rows(self, most: int) -> tuple[Tensor, Any]:
-        """Return up to `most` rows of training data, spread evenly over the set, on the model's device."""
-        x, cond, _ = _first_rows(self.data, most)
-        return x.to(self.device, self.dtype), cond if cond is None else cond.to(self.device)
-
-    def _facts(self) -> dict[str, Any]:
-        """Return the facts that must be equal in all processes."""
-        config: Any = {}
-        with contextlib.suppress(ConfigError):  # a live network is described by its parameters only
-            config = to_plain(self.model.config or {})
-        return {
-            "training": to_plain(vars(self.settings)),
-            **config,
-            "parameters": {name: list(p.shape) for name, p in self.model.named_parameters()},
-            "data": self._fingerprint or len(self.data),
-            "code": code_digest(),
-            "torch": str(torch.__version__),
-        }
-
     def _notify(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self, *args)
@@ -374,9 +299,3 @@ class Trainer:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _first_rows(data: Any, most: int) -> tuple[Tensor, Any, Tensor | None]:
-    """Return up to `most` rows of training data, spread evenly over the set, for data-dependent initialisation."""
-    rows = torch.linspace(0, len(data) - 1, min(most, len(data))).long().tolist()
-    return as_batch(fetched(data, rows))

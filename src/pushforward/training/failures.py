@@ -1,0 +1,50 @@
+"""What is saved, and what the error states, when a run cannot go on."""
+
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+from pushforward.errors import CheckpointError, DivergedError, StoppedWarning
+from pushforward.formats.run import checkpoints
+from pushforward.training.best import Best
+from pushforward.training.guard import Guard
+from pushforward.training.state import Snapshot
+
+
+def rescued(error: OSError, out: Path, best: Best, now: Snapshot) -> Exception:
+    """Save a run elsewhere when its folder cannot be written, and return the error with the path; the error itself if that fails too."""
+    spare = Path(tempfile.mkdtemp(prefix="pushforward-"))
+    try:
+        folder = best.write(spare, now)
+    except OSError:
+        shutil.rmtree(spare, ignore_errors=True)
+        return error
+    return CheckpointError(
+        f"cannot write {error.filename or out}: {error.strerror or error}; step {now.step} is saved in {folder}: "
+        f"free some space, copy that folder into {out / 'checkpoints'}, and continue with --resume."
+    )
+
+
+def diverged(step: int, guard: Guard, norm: float, lr: float, out: Path | None) -> DivergedError:
+    """Return the error of a run whose last steps had no usable gradient.
+
+    Args:
+        step: completed steps.
+        guard: knows how many steps in a row were skipped, and the usual gradient norm.
+        norm: the last step's gradient norm.
+        lr: the last step's learning rate.
+        out: run folder, or None.
+    """
+    good = checkpoints(out).newest_whole() if out is not None else None
+    return DivergedError(
+        f"up to step {step}, {guard.in_row} step{'s' if guard.in_row > 1 else ''} in a row had no usable gradient (the last one's norm is "
+        f"{norm:.3g}, where {guard.usual:.3g} is usual and the learning rate is {lr:.3g}); the last good checkpoint is {good or 'none'}; "
+        "resume from it with a smaller --lr or --clip."
+    )
+
+
+def stopped(by: signal.Signals, step: int, out: Path | None) -> StoppedWarning:
+    """Return the warning that a signal ended a run, and how to continue it."""
+    where = "nothing was saved, as there is no out" if out is None else f"{out} is saved, and resume=True continues it"
+    return StoppedWarning(f"{by.name} stopped training at step {step}; {where}.")

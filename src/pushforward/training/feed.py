@@ -1,0 +1,55 @@
+"""The batches of a run on the model's device, and the rows that data-dependent parts are initialised from."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.training.order import Batch, Order, as_batch, batches, fetched
+from pushforward.training.processes import Processes
+from pushforward.training.settings import Settings
+from pushforward.training.signals import Signals
+
+
+class Feed:
+    """Training data in the order of a run.
+
+    Args:
+        data: map-style training data.
+        settings: the training settings.
+        processes: what shares the batches.
+        device: where batches are placed.
+        dtype: the model's dtype.
+    """
+
+    def __init__(self, data: Any, settings: Settings, processes: Processes, device: torch.device, dtype: torch.dtype) -> None:
+        self.data, self.settings, self.processes, self.device, self.dtype = data, settings, processes, device, dtype
+
+    def start(self, step: int) -> Iterator[Any]:
+        """Return the batches from a step to the last, not yet placed."""
+        s, among = self.settings, self.processes
+        order = Order(len(self.data), s.batch_size, s.seed, step, s.steps, among.rank, among.size)
+        return iter(batches(self.data, order, s.workers, pinned=self.device.type == "cuda", timeout=s.timeout))
+
+    def next(self, loader: Iterator[Any], signals: Signals) -> Batch | None:
+        """Return the next batch, placed, or None if a signal comes before it (in one process; several would lose step)."""
+        found: list[Batch] = []
+        if self.processes.size > 1:
+            found.append(next(loader))
+        elif not signals.run(lambda: found.append(next(loader))):
+            return None
+        return self.placed(found[0])
+
+    def placed(self, batch: Batch) -> Batch:
+        """Return a batch on the model's device."""
+        x, cond, noise = batch
+        x = x.to(self.device, self.dtype, non_blocking=True)
+        cond = cond if cond is None else cond.to(self.device, non_blocking=True)
+        return x, cond, noise if noise is None else noise.to(self.device, self.dtype, non_blocking=True)
+
+    def rows(self, most: int) -> tuple[Tensor, Any]:
+        """Return up to `most` rows, spread evenly over the set, with their conditions."""
+        rows = torch.linspace(0, len(self.data) - 1, min(most, len(self.data))).long().tolist()
+        x, cond, _ = as_batch(fetched(self.data, rows))
+        return x.to(self.device, self.dtype), cond if cond is None else cond.to(self.device)
