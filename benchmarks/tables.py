@@ -1,6 +1,6 @@
 """Flows by their defaults on small real tables, five folds: `python -m benchmarks.tables` writes docs/assets/results/tables.json.
 
-Beside each flow: a Gaussian, a kernel density and a Gaussian mixture, regularised on validation, and zuko's flow of the same kind with its
+Compared with each flow: a Gaussian, a kernel density and a Gaussian mixture, regularised on validation, and zuko's flow of the same kind with its
 own defaults, ended early on validation. Held-out nats a row in the data's own units; classes are not used.
 """
 

@@ -17,7 +17,7 @@ known(LabelEmbedding, VectorEmbedding, nn.Dropout)
 def columns(net: Any, a: Tensor, cond: Tensor | None = None) -> Tensor:
     """Return the parameters as columns (outputs, n) for columns a (inputs, n)."""
     first, *others = net.layers
-    act = overwriting(net)
+    act = with_dropout(net)
     h = act(torch.addmm(shifted_bias(first.bias, net, cond, a.shape[1]), first.weight, a))
     for layer in others:
         h = act(torch.addmm(layer.bias.unsqueeze(1), layer.weight, h))
@@ -25,8 +25,13 @@ def columns(net: Any, a: Tensor, cond: Tensor | None = None) -> Tensor:
 
 
 def overwriting(net: Any) -> Callable[[Tensor], Tensor]:
-    """Return a network's activation and dropout, which may overwrite their input: in-place relu takes half the time."""
-    act: Callable[[Tensor], Tensor] = torch.relu_ if net.act is torch.relu else net.act
+    """Return a network's activation, which may overwrite its input: in-place relu takes half the time."""
+    return torch.relu_ if net.act is torch.relu else net.act
+
+
+def with_dropout(net: Any) -> Callable[[Tensor], Tensor]:
+    """Return the activation of a network that may drop hidden units, and its dropout."""
+    act = overwriting(net)
     return act if net.dropout is None else lambda h: net.dropout(act(h))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pushforward.bijections.elementwise import Affine, Elementwise
 from pushforward.dispatch import fast_way, known
-from pushforward.fast.coupling import overwriting, shifted_bias
+from pushforward.fast.coupling import shifted_bias, with_dropout
 from pushforward.fast.staircase import Layer, Solve, Staircase
 from pushforward.functional.affine import undone_affine
 from pushforward.nn.made import MADE, MaskedLinear
@@ -24,7 +24,7 @@ _staircases: "weakref.WeakKeyDictionary[MADE, Staircase]" = weakref.WeakKeyDicti
 @fast_way(MADE, "columns")
 def columns(net: Any, x: Tensor, cond: Tensor | None = None) -> Tensor:
     """Return the parameters (outputs, features, n) of columns x (features, n)."""
-    h, act, out_layer = x, overwriting(net), net.out
+    h, act, out_layer = x, with_dropout(net), net.out
     *masks, last = net.masks(out_layer.bias)
     for layer, mask, bias in zip(net.layers, masks, _biases(net, cond, x.shape[1]), strict=True):
         h = act(torch.addmm(bias, layer.weight * mask, h))
@@ -60,7 +60,7 @@ def walk(net: Any, like: Tensor, cond: Tensor | None, solve: Solve) -> Tensor:
     hidden = [Layer(layer.weight, bias) for layer, bias in zip(net.layers, _biases(net, cond, like.shape[1]), strict=True)]
     out = net.out
     last = Layer(out.weight.view(net.outputs, net.features, -1), out.bias.view(net.outputs, net.features, 1))
-    return _staircase(net).walk([*hidden, last], overwriting(net), like, solve)
+    return _staircase(net).walk([*hidden, last], with_dropout(net), like, solve)
 
 
 def _undo_of(elementwise: Elementwise, like: Tensor) -> Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Tensor | None]]:

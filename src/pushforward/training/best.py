@@ -10,7 +10,7 @@ from pushforward.formats.model import WEIGHTS, load_weights, read_weights
 from pushforward.formats.run import checkpoints
 from pushforward.training.state import Snapshot
 
-HELD = 2**30  # bytes of parameters up to which a copy is kept; larger models are written at once
+HELD = 2**30  # bytes of parameters up to which a copy is kept; larger models are written before the next step
 
 
 class Best:

@@ -1,4 +1,4 @@
-"""What is saved, and what the error states, when a run cannot go on."""
+"""What is saved, and what the error states, when a run cannot continue."""
 
 import shutil
 import signal
