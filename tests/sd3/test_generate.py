@@ -134,7 +134,7 @@ def test_memory_is_said_without_a_run(folder, capsys, tmp_path, monkeypatch):
         (["{folder}", "a", "--skip-layers", "-1", *SMALL], 2, "layers is (-1,)"),
         (["{folder}", "a", "--skip-layers", "3", *SMALL], 2, "layers is (3,), but the network has the blocks 0 to 2"),
         (["nowhere.safetensors", "a"], 2, "nowhere.safetensors does not exist"),
-        (["{model}", "a"], 1, "config.json"),
+        (["{model}", "a"], 2, "config.json"),
         (["{single}", "a", "--tokenizers", "nowhere/", *SMALL], 2, "tokenizers is nowhere/, but there is no such folder"),
         (["{bare}", "a", *SMALL], 2, "there is no text encoder clip_l"),
         (["--from", "nowhere.png"], 2, "--from is nowhere.png, but there is no such file"),

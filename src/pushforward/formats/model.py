@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import pushforward
 from pushforward import paths, registry
 from pushforward._files import regular
-from pushforward.errors import CheckpointError, ConfigError, UserError
+from pushforward.errors import CheckpointError, ConfigError, NoCheckpointError, UserError
 from pushforward.families.checks import misfit
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
@@ -135,7 +135,8 @@ def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", chec
         The model, built from the configuration.
 
     Raises:
-        CheckpointError: there is no intact checkpoint; the message suggests an older one if it is intact.
+        NoCheckpointError: there is no run, checkpoint or saved model at this path.
+        CheckpointError: it is damaged; the message suggests an older checkpoint if one is intact.
         ConfigError: the configuration cannot be read.
     """
     if weights not in ("ema", "raw"):
@@ -145,11 +146,11 @@ def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", chec
         folder = Checkpoints(folder.parent).path(folder.name)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise CheckpointError(f"{folder} {what}; give a run folder, a checkpoint, or a folder written by pushforward.save.")
+        raise NoCheckpointError(f"{folder} {what}; give a run folder, a checkpoint, or a folder written by pushforward.save.")
     if (folder / "checkpoints").is_dir():
         folder = checkpoints(folder).path(checkpoint)
     elif not (folder / WEIGHTS).exists():
-        raise CheckpointError(
+        raise NoCheckpointError(
             f"{folder} holds neither checkpoints/ nor {WEIGHTS}; give a run folder or a folder written by pushforward.save."
         )
     check_folder(folder)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pushforward.errors import CheckpointError, ConfigError, RunExistsError
+from pushforward.errors import CheckpointError, ConfigError, NoCheckpointError, RunExistsError
 from pushforward.formats.config import load_yaml
 from pushforward.formats.files import check_folder, write_folder, write_text
 
@@ -32,7 +32,8 @@ class Checkpoints:
         """Return the folder of the checkpoint "best", "last" (also used if there is no best), or of this name.
 
         Raises:
-            CheckpointError: it does not exist or is damaged; the message suggests the newest intact one.
+            NoCheckpointError: it does not exist; the message lists those that do.
+            CheckpointError: it is damaged; the message suggests the newest intact one.
         """
         name = which
         if which in POINTERS:
@@ -40,7 +41,7 @@ class Checkpoints:
         folder = self.folder / name
         if name not in self.names():
             known = ", ".join(self.names()) or "none"
-            raise CheckpointError(f"{self.folder} has no checkpoint {which!r}; there are: {known}.")
+            raise NoCheckpointError(f"{self.folder} has no checkpoint {which!r}; there are: {known}.")
         try:
             check_folder(folder)
         except CheckpointError as error:
