@@ -11,7 +11,8 @@ from pushforward import registry
 from pushforward._checks import alternatives, shown, whole
 from pushforward._memory import memory_errors
 from pushforward._pandas import is_frame
-from pushforward.data.arrays import read_npy, read_npz
+from pushforward.data.archives import read_npz
+from pushforward.data.arrays import read_npy
 from pushforward.data.dataset import Dataset
 from pushforward.data.frames import read_frame, read_parquet
 from pushforward.data.gather import ACCEPTED, is_map_style, of_loader
