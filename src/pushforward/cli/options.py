@@ -42,12 +42,12 @@ def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, descri
         UserError: an option is unknown, missing, or has a value that it cannot have.
     """
     options = {} if default is None else {"default": default}
-    box = io.StringIO()
+    given, box = _choices_in_our_spelling(arguments), io.StringIO()
     try:
         with contextlib.redirect_stderr(box), _unwrapped(arguments):
             return tyro.cli(
                 kind,
-                args=_choices_in_our_spelling(arguments),
+                args=given,
                 prog=prog,
                 description=description,
                 config=(tyro.conf.CascadeSubcommandArgs,),
@@ -57,7 +57,7 @@ def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, descri
         raise UserError(f"{error}") from None
     except SystemExit as stop:
         if stop.code == 2:
-            raise UserError(sentence(box.getvalue(), prog)) from None
+            raise UserError(sentence(box.getvalue(), prog, given)) from None
         raise
 
 
