@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import secrets
-import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +16,11 @@ from pushforward._checks import real, whole
 from pushforward._images import upright
 from pushforward.cli.drawing import clip_of
 from pushforward.cli.options import check_whole, parse
+from pushforward.cli.preview import shown
 from pushforward.cli.run import check_file, device_of
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.errors import UserError
 from pushforward.formats.config import from_plain
-from pushforward.formats.files import write_atomically
 from pushforward.guidance.cfg import CFG
 from pushforward.guidance.guidance import Guidance
 from pushforward.guidance.skip_layers import SkipLayers
@@ -32,7 +31,6 @@ from pushforward.samplers.sampler import Sampler
 from pushforward.sd3.generation import LEVELS, STEPS, times_of
 from pushforward.sd3.hub import is_hub_id
 from pushforward.sd3.png import digest, loaded, read_settings, write_png
-from pushforward.sd3.progress import Progress
 from pushforward.sd3.prompts import MOST_TOKENS
 
 
@@ -159,7 +157,7 @@ def run(arguments: Sequence[str]) -> int:
         mask=given["mask"],
         tokens=options.tokens,
         batch_size=options.batch_size,
-        callback=_shown(options.preview),
+        callback=shown(options.preview),
     )
     paths = [options.out if options.n == 1 else options.out.with_stem(f"{options.out.stem}-{one}") for one in seeds]
     for image, path, one in zip(made, paths, seeds, strict=True):
@@ -288,18 +286,3 @@ def _sampler(options: Generate, shift: float) -> Sampler:
     if options.sampler == "euler" and options.steps is None:
         options = dataclasses.replace(options, sampler=None)
     return options.chosen(own, own.grid) or own
-
-
-def _shown(preview: Path | None) -> Any:
-    """Return the progress callback: a line on the terminal, and a preview image if requested."""
-    if preview is None and not sys.stderr.isatty():
-        return None
-
-    def show(progress: Progress) -> None:
-        if sys.stderr.isatty():
-            end = "\n" if progress.done == progress.total else ""
-            print(f"\r{progress.done}/{progress.total or '?'}  t = {progress.t:.3f} ", end=end, file=sys.stderr, flush=True)
-        if preview is not None:
-            write_atomically(preview, lambda temporary: progress.images()[0].save(temporary, format="PNG"))
-
-    return show
