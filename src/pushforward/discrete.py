@@ -8,12 +8,14 @@ import numpy
 import torch
 from torch import Tensor
 
+from pushforward._memory import check_room
 from pushforward.errors import UserError
 from pushforward.functional.prediction import Kind
 from pushforward.paths.path import Path
 from pushforward.registry import export, unknown
 
 Schedule = Literal["linear", "cosine", "sigmoid"]
+BYTES = 250  # memory for each step while the spline is fitted
 SCHEDULES: tuple[Schedule, ...] = ("linear", "cosine", "sigmoid")
 
 
@@ -44,6 +46,7 @@ class Discrete(Path):
     Raises:
         UserError: an unknown schedule, a beta that is not between 0 and 1, fewer than 3 betas, or a number of betas other than steps; the
             prediction "noise" or "score" with zero_terminal_snr.
+        OutOfMemoryError: more steps than the memory holds.
 
     Example:
         >>> Discrete().interval
@@ -71,6 +74,7 @@ class Discrete(Path):
             raise UserError(f"steps is {count}, but there are {len(self.betas)} betas; leave steps out.")
         if count < 3:
             raise UserError(f"steps is {count}, but a discrete path needs at least 3; 1000 is usual.")
+        check_room(f"a discrete path of {count} steps", BYTES * min(count, 1 << 62), "give fewer; 1000 is usual")
         betas = _betas(self.betas, count) if isinstance(self.betas, str) else numpy.array(self.betas)
         if not ((betas > 0) & (betas < 1)).all():
             wrong = int(numpy.argmin((betas > 0) & (betas < 1)))

@@ -38,6 +38,12 @@ class DataError(UserError):
     """A data set cannot be used as it is."""
 
 
+class DamagedDataError(DataError):
+    """A file of data is truncated or damaged, which happened to it: the path is right."""
+
+    exit_status = 1
+
+
 class ConfigError(UserError):
     """A configuration has an unknown key, a wrong type or a value that is not allowed."""
 
@@ -71,6 +77,10 @@ class OutOfMemoryError(PushforwardError):
 
 class CheckpointError(PushforwardError):
     """A checkpoint is missing, truncated or does not fit the model."""
+
+
+class NoCheckpointError(CheckpointError, UserError):
+    """A path or name is given where there is no run, checkpoint or model of the kind that is asked for."""
 
 
 class NotFiniteError(PushforwardError, ArithmeticError):

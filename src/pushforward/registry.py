@@ -28,13 +28,19 @@ ENTRY_POINTS = "pushforward"
 class PluginError(ImportError):
     """An entry point of another package that cannot be used."""
 
+    exit_status = 1  # of the command line: see `errors.PushforwardError`
+
 
 class NameClashError(ValueError):
     """Two objects claim the same public name."""
 
+    exit_status = 1
+
 
 class UnknownNameError(LookupError, AttributeError):
     """Nothing has this public name; the message suggests the closest one."""
+
+    exit_status = 2
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import yaml
 
 from pushforward import registry
 from pushforward.cli import main
+from pushforward.cli.listing import options_of
 from pushforward.cli.mistakes import sentence
 from pushforward.cli.options import FIELDS, kebab, named
 
@@ -19,6 +20,21 @@ SENTENCES = {
     f"{TRAIN} --lr abc": "--lr is 'abc', but it must be a number; see `pushforward train ddpm --help`.",
     f"{TRAIN} --betas 1": "--betas has too few values, but it needs 2; see `pushforward train ddpm --help`.",
     f"{TRAIN} sampler:dpmsolverp": "'sampler:dpmsolverp' is not a known option; did you mean 'sampler:dpm-solver-pp'?",
+    f"{TRAIN} --net.hidden 64 64": "--net.hidden is an option of net:mlp, which is not chosen; write net:mlp before it: "
+    "`pushforward train ddpm ... net:mlp --net.hidden ...`.",
+    f"{TRAIN} --net.hidden 64 net:mlp": "--net.hidden stands before net:mlp, whose option it is; write net:mlp first: "
+    "`pushforward train ddpm ... net:mlp --net.hidden ...`.",
+    f"{TRAIN} net:UNet --net.hidden 64": "--net.hidden is an option of net:mlp, but net:unet is chosen; "
+    "see `pushforward train ddpm net:unet --help`, or choose net:mlp.",
+    f"{TRAIN} --path.beta-min 1": "--path.beta-min is an option of path:sub-variance-preserving and path:variance-preserving, none of "
+    "which is chosen; write path:sub-variance-preserving before it: "
+    "`pushforward train ddpm ... path:sub-variance-preserving --path.beta-min ...`.",
+    f"{TRAIN} net:mlp --net.hiden 64": "'--net.hiden' is not a known option; did you mean '--net.hidden'?",
+    f"{TRAIN} net:mlp --net.foo 64": "'--net.foo' is not a known option; see `pushforward train ddpm net:mlp --help`.",
+    f"{TRAIN} net:mlp net:unet": "net:unet is given in addition to net:mlp, but there is one net; leave one of them out.",
+    "sample runs/x --sampler-options eta": "--sampler-options takes pairs of NAME VALUE, but a name has no value; "
+    "see `pushforward sample --help`.",
+    "sample runs/x --sampler ddim --sampler-options etta 1": "'etta' is not a known option of ddim; did you mean 'eta'?",
     "demo --threads 0": "--threads is 0, but it must be at least 1.",
 }
 
@@ -80,3 +96,30 @@ def test_each_option_of_a_network_is_explained(capsys):
             if line.startswith("│ --net."):
                 words = " ".join(lines[k : k + 2]).replace("│", " ").split("(default")[0].split()
                 assert len([word for word in words if word.islower()]) > 2, line
+
+
+def test_a_name_is_listed_with_its_options(capsys):
+    for name in ("samplers.dpm-solver-pp", "samplers.DPMSolverPP"):
+        assert main(["list", name]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "pushforward.samplers.DPMSolverPP Integrate the data prediction" in shown
+        assert "lower_order_final True for" in shown
+        assert "variant 2M" in shown
+        assert "--sampler-options" in shown
+    assert main(["list", "samplers"]) == 0
+    assert "`pushforward list samplers.bosh3` explains" in capsys.readouterr().out
+    assert main(["list", "samplers.dim"]) == 2
+    assert "did you mean 'ddim'?" in capsys.readouterr().err
+
+
+def test_every_option_of_a_sampler_is_explained():
+    for entry in registry.entries("samplers"):
+        for name, _, explanation in options_of(entry.thing):
+            assert len(explanation.split()) > 1, (entry.name, name)
+
+
+def test_every_public_name_can_be_listed(capsys):
+    for name in registry.names():
+        if "." in name:
+            assert main(["list", name]) == 0, name
+    capsys.readouterr()

@@ -1,6 +1,7 @@
 """`pushforward sample`: what is written are the data's own values, from the saved model alone."""
 
 import csv
+import re
 
 import numpy
 import PIL.Image
@@ -9,6 +10,7 @@ import torch
 
 import pushforward as pf
 from pushforward.cli import main
+from pushforward.errors import UserError
 from pushforward.evaluation.pictures import tiles
 from pushforward.formats.model import load
 from pushforward.schema import Column, Schema
@@ -84,6 +86,42 @@ def test_arrays_hold_the_numbers_and_what_they_stand_for(run, tmp_path):
     assert set(held["x"][:, 1].tolist()) <= {0.0, 1.0, 2.0}
     assert (held["x"][:, 2] == held["x"][:, 2].round()).all()
     assert numpy.array_equal(numpy.load(drawn(run, tmp_path / "x.npy")), held["x"])
+
+
+def test_arrays_are_read_again_as_the_table_that_they_are(run, tmp_path):
+    archive = drawn(run, tmp_path / "x.npz", "-n", "60")
+    held, parts = numpy.load(archive), [pf.data.load(archive, split) for split in ("train", "validation", "test")]
+    schema = parts[0].schema
+    assert schema.names == ("size", "colour", "count")
+    assert [one.kind for one in schema.columns] == ["continuous", "category", "integer"]
+    assert schema.categories == {"colour": ("blue", "green", "red")}
+    assert (parts[0].class_names, parts[0].classes) == (("cat", "dog"), 2)
+    x, y = (torch.cat([getattr(part, name) for part in parts]).numpy() for name in ("x", "cond"))
+    rows = {(*row, label) for row, label in zip(held["x"].tolist(), held["y"].tolist(), strict=True)}
+    assert {(*row, label) for row, label in zip(x.tolist(), y.tolist(), strict=True)} == rows
+
+
+def test_images_in_an_archive_keep_the_names_of_classes_that_were_not_drawn(tmp_path):
+    archive = drawn(images(3, 256, tmp_path), tmp_path / "x.npz", "--label", "class 1")
+    read = pf.data.load(archive)
+    assert (read.classes, read.class_names, read.levels, set(read.cond.tolist())) == (3, ("class 0", "class 1", "class 2"), 256, {1})
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"columns": numpy.array(["a"])}, "columns has 1 names, but x has shape (20, 2)"),
+        ({"columns": numpy.arange(2)}, "columns has shape (2,) and dtype int64, but it must be a list of texts"),
+        ({"columns": numpy.array(["a", "b"]), "words of a": numpy.array(["u", "v"])}, "row 1 (counted from 0), column 'a' is 2, but its 2"),
+        ({"columns": numpy.array(["a", "b"]), "y": numpy.zeros((20, 2), int)}, "labels have shape (20, 2)"),
+        ({"columns": numpy.array(["a", "a"])}, "two columns 'a'"),
+        ({"class_names": numpy.array(["u"]), "y": numpy.arange(20) % 2}, "row 1 has label 1"),
+    ],
+)
+def test_names_that_do_not_fit_their_array_are_refused(arrays, message, tmp_path):
+    numpy.savez(tmp_path / "x.npz", x=numpy.arange(40.0).reshape(20, 2) % 6, **arrays)
+    with pytest.raises(UserError, match=re.escape(message)):
+        pf.data.load(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize("label", ["dog", "1"])

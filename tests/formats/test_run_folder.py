@@ -16,7 +16,7 @@ import pushforward as pf
 from pushforward.cli import main
 from pushforward.errors import RunExistsError
 from pushforward.evaluation.pictures import loss_curve, picture_of
-from pushforward.formats.lock import HOLDER, locked
+from pushforward.formats.lock import HOLDER, LOCK, locked
 from pushforward.formats.run import checkpoints, is_run, step_of
 from pushforward.training.progress import read_metrics
 
@@ -138,6 +138,26 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, holder):
     fit(tmp_path)
     assert time.monotonic() - start < 5
     assert not (tmp_path / HOLDER).exists()
+
+
+@pytest.mark.parametrize("name", [LOCK, HOLDER])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_lock_that_is_no_file_is_named(name, make, tmp_path):
+    make(tmp_path / name)
+    with pytest.raises(RunExistsError, match=f"{name} is no file"):
+        fit(tmp_path)
+    with pytest.raises(RunExistsError, match=f"{name} is no file"), locked(tmp_path):
+        pass
+    assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+def test_a_lock_whose_holder_is_replaced_meanwhile_is_released(tmp_path):
+    with locked(tmp_path):
+        (tmp_path / HOLDER).unlink()
+        os.mkdir(tmp_path / HOLDER)
+    os.rmdir(tmp_path / HOLDER)
+    with locked(tmp_path):
+        pass
 
 
 def test_a_lock_is_free_after_an_error(tmp_path):

@@ -124,6 +124,12 @@ def _npz(folder: Path) -> None:
     numpy.savez_compressed(folder / "x.npz", x=_drawn(0).round().clip(0, 3), y=numpy.arange(30) % 3, levels=numpy.int64(4))
 
 
+def _npz_of_a_table(folder: Path) -> None:
+    x = numpy.stack([numpy.linspace(0, 1, 30), numpy.arange(30) % 3], axis=1)
+    names = {"columns": numpy.array(["size", "eyes"]), "words of eyes": numpy.array(["blue", "brown", "grey"])}
+    numpy.savez(folder / "x.npz", x=x, y=numpy.arange(30) % 2, class_names=numpy.array(["cat", "dog"]), **names)
+
+
 def _npz_of_splits(folder: Path) -> None:
     parts = {f"x_{one}": _drawn(k) for k, one in enumerate(("train", "validation", "test"))}
     numpy.savez(folder / "x.npz", **parts, **{f"y{name[1:]}": numpy.array(["a", "b", "c"] * 10) for name in parts})
@@ -211,6 +217,7 @@ READERS = [
     Reader("npy", lambda folder: numpy.save(folder / "x.npy", _drawn(0)), ("x.npy",), lambda folder: pf.data.load(folder / "x.npy")),
     Reader("npy mapped", _mapped, ("*.npy",), lambda folder: pf.data.load(folder)[:]),
     Reader("npz", _npz, ("x.npz",), lambda folder: pf.data.load(folder / "x.npz")),
+    Reader("npz of a table", _npz_of_a_table, ("x.npz",), lambda folder: pf.data.load(folder / "x.npz")),
     Reader("npz of splits", _npz_of_splits, ("x.npz",), lambda folder: pf.data.load(folder / "x.npz", "test")),
     Reader("idx", _idx, ("plain",), lambda folder: read_idx(folder / "plain", 3)),
     Reader("idx gzipped", _idx, ("packed.gz",), lambda folder: read_idx(folder / "packed.gz", 3)),

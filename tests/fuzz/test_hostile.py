@@ -100,6 +100,8 @@ def test_settings(arguments):
         lambda: _model().sample(10**12, batch_size=1),
         lambda: _model().sample(2**62),
         lambda: pf.data.load("moons", n=10**12),
+        lambda: pf.paths.Discrete(steps=10**12),
+        lambda: pf.paths.Discrete("cosine", steps=2**80, zero_terminal_snr=True),
     ],
 )
 def test_sizes_beyond_the_memory(make):

@@ -6,8 +6,11 @@ import shutil
 import PIL.Image
 import PIL.PngImagePlugin
 import pytest
+import torch
 
+import pushforward as pf
 from pushforward.cli import main
+from pushforward.sd3.generation import guidance_of
 
 SMALL = ["--steps", "2", "--height", "32", "--width", "48"]
 pytestmark = pytest.mark.usefixtures("float32")
@@ -100,6 +103,40 @@ def test_all_options_make_a_picture_that_can_be_made_again(fox, folder, tmp_path
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "made.png").read_bytes()
 
 
+def test_options_of_the_sampler_and_clipping_are_those_of_python_and_made_again(folder, fox, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["--sampler", "dpm-solver-pp", "--sampler-options", "lower-order-final", "no", "grid", "times", "grid.times", "[1,0.8,0.3]"]
+    size = ["--height", "32", "--width", "48", "--seed", "5"]
+    assert main(["generate", folder, "a fox", *given, "--clip", "2", "dynamic", "0.9", *size, "--out", "made.png"]) == 0
+    sampler = pf.samplers.DPMSolverPP(3, lower_order_final=False, grid=pf.samplers.Times((1.0, 0.8, 0.3)))
+    guidance = pf.guidance.Clip(-2.0, 2.0, 0.9, pf.guidance.CFG(7.0))
+    model = pf.StableDiffusion3.from_pretrained(folder)
+    image = model.sample("a fox", size=(32, 48), sampler=sampler, guidance=guidance, generator=5)[0]
+    assert PIL.Image.open("made.png").tobytes() == image.tobytes()
+    assert image.tobytes() != model.sample("a fox", size=(32, 48), sampler=sampler, generator=5)[0].tobytes()
+    assert main(["generate", "--from", "made.png", "--out", "again.png"]) == 0
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "made.png").read_bytes()
+
+
+def test_clipping_comes_after_skipped_layers(folder):
+    net = pf.StableDiffusion3.from_pretrained(folder).transformer
+    made = guidance_of(pf.guidance.Clip(-2.0, 2.0, guidance=3.0), pf.guidance.SkipLayers((0,), 2.0), [1.0, 0.5, 0.0], net)
+    assert isinstance(made, pf.guidance.Clip)
+    assert isinstance(made.guidance, pf.guidance.SkipLayers)
+    assert made.guidance.guidance == pf.guidance.CFG(3.0)
+
+
+def test_from_an_image_the_remaining_times_of_a_list_are_taken(folder, fox):
+    """Strength 0.5 of four times leaves out the first two, as it does of four steps of any grid."""
+    model = pf.StableDiffusion3.from_pretrained(folder)
+    with PIL.Image.open(fox) as image:
+        options = {"image": image.convert("RGB"), "strength": 0.5, "guidance": None, "generator": 5, "output": "latents"}
+        times = pf.samplers.Shifted(3, 1000)(1.0, 0.0, 4, pf.paths.Linear())[:-1]
+        listed = model.sample("a fox", sampler=pf.samplers.Euler(4, grid=pf.samplers.Times(times)), **options)
+        usual = model.sample("a fox", steps=4, **options)
+    torch.testing.assert_close(listed, usual, rtol=0, atol=1e-5)
+
+
 def test_a_preview_is_written_while_the_picture_is_made(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["generate", folder, "a fox", *SMALL, "--guidance", "1", "--seed", "1", "--out", "made.png", "--preview", "seen.png"]) == 0
@@ -120,7 +157,7 @@ def test_memory_is_said_without_a_run(folder, capsys, tmp_path, monkeypatch):
     [
         ([], 2, "there is no model"),
         (["{folder}"], 2, "there is no prompt"),
-        (["{folder}", "a", "--height", "100"], 2, "divisible by 16; the nearest are 96x768"),
+        (["{folder}", "a", "--height", "100"], 2, "--height is 100, but it must be divisible by 16; try 96"),
         (["{folder}", "a", "--out", "a.jpg"], 2, "--out is a.jpg"),
         (["{folder}", "a", "-n", "0"], 2, "-n is 0"),
         (["{folder}", "a", "--seed", "-1"], 2, "--seed is -1"),
@@ -134,8 +171,8 @@ def test_memory_is_said_without_a_run(folder, capsys, tmp_path, monkeypatch):
         (["{folder}", "a", "--skip-layers", "-1", *SMALL], 2, "layers is (-1,)"),
         (["{folder}", "a", "--skip-layers", "3", *SMALL], 2, "layers is (3,), but the network has the blocks 0 to 2"),
         (["nowhere.safetensors", "a"], 2, "nowhere.safetensors does not exist"),
-        (["{model}", "a"], 1, "config.json"),
-        (["{single}", "a", "--tokenizers", "nowhere/", *SMALL], 2, "tokenizers is nowhere/, but there is no such folder"),
+        (["{model}", "a"], 2, "config.json"),
+        (["{single}", "a", "--tokenizers", "nowhere/", *SMALL], 2, "--tokenizers is nowhere/, but there is no such folder"),
         (["{bare}", "a", *SMALL], 2, "there is no text encoder clip_l"),
         (["--from", "nowhere.png"], 2, "--from is nowhere.png, but there is no such file"),
         (["--from", "{model}"], 2, "cannot be read as an image"),
@@ -168,6 +205,20 @@ UNLOADED = [
     (["--skip-layers", "1", "--skip-scale", "nan"], "scale is nan"),
     (["--skip-layers", "1", "--skip-steps", "0.2", "0.1"], "steps is (0.2, 0.1)"),
     (["--strength", "0.5"], "--strength is given without an image"),
+    (["--height", "100"], "--height is 100, but it must be divisible by 16; try 96"),
+    (["--width", "8"], "--width is 8, but it must be divisible by 16; try 16"),
+    (["--sampler", "heun", "--sampler-options", "eta", "1"], "'eta' is not a known option of heun"),
+    (["--sampler-options", "steps", "0"], "steps is 0"),
+    (["--sampler-options", "grid.factor", "-1"], "factor is -1"),
+    (["--sampler-options", "grid.factor", "2", "--shift", "3"], "--shift is 3.0, but --sampler-options give grid.factor"),
+    (["--sampler-options", "grid", "times", "grid.times", "[0.9,0.5]"], "the first time is 0.9"),
+    (["--sampler-options", "grid", "knots"], "needs a discrete path"),
+    (["--clip", "3", "2"], "low is 3.0 and high 2.0"),
+    (["--clip", "often"], "--clip is 'often'"),
+    (["--out", "{fox}/made.png"], "is no folder"),
+    (["--preview", "{fox}/seen.png"], "is no folder"),
+    (["--text-encoders", "nowhere"], "--text-encoders is nowhere, which does not exist"),
+    (["--tokenizers", "nowhere/"], "--tokenizers is nowhere/, but there is no such folder"),
     (["--mask", "{fox}"], "--mask is given without an image"),
     (["--image", "{fox}", "--strength", "0"], "--strength is 0"),
     (["--image", "{fox}", "--strength", "nan"], "--strength is nan"),

@@ -265,6 +265,16 @@ def test_the_peak_of_a_function_is_that_of_its_tensors():
     assert peak(run) == 2 * 4 * n
 
 
+def test_the_memory_of_a_model_leaves_the_default_dtype_of_other_threads_alone(monkeypatch):
+    def fail(dtype):
+        raise AssertionError("the default dtype is that of all threads")
+
+    monkeypatch.setattr(torch, "set_default_dtype", fail)
+    memory = pf.sd3.memory_of("medium-3.5", dtype=torch.float16, t5=False, tiling=True, size=(64, 64))
+    assert memory.weights["transformer"] == 2 * (2_243_171_520 + 384 * 384 * 1536)  # SD3.md's count, and the table of positions
+    assert memory.weights["vae"] == 4 * 83_819_683  # float32
+
+
 @pytest.mark.slow
 def test_stable_diffusion_3_5_medium_fits_12_gb_with_offloading():
     """Weights in bfloat16: 16.3 GB of all parts are too much, T5's 9.5 GB alone are not, and neither is all but T5."""

@@ -69,7 +69,7 @@ def _run(command: str, rest: list[str], debug: bool) -> int:
     except (PushforwardError, UnknownNameError, NameClashError, PluginError) as error:
         if debug:
             raise
-        return _failed(str(error), getattr(error, "exit_status", 2))
+        return _failed(str(error), error.exit_status)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe: suppress further output
         return 0

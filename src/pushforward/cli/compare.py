@@ -18,7 +18,7 @@ from pushforward.errors import UserError
 from pushforward.evaluation.explain import explain
 from pushforward.evaluation.units import BITS, DATA, NATS, STANDARDISED, per_bit
 from pushforward.families.model import GenerativeModel
-from pushforward.formats.model import build, load
+from pushforward.formats.model import build, described, load, located
 from pushforward.training.progress import read_metrics
 
 SHOWN = {"normalizing flow": "realnvp", "continuous flow": "ffjord", "flow matching": "rectified_flow", "diffusion": "ddpm"}
@@ -52,6 +52,8 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if not options.runs:
         raise UserError("compare needs runs: `pushforward compare runs/a runs/b`, or --explain for a comparison of model families.")
+    for folder in options.runs:
+        run_config(folder)  # all of them, before anything is read
     judged = {folder: _evaluated(folder) for folder in options.runs}
     known = [answers for answers in judged.values() if answers is not None]
     if all(_has(NATS, answers) for answers in known if _has(BITS, answers)):  # else bits are what all have
@@ -74,10 +76,11 @@ def run(arguments: Sequence[str]) -> int:
 def _explained(options: Compare) -> dict[str, dict[str, str]]:
     device = device_of(options.device)
     if options.runs:
-        models = {str(folder): load(folder).to(device) for folder in options.runs}
-        shapes = {model.shape for model in models.values()}
+        folders = {str(run): located(run) for run in options.runs}
+        shapes = {described(folder).shape for folder in folders.values()}
         if len(shapes) > 1:
             raise UserError(f"the runs have events of shapes {', '.join(map(str, sorted(shapes)))}; compare runs of one shape.")
+        models = {name: load(folder).to(device) for name, folder in folders.items()}
         x = load_data(run_config(options.runs[0]).get("data", {}), "test").in_memory(ROWS).x[:ROWS]
     else:
         torch.manual_seed(0)

@@ -10,8 +10,9 @@ import torch
 
 from pushforward.cli.evaluate import Evaluate, evaluate, show
 from pushforward.cli.options import check_whole, parse
-from pushforward.cli.run import device_of, load_data, notify
+from pushforward.cli.run import check_folder, device_of, load_data, notify
 from pushforward.cli.train import finish, start
+from pushforward.formats.run import check_free
 from pushforward.nn.mlp import MLP
 from pushforward.training.settings import Settings
 
@@ -45,6 +46,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Demo, arguments, prog="pushforward demo", description="Train and evaluate a rectified flow on handwritten digits.")
     began = time.perf_counter()
+    check_free(options.out, options.overwrite)
+    check_folder(options.out, f"--out is {options.out}")
+    device_of(options.device)
     section = {"name": "digits"}
     train, validation = load_data(section, "train"), load_data(section, "validation")
     section["fingerprint"] = train.fingerprint()

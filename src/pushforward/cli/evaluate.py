@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pushforward._checks import whole
+from pushforward.cli.drawing import check_sampler
 from pushforward.cli.options import check_whole, parse
-from pushforward.cli.run import CONFIG, device_of, load_data, notify, run_config, sampler_of
+from pushforward.cli.run import CONFIG, check_folder, data_section, device_of, load_data, notify, run_config
+from pushforward.cli.samplers import SamplerOptions
 from pushforward.errors import UserError
 from pushforward.evaluation.judge import EVALUATIONS, HELD, judge
 from pushforward.evaluation.judgement import Judgement
@@ -23,13 +25,13 @@ from pushforward.evaluation.run_pictures import draw
 from pushforward.evaluation.units import STANDARDISED
 from pushforward.evaluation.verdict import verdict
 from pushforward.formats.files import write_text
-from pushforward.formats.model import load
+from pushforward.formats.model import check_intact, described, located, with_weights
 from pushforward.formats.run import checkpoints, step_of
 from pushforward.training.progress import read_metrics
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(SamplerOptions):
     """Evaluate a run on held-out data.
 
     Args:
@@ -41,8 +43,6 @@ class Evaluate:
         compared: number of test examples for distances, compared with as many samples out of four times as many.
         scored: number of test examples for likelihoods; 0 for all.
         evaluations: numbers of network evaluations at which samples are evaluated.
-        sampler: euler, midpoint, heun, rk4 or dopri5 (`pushforward list samplers`), for samples and likelihood; by default the model's own.
-        steps: steps of a fixed-step sampler; Euler if --sampler is not given.
         divergence: "exact" for an ODE's likelihood, or "hutchinson" for an unbiased estimate; "auto" is exact up to 256 dimensions.
         seed: seed of all draws.
         device: "auto", "cpu", "cuda", ...
@@ -56,14 +56,13 @@ class Evaluate:
     compared: int = 2000
     scored: int = 0
     evaluations: tuple[int, ...] = EVALUATIONS
-    sampler: str | None = None
-    steps: int | None = None
     divergence: Literal["auto", "exact", "hutchinson"] = "auto"
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        check_whole(self, {"samples": 1, "draws": 1, "compared": 1, "scored": 0, "steps": 1, "seed": 0})
+        super().__post_init__()
+        check_whole(self, {"samples": 1, "draws": 1, "compared": 1, "scored": 0, "seed": 0})
         for count in self.evaluations:
             whole("--evaluations", count, 1)
 
@@ -80,14 +79,19 @@ def run(arguments: Sequence[str]) -> int:
 def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Callable[[str], None]) -> Judgement:
     """Evaluate a run, write its evaluation.json, pictures and report.html, and return the metrics."""
     folder = options.run
-    config, sampler = run_config(folder), sampler_of(options.sampler, options.steps)
-    model = load(folder, checkpoint=options.checkpoint).to(device_of(options.device))
+    device, config = device_of(options.device), run_config(folder)
+    section = data_section(config)
+    check_folder(folder, f"the report of {folder} is written into it")
+    weights = located(folder, options.checkpoint)
+    model = described(weights)
     by_ode = model.sampler is not None
-    if not by_ode and (sampler is not None or options.divergence != "auto"):
+    if not by_ode and (options.sampler or options.steps or options.sampler_options or options.divergence != "auto"):
         raise UserError(f"--sampler, --steps or --divergence is given, but {config.get('preset')} does not solve an ODE; leave them out.")
-    model.sampler = sampler or model.sampler
+    model.sampler = options.chosen(model.sampler) or model.sampler
+    check_sampler(model, None)
+    check_intact(weights)
+    model = with_weights(model, weights).to(device)
     evaluations = options.evaluations if by_ode else ()  # an exact map takes one pass
-    section = config.get("data", {})
     train, validation, test = (load_data(section, part).in_memory(HELD) for part in ("train", "validation", options.split))
     judged, made, labels = judge(
         model, train, validation, test, split=options.split, samples=options.samples, draws=options.draws, compared=options.compared,

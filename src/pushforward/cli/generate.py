@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import secrets
-import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,29 +14,32 @@ import tyro
 
 from pushforward._checks import real, whole
 from pushforward._images import upright
-from pushforward.cli.options import parse
-from pushforward.cli.run import device_of, sampler_of
+from pushforward.cli.drawing import clip_of
+from pushforward.cli.options import check_whole, parse
+from pushforward.cli.preview import shown
+from pushforward.cli.run import check_file, device_of
+from pushforward.cli.samplers import SamplerOptions
 from pushforward.errors import UserError
 from pushforward.formats.config import from_plain
-from pushforward.formats.files import write_atomically
 from pushforward.guidance.cfg import CFG
+from pushforward.guidance.guidance import Guidance
 from pushforward.guidance.skip_layers import SkipLayers
 from pushforward.models.stable_diffusion_3 import StableDiffusion3
+from pushforward.samplers.euler import Euler
 from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
-from pushforward.sd3.generation import LEVELS, STEPS
+from pushforward.sd3.generation import LEVELS, STEPS, times_of
+from pushforward.sd3.hub import is_hub_id
 from pushforward.sd3.png import digest, loaded, read_settings, write_png
-from pushforward.sd3.progress import Progress
 from pushforward.sd3.prompts import MOST_TOKENS
-from pushforward.types import OnGrid
 
 
 @dataclasses.dataclass(frozen=True)
-class Generate:
+class Generate(SamplerOptions):
     """Generate images from a prompt with Stable Diffusion 3 or 3.5.
 
-    Each PNG stores its prompt, seed and settings; `pushforward generate --from IMAGE.png` reproduces it, with other settings if you add
-    them.
+    By default with 28 steps of Euler's method on the model's grid. Each PNG stores its prompt, seed and settings;
+    `pushforward generate --from IMAGE.png` reproduces it, with other settings if you add them.
 
     Args:
         model: a .safetensors file, a diffusers folder, or a Hub id such as stabilityai/stable-diffusion-3.5-medium.
@@ -46,11 +48,11 @@ class Generate:
         negative: negative prompt.
         n: number of images; seeds are incremented from --seed.
         seed: seed of the first image; by default a new one, which is printed.
-        steps: steps of the sampler, 28 by default.
         guidance: guidance scale; values up to 1 disable guidance.
         interval: times (low high) at which to guide, from 0 (image) to 1 (noise).
+        clip: keep the predicted latents in a range: HIGH for -HIGH to HIGH, LOW HIGH, or either with `dynamic`, for thresholding by a
+            quantile: `--clip 5`, `--clip 5 dynamic 0.999`. The latents of usual images have a standard deviation of about 1.
         rescale: CFG rescale factor from 0 to 1, which reduces the inflated contrast of guidance.
-        sampler: euler (by default), heun, dpm-solver-pp, uni-pc, dopri5, ... (`pushforward list samplers`), on Stable Diffusion 3's steps.
         shift: shift of the time grid towards noise; by default the model's, 3.
         height: side of the image in pixels, divisible by 16; by default 1024, or that of --image.
         width: side of the image in pixels, divisible by 16; by default 1024, or that of --image.
@@ -80,11 +82,10 @@ class Generate:
     negative: str = ""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
     seed: int | None = None
-    steps: int | None = None
     guidance: float = 7.0
+    clip: tuple[str, ...] = ()
     interval: tuple[float, float] = (0.0, 1.0)
     rescale: float = 0.0
-    sampler: str | None = None
     shift: float | None = None
     height: int | None = None
     width: int | None = None
@@ -107,7 +108,11 @@ class Generate:
     preview: Path | None = None
     memory: bool = False
 
+    def __post_init__(self) -> None:
+        check_whole(self, {"steps": 1})
 
+
+SIDE = 16  # pixels that the sides of images are multiples of: 8 of the autoencoder, 2 of the network's patches
 # Options that do not change the image, or only apply to one call: not stored in the PNG.
 OF_THE_CALL = ("repeat", "n", "offload", "batch_size", "device", "out", "preview", "memory")
 
@@ -152,7 +157,7 @@ def run(arguments: Sequence[str]) -> int:
         mask=given["mask"],
         tokens=options.tokens,
         batch_size=options.batch_size,
-        callback=_shown(options.preview),
+        callback=shown(options.preview),
     )
     paths = [options.out if options.n == 1 else options.out.with_stem(f"{options.out.stem}-{one}") for one in seeds]
     for image, path, one in zip(made, paths, seeds, strict=True):
@@ -188,13 +193,12 @@ def _options(arguments: Sequence[str]) -> Generate:
 
 
 def _check(options: Generate) -> None:
-    """Raise an error for numbers out of range, before anything is loaded."""
-    for name, value in (("-n", options.n), ("--batch-size", options.batch_size), ("--steps", options.steps)):
-        if value is not None:
-            whole(name, value, 1)
+    """Raise an error for what cannot be: numbers out of range, paths that do not exist or cannot be written; nothing is loaded yet."""
+    for name, value in (("-n", options.n), ("--batch-size", options.batch_size)):
+        whole(name, value, 1)
     for name, side in (("--height", options.height), ("--width", options.width)):
-        if side is not None:
-            whole(name, side, 1, hint="it is in pixels, such as 1024")
+        if side is not None and whole(name, side, 1, hint="it is in pixels, such as 1024") % SIDE:
+            raise UserError(f"{name} is {side}, but it must be divisible by {SIDE}; try {max(SIDE, round(side / SIDE) * SIDE)}.")
     whole("--tokens", options.tokens, 1, MOST_TOKENS)
     if options.seed is not None:
         whole("--seed", options.seed, 0, 2**62 - 1)
@@ -203,9 +207,17 @@ def _check(options: Generate) -> None:
         raise UserError(f"--shift is {options.shift}, but it must be above 0; 3 is usual.")
     if options.strength is not None and not 0 < real("--strength", options.strength) <= 1:
         raise UserError(f"--strength is {options.strength}, but it must be above 0 and at most 1; 0.6 is usual.")
-    _sampler(options, 3.0 if options.shift is None else options.shift)
+    shift = 3.0 if options.shift is None else options.shift
+    times_of(_sampler(options, shift), shift)
     _guidance(options)
     _skip_layers(options)
+    for name, path in (("--out", options.out), ("--preview", options.preview)):
+        if path is not None and not options.memory:
+            check_file(path, name)
+    if options.text_encoders is not None and not options.text_encoders.exists():
+        raise UserError(f"--text-encoders is {options.text_encoders}, which does not exist; give the folder with clip_l, clip_g and t5xxl.")
+    if options.tokenizers is not None and not Path(options.tokenizers).is_dir() and not is_hub_id(options.tokenizers):
+        raise UserError(f"--tokenizers is {options.tokenizers}, but there is no such folder; give the one of a diffusers model.")
 
 
 def _check_pictures(options: Generate, image: PIL.Image.Image | None, mask: PIL.Image.Image | None) -> None:
@@ -222,9 +234,10 @@ def _check_pictures(options: Generate, image: PIL.Image.Image | None, mask: PIL.
         raise UserError(f"--mask is {mask.height}x{mask.width}, but --image is {height}x{width} (height x width); resize it.")
 
 
-def _guidance(options: Generate) -> CFG | None:
+def _guidance(options: Generate) -> Guidance | None:
     guidance = CFG(options.guidance, interval=options.interval, rescale=options.rescale)
-    return guidance if options.guidance > 1 else None
+    made: Guidance | None = clip_of(options.clip, guidance if options.guidance > 1 else None)
+    return made
 
 
 def _skip_layers(options: Generate) -> SkipLayers | None:
@@ -265,26 +278,11 @@ def _size(options: Generate, model: StableDiffusion3, image: PIL.Image.Image | N
 
 
 def _sampler(options: Generate, shift: float) -> Sampler:
-    """Return the sampler on Stable Diffusion 3's time grid."""
-    steps = options.steps
-    if steps is None and options.sampler in (None, "euler"):
-        steps = STEPS
-    sampler: Any = sampler_of(options.sampler, steps)
-    on_grid = isinstance(sampler, OnGrid)
-    made: Sampler = dataclasses.replace(sampler, grid=Shifted(shift, LEVELS)) if on_grid else sampler
-    return made
-
-
-def _shown(preview: Path | None) -> Any:
-    """Return the progress callback: a line on the terminal, and a preview image if requested."""
-    if preview is None and not sys.stderr.isatty():
-        return None
-
-    def show(progress: Progress) -> None:
-        if sys.stderr.isatty():
-            end = "\n" if progress.done == progress.total else ""
-            print(f"\r{progress.done}/{progress.total or '?'}  t = {progress.t:.3f} ", end=end, file=sys.stderr, flush=True)
-        if preview is not None:
-            write_atomically(preview, lambda temporary: progress.images()[0].save(temporary, format="PNG"))
-
-    return show
+    """Return the sampler, on Stable Diffusion 3's grid of times unless another one is given."""
+    own = Euler(STEPS, grid=Shifted(shift, LEVELS))
+    other = [name for name in options.sampler_options if name in ("grid", "grid.factor")]
+    if other and options.shift is not None:
+        raise UserError(f"--shift is {options.shift}, but --sampler-options give {other[0]}, another grid; leave one of them out.")
+    if options.sampler == "euler" and options.steps is None:
+        options = dataclasses.replace(options, sampler=None)
+    return options.chosen(own, own.grid) or own

@@ -42,12 +42,12 @@ def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, descri
         UserError: an option is unknown, missing, or has a value that it cannot have.
     """
     options = {} if default is None else {"default": default}
-    box = io.StringIO()
+    given, box = _choices_in_our_spelling(arguments), io.StringIO()
     try:
         with contextlib.redirect_stderr(box), _unwrapped(arguments):
             return tyro.cli(
                 kind,
-                args=_choices_in_our_spelling(arguments),
+                args=given,
                 prog=prog,
                 description=description,
                 config=(tyro.conf.CascadeSubcommandArgs,),
@@ -57,7 +57,7 @@ def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, descri
         raise UserError(f"{error}") from None
     except SystemExit as stop:
         if stop.code == 2:
-            raise UserError(sentence(box.getvalue(), prog)) from None
+            raise UserError(sentence(box.getvalue(), prog, given)) from None
         raise
 
 
@@ -109,7 +109,7 @@ def preset_record(preset: Callable[..., Any], defaults: Mapping[str, Any]) -> ty
     can be described by settings.
     """
     hints = typing.get_type_hints(preset)
-    helps = _argument_helps(preset)
+    helps = argument_helps(preset)
     fields = []
     for name, parameter in inspect.signature(preset).parameters.items():
         if name in from_data(preset):
@@ -120,7 +120,8 @@ def preset_record(preset: Callable[..., Any], defaults: Mapping[str, Any]) -> ty
     return dataclasses.make_dataclass("Model", fields, frozen=True)
 
 
-def _argument_helps(thing: Callable[..., Any]) -> dict[str, str]:
+def argument_helps(thing: Callable[..., Any]) -> dict[str, str]:
+    """Return the explanations of arguments in a docstring, by name."""
     import docstring_parser  # the docstring parser that tyro uses
 
     return {one.arg_name: (one.description or "") for one in docstring_parser.parse(thing.__doc__ or "").params}
@@ -155,7 +156,7 @@ def _choice(group: str, kind: type | None) -> Any:
 
 def _with_arguments_of(record: type, network: Any) -> str:
     """Return the docstring of a network's configuration with the network's own explanations of its fields, which tyro shows."""
-    helps, summary = _argument_helps(network), (record.__doc__ or "").partition("\n\nArgs:")[0].rstrip()
+    helps, summary = argument_helps(network), (record.__doc__ or "").partition("\n\nArgs:")[0].rstrip()
     lines = [f"    {one.name}: {' '.join(helps[one.name].split())}" for one in dataclasses.fields(record) if helps.get(one.name)]
     return "\n".join([summary, "", "Args:", *lines])
 

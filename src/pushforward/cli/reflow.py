@@ -10,19 +10,22 @@ import torch
 import tyro
 
 from pushforward.cli.options import check_positive, check_whole, parse
-from pushforward.cli.run import device_of, load_data, notify, run_config, write_config
+from pushforward.cli.run import check_folder, device_of, load_data, notify, run_config, write_config
 from pushforward.cli.train import finish
 from pushforward.data.pairs import Pairs
 from pushforward.errors import UserError
 from pushforward.evaluation.straightness import straightness
+from pushforward.families.checks import device_of as model_device
+from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import call_checked, to_plain
-from pushforward.formats.model import load, model_config
-from pushforward.formats.run import check_free, checkpoints
+from pushforward.formats.model import described, load, located, model_config
+from pushforward.formats.run import check_free, checkpoints, step_of
 from pushforward.training.grids import SampleGrid
-from pushforward.training.progress import MetricsFile, ProgressBar
+from pushforward.training.progress import MetricsFile, ProgressBar, read_metrics
 from pushforward.training.reflow import reflow
 from pushforward.training.settings import Settings
+from pushforward.training.state import newest
 from pushforward.training.trainer import Trainer
 
 VALIDATION_SHARE = 10  # one additional validation pair per 10 training pairs, to select the best checkpoint
@@ -81,9 +84,11 @@ class Reflow(OnPairs):
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Reflow, arguments, prog="pushforward reflow", description="Train a run's model on its own pairs of noise and sample.")
-    teacher, name = options.run, str(options.out or f"{str(options.run).rstrip('/')}-reflow")
-    for number in range(1, options.rounds + 1):
-        out = Path(f"{name}-{number}")
+    name = str(options.out or f"{str(options.run).rstrip('/')}-reflow")
+    outs = [Path(f"{name}-{number}") for number in range(1, options.rounds + 1)]
+    check_pairs(options, outs)
+    teacher = options.run
+    for number, out in enumerate(outs, 1):
         model = path_model(teacher, options)
         status = train_on_pairs(model, model, teacher, out, options, {"reflow": {"of": str(teacher), "round": number}})
         if status:
@@ -92,9 +97,37 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def check_pairs(options: OnPairs, outs: Sequence[Path]) -> PathModel:
+    """Raise if the options cannot be followed, before anything is loaded or removed; return the described model of the run.
+
+    Args:
+        options: the command's options.
+        outs: the run folders to write.
+
+    Raises:
+        UserError: an option does not fit the run, or a folder cannot be written.
+        CheckpointError: a run to resume has no intact checkpoint.
+    """
+    device_of(options.device)
+    config = run_config(options.run)
+    _settings(config, options)
+    for out in outs:
+        if out.resolve() in (options.run.resolve(), *options.run.resolve().parents):
+            raise UserError(f"--out is {out}, the run that the pairs come from; give another folder.")
+        if not (options.resume and out.is_dir()):
+            check_free(out, options.overwrite)
+        elif checkpoints(out).newest_whole() is None:
+            newest(out)  # raises
+        check_folder(out, f"--out is {out}")
+    return _as_path_model(described(located(options.run, options.checkpoint)), options.run)
+
+
 def path_model(folder: Path, options: OnPairs) -> PathModel:
     """Return a run's model, which must be a path model."""
-    model = load(folder, checkpoint=options.checkpoint).to(device_of(options.device))
+    return _as_path_model(load(folder, checkpoint=options.checkpoint).to(device_of(options.device)), folder)
+
+
+def _as_path_model(model: GenerativeModel, folder: Path) -> PathModel:
     if not isinstance(model, PathModel):
         raise UserError(f"{folder} holds a {type(model).__name__}, but only path models, such as rectified_flow, have such pairs.")
     return model
@@ -105,18 +138,14 @@ def train_on_pairs(teacher: PathModel, student: PathModel, of: Path, out: Path, 
     config = run_config(of)
     section = dict(config.get("data", {}))
     settings = _settings(config, options)
-    if out.resolve() in (of.resolve(), *of.resolve().parents):
-        raise UserError(f"--out is {out}, the run that the pairs come from; give another folder.")
-    if not (options.resume and out.is_dir()):
-        check_free(out, options.overwrite)
-    if options.resume and out.is_dir() and _done(out, settings):
+    resume = options.resume and out.is_dir()
+    if resume and _done(out, settings):
         return 0
     notify(f"solving {options.pairs} trajectories of {of} ...")
     train = pairs_of(teacher, options.pairs, section, options.seed)
     validation = pairs_of(teacher, max(1, options.pairs // VALIDATION_SHARE), section, options.seed + 1)
     before = straightness(teacher, 1000, _cond(teacher, 1000, section, options.seed), generator=_generator(options.seed))
     whole = {**model_config(student), "data": section, **facts, "training": to_plain(vars(settings))}
-    resume = options.resume and out.is_dir()
     torch.manual_seed(settings.seed)
     trainer = Trainer(
         student, train, validation=validation, out=out, resume=resume, overwrite=options.overwrite, config={"data": section, **facts},
@@ -141,7 +170,7 @@ def _cond(model: PathModel, n: int, section: Mapping[str, Any], seed: int) -> An
         return None
     cond = load_data(section, "train").cond
     assert cond is not None  # a model with classes was trained on labels
-    return cond[torch.randint(len(cond), (n,), generator=_generator(seed))].to(next(model.parameters()).device)
+    return cond[torch.randint(len(cond), (n,), generator=_generator(seed))].to(model_device(model))
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -158,6 +187,7 @@ def _settings(config: Mapping[str, Any], options: OnPairs) -> Settings:
 
 
 def _done(out: Path, settings: Settings) -> bool:
-    """Whether a run folder already contains its last step."""
-    newest = checkpoints(out).newest_whole()
-    return newest is not None and newest.name == f"step-{settings.steps:06d}"
+    """Whether a run folder already contains its last step, and its validation, which a signal may have cut short."""
+    last = checkpoints(out).newest_whole()
+    validated = {row.get("step") for row in read_metrics(out / "metrics.jsonl") if "validation_loss" in row}
+    return last is not None and step_of(last.name) == settings.steps and settings.steps in validated

@@ -1,6 +1,6 @@
 """Shared by the commands: devices, data from settings, run folders."""
 
-import dataclasses
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from pushforward.cli.options import named
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import load
 from pushforward.errors import ConfigError, UserError
@@ -43,10 +42,15 @@ def device_of(name: str, index: int | None = None) -> torch.device:
 
 def load_data(section: Mapping[str, Any], split: str) -> Dataset:
     """Return a split of the data in a configuration's section `data`."""
-    name = section.get("name")
-    if not isinstance(name, str):
+    return load(data_section({"data": section})["name"], split, **data_options(section))
+
+
+def data_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the section `data` of a configuration, which names the data."""
+    section: Mapping[str, Any] = config.get("data", {})
+    if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
         raise ConfigError("the section data has no name; add `name: digits`, or the path of a file.")
-    return load(name, split, **data_options(section))
+    return section
 
 
 def data_options(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,18 +71,26 @@ def run_config(run: Path) -> dict[str, Any]:
     return load_yaml(run / CONFIG)
 
 
-def sampler_of(name: str | None, steps: int | None) -> Any:
-    """Return the sampler with this name and number of steps, or None if neither is given, for the model's own.
+def check_file(path: Path, option: str) -> None:
+    """Raise unless a file or folder can be written at this path, whose parents are created as far as they do not exist.
 
     Raises:
-        UserError: it is not a sampler, or chooses its own steps.
+        UserError: a parent is no folder or not writable, or a name that ends as a file's is a folder.
     """
-    if name is None and steps is None:
-        return None
-    kind = named("samplers", name or "euler")
-    takes_steps = dataclasses.is_dataclass(kind) and any(one.name == "steps" for one in dataclasses.fields(kind))
-    if not hasattr(kind, "solves_ode"):
-        raise UserError(f"--sampler is {name!r}, which is part of a sampler, not a sampler; try euler, heun or dopri5.")
-    if steps is not None and not takes_steps:
-        raise UserError(f"--steps is {steps}, but {name} chooses its own steps; leave --steps out, or use --sampler heun.")
-    return kind() if steps is None else kind(steps=steps)
+    if path.suffix and path.is_dir():
+        raise UserError(f"{option} is {path}, which is a folder; give the name of a file.")
+    check_folder(path.parent, f"{option} is {path}")
+
+
+def check_folder(folder: Path, what: str) -> None:
+    """Raise unless files can be written into a folder, which is created if it does not exist.
+
+    Raises:
+        UserError: it is no folder, or not writable, or it cannot be created.
+    """
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f"{what}, but {folder} is no folder; give another path.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{what}, but the folder {folder} is not writable; give another path, or change its permissions.")

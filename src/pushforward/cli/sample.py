@@ -8,26 +8,29 @@ from typing import Annotated
 import torch
 import tyro
 
-from pushforward.cli.options import parse
-from pushforward.cli.run import device_of, sampler_of
-from pushforward.cli.samples import check_out, write_samples
+from pushforward._checks import real
+from pushforward.cli.drawing import check_clip, check_drawing, clip_of
+from pushforward.cli.options import check_positive, check_whole, parse
+from pushforward.cli.run import check_file, device_of
+from pushforward.cli.samplers import SamplerOptions
+from pushforward.cli.samples import check_form, check_out, write_samples
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
-from pushforward.formats.model import load
+from pushforward.formats.model import check_intact, described, located, with_weights
 from pushforward.schema import Column, Schema
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(SamplerOptions):
     """Draw samples from a run or a saved model.
 
     Args:
         run: run folder, checkpoint, or folder written by pushforward.save.
         n: number of samples.
-        sampler: euler, midpoint, heun, rk4 or dopri5 (`pushforward list samplers`); by default the model's own.
-        steps: steps of a fixed-step sampler; Euler if --sampler is not given.
         label: the class to draw, its name or its number from 0; by default all classes in turn.
         guidance: scale of classifier-free guidance; 1 disables it. The model must have been trained with --drop-cond.
+        clip: keep the predicted data in a range, in the model's units (of `preprocess`): HIGH for -HIGH to HIGH, LOW HIGH, or `dynamic` for
+            thresholding by a quantile, from -1 to 1 unless numbers come before it; `--clip -3 3 dynamic 0.99` states all.
         temperature: factor on the noise's standard deviation.
         out: .csv or .parquet (a table with the names and words of the data), .png (a grid of images with one class a column, or a scatter
             of points), .npy (n, *shape), .npz with x and labels y, or a new folder for one PNG per image.
@@ -39,10 +42,9 @@ class Sample:
 
     run: Annotated[Path, tyro.conf.Positional]
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
-    sampler: str | None = None
-    steps: int | None = None
     label: str | None = None
     guidance: float | None = None
+    clip: tuple[str, ...] = ()
     temperature: float = 1.0
     out: Path = Path("samples.png")
     seed: int = 0
@@ -50,23 +52,41 @@ class Sample:
     batch_size: int = 1024
     device: str = "auto"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n < 1:
+            raise UserError(f"-n is {self.n}, but it must be at least 1.")
+        check_whole(self, {"batch_size": 1, "seed": 0})
+        check_positive(self, "temperature")
+        if self.guidance is not None:
+            real("--guidance", self.guidance, hint="3 is usual, and 1 is no guidance")
+        clip_of(self.clip)
+        check_form(self.out)
+        check_file(self.out, "--out")
+
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Sample, arguments, prog="pushforward sample", description="Draw samples from a run or a saved model.")
-    if options.n < 1:
-        raise UserError(f"-n is {options.n}, but it must be at least 1.")
-    model = load(options.run, checkpoint=options.checkpoint).to(device_of(options.device))
+    device, folder = device_of(options.device), located(options.run, options.checkpoint)
+    model = described(folder)
     check_out(options.out, model.shape)
-    labels = _labels(options, model)
-    made = model.sample(
-        options.n,
-        labels,
-        sampler=sampler_of(options.sampler, options.steps),
-        guidance=options.guidance,
-        temperature=options.temperature,
-        generator=torch.Generator().manual_seed(options.seed),
-        batch_size=options.batch_size,
+    check_clip(model, options.clip)
+    labels, sampler, guidance = _labels(options, model), options.chosen(model.sampler), clip_of(options.clip, options.guidance)
+    check_drawing(model, labels, sampler, guidance, options.temperature)
+    check_intact(folder)
+    made = (
+        with_weights(model, folder)
+        .to(device)
+        .sample(
+            options.n,
+            None if labels is None else labels.to(device),
+            sampler=sampler,
+            guidance=guidance,
+            temperature=options.temperature,
+            generator=torch.Generator().manual_seed(options.seed),
+            batch_size=options.batch_size,
+        )
     )
     write_samples(made, labels, options.out, model)
     print(f"{options.n} samples of shape {model.shape} are in {options.out}.")
@@ -74,15 +94,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _labels(options: Sample, model: GenerativeModel) -> torch.Tensor | None:
-    device = next(model.parameters()).device
     if options.label is None:
-        return None if model.classes is None else torch.arange(options.n, device=device) % model.classes
+        return None if model.classes is None else torch.arange(options.n) % model.classes
     if model.classes is None:
         raise UserError(f"--label is {options.label}, but this model was trained without classes; leave it out.")
     schema = model.schema
     if schema is None or schema.label is None:
         schema = Schema(label=Column("label", "category", words=tuple(range(model.classes))))
     try:
-        return torch.full((options.n,), schema.label_of(options.label), device=device)
+        return torch.full((options.n,), schema.label_of(options.label))
     except UserError as error:
         raise UserError(f"--{error}") from None

@@ -21,23 +21,31 @@ from pushforward.schema import Schema, frame_of
 FORMS = ".png, .npy, .npz, .csv, .parquet, or a folder (a name without a suffix) for one PNG each"
 
 
-def check_out(out: Path, shape: tuple[int, ...]) -> None:
-    """Raise if samples of this shape cannot be written to `out`, before any is drawn.
+def check_form(out: Path) -> None:
+    """Raise if the suffix of `out` is not one that samples are written to, a package for it is missing, or the folder is in use.
 
     Raises:
-        UserError: the suffix is unknown, a table is asked of images or images of vectors, a package is missing, or the folder is in use.
+        UserError: with the forms that there are.
     """
-    image = len(shape) == 3
     if out.suffix not in WRITERS:
         raise UserError(f"--out is {out}, but samples are written to {FORMS}.")
-    if out.suffix in (".csv", ".parquet") and len(shape) != 1:
-        raise UserError(f"--out is {out}, but events of shape {shape} are no rows of a table; use .npz, or a folder for PNGs.")
     if out.suffix == ".parquet":
         pandas_for(f"--out {out}", parquet=True)
-    if not out.suffix and not (image and shape[0] in (1, 3)):
-        raise UserError(f"--out is {out}, a folder of PNGs, but events of shape {shape} are no images; use .csv, .npz or .npy.")
     if not out.suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out is {out}, which exists already; give the name of a new folder.")
+
+
+def check_out(out: Path, shape: tuple[int, ...]) -> None:
+    """Raise if samples of this shape cannot be written to `out`, whose form `check_form` has accepted.
+
+    Raises:
+        UserError: a table is asked of images, or images of vectors.
+    """
+    image = len(shape) == 3
+    if out.suffix in (".csv", ".parquet") and len(shape) != 1:
+        raise UserError(f"--out is {out}, but events of shape {shape} are no rows of a table; use .npz, or a folder for PNGs.")
+    if not out.suffix and not (image and shape[0] in (1, 3)):
+        raise UserError(f"--out is {out}, a folder of PNGs, but events of shape {shape} are no images; use .csv, .npz or .npy.")
 
 
 def write_samples(made: Tensor, labels: Tensor | None, out: Path, model: GenerativeModel) -> None:

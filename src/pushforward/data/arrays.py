@@ -1,7 +1,4 @@
-"""User arrays in numpy files: .npy with one array, .npz with x and labels, with or without splits.
-
-Pickled objects are never loaded, since a pickle can run code.
-"""
+"""User arrays: those of .npy files, and what any array becomes: events, labels, splits."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +8,8 @@ import torch
 
 from pushforward.data.checks import refuse_masked
 from pushforward.data.dataset import Dataset
-from pushforward.data.numpy_files import open_npy, opened_npz, read_member
-from pushforward.data.splits import SPLITS, split_indices, split_sizes
+from pushforward.data.numpy_files import open_npy
+from pushforward.data.splits import split_indices, split_sizes
 from pushforward.data.tabulate import Table
 from pushforward.errors import DataError
 from pushforward.functional.levels import Level
@@ -34,44 +31,6 @@ def read_npy(path: Path, split: str, seed: int, *, levels: int | None = None) ->
         DataError: the file is truncated, not an array or pickled, or its content is invalid (see `Dataset`).
     """
     return divided(path.name, open_npy(path), None, split, seed, levels=levels)
-
-
-def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) -> Dataset:
-    """Return one split of a .npz file with x and optional labels y, or with x_train, x_validation, x_test and optional y_train, ...
-
-    Args:
-        path: the file. Its entry `levels` is used if the argument is not given.
-        split: "train", "validation" or "test"; of a seeded 80/10/10 permutation if the file only holds x.
-        seed: seed of the permutation.
-        levels: number of values a coordinate can take; 256 by default for uint8 images, which become (N, C, H, W).
-
-    Raises:
-        DataError: the file is truncated, pickled, or has other keys, or its content is invalid (see `Dataset`).
-    """
-    with opened_npz(path) as archive:
-        keys = list(archive.keys())
-        if levels is None and "levels" in keys:
-            levels = _scalar(path, read_member(path, archive, "levels"))
-        if "x" in keys:
-            labels = read_member(path, archive, "y") if "y" in keys else None
-            return divided(path.name, read_member(path, archive, "x"), labels, split, seed, levels=levels)
-        missing = [f"x_{one}" for one in SPLITS if f"x_{one}" not in keys]
-        missing += [f"y_{one}" for one in SPLITS if f"y_{one}" not in keys] if any(key.startswith("y_") for key in keys) else []
-        if missing:
-            raise DataError(
-                f"{path} holds {', '.join(keys) or 'nothing'}, but needs x (and y), or x_train, x_validation and x_test (and y_...); "
-                f"missing: {', '.join(missing)}."
-            )
-        labels = numpy.concatenate([read_member(path, archive, f"y_{one}") for one in SPLITS]) if "y_train" in keys else None
-        arrays = [read_member(path, archive, f"x_{one}") for one in SPLITS]
-    place = SPLITS.index(split)
-    x, found_levels = as_events(path.name, arrays[place])
-    cond, classes, class_names = number_labels(path.name, labels)
-    if cond is not None:
-        start = sum(len(one) for one in arrays[:place])
-        cond = cond[start : start + len(x)]
-    tensor = torch.from_numpy(x)
-    return Dataset(path.name, tensor, cond, classes=classes, levels=levels or found_levels, class_names=class_names)
 
 
 def divided(
@@ -177,9 +136,3 @@ def number_labels(name: str, labels: Array | None) -> tuple[torch.Tensor | None,
         )
     cond = torch.from_numpy(labels.astype(numpy.int64))
     return cond, int(cond.max()) + 1 if cond.numel() and int(cond.max()) >= 0 else None, None
-
-
-def _scalar(path: Path, array: Array) -> int:
-    if array.size != 1 or array.dtype.kind not in "iu":
-        raise DataError(f"{path}: levels has shape {array.shape} and dtype {array.dtype}, but must be one integer, such as 256.")
-    return int(array.reshape(()))

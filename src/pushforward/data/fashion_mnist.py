@@ -13,7 +13,7 @@ import torch
 from pushforward.data.dataset import Dataset
 from pushforward.data.idx import read_idx
 from pushforward.data.splits import check_split, split_indices
-from pushforward.errors import DataError
+from pushforward.errors import DamagedDataError, DataError
 from pushforward.registry import export
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -70,7 +70,7 @@ def _from_files(folder: Path, part: str) -> tuple[numpy.ndarray, numpy.ndarray]:
     images = read_idx(_file(folder, f"{part}-images-idx3-ubyte"), 3)
     labels = read_idx(_file(folder, f"{part}-labels-idx1-ubyte"), 1)
     if len(images) != len(labels):
-        raise DataError(f"{folder} has {len(images)} images but {len(labels)} labels in its files {part}-...; get them again.")
+        raise DamagedDataError(f"{folder} has {len(images)} images but {len(labels)} labels in its files {part}-...; get them again.")
     return images, labels
 
 

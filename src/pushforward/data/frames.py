@@ -12,7 +12,7 @@ from pushforward.data.arrays import split_of
 from pushforward.data.dataset import Dataset
 from pushforward.data.raw_frame import columns_of
 from pushforward.data.tabulate import Missing, Names, Raw, Scales, tabulated
-from pushforward.errors import DataError, UserError
+from pushforward.errors import DamagedDataError, DataError, UserError
 from pushforward.registry import unknown
 
 
@@ -93,7 +93,7 @@ def read_parquet(
         raise
     except Exception as error:  # pyarrow's errors have several types
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise DataError(f"{path} cannot be read as a parquet file ({reason}); write it again.") from None
+        raise DamagedDataError(f"{path} cannot be read as a parquet file ({reason}); write it again.") from None
     return read_frame(frame, split, seed, label=label, categorical=categorical, missing=missing, scales=scales, name=path.name)
 
 

@@ -17,7 +17,7 @@ from pushforward.data.checks import refuse_not_finite
 from pushforward.data.images import ImageDataset, checked_image_options
 from pushforward.data.lazy import LazyDataset
 from pushforward.data.splits import split_named, split_within
-from pushforward.errors import DataError, UserError
+from pushforward.errors import DamagedDataError, DataError, UserError
 from pushforward.registry import unknown
 
 HUB = "hf:"
@@ -117,7 +117,7 @@ def read_saved(
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path} cannot be read by datasets ({_first_line(error)}); save it again.") from None
+        raise DamagedDataError(f"{path} cannot be read by datasets ({_first_line(error)}); save it again.") from None
     return _split(path.name, _parts(path.name, found), split, seed, image, columns, label, caption, size, channels)
 
 

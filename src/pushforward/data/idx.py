@@ -16,7 +16,7 @@ import numpy
 
 from pushforward._files import regular
 from pushforward._memory import check_unpacked
-from pushforward.errors import DataError
+from pushforward.errors import DamagedDataError, DataError
 
 UNSIGNED_BYTE = 0x08
 
@@ -41,22 +41,22 @@ def read_idx(path: Path, axes: int) -> numpy.ndarray:
                     f"{path} begins with {magic or 'nothing'}, but an IDX file of bytes with {axes} axes begins with {expected}."
                 )
             if len(header) < start:
-                raise DataError(f"{path} ends within its header, so it is truncated: download it again.")
+                raise DamagedDataError(f"{path} ends within its header, so it is truncated: download it again.")
             shape = struct.unpack(f">{axes}I", header[4:])
             needed = math.prod(shape)
             if isinstance(file, gzip.GzipFile):
                 check_unpacked(f"{path}, of shape {shape},", needed, path.stat().st_size)
             elif path.stat().st_size - start < needed:
-                raise DataError(
+                raise DamagedDataError(
                     f"{path} has {path.stat().st_size - start} bytes of data, but its shape {shape} needs {needed}: download it again."
                 )
             content = file.read(needed)
             excess = file.read(1)  # also reaches the checksum of gzip
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); it may be truncated: download it again.") from None
+        raise DamagedDataError(f"{path} cannot be read ({error}); it may be truncated: download it again.") from None
     if len(content) != needed or excess:
         has = f"more than {needed}" if excess else str(len(content))
-        raise DataError(f"{path} has {has} bytes of data, but its shape {shape} needs {needed}: download it again.")
+        raise DamagedDataError(f"{path} has {has} bytes of data, but its shape {shape} needs {needed}: download it again.")
     return numpy.frombuffer(bytearray(content), dtype=numpy.uint8).reshape(shape)
 
 

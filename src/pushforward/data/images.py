@@ -13,7 +13,7 @@ from torch import Tensor
 from pushforward._checks import is_whole
 from pushforward._images import Mode, in_8_bits, opened
 from pushforward.data.lazy import LazyDataset
-from pushforward.errors import DataError, UserError
+from pushforward.errors import DamagedDataError, UserError
 
 
 class ImageSource(Protocol):
@@ -82,7 +82,7 @@ class ImageDataset(LazyDataset):
             except Exception as error:  # PIL raises many exception types for damaged files
                 self._failed[row], latest = 1, f"{self.source.name(row)} ({str(error).rstrip('.')})"
                 warnings.warn(f"{self.source.name(row)} cannot be read ({error}); it is replaced by the next image.", stacklevel=2)
-        raise DataError(
+        raise DamagedDataError(
             f"{self.name}: none of its {len(self)} images can be read, such as {latest or self.unreadable[0]}; check the files."
         )
 

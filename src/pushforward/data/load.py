@@ -1,17 +1,18 @@
 """Load data by name or path: a registered set, a local file or folder, or a Hugging Face data set."""
 
-import contextlib
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pushforward import registry
-from pushforward._checks import alternatives, shown, whole
+from pushforward._checks import shown, whole
 from pushforward._memory import memory_errors
 from pushforward._pandas import is_frame
-from pushforward.data.arrays import read_npy, read_npz
+from pushforward._text import value_of
+from pushforward.data.archives import read_npz
+from pushforward.data.arrays import read_npy
 from pushforward.data.dataset import Dataset
 from pushforward.data.frames import read_frame, read_parquet
 from pushforward.data.gather import ACCEPTED, is_map_style, of_loader
@@ -31,7 +32,6 @@ def _read_npy(path: Path, split: str, seed: int, *, levels: int | None = None, m
     return (read_mapped if mapped else read_npy)(path, split, seed, levels=levels)
 
 
-TRUTHS = {"true": True, "True": True, "yes": True, "false": False, "False": False, "no": False}
 READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": read_npz, ".csv": read_csv, ".parquet": read_parquet}
 
 
@@ -88,8 +88,7 @@ def load(name_or_path: Any, split: str = "train", *, seed: int = 0, **options: A
 def options_from_text(name_or_path: str | Path, options: Mapping[str, str]) -> dict[str, Any]:
     """Return options of a data set as its loader takes them, from the texts of a command line.
 
-    A text stays what it is where the loader takes text (`label yes`, `delimiter ,`); elsewhere it is a number, true or false, or a list
-    `[a, b]`; null is None.
+    A text stays what it is where the loader takes text (`label yes`, `delimiter ,`); see `_text.value_of`.
 
     Raises:
         UserError: an option is unknown, or its text is not of any type that the loader takes.
@@ -97,24 +96,7 @@ def options_from_text(name_or_path: str | Path, options: Mapping[str, str]) -> d
     what, reader, _ = _reader(name_or_path)
     _check_options(what, reader, options)
     hints = typing.get_type_hints(reader)
-    return {name: _from_text(name, text, hints.get(name, str)) for name, text in options.items()}
-
-
-def _from_text(name: str, text: str, annotation: Any) -> Any:
-    plain = {typing.get_origin(kind) or kind for kind in alternatives(annotation)}
-    if type(None) in plain and text == "null":
-        return None
-    if plain & {list, tuple, Sequence} and text.startswith("["):
-        parts = [one.strip() for one in text.removeprefix("[").removesuffix("]").split(",")]
-        return [int(one) if one.removeprefix("-").isdecimal() else one for one in parts]
-    for kind, convert in ((int, int), (float, float), (bool, TRUTHS.__getitem__)):
-        if kind in plain:
-            with contextlib.suppress(ValueError, KeyError):
-                return convert(text)
-    if plain & {str, Path, Sequence, typing.Any, typing.Literal}:
-        return text
-    named = " or ".join(sorted(kind.__name__ for kind in plain if kind is not type(None)))
-    raise UserError(f"the option {name} is {text!r}, but it must be {named}.")
+    return {name: value_of(name, text, hints.get(name, str)) for name, text in options.items()}
 
 
 def _reader(name_or_path: Any) -> tuple[str, Reader, Any]:

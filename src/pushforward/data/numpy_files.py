@@ -16,7 +16,7 @@ from numpy.lib.npyio import NpzFile
 
 from pushforward._files import regular
 from pushforward._memory import check_unpacked
-from pushforward.errors import DataError
+from pushforward.errors import DamagedDataError, DataError
 
 Array = numpy.ndarray
 
@@ -80,7 +80,9 @@ def _check_header(path: Path, file: IO[bytes], size: int) -> None:
     if dtype.hasobject:
         return  # numpy refuses it
     if min(shape, default=0) < 0 or count * max(1, dtype.itemsize) > size:
-        raise DataError(f"{path} states an array of shape {shape} and dtype {dtype}, but holds {size} bytes: it is truncated or damaged.")
+        raise DamagedDataError(
+            f"{path} states an array of shape {shape} and dtype {dtype}, but holds {size} bytes: it is truncated or damaged."
+        )
 
 
 @contextlib.contextmanager
@@ -92,11 +94,13 @@ def _readable(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(_sentence(path, error)) from None
+        raise _refusal(path, error) from None
 
 
-def _sentence(path: Path, error: Exception) -> str:
+def _refusal(path: Path, error: Exception) -> DataError:
     if "pickle" in str(error):
-        return f"{path} holds pickled objects or no numpy array; pickles are never loaded, since they can run code: save arrays with numpy."
+        return DataError(
+            f"{path} holds pickled objects or no numpy array; pickles are never loaded, since they can run code: save arrays with numpy."
+        )
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return f"{path} cannot be read as a numpy file ({reason}); it may be truncated: write it again."
+    return DamagedDataError(f"{path} cannot be read as a numpy file ({reason}); it may be truncated: write it again.")

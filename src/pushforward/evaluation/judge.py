@@ -19,6 +19,7 @@ from pushforward.evaluation.judgement import Comparison, Judgement, Likelihood, 
 from pushforward.evaluation.likelihood import bits_per_dim
 from pushforward.evaluation.quantise import quantise
 from pushforward.evaluation.units import distance_unit, likelihood_unit
+from pushforward.families.checks import device_of
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.registry import export
@@ -104,7 +105,7 @@ class _Judge:
     ) -> None:  # fmt: skip
         self.model, self.train, self.validation, self.test = model, train, validation, test
         self.draws, self.seed, self.say = settings.draws, settings.seed, say
-        self.device = next(model.parameters()).device
+        self.device = device_of(model)
         conditional = model.classes is not None and test.classes is not None
         self.labels = torch.arange(settings.samples) % model.classes if conditional and model.classes else None
         one_step = isinstance(model, PathModel) and model.one_step

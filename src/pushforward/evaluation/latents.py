@@ -8,6 +8,7 @@ from torch import Tensor
 from pushforward._precision import wide
 from pushforward.data.dataset import Dataset
 from pushforward.errors import DataError, ShapeError, UserError
+from pushforward.families.checks import device_of
 from pushforward.families.model import GenerativeModel
 from pushforward.registry import export
 
@@ -99,16 +100,16 @@ def attribute_direction(model: GenerativeModel, data: Dataset, label: int, *, co
         raise DataError(
             f"label is {label}, but {int(has.sum())} of {len(labels)} examples have it; examples with and without it are needed."
         )
-    place = next(model.parameters())
+    device = device_of(model)
     sums, counts = [torch.zeros(model.shape, dtype=torch.float64) for _ in range(2)], [0, 0]
     for start in range(0, len(x), batch_size):
-        rows, which = x[start : start + batch_size].to(place), has[start : start + batch_size]
-        cond = labels[start : start + batch_size].to(place.device) if conditional else None
+        rows, which = x[start : start + batch_size].to(device, model.dtype), has[start : start + batch_size]
+        cond = labels[start : start + batch_size].to(device) if conditional else None
         z = model.encode(rows, cond).cpu().double()
         for k in range(2):
             sums[k] += z[which == bool(k)].sum(0)
             counts[k] += int((which == bool(k)).sum())
-    return (sums[1] / counts[1] - sums[0] / counts[0]).to(place)
+    return (sums[1] / counts[1] - sums[0] / counts[0]).to(device, model.dtype)
 
 
 def _arc(a: Tensor, b: Tensor, w: float) -> Tensor:

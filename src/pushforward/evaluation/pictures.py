@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pushforward.data.dataset import Dataset
 from pushforward.evaluation.quantise import quantise
+from pushforward.families.checks import device_of
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.files import write_atomically
 from pushforward.functional.levels import Levels
@@ -101,8 +102,7 @@ def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int 
     """Draw trajectories from noise to data: one row per sample, time runs to the right."""
     n = min(10, model.classes or 8) if len(model.shape) == 3 else 1000
     labels = None if model.classes is None else (torch.arange(n) % model.classes)
-    device = next(model.parameters()).device
-    cond = None if labels is None else labels.to(device)
+    cond = None if labels is None else labels.to(device_of(model))
     denoiser, (t_min, t_max) = model.denoiser(cond), model.interval  # type: ignore[operator, misc]
     x = model.base.sample(n, generator=torch.Generator().manual_seed(seed))
     places = torch.linspace(t_max, t_min, times, dtype=torch.float64).tolist()
@@ -147,7 +147,7 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
 def by_evaluations(model: GenerativeModel, evaluations: Sequence[int], path: Path, *, seed: int = 0) -> None:
     """Draw samples from the same noise at each number of network evaluations: one row per number."""
     n = model.classes or 10
-    cond = None if model.classes is None else torch.arange(n, device=next(model.parameters()).device)
+    cond = None if model.classes is None else torch.arange(n, device=device_of(model))
     made = [model.sample(n, cond, sampler=Euler(count), generator=torch.Generator().manual_seed(seed)).cpu() for count in evaluations]
     _sheet(tiles(torch.cat(made), model.levels, n), path, "", [f"{count} evaluation{'s' * (count > 1)}" for count in evaluations])
 

@@ -106,6 +106,12 @@ def other_device(x: Tensor, model: nn.Module) -> torch.device | None:
     return first.device if all(p.device == first.device for p in model.parameters()) else None
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a model: that of its first floating-point parameter or buffer, or the CPU if it has none."""
+    first = first_floating(module)
+    return torch.device("cpu") if first is None else first.device
+
+
 def first_floating(module: nn.Module) -> Tensor | None:
     """Return the first floating-point parameter of a module, else the first such buffer; torch's iterators take ten times as long."""
     found = _first(module, "_parameters")

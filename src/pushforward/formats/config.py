@@ -94,6 +94,9 @@ def _fits(value: Any, option: Any, where: str) -> Any:
                 return _NO
             return tuple(from_plain(one, kind, f"{where}[{k}]") for k, (one, kind) in enumerate(zip(value, inner, strict=True)))
         return tuple(from_plain(one, inner[0], f"{where}[{k}]") for k, one in enumerate(value))
+    if origin is dict and isinstance(value, Mapping):
+        inner = typing.get_args(option)[1]
+        return {str(key): from_plain(one, inner, f"{where}.{key}") for key, one in value.items()}
     return value if inspect.isclass(option) and isinstance(value, option) else _NO
 
 

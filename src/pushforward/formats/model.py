@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import pushforward
 from pushforward import paths, registry
 from pushforward._files import regular
-from pushforward.errors import CheckpointError, ConfigError, UserError
+from pushforward.errors import CheckpointError, ConfigError, NoCheckpointError, PushforwardError, UserError
 from pushforward.families.checks import misfit
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
@@ -135,28 +135,69 @@ def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", chec
         The model, built from the configuration.
 
     Raises:
-        CheckpointError: there is no intact checkpoint; the message suggests an older one if it is intact.
+        NoCheckpointError: there is no run, checkpoint or saved model at this path.
+        CheckpointError: it is damaged; the message suggests an older checkpoint if one is intact.
         ConfigError: the configuration cannot be read.
     """
     if weights not in ("ema", "raw"):
         raise UserError(f"weights is {weights!r}, but it must be 'ema' or 'raw'.")
+    folder = located(run_or_folder, checkpoint)
+    check_intact(folder)
+    return with_weights(described(folder), folder, weights)
+
+
+def located(run_or_folder: str | Path, checkpoint: str = "best") -> Path:
+    """Return the folder with the weights and configuration of a run, a checkpoint or a saved model; nothing in it is read.
+
+    Raises:
+        NoCheckpointError: there is none.
+    """
     folder = Path(run_or_folder)
     if folder.name in POINTERS and not folder.is_dir() and Checkpoints(folder.parent).names():
-        folder = Checkpoints(folder.parent).path(folder.name)
+        folder = Checkpoints(folder.parent).find(folder.name)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise CheckpointError(f"{folder} {what}; give a run folder, a checkpoint, or a folder written by pushforward.save.")
+        raise NoCheckpointError(f"{folder} {what}; give a run folder, a checkpoint, or a folder written by pushforward.save.")
     if (folder / "checkpoints").is_dir():
-        folder = checkpoints(folder).path(checkpoint)
-    elif not (folder / WEIGHTS).exists():
-        raise CheckpointError(
+        return checkpoints(folder).find(checkpoint)
+    if not (folder / WEIGHTS).exists():
+        raise NoCheckpointError(
             f"{folder} holds neither checkpoints/ nor {WEIGHTS}; give a run folder or a folder written by pushforward.save."
         )
-    check_folder(folder)
-    model = build(load_yaml(folder / CONFIG), str(folder / CONFIG))
+    return folder
+
+
+def described(folder: Path) -> GenerativeModel:
+    """Return the model of a folder (see `located`) as its configuration describes it, without its weights, in eval mode.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+        CheckpointError: nor is the folder intact.
+    """
+    try:
+        return build(load_yaml(folder / CONFIG), str(folder / CONFIG)).eval()
+    except (PushforwardError, OSError):
+        check_intact(folder)
+        raise
+
+
+def with_weights(model: GenerativeModel, folder: Path, weights: Literal["ema", "raw"] = "ema") -> GenerativeModel:
+    """Return a model of `described` with the weights of its folder, which `check_intact` has checked."""
     file = folder / (RAW if weights == "raw" and (folder / RAW).exists() else WEIGHTS)
     load_weights(model, read_weights(file), file)
-    return model.eval()
+    return model
+
+
+def check_intact(folder: Path) -> None:
+    """Raise unless the files of a folder of weights are as they were written.
+
+    Raises:
+        CheckpointError: they are not; the message suggests an older checkpoint of the run if one is intact.
+    """
+    if folder.name in (run := Checkpoints(folder.parent)).names():
+        run.path(folder.name)
+    else:
+        check_folder(folder)
 
 
 def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> None:

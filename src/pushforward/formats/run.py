@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pushforward.errors import CheckpointError, ConfigError, RunExistsError
+from pushforward.errors import CheckpointError, ConfigError, NoCheckpointError, RunExistsError
 from pushforward.formats.config import load_yaml
 from pushforward.formats.files import check_folder, write_folder, write_text
 
@@ -28,23 +28,32 @@ class Checkpoints:
         """Return the names of all checkpoints, oldest first."""
         return sorted((path.name for path in self.folder.glob("step-*") if path.is_dir() and step_of(path.name) >= 0), key=step_of)
 
-    def path(self, which: str) -> Path:
-        """Return the folder of the checkpoint "best", "last" (also used if there is no best), or of this name.
+    def find(self, which: str) -> Path:
+        """Return the folder of the checkpoint "best", "last" (also used if there is no best), or of this name; it is not read.
 
         Raises:
-            CheckpointError: it does not exist or is damaged; the message suggests the newest intact one.
+            NoCheckpointError: it does not exist; the message lists those that do.
         """
         name = which
         if which in POINTERS:
             name = self.pointed(which) or self.pointed("last") or (self.names() or [""])[-1]
-        folder = self.folder / name
         if name not in self.names():
             known = ", ".join(self.names()) or "none"
-            raise CheckpointError(f"{self.folder} has no checkpoint {which!r}; there are: {known}.")
+            raise NoCheckpointError(f"{self.folder} has no checkpoint {which!r}; there are: {known}.")
+        return self.folder / name
+
+    def path(self, which: str) -> Path:
+        """Return the folder of a checkpoint, which is intact; see `find`.
+
+        Raises:
+            NoCheckpointError: it does not exist; the message lists those that do.
+            CheckpointError: it is damaged; the message suggests the newest intact one.
+        """
+        folder = self.find(which)
         try:
             check_folder(folder)
         except CheckpointError as error:
-            whole = self.newest_whole(before=name)
+            whole = self.newest_whole(before=folder.name)
             offer = f"an earlier one is intact: use {whole.name}" if whole else "no other checkpoint is intact: train again"
             raise CheckpointError(f"{str(error).rstrip('.')}; {offer}.") from None
         return folder

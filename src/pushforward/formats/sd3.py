@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.errors import CheckpointError, UserError
+from pushforward.errors import NoCheckpointError, UserError
 from pushforward.formats.sd3_find import (
     ENCODERS,
     TOKENIZERS,
@@ -81,13 +81,14 @@ def read_sd3(
         The parts.
 
     Raises:
-        CheckpointError: the file does not exist, is not a Stable Diffusion 3, is truncated, or tensors or shards are missing.
+        NoCheckpointError: the file does not exist or is not a Stable Diffusion 3.
+        CheckpointError: it is truncated, or tensors or shards are missing.
         UserError: an unknown part.
 
     Example:
-        >>> read_sd3("nowhere.safetensors")
+        >>> read_sd3("my.safetensors")
         Traceback (most recent call last):
-        pushforward.errors.CheckpointError: there is no file or folder nowhere.safetensors; give a .safetensors file or a diffusers folder.
+        pushforward.errors.NoCheckpointError: there is no file or folder my.safetensors; give a .safetensors file or a diffusers folder.
 
     Source: Stability-AI's sd3.5 and sd3-ref (single file), diffusers' convert_sd3_transformer_checkpoint_to_diffusers (folder).
     """
@@ -96,7 +97,7 @@ def read_sd3(
     if unknown:
         raise UserError(f"parts has {unknown[0]!r}, but the parts are {', '.join(PARTS)}.")
     if not path.exists():
-        raise CheckpointError(f"there is no file or folder {path}; give a .safetensors file or a diffusers folder.")
+        raise NoCheckpointError(f"there is no file or folder {path}; give a .safetensors file or a diffusers folder.")
     stored, folder = _stored(path, parts, file_variant)
     encoders = {name: stored[name] for name in ENCODERS if name in stored}
     if text_encoders is not None and "text_encoders" in parts:
@@ -133,13 +134,15 @@ def _stored(path: Path, parts: Sequence[str], file_variant: str | None) -> tuple
         wanted = [name for name in there if ("text_encoders" if name in ENCODERS else name) in parts]
         stored = {name: folder_part(there[name], file_variant) for name in wanted}
         if not is_sd3(stored.get("transformer")):
-            raise CheckpointError(f"{path} is not a Stable Diffusion 3: {_kind(path)}; give a folder of SD3 or SD3.5.")
+            raise NoCheckpointError(f"{path} is not a Stable Diffusion 3: {_kind(path)}; give a folder of SD3 or SD3.5.")
         return stored, path
     single = sorted(path.glob("*.safetensors"))
     if (path / "model_index.json").is_file() or not single:
-        raise CheckpointError(f"{path} is not a Stable Diffusion 3: {_kind(path)}; give a folder of SD3 or SD3.5, or a .safetensors file.")
+        raise NoCheckpointError(
+            f"{path} is not a Stable Diffusion 3: {_kind(path)}; give a folder of SD3 or SD3.5, or a .safetensors file."
+        )
     if len(single) > 1 and not any(path.glob("*.safetensors.index*.json")):
-        raise CheckpointError(f"{path} holds {len(single)} .safetensors files; give one of them, such as {single[0].name}.")
+        raise NoCheckpointError(f"{path} holds {len(single)} .safetensors files; give one of them, such as {single[0].name}.")
     return split(folder_part(path, file_variant)), None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pushforward._checks import is_real, is_whole, shown
 from pushforward._files import is_file_name, json_of, regular
-from pushforward.errors import CheckpointError, ConfigError, PushforwardError, UserError
+from pushforward.errors import CheckpointError, ConfigError, NoCheckpointError, PushforwardError, UserError
 from pushforward.formats.sd3_names import Layout
 from pushforward.formats.tensor_file import Stored, TensorFile
 
@@ -40,7 +40,7 @@ OTHERS = (
 def open_tensors(path: Path) -> TensorFile:
     """Open a safetensors file; raise for files with a pickle's suffix, since a pickle can run code."""
     if path.suffix.lower() in PICKLES:
-        raise CheckpointError(f"{path} is a pickle, which can run code and is never opened; convert it to .safetensors.")
+        raise NoCheckpointError(f"{path} is a pickle, which can run code and is never opened; convert it to .safetensors.")
     return TensorFile(path)
 
 
@@ -48,7 +48,7 @@ def split(everything: Stored) -> dict[str, Stored]:
     """Return the parts in one file or folder, by the names transformer, vae, clip_l, clip_g and t5.
 
     Raises:
-        CheckpointError: it contains no part of Stable Diffusion 3; the message describes what it looks like.
+        NoCheckpointError: it contains no part of Stable Diffusion 3; the message describes what it looks like.
     """
     found = {}
     for part, ways in PREFIXES.items():
@@ -57,7 +57,7 @@ def split(everything: Stored) -> dict[str, Stored]:
                 found[part] = everything.under(prefix)
                 break
     if not found or not is_sd3(found.get("transformer")):
-        raise CheckpointError(f"{everything.where} is not a Stable Diffusion 3: {_looks_like(everything)}; give a file of SD3 or SD3.5.")
+        raise NoCheckpointError(f"{everything.where} is not a Stable Diffusion 3: {_looks_like(everything)}; give a file of SD3 or SD3.5.")
     return found
 
 
@@ -191,7 +191,7 @@ def encoder_files(given: str | Path | Sequence[str | Path] | Mapping[str, str | 
 
     Raises:
         UserError: a file that matches none of the names.
-        CheckpointError: the file or folder does not exist.
+        NoCheckpointError: the folder holds none.
     """
     if isinstance(given, Mapping):
         unknown = sorted(set(given) - set(ENCODERS))
@@ -202,7 +202,7 @@ def encoder_files(given: str | Path | Sequence[str | Path] | Mapping[str, str | 
     if len(paths) == 1 and paths[0].is_dir():
         paths = [path for path in sorted(paths[0].glob("*.safetensors")) if _encoder_name(path)]
         if not paths:
-            raise CheckpointError(f"{given} holds no clip_l, clip_g or t5xxl .safetensors; give the folder that has them.")
+            raise NoCheckpointError(f"{given} holds no clip_l, clip_g or t5xxl .safetensors; give the folder that has them.")
     found: dict[str, Path] = {}
     for path in paths:
         name = _encoder_name(path)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import CheckpointError, UserError
+from pushforward.errors import CheckpointError, NoCheckpointError, UserError
 from pushforward.formats.sd3_find import setting
 from pushforward.formats.sd3_names import Layout, Source, autoencoder_sources, count, transformer_sources
 from pushforward.formats.tensor_file import Stored
@@ -51,7 +51,7 @@ def read_transformer(
         CheckpointError: tensors are missing or have wrong shapes; the message gives the first, with the closest variant.
     """
     if any(name.endswith((".scale_weight", ".weight_scale")) or name == "scaled_fp8" for name in stored):
-        raise CheckpointError(f"{stored.where} holds 8-bit weights with separate scales, which are not supported; use the unscaled file.")
+        raise NoCheckpointError(f"{stored.where} holds 8-bit weights with separate scales, which are not supported; use the unscaled file.")
     names = _TRANSFORMER_ANCHORS[layout]
     first, positions = stored.shape(names["first"]), stored.shape(names["positions"])
     block = names["block"]
@@ -121,7 +121,7 @@ def read_autoencoder(
     Without a config, scale and shift are those of Stable Diffusion 3, and normalisations have 32 groups.
     """
     if any(name.startswith(("quant_conv.", "post_quant_conv.")) for name in stored):
-        raise CheckpointError(f"{stored.where} has a quant_conv, so it is the autoencoder of an older Stable Diffusion; SD3's has none.")
+        raise NoCheckpointError(f"{stored.where} has a quant_conv, so it is the autoencoder of an older Stable Diffusion; SD3's has none.")
     level, block = ("encoder.down.", "block") if layout == "single" else ("encoder.down_blocks.", "resnets")
     levels = count(stored, level.rstrip("."))
     widths = tuple(stored.shape(f"{level}{k}.{block}.0.conv1.weight")[0] for k in range(levels))

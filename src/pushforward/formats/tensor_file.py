@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pushforward.errors import CheckpointError
+from pushforward.errors import CheckpointError, NoCheckpointError
 
 DTYPES = {
     "F64": torch.float64,
@@ -75,7 +75,7 @@ class TensorFile:
         self.path = path
         self._map: mmap.mmap | None = None
         if not path.is_file():
-            raise CheckpointError(f"there is no file {path}; give the path of a .safetensors file.")
+            raise NoCheckpointError(f"there is no file {path}; give the path of a .safetensors file.")
         size = path.stat().st_size
         with path.open("rb") as file:
             start = _start_of_data(path, file.read(8), size)
@@ -89,7 +89,7 @@ class TensorFile:
         for name, one in zip(names, slices, strict=True):  # in the order of the data, which has no gaps
             code = one.get_dtype()
             if code not in DTYPES:
-                raise CheckpointError(f"{path} holds {name} as {code}, a dtype that is not supported here; convert it to BF16.")
+                raise NoCheckpointError(f"{path} holds {name} as {code}, a dtype that is not supported here; convert it to BF16.")
             self.entries[name] = entry = Entry(DTYPES[code], tuple(one.get_shape()), start)
             if max(entry.shape, default=0) > _LONGEST_SIDE:
                 raise CheckpointError(f"{path} holds {name} of shape {entry.shape}, which no tensor can have; download it again.")
@@ -138,7 +138,7 @@ def _start_of_data(path: Path, first: bytes, size: int) -> int:
     if len(first) < 8 or size < start <= 8 + _LONGEST_HEADER:
         raise CheckpointError(f"{path} is truncated: it ends in its header, after {size} bytes; download it again.")
     if start > 8 + _LONGEST_HEADER:
-        raise CheckpointError(f"{path} is not a safetensors file; give one that is.")
+        raise NoCheckpointError(f"{path} is not a safetensors file; give one that is.")
     return start
 
 

@@ -40,6 +40,8 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} has {path.stat().st_size} bytes, but a configuration has at most {MOST_BYTES}; give another file.")
     try:
         return _parsed(path.read_text(encoding="utf-8"))
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder, but a configuration is a file; give its config.yaml.") from None
     except OSError:
         raise
     except RecursionError:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pushforward.errors import CheckpointError
+from pushforward.errors import NoCheckpointError
 from pushforward.formats.sd3 import SD3Files, read_sd3
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.mmdit import MMDiT
@@ -20,12 +20,12 @@ def read_parts(
     """Return transformer, autoencoder and text encoders, and the other content of the files.
 
     Raises:
-        CheckpointError: the transformer or the autoencoder is missing.
+        NoCheckpointError: the transformer or the autoencoder is missing.
     """
     files = read_sd3(hub.local(path), dtype=dtype, device=device, text_encoders=text_encoders)
     if files.transformer is None or files.vae is None:
         part = "transformer" if files.transformer is None else "autoencoder (vae)"
-        raise CheckpointError(f"{path} has no {part}, which is required to generate images; give the complete model.")
+        raise NoCheckpointError(f"{path} has no {part}, which is required to generate images; give the complete model.")
     if next(files.vae.parameters()).dtype == torch.float16:
         files.vae.float()  # its activations exceed float16's range
     encoders = {

@@ -13,12 +13,14 @@ from pushforward.errors import ShapeError, SolverError, UserError
 from pushforward.families.checks import row_not_finite
 from pushforward.families.model import GenerativeModel
 from pushforward.guidance.cfg import CFG, Around, as_guidance
+from pushforward.guidance.clip import Clip
 from pushforward.guidance.guidance import Guidance
 from pushforward.guidance.skip_layers import SkipLayers
 from pushforward.paths.linear import Linear
 from pushforward.samplers.euler import Euler
 from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
+from pushforward.samplers.times import Times
 from pushforward.types import OnGrid
 
 LEVELS = 1000  # size of the training grid, from which sampling steps are taken
@@ -118,7 +120,10 @@ def part_of_the_way(sampler: Sampler, strength: float, shift: float) -> tuple[Sa
         share, times = 10_000, Shifted(shift, LEVELS)(1.0, 0.0, 10_000)
         return sampler, times[int(share - share * strength)]
     left_out = int(max(n - min(n * strength, n), 0))
-    return dataclasses.replace(sampler, steps=n - left_out), times[left_out]  # type: ignore[type-var]
+    changes: dict[str, Any] = {"steps": n - left_out}
+    if isinstance(sampler.grid, Times):
+        changes["grid"] = Times(times[left_out:-1])
+    return dataclasses.replace(sampler, **changes), times[left_out]  # type: ignore[type-var]
 
 
 def guidance_of(guidance: Guidance | float | None, skip_layers: Any, times: Sequence[float], net: Any) -> Guidance | None:
@@ -127,6 +132,8 @@ def guidance_of(guidance: Guidance | float | None, skip_layers: Any, times: Sequ
     Raises:
         UserError: guidance is neither a finite number nor a guidance, or layers are skipped that the network does not have.
     """
+    if isinstance(guidance, Clip):  # after all others
+        return dataclasses.replace(guidance, guidance=guidance_of(guidance.guidance, skip_layers, times, net))
     made = CFG(float(guidance)) if isinstance(guidance, int | float) and is_real(guidance) else guidance
     if made is not None and not isinstance(made, Guidance):
         raise UserError(f"guidance is {guidance!r}, but it must be a finite number such as 7.0 or a guidance, pf.guidance.CFG(7.0).")

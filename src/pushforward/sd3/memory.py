@@ -8,7 +8,7 @@ release, so the peak is that of the actual code, not of a formula. Memory of the
 import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,28 +124,21 @@ def memory_of(
     if variant not in VARIANTS:
         raise UserError(unknown("variant", variant, VARIANTS))
     transformers = imported_transformers()
-    with FakeTensorMode():
-        with _default(dtype):
-            transformer = MMDiT((16, 128, 128), **VARIANTS[variant])
-            encoders = {kind: transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**one)) for kind, one in CLIPS.items()}
-            if t5:
-                encoders["t5"] = transformers.T5EncoderModel(transformers.T5Config(**T5))
-        with _default(torch.float32 if dtype == torch.float16 else dtype):
-            vae = AutoencoderKL().memory(slicing=True, tiling=tiling)
+    with torch.device("meta"):
+        transformer = MMDiT((16, 128, 128), **VARIANTS[variant])
+        vae = AutoencoderKL().memory(slicing=True, tiling=tiling)
+        encoders = {kind: transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**one)) for kind, one in CLIPS.items()}
+        if t5:
+            encoders["t5"] = transformers.T5EncoderModel(transformers.T5Config(**T5))
+    vae.to(torch.float32 if dtype == torch.float16 else dtype)
+    for part in (transformer, *encoders.values()):
+        part.to(dtype)  # not by torch's default dtype, which is that of all threads
+    with FakeTensorMode(allow_non_fake_inputs=True):
         for part in (transformer, vae, *encoders.values()):
-            part.eval()
+            part.eval().to_empty(device="cpu")
+        for encoder in encoders.values():
+            encoder.tie_weights()  # T5's two tables of tokens, which are copied one by one
         return memory_of_parts(transformer, vae, encoders, size, n, 256)
-
-
-@contextlib.contextmanager
-def _default(dtype: torch.dtype) -> Iterator[None]:
-    """Context in which modules are created in a dtype: fake modules cannot be cast afterwards."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

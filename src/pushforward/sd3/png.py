@@ -11,7 +11,7 @@ import PIL.PngImagePlugin
 
 from pushforward._files import json_of, regular
 from pushforward._images import opened
-from pushforward.errors import UserError
+from pushforward.errors import DamagedDataError, UserError
 from pushforward.formats.files import write_atomically
 
 KEY = "pushforward"  # the text chunk that holds all settings as JSON; prompt and seed are also stored in readable form
@@ -46,7 +46,12 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def loaded(path: Path, option: str) -> PIL.Image.Image:
-    """Return the image in a file, with what follows its pixels, or raise with the reason."""
+    """Return the image in a file, with what follows its pixels.
+
+    Raises:
+        UserError: there is no such file, it is no image, or it has too many pixels.
+        DamagedDataError: it is truncated or damaged.
+    """
     if not regular(path, UserError).is_file():
         raise UserError(f"{option} is {path}, but there is no such file.")
     try:
@@ -54,7 +59,9 @@ def loaded(path: Path, option: str) -> PIL.Image.Image:
             image.load()
             return image
     except Exception as error:  # PIL raises many exception types for damaged files, and one for an image of too many pixels
-        raise UserError(f"{option} is {path}, but it cannot be read as an image ({error}).") from None
+        is_none = isinstance(error, UserError | PIL.UnidentifiedImageError | PIL.Image.DecompressionBombError)
+        kind = UserError if is_none else DamagedDataError
+        raise kind(f"{option} is {path}, but it cannot be read as an image ({error}).") from None
 
 
 def digest(path: Path) -> str:

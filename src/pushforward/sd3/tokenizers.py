@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pushforward._files import regular_folder
-from pushforward.errors import CheckpointError, UserError
+from pushforward.errors import CheckpointError, NoCheckpointError, UserError
 from pushforward.sd3.hub import downloaded, hub_errors, is_hub_id
 from pushforward.sd3.text_encoders import ENCODERS, imported_transformers
 
@@ -83,7 +83,8 @@ def find_tokenizer(kind: str, own: Mapping[str, Path], given: str | Path | None)
 
     Raises:
         UserError: the folder does not exist, there is no network, or the repository is gated; the message gives a remedy.
-        CheckpointError: the folder holds no readable tokenizer.
+        NoCheckpointError: the folder holds no tokenizer.
+        CheckpointError: it holds one that cannot be read.
     """
     if given is not None and Path(given).is_dir():
         folder = Path(given) / FOLDERS[kind]
@@ -105,7 +106,7 @@ def _read(kind: str, folder: Path, own_padding: bool = True) -> Tokenizer:
     if not any(all((folder / one).is_file() for one in files) for files in NEEDED[kind]):
         # checked here, because transformers builds an empty tokenizer from an empty folder
         wanted = " or ".join(" and ".join(files) for files in NEEDED[kind])
-        raise CheckpointError(f"{folder} holds no tokenizer of {ENCODERS[kind]}: it needs {wanted}; {REMEDY}.")
+        raise NoCheckpointError(f"{folder} holds no tokenizer of {ENCODERS[kind]}: it needs {wanted}; {REMEDY}.")
     if kind == "t5" and not (folder / "tokenizer.json").is_file() and importlib.util.find_spec("sentencepiece") is None:
         raise UserError(f"{folder / 'spiece.model'} needs the package sentencepiece; run: pip install 'pushforward[sd3]'.")
     regular_folder(folder, CheckpointError)
