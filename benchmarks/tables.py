@@ -1,7 +1,7 @@
 """Flows by their defaults on small real tables, five folds: `python -m benchmarks.tables` writes docs/assets/results/tables.json.
 
-Compared with each flow: a Gaussian, a kernel density and a Gaussian mixture, regularised on validation, and zuko's flow of the same kind with its
-own defaults, ended early on validation. Held-out nats a row in the data's own units; classes are not used.
+Compared with each flow: a Gaussian, a kernel density and a Gaussian mixture, regularised on validation, and zuko's flow of the same kind
+with its own defaults, ended early on validation. Held-out nats a row in the data's own units; classes are not used.
 """
 
 import argparse
