@@ -189,6 +189,11 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     return Settings(**given)
 
 
+def due(step: int, every: int) -> bool:
+    """Return whether something that is done every so many steps, or never for 0, is done after this one."""
+    return every > 0 and step % every == 0
+
+
 def _divisor(number: int, most: int) -> int:
     """Return the largest divisor of a number up to `most`."""
     return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)

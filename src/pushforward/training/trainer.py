@@ -26,7 +26,7 @@ from pushforward.training.given import as_dataset, check_augmented
 from pushforward.training.optimisation import learning_rate
 from pushforward.training.processes import StopSignal, processes
 from pushforward.training.progress import Callback
-from pushforward.training.settings import GivenSettings, settings_of
+from pushforward.training.settings import GivenSettings, due, settings_of
 from pushforward.training.signals import Signals
 from pushforward.training.state import Progress, Snapshot, newest, restore, snapshot
 from pushforward.training.step import Step
@@ -217,10 +217,10 @@ class Trainer:
             self._notify("on_every_step")
             self.stopped_by = stop.agree(self.signals.received)
             validate = self.validation is not None and self.validating.due(self.step)
-            save = self.step == s.steps or self.stopped_by is not None or _due(self.step, s.checkpoint_every)
+            save = self.step == s.steps or self.stopped_by is not None or due(self.step, s.checkpoint_every)
             if not taken:
                 self._check_skips(norm, validate or save)
-            if not (_due(self.step, s.log_every) or validate or save):
+            if not (due(self.step, s.log_every) or validate or save):
                 continue
             now = time.perf_counter()
             self.progress.seconds = before + now - started
@@ -295,7 +295,3 @@ class Trainer:
     def _notify(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self, *args)
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0

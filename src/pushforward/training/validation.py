@@ -11,7 +11,7 @@ from pushforward.data.dataset import Dataset
 from pushforward.families.model import GenerativeModel
 from pushforward.training.order import Batch, as_batch, fetched, generator_at
 from pushforward.training.processes import Processes
-from pushforward.training.settings import Settings
+from pushforward.training.settings import Settings, due
 from pushforward.training.signals import Signals
 
 DRAWS = 8  # fixed draws of noise and time over which the loss is averaged
@@ -45,7 +45,7 @@ class Schedule:
 
     def due(self, step: int) -> bool:
         """Return whether a step ends with a validation."""
-        return step == self.steps or step == self.first or (self.every > 0 and step % self.every == 0)
+        return step in (self.steps, self.first) or due(step, self.every)
 
     def draws_grid(self, step: int) -> bool:
         """Return whether the validation of a step draws a sample grid."""
