@@ -167,7 +167,8 @@ def test_presets_of_vectors_share_their_options_under_the_same_names():
     [
         (
             "realnvp",
-            "(features=None, layers=8, hidden=(128, 128), *, shape=None, bound=2.0, activation='relu', preprocess='none', classes=None, "
+            "(features=None, layers=8, hidden=(128, 128), *, shape=None, bound=2.0, activation='relu', dropout=0.0, "
+            "preprocess='none', classes=None, "
             "cond_features=None, levels=None, schema=None)",
         ),
         (

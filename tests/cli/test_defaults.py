@@ -1,0 +1,49 @@
+"""The settings that `train` chooses for small data: printed, overridden by options, and never chosen anew for a stored configuration."""
+
+import numpy
+import pytest
+import yaml
+
+from pushforward.cli import main
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "points.csv"
+    x = numpy.random.default_rng(0).standard_normal((150, 3)).cumsum(1)
+    numpy.savetxt(path, x, delimiter=",", header="a,b,c", comments="", fmt="%.4f")
+    return path
+
+
+def settings(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    return {**config["model"], **config["training"]}
+
+
+def test_settings_for_small_data_are_chosen_printed_and_overridden(table, tmp_path, capsys):
+    train = ["train", "maf", "--data", str(table), "--steps", "3"]
+    assert main([*train, "--out", str(tmp_path / "a")]) == 0
+    printed = capsys.readouterr().err
+    assert "chosen for 120 examples of 3 features: " in printed
+    assert "dropout 0.2" in printed
+    chosen = settings(tmp_path / "a")
+    assert (chosen["dropout"], chosen["layers"], chosen["hidden"], chosen["input_noise"]) == (0.2, 4, [64, 64], 0.27)
+
+    assert main([*train, "--out", str(tmp_path / "b"), "--dropout", "0", "--hidden", "16"]) == 0
+    printed = capsys.readouterr().err
+    assert "dropout" not in printed, "what was not chosen is not printed as chosen"
+    given = settings(tmp_path / "b")
+    assert (given["dropout"], given["hidden"], given["layers"]) == (0.0, [16], 4)
+
+    assert main(["train", "--config", str(tmp_path / "b" / "config.yaml"), "--out", str(tmp_path / "c")]) == 0
+    assert "chosen for" not in capsys.readouterr().err
+    assert settings(tmp_path / "c") == given
+
+
+def test_a_flow_that_is_behind_a_gaussian_prints_so(table, tmp_path, capsys):
+    train = ["train", "nice", "--data", str(table), "--lr", "1e-6"]
+    assert main([*train, "--steps", "1", "--out", str(tmp_path / "short")]) == 0
+    printed = capsys.readouterr().out
+    assert "worse than a Gaussian by" in printed.splitlines()[0]
+    assert main(["train", "maf", "--data", str(table), "--steps", "300", "--out", str(tmp_path / "long")]) == 0
+    assert "worse than a Gaussian" not in capsys.readouterr().out
