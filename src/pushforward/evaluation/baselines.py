@@ -42,7 +42,7 @@ DRAWS = 2  # dequantisation draws per validation example
 class _Sample:
     """Train and validation as float64: centres (N, D), the noise's variances (D,), and validation rows (M, D) with their labels.
 
-    Continuous columns are divided by their deviation in train, so that no density depends on the units.
+    Columns of a table are divided by their deviation in train, so that no density depends on the units; pixels have one unit already.
     """
 
     x: Tensor
@@ -66,7 +66,7 @@ def fit_baselines(
         gaussian_mixture    scikit-learn's, full covariances, each shrunk towards their mean (per class: the within-class one); up to 256
                             dimensions
 
-    C is the covariance of continuous features in units of their deviation, of quantised ones in cells. Each is fitted pooled and, if all
+    C is the covariance of features in units of their deviation, of pixels in levels. Each is fitted pooled and, if all
     classes have at least two training examples, also per class under the name with "_per_class". The values of a, r, h and the number of
     components maximise log p on validation; they are stored in `chosen`.
 
@@ -130,9 +130,10 @@ def _sample(train: Dataset, validation: Dataset, generator: Generator | None) ->
         row_labels = None if row_labels is None else row_labels.repeat(DRAWS)
     width = width.expand(x.shape[1])
     deviation = x.std(0, correction=0)
-    scale = torch.where((width == 0) & (deviation > 0), deviation, 1.0)
+    scale = torch.where((deviation > 0) & (not isinstance(train.levels, int)), deviation, 1.0)
     held_labels = row_labels if has_labels else None
-    return _Sample(x / scale, labels if has_labels else None, width / 12, rows / scale, held_labels, train.classes or 0, scale)
+    noise = width / 12 / scale.square()
+    return _Sample(x / scale, labels if has_labels else None, noise, rows / scale, held_labels, train.classes or 0, scale)
 
 
 def _gaussian(sample: _Sample) -> GaussianSum:
