@@ -8,11 +8,11 @@ import torch
 from pushforward.data.dataset import Dataset
 from pushforward.evaluation.baselines import MIXTURES, fit_baselines
 from pushforward.evaluation.likelihood import bits_per_dim
+from pushforward.evaluation.verdict import ERRORS
 from pushforward.families.normalizing_flow import NormalizingFlow
 from pushforward.training.trainer import Trainer
 
 DRAWS = 4  # dequantisation draws
-ERRORS = 2.0  # standard errors of the paired difference from which it is no chance, as in `evaluation.verdict`
 
 
 def behind_gaussian(trainer: Trainer) -> str | None:

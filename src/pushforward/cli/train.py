@@ -25,7 +25,7 @@ from pushforward.formats.config import call_checked, dump_yaml, from_plain, load
 from pushforward.formats.model import model_config
 from pushforward.formats.run import check_free
 from pushforward.schema import Schema
-from pushforward.training.defaults import Defaults, defaults
+from pushforward.training.defaults import Defaults, defaults, standardised
 from pushforward.training.grids import SampleGrid
 from pushforward.training.processes import processes
 from pushforward.training.progress import Callback, MetricsFile, ProgressBar
@@ -97,8 +97,7 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     settings = _settings(config.get("training", {}))
     model_section = _section(config, "model")
     data_section = _section(config, "data")
-    parameters = inspect.signature(function).parameters
-    units = {"preprocess": "standardise"} if "preprocess" in parameters and parameters["preprocess"].default == "none" else {}
+    units = standardised(inspect.signature(function).parameters)
     from_config = _model_defaults(function, model_section)
     run_default = Run(data=str(data_section.get("name", "")))
     parsed = _parsed(preset, given, run_default, settings, {**units, **from_config})

@@ -27,8 +27,8 @@ class Best:
     def write(self, out: Path, now: Snapshot) -> Path:
         """Write the kept snapshot if it has not been, then the one of now; return the folder of the latter."""
         is_now = self.held is not None and self.held.step == now.step
-        if self.held is not None and not self.saved and not is_now:
-            self.held.write(out, best=True)
+        if not is_now:
+            self.write_kept(out)
         folder = now.write(out, best=is_now)
         self.saved = True
         self.held = self.held if self.lasting else None

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,9 +77,7 @@ def defaults(preset: str, data: Dataset) -> Defaults:
         raise UserError(registry.unknown("preset", preset, known))
     takes = inspect.signature(registry.get(f"models.{preset}")).parameters
     examples, features = len(data), math.prod(data.shape)
-    model: dict[str, Any] = {}
-    if "preprocess" in takes and takes["preprocess"].default == "none":
-        model["preprocess"] = "standardise"
+    model = standardised(takes)
     if "dropout" not in takes or examples >= SMALL:
         return Defaults(model)
     narrowest, widest = WIDTHS
@@ -87,3 +86,8 @@ def defaults(preset: str, data: Dataset) -> Defaults:
     batch, noise = min(256, 2 ** int(math.log2(examples))), round(3 / math.sqrt(examples), 2)
     training = {"batch_size": batch, "lr": 2e-3, "ema": 0.98, "input_noise": noise, "patience": PATIENCE}
     return Defaults(model, training, f"{examples:,} examples of {features} features")
+
+
+def standardised(takes: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Return the argument that standardises the data of a preset with these parameters, if it leaves the data's units by default."""
+    return {"preprocess": "standardise"} if "preprocess" in takes and takes["preprocess"].default == "none" else {}
