@@ -33,7 +33,7 @@ test: .venv/.stamp-dev ## Format, lint, types, names and all quick tests: requir
 	run lint $(PY) -m ruff check --quiet .; \
 	run types $(PY) -m mypy; \
 	run names $(PY) tools/generate_names.py --check; \
-	run tests env OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS); \
+	run tests env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS); \
 	seconds=$$(( $$(date +%s) - start )); \
 	if [ -n "$$failed" ]; then echo "make test: FAILED in$${failed%,} after $$seconds s"; exit 1; fi; \
 	echo "make test: format, lint, types, names and tests passed in $$seconds s"

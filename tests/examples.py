@@ -84,6 +84,15 @@ def generators(n, seed=0):
     return [torch.Generator().manual_seed(1000 * seed + k) for k in range(n)]
 
 
+def one_in(every, values, first=0):
+    """Return all values of a parameter, of which only one in `every` is quick, from the place `first` on."""
+    values = [one if isinstance(one, type(pytest.param())) else pytest.param(one) for one in values]
+    return [
+        one if k % every == first else pytest.param(*one.values, id=one.id, marks=[*one.marks, pytest.mark.slow])
+        for k, one in enumerate(values)
+    ]
+
+
 def some_of(*axes, every=None):
     """Return all combinations of lists of parameters, of which only some are quick: one in `every`, in which all values occur.
 
@@ -94,8 +103,10 @@ def some_of(*axes, every=None):
     axes = [[one if isinstance(one, type(pytest.param())) else pytest.param(one) for one in axis] for axis in axes]
     places = list(itertools.product(*(range(len(axis)) for axis in axes)))
     assert all({at[k] for at in places if sum(at) % every == 0} == set(range(len(axis))) for k, axis in enumerate(axes))
+    found = []
     for at in places:
         chosen = [axis[k] for axis, k in zip(axes, at, strict=True)]
         values = [value for one in chosen for value in one.values]
         marks = [mark for one in chosen for mark in one.marks] + ([] if sum(at) % every == 0 else [pytest.mark.slow])
-        yield pytest.param(*values, id="-".join(str(one.id or one.values[0]) for one in chosen), marks=marks)
+        found.append(pytest.param(*values, id="-".join(str(one.id or one.values[0]) for one in chosen), marks=marks))
+    return found

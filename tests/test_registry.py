@@ -220,6 +220,8 @@ def test_an_unknown_attribute_is_refused_with_the_nearest():
         _ = pf.models.rectifiedflow
     with pytest.raises(AttributeError, match="'modles' is not a known name"):
         _ = pf.modles
+    with pytest.raises(AttributeError, match="'NormalizingFlow' is not a known name; did you mean 'families.NormalizingFlow'"):
+        _ = pf.NormalizingFlow
     assert not hasattr(pf, "_nothing")
 
 

@@ -148,7 +148,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "pairings.Independent": ("pushforward.pairings", "Independent coupling: each data point keeps the noise drawn for it."),
     "pairings.MinibatchOT": ("pushforward.pairings", "Minibatch optimal transport: minimise the sum of squared distances in the batch, for straighter trajectories."),
     "paths.Cosine": ("pushforward.paths.cosine", "A quarter of a circle: alpha = cos(pi t / 2), sigma = sin(pi t / 2)."),
-    "paths.Discrete": ("pushforward.discrete", "A variance preserving path through T knots: alpha² at t = (k + 1) / T is the product of 1 - beta up to beta_k."),
+    "paths.Discrete": ("pushforward.paths.discrete", "A variance preserving path through T knots: alpha² at t = (k + 1) / T is the product of 1 - beta up to beta_k."),
     "paths.Heat": ("pushforward.paths.heat", "The heat equation: alpha = 1, sigma = sqrt(2 T t), so that the density p at heat time s = T t solves dp/ds = laplacian p."),
     "paths.Linear": ("pushforward.paths.linear", "Straight lines: alpha = 1 - t, sigma = t, so that velocity = noise - data."),
     "paths.SubVariancePreserving": ("pushforward.paths.variance_preserving", "The same alpha with less noise: alpha = exp(-B / 2), sigma = 1 - alpha², with B as in `VariancePreserving`."),

@@ -211,7 +211,7 @@ class _Namespace(types.ModuleType):
                 return get(public)
             if public in _groups():
                 return importlib.import_module(f"pushforward.{public}")
-        allowed = [known.rpartition(".")[2] for known in names(inside or None)]
+        allowed = [known.removeprefix(f"{inside}.") for known in names(inside or None)]
         raise AttributeError(f"module {self.__name__!r}: {unknown('name', name, allowed)}")
 
     def __setattr__(self, name: str, value: Any) -> None:

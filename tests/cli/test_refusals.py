@@ -224,3 +224,13 @@ def test_evaluate_uses_the_options_of_its_sampler(runs, tmp_path):
 def test_every_preset_passes_the_checks_with_its_defaults(entry):
     model, _, cond = (*entry.example(), None)[:3]
     check_drawing(model, cond, None, None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"), [("--device abacus", "abacus"), ("--out file", "file is a file"), ("--out .", "exists already")]
+)
+def test_train_checks_where_it_runs_before_it_reads_data(options, what, somewhere, capsys):
+    assert main(["train", "nsf", "--data", "absent.csv", *options.split()]) == 2
+    said = capsys.readouterr().err
+    assert what in said
+    assert "absent" not in said

@@ -50,7 +50,9 @@ INDUCTOR = [pytest.mark.slow, pytest.mark.skipif(bool(obstacle()), reason=obstac
 @pytest.mark.parametrize(
     ("backend", "names"),
     [
-        pytest.param("aot_eager", ["path", "realnvp"], id="aot_eager"),  # which draws the numbers that the eager one draws
+        pytest.param(
+            "aot_eager", ["path", "realnvp"], id="aot_eager", marks=pytest.mark.slow
+        ),  # draws the numbers that the eager one draws
         pytest.param("aot_eager", ["maf", "nsf", "glow"], id="aot_eager-more", marks=pytest.mark.slow),
         pytest.param("inductor", ["path"], id="inductor", marks=INDUCTOR),
     ],

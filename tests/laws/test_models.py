@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from examples import SOLVED, TIGHT, by, examples, generators, non_contiguous, paired
+from examples import SOLVED, TIGHT, by, examples, generators, non_contiguous, one_in, paired
 
 from pushforward import registry
 from pushforward.bijections.standardise import Standardise
@@ -23,8 +23,7 @@ MODELS = [*examples("models"), *[one for one in examples("families") if one.id !
 
 def half(first):
     """Every second model, from the first or the second on; the others are slow. For laws that solve much, half of which start at each."""
-    quick = [one if k % 2 == first else pytest.param(*one.values, id=one.id, marks=pytest.mark.slow) for k, one in enumerate(MODELS)]
-    return pytest.mark.parametrize("differentiable", quick, indirect=True)
+    return pytest.mark.parametrize("differentiable", one_in(2, MODELS, first), indirect=True)
 
 
 @pytest.fixture(params=MODELS)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pushforward.data.mixture import GaussianMixture, three_gaussians
-from pushforward.discrete import Discrete, _betas
 from pushforward.errors import UserError
 from pushforward.families.path_model import PathModel
 from pushforward.functional.prediction import convert_prediction, prediction_coefficients
 from pushforward.paths import Cosine, Heat, Linear, Path, Prediction, SubVariancePreserving, VarianceExploding, VariancePreserving
+from pushforward.paths.discrete import Discrete, _betas
 
 PATHS = things("paths", of=Path)
 inside = st.floats(0, 1, allow_subnormal=False)  # how far inside an interval

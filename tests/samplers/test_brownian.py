@@ -58,9 +58,9 @@ def test_a_row_belongs_to_its_generator():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda steps: EulerMaruyama(steps, noise="brownian"),
+        pytest.param(lambda steps: EulerMaruyama(steps, noise="brownian"), marks=pytest.mark.slow),
         lambda steps: DDPM(steps, "brownian"),
-        lambda steps: DDIM(steps, 0.6, "brownian"),
+        pytest.param(lambda steps: DDIM(steps, 0.6, "brownian"), marks=pytest.mark.slow),
         lambda steps: DPMSolverPP(steps, "SDE-2M", "brownian"),
     ],
 )

@@ -15,8 +15,8 @@ import torch
 
 import pushforward as pf
 from pushforward.data.mixture import three_gaussians
-from pushforward.discrete import Discrete, _betas
 from pushforward.guidance.clip import Clip
+from pushforward.paths.discrete import Discrete, _betas
 from pushforward.samplers.ddim import DDIM
 from pushforward.samplers.ddpm import DDPM
 from pushforward.samplers.denoiser import Denoiser

@@ -9,10 +9,10 @@ import torch
 from examples import examples, generators, some_of, things, truth_model
 
 import pushforward as pf
-from pushforward.discrete import Discrete
 from pushforward.errors import UserError
 from pushforward.evaluation.explain import explain
 from pushforward.formats.config import from_plain, to_plain
+from pushforward.paths.discrete import Discrete
 from pushforward.samplers.grids import Grid
 from pushforward.samplers.linear import LinearSampler
 from pushforward.samplers.sampler import Sampler

@@ -67,8 +67,11 @@ def test_a_variant_converges_at_its_order(sampler, order, steps, make):
 
 @pytest.mark.parametrize(
     "make",
-    [lambda n, lower: DPMSolverPP(n, "2M", grid=Uniform(), lower_order_final=lower)]
-    + [lambda n, lower, order=order: UniPC(n, order, Uniform(), lower) for order in (2, 3)],
+    [
+        lambda n, lower: DPMSolverPP(n, "2M", grid=Uniform(), lower_order_final=lower),
+        pytest.param(lambda n, lower: UniPC(n, 2, Uniform(), lower), marks=pytest.mark.slow),
+        lambda n, lower: UniPC(n, 3, Uniform(), lower),
+    ],
 )
 def test_in_few_steps_a_last_step_of_first_order_errs_least(make):
     """4 to 6 steps along a variance preserving path: without it the error is at least three times as large."""

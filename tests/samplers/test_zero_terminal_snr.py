@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pushforward as pf
-from pushforward.discrete import Discrete, _betas
 from pushforward.errors import UserError
 from pushforward.formats.config import from_plain, to_plain
 from pushforward.paths import Path, Prediction
+from pushforward.paths.discrete import Discrete, _betas
 from pushforward.samplers.grids import LogSNR
 from pushforward.samplers.sampler import Sampler
 

@@ -265,6 +265,7 @@ def test_the_peak_of_a_function_is_that_of_its_tensors():
     assert peak(run) == 2 * 4 * n
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_model_leaves_the_default_dtype_of_other_threads_alone(monkeypatch):
     def fail(dtype):
         raise AssertionError("the default dtype is that of all threads")

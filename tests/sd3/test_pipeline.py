@@ -53,7 +53,7 @@ def close(mine, theirs, bar=1e-4):
     assert float((mine - theirs).abs().max() / theirs.abs().max()) < bar
 
 
-@pytest.mark.parametrize("variant", ["medium", "medium-3.5", pytest.param("large-3.5", marks=pytest.mark.slow), "odd"])
+@pytest.mark.parametrize("variant", ["medium", *(pytest.param(one, marks=pytest.mark.slow) for one in ("medium-3.5", "large-3.5")), "odd"])
 def test_text_to_image_is_diffusers_in_both_layouts(tiny, pipelines, variant):
     """Three steps under guidance, to the finished pixels."""
     height, width = size(tiny, variant)

@@ -320,10 +320,17 @@ def test_a_run_whose_folder_cannot_be_written_is_saved_elsewhere_and_goes_on_fro
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "file").write_text("")
     broken = trainer(data, tmp_path / "file" / "run", checkpoint_every=5)
-    with pytest.raises(CheckpointError, match=r"Not a directory; step 5 is saved in (\S+): free some space, copy that folder") as caught:
+    with pytest.raises(CheckpointError, match=r"directory; step 5 and the best weights are saved in (\S+): free some") as caught:
         broken.fit()
     elsewhere = Path(re.search(r"saved in (\S+):", str(caught.value))[1])
-    assert same(trainer(data, elsewhere.parents[1], resume=True).fit(), trainer(data).fit())
+    assert same(trainer(data, elsewhere.parent, resume=True).fit(), trainer(data).fit())
+
+
+def test_there_must_be_something_to_train(data):
+    frozen = pf.models.realnvp(2, layers=2, hidden=(8,)).requires_grad_(False)
+    for model, why in ((frozen, "all frozen"), (pf.families.NormalizingFlow(pf.bijections.Reverse(2)), "no parameters")):
+        with pytest.raises(UserError, match=f"NormalizingFlow has nothing to train: .*{why}"):
+            pf.Trainer(model, data.x, **SMALL)
 
 
 def test_there_must_be_something_to_resume(data, tmp_path):

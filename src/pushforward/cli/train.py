@@ -109,18 +109,21 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
         section |= options_from_text(options.data, options.data_options)
     elif options.data == data_section.get("name"):
         section |= data_options(data_section)
+    out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
     among = processes(parsed.training.timeout)
-    with among.watched(), among.agreed("loading the data"):
-        train, validation = load_data(section, "train"), load_data(section, "validation")
-        section["fingerprint"] = train.fingerprint()
-        device = device_of(options.device, among.local_rank)
+    with among.watched():
+        if not options.resume:
+            among.of_main(lambda: check_free(out, options.overwrite), "checking the run folder")
+        with among.agreed("loading the data"):
+            device = device_of(options.device, among.local_rank)
+            train, validation = load_data(section, "train"), load_data(section, "validation")
+            section["fingerprint"] = train.fingerprint()
     chosen = Defaults()
     if not config:  # a configuration states what it was made for
         chosen = defaults(preset, train)
         parsed = _parsed(preset, given, run_default, Settings(**chosen.training), chosen.model)
         chosen = chosen.among({**vars(parsed.model), **vars(parsed.training)})
     arguments = {f.name: getattr(parsed.model, f.name) for f in dataclasses.fields(parsed.model)}
-    out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
     callbacks: list[Callback] = [TensorBoard(out / "tensorboard")] if options.tensorboard else []
     if options.profile:
         callbacks.append(Profile(out / "trace.json", options.profile))

@@ -84,6 +84,12 @@ def draw(
     return pictures
 
 
+def marginals_of(real: Dataset, made: Tensor, panels: int) -> tuple[Figure, str] | None:
+    """Return the marginals of a table's columns in real data and in samples, with their caption; None for data of another kind."""
+    schema = schema_of(real)
+    return None if schema is None else marginals(compared(schema, real.x, made), panels)
+
+
 def _of_table(schema: Schema, train: Dataset, test: Dataset, made: Tensor) -> dict[str, tuple[Figure, str]]:
     columns = compared(schema, test.x, made)
     found = {"marginals": marginals(columns)}

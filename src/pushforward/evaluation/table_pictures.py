@@ -30,17 +30,21 @@ PALE = "#6d9bf5"  # points of samples, lighter than held-out ones in print witho
 CJK = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei")
 
 
-def marginals(columns: Sequence[Compared]) -> tuple[Figure, str]:
-    """Draw each column by itself, at most 24: those whose samples differ most from held-out data.
+def marginals(columns: Sequence[Compared], panels: int = PANELS) -> tuple[Figure, str]:
+    """Draw each column by itself; of many columns, those whose samples differ most from held-out data.
+
+    Args:
+        columns: the columns of held-out data and samples.
+        panels: columns that are drawn at most.
 
     Returns:
         The figure and its caption.
     """
     shown, choice = list(columns), ""
-    if len(columns) > PANELS:
-        most = set(numpy.argsort([-one.difference() for one in columns], kind="stable")[:PANELS].tolist())
+    if len(columns) > panels:
+        most = set(numpy.argsort([-one.difference() for one in columns], kind="stable")[:panels].tolist())
         shown = [one for k, one in enumerate(columns) if k in most]
-        choice = f" Shown are the {PANELS} of {len(columns)} columns in which samples differ most from held-out data."
+        choice = f" Shown are the {panels} of {len(columns)} columns in which samples differ most from held-out data."
     across = min(4, len(shown))
     down = -(-len(shown) // across)
     figure = figure_of(max(2.4 * across, 4.8), 1.9 * down + 0.4)

@@ -8,12 +8,12 @@ them draws no noise: take the expected data and noise, and combine them for the 
 
 import torch
 
-from pushforward.discrete import Discrete
 from pushforward.families.path_model import PathModel
 from pushforward.models.path_options import DiffusionOptions
 from pushforward.models.preset import preset
 from pushforward.nn.mlp import MLP
 from pushforward.paths import VariancePreserving
+from pushforward.paths.discrete import Discrete
 from pushforward.registry import export
 from pushforward.samplers.ddim import DDIM
 

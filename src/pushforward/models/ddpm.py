@@ -11,13 +11,13 @@ Later papers are arguments: `path=Discrete("cosine")` and `learn_variance=True` 
 
 import torch
 
-from pushforward.discrete import Discrete
 from pushforward.families.path_model import PathModel
 from pushforward.models.path_options import DiffusionOptions
 from pushforward.models.preset import preset
 from pushforward.nn.mlp import MLP
 from pushforward.nn.with_variance import WithVariance
 from pushforward.paths import VariancePreserving
+from pushforward.paths.discrete import Discrete
 from pushforward.registry import export
 from pushforward.samplers.ddpm import DDPM
 

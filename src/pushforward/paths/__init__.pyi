@@ -2,7 +2,7 @@
 from pushforward.paths.path import Path as Path
 from pushforward.paths.prediction import Prediction as Prediction
 from pushforward.paths.cosine import Cosine as Cosine
-from pushforward.discrete import Discrete as Discrete
+from pushforward.paths.discrete import Discrete as Discrete
 from pushforward.paths.heat import Heat as Heat
 from pushforward.paths.linear import Linear as Linear
 from pushforward.paths.variance_preserving import SubVariancePreserving as SubVariancePreserving

@@ -38,7 +38,7 @@ class Knots(Visiting):
             it has knots.
 
     Example:
-        >>> from pushforward.discrete import Discrete
+        >>> from pushforward.paths.discrete import Discrete
         >>> Knots("trailing").visited(Discrete(), 4), Knots("leading").visited(Discrete(), 4)
         ([1.0, 0.75, 0.5, 0.25], [0.751, 0.501, 0.251, 0.001])
 

@@ -22,7 +22,6 @@ from torch import Tensor
 from pushforward import _random
 from pushforward.dispatch import ability
 from pushforward.errors import UserError, missing
-from pushforward.fast import programs
 from pushforward.functional.prediction import Kind
 from pushforward.ode import stage_times
 from pushforward.paths.path import Path
@@ -158,6 +157,8 @@ class LinearSampler(Sampler):
             raise UserError(
                 f"t goes from {t_start:g} to {t_end:g}, but {type(self).__name__} draws noise: it goes from noise to data only."
             )
+        from pushforward.fast import programs  # fast ways are read at their first use
+
         program = programs.kept(_Program, self, path, t_start, t_end)
         ends, randoms, spreads, held = program.ends, program.randoms, program.spreads, program.held
         call = (ability(denoiser, "with_variance") if any(spreads) else None) or denoiser

@@ -16,13 +16,13 @@ def rescued(error: OSError, out: Path, best: Best, now: Snapshot) -> Exception:
     """Save a run elsewhere when its folder cannot be written, and return the error with the path; the error itself if that fails too."""
     spare = Path(tempfile.mkdtemp(prefix="pushforward-"))
     try:
-        folder = best.write(spare, now)
+        best.write(spare, now)
     except OSError:
         shutil.rmtree(spare, ignore_errors=True)
         return error
     return CheckpointError(
-        f"cannot write {error.filename or out}: {error.strerror or error}; step {now.step} is saved in {folder}: "
-        f"free some space, copy that folder into {out / 'checkpoints'}, and continue with --resume."
+        f"cannot write {error.filename or out}: {error.strerror or error}; step {now.step} and the best weights are saved in "
+        f"{checkpoints(spare).folder}: free some space, copy what it holds into {out / 'checkpoints'}, and continue with --resume."
     )
 
 

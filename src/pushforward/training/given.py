@@ -58,6 +58,17 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
     return data
 
 
+def check_trainable(model: GenerativeModel) -> None:
+    """Refuse a model without a parameter that requires gradients.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not any(p.requires_grad for p in model.parameters()):
+        frozen = "its parameters are all frozen" if any(True for _ in model.parameters()) else "it has no parameters"
+        raise UserError(f"the {type(model).__name__} has nothing to train: {frozen}; unfreeze some with requires_grad_(True), or add some.")
+
+
 def check_augmented(data: Any, settings: Settings) -> None:
     """Raise if images that are paired with their noise are to be flipped or shifted.
 

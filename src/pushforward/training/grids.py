@@ -1,10 +1,11 @@
-"""Sample grids during training: PNGs drawn at validations."""
+"""Samples during training: PNGs drawn at validations."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pushforward.data.dataset import Dataset
 from pushforward.training.progress import Callback
 
 if TYPE_CHECKING:
@@ -12,12 +13,14 @@ if TYPE_CHECKING:
 
 
 MOST = 25  # classes in a grid of images, one a column
+PANELS = 8  # columns of a table in one picture
 
 
 class SampleGrid(Callback):
     """Draw samples with the averaged weights from the same noise at validations, into samples/step-000500.png.
 
-    At each of them if the run states how often it validates, otherwise at about ten.
+    At each of them if the run states how often it validates, otherwise at about ten. Images are a grid, points of a plane a scatter plot,
+    rows of a table the marginals of the eight columns that differ most from validation data.
 
     Args:
         folder: output folder.
@@ -32,7 +35,9 @@ class SampleGrid(Callback):
             trainer.signals.run(lambda: self._draw(trainer))
 
     def _draw(self, trainer: "Trainer") -> None:
-        from pushforward.evaluation.pictures import picture_of  # imports matplotlib, which a run needs late and other commands never
+        # These import matplotlib, which a run needs late and other commands never.
+        from pushforward.evaluation.pictures import picture_of, save_figure
+        from pushforward.evaluation.run_pictures import marginals_of
 
         model = trainer.averaged_model
         columns = min(model.classes or 10, MOST)
@@ -46,4 +51,9 @@ class SampleGrid(Callback):
             model.train(training)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{trainer.step:06d}.png"
+        real = trainer.data if trainer.validation is None else trainer.validation
+        table = marginals_of(real, made, PANELS) if isinstance(real, Dataset) and model.shape != (2,) else None
+        if table is not None:
+            save_figure(table[0], path)
+            return
         picture_of(made, path, labels=labels, levels=model.levels, title=f"step {trainer.step}", columns=columns)

@@ -22,7 +22,7 @@ from pushforward.training.best import Best, fits_in_memory
 from pushforward.training.facts import facts
 from pushforward.training.failures import diverged, rescued, stopped
 from pushforward.training.feed import Feed
-from pushforward.training.given import as_dataset, check_augmented
+from pushforward.training.given import as_dataset, check_augmented, check_trainable
 from pushforward.training.optimisation import learning_rate
 from pushforward.training.processes import StopSignal, processes
 from pushforward.training.progress import Callback
@@ -61,7 +61,8 @@ class Trainer:
 
     Raises:
         RunExistsError: `out` holds a run, or another process writes into it.
-        UserError: settings out of range, data that is empty or does not fit the model, or processes that differ or cannot share a batch.
+        UserError: settings out of range, data that is empty or does not fit the model, a model with nothing to train, or processes that
+            differ or cannot share a batch.
         CheckpointError: nothing to resume from, or a checkpoint of another architecture or other data.
 
     Example:
@@ -91,6 +92,7 @@ class Trainer:
         with self.processes.watched(), self.processes.agreed("starting"):
             self.settings.check_shares(self.processes.size)
             check_augmented(data, self.settings)
+            check_trainable(model)
             self.model = model if device is None else model.to(self.processes.own_device(device))
             self.data = as_dataset(data, "data", "training data", model)
             self.validation = None if validation is None else as_dataset(validation, "validation", "validation data", model)
