@@ -252,3 +252,18 @@ def test_a_path_that_is_not_there_is_refused_with_what_it_could_be(tmp_path):
         load(tmp_path / "photos")
     with pytest.raises(UnknownNameError, match="A file of your own ends in .npy, .npz, .csv, .parquet; a folder holds .*hf:owner/name"):
         load("photos")
+
+
+def without_seed(split="train"):
+    """A loader that cannot be called as others are."""
+
+
+def of_nothing(split="train", *, seed=0):
+    """A loader that forgets its return."""
+
+
+@pytest.mark.parametrize(("loader", "words"), [(without_seed, "is not called as others are .*'seed'"), (of_nothing, "returned None, but")])
+def test_a_loader_of_another_package_keeps_to_the_form(loader, words, monkeypatch):
+    monkeypatch.setitem(load.__globals__, "_reader", lambda name: (name, loader, None))
+    with pytest.raises(UserError, match=f"the loader of theirs {words}"):
+        load("theirs")

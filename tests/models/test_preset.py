@@ -219,3 +219,12 @@ def test_a_record_derives_the_shape_from_its_own_arguments():
 
     assert square(3).config["model"] == {"side": None, "shape": (3, 3), "schema": None}
     assert square(**square(3).config["model"]).shape == (3, 3)
+
+
+def test_a_preset_returns_its_model():
+    @preset
+    def forgotten(features: int = 2):
+        pf.models.nice(features)
+
+    with pytest.raises(UserError, match="the preset forgotten returned None, but it must return a GenerativeModel"):
+        forgotten()

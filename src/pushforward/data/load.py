@@ -82,7 +82,25 @@ def load(name_or_path: Any, split: str = "train", *, seed: int = 0, **options: A
     what, reader, source = _reader(name_or_path)
     _check_options(what, reader, options)
     with memory_errors(f"the data of {what}", "use fewer examples, or a folder with x.npy, of which only the rows of a batch are read"):
-        return reader(split, seed=seed, **options) if source is None else reader(source, split, seed, **options)
+        return _registered(what, reader, split, seed, options) if source is None else reader(source, split, seed, **options)
+
+
+def _registered(name: str, loader: Reader, split: str, seed: int, options: Mapping[str, Any]) -> Dataset:
+    """Return what a registered loader returns, which may be that of another package.
+
+    Raises:
+        UserError: it is not called as loaders are, or returns something else than a set.
+    """
+    try:
+        inspect.signature(loader).bind(split, seed=seed, **options)
+    except TypeError as error:
+        raise UserError(
+            f'the loader of {name} is not called as others are ({error}); define it as `def {name}(split="train", *, seed=0, ...)`.'
+        ) from None
+    found = loader(split, seed=seed, **options)
+    if not is_map_style(found):
+        raise UserError(f"the loader of {name} returned {shown(found)}, but it must return a pushforward.data.Dataset; return one.")
+    return found
 
 
 def options_from_text(name_or_path: str | Path, options: Mapping[str, str]) -> dict[str, Any]:

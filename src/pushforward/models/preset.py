@@ -120,6 +120,10 @@ def preset(function: Any = None, /, **defaults: Any) -> Any:
             else:
                 rest = {name: value for name, value in arguments.items() if name not in shared}
                 model = function(kind(**{name: arguments[name] for name in shared}), **rest)
+        if not isinstance(model, GenerativeModel):
+            raise UserError(
+                f"the preset {function.__name__} returned {shown(model)}, but it must return a GenerativeModel; return its model."
+            )
         model.config = {"preset": function.__name__, "model": dict(arguments)}
         model.schema = arguments.get("schema")
         return model
