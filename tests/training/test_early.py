@@ -211,6 +211,18 @@ def test_settings_for_small_data_build_a_model_with_dropout_that_a_saved_run_kee
     assert pf.load(tmp_path / "saved").config["model"]["dropout"] == chosen.model["dropout"]
 
 
+def test_small_images_get_a_small_network():
+    digits = pf.data.load("digits")
+    chosen = pf.training.defaults("ddpm", digits)
+    sizes = [
+        sum(p.numel() for p in pf.models.ddpm(shape=digits.shape, classes=10, **options).parameters()) for options in (chosen.model, {})
+    ]
+    assert 5 * sizes[0] < sizes[1]
+    assert "net UNet.Config(channels=32" in str(chosen)
+    assert "net" not in pf.training.defaults("glow", digits).model
+    assert "net" not in pf.training.defaults("ddpm", pf.data.Dataset("odd", torch.zeros(20, 1, 7, 8))).model
+
+
 def test_settings_for_larger_data_and_other_models_are_those_of_the_preset():
     large = torch.utils.data.TensorDataset(torch.zeros(SMALL, 4))
     assert pf.training.defaults("nsf", pf.data.Dataset("large", large.tensors[0])).model == {"preprocess": "standardise"}

@@ -9,6 +9,7 @@ from typing import Any
 from pushforward import registry
 from pushforward.data.dataset import Dataset
 from pushforward.errors import UserError
+from pushforward.nn.unet import UNet
 from pushforward.registry import export
 from pushforward.training.validation import PATIENCE, SMALL
 
@@ -49,7 +50,9 @@ def defaults(preset: str, data: Dataset) -> Defaults:
 
         hidden layers of 4 d units, from 64 to 256;  dropout 0.2;  input noise 3 / sqrt(n);  4 layers
 
-    Other models and larger data keep the defaults of the preset and of the Trainer, with data standardised.
+    Models of small images with a network of their own choice get a U-Net of 32 channels and one block a level, and batches of 64: on 8 x 8
+    digits it has a sixth of the default U-Net's parameters. Other models and larger data keep the defaults of the preset and of the
+    Trainer, with data standardised.
 
     Args:
         preset: name of a preset, such as "nsf".
@@ -78,14 +81,19 @@ def defaults(preset: str, data: Dataset) -> Defaults:
     takes = inspect.signature(registry.get(f"models.{preset}")).parameters
     examples, features = len(data), math.prod(data.shape)
     model = standardised(takes)
-    if "dropout" not in takes or examples >= SMALL:
+    reason = f"{examples:,} examples of {features} features"
+    if examples >= SMALL:
+        return Defaults(model)
+    if "net" in takes and takes["net"].default is None and len(data.shape) == 3 and all(side % 2 == 0 for side in data.shape[1:]):
+        return Defaults(model | {"net": UNet.Config(channels=32, depth=1)}, {"batch_size": min(64, examples)}, reason)
+    if "dropout" not in takes:
         return Defaults(model)
     narrowest, widest = WIDTHS
     width = min(widest, max(narrowest, 2 ** round(math.log2(4 * features))))
     model |= {"layers": 4, "hidden": (width, width), "activation": "tanh", "dropout": 0.2}
     batch, noise = min(256, 2 ** int(math.log2(examples))), round(3 / math.sqrt(examples), 2)
     training = {"batch_size": batch, "lr": 2e-3, "ema": 0.98, "input_noise": noise, "patience": PATIENCE}
-    return Defaults(model, training, f"{examples:,} examples of {features} features")
+    return Defaults(model, training, reason)
 
 
 def standardised(takes: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
