@@ -137,8 +137,28 @@ def on_pre_build(config: Any) -> None:
     write_reference()
 
 
+def check_output(text: str, page: str) -> None:
+    """Raise where a page includes printed output outside a code block, unless it is tables in Markdown and single lines between them.
+
+    Raises:
+        PluginError: with page, line and the first line of output that Markdown would join to its neighbour.
+    """
+    fence = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if marker := re.match(r"\s*(`{3,}|~{3,})", line):
+            fence = "" if fence and marker[1].startswith(fence) else fence or marker[1]
+        include = re.match(r'\s*--8<-- "([\w/]+/output\.txt)(?::(\d+):(\d+))?"', line)
+        if include and not fence:
+            lines = (RESULTS / include[1]).read_text(encoding="utf-8").splitlines()
+            shown = lines[int(include[2]) - 1 : int(include[3])] if include[2] else lines
+            around = zip(["", *shown], shown, [*shown[1:], ""], strict=False)
+            if joined := [one for before, one, after in around if not one.startswith("|") and one.strip() and (before + after).strip()]:
+                raise PluginError(f"{page}:{number}: the output {joined[0]!r} is outside a code block; put the include into ```text.")
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Index the reference only once for search, although both languages contain it."""
+    """Check included output, and index the reference only once for search, although both languages contain it."""
+    check_output(markdown, f"docs/{page.file.src_uri}")
     if page.file.src_uri.startswith("en/reference/") and page.url.startswith("zh/"):
         page.meta["search"] = {"exclude": True}
     return markdown
