@@ -3,6 +3,7 @@ from pushforward import augmentations as augmentations
 from pushforward import bases as bases
 from pushforward import bijections as bijections
 from pushforward import data as data
+from pushforward import debug as debug
 from pushforward import evaluation as evaluation
 from pushforward import families as families
 from pushforward import fast as fast

@@ -97,3 +97,9 @@ class ProcessError(PushforwardError):
     def __init__(self, message: str, exit_status: int = 1) -> None:
         super().__init__(message)
         self.exit_status = exit_status
+
+
+class AliasingError(PushforwardError, RuntimeError):
+    """Memory is written that other elements, a caller or the backward pass still need; `report` is what was found."""
+
+    report: object = None

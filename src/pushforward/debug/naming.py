@@ -1,0 +1,72 @@
+"""Names of tensors, as the user's code has them: variables, attributes, parameters and buffers in the frames of the stack."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.debug.places import user_frames
+from pushforward.debug.remedies import BUFFER, GRADIENT, PARAMETER, PLAIN
+
+FRAMES = 8  # of the user, from the innermost
+ITEMS = 64  # of a container
+
+
+def name_of(tensor: Tensor, thread: int | None = None) -> tuple[str, str]:
+    """Return the name of a tensor in the frames of the user's code, and its role; else "a view of" one with the same storage, or ""."""
+    frames = list(itertools.islice(user_frames(thread), FRAMES))
+    found: list[tuple[int, str, str]] = [(3, "", PARAMETER if isinstance(tensor, nn.Parameter) else PLAIN)]
+    for name, role, one in itertools.chain.from_iterable(map(_named, frames)):
+        if one is tensor:
+            return name, role
+        distance = _distance(one, tensor)
+        if distance < found[-1][0]:
+            found.append((distance, name, role) if distance == 1 else (distance, f"a view of {name}", PLAIN))
+    return found[-1][1:]
+
+
+def _distance(a: Tensor, b: Tensor) -> int:
+    """Return 1 for tensors of the same elements, 2 for others on the same storage, 3 for all others."""
+    if a.layout is not torch.strided or b.layout is not torch.strided or a.untyped_storage()._cdata != b.untyped_storage()._cdata:
+        return 3
+    return 1 if a.shape == b.shape and a.stride() == b.stride() and a.storage_offset() == b.storage_offset() else 2
+
+
+def _named(frame: FrameType) -> Iterator[tuple[str, str, Tensor]]:
+    own = list(frame.f_locals.items())
+    others = [] if frame.f_locals is frame.f_globals else list(frame.f_globals.items())
+    for name, value in (*own, *others):
+        if not name.startswith("__"):
+            yield from _inside(name, value)
+
+
+def _inside(name: str, value: Any) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield the tensors of a variable: itself, those of a Module, of a container, or of an object's attributes."""
+    if isinstance(value, Tensor):
+        yield from _with_gradient(name, PARAMETER if isinstance(value, nn.Parameter) else PLAIN, value)
+    elif isinstance(value, nn.Module):
+        for path, parameter in value.named_parameters():
+            yield from _with_gradient(f"{name}.{path}", PARAMETER, parameter)
+        yield from ((f"{name}.{path}", BUFFER, buffer) for path, buffer in value.named_buffers())
+        yield from _tensors(f"{name}.", vars(value))
+    elif isinstance(value, Mapping):
+        yield from ((f"{name}[{key!r}]", PLAIN, one) for key, one in itertools.islice(value.items(), ITEMS) if isinstance(one, Tensor))
+    elif isinstance(value, list | tuple):
+        yield from ((f"{name}[{place}]", PLAIN, one) for place, one in enumerate(value[:ITEMS]) if isinstance(one, Tensor))
+    elif type(getattr(value, "__dict__", None)) is dict and not isinstance(value, type):
+        yield from _tensors(f"{name}.", vars(value))
+
+
+def _tensors(prefix: str, attributes: Mapping[str, Any]) -> Iterator[tuple[str, str, Tensor]]:
+    for name, one in list(attributes.items()):
+        if isinstance(one, Tensor):
+            yield from _with_gradient(prefix + name, PARAMETER if isinstance(one, nn.Parameter) else PLAIN, one)
+
+
+def _with_gradient(name: str, role: str, tensor: Tensor) -> Iterator[tuple[str, str, Tensor]]:
+    yield name, role, tensor
+    if tensor.is_leaf and tensor.grad is not None:
+        yield f"{name}.grad", GRADIENT, tensor.grad

@@ -1,0 +1,132 @@
+"""Places in the source: which line of the user's code is running, found on the stack and turned into text only when it is printed."""
+
+import ast
+import functools
+import itertools
+import linecache
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import CodeType, FrameType
+
+import torch
+
+Mark = tuple[tuple[CodeType, int], ...]  # (code, instruction) of the innermost line outside torch, and of the user's line that led to it
+
+FOLDERS = (os.path.dirname(torch.__file__), os.path.dirname(__file__), sysconfig.get_path("stdlib"))
+INTERNAL = tuple(os.path.join(os.path.realpath(one), "") for one in FOLDERS)
+PACKAGES = ("site-packages", "dist-packages")
+OPTIMISERS = os.path.join(os.path.dirname(torch.__file__), "optim", "")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of code: its file, line, function and text, and `caller`, the user's own line where this one is in an installed package."""
+
+    file: str
+    line: int
+    function: str
+    text: str
+    caller: "Place | None" = None
+
+    def __str__(self) -> str:
+        where = os.path.relpath(self.file) if self.file.startswith(os.path.join(os.getcwd(), "")) else self.file
+        function = "" if self.function == "<module>" else f" in {self.function}"
+        own = f"{where}:{self.line}{function}" + (f": {self.text}" if self.text else "")
+        return own if self.caller is None else f"{own}\n    called at {self.caller}"
+
+    def called(self) -> str:
+        """Return the name of the function that the text calls, such as expand_as, or an empty string."""
+        node = _expression(self.text)
+        function = node.func if isinstance(node, ast.Call) else None
+        return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+
+
+@functools.cache
+def _kind(file: str) -> str:
+    """Return "internal" for torch, this package and the standard library, "package" for what is installed, else "own"."""
+    if any(f"{os.sep}{one}{os.sep}" in file for one in PACKAGES):
+        return "internal" if os.path.realpath(file).startswith(INTERNAL[:2]) else "package"
+    if file.startswith("<frozen ") or os.path.realpath(file).startswith(INTERNAL):
+        return "internal"
+    return "own"
+
+
+def here(thread: int | None = None) -> Mark:
+    """Return the running line outside torch, and the user's line above it if that one is in an installed package.
+
+    Args:
+        thread: where to look if this thread runs no Python code of a user, as autograd's threads of an accelerator.
+
+    Returns:
+        The lines, innermost first; none if there is no such line.
+    """
+    found = _outside(sys._getframe(1))
+    if not found and thread is not None:
+        found = _outside(sys._current_frames().get(thread))
+    return found
+
+
+def _outside(frame: FrameType | None) -> Mark:
+    inner: Mark = ()
+    while frame is not None:
+        kind = _kind(frame.f_code.co_filename)
+        if kind == "own":
+            return (*inner, (frame.f_code, frame.f_lasti))
+        if kind == "package" and not inner:
+            inner = ((frame.f_code, frame.f_lasti),)
+        frame = frame.f_back
+    return inner
+
+
+def user_frames(thread: int | None = None) -> Iterator[FrameType]:
+    """Yield the frames of the stack outside torch and the standard library, innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    frames = [one for one in _stack(frame) if _kind(one.f_code.co_filename) != "internal"]
+    if not frames and thread is not None:
+        frames = [one for one in _stack(sys._current_frames().get(thread)) if _kind(one.f_code.co_filename) != "internal"]
+    yield from frames
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def in_optimiser() -> bool:
+    """Return whether an optimiser's step is running."""
+    return any(one.f_code.co_filename.startswith(OPTIMISERS) for one in _stack(sys._getframe(1)))
+
+
+def place(mark: Mark) -> Place | None:
+    """Return a mark as a place with its text."""
+    found: Place | None = None
+    for code, instruction in reversed(mark):
+        line, end, start, stop = next(itertools.islice(code.co_positions(), instruction // 2, None), (None,) * 4)
+        first = line or code.co_firstlineno
+        text = _text(code.co_filename, first, end or first, start, stop)
+        found = Place(code.co_filename, first, code.co_name, text, found)
+    return found
+
+
+def _text(file: str, first: int, last: int, start: int | None, stop: int | None) -> str:
+    """Return the expression at these lines and columns (of bytes), on one line; the lines in full where it is the target of `x[0] = y`."""
+    full = lines = [linecache.getline(file, number) for number in range(first, last + 1)]
+    if not all(lines):
+        return ""
+    if start is not None and stop is not None:
+        lines = [*full[:-1], full[-1].encode()[:stop].decode(errors="ignore")]
+        lines[0] = lines[0].encode()[start:].decode(errors="ignore")
+    text = re.sub(r"\s+", " ", " ".join(lines)).strip()
+    return " ".join(map(str.strip, full)) if isinstance(_expression(text), ast.Subscript) else text
+
+
+def _expression(text: str) -> ast.expr | None:
+    try:
+        return ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError):
+        return None

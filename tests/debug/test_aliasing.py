@@ -1,0 +1,246 @@
+"""`check_aliasing` finds each way of writing shared memory, with the tensor, the operator and both lines, and nothing else."""
+
+import gc
+
+import pytest
+import torch
+from aliasing_shapes import HELD, MADE, SHAPES, line
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+import pushforward as pf
+from pushforward.debug.aliasing import check_aliasing, detect_aliasing
+from pushforward.errors import AliasingError
+
+
+def found(report):
+    return [(one.kind, one.name, one.operator) for one in report.findings]
+
+
+@pytest.mark.filterwarnings("ignore")  # those of torch, about in-place operations on expanded tensors and arrays that are read-only
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_program_is_explained(name):
+    function, expected, raises = SHAPES[name]
+    try:
+        with detect_aliasing(*([HELD[name]] if name in HELD else []), raises=False) as report:
+            function()
+    except RuntimeError:
+        assert raises
+    else:
+        assert not raises
+    (finding,) = report.findings
+    assert {key: getattr(finding, key) for key in expected} == expected
+    assert (finding.written.file, finding.written.line) == (function.__code__.co_filename, line(function, "written"))
+    made = line(MADE.get(name, function), "made")
+    assert (finding.made and finding.made.line) == made
+    assert ("raises" in finding.effect or "would write beyond" in finding.effect) == raises
+    assert finding.remedy
+
+
+def test_the_text_of_a_finding_names_tensor_operator_lines_and_remedy():
+    def program():
+        bias = torch.zeros(4).expand(3, 4)
+        bias.add_(1)
+
+    report = check_aliasing(program)
+    first = program.__code__.co_firstlineno
+    heading, written, expanded, effect, remedy = str(report).splitlines()
+    assert heading == "1. aten.add_ writes bias of shape (3, 4) and strides (0, 1), whose elements share memory"
+    assert f"test_aliasing.py:{first + 2} in program: bias.add_(1)" in written
+    assert f"test_aliasing.py:{first + 1} in program: torch.zeros(4).expand(3, 4) (expand, from shape (4,))" in expanded
+    assert "more than one element of the written-to tensor refers to a single memory location" in effect
+    assert "torch.zeros(4).expand(3, 4).clone(), or add() in place of add_()" in remedy
+    assert isinstance(report.error, RuntimeError)
+
+
+def test_inputs_must_not_change_and_arguments_that_are_meant_to_may():
+    def scale(x, weights, out, total_):
+        x.relu_()
+        weights["a"][0].mul_(2)
+        torch.add(x, 1, out=out)
+        total_.add_(1)
+
+    x = torch.ones(4)
+    report = check_aliasing(scale, x, weights={"a": [torch.ones(2)]}, out=torch.empty(4), total_=torch.zeros(()))
+    assert found(report) == [("input", "x", "aten.relu_"), ("input", "weights['a'][0]", "aten.mul_")]
+
+
+def test_a_write_next_to_an_input_in_the_same_memory_is_no_change():
+    memory = torch.zeros(4, 6)
+    assert not check_aliasing(lambda x: memory[:, 1::2].add_(1), memory[:, ::2]).findings
+    assert check_aliasing(lambda x: memory[:, 1:].add_(1), memory[:, ::2]).findings
+
+
+class Clamped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        with torch.no_grad():
+            self.weight.clamp_(max=0.5)
+        return x * self.weight
+
+
+def test_a_module_must_not_change_its_parameters_but_may_change_its_buffers():
+    assert found(check_aliasing(Clamped(), torch.ones(4))) == [("parameter", "Clamped.weight", "aten.clamp_")]
+
+
+def test_an_optimiser_may_change_parameters_and_inputs():
+    def attack(x):
+        x.requires_grad_()
+        optimiser = torch.optim.Adam([x])
+        x.square().sum().backward()
+        optimiser.step()
+
+    assert not check_aliasing(attack, torch.ones(3)).findings
+
+
+def test_filling_an_expanded_tensor_with_a_number_is_well_defined():
+    def program():
+        mask = torch.ones(4).expand(3, 4)
+        mask.zero_()
+        mask[:, 0].fill_(2)
+        return mask
+
+    report = check_aliasing(program)
+    assert not report.findings
+    assert report.result.tolist() == [[2, 0, 0, 0]] * 3
+
+
+def test_filling_some_of_the_rows_of_an_expanded_tensor_changes_the_others():
+    def program():
+        mask = torch.ones(4).expand(3, 4)
+        mask[1:, 0].fill_(2)
+
+    assert found(check_aliasing(program)) == [("part", "mask", "aten.fill_")]
+
+
+def test_the_tensor_that_was_expanded_may_be_written():
+    def program():
+        bias = torch.zeros(4, requires_grad=True)
+        rows = bias.expand(3, 4)
+        with torch.no_grad():
+            bias.add_(1)
+        return rows
+
+    assert not check_aliasing(program).findings
+
+
+def test_what_backward_would_refuse_is_found_without_backward():
+    def program(x):
+        h = x.exp()
+        return h.add_(1)
+
+    (finding,) = check_aliasing(program, torch.ones(3, requires_grad=True)).findings
+    assert (finding.kind, finding.operator, finding.made.text) == ("saved", "aten.add_", "x.exp()")
+
+
+def test_a_graph_that_an_optimiser_left_behind_is_no_finding():
+    layer = nn.Linear(3, 1)
+
+    def program():
+        validation = layer(torch.ones(2, 3, requires_grad=True))  # outside no_grad, never used for backward
+        layer(torch.ones(2, 3)).sum().backward()
+        torch.optim.SGD(layer.parameters(), 0.1).step()
+        return validation
+
+    assert not check_aliasing(program).findings
+
+
+def test_an_error_in_the_code_itself_is_not_hidden():
+    @detect_aliasing()
+    def program():
+        torch.ones(6).unfold(0, 3, 1).mul_(2)
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        program()
+    assert "aten.mul_" in caught.value.__notes__[0]
+    with pytest.raises(RuntimeError, match="must match the size"):
+        check_aliasing(lambda: torch.ones(3) + torch.ones(2))
+
+
+def test_numbers_and_gradients_are_those_without_the_check():
+    def program():
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(5, 4, generator=generator).requires_grad_()
+        w = torch.randn(4, 3, generator=generator).requires_grad_()
+        y = torch.nn.functional.softmax(torch.tanh(x @ w), dim=1).cumsum(0)
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        (first.square().sum() + torch.func.grad(lambda w: (x.detach() @ w).exp().sum())(w.detach()).sum()).backward()
+        return x.grad, w.grad
+
+    report = check_aliasing(program)
+    assert all(torch.equal(a, b) for a, b in zip(report.result, program(), strict=True))
+    assert not report.findings
+    assert report.unseen == ["values saved for backward within torch.func transforms"]
+
+
+def test_nothing_is_kept_alive():
+    gc.disable()
+    try:
+        with detect_aliasing():
+            x = torch.ones(4, requires_grad=True)
+            y = x.exp()  # saves its own output
+            after_backward = StorageWeakRef(y.untyped_storage())
+            y.sum().backward()
+            y = x.exp()
+            without_backward = StorageWeakRef(y.untyped_storage())
+            del y
+            assert after_backward.expired()
+            assert without_backward.expired()
+    finally:
+        gc.enable()
+
+
+def test_compiled_functions_run_uncompiled_and_this_is_stated():
+    def program(x):
+        return x.expand(3, 4).mul(2).add_(1)
+
+    report = check_aliasing(torch.compile(program, backend="eager"), torch.ones(4))
+    assert not report.findings
+    assert report.unseen == ["compiled kernels: compiled functions ran uncompiled"]
+
+
+def test_a_custom_operator_is_named():
+    @torch.library.custom_op("pushforward_tests::double", mutates_args=("x",))
+    def double(x: torch.Tensor) -> None:
+        x.mul_(2)
+
+    report = check_aliasing(double, torch.ones(3))
+    assert found(report) == [("input", "args[0]", "pushforward_tests.double")]
+    assert report.unseen == ["what pushforward_tests::double writes other than its schema declares"]
+
+
+@pytest.mark.filterwarnings("ignore:Use of")
+def test_a_context_manager_raises_when_it_ends():
+    mask = torch.ones(4).expand(3, 4)
+    with pytest.raises(AliasingError, match="aten.masked_fill_ writes mask") as caught, detect_aliasing() as report:
+        mask.masked_fill_(torch.eye(3, 4, dtype=torch.bool), 0)
+    assert caught.value.report is report
+    assert report.findings[0].how == "before the check"
+    with pytest.raises(AliasingError, match="expand_as") as caught, detect_aliasing():
+        torch.ones(4).expand_as(torch.ones(3, 4)).add_(1)
+    assert "single memory location" in str(caught.value.__cause__)
+
+
+def test_a_decorator_checks_each_call():
+    @detect_aliasing()
+    def normalise(x, inplace):
+        return x.div_(255) if inplace else x.div(255)
+
+    assert normalise(torch.ones(2), False).max() < 1
+    with pytest.raises(AliasingError, match="aten.div_ changes x"):
+        normalise(torch.ones(2), True)
+    assert normalise.__name__ == "normalise"
+
+
+def test_a_training_run_raises_no_alarm(tmp_path):
+    with detect_aliasing() as report:
+        data = pf.data.load("moons")
+        trainer = pf.Trainer(pf.models.flow_matching(shape=(2,), classes=2), data, steps=5, batch_size=64, out=tmp_path)
+        trainer.fit()
+    assert not report.findings
