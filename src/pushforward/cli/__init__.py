@@ -22,7 +22,7 @@ COMMANDS = {
     "generate": 'generate images with Stable Diffusion 3 or 3.5: pushforward generate MODEL "a red fox" --out fox.png',
     "list": "list the public names: presets, data sets, samplers, paths, networks, ...",
     "info": "describe a run or a saved model: preset, settings, progress, checkpoints",
-    "doctor": "check this machine: versions, devices, missing packages and how to install them",
+    "doctor": "check this machine: versions, devices, missing packages; --aliasing SCRIPT.py finds writes to shared memory",
 }
 MODULES = {"list": "listing"}  # a module named list would shadow the builtin here
 OVERVIEW = """usage: pushforward COMMAND [ARGUMENTS] [--debug]
@@ -39,8 +39,9 @@ commands:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
-    given = [one for one in given if one != "--debug"]
+    own = given.index("--aliasing") + 1 if "--aliasing" in given else len(given)  # what follows belongs to a script
+    debug = "--debug" in given[:own]
+    given = [one for place, one in enumerate(given) if one != "--debug" or place >= own]
     if not given or given[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS)) + 2
         print(OVERVIEW.format(commands="\n".join(f"  {name:<{width}}{what}" for name, what in COMMANDS.items())))

@@ -1,4 +1,4 @@
-"""`pushforward doctor`: versions and devices of this machine, what is missing and how to install it."""
+"""`pushforward doctor`: versions and devices of this machine, what is missing; with --aliasing, what is wrong in a script's memory."""
 
 import importlib.metadata
 import importlib.util
@@ -7,24 +7,44 @@ import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.console import Console
 from rich.table import Table
 
 from pushforward.cli.options import parse
+from pushforward.cli.script import check_script
+from pushforward.errors import UserError
 
 NEEDED = ("torch", "numpy", "scipy", "scikit-learn", "safetensors", "pyyaml", "tyro", "rich", "matplotlib", "pillow", "jinja2", "jaxtyping")
 EXTRAS = {"sd3": ("transformers", "peft", "sentencepiece"), "app": ("gradio",), "data": ("datasets",), "log": ("tensorboard",)}
+ALIASING = "--aliasing"
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """Check this machine."""
+    """Check this machine, or a script.
+
+    Args:
+        aliasing: run this script instead, as `python SCRIPT.py [ARGUMENTS]`, and print where it writes shared memory; everything
+            after it belongs to the script.
+    """
+
+    aliasing: Annotated[Path | None, tyro.conf.arg(metavar="SCRIPT.py [ARGUMENTS]")] = None
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit status: 1 if a requirement is missing."""
-    parse(Doctor, arguments, prog="pushforward doctor", description="Check this machine.")
+    """Run the command and return its exit status: 1 if a requirement is missing, or if there are findings in a script."""
+    own = arguments.index(ALIASING) if ALIASING in arguments else len(arguments)
+    options = parse(
+        Doctor, arguments[: own + 2], prog="pushforward doctor", description="Check this machine, or a script for writes to shared memory."
+    )
+    if options.aliasing is not None:
+        if own:
+            raise UserError(f"{' '.join(arguments[:own])} stands before {ALIASING}; arguments of the script follow it.")
+        return check_script(options.aliasing, arguments[own + 2 :])
     table = Table(box=None, show_header=False, pad_edge=False)
     missing = []
     table.add_row("python", f"{platform.python_version()} on {platform.platform()}")

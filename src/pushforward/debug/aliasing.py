@@ -108,13 +108,11 @@ class detect_aliasing:
         _complete(report, watch, *self._held)
         if not report.findings:
             return
-        if error is not None and not isinstance(error, RuntimeError):
+        report.error = error if isinstance(error, RuntimeError) else None
+        if self._raises and error is not None and report.error is None:
             error.add_note(str(report))
         elif self._raises:
-            report.error = error
             raise failure(report) from error
-        elif error is not None:
-            report.error = error
 
     def __call__(self, function: F) -> F:
         @functools.wraps(function)

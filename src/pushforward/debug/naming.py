@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pushforward.debug.overlap import same_elements
 from pushforward.debug.places import user_frames
 from pushforward.debug.remedies import BUFFER, GRADIENT, PARAMETER, PLAIN
 
@@ -30,9 +31,10 @@ def name_of(tensor: Tensor, thread: int | None = None) -> tuple[str, str]:
 
 def _distance(a: Tensor, b: Tensor) -> int:
     """Return 1 for tensors of the same elements, 2 for others on the same storage, 3 for all others."""
-    if a.layout is not torch.strided or b.layout is not torch.strided or a.untyped_storage()._cdata != b.untyped_storage()._cdata:
-        return 3
-    return 1 if a.shape == b.shape and a.stride() == b.stride() and a.storage_offset() == b.storage_offset() else 2
+    if same_elements(a, b):
+        return 1
+    strided = a.layout is torch.strided and b.layout is torch.strided
+    return 2 if strided and a.untyped_storage()._cdata == b.untyped_storage()._cdata else 3
 
 
 def _named(frame: FrameType) -> Iterator[tuple[str, str, Tensor]]:

@@ -51,8 +51,14 @@ def crosses(written: Tensor, read: Tensor) -> bool:
     """Return whether two tensors share memory at different indices, so that the order of elements matters."""
     if written.untyped_storage()._cdata != read.untyped_storage()._cdata:
         return False
-    same = written.storage_offset() == read.storage_offset() and written.shape == read.shape and written.stride() == read.stride()
-    return not same and share_memory(written, read)
+    return not same_elements(written, read) and share_memory(written, read)
+
+
+def same_elements(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors are the same elements of one storage, in the same order."""
+    if a.layout is not torch.strided or b.layout is not torch.strided or a.untyped_storage()._cdata != b.untyped_storage()._cdata:
+        return False
+    return a.storage_offset() == b.storage_offset() and a.shape == b.shape and a.stride() == b.stride()
 
 
 @functools.lru_cache(maxsize=4096)

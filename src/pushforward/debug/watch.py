@@ -101,7 +101,17 @@ class Watch(TorchDispatchMode):
         origin = self.views.origin(tensor) or Origin(BEFORE, ())
         made, how = place(origin.mark), _how(origin)
         remedy = remedies.of_overlap(role, plan.name, tuple(tensor.shape), origin.how, made)
-        return self._add("overlap", name or argument, tensor, plan.name, mark, how, origin.mark, BEYOND if plan.dense else PASSES, remedy)
+        return self._add(
+            "overlap",
+            name or ("" if argument == "self" else argument),
+            tensor,
+            plan.name,
+            mark,
+            how,
+            origin.mark,
+            BEYOND if plan.dense else PASSES,
+            remedy,
+        )
 
     def _crossing(self, plan: Plan, written: Tensor, read: Iterator[Tensor]) -> list[AliasingFinding]:
         if not any(crosses(written, one) for one in read):
