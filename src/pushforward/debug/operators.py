@@ -31,6 +31,7 @@ class Plan:
     dense: bool
     training: int | None  # the position of `training`, without which batch normalisation writes nothing
     custom: bool
+    one: bool  # whether it writes one tensor, rather than several or a list
 
     def writes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
         """Yield the name of each argument that this call writes, and the tensor."""
@@ -48,13 +49,16 @@ class Plan:
 
     def reads(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
         """Yield the tensors that an operator which writes one tensor reads next to it."""
-        places, names = {position for position, _ in self.written}, {name for _, name in self.written}
-        others = [one for position, one in enumerate(args) if position not in places]
-        others += [one for name, one in kwargs.items() if name not in names]
-        for value in others:
-            for one in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(one, Tensor) and one.layout is torch.strided:
-                    yield one
+        ((place, name),) = self.written
+        for position, value in enumerate(args):
+            if position != place:
+                if isinstance(value, Tensor):
+                    yield value
+                elif type(value) is list:
+                    yield from (one for one in value if isinstance(one, Tensor))
+        for key, value in kwargs.items():
+            if key != name and isinstance(value, Tensor):
+                yield value
 
 
 def plan_of(operator: Any) -> Plan | None:
@@ -79,7 +83,8 @@ def plan_of(operator: Any) -> Plan | None:
     overload = f".{operator._overloadname}" if any(one.is_out for one in schema.arguments) else ""
     if not written and not views and not custom:
         return None
+    one = len(written) == 1 and isinstance(schema.arguments[written[0][0]].type, torch.TensorType)
     training = by_name["training"] if running else None
     return Plan(
-        f"{operator.namespace}.{name}{overload}", tuple(written), views, full in SAME_VALUE, name.startswith(DENSE), training, custom
+        f"{operator.namespace}.{name}{overload}", tuple(written), views, full in SAME_VALUE, name.startswith(DENSE), training, custom, one
     )

@@ -49,7 +49,7 @@ def share_memory(a: Tensor, b: Tensor) -> bool:
 
 def crosses(written: Tensor, read: Tensor) -> bool:
     """Return whether two tensors share memory at different indices, so that the order of elements matters."""
-    if written.untyped_storage()._cdata != read.untyped_storage()._cdata:
+    if read.layout is not torch.strided or written.untyped_storage()._cdata != read.untyped_storage()._cdata:
         return False
     return not same_elements(written, read) and share_memory(written, read)
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import graph
 
 from pushforward.debug.overlap import share_memory
 from pushforward.debug.places import Mark, here, in_optimiser
+
+PLAIN = (Tensor, nn.Parameter)  # not a subclass with a dispatch of its own
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ class SavedValues:
 
     def _pack(self, tensor: Tensor) -> Saved:
         # Detached, since a graph that holds its own output would never be freed; the version counter is shared.
-        value = tensor.detach()
+        with torch._C._DisableTorchDispatch() if type(tensor) in PLAIN else _nothing():
+            value = tensor.detach()
         key = value.untyped_storage()._cdata if value.layout is torch.strided else id(value)
         history = self._histories.get(key)
         if history is None:
@@ -119,10 +122,11 @@ class SavedValues:
             self._report(saved)
         return saved.tensor
 
-    def written(self, tensor: Tensor, operator: str, mark: Mark) -> None:
+    def written(self, tensor: Tensor, operator: str) -> None:
         """Record a write."""
         history = self._histories.get(tensor.untyped_storage()._cdata)
         if history is not None:
+            mark = here(self._thread)
             history.writes[operator, mark] = Write(next(self._order), operator, mark, tensor.detach(), in_optimiser())
 
     def changed(self) -> list[Saved]:

@@ -1,7 +1,6 @@
 """The dispatch mode that sees every operator, and decides which writes are findings."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -62,10 +61,9 @@ class Watch(TorchDispatchMode):
             return func(*args, **kwargs)
         if plan.custom:
             self.custom.add(plan.name.partition(".")[0] + "::" + plan.name.partition(".")[2])
-        written = list(plan.writes(args, kwargs)) if plan.written else []
-        found = self._before(plan, written)
-        if len(written) == 1:
-            found += self._crossing(plan, written[0][1], plan.reads(args, kwargs))
+        found: list[AliasingFinding] = []
+        if plan.written:
+            found = self._before(plan, args, kwargs)
         try:
             output = func(*args, **kwargs)
         except RuntimeError as error:
@@ -76,27 +74,26 @@ class Watch(TorchDispatchMode):
             self.views.viewed(plan.name, args, output, self._thread)
         return output
 
-    def _before(self, plan: Plan, written: list[tuple[str, Tensor]]) -> list[AliasingFinding]:
+    def _before(self, plan: Plan, args: Any, kwargs: Any) -> list[AliasingFinding]:
         """Look at the tensors that an operator is about to write; return the findings of overlapping memory, which torch may refuse."""
-        if not written:
-            return []
-        mark = here(self._thread)
         found = []
-        for argument, tensor in written:
+        for argument, tensor in plan.writes(args, kwargs):
             if not plan.same_value and overlapping(tensor):
-                found.append(self._overlap(plan, argument, tensor, mark))
+                found.append(self._overlap(plan, argument, tensor))
                 if plan.dense:
                     raise AliasingError(str(found[-1]))
             elif (parent := self.views.expanded_parent(tensor)) is not None:
-                self._part(plan, parent, mark)
+                self._part(plan, parent)
             if self.held:
-                self._change_of_held(plan, tensor, mark)
+                self._change_of_held(plan, tensor)
             if plan.training is None:  # running moments are written behind autograd's back, and backward does not read them
-                self.saved.written(tensor, plan.name, mark)
+                self.saved.written(tensor, plan.name)
+            if plan.one and any(crosses(tensor, one) for one in plan.reads(args, kwargs)):
+                found.append(self._crossing(plan, tensor))
         return found
 
-    def _overlap(self, plan: Plan, argument: str, tensor: Tensor, mark: Mark) -> AliasingFinding:
-        name, role = name_of(tensor, self._thread)
+    def _overlap(self, plan: Plan, argument: str, tensor: Tensor) -> AliasingFinding:
+        mark, (name, role) = here(self._thread), name_of(tensor, self._thread)
         role = remedies.OUT if plan.name.count(".") == 2 else remedies.BUFFER if argument.startswith("running_") else role
         origin = self.views.origin(tensor) or Origin(BEFORE, ())
         made, how = place(origin.mark), _how(origin)
@@ -113,20 +110,19 @@ class Watch(TorchDispatchMode):
             remedy,
         )
 
-    def _crossing(self, plan: Plan, written: Tensor, read: Iterator[Tensor]) -> list[AliasingFinding]:
-        if not any(crosses(written, one) for one in read):
-            return []
-        name, effect = name_of(written, self._thread)[0], "does not raise: the result depends on the order in which elements are written"
-        mark = here(self._thread)
-        return [self._add("partial", name, written, plan.name, mark, "", (), effect, remedies.PARTIAL)]
+    def _crossing(self, plan: Plan, tensor: Tensor) -> AliasingFinding:
+        name, effect = name_of(tensor, self._thread)[0], "does not raise: the result depends on the order in which elements are written"
+        return self._add("partial", name, tensor, plan.name, here(self._thread), "", (), effect, remedies.PARTIAL)
 
-    def _part(self, plan: Plan, parent: Tensor, mark: Mark) -> None:
+    def _part(self, plan: Plan, parent: Tensor) -> None:
         origin = self.views.origin(parent) or Origin(BEFORE, ())
         remedy = remedies.of_overlap(remedies.PLAIN, "aten.copy_", tuple(parent.shape), origin.how, place(origin.mark))
         effect = "does not raise: the part itself does not overlap, but all others change with it"
-        self._add("part", name_of(parent, self._thread)[0], parent, plan.name, mark, _how(origin), origin.mark, effect, remedy)
+        self._add(
+            "part", name_of(parent, self._thread)[0], parent, plan.name, here(self._thread), _how(origin), origin.mark, effect, remedy
+        )
 
-    def _change_of_held(self, plan: Plan, tensor: Tensor, mark: Mark) -> None:
+    def _change_of_held(self, plan: Plan, tensor: Tensor) -> None:
         changed = self.held.changed_by(tensor)
         if changed is None or in_optimiser():
             return
@@ -137,7 +133,17 @@ class Watch(TorchDispatchMode):
             remedy, how = remedies.PARAMETERS, "parameter of the checked Module"
         else:
             remedy, how = remedies.of_input(plan.name, name), "passed to the check"
-        self._add(kind, name, held, plan.name, mark, how, (), "does not raise: the caller's tensor has other values afterwards", remedy)
+        self._add(
+            kind,
+            name,
+            held,
+            plan.name,
+            here(self._thread),
+            how,
+            (),
+            "does not raise: the caller's tensor has other values afterwards",
+            remedy,
+        )
 
     def report_saved(self, saved: Saved) -> None:
         """Add the finding of a value that changed after it was saved; raise if torch would.
