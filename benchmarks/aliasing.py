@@ -1,6 +1,7 @@
 """Cost of `pushforward.debug.detect_aliasing`: a training step under the check, the same step without, and under an empty dispatch mode."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ class Empty(TorchDispatchMode):
 @rows
 def aliasing() -> list[Row]:
     data = pf.data.load("digits")
+    assert data.cond is not None
     x, labels = data.x[:128], data.cond[:128]
     demo, tiny = demo_model(), nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
     points = torch.randn(8, 8)
@@ -46,7 +48,7 @@ def _row(case: str, model: nn.Module, loss: Callable[[], Tensor], bar: float) ->
                 optimiser.step()
 
     contexts = {OURS: pf.debug.detect_aliasing, FLOOR: contextlib.nullcontext, "empty mode": Empty}
-    times = race({name: lambda context=context: steps(context) for name, context in contexts.items()}, turns=3)
+    times = race({name: functools.partial(steps, context) for name, context in contexts.items()}, turns=3)
     middle, least, most = times.ratio(OURS, [FLOOR])
     values = {name: 1e3 * times.best(name) / STEPS for name in times.runs}
     return Row(case, "ms", values, (middle, least, most), f"at most {bar:g}x the floor (is {1 / middle:.2f}x)", middle >= 1 / bar)

@@ -198,6 +198,18 @@ def shift_by_one():
 DATA = TensorDataset(torch.ones(6, 2))
 
 
+@shape("partial", "chosen", "aten.index_put_", "", raises=True)
+def mask_that_indexes_itself():
+    chosen = torch.tensor([True, False, True])
+    chosen[chosen] = torch.tensor([False, True])  # written
+
+
+@shape("overlap", "a view of weight", "aten.copy_", "expand_as, from shape (4, 1, 1)", raises=True)
+def filter_of_an_expanded_weight():
+    weight = torch.ones(4)[:, None, None].expand_as(torch.ones(4, 2, 2))  # made
+    weight[0] = torch.zeros(2, 2)  # written
+
+
 @shape("input", "held[0].tensors[0]", "aten.div_", "passed to the check")
 def batches_that_are_views_of_the_data():
     for place in range(0, 6, 3):

@@ -79,7 +79,11 @@ def blocks(text: str, page: str) -> str:
 @functools.cache  # mkdocs builds once per language, and again on each change when serving
 def run(name: str, source: str, keep: str, library: str) -> str:
     """Run one source in a separate process; return "" or the error. `keep` is the folder of RESULTS for its output."""
-    starter = "import sys; name = sys.argv[1]; exec(compile(sys.stdin.read(), name, 'exec'), {'__name__': '__main__', '__file__': name})"
+    starter = (  # linecache knows the source, so that tracebacks and reports show its lines
+        "import linecache, sys; name, source = sys.argv[1], sys.stdin.read(); "
+        "linecache.cache[name] = len(source), None, source.splitlines(True), name; "
+        "exec(compile(source, name, 'exec'), {'__name__': '__main__', '__file__': name})"
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"}
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -227,6 +227,16 @@ def test_a_context_manager_raises_when_it_ends():
     assert "single memory location" in str(caught.value.__cause__)
 
 
+def test_a_context_manager_protects_what_it_is_given_under_its_name():
+    images, layer = {"train": torch.ones(4)}, nn.Linear(2, 2)
+    with detect_aliasing(images, layer, raises=False) as report, torch.no_grad():
+        batch = images["train"][:2]
+        batch.mul_(2)
+        layer.weight.zero_()
+    assert found(report) == [("input", "images['train']", "aten.mul_"), ("parameter", "layer.weight", "aten.zero_")]
+    assert "batch = batch.clone()" in report.findings[0].remedy
+
+
 def test_a_decorator_checks_each_call():
     @detect_aliasing()
     def normalise(x, inplace):

@@ -10,6 +10,7 @@ from torch import nn
 
 from pushforward.debug.findings import AliasingReport
 from pushforward.debug.held import INPUT, PARAMETER, tensors_of
+from pushforward.debug.naming import variable
 from pushforward.debug.watch import Watch
 from pushforward.errors import AliasingError
 from pushforward.registry import export
@@ -51,7 +52,7 @@ def check_aliasing(function: Callable[..., Any], *inputs: Any, **options: Any) -
         ...     return bias.add_(1) + x
         >>> report = check_aliasing(shift, torch.zeros(3, 4), torch.zeros(4))
         >>> [(one.kind, one.operator, one.shape, one.strides) for one in report.findings]
-        [('overlap', 'aten.add_', (3, 4), (0, 1)), ('input', 'aten.add_', (4,), (1,))]
+        [('overlap', 'aten.add_', (3, 4), (0, 1))]
     """
     watch, report = Watch(), AliasingReport()
     _hold(watch, function, inputs, options)
@@ -98,7 +99,7 @@ class detect_aliasing:
         self._watch, self._report = Watch(), AliasingReport()
         for place, one in enumerate(self._held):
             kind = PARAMETER if isinstance(one, nn.Module) else INPUT
-            self._watch.held.add(kind, f"held[{place}]", one)
+            self._watch.held.add(kind, variable(one) or f"held[{place}]", one)
         self._watch.__enter__()
         return self._report
 

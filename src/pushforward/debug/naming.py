@@ -29,6 +29,15 @@ def name_of(tensor: Tensor, thread: int | None = None) -> tuple[str, str]:
     return found[-1][1:]
 
 
+def variable(value: Any) -> str:
+    """Return the name of the variable of the user's code that is this object, or an empty string."""
+    for frame in itertools.islice(user_frames(), FRAMES):
+        for name, one in list(frame.f_locals.items()):
+            if one is value:
+                return name
+    return ""
+
+
 def _distance(a: Tensor, b: Tensor) -> int:
     """Return 1 for tensors of the same elements, 2 for others on the same storage, 3 for all others."""
     if same_elements(a, b):

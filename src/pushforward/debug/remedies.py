@@ -29,15 +29,16 @@ def of_overlap(role: str, operator: str, shape: tuple[int, ...], how: str, made:
         return "register the buffer with memory of its own: clone() where it is expanded"
     if role == GRADIENT:
         return "assign a gradient with memory of its own: clone() where it is expanded"
-    expression = f": {made.text}.clone()" if made is not None and made.called() and len(made.text) < 60 else ""
+    expression = f": {made.text}.clone()" if made is not None and made.called() and len(made.text) < 80 else ""
     plain = out_of_place(operator)
     return f"clone() where it is expanded{expression}" + (f", or {plain}() in place of {plain}_()" if plain else "")
 
 
 def of_input(operator: str, name: str) -> str:
-    """Return the remedy for an argument that is changed."""
+    """Return the remedy for an argument that is changed, by the name under which it is written."""
     plain = out_of_place(operator)
-    return (f"{plain}() in place of {plain}_(), or " if plain else "") + f"{name} = {name}.clone() before it is written"
+    clone = f"{name} = {name}.clone()" if name.isidentifier() else "clone() it"
+    return (f"{plain}() in place of {plain}_(), or " if plain else "") + f"{clone} before it is written"
 
 
 def of_saved(operator: str, own: bool) -> str:
@@ -49,4 +50,4 @@ def of_saved(operator: str, own: bool) -> str:
 
 
 PARAMETERS = "let an optimiser change parameters, and keep in a buffer what forward updates"
-PARTIAL = "clone() what is read, as in x[1:] = x[:-1].clone()"
+PARTIAL = "clone() what is read, as in x[1:] = x[:-1].clone() or x[x.clone()] = y"

@@ -1,5 +1,6 @@
 """The dispatch mode that sees every operator, and decides which writes are findings."""
 
+import itertools
 import threading
 from typing import Any
 
@@ -67,9 +68,15 @@ class Watch(TorchDispatchMode):
         try:
             output = func(*args, **kwargs)
         except RuntimeError as error:
+            effect = next((text for message, text in RAISES.items() if message in str(error)), "")
+            if effect and not found:  # x[x] = 0: the index is what is written, which elementwise operators may do and indexing may not
+                found = [self._crossing(plan, one) for _, one in itertools.islice(plan.writes(args, kwargs), 1)]
             for one in found:
-                one.effect = next((text for message, text in RAISES.items() if message in str(error)), f"raises {type(error).__name__}")
+                one.effect = effect or f"raises {type(error).__name__}"
             raise
+        if plan.written and self.held:
+            for _, tensor in plan.writes(args, kwargs):
+                self._change_of_held(plan, tensor)
         if plan.views:
             self.views.viewed(plan.name, args, output, self._thread)
         return output
@@ -84,8 +91,6 @@ class Watch(TorchDispatchMode):
                     raise AliasingError(str(found[-1]))
             elif (parent := self.views.expanded_parent(tensor)) is not None:
                 self._part(plan, parent)
-            if self.held:
-                self._change_of_held(plan, tensor)
             if plan.training is None:  # running moments are written behind autograd's back, and backward does not read them
                 self.saved.written(tensor, plan.name)
             if plan.one and any(crosses(tensor, one) for one in plan.reads(args, kwargs)):
@@ -132,7 +137,8 @@ class Watch(TorchDispatchMode):
                 return
             remedy, how = remedies.PARAMETERS, "parameter of the checked Module"
         else:
-            remedy, how = remedies.of_input(plan.name, name), "passed to the check"
+            own = name_of(tensor, self._thread)[0]
+            remedy, how = remedies.of_input(plan.name, own), "passed to the check"
         self._add(
             kind,
             name,
