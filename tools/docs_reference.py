@@ -31,6 +31,7 @@ GROUPS = {
     "evaluation": "Evaluation",
     "training": "Training",
     "testing": "Laws for parts of other packages",
+    "debug": "Debugging",
     "fast": "Fast implementations",
     "": "Top level",
 }

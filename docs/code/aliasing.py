@@ -45,7 +45,7 @@ def layout(axes, tensor, title, cells):
 
 
 figure = Figure(figsize=(9.5, 3.4), layout="constrained")
-panels = figure.subplots(1, 3, width_ratios=[5.5, 12, 6])
+panels = figure.subplots(1, 3, width_ratios=[4.7, 12.7, 6.7])
 row = torch.zeros(4)
 layout(panels[0], row.expand(3, 4), "row.expand(3, 4)", 4)
 layout(panels[1], row.expand(3, 4).clone(), "row.expand(3, 4).clone()", 12)

@@ -44,6 +44,7 @@ class Watch(TorchDispatchMode):
         self._plans: dict[Any, Plan | None] = {}
 
     def __enter__(self) -> "Watch":
+        self._uncompiled = torch.compiler.set_stance("force_eager")  # compiled kernels are no operators; fullgraph=True would raise
         self.saved.__enter__()
         super().__enter__()
         return self
@@ -51,6 +52,7 @@ class Watch(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self.saved.__exit__(*error)
+        self._uncompiled.__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
