@@ -1,15 +1,21 @@
 """`check_aliasing` finds each way of writing shared memory, with the tensor, the operator and both lines, and nothing else."""
 
 import gc
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from aliasing_shapes import HELD, MADE, SHAPES, line
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.testing._internal.two_tensor import TwoTensor
 
 import pushforward as pf
 from pushforward.debug.aliasing import check_aliasing, detect_aliasing
+from pushforward.debug.places import here, place
 from pushforward.errors import AliasingError
 
 
@@ -82,6 +88,12 @@ class Clamped(nn.Module):
         with torch.no_grad():
             self.weight.clamp_(max=0.5)
         return x * self.weight
+
+
+def test_inputs_may_contain_themselves():
+    nested = [torch.ones(2)]
+    nested.append(nested)
+    assert found(check_aliasing(lambda x: x[0].mul_(2), nested)) == [("input", "x[0]", "aten.mul_")]
 
 
 def test_a_module_must_not_change_its_parameters_but_may_change_its_buffers():
@@ -159,8 +171,9 @@ def test_an_error_in_the_code_itself_is_not_hidden():
     with pytest.raises(ValueError, match="mine") as caught:
         program()
     assert "aten.mul_" in caught.value.__notes__[0]
-    with pytest.raises(RuntimeError, match="must match the size"):
-        check_aliasing(lambda: torch.ones(3) + torch.ones(2))
+    with pytest.raises(RuntimeError, match="must match the size") as caught:
+        check_aliasing(lambda x: x.mul_(2) + torch.ones(2), torch.ones(3))
+    assert "aten.mul_ changes x" in caught.value.__notes__[0]
 
 
 def test_numbers_and_gradients_are_those_without_the_check():
@@ -254,3 +267,81 @@ def test_a_training_run_raises_no_alarm(tmp_path):
         trainer = pf.Trainer(pf.models.flow_matching(shape=(2,), classes=2), data, steps=5, batch_size=64, out=tmp_path)
         trainer.fit()
     assert not report.findings
+
+
+LAYERS = {
+    "convolutions": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.InstanceNorm2d(4, track_running_stats=True),
+        nn.Dropout(inplace=True),
+    ),
+    "normalised weights": lambda: nn.Sequential(
+        nn.utils.spectral_norm(nn.Linear(8, 8)),
+        nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)),
+        nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)),
+    ),
+    "lazy": lambda: nn.LazyLinear(4),
+    "transformer": lambda: nn.TransformerEncoderLayer(8, 2, 16),
+}
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_layers_of_torch_raise_no_alarm(layers):
+    module, x = LAYERS[layers](), torch.randn(2, 3, 8, 8) if layers == "convolutions" else torch.randn(2, 3, 8)
+    assert not check_aliasing(module, x).findings
+    assert not check_aliasing(lambda: module(x).square().sum().backward()).findings
+
+
+def test_tensors_with_memory_of_another_kind_are_named():
+    report = check_aliasing(lambda: TwoTensor(torch.ones(3), torch.ones(3)).mul_(2))
+    assert not report.findings
+    assert report.unseen == ["writes to tensors of TwoTensor, which have memory of another kind"]
+
+
+def test_an_embedding_may_renormalise_its_weight():
+    assert not check_aliasing(nn.Embedding(5, 3, max_norm=0.1), torch.tensor([1, 2])).findings
+
+
+@pytest.mark.parametrize(
+    "name", ["Adadelta", "Adafactor", "Adagrad", "Adam", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"]
+)
+def test_optimisers_of_torch_raise_no_alarm(name):
+    layer = nn.Linear(3, 2)
+
+    def step(x):
+        optimiser = getattr(torch.optim, name)(layer.parameters())
+        for foreach in (False, True):
+            optimiser.defaults["foreach"] = optimiser.param_groups[0]["foreach"] = foreach
+            optimiser.zero_grad()
+            layer(x).square().sum().backward()
+            optimiser.step()
+
+    assert not check_aliasing(step, torch.randn(4, 3)).findings
+
+
+def test_long_runs_keep_nothing():
+    with detect_aliasing():
+        detector = detect_aliasing()
+        detector.__enter__()
+        for _ in range(1500):
+            torch.ones(1, requires_grad=True).expand(3).sum().backward()
+        watch = detector._watch
+        detector.__exit__(None, None, None)
+    assert len(watch.views._origins) < 1200
+    assert not watch.saved._histories
+    assert not watch.saved._alive
+    assert not watch.views._parents
+
+
+def test_a_thread_without_lines_of_its_own_has_those_of_the_user():
+    main = threading.get_ident()
+    with ThreadPoolExecutor(1) as pool:
+        mark = pool.submit(here, main).result()
+    assert place(mark).file == __file__
+
+
+def test_the_fixture_is_found_without_importing_torch():
+    code = "import sys, pushforward.debug.fixture; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -44,7 +44,8 @@ def check_aliasing(function: Callable[..., Any], *inputs: Any, **options: Any) -
         options: its keyword arguments.
 
     Returns:
-        The report: findings, the function's result, and the error if aliasing ended the call. Other errors are raised unchanged.
+        The report: findings, the function's result, and the error if aliasing ended the call. Other errors are raised, with the findings
+        as a note.
 
     Example:
         >>> def shift(x, bias):
@@ -62,8 +63,9 @@ def check_aliasing(function: Callable[..., Any], *inputs: Any, **options: Any) -
             if any(tensor.requires_grad for _, tensor in tensors_of(report.result, "result")):
                 for saved in watch.saved.changed():
                     watch.add_saved(saved)
-    except RuntimeError as error:
-        if not watch.findings:
+    except Exception as error:
+        if not watch.explains(error):
+            _note(error, watch)
             raise
         report.error = error
     _complete(report, watch, function, *inputs)
@@ -82,7 +84,8 @@ class detect_aliasing:
         raises: whether findings raise when the block ends; an error of torch is raised in any case.
 
     Raises:
-        AliasingError: there are findings. An error by which torch ended the block is its cause.
+        AliasingError: there are findings; the error of torch that ended the block is its cause. Another error is raised, with the findings
+            as a note.
 
     Example:
         >>> data = torch.zeros(4)
@@ -107,12 +110,11 @@ class detect_aliasing:
         self._watch.__exit__(kind, error, trace)
         report, watch = self._report, self._watch
         _complete(report, watch, *self._held)
-        if not report.findings:
+        if error is not None and not watch.explains(error):
+            _note(error, watch)
             return
-        report.error = error if isinstance(error, RuntimeError) else None
-        if self._raises and error is not None and report.error is None:
-            error.add_note(str(report))
-        elif self._raises:
+        report.error = error
+        if report.findings and self._raises:
             raise failure(report) from error
 
     def __call__(self, function: F) -> F:
@@ -132,6 +134,12 @@ def failure(report: AliasingReport) -> AliasingError:
     error = AliasingError(str(report.findings[0]) + (f"\n(and {more} more, in .report)" if more else ""))
     error.report = report
     return error
+
+
+def _note(error: BaseException, watch: Watch) -> None:
+    """Add the findings to an error that has another cause, which is raised unchanged."""
+    if watch.findings and isinstance(error, Exception):
+        error.add_note("before this error: " + "\n".join(map(str, watch.findings.values())))
 
 
 def _hold(watch: Watch, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -159,6 +167,7 @@ def _arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
 def _complete(report: AliasingReport, watch: Watch, *run: Any) -> None:
     report.findings = list(watch.findings.values())
     report.unseen = [f"what {name} writes other than its schema declares" for name in sorted(watch.custom)]
+    report.unseen += [f"writes to tensors of {name}, which have memory of another kind" for name in sorted(watch.other)]
     if watch.saved.transforms:
         report.unseen.append("values saved for backward within torch.func transforms")
     modules = [module for one in run if isinstance(one, nn.Module) for module in one.modules()]

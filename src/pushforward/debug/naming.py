@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from pushforward.debug.overlap import same_elements
+from pushforward.debug.overlap import same_elements, storage_of, strided
 from pushforward.debug.places import user_frames
 from pushforward.debug.remedies import BUFFER, GRADIENT, PARAMETER, PLAIN
 
@@ -42,8 +41,7 @@ def _distance(a: Tensor, b: Tensor) -> int:
     """Return 1 for tensors of the same elements, 2 for others on the same storage, 3 for all others."""
     if same_elements(a, b):
         return 1
-    strided = a.layout is torch.strided and b.layout is torch.strided
-    return 2 if strided and a.untyped_storage()._cdata == b.untyped_storage()._cdata else 3
+    return 2 if strided(a) and strided(b) and storage_of(a) == storage_of(b) else 3
 
 
 def _named(frame: FrameType) -> Iterator[tuple[str, str, Tensor]]:

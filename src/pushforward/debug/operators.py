@@ -44,7 +44,7 @@ class Plan:
             if self.name == "aten.copy_" and same_elements(args[0], args[1]):
                 continue  # x[0] += 1 ends by copying x[0] to itself
             for one in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(one, Tensor) and one.layout is torch.strided:
+                if isinstance(one, Tensor):
                     yield name, one
 
     def reads(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:

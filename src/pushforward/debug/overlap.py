@@ -9,9 +9,26 @@ import functools
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Terms = tuple[tuple[int, int], ...]  # (stride, size) of each dimension
+
+
+@functools.cache
+def _own_dispatch(kind: type[Tensor]) -> bool:
+    return kind.__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl
+
+
+def strided(tensor: Tensor) -> bool:
+    """Return whether a tensor is memory read by strides: not sparse, nested or lazy, nor of a class with its own dispatch (DTensor)."""
+    if tensor.layout is not torch.strided or _own_dispatch(type(tensor)):
+        return False
+    return not (tensor.is_nested or nn.parameter.is_lazy(tensor))
+
+
+def storage_of(tensor: Tensor) -> int:
+    """Return a number that identifies a strided tensor's storage."""
+    return tensor.untyped_storage()._cdata
 
 
 @functools.lru_cache(maxsize=4096)
@@ -49,14 +66,14 @@ def share_memory(a: Tensor, b: Tensor) -> bool:
 
 def crosses(written: Tensor, read: Tensor) -> bool:
     """Return whether two tensors share memory at different indices, so that the order of elements matters."""
-    if read.layout is not torch.strided or written.untyped_storage()._cdata != read.untyped_storage()._cdata:
+    if not strided(read) or storage_of(written) != storage_of(read):
         return False
     return not same_elements(written, read) and share_memory(written, read)
 
 
 def same_elements(a: Tensor, b: Tensor) -> bool:
     """Return whether two tensors are the same elements of one storage, in the same order."""
-    if a.layout is not torch.strided or b.layout is not torch.strided or a.untyped_storage()._cdata != b.untyped_storage()._cdata:
+    if not strided(a) or not strided(b) or storage_of(a) != storage_of(b):
         return False
     return a.storage_offset() == b.storage_offset() and a.shape == b.shape and a.stride() == b.stride()
 
@@ -106,11 +123,11 @@ def _merged(terms: Terms) -> Terms:
 
 def overlapping(tensor: Tensor) -> bool:
     """Return whether elements of a tensor share memory with each other; only strided tensors can."""
-    return tensor.layout is torch.strided and overlaps_itself(tuple(tensor.shape), tensor.stride())
+    return strided(tensor) and overlaps_itself(tuple(tensor.shape), tensor.stride())
 
 
 def repetitions(tensor: Tensor) -> int:
     """Return how many indices each element of an expanded tensor has: the product of the sizes with stride 0."""
-    if tensor.layout is not torch.strided or not tensor.numel():
+    if not strided(tensor) or not tensor.numel():
         return 1
     return math.prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride == 0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import graph
 
-from pushforward.debug.overlap import share_memory
+from pushforward.debug.overlap import share_memory, storage_of, strided
 from pushforward.debug.places import Mark, here, in_optimiser
 
 PLAIN = (Tensor, nn.Parameter)  # not a subclass with a dispatch of its own
@@ -109,7 +109,7 @@ class SavedValues:
         # Detached, since a graph that holds its own output would never be freed; the version counter is shared.
         with torch._C._DisableTorchDispatch() if type(tensor) in PLAIN else _nothing():
             value = tensor.detach()
-        key = value.untyped_storage()._cdata if value.layout is torch.strided else id(value)
+        key = storage_of(value) if strided(value) else id(value)
         history = self._histories.get(key)
         if history is None:
             history = self._histories[key] = History()
@@ -124,7 +124,7 @@ class SavedValues:
 
     def written(self, tensor: Tensor, operator: str) -> None:
         """Record a write."""
-        history = self._histories.get(tensor.untyped_storage()._cdata)
+        history = self._histories.get(storage_of(tensor))
         if history is not None:
             mark = here(self._thread)
             history.writes[operator, mark] = Write(next(self._order), operator, mark, tensor.detach(), in_optimiser())

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary
 
-from pushforward.debug.overlap import overlapping, repetitions
+from pushforward.debug.overlap import overlapping, repetitions, storage_of, strided
 from pushforward.debug.places import Mark, here
 
 Geometry = tuple[int | torch.SymInt, tuple[int, ...], tuple[int, ...]]
@@ -41,7 +41,7 @@ class Views:
         """Record the views that an operator returned of its first tensor."""
         base = next((one for one in inputs if isinstance(one, Tensor)), None)
         for out in output if isinstance(output, list | tuple) else (output,):
-            if isinstance(out, Tensor) and out.layout is torch.strided:
+            if isinstance(out, Tensor) and strided(out):
                 self._view(operator, base, out, thread)
 
     def _view(self, operator: str, base: Tensor | None, out: Tensor, thread: int | None) -> None:
@@ -62,18 +62,17 @@ class Views:
                 self._parents[out] = TensorWeakRef(parent)
 
     def _remember(self, tensor: Tensor, origin: Origin) -> None:
-        storage = tensor.untyped_storage()
         if len(self._origins) > self._limit:
             self._origins = {key: entry for key, entry in self._origins.items() if not entry[0].expired()}
             self._limit = max(1024, 2 * len(self._origins))
-        known = self._origins.get(storage._cdata)
+        known = self._origins.get(storage_of(tensor))
         if known is None:
-            known = self._origins[storage._cdata] = (StorageWeakRef(storage), {})
+            known = self._origins[storage_of(tensor)] = (StorageWeakRef(tensor.untyped_storage()), {})
         known[1][_geometry(tensor)] = origin
 
     def origin(self, tensor: Tensor) -> Origin | None:
         """Return how a tensor came to overlap itself, or None if the check has not seen it."""
-        known = self._origins.get(tensor.untyped_storage()._cdata)
+        known = self._origins.get(storage_of(tensor))
         return None if known is None else known[1].get(_geometry(tensor))
 
     def _parent(self, tensor: Tensor) -> Tensor | None:

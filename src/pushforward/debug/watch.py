@@ -13,7 +13,7 @@ from pushforward.debug.findings import AliasingFinding
 from pushforward.debug.held import PARAMETER, Held
 from pushforward.debug.naming import name_of
 from pushforward.debug.operators import Plan, plan_of
-from pushforward.debug.overlap import crosses, overlapping
+from pushforward.debug.overlap import crosses, overlapping, strided
 from pushforward.debug.places import Mark, here, in_optimiser, place
 from pushforward.debug.saved import Saved, SavedValues, Write
 from pushforward.debug.views import BEFORE, Origin, Views
@@ -40,8 +40,10 @@ class Watch(TorchDispatchMode):
         self.views, self.held = Views(), Held()
         self.saved = SavedValues(self.report_saved, self._thread)
         self.findings: dict[tuple[Any, ...], AliasingFinding] = {}
-        self.custom: set[str] = set()
+        self.custom: set[str] = set()  # operators
+        self.other: set[str] = set()  # classes and layouts of written tensors that are not strided
         self._plans: dict[Any, Plan | None] = {}
+        self._raised: BaseException | None = None
 
     def __enter__(self) -> "Watch":
         self._uncompiled = torch.compiler.set_stance("force_eager")  # compiled kernels are no operators; fullgraph=True would raise
@@ -53,6 +55,10 @@ class Watch(TorchDispatchMode):
         super().__exit__(*error)
         self.saved.__exit__(*error)
         self._uncompiled.__exit__(*error)
+
+    def explains(self, error: BaseException) -> bool:
+        """Return whether a finding is the cause of an error."""
+        return error is self._raised or isinstance(error, AliasingError)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -75,10 +81,12 @@ class Watch(TorchDispatchMode):
                 found = [self._crossing(plan, one) for _, one in itertools.islice(plan.writes(args, kwargs), 1)]
             for one in found:
                 one.effect = effect or f"raises {type(error).__name__}"
+                self._raised = error
             raise
         if plan.written and self.held:
             for _, tensor in plan.writes(args, kwargs):
-                self._change_of_held(plan, tensor)
+                if strided(tensor):
+                    self._change_of_held(plan, tensor)
         if plan.views:
             self.views.viewed(plan.name, args, output, self._thread)
         return output
@@ -87,6 +95,9 @@ class Watch(TorchDispatchMode):
         """Look at the tensors that an operator is about to write; return the findings of overlapping memory, which torch may refuse."""
         found = []
         for argument, tensor in plan.writes(args, kwargs):
+            if not strided(tensor):
+                self.other.add(type(tensor).__name__ if tensor.layout is torch.strided else str(tensor.layout))
+                continue
             if not plan.same_value and overlapping(tensor):
                 found.append(self._overlap(plan, argument, tensor))
                 if plan.dense:
