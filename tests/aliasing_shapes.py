@@ -96,10 +96,11 @@ class RunningMean(nn.Module):
         self.register_buffer("mean", torch.zeros(1).expand(4))  # made
 
 
-@shape("overlap", "module.mean", "aten.lerp_", "expand, from shape (1,)", raises=True)
+@shape("overlap", "mean (buffer module.mean)", "aten.lerp_", "expand, from shape (1,)", raises=True)
 def buffer_that_is_expanded():
     module = RunningMean()
-    module.mean.lerp_(torch.ones(4), 0.1)  # written
+    mean = module.mean
+    mean.lerp_(torch.ones(4), 0.1)  # written
 
 
 @shape("overlap", "result", "aten.add.out", "expand, from shape (4,)", raises=True)

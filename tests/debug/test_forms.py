@@ -42,7 +42,7 @@ def test_doctor_runs_a_script_and_prints_its_findings(script, capsys):
     assert "train.py:6 in step: x.mean(0).expand_as(x) (expand_as, from shape (2,))" in printed.out
     assert "train.py:8 in step: mean.sub_(float(sys.argv[1]))" in printed.out
     assert printed.err.startswith("Traceback")
-    assert "runpy" not in printed.err
+    assert [line.split(", ")[1] for line in printed.err.splitlines() if "File" in line] == ["line 11", "line 8"]
     assert "single memory location" in printed.err
     assert sys.argv == argv
 

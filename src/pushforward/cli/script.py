@@ -1,5 +1,6 @@
 """`pushforward doctor --aliasing SCRIPT.py [ARGUMENTS]`: run a script under the check for writes to shared memory."""
 
+import os
 import runpy
 import sys
 import traceback
@@ -7,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pushforward.errors import UserError
+
+WATCH = os.path.join("pushforward", "debug", "watch.py")
+WRAPPERS = (os.path.join("torch", "_compile.py"), os.path.join("_dynamo", "eval_frame.py"))  # of a dispatch mode's method
 
 
 def check_script(script: Path, arguments: Sequence[str]) -> int:
@@ -49,11 +53,16 @@ def _status(code: object) -> int:
 
 
 def _print(error: Exception, script: str) -> None:
-    """Print the traceback from the script's own frame on, as Python does."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename != script:
-        frames = frames.tb_next
-    traceback.print_exception(type(error), error, frames or error.__traceback__)
+    """Print the traceback from the script's own frame on, as Python does, without the frames of the check."""
+    shown = traceback.TracebackException.from_exception(error)
+    files = [frame.filename for frame in shown.stack]
+    start = files.index(script) if script in files else 0
+    end = next((place for place, file in enumerate(files) if file.endswith(WATCH)), len(files))
+    while end < len(files) and files[end - 1].endswith(WRAPPERS):
+        end -= 1
+    shown.stack[:] = shown.stack[start:end]
+    for line in shown.format():
+        print(line, end="", file=sys.stderr)
 
 
 def _counted(findings: int) -> str:

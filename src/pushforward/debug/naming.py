@@ -16,16 +16,25 @@ ITEMS = 64  # of a container
 
 
 def name_of(tensor: Tensor, thread: int | None = None) -> tuple[str, str]:
-    """Return the name of a tensor in the frames of the user's code, and its role; else "a view of" one with the same storage, or ""."""
+    """Return the name of a tensor in the frames of the user's code, and its role.
+
+    A variable comes first, with the name of the parameter, buffer or gradient that it is, as in "w (parameter layer.weight)"; then tensors
+    with the same elements, then "a view of" another one on the same storage. The name is empty if there is none.
+    """
     frames = list(itertools.islice(user_frames(thread), FRAMES))
-    found: list[tuple[int, str, str]] = [(3, "", PARAMETER if isinstance(tensor, nn.Parameter) else PLAIN)]
-    for name, role, one in itertools.chain.from_iterable(map(_named, frames)):
-        if one is tensor:
-            return name, role
-        distance = _distance(one, tensor)
-        if distance < found[-1][0]:
-            found.append((distance, name, role) if distance == 1 else (distance, f"a view of {name}", PLAIN))
-    return found[-1][1:]
+    named = list(itertools.chain.from_iterable(map(_named, frames)))
+    if same := [(name, role) for name, role, one in named if one is tensor] or [
+        (name, role) for name, role, one in named if same_elements(one, tensor)
+    ]:
+        name = min((name for name, _ in same), key=lambda name: not name.isidentifier())
+        known, role = next(((path, role) for path, role in same if role != PLAIN), (name, PLAIN))
+        return (name if known == name or not name.isidentifier() else f"{name} ({role} {known})"), role
+    views = (f"a view of {name}" for name, _, one in named if _on_one_storage(one, tensor))
+    return next(views, ""), PARAMETER if isinstance(tensor, nn.Parameter) else PLAIN
+
+
+def _on_one_storage(a: Tensor, b: Tensor) -> bool:
+    return strided(a) and strided(b) and storage_of(a) == storage_of(b)
 
 
 def variable(value: Any) -> str:
@@ -35,13 +44,6 @@ def variable(value: Any) -> str:
             if one is value:
                 return name
     return ""
-
-
-def _distance(a: Tensor, b: Tensor) -> int:
-    """Return 1 for tensors of the same elements, 2 for others on the same storage, 3 for all others."""
-    if same_elements(a, b):
-        return 1
-    return 2 if strided(a) and strided(b) and storage_of(a) == storage_of(b) else 3
 
 
 def _named(frame: FrameType) -> Iterator[tuple[str, str, Tensor]]:
