@@ -1,5 +1,6 @@
 """`check_aliasing` finds each way of writing shared memory, with the tensor, the operator and both lines, and nothing else."""
 
+import contextlib
 import gc
 import subprocess
 import sys
@@ -88,6 +89,18 @@ class Clamped(nn.Module):
         with torch.no_grad():
             self.weight.clamp_(max=0.5)
         return x * self.weight
+
+
+def test_a_write_that_torch_refused_has_changed_nothing():
+    def program(x):
+        loss = x.exp().sum()
+        with contextlib.suppress(RuntimeError):
+            x.data.expand(2, 3).add_(1)
+        loss.backward()
+
+    report = check_aliasing(program, torch.ones(3, requires_grad=True))
+    assert [one.kind for one in report.findings] == ["overlap"]
+    assert report.error is None
 
 
 def test_inputs_may_contain_themselves():

@@ -83,10 +83,8 @@ class Watch(TorchDispatchMode):
                 one.effect = effect or f"raises {type(error).__name__}"
                 self._raised = error
             raise
-        if plan.written and self.held:
-            for _, tensor in plan.writes(args, kwargs):
-                if strided(tensor):
-                    self._change_of_held(plan, tensor)
+        if plan.written:
+            self._after(plan, args, kwargs)
         if plan.views:
             self.views.viewed(plan.name, args, output, self._thread)
         return output
@@ -104,11 +102,18 @@ class Watch(TorchDispatchMode):
                     raise AliasingError(str(found[-1]))
             elif (parent := self.views.expanded_parent(tensor)) is not None:
                 self._part(plan, parent)
-            if plan.training is None:  # running moments are written behind autograd's back, and backward does not read them
-                self.saved.written(tensor, plan.name)
             if plan.one and any(crosses(tensor, one) for one in plan.reads(args, kwargs)):
                 found.append(self._crossing(plan, tensor))
         return found
+
+    def _after(self, plan: Plan, args: Any, kwargs: Any) -> None:
+        """Look at the tensors that an operator has written: whether they are held, and what they mean for saved values."""
+        for _, tensor in plan.writes(args, kwargs):
+            if strided(tensor):
+                if self.held:
+                    self._change_of_held(plan, tensor)
+                if plan.training is None:  # running moments are written without a new version, and backward does not read them
+                    self.saved.written(tensor, plan.name)
 
     def _overlap(self, plan: Plan, argument: str, tensor: Tensor) -> AliasingFinding:
         mark, (name, role) = here(self._thread), name_of(tensor, self._thread)
