@@ -1,5 +1,9 @@
 """The torch modes in which the code runs, and what is allowed when only values are needed."""
 
+import contextlib
+import sys
+from collections.abc import Iterator
+
 import torch
 from torch.autograd import forward_ad
 
@@ -12,3 +16,13 @@ def values_alone() -> bool:
         or torch._C._functorch.maybe_current_level() is not None
         or forward_ad._current_level >= 0
     )
+
+
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """Run compiled parts eagerly: torch 2.13 fails to compile them on torch.func's tensors, and they are opaque to observers."""
+    if "torch._dynamo" not in sys.modules or torch.compiler.is_compiling():  # nothing is compiled, or all of it
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield

@@ -29,19 +29,22 @@ def held_by(f: Callable[..., Any]) -> list[Tensor]:
         >>> [one is weight for one in held_by(lambda x: x * weight)]
         [True]
     """
-    found: dict[int, Tensor] = {}
+    found = {id(leaf): leaf for one in reachable(f) if isinstance(one, Tensor) for leaf in leaves_of(one)}
+    return list(found.values())
+
+
+def reachable(one: Any) -> Iterator[Any]:
+    """Yield an object and all objects that are reachable from it, each once, as `held_by` searches them; not what a tensor refers to."""
     seen: dict[int, Any] = {}  # keeps the objects alive, so that no id is reused
-    pending: list[Any] = [f]
+    pending: list[Any] = [one]
     while pending:
         one = pending.pop()
         if one is None or isinstance(one, PLAIN) or id(one) in seen:
             continue
         seen[id(one)] = one
-        if isinstance(one, Tensor):
-            found.update((id(leaf), leaf) for leaf in leaves_of(one))
-        else:
+        yield one
+        if not isinstance(one, Tensor):
             pending += reversed(list(_parts(one)))
-    return list(found.values())
 
 
 def leaves_of(value: Tensor) -> list[Tensor]:

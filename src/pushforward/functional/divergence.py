@@ -1,15 +1,14 @@
 """The divergence of a vector field, sum_i d f_i / d x_i: exact for any event shape, or estimated from random directions."""
 
-import contextlib
 import math
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pushforward._modes import eagerly
 from pushforward.errors import ShapeError, UserError
 from pushforward.registry import export
 
@@ -67,7 +66,7 @@ def _products(field: Field, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tenso
     layer_norm incorrectly: it treats mean and deviation as constants).
     """
     try:
-        with _eagerly():
+        with eagerly():
             value, pull = torch.func.vjp(field, x)  # type: ignore[misc]  # three values only with has_aux
     except RuntimeError as error:
         if "saved tensor hooks" in str(error):
@@ -80,16 +79,6 @@ def _products(field: Field, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tenso
         raise
     _check_value(value, x)
     return lambda directions: (value, torch.func.vmap(lambda direction: pull(direction)[0])(directions))
-
-
-@contextlib.contextmanager
-def _eagerly() -> Iterator[None]:
-    """Run compiled parts of the field eagerly: torch 2.13 fails to compile them where their inputs are views of torch.func's tensors."""
-    if "torch._dynamo" not in sys.modules or torch.compiler.is_compiling():  # nothing is compiled, or all of it
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 def _products_by_autograd(field: Field, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
