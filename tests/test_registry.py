@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import pushforward as pf
-from pushforward import registry
-from pushforward.registry import NameClashError, UnknownNameError, api_export
+from pushforward import _exports, registry
+from pushforward.registry import ExportError, NameClashError, UnknownNameError, api_export
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "numpy", "scipy", "matplotlib", "sklearn", "yaml", "PIL")
@@ -100,22 +100,93 @@ def test_an_alias_that_is_taken_is_an_error(scratch):
     assert "paths.Straight" not in registry._entries
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("models/flow", {}, "'models/flow' is no public name; it must be an import path in lower case"),
+        ("Models.flow", {}, "'Models.flow' is no public name"),
+        ("models.my flow", {}, "'models.my flow' is no public name"),
+        ("models.", {}, "'models.' is no public name"),
+        ("models._hidden", {}, "'models._hidden' is no public name"),
+        ("models.class", {}, "'models.class' is no public name"),
+        (None, {}, "None is no public name"),
+        ("modles.flow", {}, "'modles.flow' cannot be imported: 'modles' is not a known group of public names; did you mean 'models'?"),
+        ("models.paper.flow", {}, "'models.paper.flow' cannot be imported: 'models.paper' is not a known group of public names"),
+        ("models.flow", {"aliases": ("models.old flow",)}, "'models.old flow' is no public name"),
+        ("models.flow", {"exemple": lambda: 1}, "'models.flow' states exemple=: 'exemple' is not a known fact; did you mean 'example'?"),
+        ("models.flow", {"example": 3}, "the example of 'models.flow' is 3, but it must be a function"),
+        (
+            "bijections.Cube",
+            {"exactness": "exakt"},
+            "the exactness of 'bijections.Cube' is 'exakt', but it must be one of 'exact', 'solved'",
+        ),
+    ],
+)
+def test_a_wrong_export_is_one_sentence(scratch, name, options, words):
+    before = dict(registry._entries)
+    with pytest.raises(ExportError) as error:
+        registry.export(name, **options)
+    assert words in str(error.value)
+    assert str(error.value).endswith((".", "?"))
+    assert registry._entries == before
+
+
+@pytest.mark.parametrize("thing", [3, functools.partial(print), "text"], ids=["number", "partial", "text"])
+def test_what_has_no_name_of_its_own_is_refused(scratch, thing):
+    with pytest.raises(ExportError, match=f"'models.thing' is given to a {type(thing).__name__}, but a public name is that of a function"):
+        registry.export("models.thing")(thing)
+
+
+def test_one_object_has_one_public_name(scratch):
+    @registry.export("models.first")
+    class First:
+        """A thing."""
+
+    with pytest.raises(NameClashError, match="First has the public name 'models.first' and cannot be 'models.second' too"):
+        registry.export("models.second")(First)
+
+    @registry.export("models.derived")
+    class Derived(First):
+        """Another thing, which inherits the attribute."""
+
+    assert (First.public_name, Derived.public_name) == ("models.first", "models.derived")
+
+
+def test_an_alias_alone_may_be_a_text(scratch):
+    @registry.export("models.flow", aliases="models.old_flow")
+    def flow():
+        """A thing."""
+
+    with pytest.warns(DeprecationWarning, match="models.old_flow is an old name"):
+        assert registry.get("models.old_flow") is flow
+
+
+def test_a_group_of_a_new_package_of_ours_is_known_before_the_table_is_generated(scratch, monkeypatch):
+    monkeypatch.setattr(_exports, "NAMES", {name: place for name, place in registry.NAMES.items() if not name.startswith("testing.")})
+
+    @registry.export("testing.check_nothing")
+    def check_nothing():
+        """A thing."""
+
+    assert registry.get("testing.check_nothing") is check_nothing
+
+
 def test_a_reloaded_module_may_register_itself_again(scratch):
     def thing():
         """A thing."""
 
-    registry.export("test.thing")(thing)
-    assert registry.export("test.thing")(thing) is thing
+    registry.export("models.thing")(thing)
+    assert registry.export("models.thing")(thing) is thing
 
 
 def test_an_alias_works_and_warns(scratch):
-    @registry.export("test.new_name", aliases=("test.old_name",))
+    @registry.export("models.new_name", aliases=("models.old_name",))
     def thing():
         """A thing."""
 
-    with pytest.warns(DeprecationWarning, match="test.old_name is an old name of test.new_name"):
-        assert registry.get("test.old_name") is thing
-    assert "test.old_name" not in registry.names()
+    with pytest.warns(DeprecationWarning, match="models.old_name is an old name of models.new_name"):
+        assert registry.get("models.old_name") is thing
+    assert "models.old_name" not in registry.names()
 
 
 def test_an_alias_is_an_attribute_too(scratch):
@@ -175,6 +246,12 @@ def test_a_plugin_joins_by_its_entry_point(plugin):
             "nowhere of the package theirs cannot be imported (ModuleNotFoundError",
         ),
         pytest.param("models.their_flow = theirs:nothing", PLUGIN, "cannot be imported (AttributeError", marks=pytest.mark.slow),
+        pytest.param(
+            "models.their_flow = theirs",
+            PLUGIN.replace("models.", "modles."),
+            "cannot be imported (ExportError: the public name 'modles.their_flow' cannot be imported: 'modles' is not a known group",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("models.their_flow = theirs", "def (", "cannot be imported (SyntaxError", marks=pytest.mark.slow),
         pytest.param(
             "models.other_flow = theirs",

@@ -8,7 +8,6 @@ All names are known without importing torch: those of this package are in the ge
 other packages are read from the entry points of the group `pushforward`, whose key is the public name.
 """
 
-import difflib
 import functools
 import importlib
 import importlib.metadata
@@ -19,7 +18,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pushforward._exports import ExportError as ExportError
+from pushforward._exports import check_export, check_form, check_thing
 from pushforward._names import ALIASES, NAMES
+from pushforward._suggestions import unknown as unknown
 
 T = TypeVar("T")
 ENTRY_POINTS = "pushforward"
@@ -68,13 +70,15 @@ def api_export(
         package: the package that owns the name; `export` fixes it to this one.
         aliases: former names, which keep working with a DeprecationWarning.
         example: a function without arguments that returns a small instance (with its inputs); the laws run on it.
-        facts: metadata for the laws, such as `exactness="exact"`.
+        facts: metadata for the laws: `exactness` ("exact", "solved" or "one-way") of a bijection, `order` of a sampler; `loader` of data.
 
     Returns:
         A decorator that returns its argument unchanged, except for the attribute `public_name`.
 
     Raises:
-        NameClashError: the name or one of the aliases is already taken.
+        ExportError: the name is no import path in a group of public names; an alias, the example or a fact is not allowed; or what is
+            decorated is no function or class.
+        NameClashError: the name or one of the aliases is already taken, or the object has another public name.
 
     Example:
         >>> import functools
@@ -83,8 +87,18 @@ def api_export(
         >>> @export("models.my_flow")
         ... def my_flow(features: int): ...
     """
+    aliases = (aliases,) if isinstance(aliases, str) else tuple(aliases)
+    check_export(name, example, facts)
+    for alias in aliases:
+        check_form(alias)
 
     def decorate(thing: T) -> T:
+        check_thing(name, thing)
+        former = vars(thing).get("public_name", name)
+        if former != name:
+            raise NameClashError(
+                f"{_origin(thing)} has the public name {former!r} and cannot be {name!r} too; give one of them as an alias."
+            )
         for wanted in (name, *aliases):
             _refuse_clash(wanted, thing)
         thing.public_name = name  # type: ignore[attr-defined]
@@ -187,17 +201,6 @@ def entries(group: str, **facts: Any) -> list[Entry]:
     return [one for one in found if all(one.facts.get(key) == value for key, value in facts.items())]
 
 
-def unknown(what: str, value: str, allowed: Iterable[str]) -> str:
-    """Return the error message for a value that is not allowed, with the closest option or all of them."""
-    options = sorted(allowed)
-    by_last_part = {option.rpartition(".")[2].lower(): option for option in options}
-    near = difflib.get_close_matches(value, options, n=1) or [
-        by_last_part[key] for key in difflib.get_close_matches(value.rpartition(".")[2].lower(), by_last_part, n=1)
-    ]
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(options)}."
-    return f"{value!r} is not a known {what}; {hint}"
-
-
 class _Namespace(types.ModuleType):
     """A package whose public names are attributes, imported at first use."""
 
@@ -230,7 +233,7 @@ class _Namespace(types.ModuleType):
 
 
 def _groups() -> set[str]:
-    return {name.rpartition(".")[0] for name in (*NAMES, *_plugins(), *_entries)} - {""}
+    return {name.rpartition(".")[0] for name in (*NAMES, *_entries)} - {""}
 
 
 def namespace(module: str) -> None:
