@@ -89,6 +89,17 @@ def test_a_clash_is_an_error(scratch):
         registry.export("models.rectified_flow")(other)
 
 
+@pytest.mark.parametrize("options", [{"name": "models.glow"}, {"name": "models.my_flow", "aliases": ("models.glow",)}])
+def test_another_package_cannot_take_a_name_whose_module_is_not_imported(scratch, monkeypatch, options):
+    monkeypatch.delitem(registry._entries, "models.glow")
+
+    def other():
+        """Something else."""
+
+    with pytest.raises(NameClashError, match=r"'models.glow' is claimed by .*other of theirs but belongs to pushforward; choose another."):
+        api_export(**options, package="theirs")(other)
+
+
 def test_an_alias_that_is_taken_is_an_error(scratch):
     assert pf.paths.Linear
 

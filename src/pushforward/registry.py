@@ -100,7 +100,7 @@ def api_export(
                 f"{_origin(thing)} has the public name {former!r} and cannot be {name!r} too; give one of them as an alias."
             )
         for wanted in (name, *aliases):
-            _refuse_clash(wanted, thing)
+            _refuse_clash(wanted, thing, package)
         thing.public_name = name  # type: ignore[attr-defined]
         _entries[name] = Entry(name, thing, package, example, facts)
         _aliases.update(dict.fromkeys(aliases, name))
@@ -112,11 +112,12 @@ def api_export(
 export = functools.partial(api_export, package="pushforward")
 
 
-def _refuse_clash(name: str, thing: Any) -> None:
-    holder = _entries.get(_aliases.get(name, name))
-    if holder is None:
-        return
-    there, here = _origin(holder.thing), _origin(thing)
+def _refuse_clash(name: str, thing: Any, package: str) -> None:
+    here, current = _origin(thing), _aliases.get(name, name)
+    if package != "pushforward" and current in NAMES:  # also if the module that defines it is not imported yet
+        raise NameClashError(f"the public name {name!r} is claimed by {here} of {package} but belongs to pushforward; choose another.")
+    holder = _entries.get(current)
+    there = here if holder is None else _origin(holder.thing)
     if there != here:  # a reloaded module registers itself again
         raise NameClashError(f"the public name {name!r} is claimed by {here} but belongs to {there}; rename one of them.")
 
@@ -199,6 +200,19 @@ def entries(group: str, **facts: Any) -> list[Entry]:
     """Return the entries of a group whose facts include the given ones, importing them: the subjects of a law."""
     found = [entry(name) for name in names(group)]
     return [one for one in found if all(one.facts.get(key) == value for key, value in facts.items())]
+
+
+def versions() -> dict[str, str]:
+    """Return the functions of `functional` that have a class of the same name, as in `self_attention` and `SelfAttention`, by public names.
+
+    Example:
+        >>> from pushforward.registry import versions
+        >>> versions()["functional.patchify"]
+        'nn.Patchify'
+    """
+    classes = {name.rpartition(".")[2]: name for name in names() if not name.startswith("functional.")}
+    spelled = {name: "".join(part.capitalize() for part in name.rpartition(".")[2].split("_")) for name in names("functional")}
+    return {name: classes[one] for name, one in spelled.items() if one in classes}
 
 
 class _Namespace(types.ModuleType):
