@@ -242,6 +242,18 @@ def test_nodes_state_module_line_and_forward_name():
     assert kinds == {("mat1", "input", "inputs[0]"), ("mat2", "parameter", "2.weight"), ("mat1", "activation", "")}
 
 
+def test_a_model_among_the_arguments_is_known_like_one_that_is_called():
+    model, x = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)), torch.randn(5, 2)
+    called, given, bound = graph(model, x), graph(lambda net, x: net(x), model, x), graph(lambda x: model(x), x)
+    for found in (given, bound):
+        assert (found.saved_bytes, found.reached, found.unreached) == (called.saved_bytes, called.reached, ())
+        assert [node.module for node in found.nodes] == [node.module for node in called.nodes]
+    head = nn.Linear(1, 1)
+    both = graph(lambda net, x, head: head(net(x)), model, x, head=head)
+    assert both.reached[-1] == "head.bias"
+    assert both.reached[0] == "inputs[0].0.weight"
+
+
 def test_the_observed_call_returns_the_same_bits_and_stores_no_gradient():
     model, x, cond = pf.registry.entry("models.realnvp").example()
     values = []

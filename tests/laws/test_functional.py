@@ -1,6 +1,5 @@
-"""What every pure function owes: any strides, an empty batch, bfloat16, gradients, untouched arguments, and a Module with the same bits."""
+"""What every pure function owes: any strides, an empty batch, bfloat16, gradients, untouched arguments, and a class with the same bits."""
 
-import re
 import typing
 
 import pytest
@@ -9,9 +8,11 @@ from examples import examples, non_contiguous
 from torch import Tensor
 
 from pushforward import _random, registry
+from pushforward.bijections.divergences import ExactDivergence, HutchinsonDivergence
 from pushforward.bijections.spline import RationalQuadraticSpline
 from pushforward.bijections.standardise import Standardise
 from pushforward.functional.attention import self_attention
+from pushforward.functional.divergence import exact_divergence, hutchinson_divergence
 from pushforward.functional.embedding import timestep_embedding
 from pushforward.functional.patches import patchify, unpatchify
 from pushforward.functional.spline import rational_quadratic_spline, spline_knots
@@ -106,64 +107,88 @@ def test_gradcheck_holds(subject):
 
 
 def _attention():
-    layer, x = SelfAttention(8, 2), torch.randn(2, 3, 8)
-    return layer(x), self_attention(x, layer.qkv.weight, layer.qkv.bias, layer.out.weight, layer.out.bias, 2)
+    layer = SelfAttention(8, 2, causal=True)
+    weights = layer.qkv.weight, layer.qkv.bias, layer.out.weight, layer.out.bias
+    return layer, lambda x: self_attention(x, *weights, 2, causal=True), torch.randn(2, 3, 8)
 
 
 def _standardise():
-    layer, x = Standardise((3,)), torch.randn(4, 3)
+    layer = Standardise((3,))
     layer.initialise(torch.randn(5, 3))
     return (
-        torch.cat([one.flatten() for direction in (layer.forward, layer.inverse) for one in direction(x)]),
-        torch.cat([one.flatten() for inverse in (False, True) for one in standardise(x, layer.mean, layer.std, inverse)]),
+        lambda x: (*layer(x), *layer.inverse(x)),
+        lambda x: (*standardise(x, layer.mean, layer.std), *standardise(x, layer.mean, layer.std, True)),
+        torch.randn(4, 3),
     )
 
 
 def _spline():
-    layer, x = RationalQuadraticSpline((3,), bins=4), 3 * torch.randn(4, 3)
+    layer = RationalQuadraticSpline((3,), bins=4)
     torch.nn.init.normal_(layer.raw)
-    knots = spline_knots(layer.raw, layer.bound)
-    return (
-        torch.cat([one for direction in (layer.forward, layer.inverse) for one in _with_sum(*direction(x))]),
-        torch.cat([one for inverse in (False, True) for one in _with_sum(*rational_quadratic_spline(x, *knots, inverse=inverse))]),
-    )
 
+    def function(x):
+        knots = spline_knots(layer.raw, layer.bound)
+        both = [rational_quadratic_spline(x, *knots, inverse=inverse) for inverse in (False, True)]
+        return [one for y, log_slopes in both for one in (y, log_slopes.sum(1))]
 
-def _with_sum(y, log_slopes):
-    return y.flatten(), log_slopes.sum(1) if log_slopes.ndim > 1 else log_slopes
+    return lambda x: (*layer(x), *layer.inverse(x)), function, 3 * torch.randn(4, 3)
 
 
 def _dequantise():
-    x = torch.arange(6.0).reshape(2, 3)
-    uniform = _random.uniform(x.shape, torch.Generator().manual_seed(3), None, x.dtype)
-    return Dequantise()(x, torch.Generator().manual_seed(3)), dequantise(x, uniform)
+    def function(x):
+        return dequantise(x, _random.uniform(x.shape, torch.Generator().manual_seed(3), None, x.dtype))
+
+    return lambda x: Dequantise()(x, torch.Generator().manual_seed(3)), function, torch.arange(6.0).reshape(2, 3)
 
 
-X, TOKENS, T = torch.randn(2, 3, 4, 6), torch.randn(2, 6, 12), torch.rand(5)
-TWINS = {
-    "self_attention": _attention,
-    "standardise": _standardise,
-    "dequantise": _dequantise,
-    "rational_quadratic_spline": _spline,
-    "patchify": lambda: (Patchify(2)(X), patchify(X, 2)),
-    "unpatchify": lambda: (Unpatchify(2, 4, 6)(TOKENS), unpatchify(TOKENS, 2, 4, 6)),
-    "timestep_embedding": lambda: (TimestepEmbedding(8, 25.0, 100.0)(T), timestep_embedding(T, 8, 25.0, 100.0)),
+def _field(x, t, cond):
+    return x.sin() * x.flip(1) * t[:, None] + cond
+
+
+def _divergence(version, function):
+    t, cond, x = torch.rand(4), torch.randn(4, 3), torch.randn(4, 3)
+    probes = version.probes(x, torch.Generator().manual_seed(1))
+    more = () if probes is None else (probes.transpose(0, 1),)  # a solver cuts probes with the batch, whose axis comes first
+    return lambda x: version(_field, x, t, cond, probes), lambda x: function(lambda x: _field(x, t, cond), x, *more), x
+
+
+# Each returns the class's version and the function, as functions of x, and x.
+VERSIONS = {
+    "functional.self_attention": _attention,
+    "functional.standardise": _standardise,
+    "functional.dequantise": _dequantise,
+    "functional.rational_quadratic_spline": _spline,
+    "functional.exact_divergence": lambda: _divergence(ExactDivergence(), exact_divergence),
+    "functional.hutchinson_divergence": lambda: _divergence(HutchinsonDivergence(2), hutchinson_divergence),
+    "functional.patchify": lambda: (Patchify(2), lambda x: patchify(x, 2), X),
+    "functional.unpatchify": lambda: (Unpatchify(2, 4, 6), lambda x: unpatchify(x, 2, 4, 6), TOKENS),
+    "functional.timestep_embedding": lambda: (
+        TimestepEmbedding(8, 25.0, 100.0),
+        lambda t: timestep_embedding(t, 8, 25.0, 100.0),
+        torch.rand(5),
+    ),
 }
+X, TOKENS = torch.randn(2, 3, 4, 6), torch.randn(2, 6, 12)
 
 
-def test_all_twins_are_compared():
-    """functional.x_y and a Module XY, found by their names."""
-    public = [*registry.entries("nn"), *registry.entries("bijections")]
-    modules = {one.name.rpartition(".")[2] for one in public if issubclass(one.thing, torch.nn.Module)}
-    functions = [name.rpartition(".")[2] for name in registry.names("functional")]
-    named = {one for one in functions if "".join(part.capitalize() for part in re.split("_", one)) in modules}
-    assert named == set(TWINS)
+def test_all_functions_with_a_class_of_the_same_name_are_compared():
+    assert registry.versions().keys() == VERSIONS.keys()
+    assert registry.versions()["functional.self_attention"] == "nn.SelfAttention"
 
 
-@pytest.mark.parametrize("name", TWINS)
-def test_function_and_module_return_the_same_bits(name):
-    module, function = TWINS[name]()
-    assert torch.equal(module, function)
+@pytest.mark.parametrize("name", VERSIONS)
+def test_function_and_class_return_the_same_bits(name):
+    """Also their gradients, which a version that only agrees in values would get wrong."""
+    version, function, x = VERSIONS[name]()
+    found = []
+    for call in (version, function):
+        leaf = x.clone().requires_grad_()
+        values = call(leaf)
+        values = [values] if isinstance(values, Tensor) else list(values)
+        ends = [one for one in values if one.requires_grad]
+        slopes = [torch.arange(one.numel(), dtype=one.dtype).view(one.shape) for one in ends]
+        found.append([*values, torch.autograd.grad(ends, leaf, slopes)[0]])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_no_images_have_no_patches_of_the_same_sides():

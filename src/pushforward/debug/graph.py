@@ -91,7 +91,7 @@ def graph(model: Callable[..., Any], *inputs: Any, verb: str | None = None, **op
         >>> found.unreached
         ()
     """
-    subject = subject_of(model, verb)
+    subject = subject_of(model, verb, {**{f"inputs[{k}]": one for k, one in enumerate(inputs)}, **options})
     arguments = {**named_tensors(inputs, "inputs"), **named_tensors(options, "")}
     calls = Calls(
         {id(module): name for name, module in reversed(subject.modules.items())},

@@ -128,7 +128,8 @@ class Builder:
         leaves = [one for one in cut.behind.values() if isinstance(one, Tensor)]
         nodes = nodes_behind(one for one in cut.behind.values() if not isinstance(one, Tensor))
         leaves += [variable for node in nodes if (variable := variable_of(node)) is not None]
-        return tuple(dict.fromkeys(self._label(one) for one in leaves))
+        found, order = {self._label(one) for one in leaves}, list(self.names.values())
+        return tuple(sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name)))
 
 
 def unreached(parameters: Mapping[str, Tensor], reached: Iterable[str], cuts: Mapping[Cut, bool], calls: Calls) -> tuple[Unreached, ...]:

@@ -23,7 +23,7 @@ def totals(record: GraphRecord) -> list[str]:
     kinds: list[str] = [one.kind for one in record.saved]
     lines = [f"{record.title}: {len(record.nodes)} nodes, which keep {size_text(record.saved_bytes)} for the backward pass"]
     counts = [(kinds.count(kind), words) for kind, words in NOT_COUNTED.items()]
-    present = [f"{count} {words}" for count, words in counts if count]
+    present = [f"{count} {words[count > 1]}" for count, words in counts if count]
     if present:
         lines.append(f"not counted: {', '.join(present)}")
     if record.attribute_bytes:
@@ -33,11 +33,11 @@ def totals(record: GraphRecord) -> list[str]:
 
 
 NOT_COUNTED = {
-    "parameter": "parameters",
-    "buffer": "buffers",
-    "input": "inputs",
-    "held": "tensors that existed before",
-    "recomputed": "recomputed",
+    "parameter": ("parameter", "parameters"),
+    "buffer": ("buffer", "buffers"),
+    "input": ("input", "inputs"),
+    "held": ("tensor that existed before", "tensors that existed before"),
+    "recomputed": ("tensor that is recomputed", "tensors that are recomputed"),
 }
 
 
@@ -45,7 +45,8 @@ def _tree(record: GraphRecord, depth: int) -> list[str]:
     """Return a line for each module and each line of code that calls torch, in the order of their first nodes."""
     rows = list(_rows(record, record.nodes, "", 0, depth))
     wide = max((len(label) for label, _, _ in rows), default=0)
-    return [f"{label:{wide}}  {size_text(size) if size else '':>8}  {text}"[:WIDTH].rstrip() for label, size, text in rows]
+    lines = [f"{label:{wide}}  {size_text(size) if size else '':>8}  {text}".rstrip() for label, size, text in rows]
+    return [line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..." for line in lines]
 
 
 def _rows(record: GraphRecord, nodes: Sequence[Node], inside: str, level: int, depth: int) -> Iterator[tuple[str, int, str]]:
@@ -89,7 +90,7 @@ def _where(node: Node) -> str:
 def _cuts(record: GraphRecord) -> list[str]:
     if not record.cuts:
         return []
-    lines = [f"  {cut}: no gradient through it to {_some(cut.parameters) or 'its inputs'}" for cut in record.cuts]
+    lines = [f"  {cut} stops {_some(cut.parameters) or 'the gradient of its inputs'}" for cut in record.cuts]
     return ["cuts:", *lines]
 
 

@@ -2,11 +2,12 @@
 
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from pushforward._checks import shown
 from pushforward.errors import UserError
@@ -36,8 +37,13 @@ class Subject:
     held: dict[str, Tensor]
 
 
-def subject_of(model: Any, verb: str | None) -> Subject:
+def subject_of(model: Any, verb: str | None, arguments: Mapping[str, Any]) -> Subject:
     """Return the subject of an observed call.
+
+    Args:
+        model: a model, a Module, or a function.
+        verb: the method to call, or None.
+        arguments: all arguments of the call by name; modules and parameters among them are known as those of the function are.
 
     Raises:
         UserError: there is nothing to call.
@@ -52,30 +58,27 @@ def subject_of(model: Any, verb: str | None) -> Subject:
             raise UserError(unknown(f"method of {type(model).__name__}", verb, _methods(model)))
     named = isinstance(model, nn.Module) or verb is not None
     title = f"{what} of {type(model).__name__}" if named else getattr(model, "__qualname__", type(model).__name__)
-    everything = list(reachable(model))
-    modules = _modules(model, [one for one in everything if isinstance(one, nn.Module)])
-    owners = {name: one for name, one in modules.items() if one is not None}
+    everything = list(reachable((model, arguments)))
+    variables = {**_variables(model), **{id(one): name for name, one in arguments.items()}}
+    owners = _modules(model, [one for one in everything if isinstance(one, nn.Module)], variables)
     parameters = _named(owners, "_parameters")
     buffers = _named(owners, "_buffers")
-    known = {id(one) for one in (*parameters.values(), *buffers.values())}
-    variables = _variables(model)
+    given = [one for one in tree_leaves(list(arguments.values())) if isinstance(one, Tensor)]
+    known = {id(one) for one in (*parameters.values(), *buffers.values(), *given)}
     held: dict[str, Tensor] = {}
     for k, one in enumerate(one for one in everything if isinstance(one, Tensor) and id(one) not in known):
         (parameters if one.is_leaf and one.requires_grad else held)[variables.get(id(one), f"tensor[{k}]")] = one
     return Subject(call, title, owners, parameters, buffers, held)
 
 
-def _modules(model: Any, found: list[nn.Module]) -> dict[str, nn.Module]:
-    """Return all modules by dotted name; those of a function have the names of its variables in front if there are several."""
-    if isinstance(model, nn.Module):
-        roots = [model]
-    else:
-        inner = {id(part) for one in found for part in one.modules() if part is not one}
-        roots = [one for one in found if id(one) not in inner]
-    variables, names = _variables(model), dict[str, nn.Module]()
+def _modules(model: Any, found: list[nn.Module], variables: Mapping[int, str]) -> dict[str, nn.Module]:
+    """Return all modules by dotted name; if there are several outermost ones other than `model`, the names of the variables come first."""
+    inner = {id(part) for one in found for part in one.modules() if part is not one}
+    roots = [one for one in found if id(one) not in inner]
+    names: dict[str, nn.Module] = {}
     for k, root in enumerate(roots):
-        prefix = "" if len(roots) == 1 else variables.get(id(root), f"{type(root).__name__}[{k}]")
-        names.update((one, module) for one, module in root.named_modules(prefix=prefix))
+        prefix = "" if len(roots) == 1 or root is model else variables.get(id(root), f"{type(root).__name__}[{k}]")
+        names.update(root.named_modules(prefix=prefix))
     return names
 
 
