@@ -12,6 +12,10 @@ PACKAGE = ROOT / "src" / "pushforward"
 ALLOWED = {
     "src/pushforward/evaluation/judge.py": {"say"},  # a public parameter of `judge`
     "src/pushforward/cli/evaluate.py": {"say"},  # passed to it
+    # The page that introduces the word, and the links to its file.
+    "docs/en/articles/twins.md": {"twins"},
+    "docs/en/articles/naming.md": {"twins"},
+    "docs/en/index.md": {"twins"},
 }
 
 HEADING, TABLE = "## Vocabulary", re.compile(r"^\|.*\|$", re.MULTILINE)

@@ -3,7 +3,7 @@
 A hook of mkdocs.yml. `python tools/docs.py` only runs the code, without building the site.
 
 Code: every file of docs/code runs in a separate process, in an empty folder. Its output and pictures are stored in
-docs/assets/code/<name>/ (output.txt, *.png, *.svg), so that pages show actual results. The ```python blocks of a page are run
+docs/assets/code/<name>/ (output.txt, *.txt, *.png, *.svg), so that pages show actual results. The ```python blocks of a page are run
 as well, in order and in one namespace per page, unless they are includes (`--8<-- "file.py"`), which docs/code has run already.
 A failure ends the build with page and line.
 """
@@ -29,7 +29,7 @@ CODE = DOCS / "code"
 RESULTS = DOCS / "assets" / "code"
 REFERENCE = DOCS / "en" / "reference"
 SECONDS = 300  # time limit of one file, or of all blocks of one page
-PICTURES = (".png", ".svg", ".gif", ".webp")
+KEPT = (".png", ".svg", ".gif", ".webp", ".txt")  # pictures, and text to include
 
 
 # ---- running the code
@@ -102,7 +102,7 @@ def run(name: str, source: str, keep: str, library: str) -> str:
             lines = re.findall(rf'File "{re.escape(name)}", line (\d+)', done.stderr)
             return f"{name}:{lines[0] if lines else '?'}: {_own_frames(done.stderr)}"
         if keep:
-            kept = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.suffix in PICTURES}
+            kept = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.suffix in KEPT}
             _replace(RESULTS, keep, {"output.txt": done.stdout.encode(), **kept})
     return ""
 

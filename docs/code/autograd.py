@@ -32,15 +32,18 @@ output("define")
 # --8<-- [start:define]
 w = torch.tensor(3.0, requires_grad=True)
 y = (w * 2).exp()
-print(y.grad_fn, "<-", y.grad_fn.next_functions[0][0], "<-", y.grad_fn.next_functions[0][0].next_functions[0][0])
+node = y.grad_fn
+while node:
+    print(node.name())
+    node = node.next_functions[0][0] if node.next_functions else None
 
 
 def f(w):
-    return w * w if w > 0 else -w  # an ordinary if: the graph contains only the branch that ran
+    return w * w if w > 0 else -w  # only the branch that ran is recorded
 
 
-negative = torch.tensor(-3.0, requires_grad=True)
-print([node.operation for node in pf.debug.graph(f, w).nodes], [node.operation for node in pf.debug.graph(f, negative).nodes])
+for value in (w, torch.tensor(-3.0, requires_grad=True)):
+    print(value.item(), [node.operation for node in pf.debug.graph(f, value).nodes])
 # --8<-- [end:define]
 end("define")
 output("accumulate")
@@ -52,10 +55,10 @@ layer(batch).square().mean().backward()
 whole = layer.weight.grad.clone()
 layer.zero_grad()
 for part in batch.split(4):
-    (layer(part).square().mean() / 2).backward()  # adds to .grad, and frees this part's graph
-print("two halves give the gradient of the batch:", torch.allclose(layer.weight.grad, whole))
+    (layer(part).square().mean() / 2).backward()  # adds to .grad
+print("sum of two halves:", torch.allclose(layer.weight.grad, whole))
 layer(batch).square().mean().backward()
-print("without zero_grad it is added once more:", torch.allclose(layer.weight.grad, 2 * whole))
+print("added once more:  ", torch.allclose(layer.weight.grad, 2 * whole))
 # --8<-- [end:accumulate]
 end("accumulate")
 output("saved")
@@ -73,8 +76,8 @@ operations = {
 }
 for name, operation in operations.items():
     found = pf.debug.graph(operation)
-    kept = [f"{one.name} of {node.operation}" for node in found.nodes for one in node.saved if one.kind == "activation"]
-    print(f"{name:20} {found.saved_bytes:6} bytes  {', '.join(kept)}")
+    kept = [one.name for one in found.saved if one.kind == "activation"]
+    print(f"{name:20} {found.saved_bytes:6} bytes", *kept)
 # --8<-- [end:saved]
 end("saved")
 output("cuts")
@@ -84,7 +87,8 @@ output("cuts")
 class Encoded(nn.Module):
     def __init__(self):
         super().__init__()
-        self.encoder, self.scale, self.head = nn.Linear(2, 64), nn.Linear(2, 1), nn.Linear(64, 1)
+        self.encoder, self.head = nn.Linear(2, 64), nn.Linear(64, 1)
+        self.scale = nn.Linear(2, 1)
 
     def forward(self, x):
         code = self.encoder(x).detach()
@@ -98,7 +102,7 @@ cut = pf.debug.graph(encoded, x)
 cut.svg("cuts.svg")
 print(cut)
 encoded(x).backward()
-print("grad is None:", [name for name, p in encoded.named_parameters() if p.grad is None])
+print("None:", *(name for name, p in encoded.named_parameters() if p.grad is None))
 # --8<-- [end:cuts]
 end("cuts")
 output("products")
@@ -111,8 +115,9 @@ def field(x):
 
 point = torch.tensor([1.0, 2.0])
 value, pull = torch.func.vjp(field, point)
-print("one row,    e'J:", *pull(torch.tensor([1.0, 0.0])))
-print("one column, J e:", torch.func.jvp(field, (point,), (torch.tensor([1.0, 0.0]),))[1])
+e = torch.tensor([1.0, 0.0])
+print("one row,    e'J:", *pull(e))
+print("one column, J e:", torch.func.jvp(field, (point,), (e,))[1])
 print("all of it:\n", torch.func.jacrev(field)(point))
 # --8<-- [end:products]
 end("products")
@@ -128,11 +133,15 @@ def velocity(d):
 for d in (2, 8, 32):
     net, x = velocity(d), torch.randn(16, d)
     probes = torch.randn(1, 16, d).sign()
-    value = pf.debug.graph(net, x)
-    exact = pf.debug.graph(lambda x, net=net: pf.functional.exact_divergence(net, x)[1], x)
-    estimate = pf.debug.graph(lambda x, net=net, probes=probes: pf.functional.hutchinson_divergence(net, x, probes)[1], x)
-    sizes = [f"{one.saved_bytes / 1000:7.1f} kB" for one in (value, exact, estimate)]
-    print(f"d = {d:2}: value {sizes[0]}, exact divergence {sizes[1]}, Hutchinson {sizes[2]}")
+
+    def exact(x, net=net):
+        return pf.functional.exact_divergence(net, x)[1]
+
+    def estimate(x, net=net, probes=probes):
+        return pf.functional.hutchinson_divergence(net, x, probes)[1]
+
+    sizes = [pf.debug.graph(f, x).saved_bytes for f in (net, exact, estimate)]
+    print(f"d = {d:2}: value {sizes[0]}, exact {sizes[1]}, Hutchinson {sizes[2]} bytes")
 # --8<-- [end:divergence]
 end("divergence")
 output("unbiased")
@@ -140,20 +149,23 @@ output("unbiased")
 # --8<-- [start:unbiased]
 net, x = velocity(8), torch.randn(1, 8)
 exact = pf.functional.exact_divergence(net, x)[1].item()
-many = pf.functional.hutchinson_divergence(net, x.expand(20000, 8), torch.randn(1, 20000, 8).sign())[1]
-print(f"exact {exact:.4f}, estimates {many.mean():.4f} ± {many.std() / len(many) ** 0.5:.4f}, each of them ± {many.std():.2f}")
+signs = torch.randn(1, 20000, 8).sign()
+each = pf.functional.hutchinson_divergence(net, x.expand(20000, 8), signs)[1]
+print(f"exact {exact:.3f}, one estimate ± {each.std():.2f}")
+print(f"mean of {len(each)} estimates {each.mean():.3f} ± {each.std() / len(each) ** 0.5:.3f}")
 # --8<-- [end:unbiased]
 end("unbiased")
 output("ode")
 
 # --8<-- [start:ode]
-flow, x = pf.models.flow_matching(pf.nn.MLP.Config((64,)), shape=(2,)), torch.randn(256, 2)
+flow, x = pf.models.flow_matching(pf.nn.MLP.Config((64,)), (2,)), torch.randn(256, 2)
 ode = {}
 for steps in (2, 4, 8, 16):
-    for name, sampler in (("through", pf.samplers.Heun(steps)), ("adjoint", pf.samplers.Heun(steps, adjoint=True))):
+    for adjoint in (False, True):
+        sampler = pf.samplers.Heun(steps, adjoint=adjoint)
         found = pf.debug.graph(flow, x, verb="log_prob", sampler=sampler)
-        ode[name, steps] = found.saved_bytes + found.attribute_bytes
-    print(f"{steps:2} steps: through the solver {ode['through', steps] / 1e3:5.0f} kB, adjoint {ode['adjoint', steps] / 1e3:.0f} kB")
+        ode[adjoint, steps] = found.saved_bytes + found.attribute_bytes
+    print(f"{steps:2} steps: {ode[False, steps]} bytes, adjoint {ode[True, steps]}")
 # --8<-- [end:ode]
 end("ode")
 output("reversible")
@@ -191,30 +203,36 @@ class Reversible(torch.autograd.Function):
 # --8<-- [start:reversible]
 def chain(depth, memory="full"):
     torch.manual_seed(0)
-    steps = [pf.bijections.AdditiveCoupling(4, hidden=(64,), swap=k % 2 == 1) for k in range(depth)]
+    steps = [pf.bijections.AdditiveCoupling(4, (64,), swap=k % 2 == 1) for k in range(depth)]
     return pf.bijections.Chain(steps, memory=memory).double()
 
 
-x = torch.randn(256, 4, dtype=torch.float64)
-plain, parameters = chain(8), list(chain(8).parameters())
-expected = torch.autograd.grad(plain(x)[0].square().sum(), list(plain.parameters()))
-mine = chain(8)
-found = torch.autograd.grad(Reversible.apply(list(mine.steps), x, *mine.parameters()).square().sum(), list(mine.parameters()))
-print("largest difference of gradients:", max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True)))
+def through_graph(x, chain):
+    return chain(x)[0].square().sum()
 
 
-def measured(function):
-    found = pf.debug.graph(function, x)
-    return found.saved_bytes + found.attribute_bytes
+def through_function(x, chain):
+    return Reversible.apply(list(chain.steps), x, *chain.parameters()).square().sum()
 
+
+x, eight = torch.randn(256, 4, dtype=torch.float64), chain(8)
+parameters = list(eight.parameters())
+expected = torch.autograd.grad(through_graph(x, eight), parameters)
+found = torch.autograd.grad(through_function(x, eight), parameters)
+differences = [float((a - b).abs().max()) for a, b in zip(expected, found, strict=True)]
+print("largest difference of gradients:", max(differences))
 
 memory = {}
 for depth in (2, 4, 8, 16, 32):
-    full, own, library = chain(depth), chain(depth), chain(depth, "reversible")
-    memory["full", depth] = measured(lambda x, m=full: m(x)[0].square().sum())
-    memory["own", depth] = measured(lambda x, m=own: Reversible.apply(list(m.steps), x, *m.parameters()).square().sum())
-    memory["library", depth] = measured(lambda x, m=library: m(x)[0].square().sum())
-    print(f"{depth:2} couplings:", ", ".join(f"{name} {memory[name, depth] / 1e3:.0f} kB" for name in ("full", "own", "library")))
+    for name, call, kind in (
+        ("full", through_graph, "full"),
+        ("mine", through_function, "full"),
+        ("library", through_graph, "reversible"),
+    ):
+        graph = pf.debug.graph(call, x, chain(depth, kind))
+        memory[name, depth] = graph.saved_bytes + graph.attribute_bytes
+    sizes = ", ".join(f"{name} {memory[name, depth]}" for name in ("full", "mine", "library"))
+    print(f"{depth:2} couplings: {sizes} bytes")
 # --8<-- [end:reversible]
 end("reversible")
 
@@ -225,8 +243,8 @@ left.plot(depths, [memory["full", k] / 1e6 for k in depths], "o-", color=WARM, l
 left.plot(depths, [memory["library", k] / 1e6 for k in depths], "o-", color=ACCENT, label="reversible")
 left.set(xlabel="couplings", ylabel="MB kept for backward", ylim=(0, None), title="a chain")
 steps = (2, 4, 8, 16)
-right.plot(steps, [ode["through", k] / 1e6 for k in steps], "o-", color=WARM, label="through the solver")
-right.plot(steps, [ode["adjoint", k] / 1e6 for k in steps], "o-", color=ACCENT, label="adjoint")
+right.plot(steps, [ode[False, k] / 1e6 for k in steps], "o-", color=WARM, label="through the solver")
+right.plot(steps, [ode[True, k] / 1e6 for k in steps], "o-", color=ACCENT, label="adjoint")
 right.set(xlabel="steps of Heun", ylim=(0, None), title="the likelihood of an ODE")
 for axes in (left, right):
     axes.legend(frameon=False)

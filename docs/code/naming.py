@@ -1,6 +1,7 @@
 import functools
 import subprocess
 import sys
+import textwrap
 import time
 import warnings
 from pathlib import Path
@@ -24,10 +25,10 @@ output("names")
 import pushforward as pf
 
 names = pf.registry.names()
-print(len(names), "names, for example", *names[:: len(names) // 4])
+print(len(names), "names, for example", *names[:: len(names) // 2])
 print(pf.registry.summary("models.glow"))
 print("torch is imported:", "torch" in sys.modules)
-pf.paths.Linear  # noqa: B018
+path = pf.paths.Linear()
 print("torch is imported:", "torch" in sys.modules)
 # --8<-- [end:names]
 end("names")
@@ -35,7 +36,7 @@ end("names")
 output("partial")
 # --8<-- [start:partial]
 print(pf.registry.export)
-print(isinstance(pf.registry.export, functools.partial), pf.registry.export.keywords)
+print(pf.registry.export.keywords)
 # --8<-- [end:partial]
 end("partial")
 
@@ -69,10 +70,10 @@ end("small")
 
 output("places")
 # --8<-- [start:places]
-for name in ("models.rectified_flow", "functional.bounded_affine", "samplers.Heun", "Trainer"):
+for name in ("models.glow", "functional.bounded_affine", "samplers.Heun", "Trainer"):
     thing = pf.registry.get(name)
     print(f"pf.{name:27} lives in {thing.__module__}")
-print(pf.models.rectified_flow is pf.registry.get("models.rectified_flow"), pf.models.rectified_flow.public_name)
+print(pf.models.rectified_flow.public_name)
 # --8<-- [end:places]
 end("places")
 
@@ -83,7 +84,7 @@ from pushforward.registry import api_export as register
 mine = functools.partial(register, package="my_flows")
 
 
-@mine("bijections.Halve", aliases=("bijections.Half",), example=lambda: None, exactness="exact")
+@mine("bijections.Halve", aliases=("bijections.Half",))
 class Halve:
     """Divide by two."""
 
@@ -110,7 +111,8 @@ for what, attempt in attempts.items():
     try:
         attempt()
     except Exception as error:
-        print(f"{what}: {type(error).__name__}: {error}")
+        lines = textwrap.wrap(f"{type(error).__name__}: {error}", 80)
+        print(f"{what}:", *lines, sep="\n    ")
 # --8<-- [end:errors]
 end("errors")
 
@@ -132,7 +134,8 @@ def their_flow(features: int) -> str:
 info = Path("my_papers-1.0.dist-info")
 info.mkdir()
 (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-papers\nVersion: 1.0\n")
-(info / "entry_points.txt").write_text("[pushforward]\nmodels.their_flow = my_papers:their_flow\n")
+line = "models.their_flow = my_papers:their_flow"
+(info / "entry_points.txt").write_text(f"[pushforward]\n{line}\n")
 # --8<-- [end:package]
 
 output("joined")
@@ -140,10 +143,13 @@ output("joined")
 code = """
 import sys
 import pushforward as pf
-print("known:", "models.their_flow" in pf.registry.names("models"), "- imported:", "my_papers" in sys.modules)
-print(pf.models.their_flow(3), "- imported:", "my_papers" in sys.modules)
+print("known:", "models.their_flow" in pf.registry.names("models"))
+print("imported:", "my_papers" in sys.modules)
+print(pf.models.their_flow(3))
+print("imported:", "my_papers" in sys.modules)
 """
-print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip())
+done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+print(done.stdout.decode().strip())
 # --8<-- [end:joined]
 end("joined")
 

@@ -1,4 +1,3 @@
-import dataclasses
 import inspect
 from pathlib import Path
 
@@ -28,15 +27,18 @@ output("law")
 # --8<-- [start:law]
 layer, x = pf.nn.SelfAttention(width=8, heads=2), torch.randn(4, 5, 8)
 weights = layer.qkv.weight, layer.qkv.bias, layer.out.weight, layer.out.bias
-print("self_attention:", torch.equal(layer(x), pf.functional.self_attention(x, *weights, heads=2)))
+y = pf.functional.self_attention(x, *weights, heads=2)
+print("self_attention:", torch.equal(layer(x), y))
 
 units = pf.bijections.Standardise((3,))
 units.initialise(5 * torch.randn(100, 3) + 2)
 rows = torch.randn(4, 3)
-print("standardise:   ", torch.equal(units(rows)[0], pf.functional.standardise(rows, units.mean, units.std)[0]))
+z, log_abs_det = pf.functional.standardise(rows, units.mean, units.std)
+print("standardise:   ", torch.equal(units(rows)[0], z))
 
 conv, images = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8)
-print("torch's conv2d:", torch.equal(conv(images), F.conv2d(images, conv.weight, conv.bias)))
+y = F.conv2d(images, conv.weight, conv.bias)
+print("torch's conv2d:", torch.equal(conv(images), y))
 # --8<-- [end:law]
 end("law")
 
@@ -44,8 +46,18 @@ end("law")
 # --8<-- [start:table]
 def state(thing):
     """Return the names of the parameters and buffers that an object holds."""
-    held = [*dict(thing.named_parameters()), *dict(thing.named_buffers())] if isinstance(thing, nn.Module) else []
-    return ", ".join(f"`{name}`" for name in held)
+    if not isinstance(thing, nn.Module):
+        return []
+    return [name for name, _ in (*thing.named_parameters(), *thing.named_buffers())]
+
+
+def settings(kind):
+    """Return the arguments that an object of a class is made with."""
+    return [name for name in inspect.signature(kind).parameters if name not in ("args", "kwargs")]
+
+
+def code(names):
+    return ", ".join(f"`{name}`" for name in names) or "–"
 
 
 lines = []
@@ -53,8 +65,8 @@ for function, name in pf.registry.versions().items():
     entry = pf.registry.entry(name)
     made = entry.example() if entry.example else entry.thing()
     made = made[0] if isinstance(made, tuple) else made
-    settings = ", ".join(f"`{one}`" for one in inspect.signature(entry.thing).parameters if one not in ("args", "kwargs"))
-    lines.append(f"| `{function}` | `{name}` | {state(made)} | {settings} |\n")
+    cells = code([function.removeprefix("functional.")]), code([name]), code(state(made)), code(settings(entry.thing))
+    lines.append(f"| {' | '.join(cells)} |\n")
 Path("rows.txt").write_text("".join(lines))
 # --8<-- [end:table]
 
@@ -62,16 +74,16 @@ output("training")
 # --8<-- [start:training]
 drop, ones = nn.Dropout(0.5), torch.ones(6)
 drop.eval()
-print("Module in evaluation mode:", drop(ones).tolist())
-print("function with its default:", F.dropout(ones, 0.5).tolist())
-print("function given the mode:   ", F.dropout(ones, 0.5, training=drop.training).tolist())
+print("Module:             ", drop(ones).tolist())
+print("function:           ", F.dropout(ones, 0.5).tolist())
+print("function, with mode:", F.dropout(ones, 0.5, drop.training).tolist())
 # --8<-- [end:training]
 end("training")
 
 output("state")
 # --8<-- [start:state]
 print("layer:", *layer.state_dict())
-print("units:", units.state_dict())
+print("units:", *units.state_dict())
 restored = pf.bijections.Standardise((3,))
 restored.load_state_dict(units.state_dict())
 print("restored:", torch.equal(restored(rows)[0], units(rows)[0]))
@@ -81,7 +93,13 @@ end("state")
 output("hooks")
 # --8<-- [start:hooks]
 shapes = []
-handle = layer.qkv.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
+
+
+def note(module, inputs, output):
+    shapes.append(tuple(output.shape))
+
+
+handle = layer.qkv.register_forward_hook(note)
 layer(x)
 pf.functional.self_attention(x, *weights, heads=2)
 handle.remove()
@@ -105,8 +123,15 @@ print("one gradient a sample:", tuple(per_sample["out.weight"].shape))
 
 several = [pf.nn.SelfAttention(width=8, heads=2) for _ in range(3)]
 stacked, buffers = torch.func.stack_module_state(several)
-together = torch.func.vmap(lambda p, b: torch.func.functional_call(several[0], (p, b), (x,)))(stacked, buffers)
-print("three networks in one call:", tuple(together.shape), torch.allclose(together[2], several[2](x), atol=1e-6))
+
+
+def one_of_them(parameters, buffers):
+    return torch.func.functional_call(several[0], (parameters, buffers), (x,))
+
+
+together = torch.func.vmap(one_of_them)(stacked, buffers)
+print("three networks in one call:", tuple(together.shape))
+print("the third is the third:", torch.allclose(together[2], several[2](x), atol=1e-6))
 # --8<-- [end:call]
 end("call")
 
@@ -122,16 +147,10 @@ def nll(parameters):
 
 slopes = torch.func.grad(nll)(before)
 after = {name: p - 0.01 * slopes[name] for name, p in before.items()}
-print(f"loss {nll(before):.4f}, after a step without an optimiser {nll(after):.4f}; the flow itself is unchanged: {flow.loss(data):.4f}")
+print(f"loss {nll(before):.4f}, after a step {nll(after):.4f}")
+print(f"the flow itself is unchanged: {flow.loss(data):.4f}")
 # --8<-- [end:flow]
 end("flow")
-
-output("frozen")
-# --8<-- [start:frozen]
-path = pf.paths.Linear()
-print("frozen:", dataclasses.is_dataclass(path), path == pf.paths.Linear(), hash(path) == hash(pf.paths.Linear()))
-# --8<-- [end:frozen]
-end("frozen")
 
 # The function receives everything as arguments; the Module holds the weights, the mode and the hooks.
 figure = Figure(figsize=(7.6, 2.7), layout="constrained")
