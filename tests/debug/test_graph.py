@@ -168,6 +168,45 @@ def test_a_value_that_became_a_python_number_is_named():
     assert "item at" in found.unreached[0].reason
 
 
+def _written(layer, x):
+    kept = torch.zeros(3, 2)
+    with torch.no_grad():
+        kept.copy_(layer(x))
+    return kept * x
+
+
+def _inferred(layer, x):
+    with torch.inference_mode():
+        scale = float(layer(x).sum())
+    return x * scale
+
+
+CUTS = {
+    "detach": ("detach", lambda layer, x: x * layer(x).detach()),
+    "data": ("detach", lambda layer, x: x * layer(x).data),
+    "frozen weight": ("detach", lambda layer, x: x @ layer.weight.detach() + layer.bias.detach()),
+    "in place": ("no_grad", _written),
+    "inference_mode": ("inference_mode", _inferred),
+    "argmax": ("argmax", lambda layer, x: x * layer(x).argmax(1, keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_every_way_to_cut_is_named_with_its_line(name):
+    kind, function = CUTS[name]
+    layer, x = nn.Linear(2, 2), torch.randn(3, 2, requires_grad=True)
+    found = graph(function, layer, x)
+    assert {one.name: one.cut.kind for one in found.unreached} == {"weight": kind, "bias": kind}
+    lines, start = inspect.getsourcelines(function)
+    assert all(start <= one.cut.site.line < start + len(lines) for one in found.unreached)
+
+
+def test_a_parameter_whose_cut_value_meets_another_way_is_reached():
+    layer, x = nn.Linear(2, 2), torch.randn(3, 2)
+    found = graph(lambda x: layer(x) + layer(x).detach(), x)
+    assert (found.unreached, [cut.parameters for cut in found.cuts]) == ((), [("weight", "bias")])
+
+
 def test_sampling_without_gradients_has_no_nodes_and_names_the_cut():
     model = pf.models.rectified_flow(pf.nn.MLP.Config((8,)), (2,))
     found = graph(model, 3, verb="sample")
@@ -278,9 +317,26 @@ def test_text_and_picture_fit_on_a_page(tmp_path):
     assert (tmp_path / "glow.svg").read_text(encoding="utf-8") == text
     assert [path.name for path in tmp_path.iterdir()] == ["glow.svg"]
     boxes = rectangles(text)
-    assert 8 <= len(boxes) <= 24
+    assert 8 <= len(boxes) <= 32
     assert not [(a, b) for k, a in enumerate(boxes) for b in boxes[:k] if overlap(a, b)]
     assert len(rectangles(found.svg(depth=1))) < len(boxes) < len(rectangles(found.svg(depth=9)))
+
+
+def test_a_large_model_is_one_page_whose_heaviest_modules_are_opened():
+    model, x = image_flow(pf.nn.UNet.Config(channels=8))
+    text = graph(model, x).svg()
+    assert 12 <= len(rectangles(text)) <= 32
+    assert "net.up.0" in text
+    network = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
+
+    def steps(x):
+        for _ in range(50):
+            x = x + 0.1 * network(x)
+        return x
+
+    text = graph(steps, torch.randn(3, 2)).svg()
+    assert "×50" in text
+    assert len(rectangles(text)) == 4  # the function's own code and three layers
 
 
 def rectangles(text):

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch._C._autograd import SavedTensor
 from torch.utils._pytree import tree_leaves
 
 from pushforward._checks import shown
@@ -55,7 +57,7 @@ class Graph(GraphRecord):
 
         Args:
             path: a file to write, atomically; None writes none.
-            depth: modules nested deeper are collapsed into one box each; None takes the largest depth with at most 24 boxes.
+            depth: modules nested deeper are collapsed into one box each; None opens those that keep the most bytes, up to 32 boxes.
         """
         text = svg_of(self, depth)
         if path is not None:
@@ -81,7 +83,7 @@ def graph(model: Callable[..., Any], *inputs: Any, verb: str | None = None, **op
         The graph, a frozen record, whose `str` is a tree of modules and whose `svg` is a picture.
 
     Raises:
-        UserError: there is no such method, or the call returns no tensor.
+        UserError: there is no such method, the call returns no tensor, or torch is too old to show saved tensors.
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
@@ -91,6 +93,8 @@ def graph(model: Callable[..., Any], *inputs: Any, verb: str | None = None, **op
         >>> found.unreached
         ()
     """
+    if not hasattr(SavedTensor, "unpack_hook"):
+        raise UserError(f"torch {torch.__version__} does not show what hooks store for saved tensors; debug.graph needs a newer one.")
     subject = subject_of(model, verb, {**{f"inputs[{k}]": one for k, one in enumerate(inputs)}, **options})
     arguments = {**named_tensors(inputs, "inputs"), **named_tensors(options, "")}
     calls = Calls(

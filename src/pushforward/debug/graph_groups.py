@@ -1,11 +1,12 @@
 """Grouping the nodes of a graph by module: the hierarchy, how deep it is shown, and words for sizes and saved tensors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pushforward.debug.graph_record import GraphRecord, Node, Saved
 
 CONTAINERS = ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")  # they run no code
+FEW = 5  # groups that are too few for a picture
 
 
 @dataclass
@@ -37,21 +38,50 @@ def deepest(record: GraphRecord) -> int:
     return max((len(ancestors(record, node.module)) for node in record.nodes), default=0)
 
 
-def shown_at(record: GraphRecord, node: Node, depth: int) -> tuple[str, bool]:
-    """Return the module that a node is shown in, and whether it belongs to the module's own code there."""
-    names = ancestors(record, node.module)[:depth]
-    return names[-1] if names else "", len(names) < depth
+def opened_to(record: GraphRecord, depth: int) -> set[str]:
+    """Return the modules whose parts are shown by themselves down to a depth; "" is the model itself."""
+    chains = [("", *ancestors(record, path)) for path in record.modules]
+    return {name for chain in chains for name in chain[:depth]}
 
 
-def runs(record: GraphRecord, depth: int) -> list[Group]:
-    """Return the groups of nodes made one after the other in the same module, in order."""
+def runs(record: GraphRecord, opened: Container[str]) -> list[Group]:
+    """Return the groups of nodes made one after the other in the same module, in order.
+
+    Args:
+        record: the graph.
+        opened: the modules whose parts are shown by themselves; all others are shown as one.
+    """
+    chains = {path: ("", *ancestors(record, path)) for path in {node.module for node in record.nodes}}
+    shown = {path: next((name for name in chain if name not in opened), chain[-1]) for path, chain in chains.items()}
     found: list[Group] = []
     for node in record.nodes:
-        path, own = shown_at(record, node, depth)
-        if not found or (found[-1].path, found[-1].own) != (path, own):
-            found.append(Group(path, own))
+        path = shown[node.module]
+        if not found or found[-1].path != path:
+            found.append(Group(path, path in opened))
         found[-1].nodes.append(node)
     return found
+
+
+def fitting(record: GraphRecord, most: int) -> list[Group]:
+    """Return at most so many groups: modules that keep the most bytes are opened first, as far as their parts fit.
+
+    A module that runs many times, such as the network of an ODE, is one group if otherwise almost nothing fits.
+    """
+    one_by_one = _opened(record, most, lambda groups: groups)
+    return one_by_one if len(one_by_one) >= FEW else max(one_by_one, _opened(record, most, merged), key=len)
+
+
+def _opened(record: GraphRecord, most: int, joined: Callable[[list[Group]], list[Group]]) -> list[Group]:
+    opened: set[str] = set()
+    closed: set[str] = set()
+    while True:
+        found = joined(runs(record, opened))
+        nested = {one.path: bytes_of(one.nodes) for one in found if any(node.module != one.path for node in one.nodes)}
+        candidates = nested.keys() - opened - closed
+        if not candidates:
+            return found
+        chosen = max(candidates, key=lambda path: (nested[path], path))
+        (opened if len(joined(runs(record, opened | {chosen}))) <= most else closed).add(chosen)
 
 
 def merged(groups: Iterable[Group]) -> list[Group]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from pushforward.debug.graph_groups import Group, bytes_of, deepest, merged, operations, runs, saved_text, size_text
+from pushforward.debug.graph_groups import Group, bytes_of, fitting, merged, opened_to, operations, runs, saved_text, size_text
 from pushforward.debug.graph_layout import Layout, layered
 from pushforward.debug.graph_record import Cut, GraphRecord, Node
 from pushforward.debug.graph_text import totals
 
-BOXES, MOST = 24, 400  # boxes at the depth that is chosen; boxes above which those of a module are merged at any depth
+BOXES, MOST = 32, 400  # boxes at the depth that is chosen; boxes above which those of a module are merged at any depth
 LETTER, BOLD, LINE, PAD, MARGIN = 6.6, 7.4, 16, 10, 24  # pixels
 LONGEST, TIPS = 46, 40  # letters of a line in a box; lines of its tooltip
 INK, SOFT, ACCENT, RED = "#1f2933", "#7b8794", "#2563eb", "#c92a2a"
@@ -32,7 +32,7 @@ class _Box:
 
 
 def svg_of(record: GraphRecord, depth: int | None = None) -> str:
-    """Return a graph as the text of an SVG file, with modules collapsed that are nested deeper than `depth` (None: at most 24 boxes)."""
+    """Return a graph as the text of an SVG file, with modules collapsed that are nested deeper than `depth`, or so that 32 boxes remain."""
     groups = _groups(record, depth)
     place = {node.index: k for k, group in enumerate(groups) for node in group.nodes}
     cuts = [cut for cut in record.cuts if cut.used_by]
@@ -68,14 +68,10 @@ def svg_of(record: GraphRecord, depth: int | None = None) -> str:
 
 
 def _groups(record: GraphRecord, depth: int | None) -> list[Group]:
-    if depth is not None:
-        groups = runs(record, depth)
-        return groups if len(groups) <= MOST else merged(groups)
-    for make in (lambda k: runs(record, k), lambda k: merged(runs(record, k))):
-        for k in range(deepest(record), 0, -1):
-            if len(groups := make(k)) <= BOXES:
-                return groups
-    return runs(record, 0)
+    if depth is None:
+        return fitting(record, BOXES)
+    groups = runs(record, opened_to(record, depth))
+    return groups if len(groups) <= MOST else merged(groups)
 
 
 def _box(record: GraphRecord, group: Group, largest: int) -> _Box:
