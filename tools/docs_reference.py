@@ -30,9 +30,8 @@ GROUPS = {
     "sd3": "Stable Diffusion 3: everything except the networks",
     "evaluation": "Evaluation",
     "training": "Training",
-    "debug": "Autograd and memory, made visible",
+    "debug": "Shared memory and autograd, made visible",
     "testing": "Laws for parts of other packages",
-    "debug": "Debugging",
     "fast": "Fast implementations",
     "": "Top level",
 }
