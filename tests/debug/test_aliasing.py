@@ -16,7 +16,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 import pushforward as pf
 from pushforward.debug.aliasing import check_aliasing, detect_aliasing
-from pushforward.debug.places import here, place
+from pushforward.debug.places import Place, here, place
 from pushforward.errors import AliasingError
 
 
@@ -358,3 +358,18 @@ def test_a_thread_without_lines_of_its_own_has_those_of_the_user():
 def test_the_fixture_is_found_without_importing_torch():
     code = "import sys, pushforward.debug.fixture; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_line_is_printed_below_the_folder_of_packages_or_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "train.py").touch()
+    monkeypatch.chdir(tmp_path)
+    shown = {
+        str(tmp_path / "train.py"): "train.py:3",
+        str(tmp_path / ".venv/lib/python3.11/site-packages/torchvision/models/resnet.py"): "torchvision/models/resnet.py:3",
+        pf.nn.MLP.__init__.__code__.co_filename: "pushforward/nn/mlp.py:3",
+        "/elsewhere/train.py": "/elsewhere/train.py:3",
+    }
+    assert {file: Place(file, 3).where for file in shown} == shown
+    assert str(Place("/elsewhere/train.py", 3, "step", "x.add_(1)", Place(str(tmp_path / "train.py"), 9))) == (
+        "/elsewhere/train.py:3 in step: x.add_(1)\n    called at train.py:9"
+    )

@@ -139,7 +139,7 @@ def line_of(text):
 
 def test_each_parameter_without_gradient_has_the_cut_that_keeps_it_out():
     found = assert_is_autograds(Cut(), torch.randn(5, 4))
-    cuts = {one.name: (one.cut.kind, one.cut.site.line) for one in found.unreached if one.cut}
+    cuts = {one.name: (one.cut.kind, one.cut.place.line) for one in found.unreached if one.cut}
     detach, block = ("detach", line_of(".detach()")), ("no_grad", line_of("with torch.no_grad():"))
     method = ("no_grad", line_of("@torch.no_grad()"))
     assert cuts == {"encoder.weight": detach, "encoder.bias": detach, "scorer.weight": block, "scorer.bias": block, "scale": method}
@@ -198,7 +198,7 @@ def test_every_way_to_cut_is_named_with_its_line(name):
     found = graph(function, layer, x)
     assert {one.name: one.cut.kind for one in found.unreached} == {"weight": kind, "bias": kind}
     lines, start = inspect.getsourcelines(function)
-    assert all(start <= one.cut.site.line < start + len(lines) for one in found.unreached)
+    assert all(start <= one.cut.place.line < start + len(lines) for one in found.unreached)
 
 
 def test_a_parameter_whose_cut_value_meets_another_way_is_reached():
@@ -231,7 +231,7 @@ def test_a_function_that_returns_none_for_a_parameter_leaves_it_out():
     assert (found.reached, [one.name for one in found.unreached]) == (("a",), ["b"])
     assert (found.saved_bytes, found.attribute_bytes) == (0, 24)  # x is an input; ctx.double is 6 numbers
     assert [node.operation for node in found.nodes] == ["First", "sum"]
-    assert found.nodes[0].site.line == inspect.currentframe().f_lineno - 4
+    assert found.nodes[0].place.line == inspect.currentframe().f_lineno - 4
 
 
 def test_a_tensor_overwritten_after_it_was_saved_is_named_with_both_lines():
@@ -243,9 +243,9 @@ def test_a_tensor_overwritten_after_it_was_saved_is_named_with_both_lines():
     first = inspect.getsourcelines(run)[1]
     found = graph(run, torch.ones(3, requires_grad=True))
     (node,) = found.overwritten
-    assert (node.operation, node.site.line) == ("exp", first + 1)
+    assert (node.operation, node.place.line) == ("exp", first + 1)
     assert node.saved[0].overwritten.startswith("add_ at ")
-    assert node.saved[0].overwritten.endswith(f":{first + 2}")
+    assert node.saved[0].overwritten.endswith(f":{first + 2} in run: y.add_(1)")
     assert "OVERWRITTEN" in str(found)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         run(torch.ones(3, requires_grad=True)).backward()

@@ -32,10 +32,10 @@ class Graph(GraphRecord):
     Args:
         title: what was called.
         nodes: all nodes in the order in which they were made, except for the leaves. A node has `operation` (the call in forward terms),
-            `kind` (autograd's own name), `module`, `site` (the line), `inputs` and `leaves` (what receives gradients from it), `view`,
+            `kind` (autograd's own name), `module`, `place` (the line), `inputs` and `leaves` (what receives gradients from it), `view`,
             `in_place` and `saved`. What it saved has `name`, `kind` (activation, parameter, buffer, input, held, attribute, recomputed),
             `label`, `shape`, `dtype`, `bytes` of its storage, `counted`, `view`, `version` and `overwritten`.
-        cuts: detach and no_grad whose value is used in the graph, with `kind`, `site`, `module`, `parameters` and `used_by`.
+        cuts: detach and no_grad whose value is used in the graph, with `kind`, `place`, `module`, `parameters` and `used_by`.
         unreached: the parameters whose gradient will be None, with `name`, `reason` and `cut`.
         reached: names of the parameters that will receive a gradient.
         modules: the type of each module, by its dotted name.

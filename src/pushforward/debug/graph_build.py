@@ -12,14 +12,14 @@ from torch import Tensor
 from pushforward.debug.graph_calls import IN_PLACE, Call, Calls, OpenCut
 from pushforward.debug.graph_record import Cut, Node, Saved, Unreached
 from pushforward.debug.graph_walk import Kept, attributes_of, in_order, is_function, kept_by, nodes_behind, operation_of, variable_of
-from pushforward.debug.sites import Place
+from pushforward.debug.sites import Site
 from pushforward.debug.storages import Storages, storage_of
 
 VIEWS = re.compile(
     r"(Alias|AsStrided|Diagonal|Expand|Movedim|Permute|Select|Slice|Split|SplitWithSizes|Squeeze|T|Transpose|Unbind|Unfold|Unsqueeze|View)"
     r"Backward\d*"
 )
-NOWHERE = Place(None, "", False)
+NOWHERE = Site(None, "", False)
 
 
 class Builder:
@@ -49,7 +49,7 @@ class Builder:
 
     def _node(self, k: int, node: Any, frames: set[int]) -> Node:
         number, call = self._call_of(node)
-        place = call.place if call else self.calls.functions.get(node._sequence_nr(), NOWHERE)
+        site = call.site if call else self.calls.functions.get(node._sequence_nr(), NOWHERE)
         operation = operation_of(node)
         if call and not is_function(node):
             operation = f"grad: {operation}" if call.name in ("grad", "backward") else call.name.strip("_")
@@ -63,8 +63,8 @@ class Builder:
             call=number,
             operation=operation,
             kind=node.name(),
-            module=place.module,
-            site=place.site,
+            module=site.module,
+            place=site.place,
             inputs=tuple(dict.fromkeys(self.index[one] for one in before if one in self.index)),
             leaves=tuple(self._label(self.variables[one]) for one in before if one in self.variables),
             saved=tuple(self._saved(one) for one in kept),
@@ -120,7 +120,7 @@ class Builder:
             ranges = sorted(cut.uses)
             starts = [start for start, _ in ranges]
             used = tuple(k for number, k in numbers if (at := bisect.bisect_right(starts, number) - 1) >= 0 and number < ranges[at][1])
-            found[Cut(cut.kind, cut.site, cut.module, self._behind(cut), used)] = bool(used) or key in returned
+            found[Cut(cut.kind, cut.place, cut.module, self._behind(cut), used)] = bool(used) or key in returned
         return found
 
     def _behind(self, cut: OpenCut) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from pushforward.debug.sites import Place, Site, decorated, place
+from pushforward.debug.places import Place
+from pushforward.debug.sites import Site, decorated, site
 from pushforward.debug.storages import storage_of
 
 IN_PLACE = re.compile(r"[^_].*_$|__i(add|sub|mul|truediv|floordiv|mod|pow|and|or|xor|lshift|rshift)__$|__setitem__$|_[a-z]+_$")
@@ -27,7 +28,7 @@ class Call:
     name: str
     start: int
     end: int
-    place: Place
+    site: Site
     written: tuple[Any, ...] = ()  # what was saved inside an in-place write to a view, which its node does not show
 
 
@@ -36,7 +37,7 @@ class OpenCut:
     """A cut whose effects are still being recorded; `behind` are the tensors with gradients that it receives."""
 
     kind: str
-    site: Site | None
+    place: Place | None
     module: str
     behind: dict[int, Any] = field(default_factory=dict)  # nodes, or leaves
     uses: list[tuple[int, int]] = field(default_factory=list)  # the ranges of nodes of the calls that use its value
@@ -55,18 +56,18 @@ class Calls(TorchFunctionMode):
         super().__init__()
         self.modules, self.parameters, self.end = modules, parameters, end
         self.calls: list[Call] = []
-        self.functions: dict[int, Place] = {}  # where the autograd.Function was applied whose node has this sequence number
-        self.cuts: dict[tuple[str, Site | None, str], OpenCut] = {}
+        self.functions: dict[int, Site] = {}  # where the autograd.Function was applied whose node has this sequence number
+        self.cuts: dict[tuple[str, Place | None, str], OpenCut] = {}
         self.lost: Any = WeakTensorKeyDictionary()  # for values computed from a cut's: the keys of the cuts
         self.writes: dict[int, str] = {}  # the last write to a storage
-        self.used: dict[str, Site | None] = {}  # the first use of each parameter
-        self.no_grad: Site | None = None  # where gradients were disabled
+        self.used: dict[str, Place | None] = {}  # the first use of each parameter
+        self.no_grad: Place | None = None  # where gradients were disabled
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = _name(func)
         if name == "_set_grad_enabled" and args and not args[0] and torch.is_grad_enabled():
-            self.no_grad = decorated(self.end) or place(self.modules, self.end).site
+            self.no_grad = decorated(self.end) or site(self.modules, self.end).place
         if name is None or name.startswith("_set_grad"):
             return func(*args, **kwargs)
         tensors = list(_tensors((args, kwargs)))
@@ -79,22 +80,22 @@ class Calls(TorchFunctionMode):
         lost = {key for one in tensors for key in self.lost.get(one, ())}
         if end == start and not changed and not tracked and not lost:
             return result
-        at = place(self.modules, self.end)
+        at = site(self.modules, self.end)
         if end > start:
             self.calls.append(Call(name, start, end, at, written))
         elif at.inside:
             self.functions.setdefault(start - 1, at)
         for _, one in tracked:
             if id(one) in self.parameters:
-                self.used.setdefault(self.parameters[id(one)], at.site)
+                self.used.setdefault(self.parameters[id(one)], at.place)
         for one in changed:
-            self.writes[storage_of(one)[0]] = f"{name} at {at.site}"
+            self.writes[storage_of(one)[0]] = f"{name} at {at.place}"
         targets = [one for one in _tensors(result) if all(one is not other for other in tensors)] + changed
         behind = [origin for one, origin in tracked if all(one is not other for other in targets)]
         self._follow(name, targets, behind, lost, at, (start, end))
         return result
 
-    def _follow(self, name: str, targets: list[Tensor], behind: list[Any], lost: set[Any], at: Place, nodes: tuple[int, int]) -> None:
+    def _follow(self, name: str, targets: list[Tensor], behind: list[Any], lost: set[Any], at: Site, nodes: tuple[int, int]) -> None:
         """Record a cut, and which cuts a result is computed from, up to the first call that returns a gradient again.
 
         Args:
@@ -109,10 +110,10 @@ class Calls(TorchFunctionMode):
         reached = torch.is_grad_enabled() and any(one.requires_grad for one in targets)
         if behind and not reached and not at.inside and (targets or name in TO_PYTHON):
             kind = self._kind(name)
-            site = self.no_grad if kind == "no_grad" else at.site
-            cut = self.cuts.setdefault((kind, site, at.module), OpenCut(kind, site, at.module))
+            line = self.no_grad if kind == "no_grad" else at.place
+            cut = self.cuts.setdefault((kind, line, at.module), OpenCut(kind, line, at.module))
             cut.behind.update((id(one), one) for one in behind)
-            lost = lost | {(kind, site, at.module)}
+            lost = lost | {(kind, line, at.module)}
         if reached:
             for key in lost:
                 self.cuts[key].uses.append(nodes)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from pushforward.debug.sites import Site
+from pushforward.debug.places import Place
 
 Kind = Literal["activation", "parameter", "buffer", "input", "held", "attribute", "recomputed"]
 
@@ -52,7 +52,7 @@ class Node:
         operation: the call in forward terms, such as "linear"; the name of an autograd.Function; "grad: mul" inside `autograd.grad`.
         kind: autograd's own name, such as "AddmmBackward0".
         module: dotted name of the module whose code made the call; "" is the model itself.
-        site: the line that made the call.
+        place: the line that made the call.
         inputs: the nodes that receive gradients from this one.
         leaves: names of the parameters and inputs that receive gradients from this one.
         saved: what it keeps for the backward pass.
@@ -65,7 +65,7 @@ class Node:
     operation: str
     kind: str
     module: str
-    site: Site | None
+    place: Place | None
     inputs: tuple[int, ...]
     leaves: tuple[str, ...]
     saved: tuple[Saved, ...]
@@ -80,21 +80,21 @@ class Cut:
     Args:
         kind: "detach", "no_grad", "inference_mode", "item" (a tensor became a Python number or an array), or the name of an operation
             without derivative.
-        site: the line; for no_grad that of the `with` statement or of the decorated function.
+        place: the line; for no_grad that of the `with` statement or of the decorated function.
         module: dotted name of the module whose code cuts.
         parameters: names of the parameters whose gradients do not pass here.
         used_by: the nodes that use the value.
     """
 
     kind: str
-    site: Site | None
+    place: Place | None
     module: str
     parameters: tuple[str, ...]
     used_by: tuple[int, ...]
 
     def __str__(self) -> str:
-        where = f" in {self.module}" if self.module else ""
-        return f"{self.kind} at {self.site or 'the call of debug.graph'}{where}"
+        module = f" in module {self.module}" if self.module else ""
+        return f"{self.kind}{module} at {self.place or 'the call of debug.graph'}"
 
 
 @dataclass(frozen=True)

@@ -91,11 +91,12 @@ def _box(record: GraphRecord, group: Group, largest: int) -> _Box:
 
 def _tip(node: Node) -> str:
     saved = ", ".join(map(saved_text, node.saved)) or "saves nothing"
-    return f"{node.operation} ({node.kind}) {node.site or ''}: {saved}"
+    return f"{node.operation} ({node.kind}) {node.place.where if node.place else ''}: {saved}"
 
 
 def _cut_box(cut: Cut) -> _Box:
-    lines = [_short(f"{cut.kind} {cut.site or ''}"), _short(f"no gradient to {', '.join(cut.parameters) or 'its input'}")]
+    where = cut.place.where if cut.place else ""
+    lines = [_short(f"{cut.kind} {where}"), _short(f"no gradient to {', '.join(cut.parameters) or 'its input'}")]
     return _Box(tuple(lines), str(cut), 0.0, True)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 from pushforward.debug.graph_groups import ancestors, bytes_of, deepest, operations, saved_text, size_text
 from pushforward.debug.graph_record import GraphRecord, Node
-from pushforward.debug.sites import Site
 
 LINES, WIDTH, NAMED = 60, 150, 12  # of the tree; of a line; parameters that are listed
 
@@ -51,10 +50,10 @@ def _tree(record: GraphRecord, depth: int) -> list[str]:
 
 def _rows(record: GraphRecord, nodes: Sequence[Node], inside: str, level: int, depth: int) -> Iterator[tuple[str, int, str]]:
     """Yield (label, bytes, details) for the nodes of one module."""
-    parts: dict[str | tuple[str, Site | None], list[Node]] = {}
+    parts: dict[str | tuple[str, tuple[str, int] | None], list[Node]] = {}
     for node in nodes:
         names = ancestors(record, node.module)[level : level + 1]
-        parts.setdefault(names[0] if names else (node.operation, node.site), []).append(node)
+        parts.setdefault(names[0] if names else (node.operation, _line(node)), []).append(node)
     for key, own in parts.items():
         indent, size = "  " * level, bytes_of(own)
         if isinstance(key, tuple):
@@ -62,17 +61,21 @@ def _rows(record: GraphRecord, nodes: Sequence[Node], inside: str, level: int, d
             yield (
                 f"{indent}· {key[0]}{f' x{times}' if times > 1 else ''}",
                 size,
-                " ".join(filter(None, (_saved(own), f"[{key[1]}]" if key[1] else ""))),
+                " ".join(filter(None, (_saved(own), f"[{own[0].place.where}]" if own[0].place else ""))),
             )
             continue
         label = f"{indent}{key.removeprefix(inside).lstrip('.')} {record.modules[key]}"
-        calls = {(node.operation, node.site, node.module) for node in own}
+        calls = {(node.operation, _line(node), node.module) for node in own}
         if level + 1 >= depth or len(calls) == 1:
             words = operations(own)
             yield label, size, "; ".join(filter(None, (words if len(words) < 50 else f"{words[:47]}...", _saved(own))))
         else:
             yield label, size, ""
             yield from _rows(record, own, key, level + 1, depth)
+
+
+def _line(node: Node) -> tuple[str, int] | None:
+    return (node.place.file, node.place.line) if node.place else None
 
 
 def _saved(nodes: Sequence[Node]) -> str:
@@ -84,14 +87,13 @@ def _saved(nodes: Sequence[Node]) -> str:
 
 def _where(node: Node) -> str:
     saved = next(one for one in node.saved if one.overwritten)
-    return f"{saved.name} {saved.shape} of {node.operation} at {node.site}, written by {saved.overwritten}"
+    return f"{saved.name} {saved.shape} of {node.operation} at {node.place}; written by {saved.overwritten}"
 
 
 def _cuts(record: GraphRecord) -> list[str]:
     if not record.cuts:
         return []
-    lines = [f"  {cut} stops {_some(cut.parameters) or 'the gradient of its inputs'}" for cut in record.cuts]
-    return ["cuts:", *lines]
+    return ["cuts:", *(f"  {cut}\n    stops {_some(cut.parameters) or 'the gradient of its inputs'}" for cut in record.cuts)]
 
 
 def _unreached(record: GraphRecord) -> list[str]:

@@ -16,8 +16,10 @@ import torch
 
 Mark = tuple[tuple[CodeType, int], ...]  # (code, instruction) of the innermost line outside torch, and of the user's line that led to it
 
-FOLDERS = (os.path.dirname(torch.__file__), os.path.dirname(__file__), sysconfig.get_path("stdlib"))
+OWN = os.path.dirname(__file__)
+FOLDERS = (os.path.dirname(torch.__file__), OWN, sysconfig.get_path("stdlib"))
 INTERNAL = tuple(os.path.join(os.path.realpath(one), "") for one in FOLDERS)
+GENERATED = ("<frozen ", "<@")  # the import system; wrappers written by decorators, such as beartype's
 PACKAGES = ("site-packages", "dist-packages")
 OPTIMISERS = os.path.join(os.path.dirname(torch.__file__), "optim", "")
 
@@ -28,15 +30,22 @@ class Place:
 
     file: str
     line: int
-    function: str
-    text: str
+    function: str = "<module>"
+    text: str = ""
     caller: "Place | None" = None
 
     def __str__(self) -> str:
-        where = os.path.relpath(self.file) if self.file.startswith(os.path.join(os.getcwd(), "")) else self.file
         function = "" if self.function == "<module>" else f" in {self.function}"
-        own = f"{where}:{self.line}{function}" + (f": {self.text}" if self.text else "")
+        own = self.where + function + (f": {self.text}" if self.text else "")
         return own if self.caller is None else f"{own}\n    called at {self.caller}"
+
+    @property
+    def where(self) -> str:
+        """File and line: below the folder that packages are installed in, or below the working directory, else the full path."""
+        _, package, inside = self.file.rpartition(f"{os.sep}site-packages{os.sep}")
+        roots = (os.getcwd(), os.path.dirname(os.path.dirname(OWN)))
+        below = (os.path.relpath(self.file, one) for one in roots if self.file.startswith(os.path.join(one, "")))
+        return f"{inside if package else next(below, self.file)}:{self.line}"
 
     def called(self) -> str:
         """Return the name of the function that the text calls, such as expand_as, or an empty string."""
@@ -50,7 +59,7 @@ def _kind(file: str) -> str:
     """Return "internal" for torch, this package and the standard library, "package" for what is installed, else "own"."""
     if any(f"{os.sep}{one}{os.sep}" in file for one in PACKAGES):
         return "internal" if os.path.realpath(file).startswith(INTERNAL[:2]) else "package"
-    if file.startswith("<frozen ") or os.path.realpath(file).startswith(INTERNAL):
+    if file.startswith(GENERATED) or os.path.realpath(file).startswith(INTERNAL):
         return "internal"
     return "own"
 
@@ -85,9 +94,9 @@ def _outside(frame: FrameType | None) -> Mark:
 def user_frames(thread: int | None = None) -> Iterator[FrameType]:
     """Yield the frames of the stack outside torch and the standard library, innermost first."""
     frame: FrameType | None = sys._getframe(1)
-    frames = [one for one in _stack(frame) if _kind(one.f_code.co_filename) != "internal"]
+    frames = list(filter(is_outside, _stack(frame)))
     if not frames and thread is not None:
-        frames = [one for one in _stack(sys._current_frames().get(thread)) if _kind(one.f_code.co_filename) != "internal"]
+        frames = list(filter(is_outside, _stack(sys._current_frames().get(thread))))
     yield from frames
 
 
@@ -106,11 +115,20 @@ def place(mark: Mark) -> Place | None:
     """Return a mark as a place with its text."""
     found: Place | None = None
     for code, instruction in reversed(mark):
-        line, end, start, stop = next(itertools.islice(code.co_positions(), instruction // 2, None), (None,) * 4)
-        first = line or code.co_firstlineno
-        text = _text(code.co_filename, first, end or first, start, stop)
-        found = Place(code.co_filename, first, code.co_name, text, found)
+        found = _place(code.co_filename, code, instruction, found)
     return found
+
+
+@functools.lru_cache(4096)
+def _place(file: str, code: CodeType, instruction: int, caller: Place | None) -> Place:  # codes of different files can be equal
+    line, end, start, stop = next(itertools.islice(code.co_positions(), instruction // 2, None), (None,) * 4)
+    first = line or code.co_firstlineno
+    return Place(file, first, code.co_name, _text(file, first, end or first, start, stop), caller)
+
+
+def is_outside(frame: FrameType) -> bool:
+    """Return whether a frame runs code outside torch, the standard library and this folder."""
+    return _kind(frame.f_code.co_filename) != "internal"
 
 
 def _text(file: str, first: int, last: int, start: int | None, stop: int | None) -> str:
