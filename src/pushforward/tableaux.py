@@ -141,5 +141,6 @@ def _written_out(plan: Plan) -> Step:
 
     lines = [f"k{k} = later[{k - 1}]({moved(row)}, at[{k}])" for k, row in enumerate(plan.rows, 1)]
     space: dict[str, Any] = {"add": torch.add}
-    exec("\n    ".join(("def step(later, x, h, at, k0):", *lines, f"return {moved(plan.weights)}")), space)
+    source = "\n    ".join(("def step(later, x, h, at, k0):", *lines, f"return {moved(plan.weights)}"))
+    exec(compile(source, "<pushforward.tableaux>", "exec"), space)  # a name that debug tools recognise as no line of a file
     return space["step"]

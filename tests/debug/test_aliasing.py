@@ -163,6 +163,21 @@ def test_what_backward_would_refuse_is_found_without_backward():
     assert (finding.kind, finding.operator, finding.made.text) == ("saved", "aten.add_", "x.exp()")
 
 
+def test_a_value_that_an_optimiser_changed_has_another_remedy():
+    layers, x = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), torch.ones(1, 2)
+    optimiser = torch.optim.SGD(layers.parameters(), 0.1)
+
+    def steps():
+        losses = layers(x).sum(), layers(x).square().sum()
+        for loss in losses:  # the second backward needs the weights that the first step has changed
+            loss.backward(retain_graph=True)
+            optimiser.step()
+
+    (finding,) = check_aliasing(steps).findings
+    assert finding.kind == "saved"
+    assert finding.remedy.startswith("call backward before the step")
+
+
 def test_a_graph_that_an_optimiser_left_behind_is_no_finding():
     layer = nn.Linear(3, 1)
 

@@ -114,6 +114,33 @@ def test_likelihoods_of_odes_are_counted(divergence):
     assert found.saved_bytes > 0
 
 
+def test_values_that_hooks_pack_into_objects_of_their_own_are_counted():
+    net, x = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)), torch.randn(5, 4)
+    with torch.autograd.graph.saved_tensors_hooks(Packed, lambda packed: packed.tensor):
+        packed = graph(net, x)
+    with pf.debug.detect_aliasing():
+        checked = graph(net, x)
+    assert packed.saved_bytes == checked.saved_bytes == graph(net, x).saved_bytes == 5 * 8 * 4
+
+
+def test_a_block_without_gradients_is_one_cut_with_the_line_that_opens_it():
+    one, two = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def run(x):
+        with torch.no_grad():
+            target = two(one(x))
+        return (x * target).sum()
+
+    found = graph(run, torch.ones(1, 2, requires_grad=True))
+    (cut,) = found.cuts
+    assert (cut.kind, len(cut.parameters), cut.place.text) == ("no_grad", 5, "with torch.no_grad():")  # x too
+
+
+def test_lines_are_those_of_files():
+    model = pf.models.flow_matching(pf.nn.MLP.Config((8,)), (2,), sampler=pf.samplers.Heun(2))
+    assert not [node.place for node in graph(model, torch.randn(3, 2), verb="log_prob").nodes if node.place.file.startswith("<")]
+
+
 class Cut(nn.Module):
     def __init__(self):
         super().__init__()

@@ -110,10 +110,10 @@ class Calls(TorchFunctionMode):
         reached = torch.is_grad_enabled() and any(one.requires_grad for one in targets)
         if behind and not reached and not at.inside and (targets or name in TO_PYTHON):
             kind = self._kind(name)
-            line = self.no_grad if kind == "no_grad" else at.place
-            cut = self.cuts.setdefault((kind, line, at.module), OpenCut(kind, line, at.module))
-            cut.behind.update((id(one), one) for one in behind)
-            lost = lost | {(kind, line, at.module)}
+            # A block without gradients is one cut, whatever modules it calls.
+            key = (kind, self.no_grad, "") if kind == "no_grad" else (kind, at.place, at.module)
+            self.cuts.setdefault(key, OpenCut(*key)).behind.update((id(one), one) for one in behind)
+            lost = lost | {key}
         if reached:
             for key in lost:
                 self.cuts[key].uses.append(nodes)

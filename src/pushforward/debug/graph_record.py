@@ -81,7 +81,7 @@ class Cut:
         kind: "detach", "no_grad", "inference_mode", "item" (a tensor became a Python number or an array), or the name of an operation
             without derivative.
         place: the line; for no_grad that of the `with` statement or of the decorated function.
-        module: dotted name of the module whose code cuts.
+        module: dotted name of the module whose code cuts; "" for no_grad, whose block may call many.
         parameters: names of the parameters whose gradients do not pass here.
         used_by: the nodes that use the value.
     """

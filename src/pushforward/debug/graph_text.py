@@ -24,7 +24,7 @@ def totals(record: GraphRecord) -> list[str]:
     counts = [(kinds.count(kind), words) for kind, words in NOT_COUNTED.items()]
     present = [f"{count} {words[count > 1]}" for count, words in counts if count]
     if present:
-        lines.append(f"not counted: {', '.join(present)}")
+        lines.append(f"also needed, without additional memory: {', '.join(present)}")
     if record.attribute_bytes:
         lines.append(f"also {size_text(record.attribute_bytes)} on the ctx of autograd Functions, not by save_for_backward")
     lines += [f"OVERWRITTEN after it was saved, so backward will raise an error: {_where(node)}" for node in record.overwritten]

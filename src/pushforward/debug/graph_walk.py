@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._C._autograd import SavedTensor
-from torch.utils._pytree import tree_leaves
 
 from pushforward.held import reachable
 
@@ -127,7 +126,7 @@ def _unpacked(name: str, saved: Any, node: Any, frames: set[int], at: tuple[str,
         return
     frame = next((cell.cell_contents for cell in getattr(hook, "__closure__", None) or () if _is_frame(cell.cell_contents)), None)
     if frame is None:
-        yield from (Kept(f"{name} (packed)", one) for one in tree_leaves(saved.data) if isinstance(one, Tensor))
+        yield from (Kept(f"{name} (packed)", one) for one in reachable([saved.data]) if isinstance(one, Tensor))
         return
     yield Kept(name, None)
     if id(frame) in frames:

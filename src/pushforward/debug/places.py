@@ -19,7 +19,8 @@ Mark = tuple[tuple[CodeType, int], ...]  # (code, instruction) of the innermost 
 OWN = os.path.dirname(__file__)
 FOLDERS = (os.path.dirname(torch.__file__), OWN, sysconfig.get_path("stdlib"))
 INTERNAL = tuple(os.path.join(os.path.realpath(one), "") for one in FOLDERS)
-GENERATED = ("<frozen ", "<@")  # the import system; wrappers written by decorators, such as beartype's
+GENERATED = ("<frozen ", "<@", "<pushforward")  # code without a file: the import system, wrappers of beartype, steps of ODE methods
+BLOCK = re.compile(r"(async )?with\b")
 PACKAGES = ("site-packages", "dist-packages")
 OPTIMISERS = os.path.join(os.path.dirname(torch.__file__), "optim", "")
 
@@ -132,13 +133,18 @@ def is_outside(frame: FrameType) -> bool:
 
 
 def _text(file: str, first: int, last: int, start: int | None, stop: int | None) -> str:
-    """Return the expression at these lines and columns (of bytes), on one line; the lines in full where it is the target of `x[0] = y`."""
+    """Return the expression at these lines and columns (of bytes), on one line.
+
+    The lines in full where it is the target of `x[0] = y`, and the first one of a statement with a block.
+    """
     full = lines = [linecache.getline(file, number) for number in range(first, last + 1)]
     if not all(lines):
         return ""
     if start is not None and stop is not None:
         lines = [*full[:-1], full[-1].encode()[:stop].decode(errors="ignore")]
         lines[0] = lines[0].encode()[start:].decode(errors="ignore")
+    if BLOCK.match(lines[0]):
+        return full[0].strip()
     text = re.sub(r"\s+", " ", " ".join(lines)).strip()
     return " ".join(map(str.strip, full)) if isinstance(_expression(text), ast.Subscript) else text
 

@@ -41,8 +41,16 @@ def of_input(operator: str, name: str) -> str:
     return (f"{plain}() in place of {plain}_(), or " if plain else "") + f"{clone} before it is written"
 
 
-def of_saved(operator: str, own: bool) -> str:
-    """Return the remedy for a saved value, of which the write changed the own elements or another part of the same base."""
+def of_saved(operator: str, own: bool, optimiser: bool) -> str:
+    """Return the remedy for a saved value.
+
+    Args:
+        operator: what wrote.
+        own: whether it changed the value itself, or another part of the same base.
+        optimiser: whether it ran in an optimiser's step.
+    """
+    if optimiser:
+        return "call backward before the step, or compute the loss again after it; detach() a state that is carried over the step"
     if not own:
         return "clone() the part that is saved before it is used, or collect the parts in a list and torch.stack() them"
     plain = out_of_place(operator)

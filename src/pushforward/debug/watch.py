@@ -190,7 +190,7 @@ class Watch(TorchDispatchMode):
             effect = "raises RuntimeError in backward: it counts writes to the whole base, although another part was written"
         else:
             effect = 'raises RuntimeError in backward, "has been modified by an inplace operation"'
-        remedy = remedies.of_saved(operator if write else "", touched is not None or write is None)
+        remedy = remedies.of_saved(operator if write else "", touched is not None or write is None, write is not None and write.optimiser)
         name = name_of(saved.tensor, self._thread)[0]
         node = torch._C._current_autograd_node()
         how = "" if node is None else f"for {node.name()}"
