@@ -57,8 +57,9 @@ format: .venv/.stamp-dev ## Format and fix what can be fixed (ruff)
 names: .venv/.stamp-dev ## Generate the table of public names and the type stubs
 	@$(PY) tools/generate_names.py
 
+# Not --quiet: it hides warnings, such as that of a dead link, from --strict too.
 docs: .venv/.stamp-docs ## Build the site into site/, running all of its code
-	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(PY) -m mkdocs build --quiet --strict --clean
+	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(PY) -m mkdocs build --strict --clean
 	@echo "site/index.html is ready"
 
 docs-serve: .venv/.stamp-docs ## Serve the site at 127.0.0.1:8000 and rebuild it on changes

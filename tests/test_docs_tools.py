@@ -1,0 +1,63 @@
+"""The build of the site fails where a reader would meet a dead link, or output as prose; needs the packages of `make docs`."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mkdocs")
+from mkdocs.exceptions import PluginError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def docs(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("docs_tools", ROOT / "tools" / "docs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "output.txt").write_text("| a | b |\n|---|---|\n| 1 | 2 |\n\nfirst line\nsecond line\n\nalone\n")
+    return module
+
+
+FENCED = "```text\n{}\n```\n"
+INCLUDE = '--8<-- "study/output.txt{}"'
+
+
+@pytest.mark.parametrize("page", [FENCED.format(INCLUDE.format("")), INCLUDE.format(":1:3"), INCLUDE.format(":8:8"), "no output"])
+def test_output_in_a_code_block_and_tables_may_be_included(docs, page):
+    docs.check_output(page, "page.md")
+
+
+@pytest.mark.parametrize("lines", ["", ":5:6", ":1:8"])
+def test_output_that_would_run_into_a_paragraph_is_refused_with_its_line(docs, lines):
+    before = FENCED.format("closed") + "\n"  # four lines
+    with pytest.raises(PluginError, match=r"^page\.md:5: the output 'first line' is outside a code block"):
+        docs.check_output(before + INCLUDE.format(lines), "page.md")
+
+
+def test_blocks_keep_the_line_numbers_of_the_page(docs):
+    page = 'text\n```python\nx = 1\n```\n\n```python\n--8<-- "study.py"\n```\n'
+    assert docs.blocks(page, "page.md").split("\n") == ["", "", "x = 1", *[""] * 5]
+    with pytest.raises(PluginError, match=r"^page\.md:1: this block is not closed"):
+        docs.blocks("```python\nx = 1\n", "page.md")
+
+
+@pytest.mark.parametrize("link", ["other.md#here", "#first", "other.md#nowhere", "#nowhere", "missing.md"])
+def test_the_command_of_make_docs_fails_on_a_dead_link(tmp_path, link):
+    """With the command of the Makefile and the validation of mkdocs.yml, without running the code of the site."""
+    command = re.search(r"-m (mkdocs build .*)", (ROOT / "Makefile").read_text())[1].split()
+    validation = re.search(r"^validation:\n(?: .*\n)+", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)[0]
+    (tmp_path / "mkdocs.yml").write_text(f"site_name: test\ntheme: null\nplugins: []\n{validation}")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# First\n\n[link]({link})\n")
+    (tmp_path / "docs" / "other.md").write_text("# Here\n")
+    done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True)
+    dead = link.endswith("nowhere") or link == "missing.md"
+    assert done.returncode == dead, done.stderr
+    assert (link in done.stderr) == dead
