@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
 import pushforward as pf
 
@@ -94,3 +95,30 @@ for turn, (axes, state) in enumerate(zip(figure.subplots(1, len(states), sharey=
     if turn in (3, 6):
         axes.set_xlabel("all added" if turn == 3 else "all known", color=ACCENT)
 figure.savefig("ring.svg")
+
+# A step: each process computes the gradient of its part of the batch; after the all-reduce all of them hold the same mean.
+figure = Figure(figsize=(9, 2.9), layout="constrained")
+axes = figure.subplots()
+axes.set(xlim=(-0.2, 17.4), ylim=(-0.3, 5.6))
+axes.set_axis_off()
+
+
+def box(left, bottom, width, height, text, colour):
+    axes.add_patch(FancyBboxPatch((left, bottom), width, height, boxstyle="round,pad=0.08", fc=colour + "18", ec=colour))
+    axes.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=9, color=INK)
+
+
+def arrow(start, stop):
+    axes.annotate("", stop, start, arrowprops={"arrowstyle": "->", "color": SOFT})
+
+
+box(0, 0, 1.5, 5.2, "a batch\nof $B$\nsamples", SOFT)
+box(10.1, 0, 2.0, 5.2, "all-reduce\n\n$g = \\frac{1}{N} \\sum_r g_r$", INK)
+for rank, colour in enumerate(COLOURS):
+    bottom = 4.2 - 1.4 * rank
+    box(2.6, bottom, 4.6, 1.0, f"process {rank}: model, $B / N$ samples", colour)
+    box(8.2, bottom, 0.9, 1.0, f"$g_{rank}$", colour)
+    box(13.1, bottom, 4.1, 1.0, f"process {rank}: same step by $g$", colour)
+    for start, stop in ((1.6, 2.5), (7.3, 8.1), (9.2, 10.0), (12.2, 13.0)):
+        arrow((start, bottom + 0.5), (stop, bottom + 0.5))
+figure.savefig("step.svg")

@@ -9,6 +9,17 @@ import pushforward as pf
 torch.set_default_dtype(torch.float64)
 INK, SOFT, ACCENT, WARM = "#1f2933", "#9aa5b1", "#2563eb", "#e8590c"
 
+
+def output(part):
+    """Mark the output of a part, so that the page can show it by itself."""
+    print("--8<" + f"-- [start:{part}]")
+
+
+def end(part):
+    print("--8<" + f"-- [end:{part}]")
+
+
+output("ddim")
 # --8<-- [start:ddim]
 truth = pf.data.three_gaussians(torch.float64)
 model = pf.models.ddim(truth.net(path := pf.paths.VariancePreserving()), (2,), path=path, prediction="velocity")
@@ -19,7 +30,9 @@ with torch.no_grad():
         error = (model.decode(noise, sampler=pf.samplers.DDIM(steps)) - ode).square().mean().sqrt()
         print(f"DDIM, {steps:4} steps: {error:.4f} from the ODE's solution")
 # --8<-- [end:ddim]
+end("ddim")
 
+output("knots")
 # --8<-- [start:knots]
 thousand, times = pf.paths.Discrete(), []  # 1,000 betas, from 0.0001 to 0.02
 exact = truth.net(thousand, "noise")
@@ -42,7 +55,9 @@ for sampler in (
     shown = [f"{t:.3f}" for t in times]
     print(f"{len(times):4} evaluations, at t = {', '.join(shown if len(shown) < 5 else [*shown[:2], '...', shown[-1]])}")
 # --8<-- [end:knots]
+end("knots")
 
+output("few")
 # --8<-- [start:few]
 few = pf.samplers.DPMSolverPP(5, grid=pf.samplers.Uniform())
 with torch.no_grad():
@@ -52,7 +67,9 @@ with torch.no_grad():
         print(f"DPM-Solver++ 2M, 5 steps, {'last step of first order' if lower else 'second order to the end'}: {error:.2f}")
 discrete.sample(1, sampler=pf.samplers.UniPC(4, grid=pf.samplers.Times((1.0, 0.9, 0.6, 0.2))))
 # --8<-- [end:few]
+end("few")
 
+output("clip")
 # --8<-- [start:clip]
 labels, last = torch.arange(300) % 3, pf.samplers.DDIM(20, grid=pf.samplers.Knots())
 classes = pf.families.PathModel(truth.net(thousand, "v"), (2,), thousand, "v", sampler=last, classes=3, drop_cond=0.1)
@@ -62,13 +79,19 @@ for guidance in (8.0, pf.guidance.Clip(-2.5, 2.5, guidance=8.0), pf.guidance.Cli
         f"guidance 8{'' if guidance == 8.0 else ', threshold' if guidance.threshold else ', clipped'}: |x| up to {float(x.abs().max()):.2f}"
     )
 # --8<-- [end:clip]
+end("clip")
 
+output("iterate")
 # --8<-- [start:iterate]
 for t, x, prediction in last.iterate(classes.denoiser(labels), torch.randn(300, 2), 1.0, 0.0):
     if t < 0.5:  # half of the steps are enough for a preview of the data
         print(f"t = {t:g}: x has deviation {float(x.std()):.2f}, its expected data {float(prediction.data.std()):.2f}")
         break
 # --8<-- [end:iterate]
+end("iterate")
+
+
+output("jacobian")
 
 
 # --8<-- [start:jacobian]
@@ -83,7 +106,9 @@ for step in (0.1, 0.01, 0.001):
     jacobian = torch.autograd.functional.jacobian(lambda x, step=step: (x + step * field(x))[0], x)[:, 0]
     print(f"step {step}: log|det| / step = {float(jacobian.det().abs().log() / step):.5f}, divergence = {float(divergence):.5f}")
 # --8<-- [end:jacobian]
+end("jacobian")
 
+output("heat")
 # --8<-- [start:heat]
 heat = pf.paths.Heat(duration=2.0)
 
@@ -100,16 +125,19 @@ for point in truth.sample(20, generator=torch.Generator().manual_seed(1)):
     worst = max(worst, float((change - laplacian).abs()))
 print(f"dp/ds and the Laplacian of p differ by {worst:.0e} at most, where p is up to {float(density(truth.means[1], s)):.2f}")
 # --8<-- [end:heat]
+end("heat")
 
+output("flow")
 # --8<-- [start:flow]
 mover = pf.families.PathModel(truth.net(heat, "score"), (2,), heat, "score")
 with torch.no_grad():
-    start = truth.sample(2000, generator=torch.Generator().manual_seed(2))
-    end = mover.encode(start, sampler=pf.samplers.Dopri5(1e-7, 1e-7))
-    back = mover.decode(end, sampler=pf.samplers.Dopri5(1e-7, 1e-7))
-print(f"variance after heat time 2: {float(end.var(0).mean()):.2f}; of the data {float(start.var(0).mean()):.2f}, and 2 s = 4 more")
+    start = truth.sample(10_000, generator=torch.Generator().manual_seed(2))
+    heated = mover.encode(start, sampler=pf.samplers.Dopri5(1e-7, 1e-7))
+    back = mover.decode(heated, sampler=pf.samplers.Dopri5(1e-7, 1e-7))
+print(f"variance after heat time 2: {float(heated.var(0).mean()):.2f}; of the data {float(start.var(0).mean()):.2f}, and 2 s = 4 more")
 print(f"and back again: {float((back - start).abs().max()):.0e} from where they were")
 # --8<-- [end:flow]
+end("flow")
 
 figure = Figure(figsize=(11, 3.1), layout="constrained")
 axis = torch.linspace(-4.5, 4.5, 90)

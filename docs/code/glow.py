@@ -7,11 +7,25 @@ from pushforward.evaluation.pictures import tiles
 torch.set_num_threads(1)
 torch.manual_seed(0)
 
+
+def output(part):
+    """Mark the output of a part, so that the page can show it by itself."""
+    print("--8<" + f"-- [start:{part}]")
+
+
+def end(part):
+    print("--8<" + f"-- [end:{part}]")
+
+
+output("squeeze")
+
 # --8<-- [start:squeeze]
 image = torch.arange(16.0).view(1, 1, 4, 4)
 squeezed, log_abs_det = pf.bijections.Squeeze()(image)
 print(squeezed[0].int().numpy())
 # --8<-- [end:squeeze]
+end("squeeze")
+output("conv")
 
 # --8<-- [start:conv]
 conv = pf.bijections.InvertibleConv(3).requires_grad_(False)
@@ -23,6 +37,21 @@ matrix = conv.affine()[0]
 print("64 pixels:", round(float(64 * torch.linalg.slogdet(matrix).logabsdet), 4), "and", [round(float(v), 4) for v in log_abs_det])
 print("back:", bool((conv.inverse(z)[0] - x).abs().max() < 1e-5))
 # --8<-- [end:conv]
+end("conv")
+output("memory")
+
+# --8<-- [start:memory]
+digits = pf.data.load("digits")
+for depth in (4, 32):
+    kept = {}
+    for memory in ("full", "reversible"):
+        deep = pf.models.glow(shape=digits.shape, levels=2, depth=depth, hidden=32, values=digits.levels, memory=memory)
+        deep.initialise(digits.x)
+        kept[memory] = pf.debug.graph(deep, digits.x[:64]).saved_bytes / 1e6
+    print(f"{depth:2} steps per level: {kept['full']:.2f} MB until the backward pass, reversible {kept['reversible']:.2f} MB")
+# --8<-- [end:memory]
+end("memory")
+output("train")
 
 # --8<-- [start:train]
 torch.manual_seed(0)
@@ -44,6 +73,7 @@ print("noise of the shape of the image:", tuple(flow.encode(test.x[:1], test.con
 bits = pf.evaluation.bits_per_dim(flow, test, draws=4)
 print(f"Glow on digits: {bits.mean:.2f} ± {bits.standard_error:.2f} bits per dimension given the class")
 # --8<-- [end:train]
+end("train")
 
 
 def sheet(images, name, columns, left=()):
@@ -71,3 +101,5 @@ a, b = (torch.stack([test.x[test.cond == k][place] for k in (3, 5, 8)]) for plac
 between = pf.evaluation.interpolate(flow, a, b, steps=9, cond=torch.tensor([3, 5, 8]))
 # --8<-- [end:interpolate]
 sheet(between.flatten(0, 1), "interpolate.png", 9)
+labels = torch.arange(20) % 10
+sheet(flow.sample(20, labels, temperature=0.7, generator=torch.Generator().manual_seed(5)), "samples.png", 10)

@@ -1,9 +1,11 @@
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from sklearn.datasets import load_sample_image
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -26,6 +28,43 @@ for name, net in nets.items():
     print(f"{name:13} {total:.2f} billion, of which modulations {modulations:.2f}; {block}")
 # --8<-- [end:counts]
 
+# One block of MMDiT: two streams of tokens with weights of their own, which meet in the attention.
+figure = Figure(figsize=(9, 3.1), layout="constrained")
+axes = figure.subplots()
+axes.set(xlim=(-0.3, 18.1), ylim=(-0.1, 6.1))
+axes.set_axis_off()
+
+
+def box(left, bottom, width, height, text, colour):
+    axes.add_patch(FancyBboxPatch((left, bottom), width, height, boxstyle="round,pad=0.08", fc=colour + "18", ec=colour))
+    axes.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=9, color=INK)
+
+
+def arrow(*points):
+    for start, stop in pairwise(points):
+        axes.annotate("", stop, start, arrowprops={"arrowstyle": "->" if stop == points[-1] else "-", "color": SOFT})
+
+
+box(6.6, 1.0, 2.8, 3.2, "joint attention\nover all tokens", INK)
+for row, (name, colour) in {3.1: ("image tokens", ACCENT), 1.0: ("text tokens", WARM)}.items():
+    arrow((2.3, row + 0.55), (2.75, row + 0.55))
+    arrow((5.95, row + 0.55), (6.5, row + 0.55))
+    arrow((9.5, row + 0.55), (10.05, row + 0.55))
+    arrow((11.75, row + 0.55), (12.35, row + 0.55))
+    arrow((15.15, row + 0.55), (15.7, row + 0.55))
+    box(-0.1, row, 2.3, 1.1, name, colour)
+    box(2.85, row, 3.0, 1.1, "modulated norm\nq, k, v", colour)
+    box(10.15, row, 1.5, 1.1, "project\ngate, +", colour)
+    box(12.45, row, 2.6, 1.1, "modulated norm\nMLP, gate, +", colour)
+    box(15.8, row, 2.1, 1.1, name, colour)
+box(6.6, 5.0, 2.8, 0.9, "time + pooled text", SOFT)
+arrow((6.5, 5.45), (4.35, 5.45), (4.35, 4.3))
+arrow((9.5, 5.45), (13.75, 5.45), (13.75, 4.3))
+axes.text(5.4, 5.6, "shift, scale", ha="center", fontsize=8, color=INK)
+axes.text(11.6, 5.6, "shift, scale, gate (of both streams)", ha="center", fontsize=8, color=INK)
+axes.text(8.0, 0.2, "each colour: weights of its own", ha="center", fontsize=8, color=INK)
+figure.savefig("block.svg")
+
 # --8<-- [start:joint]
 torch.manual_seed(0)
 net = pf.nn.MMDiT((16, 8, 8), depth=2, heads=2, head_width=16, context_width=24, pooled_width=8, positions=16, base_size=4, null_tokens=3)
@@ -37,9 +76,9 @@ velocity = net(x, t, text)
 one_word = pf.TextContext(text.context.clone(), text.pooled)
 one_word.context[0, 3] += 0.1
 moved = (net(x, t, one_word) - velocity).flatten(2).norm(dim=1)[0]
-print(f"\none word moved: all {int((moved > 0).sum())} of {8 * 12} places answer")
+print(f"\none text token changed: another velocity at {int((moved > 0).sum())} of {8 * 12} positions")
 turned = pf.TextContext(text.context.flip(1), text.pooled)
-print(f"words in another order: {float((net(x, t, turned) - velocity).abs().max()):.0e} apart")
+print(f"text tokens permuted: {float((net(x, t, turned) - velocity).abs().max()):.0e} apart")
 # --8<-- [end:joint]
 
 # --8<-- [start:positions]
@@ -47,7 +86,7 @@ with torch.no_grad():
     wide = pf.nn.MMDiT((16, 128, 128), depth=1, heads=24, positions=384)
     near = {sides: wide.placed(*sides) for sides in ((64, 64), (32, 88))}  # patches of 1024x1024 and of 512x1408
 square, band = (near[sides].view(*sides, -1) for sides in near)
-print(f"\nthe middle of both is the same: {torch.equal(square[16:48], band[:, 12:76])}")
+print(f"\nthe centre of both windows is the same: {torch.equal(square[16:48], band[:, 12:76])}")
 # --8<-- [end:positions]
 
 figure = Figure(figsize=(11, 3.2), layout="constrained")
@@ -78,7 +117,7 @@ for channels in (4, 16):
     kept = directions[:channels]
     rebuilt[channels] = ((patches - middle) @ kept.T @ kept + middle).clamp(0, 1)
     noise = 10 * math.log10(1 / float((rebuilt[channels] - patches).square().mean()))
-    print(f"{channels:2} numbers for each 8x8 pixels, the best linear map: {noise:.1f} dB")
+    print(f"{channels:2} numbers for each 8x8 pixels, best linear map, PSNR {noise:.1f} dB")
 # --8<-- [end:channels]
 
 figure = Figure(figsize=(11, 3.1), layout="constrained")
