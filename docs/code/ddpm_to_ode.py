@@ -151,7 +151,7 @@ with torch.no_grad():
         sigma = heat.sigma(torch.tensor(t))
         axes.contourf(axis, axis, truth.marginal(1.0, sigma).log_prob(grid).exp().view(90, 90), levels=12, cmap="Blues")
         axes.scatter(points[:, 0], points[:, 1], s=2, color=WARM, linewidths=0)
-        axes.set_title(f"heat time {2 * t:.2g}", fontsize=10, color=INK)
+        axes.set_title(f"heat time {round(2 * t, 3):g}", fontsize=10, color=INK)
         axes.set(xlim=(-4.5, 4.5), ylim=(-4.5, 4.5), xticks=[], yticks=[])
         axes.set_aspect("equal")
 figure.savefig("heat.svg")

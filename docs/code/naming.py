@@ -111,7 +111,7 @@ for what, attempt in attempts.items():
     try:
         attempt()
     except Exception as error:
-        lines = textwrap.wrap(f"{type(error).__name__}: {error}", 80)
+        lines = textwrap.wrap(f"{type(error).__name__}: {error}", 72)
         print(f"{what}:", *lines, sep="\n    ")
 # --8<-- [end:errors]
 end("errors")
