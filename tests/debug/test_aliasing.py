@@ -381,6 +381,7 @@ def test_a_line_is_printed_below_the_folder_of_packages_or_the_working_directory
     shown = {
         str(tmp_path / "train.py"): "train.py:3",
         str(tmp_path / ".venv/lib/python3.11/site-packages/torchvision/models/resnet.py"): "torchvision/models/resnet.py:3",
+        "/usr/lib/python3/dist-packages/torchvision/ops.py": "torchvision/ops.py:3",
         pf.nn.MLP.__init__.__code__.co_filename: "pushforward/nn/mlp.py:3",
         "/elsewhere/train.py": "/elsewhere/train.py:3",
     }

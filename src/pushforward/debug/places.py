@@ -21,7 +21,7 @@ FOLDERS = (os.path.dirname(torch.__file__), OWN, sysconfig.get_path("stdlib"))
 INTERNAL = tuple(os.path.join(os.path.realpath(one), "") for one in FOLDERS)
 GENERATED = ("<frozen ", "<@", "<pushforward")  # code without a file: the import system, wrappers of beartype, steps of ODE methods
 BLOCK = re.compile(r"(async )?with\b")
-PACKAGES = ("site-packages", "dist-packages")
+INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\](.*)")
 OPTIMISERS = os.path.join(os.path.dirname(torch.__file__), "optim", "")
 
 
@@ -43,10 +43,10 @@ class Place:
     @property
     def where(self) -> str:
         """File and line: below the folder that packages are installed in, or below the working directory, else the full path."""
-        _, package, inside = self.file.rpartition(f"{os.sep}site-packages{os.sep}")
+        installed = INSTALLED.match(self.file)
         roots = (os.getcwd(), os.path.dirname(os.path.dirname(OWN)))
         below = (os.path.relpath(self.file, one) for one in roots if self.file.startswith(os.path.join(one, "")))
-        return f"{inside if package else next(below, self.file)}:{self.line}"
+        return f"{installed[1] if installed else next(below, self.file)}:{self.line}"
 
     def called(self) -> str:
         """Return the name of the function that the text calls, such as expand_as, or an empty string."""
@@ -58,7 +58,7 @@ class Place:
 @functools.cache
 def _kind(file: str) -> str:
     """Return "internal" for torch, this package and the standard library, "package" for what is installed, else "own"."""
-    if any(f"{os.sep}{one}{os.sep}" in file for one in PACKAGES):
+    if INSTALLED.match(file):
         return "internal" if os.path.realpath(file).startswith(INTERNAL[:2]) else "package"
     if file.startswith(GENERATED) or os.path.realpath(file).startswith(INTERNAL):
         return "internal"
