@@ -211,6 +211,16 @@ def test_settings_for_small_data_build_a_model_with_dropout_that_a_saved_run_kee
     assert pf.load(tmp_path / "saved").config["model"]["dropout"] == chosen.model["dropout"]
 
 
+def test_the_fewer_the_examples_the_more_splines_are_regularised():
+    few, more = pf.data.load("wine"), pf.data.Dataset("more", torch.zeros(2000, 13))
+    of = {(preset, data.name): pf.training.defaults(preset, data) for preset in ("nsf", "maf") for data in (few, more)}
+    noise = {key: one.training["input_noise"] * math.sqrt(144 if key[1] == "wine" else 2000) for key, one in of.items()}
+    assert noise["nsf", "wine"] > 1.2 * noise["maf", "wine"]
+    assert noise["maf", "wine"] == pytest.approx(noise["nsf", "more"], rel=0.1)
+    assert of["nsf", "wine"].model["dropout"] > of["maf", "wine"].model["dropout"] == of["nsf", "more"].model["dropout"]
+    assert of["maf", "wine"].training["lr"] < of["maf", "more"].training["lr"]
+
+
 def test_small_images_get_a_small_network():
     digits = pf.data.load("digits")
     chosen = pf.training.defaults("ddpm", digits)
