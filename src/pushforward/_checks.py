@@ -96,11 +96,11 @@ def real(name: str, value: Any, least: float | None = None, hint: str = "") -> A
     return value
 
 
-def event_shape(shape: Any) -> tuple[int, ...]:
+def event_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
     """Return the shape of one event as a tuple, or raise an error if it is invalid."""
     if not isinstance(shape, Sequence) or isinstance(shape, str) or not all(is_whole(side) and side > 0 for side in shape) or not shape:
         what = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else shown(shape)
-        raise UserError(f"shape is {what}, but an event has at least one positive dimension, such as (2,) or (1, 8, 8).")
+        raise UserError(f"{name} is {what}, but an event has at least one positive dimension, such as (2,) or (1, 8, 8).")
     return tuple(shape)
 
 

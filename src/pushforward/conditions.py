@@ -1,5 +1,7 @@
-"""Conditions that are more than one tensor: frozen records that index, move and mix as a tensor does, and that torch sees through."""
+"""What a condition is: labels, vectors, images, or a frozen record that indexes, moves and mixes as a tensor does."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -7,8 +9,96 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import register_pytree_node
 
-from pushforward.errors import ConditionError
+from pushforward._checks import event_shape, shown, whole
+from pushforward.errors import ConditionError, DtypeError
 from pushforward.registry import export
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """The kind of condition that a network or model was built for: labels, vectors, images, or none of them.
+
+    Args:
+        classes: number of labels, or None.
+        cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None.
+
+    Raises:
+        ConditionError: several kinds are given.
+    """
+
+    classes: int | None = None
+    cond_features: int | None = None
+    cond_image: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        given = [f"{name} is {value}" for name, value in vars(self).items() if value is not None]
+        if len(given) > 1:
+            raise ConditionError(f"{' and '.join(given)}, but a condition is labels, vectors or images; give one of them.")
+        if self.cond_features is not None:
+            whole("cond_features", self.cond_features, 1, hint="None is a network without condition vectors")
+        if self.cond_image is not None:
+            image = event_shape(self.cond_image, "cond_image")
+            if len(image) < 2:
+                raise ConditionError(f"cond_image is {image}, but an image has (channels, height, width); use cond_features for vectors.")
+            object.__setattr__(self, "cond_image", image)
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of one condition that is a vector or an image, None for labels and for no condition."""
+        return (self.cond_features,) if self.cond_features is not None else None if self.cond_image is None else tuple(self.cond_image)
+
+    @property
+    def length(self) -> int | None:
+        """How many numbers such a condition has, None for labels and for no condition."""
+        return None if self.shape is None else math.prod(self.shape)
+
+    def __bool__(self) -> bool:
+        return self.classes is not None or self.shape is not None
+
+    def rows(self, n: int) -> str:
+        """Return what n conditions of this kind are, for error messages."""
+        if self.shape is None:
+            return f"integer labels ({n},)"
+        return f"{'vectors' if self.cond_features is not None else 'images'} {(n, *self.shape)}"
+
+    def check(self, cond: Any, n: int, dtype: torch.dtype, where: str = "model") -> None:
+        """Raise unless a condition is n vectors or images of this kind, in floating point of this dtype."""
+        needed = (n, *(self.shape or ()))
+        if not isinstance(cond, Tensor) or tuple(cond.shape) != needed or not cond.is_floating_point():
+            built = "cond_features" if self.cond_features is not None else "cond_image"
+            raise ConditionError(
+                f"cond is {described(cond)}, but this {where} needs {self.rows(n)}, one per row (it was built with {built})."
+            )
+        if cond.dtype != dtype and not torch.is_autocast_enabled(cond.device.type):
+            raise DtypeError(f"cond is {cond.dtype}, but the {where}'s parameters are {dtype}; use cond.to({dtype}).")
+
+
+def described(cond: Any) -> str:
+    """Return what a condition is, for error messages."""
+    return f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else shown(cond)
+
+
+def unexpected(cond: Any, what: str) -> ConditionError:
+    """Return the error for a condition that is given to a network or model built without one, with the argument that it needs."""
+    remedy = "classes=K for labels, cond_features=k for vectors or cond_image=(channels, height, width) for images"
+    if isinstance(cond, Tensor) and cond.ndim:
+        remedy = (
+            "classes=K" if cond.ndim == 1 else f"cond_features={cond.shape[1]}" if cond.ndim == 2 else f"cond_image={tuple(cond.shape[1:])}"
+        )
+    return ConditionError(
+        f"cond is {described(cond)}, but this {what} was built without conditions; build it with {remedy}, or leave it out."
+    )
+
+
+def dropped(cond: Any, mask: Tensor) -> Tensor:
+    """Return vectors or images (n, ...) without the rows where mask (n,) is true, which become NaN: networks take such a row as None."""
+    return torch.where(mask.view(-1, *(1,) * (cond.ndim - 1)), torch.nan, cond)
+
+
+def known_rows(cond: Tensor) -> Tensor:
+    """Return which rows of vectors or images (n, ...) were not dropped, as (n, 1, ...)."""
+    return ~cond[(slice(None), *(slice(0, 1),) * (cond.ndim - 1))].isnan()
 
 
 @export("TextContext")

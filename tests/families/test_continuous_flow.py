@@ -78,8 +78,8 @@ def test_condition_vectors_reach_the_network():
         nn.init.normal_(p, std=0.5)
     assert not torch.allclose(model.log_prob(x, cond), model.log_prob(x, cond.flip(0)))
     model.loss(x, cond).backward()
-    assert model.velocity.label.weight.grad.abs().sum() > 0
-    with pytest.raises(ConditionError, match=r"cond is None, but this network needs vectors \(1, 3\)"):
+    assert model.velocity.label.linear.weight.grad.abs().sum() > 0
+    with pytest.raises(ConditionError, match=r"cond is None, but this model needs vectors \(4, 3\)"):
         model.loss(x)
 
 
@@ -112,7 +112,7 @@ def test_regularisers_shorten_trajectories_and_cost_little_likelihood():
         (lambda: ContinuousFlow(Stretch(), (3,), loss_sampler=DDPM(10)), NotInvertibleError, "does not solve the ODE"),
         (lambda: ContinuousFlow(Stretch(), (3,), base=object()), NotInvertibleError, "the base object has no log_prob"),
         (lambda: ContinuousFlow(Stretch(), (3,)).loss(torch.zeros(1, 3), noise=torch.zeros(1, 3)), UserError, "noise is given"),
-        (lambda: MLP(2, 2, classes=2, cond_features=2), UserError, "a condition is labels or vectors"),
+        (lambda: MLP(2, 2, classes=2, cond_features=2), UserError, "a condition is labels, vectors or images"),
     ],
 )
 def test_what_it_cannot_do_is_refused_by_name(make, error, message):

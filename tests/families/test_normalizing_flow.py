@@ -56,12 +56,20 @@ def test_wrong_conditions_are_refused_by_name(vectors):
         (
             lambda: vectors.log_prob(x, torch.randn(5, 3)),
             ConditionError,
-            r"cond is of shape \(5, 3\), but this model needs vectors \(5, 2\)",
+            r"cond is torch.float32 of shape \(5, 3\), but this model needs vectors \(5, 2\)",
         ),
         (lambda: vectors.sample(2, torch.randn(2, 2).double()), DtypeError, "cond is torch.float64, but the model's parameters are"),
-        (lambda: models.nsf(3).log_prob(x, torch.zeros(5)), ConditionError, "given to a flow built without one"),
-        (lambda: models.nsf(3, classes=2, cond_features=2), ConditionError, "labels or vectors; give one of them"),
-        (lambda: NormalizingFlow(bijections.Scale(3), classes=2, cond_features=2), ConditionError, "labels or vectors; give one of them"),
+        (
+            lambda: models.nsf(3).log_prob(x, torch.zeros(5)),
+            ConditionError,
+            "of shape \\(5,\\), but this flow was built without conditions; build it with classes=K",
+        ),
+        (lambda: models.nsf(3, classes=2, cond_features=2), ConditionError, "labels, vectors or images; give one of them"),
+        (
+            lambda: NormalizingFlow(bijections.Scale(3), classes=2, cond_features=2),
+            ConditionError,
+            "labels, vectors or images; give one of them",
+        ),
     ):
         with pytest.raises(error, match=message):
             call()

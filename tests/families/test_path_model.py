@@ -138,7 +138,7 @@ def test_levels_are_spread_over_their_cells():
     ("options", "error", "message"),
     [
         ({"drop_cond": 1.0, "classes": 2}, UserError, "drop_cond is 1.0"),
-        ({"drop_cond": 0.1}, ConditionError, "the model has no classes to drop"),
+        ({"drop_cond": 0.1}, ConditionError, "the model has no conditions to drop"),
         ({"prediction": "veloctiy"}, UserError, "prediction is 'veloctiy'"),
     ],
 )

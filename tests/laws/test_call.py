@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import conditional
 import pytest
 import torch
 from calls import (
@@ -67,6 +68,12 @@ def _glow():
     return pf.models.glow(shape=(1, 4, 4), levels=2, depth=1, hidden=4, classes=2), torch.randn(2, 1, 4, 4), torch.tensor([1, 0])
 
 
+def _of_vectors():
+    """A U-Net and a DiT have no quick tests of all of their parts; the condition's are these."""
+    net = pf.nn.DiT((1, 2, 2), patch=1, width=8, depth=1, heads=2, cond_features=3)
+    return _path_model(net, (1, 2, 2), cond_features=3), torch.randn(2, 1, 2, 2), torch.randn(2, 3)
+
+
 def _of(name):
     return registry.entry(name).example()
 
@@ -80,11 +87,13 @@ QUICK = {
     "flow_matching": lambda: _of("models.flow_matching"),
     "ffjord": lambda: _of("models.ffjord"),
     "mmdit": _mmdit,
+    "dit_of_vectors": _of_vectors,
 }
 ALL = {
     **QUICK,
     "unet": _unet,
     "dit": _dit,
+    **{one.id: one.values[0].example for one in conditional.MODELS},
     **{one.name.partition(".")[2]: one.example for group in ("models", "families") for one in registry.entries(group) if one.example},
 }
 OVERRIDES = {"hook": hooked, "subclass": subclassed, "__call__": called_otherwise, "forward of the instance": replaced_forward}

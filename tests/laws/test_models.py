@@ -4,8 +4,10 @@ import copy
 import math
 import re
 
+import conditional
 import pytest
 import torch
+from conditional import like
 from examples import SOLVED, TIGHT, by, examples, generators, non_contiguous, one_in, paired
 
 from pushforward import registry
@@ -18,7 +20,7 @@ from pushforward.samplers.rk4 import RK4
 QUICK, QUICKLY = Dopri5(1e-6, 1e-6), 1e-5  # where a law is not about the solver: a sixth of TIGHT's steps, right within 10 times
 STEPS, ROUNDED = RK4(4), 1e-9  # where both ways take the same steps: what is left is rounding
 SOLVERS = [pytest.param(QUICK, 10 * QUICKLY, id="quick"), pytest.param(TIGHT, SOLVED, id="tight", marks=pytest.mark.slow)]
-MODELS = [*examples("models"), *[one for one in examples("families") if one.id != "families.GenerativeModel"]]
+MODELS = [*examples("models"), *[one for one in examples("families") if one.id != "families.GenerativeModel"], *conditional.MODELS]
 
 
 def half(first):
@@ -124,7 +126,7 @@ def test_preprocessing_is_undone_by_decode_and_sample(subject):
     """To 10 times the law's tolerance in the model's units, of which the data's are 3."""
     model, x, cond = subject
     model.preprocess = Standardise(model.shape)
-    model.initialise(5 + 3 * torch.randn(20, *model.shape))
+    model.initialise(5 + 3 * torch.randn(20, *model.shape), None if cond is None else cond[torch.arange(20) % len(x)])
     torch.testing.assert_close(
         model.decode(model.encode(x, cond, **by(model, QUICK)), cond, **by(model, QUICK)), x, rtol=0, atol=30 * QUICKLY
     )
@@ -220,7 +222,7 @@ def test_no_verb_changes_the_mode(subject, training):
     model, x, cond = subject
     model.train(training)
     solver = by(model, STEPS)
-    model.loss(x, cond), model.sample(1, **solver), model.log_prob(x, cond, **solver)
+    model.loss(x, cond), model.sample(1, None if cond is None else cond[:1], **solver), model.log_prob(x, cond, **solver)
     model.decode(model.encode(x, cond, **solver), cond, **solver)
     assert {module.training for module in model.modules()} == {training}
 
@@ -305,7 +307,8 @@ def test_lower_precision_gives_about_the_same_loss(differentiable, dtype):
     model, x, cond = differentiable
     x, noise = x.bfloat16().double(), torch.randn_like(x).bfloat16().double()
     exact = model.loss(x, cond, **paired(model, noise), generator=torch.Generator().manual_seed(1))
-    low = model.to(dtype).loss(x.to(dtype), cond, **paired(model, noise.to(dtype)), generator=torch.Generator().manual_seed(1))
+    model = model.to(dtype)
+    low = model.loss(x.to(dtype), like(model, cond), **paired(model, noise.to(dtype)), generator=torch.Generator().manual_seed(1))
     low.backward()
     assert float(low.detach()) == pytest.approx(float(exact.detach()), rel=0.5)  # other draws of t: the same size is all that is asked
     assert all(p.grad.isfinite().all() for p in model.parameters())
@@ -314,6 +317,7 @@ def test_lower_precision_gives_about_the_same_loss(differentiable, dtype):
 def test_float32_samples_and_likelihoods_stay_float32(subject):
     model, x, cond = subject
     model = model.float()
+    cond = like(model, cond)
     samples, log_prob = model.sample(len(x), cond, log_prob=True)
     assert {samples.dtype, log_prob.dtype, model.log_prob(x.float(), cond).dtype} == {torch.float32}
 
@@ -321,6 +325,7 @@ def test_float32_samples_and_likelihoods_stay_float32(subject):
 def test_bfloat16_samples_keep_their_dtype(subject):
     model, x, cond = subject
     model = model.bfloat16()
+    cond = like(model, cond)
     coarse = Dopri5(0.05, 0.05)
     samples, log_prob = model.sample(len(x), cond, log_prob=True, **by(model, coarse))
     assert (samples.dtype, log_prob.dtype) == (torch.bfloat16, torch.float32)
@@ -328,10 +333,28 @@ def test_bfloat16_samples_keep_their_dtype(subject):
     assert model.sample(len(x), cond, **by(model, coarse)).dtype == torch.bfloat16
 
 
+def _wrong_labels(model, x, cond):
+    return (
+        (lambda: model.loss(x, torch.tensor([0, 1, 5, 0])), ConditionError, r"cond\[2\] is 5, but labels go from 0 to 2"),
+        (lambda: model.loss(x, torch.tensor([0, -1, 1, 0])), ConditionError, r"cond\[1\] is -1"),
+        (lambda: model.sample(4, cond.float()), ConditionError, "cond is torch.float32 .* needs integer labels"),
+    )
+
+
+def _wrong_numbers(model, x, cond):
+    needs = r"this model needs (vectors|images) \(4, .* built with cond_"
+    return (
+        (lambda: model.loss(x, torch.tensor([0, 1, 5, 0])), ConditionError, needs),
+        (lambda: model.loss(x, cond[..., :1]), ConditionError, needs),
+        (lambda: model.sample(4, cond.double()), DtypeError, "cond is torch.float64, but the model's parameters are torch.float32"),
+        (lambda: model.sample(4, cond / 0), ConditionError, r"cond\[0\] is not finite, but a condition needs numbers"),
+    )
+
+
 def test_wrong_input_is_refused_by_name(subject):
     model, x, cond = subject
     model = model.float()
-    x = x.float()
+    x, cond = x.float(), like(model, cond)
     part = x[..., :1]
     wrong, needed, any_n, one = (
         re.escape(shape)
@@ -344,10 +367,8 @@ def test_wrong_input_is_refused_by_name(subject):
         (lambda: model.encode(x.long(), cond), DtypeError, "x is torch.int64"),
         (lambda: model.decode(part, cond), ShapeError, f"z has shape {wrong}"),
         (lambda: model.loss(x, cond, noise=x[:1]), ShapeError, rf"noise has shape \(1, .*\), but this model needs {needed}"),
-        (lambda: model.loss(x, torch.tensor([0, 1, 5, 0])), ConditionError, r"cond\[2\] is 5, but labels go from 0 to 2"),
-        (lambda: model.loss(x, torch.tensor([0, -1, 1, 0])), ConditionError, r"cond\[1\] is -1"),
-        (lambda: model.loss(x, cond[:2]), ConditionError, r"cond has shape \(2,\), but its leading dimension must be 4"),
-        (lambda: model.sample(4, cond.float()), ConditionError, "cond is torch.float32 .* needs integer labels"),
+        *(_wrong_labels if model.classes else _wrong_numbers)(model, x, cond),
+        (lambda: model.loss(x, cond[:2]), ConditionError, r"cond has shape \(2,.*\), but its leading dimension must be 4"),
         (lambda: model.sample(4, 3), ConditionError, "cond is int"),
         (lambda: model.sample(-1), UserError, "n is -1"),
         (lambda: model.sample(2, temperature=0.0), UserError, "temperature is 0.0"),
@@ -362,17 +383,21 @@ def test_what_a_verb_cannot_use_is_refused_by_name(subject):
     model, x, cond = subject
     exact = model.sampler is None
     guidable = not exact or any(hasattr(one, "guided") for one in model.modules())
-    wanting = "guidance 2 needs a condition|guidance is 2.0, but"
+    wanting = "guidance 2 needs a condition|guidance is 2.0, but|cond is None, but this model needs"
     useless = "has no use for it, as its map is exact"
     for call, error, message in (
-        (lambda: model.sample(2, sampler="euler"), UserError, f"sampler is 'euler', but .*{useless if exact else 'object such as'}"),
-        (lambda: model.sample(2, guidance=2.0), (UserError, ConditionError), wanting if guidable else useless),
+        (
+            lambda: model.sample(len(x), cond, sampler="euler"),
+            UserError,
+            f"sampler is 'euler', but .*{useless if exact else 'object such as'}",
+        ),
+        (lambda: model.sample(2, guidance=2.0), (UserError, ConditionError), wanting if guidable else f"{useless}|cond is None"),
         (lambda: model.log_prob(x, cond, divergence="exakt"), UserError, useless if exact else "did you mean 'exact'"),
         *(
             (
                 (lambda: model.log_prob(x, cond, sampler=QUICK), UserError, f"sampler is Dopri5.*{useless}"),
                 (lambda: model.encode(x, cond, sampler=QUICK), UserError, useless),
-                (lambda: model.decode(x, guidance=2.0), (UserError, ConditionError), wanting if guidable else useless),
+                (lambda: model.decode(x, guidance=2.0), (UserError, ConditionError), wanting if guidable else f"{useless}|cond is None"),
                 (lambda: model.loss(x, cond, noise=x), UserError, "noise is given, but a normalizing flow finds each row's noise"),
             )
             if exact

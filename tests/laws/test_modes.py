@@ -1,5 +1,6 @@
 """What torch offers around a model holds for every preset: the meta device, export with any batch size, inference mode."""
 
+import conditional
 import pytest
 import torch
 from examples import by, examples, some_of
@@ -7,9 +8,15 @@ from examples import by, examples, some_of
 import pushforward as pf
 from pushforward.samplers.heun import Heun
 
-MODELS = examples("models")
+MODELS = [*examples("models"), *conditional.MODELS]
 VERBS = ["encode", "decode", "log_prob"]
-FEW = ("models.nice", "models.maf", "models.glow", "models.rectified_flow")  # a family of networks each; the others are slow
+FEW = (
+    "models.nice",
+    "models.maf",
+    "models.glow",
+    "models.rectified_flow",
+    "unet_of_images",
+)  # a family of networks each; the others are slow
 EXPORTED = [one if one.id in FEW else pytest.param(*one.values, id=one.id, marks=pytest.mark.slow) for one in MODELS]
 
 

@@ -22,7 +22,7 @@ NAMES = {
     "Uniform": pf.times.Uniform,
     "MinibatchOT": pf.pairings.MinibatchOT,
 }
-VECTORS = ["features", "layers", "hidden", "shape", "activation", "preprocess", "classes", "cond_features", "levels"]
+VECTORS = ["features", "layers", "hidden", "shape", "activation", "preprocess", "classes", "cond_features", "cond_image", "levels"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def test_a_signature_has_the_presets_own_arguments_among_the_shared_ones():
     assert str(inspect.signature(ring)).startswith("(net: ")
     parameters = inspect.signature(ring).parameters
     assert list(parameters) == [
-        *("net", "shape", "depth", "radius", "mean", "std", "drop_cond", "preprocess", "sampler", "classes", "levels", "schema"),
+        *("net", "shape", "depth", "radius", "mean", "std", "drop_cond", "preprocess", "sampler", "classes", "cond_features", "cond_image"),
+        *("levels", "schema"),
     ]
     assert [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD] == ["net", "shape", "depth"]
     assert (parameters["classes"].default, parameters["levels"].default, parameters["shape"].default) == (4, None, (2,))
@@ -169,27 +170,28 @@ def test_presets_of_vectors_share_their_options_under_the_same_names():
             "realnvp",
             "(features=None, layers=8, hidden=(128, 128), *, shape=None, bound=2.0, activation='relu', dropout=0.0, "
             "preprocess='none', classes=None, "
-            "cond_features=None, levels=None, schema=None)",
+            "cond_features=None, cond_image=None, levels=None, schema=None)",
         ),
         (
             "glow",
             "(channels=None, size=None, levels=2, depth=8, hidden=128, *, shape=None, coupling='affine', mixing='plu', activation='relu', "
-            "preprocess='auto', dequantise='uniform', classes=None, cond_features=None, values=None, memory='full', schema=None)",
+            "preprocess='auto', dequantise='uniform', classes=None, cond_features=None, cond_image=None, values=None, memory='full', "
+            "schema=None)",
         ),
         (
             "tarflow",
             "(shape, layers=4, patch=4, *, width=128, depth=4, heads=4, bound=3.0, noise=0.05, denoise=True, drop_cond=0.1, "
-            "preprocess='standardise', classes=None, cond_features=None, levels=None, schema=None)",
+            "preprocess='standardise', classes=None, cond_features=None, cond_image=None, levels=None, schema=None)",
         ),
         (
             "edm",
             "(net=None, shape=(2,), *, sigma_min=0.002, sigma_max=80.0, noise_mean=-1.2, noise_std=1.2, data_std=1.0, drop_cond=0.0, "
-            "preprocess='none', sampler=EDM(18), classes=None, levels=None, schema=None)",
+            "preprocess='none', sampler=EDM(18), classes=None, cond_features=None, cond_image=None, levels=None, schema=None)",
         ),
         (
             "ot_flow_matching",
             "(net=None, shape=(2,), *, times=Uniform(), pairing=MinibatchOT(), source=None, bridge=0.0, drop_cond=0.0, preprocess='none', "
-            "sampler=Dopri5(), classes=None, levels=None, schema=None)",
+            "sampler=Dopri5(), classes=None, cond_features=None, cond_image=None, levels=None, schema=None)",
         ),
     ],
 )

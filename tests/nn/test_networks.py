@@ -1,15 +1,16 @@
 """Networks: shapes, time and label are read, each row on its own, and what does not fit is refused by name."""
 
+import conditional
 import pytest
 import torch
 from examples import examples
 
-from pushforward.conditions import TextContext
+from pushforward.conditions import TextContext, dropped
 from pushforward.errors import ConditionError, UserError
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.config import NetConfig
 from pushforward.nn.dit import DiT
-from pushforward.nn.embedding import LabelEmbedding
+from pushforward.nn.embedding import LabelEmbedding, fit_condition
 from pushforward.nn.layers import SelfAttention
 from pushforward.nn.mlp import MLP
 from pushforward.nn.mmdit import MMDiT
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 NETWORKS = [one for one in examples("nn") if hasattr(one.values[0].thing, "Config")]
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(params=[*NETWORKS, *conditional.NETWORKS])
 def subject(request):
     """The network with numbers in the layers that start at zero, and (x, t, cond)."""
     net, arguments = request.param.example()
@@ -40,8 +41,10 @@ def test_each_row_is_its_own(subject):
 
 
 def null(net, cond):
-    """Return what `cond=None` stands for: the row after the last label, or texts of zeros."""
-    return cond.where(torch.zeros(len(cond), dtype=torch.bool), None) if isinstance(net, MMDiT) else torch.full_like(cond, 3)
+    """Return what `cond=None` stands for: the row after the last label, texts of zeros, dropped vectors or images."""
+    if isinstance(net, MMDiT):
+        return cond.where(torch.zeros(len(cond), dtype=torch.bool), None)
+    return dropped(cond, torch.ones(len(cond), dtype=torch.bool)) if cond.is_floating_point() else torch.full_like(cond, 3)
 
 
 def test_no_condition_is_the_null_row(subject):
@@ -73,10 +76,43 @@ def test_gradients_reach_every_parameter(subject):
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
+def test_some_dropped_rows_are_each_its_own(subject):
+    """Half of the rows dropped: these are the unconditional network's, the others the conditional one's, with finite gradients."""
+    net, (x, t, cond) = subject
+    if not isinstance(cond, torch.Tensor) or not cond.is_floating_point():
+        pytest.skip("labels and texts have null rows of their own")
+    mask = torch.arange(len(x)) % 2 == 0
+    mixed = net(x, t, dropped(cond, mask))
+    expected = torch.where(mask.view(-1, *(1,) * (x.ndim - 1)), net(x, t, None), net(x, t, cond))
+    torch.testing.assert_close(mixed, expected, rtol=1e-12, atol=1e-12)
+    mixed.sum().backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_a_condition_of_zeros_is_not_none(subject):
+    net, (x, t, cond) = subject
+    if not isinstance(cond, torch.Tensor) or not cond.is_floating_point():
+        pytest.skip("labels and texts are no numbers")
+    assert not torch.allclose(net(x, t, torch.zeros_like(cond)), net(x, t, None))
+
+
+def test_fitted_units_make_the_networks_numbers_independent_of_the_conditions_units(subject):
+    """Conditions 5 + 3 c, after fitting to them, give what c gives after fitting to it."""
+    net, (x, t, cond) = subject
+    if not isinstance(cond, torch.Tensor) or not cond.is_floating_point():
+        pytest.skip("labels and texts have no units")
+    fit_condition(net, cond)
+    value = net(x, t, cond)
+    fit_condition(net, 5 + 3 * cond)
+    torch.testing.assert_close(net(x, t, 5 + 3 * cond), value, rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(net(x, t, cond), value)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lower_precision_keeps_its_dtype(subject, dtype):
     """With times in float32, as losses and solvers give them."""
     net, (x, t, cond) = subject
+    cond = cond.to(dtype) if isinstance(cond, torch.Tensor) and cond.is_floating_point() else cond
     assert net.to(dtype)(x.to(dtype), t.float(), cond).dtype == dtype
 
 
@@ -102,7 +138,7 @@ def test_an_mlp_takes_events_of_any_shape():
 
 
 def test_a_condition_for_a_network_without_classes_is_refused():
-    with pytest.raises(ConditionError, match="built without classes; build it with classes=K"):
+    with pytest.raises(ConditionError, match="was built without conditions; build it with classes=K"):
         LabelEmbedding(None, 4)(torch.tensor([0]), 1)
 
 
@@ -135,6 +171,32 @@ def small_autoencoder():
         (lambda: MMDiT((1, 4, 4), depth=2, heads=1, dual=3), "dual is 3, but it counts blocks, of which there are 2"),
         (lambda: MMDiT((1, 4, 4), depth=1, heads=1, head_width=6), "heads and head_width are 1 and 6"),
         (lambda: MMDiT.Config().build((1, 4, 4), 3), "classes is 3, but MMDiT reads text .*; use DiT for labels"),
+        (lambda: MMDiT.Config().build((1, 4, 4), cond_features=3), "cond_features is 3, but MMDiT reads text"),
+        (
+            lambda: UNet((1, 4, 4), classes=2, cond_features=3),
+            "classes is 2 and cond_features is 3, but a condition is labels, vectors or im",
+        ),
+        (lambda: DiT((1, 4, 4), cond_features=0), "cond_features is 0"),
+        (lambda: UNet((1, 4, 4), cond_by="adding"), "cond_by is 'adding', but it is 'concat' or 'attention'"),
+        (lambda: DiT((1, 4, 4), cond_image=(1, 5, 4), cond_by="attention"), r"cond_patch is 2, which does not divide .* \(1, 5, 4\)"),
+        (lambda: DiT((1, 4, 4), cond_image=(3,)), r"cond_image is \(3,\), but an image has \(channels, height, width\)"),
+        (
+            lambda: UNet((1, 4, 4), cond_image=(1, 6, 6)),
+            r"cond_image is \(1, 6, 6\), but x has the sides \(4, 4\): concatenated images have",
+        ),
+        (
+            lambda: UNet((1, 4, 4), channels=4)(X, T, torch.zeros(1, 3)),
+            r"of shape \(1, 3\), but .* without conditions; build it with cond_fea",
+        ),
+        (lambda: UNet((1, 4, 4), channels=4)(X, T, X), r"without conditions; build it with cond_image=\(1, 4, 4\), or leave it out"),
+        (
+            lambda: DiT((1, 4, 4), cond_image=(1, 4, 4))(X, T, X[:, :, :3]),
+            r"of shape \(1, 1, 3, 4\), but this network needs images \(1, 1, 4, 4\)",
+        ),
+        (
+            lambda: DiT((1, 4, 4), classes=3)(X, T, torch.zeros(1, 3)),
+            r"needs integer labels \(1,\), one per row \(it was built with classes\)",
+        ),
         (lambda: small_mmdit()(X, T, torch.tensor([0])), r"cond is torch.int64 of shape \(1,\), but MMDiT reads text"),
         (
             lambda: small_mmdit()(X, T, TextContext(X[0, :, :2, :3], X[0, 0, :1])),

@@ -43,7 +43,8 @@ class ImageCoupling(Bijection):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels that `cond` may be, or None.
         cond_features: length of the vectors that `cond` may be, or None.
-        cond_channels: channels of `cond` if it is images of x's height and width, or None.
+        cond_channels: channels of `cond` if it is images of x's height and width, or None; images k times as high and wide have k² times
+            the channels at x's resolution, and those of a fraction of x's sides are repeated.
 
     Raises:
         UserError: too few channels, an unknown change or mask, a bound that is not positive, or invalid network settings.

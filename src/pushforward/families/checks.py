@@ -1,7 +1,7 @@
 """Argument checks of all methods of all families: states, conditions and numbers that do not fit the model."""
 
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -64,12 +64,17 @@ def check_states(x: Any, name: str, model: Any, n: int | None = None) -> None:
 
 
 def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
-    """Return a condition of n rows, labels as int64, or raise an error if it is invalid for this model."""
+    """Return a condition of n rows, labels as int64 and images as real numbers, or raise an error if it is invalid for this model."""
+    kind = model.conditioning
     if cond is None:
+        if kind.shape is not None and not getattr(model, "drop_cond", 0):
+            raise ConditionError(
+                f"cond is None, but this model needs {kind.rows(n)}, one per row; only a model trained with drop_cond does without."
+            )
         return None
     if isinstance(cond, list | tuple | dict):
-        needed = "integer labels" if model.classes is not None else "a tensor, or a record of tensors such as TextContext"
-        raise ConditionError(f"cond is {type(cond).__name__}, but this model needs {needed} ({n}, ...), one per sample: torch.as_tensor.")
+        needed = f"{kind.rows(n)}" if kind else f"a tensor, or a record of tensors such as TextContext, ({n}, ...)"
+        raise ConditionError(f"cond is {type(cond).__name__}, but this model needs {needed}, one per sample: torch.as_tensor.")
     for leaf in tree_leaves(cond):
         if isinstance(leaf, Tensor):
             if leaf.ndim == 0 or leaf.shape[0] != n:
@@ -78,24 +83,38 @@ def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
             if elsewhere is not None:
                 raise ConditionError(f"cond is on {leaf.device}, but the model is on {elsewhere}; use cond.to({str(elsewhere)!r}).")
         elif isinstance(leaf, numbers.Number | str) or hasattr(leaf, "__array__"):
-            labels = "integer labels" if model.classes is not None else "a tensor or a record of tensors"
+            needed = kind.rows(n) if kind else f"a tensor or a record of tensors ({n}, ...)"
             raise ConditionError(
-                f"cond is {type(cond).__name__}, but this model needs {labels} ({n}, ...), one per sample; use torch.as_tensor(cond)."
+                f"cond is {type(cond).__name__}, but this model needs {needed}, one per sample; use torch.as_tensor(cond)."
             )
-    if model.classes is None:
-        return cond
+    look = look and not torch.compiler.is_compiling()
+    if kind.shape is not None:
+        return _checked_numbers(cond, n, model, look)
+    return cond if model.classes is None else _checked_labels(cond, n, model.classes, look)
+
+
+def _checked_labels(cond: Any, n: int, classes: int, look: bool) -> Tensor:
     if not isinstance(cond, Tensor) or cond.ndim != 1 or cond.is_floating_point() or cond.is_complex() or cond.dtype == torch.bool:
         what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else type(cond).__name__
-        raise ConditionError(f"cond is {what}, but this model needs integer labels ({n},) from 0 to {model.classes - 1}.")
+        raise ConditionError(f"cond is {what}, but this model needs integer labels ({n},) from 0 to {classes - 1}.")
     cond = cond.long()
-    if look and not torch.compiler.is_compiling():
-        wrong = (cond < 0) | (cond >= model.classes)
+    if look:
+        wrong = (cond < 0) | (cond >= classes)
         if bool(wrong.any()):
             row = int(wrong.nonzero()[0, 0])
-            raise ConditionError(
-                f"cond[{row}] is {int(cond[row])}, but labels go from 0 to {model.classes - 1}; use cond=None for no condition."
-            )
+            raise ConditionError(f"cond[{row}] is {int(cond[row])}, but labels go from 0 to {classes - 1}; use cond=None for no condition.")
     return cond
+
+
+def _checked_numbers(cond: Any, n: int, model: Any, look: bool) -> Tensor:
+    if model.cond_image is not None and isinstance(cond, Tensor) and not cond.is_floating_point() and not cond.is_complex():
+        cond = cond.to(model.dtype)  # masks and pixels
+    model.conditioning.check(cond, n, model.dtype)
+    row = row_not_finite(cond) if look and n else None
+    if row is not None:
+        raise ConditionError(f"cond[{row}] is not finite, but a condition needs numbers; use cond=None for no condition.")
+    checked: Tensor = cond
+    return checked
 
 
 def other_device(x: Tensor, model: nn.Module) -> torch.device | None:
@@ -158,23 +177,16 @@ def misfit(own: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def label_tables(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the label embeddings of a network of this library, whose last row is the null row."""
-    from pushforward.nn.embedding import LabelEmbedding
-
-    return (one for one in module.modules() if isinstance(one, LabelEmbedding) and one.table is not None)
-
-
 def check_unconditional(guidance: Any, model: Any) -> None:
     """Raise an error for guidance with an untrained unconditional model: the null row of the embedding is still at its initial value.
 
     Raises:
         ConditionError: guidance has no negative condition, and training never dropped the model's labels.
     """
-    if guidance is None or not guidance.needs_unconditional or model.classes is None or model.drop_cond:
+    if guidance is None or not guidance.needs_unconditional or not model.conditioning or model.drop_cond:
         return
-    if any(True for network in model.networks() for _ in label_tables(network)):
+    if any(getattr(one, "conditional", False) for network in model.networks() for one in network.modules()):
         raise ConditionError(
-            f"guidance is {guidance}, but drop_cond is 0, so no training without labels gave it what to move away from; train with "
-            "drop_cond=0.1, or give CFG(scale, negative=labels). (Set model.drop_cond if your own training left labels out.)"
+            f"guidance is {guidance}, but drop_cond is 0, so no training without conditions gave it what to move away from; train with "
+            "drop_cond=0.1, or give CFG(scale, negative=cond). (Set model.drop_cond if your own training left conditions out.)"
         )

@@ -50,7 +50,7 @@ class ContinuousFlow(GenerativeModel):
         divergence: divergence of the loss: "exact", "hutchinson", a `Divergence` object, or None: exact if the network has a method
             `value_and_divergence` and the Jacobian's norm is not needed, else Hutchinson's.
         loss_sampler: sampler that solves for the likelihood in the loss; with a fixed number of steps all samples cost the same.
-        preprocess, sampler, classes, levels: as in `GenerativeModel`; the default sampler is Dopri5().
+        preprocess, sampler, classes, cond_features, cond_image, levels: as in `GenerativeModel`; the default sampler is Dopri5().
 
     Raises:
         UserError: a weight is negative; guidance or paired noise is given to a method.
@@ -79,6 +79,8 @@ class ContinuousFlow(GenerativeModel):
         preprocess: Bijection | None = None,
         sampler: Sampler | None = None,
         classes: int | None = None,
+        cond_features: int | None = None,
+        cond_image: Sequence[int] | None = None,
         levels: Levels = None,
     ) -> None:
         super().__init__(
@@ -87,6 +89,8 @@ class ContinuousFlow(GenerativeModel):
             preprocess=preprocess,
             sampler=Dopri5() if sampler is None else sampler,
             classes=classes,
+            cond_features=cond_features,
+            cond_image=cond_image,
             levels=levels,
         )
         for name, value in (("kinetic", kinetic), ("jacobian", jacobian)):

@@ -6,24 +6,30 @@ import torch
 
 from pushforward import _random
 from pushforward._checks import is_real
+from pushforward.conditions import Conditioning, dropped
 from pushforward.errors import ConditionError, UserError
 
 
-def checked_drop_cond(drop_cond: float, classes: int | None, null: Any = None) -> float:
+def checked_drop_cond(drop_cond: float, kind: Conditioning, null: Any = None) -> float:
     """Return the share of conditions to drop, or raise an error if it is invalid."""
     if not is_real(drop_cond) or not 0 <= drop_cond < 1:
         raise UserError(f"drop_cond is {drop_cond}, but it is a share from 0 to below 1; 0.1 is usual.")
-    if drop_cond and classes is None and null is None:
+    if drop_cond and not kind and null is None:
         raise ConditionError(
-            f"drop_cond is {drop_cond}, but the model has no classes to drop; give classes=K, or for records null=, what stands for no "
-            "condition, or drop_cond=0."
+            f"drop_cond is {drop_cond}, but the model has no conditions to drop; give classes=K, cond_features=k or cond_image=(c, h, w), "
+            "or null=, the row that stands for no condition, or drop_cond=0."
         )
     return drop_cond
 
 
-def with_dropped(cond: Any, share: float, classes: int | None, generator: _random.Generators, null: Any = None) -> Any:
-    """Return a condition with a share dropped: labels (n,) become `classes`, the index of the null row; rows of a record become `null`."""
-    if isinstance(cond, torch.Tensor):
-        assert classes is not None
-        return torch.where(_random.uniform((len(cond),), generator, cond.device) < share, classes, cond)
-    return cond.where(_random.uniform((len(cond),), generator) >= share, null)
+def with_dropped(cond: Any, share: float, kind: Conditioning, generator: _random.Generators, null: Any = None) -> Any:
+    """Return a condition with a share dropped: labels (n,) become `classes`, the index of the null row, vectors and images NaN.
+
+    Where `null` is given, a condition of one row that a network of one's own takes for none, it replaces what is dropped.
+    """
+    if not isinstance(cond, torch.Tensor):
+        return cond.where(_random.uniform((len(cond),), generator) >= share, null)
+    mask = _random.uniform((len(cond),), generator, cond.device) < share
+    if null is not None:
+        return torch.where(mask.view(-1, *(1,) * (cond.ndim - 1)), null.to(cond), cond)
+    return dropped(cond, mask) if kind.classes is None else torch.where(mask, kind.classes, cond)

@@ -6,19 +6,21 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pushforward import _random
 from pushforward._checks import event_shape, shown, whole
 from pushforward._memory import check_room, memory_errors
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
+from pushforward.conditions import Conditioning
 from pushforward.errors import CheckpointError, UserError
 from pushforward.families import checks
 from pushforward.families.family import Family
 from pushforward.families.map import Map, mapped
 from pushforward.functional.levels import Levels, cells, spread
 from pushforward.guidance.guidance import Guidance
+from pushforward.nn.embedding import fit_condition
 from pushforward.registry import export
 from pushforward.samplers.sampler import Sampler
 from pushforward.schema import Schema
@@ -50,6 +52,8 @@ class GenerativeModel(Family):
         preprocess: bijection from the data's units to the model's; None is the identity.
         sampler: the default sampler of all verbs.
         classes: number of class labels, or None for a model without labels.
+        cond_features: length of condition vectors, or None; with none of the three a network of your own may take any condition.
+        cond_image: shape (channels, height, width) of condition images, or None.
         levels: number of integer values 0, 1, ... of quantised data, for a table one entry per column: such a number, (lowest,
             highest) for integers, None for continuous ones; `loss` dequantises them.
     """
@@ -62,12 +66,15 @@ class GenerativeModel(Family):
         preprocess: Bijection | None = None,
         sampler: Sampler | None = None,
         classes: int | None = None,
+        cond_features: int | None = None,
+        cond_image: Sequence[int] | None = None,
         levels: Levels = None,
     ) -> None:
         super().__init__()
         self.shape = event_shape(shape)
         self.base, self.preprocess, self.sampler = base, preprocess, sampler
         self.classes, self.levels = checks.class_count(classes), checks.level_counts(levels, self.shape)
+        self.conditioning = Conditioning(self.classes, cond_features, cond_image)
         self.schema: Schema | None = None  # the table's columns and the names of classes, if a preset was given them
         self.config: dict[str, Any] | None = None  # the configuration, if a preset built the model: see `formats`
         self.input_noise = 0.0  # deviation of the noise that `loss` adds in train mode, in the model's units; the Trainer sets it
@@ -276,11 +283,29 @@ class GenerativeModel(Family):
             raise
 
     def initialise(self, x: Tensor, cond: Any = None) -> None:
-        """Fit `preprocess` (and other data-dependent parts) to training data x (n, *shape) in its own units."""
+        """Fit `preprocess` (and other data-dependent parts) to training data x (n, *shape) in its own units, with their conditions."""
         self._check(x, "x")
+        if cond is not None:
+            cond = self._checked_cond(tree_map_only(Tensor, lambda leaf: leaf.to(x.device), cond), x.shape[0])
+            for network in self.conditional_networks():
+                fit_condition(network, cond)
         if self.preprocess is not None:
             self.preprocess.initialise(x + 0.5 * cells(self.levels, x), cond)
+
+    @property
+    def cond_features(self) -> int | None:
+        """Length of the condition vectors, or None."""
+        return self.conditioning.cond_features
+
+    @property
+    def cond_image(self) -> tuple[int, ...] | None:
+        """Shape of the condition images, or None."""
+        return None if self.conditioning.cond_image is None else tuple(self.conditioning.cond_image)
 
     def networks(self) -> list[nn.Module]:
         """Return the Modules that do most of the computation, which the Trainer compiles or converts to channels_last."""
         return []
+
+    def conditional_networks(self) -> list[nn.Module]:
+        """Return the Modules that receive the condition, whose units are fitted to those of training data."""
+        return self.networks()

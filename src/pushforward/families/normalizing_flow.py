@@ -17,7 +17,8 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.chain import Chain
 from pushforward.bijections.columns import features_of
 from pushforward.bijections.divergences import Divergence
-from pushforward.errors import ConditionError, DtypeError, ShapeError, UserError
+from pushforward.conditions import unexpected
+from pushforward.errors import ShapeError, UserError
 from pushforward.families.checks import check_unconditional
 from pushforward.families.distribution import FlowDistribution
 from pushforward.families.dropped import checked_drop_cond, with_dropped
@@ -54,10 +55,11 @@ class NormalizingFlow(GenerativeModel):
         base: the noise's distribution; None is N(0, I).
         shape: shape of one event; None is the base's own, or (features,) for a bijection of vectors.
         preprocess, classes, levels: as in `GenerativeModel`; the bijection's networks must have been built with the same `classes`.
-        cond_features: length of the condition vectors `cond`, with which the networks were built, or None; not together with classes.
+        cond_features: length of the condition vectors `cond`, with which the networks were built, or None.
+        cond_image: shape of the condition images, with which the networks were built, or None; at most one of the three.
         dequantisation: distribution of the dequantisation noise, a bijection from noise N(0, I) to (0, 1) that is conditional on the data
             (as `cond`, between -1 and 1) and is trained with the flow. None is uniform noise.
-        drop_cond: share of the labels dropped in training, so that guidance has an unconditional model.
+        drop_cond: share of the conditions dropped in training, so that guidance has an unconditional model.
         noise: standard deviation, in the model's units, of the Gaussian noise that is added to data in training; the density is that of
             noisy data.
         sampler: last step of `sample` if there is noise: `samplers.Tweedie()` removes it, None keeps it. (Samples returned with their
@@ -70,7 +72,7 @@ class NormalizingFlow(GenerativeModel):
     Raises:
         UserError: the shape is unknown, an argument is not used by this family, or a dequantisation is given without levels.
         ShapeError: the bijection is for vectors of another length.
-        ConditionError: both classes and cond_features; a condition of the wrong kind.
+        ConditionError: several kinds of condition; a condition of the wrong kind.
 
     Warns:
         UserWarning: some features, channels or pixels pass through all couplings unchanged, so that the model cannot fit them.
@@ -95,6 +97,7 @@ class NormalizingFlow(GenerativeModel):
         preprocess: Bijection | None = None,
         classes: int | None = None,
         cond_features: int | None = None,
+        cond_image: Sequence[int] | None = None,
         levels: Levels = None,
         dequantisation: Bijection | None = None,
         drop_cond: float = 0.0,
@@ -108,20 +111,20 @@ class NormalizingFlow(GenerativeModel):
             raise UserError("shape is None, but neither the bijection nor the base specifies the event's shape; give shape=(...).")
         if features is not None and features != math.prod(shape):
             raise ShapeError(f"shape is {tuple(shape)}, but the bijection is for vectors of {features} features; make them agree.")
-        if classes is not None and cond_features is not None:
-            raise ConditionError(
-                f"classes is {classes} and cond_features is {cond_features}, but a condition is labels or vectors; give one of them."
-            )
         base = Gaussian(shape) if base is None else base
-        super().__init__(shape, base, preprocess=preprocess, sampler=sampler, classes=classes, levels=levels)
-        self.bijection, self.cond_features, self.dequantisation = bijection, cond_features, dequantisation
-        self.drop_cond, self.noise = checked_drop_cond(drop_cond, classes), noise
+        condition: Any = {"classes": classes, "cond_features": cond_features, "cond_image": cond_image}
+        super().__init__(shape, base, preprocess=preprocess, sampler=sampler, levels=levels, **condition)
+        self.bijection, self.dequantisation = bijection, dequantisation
+        self.drop_cond, self.noise = checked_drop_cond(drop_cond, self.conditioning), noise
         if not is_real(noise) or not noise >= 0:
             raise UserError(f"noise is {noise}, but a standard deviation is 0 or more; 0.05 is usual for images.")
         if dequantisation is not None and not isinstance(levels, int):
             raise UserError(f"a dequantisation is given, but levels is {levels}; give the number of levels of the data, or leave it out.")
         self._checked_sampler(sampler)
         warn_of_untouched(bijection, self.shape)
+
+    def conditional_networks(self) -> list[nn.Module]:
+        return [self.bijection]  # what a dequantisation is conditional on is the data
 
     def networks(self) -> list[nn.Module]:
         return [self.bijection] if self.dequantisation is None else [self.bijection, self.dequantisation]
@@ -164,7 +167,7 @@ class NormalizingFlow(GenerativeModel):
         if self.noise:
             x = torch.add(x, _random.normal(x.shape, generator, x.device, x.dtype), alpha=self.noise)
         if self.training and self.drop_cond and cond is not None:
-            cond = with_dropped(cond, self.drop_cond, self.classes, generator)
+            cond = with_dropped(cond, self.drop_cond, self.conditioning, generator)
         z, log_abs_det = self.bijection(x, cond)
         return -(self._base_log_prob(z, cond) + log_abs_det).mean() / math.prod(self.shape)
 
@@ -220,17 +223,8 @@ class NormalizingFlow(GenerativeModel):
 
     def _checked_cond(self, cond: Any, n: int, look: bool = True) -> Any:
         cond = super()._checked_cond(cond, n, look)
-        if self.cond_features is not None:
-            shape = (n, self.cond_features)
-            if not isinstance(cond, Tensor) or tuple(cond.shape) != shape:
-                what = f"of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else f"{cond!r}" if cond is None else type(cond).__name__
-                raise ConditionError(f"cond is {what}, but this model needs vectors {shape}, one per row.")
-            if cond.dtype != self.dtype:
-                raise DtypeError(f"cond is {cond.dtype}, but the model's parameters are {self.dtype}; use cond.to({self.dtype}).")
-        elif cond is not None and self.classes is None:
-            raise ConditionError(
-                "a condition was given to a flow built without one; build it with classes= or cond_features=, or leave it out."
-            )
+        if cond is not None and not self.conditioning:
+            raise unexpected(cond, "flow")
         return cond
 
 

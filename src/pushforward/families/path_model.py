@@ -68,16 +68,17 @@ class PathModel(GenerativeModel):
         base: the noise's distribution; None is N(0, sigma(t_max)²). Anything with `.sample`, also data (`bases.Samples`); without
             `.log_prob` there are no likelihoods, and nothing that needs Gaussian noise: stochastic samplers, the score, temperature.
         drop_cond: share of samples whose condition is dropped in training, as required for guidance.
-        null: replacement for a dropped condition that is a record: a record of one row, such as the `TextContext` of an empty prompt.
+        null: what a network of your own, or one of records, takes for no condition: a tensor or a record of one row, such as the
+            `TextContext` of an empty prompt. Networks of this library know without it.
         weighting: a weight of the loss that depends on t, such as `weightings.MinSNR()`; None is 1.
         bridge: additional noise between the ends, x_t + bridge sin²(pi t) xi with xi ~ N(0, I): a stochastic interpolant. The learned
             velocity still maps one end to the other; only for the prediction "velocity".
         interval: (t_min, t_max) within the path's; None is the largest on which the prediction determines the velocity.
-        preprocess, sampler, classes, levels: as in `GenerativeModel`; the default sampler is Dopri5().
+        preprocess, sampler, classes, cond_features, cond_image, levels: as in `GenerativeModel`; the default sampler is Dopri5().
 
     Raises:
         UserError: an unknown prediction, "v" on a path that is not variance preserving, or a share out of range.
-        ConditionError: drop_cond without classes.
+        ConditionError: drop_cond without a kind of condition; several kinds.
 
     Source: Lipman et al., 2210.02747; Liu et al., 2209.03003; Song et al., 2011.13456; Albergo, Boffi and Vanden-Eijnden, 2303.08797
     (bridge).
@@ -103,21 +104,24 @@ class PathModel(GenerativeModel):
         preprocess: Bijection | None = None,
         sampler: Sampler | None = None,
         classes: int | None = None,
+        cond_features: int | None = None,
+        cond_image: Sequence[int] | None = None,
         levels: Levels = None,
     ) -> None:
         path = Linear() if path is None else path
         t_min, t_max = path.interval_for(prediction) if interval is None else interval
         base = noise_of(path, shape, (t_min, t_max)) if base is None else base
-        super().__init__(
-            shape, base, preprocess=preprocess, sampler=Dopri5() if sampler is None else sampler, classes=classes, levels=levels
-        )
+        sampler = Dopri5() if sampler is None else sampler
+        condition: Any = {"classes": classes, "cond_features": cond_features, "cond_image": cond_image}
+        super().__init__(shape, base, preprocess=preprocess, sampler=sampler, levels=levels, **condition)
         if bridge < 0 or (bridge and prediction != "velocity"):
             raise UserError(
                 f"bridge is {bridge} and prediction {prediction!r}, but a bridge's noise is at least 0 and for the velocity; use bridge=0."
             )
         if prediction == "score" and not has_log_prob(base):
             raise UserError(f"prediction is 'score', but the base {type(base).__name__} is not Gaussian noise; use 'velocity'.")
-        self.net, self.path, self.prediction, self.drop_cond = net, path, prediction, checked_drop_cond(drop_cond, classes, null)
+        self.net, self.path, self.prediction = net, path, prediction
+        self.drop_cond = checked_drop_cond(drop_cond, self.conditioning, null)
         self.times = Uniform() if times is None else times
         self.pairing = Independent() if pairing is None else pairing
         self.null, self.weighting, self.bridge = null, weighting, bridge
@@ -171,8 +175,8 @@ class PathModel(GenerativeModel):
             null=self.null,
             preprocess=self.preprocess,
             sampler=self.sampler,
-            classes=self.classes,
             levels=self.levels,
+            **vars(self.conditioning),
         ).to(self.base.like)
         followed.schema = self.schema
         if self.config is not None:
@@ -199,7 +203,7 @@ class PathModel(GenerativeModel):
         low, high = self.interval
         t = low + (high - low) * self.times.sample(n, generator, x.device, wide(x))
         if self.training and self.drop_cond and cond is not None:
-            cond = with_dropped(cond, self.drop_cond, self.classes, generator, self.null)
+            cond = with_dropped(cond, self.drop_cond, self.conditioning, generator, self.null)
         x_t, target = self.path.mix(x, noise, t), self.path.target(self.prediction, x, noise, t)
         if self.bridge:
             xi = _random.normal(x.shape, generator, x.device, x.dtype)

@@ -8,8 +8,9 @@ from pushforward.dispatch import fast_way, known
 from pushforward.fast.coupling import overwriting
 from pushforward.nn.conv import ConvNet
 from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
+from pushforward.nn.image_condition import ImageCondition
 
-known(LabelEmbedding, VectorEmbedding)
+known(LabelEmbedding, VectorEmbedding, ImageCondition)
 
 
 @fast_way(ConvNet, "hidden", inside=True)

@@ -1,4 +1,6 @@
-"""Embeddings of time."""
+"""Embeddings of time and of positions."""
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -45,3 +47,11 @@ def frequencies(features: int, scale: float, max_period: float) -> Tensor:
     """Return scale max_period^(-k / (features / 2)) for k < features / 2, in float64 on the CPU, for use as constants of a layer."""
     half = features // 2
     return torch.tensor([scale * max_period ** (-k / half) for k in range(half)], dtype=torch.float64)
+
+
+def grid_positions(sides: Sequence[int], width: int) -> Tensor:
+    """Return cosines and sines (cells, width) of the place of each cell of a grid: an equal share of the width a side, then zeros."""
+    share = width // len(sides) // 2 * 2
+    places = torch.meshgrid(*(torch.arange(side) for side in sides), indexing="ij")
+    found = torch.cat([timestep_embedding(place.flatten().double(), share, scale=1.0) for place in places], dim=1)
+    return torch.cat((found, found.new_zeros(len(found), width - found.shape[1])), dim=1)

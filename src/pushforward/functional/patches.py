@@ -1,5 +1,7 @@
 """Images as sequences of patches, and back."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -58,3 +60,19 @@ def unpatchify(tokens: Float[Tensor, "n tokens features"], size: int, height: in
     rows, columns, channels = height // size, width // size, features // (size * size)
     x = tokens.reshape(n, rows, columns, channels, size, size)
     return x.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, height, width)
+
+
+def space_to_channels(x: Tensor, factor: int) -> Tensor:
+    """Return blocks of pixels as channels: (n, channels, *sides) as (n, channels factor^d, *sides / factor) with d sides."""
+    n, channels, *sides = x.shape
+    d = len(sides)
+    cut = x.reshape(n, channels, *itertools.chain.from_iterable((side // factor, factor) for side in sides))
+    blocks = cut.permute(0, 1, *range(3, 3 + 2 * d, 2), *range(2, 2 + 2 * d, 2))
+    return blocks.reshape(n, channels * factor**d, *(side // factor for side in sides))
+
+
+def repeated(x: Tensor, factor: int) -> Tensor:
+    """Return (n, channels, *sides) with each pixel repeated along every side."""
+    for axis in range(2, x.ndim):
+        x = x.repeat_interleave(factor, axis)
+    return x

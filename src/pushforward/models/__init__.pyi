@@ -24,6 +24,8 @@ def ddim(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
+    cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
@@ -36,10 +38,12 @@ def ddim(
         prediction: what the network predicts.
         times: which t to train on.
         weighting: a weight of the loss, as in `ddpm`.
-        drop_cond: share of labels dropped in training, for guidance.
+        drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "none" leaves its units.
         sampler: how samples are made, and encodings and likelihoods solved, by default; give those Dopri5() for more accuracy.
         classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -66,6 +70,8 @@ def ddpm(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
+    cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
@@ -80,10 +86,12 @@ def ddpm(
         weighting: a weight of the loss: MinSNR(), or NoiseLoss() for the noise's loss under another prediction; None is 1.
         learn_variance: whether the network also predicts how much noise each step of the reversal draws, so that fewer steps are enough; a
             network of your own must then return twice the channels (see `nn.WithVariance`).
-        drop_cond: share of labels dropped in training, for guidance.
+        drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "none" leaves its units.
         sampler: how samples are made by default; DDPM(1000) is the paper's on Discrete().
         classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -110,6 +118,8 @@ def edm(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
+    cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
@@ -123,10 +133,12 @@ def edm(
         noise_mean: mean of ln sigma in training.
         noise_std: standard deviation of ln sigma in training.
         data_std: standard deviation of the (preprocessed) data: 1 where it is standardised, 0.5 is the paper's for images in [-1, 1].
-        drop_cond: share of labels dropped in training, for guidance.
+        drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data; "none" leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -151,6 +163,8 @@ def ffjord(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
+    cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> ContinuousFlow:
@@ -167,6 +181,8 @@ def ffjord(
             its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -194,6 +210,8 @@ def flow_matching(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
+    cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
@@ -208,11 +226,13 @@ def flow_matching(
         pairing: which noise meets which data within a batch.
         source: name of a data set (`pushforward list data`) that takes the noise's place, in the model's units; None is Gaussian noise.
         bridge: noise added on the way between the two, a stochastic interpolant (see `families.PathModel`).
-        drop_cond: share of labels dropped in training, for guidance.
+        drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
             its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -241,6 +261,7 @@ def glow(
     dequantise: Literal['uniform', 'variational'] = 'uniform',
     classes: int | None = None,
     cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     values: int | None = None,
     memory: Literal['full', 'reversible'] = 'full',
     schema: Schema | None = None,
@@ -263,6 +284,7 @@ def glow(
             that is learned too.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         values: number of values 0, 1, ... of quantised data (256 for 8-bit images), or None for continuous data.
         memory: "full", or "reversible" for training in memory that does not grow with depth: see `bijections.Chain`.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
@@ -292,6 +314,8 @@ def heat_ode(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
+    cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
@@ -304,10 +328,12 @@ def heat_ode(
         noise_mean: mean of ln sigma in training.
         noise_std: standard deviation of ln sigma in training.
         data_std: standard deviation of the (preprocessed) data: 1 where it is standardised, 0.5 is the paper's for images in [-1, 1].
-        drop_cond: share of labels dropped in training, for guidance.
+        drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data; "none" leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -333,6 +359,7 @@ def iaf(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> NormalizingFlow:
@@ -350,6 +377,7 @@ def iaf(
             its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -375,6 +403,7 @@ def maf(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> NormalizingFlow:
@@ -393,6 +422,7 @@ def maf(
             its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -416,6 +446,7 @@ def nice(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> NormalizingFlow:
@@ -432,6 +463,7 @@ def nice(
             its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -459,6 +491,7 @@ def nsf(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> NormalizingFlow:
@@ -480,6 +513,7 @@ def nsf(
             its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -504,6 +538,8 @@ def ot_flow_matching(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
+    cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
@@ -516,11 +552,13 @@ def ot_flow_matching(
         pairing: how partners are found; MinibatchOT("ignore") forgets conditions.
         source: name of a data set (`pushforward list data`) that takes the noise's place, in the model's units; None is Gaussian noise.
         bridge: noise added on the way between the two, a stochastic interpolant (see `families.PathModel`).
-        drop_cond: share of labels dropped in training, for guidance.
+        drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
             its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -546,6 +584,7 @@ def realnvp(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> NormalizingFlow:
@@ -563,6 +602,7 @@ def realnvp(
             its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -590,6 +630,7 @@ def realnvp_image(
     dequantise: Literal['uniform', 'variational'] = 'uniform',
     classes: int | None = None,
     cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     values: int | None = None,
     memory: Literal['full', 'reversible'] = 'full',
     schema: Schema | None = None,
@@ -611,6 +652,7 @@ def realnvp_image(
             that is learned too.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         values: number of values 0, 1, ... of quantised data (256 for 8-bit images), or None for continuous data.
         memory: "full", or "reversible" for training in memory that does not grow with depth: see `bijections.Chain`.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
@@ -639,6 +681,8 @@ def rectified_flow(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
+    cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
@@ -651,11 +695,13 @@ def rectified_flow(
         pairing: which noise meets which data within a batch.
         source: name of a data set (`pushforward list data`) that takes the noise's place, in the model's units; None is Gaussian noise.
         bridge: noise added on the way between the two, a stochastic interpolant (see `families.PathModel`).
-        drop_cond: share of labels dropped in training, for guidance.
+        drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
             its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -681,6 +727,8 @@ def score_sde(
     preprocess: Literal['none', 'standardise', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
+    cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> PathModel:
@@ -693,10 +741,12 @@ def score_sde(
         prediction: what the network predicts; "score" itself has a loss without bound where there is little noise.
         times: which t to train on.
         weighting: a weight of the loss, as in `ddpm`.
-        drop_cond: share of labels dropped in training, for guidance.
+        drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "none" leaves its units.
         sampler: how samples are made by default.
         classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
@@ -725,6 +775,7 @@ def tarflow(
     preprocess: Literal['none', 'standardise', 'logit'] = 'standardise',
     classes: int | None = None,
     cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
     levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
     schema: Schema | None = None,
 ) -> NormalizingFlow:
@@ -745,6 +796,7 @@ def tarflow(
             line, "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data; None for continuous data.
         schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.

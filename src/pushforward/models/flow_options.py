@@ -12,33 +12,26 @@ from pushforward.bijections.image_coupling import ImageCoupling
 from pushforward.bijections.squash import Sigmoid
 from pushforward.errors import UserError
 from pushforward.functional.levels import Levels
-from pushforward.models.preset import Options, Preprocess, units
+from pushforward.models.preset import ConditionalOptions, Preprocess, units
 from pushforward.nn.activation import Activation
+from pushforward.nn.image_condition import channels_at
 
 ImagePreprocess = Literal["auto", "none", "standardise", "logit"]
 Dequantise = Literal["uniform", "variational"]
 
 
 @dataclass(frozen=True)
-class ConditionalOptions(Options):
-    """Options of flows whose networks are conditional on labels or vectors.
-
-    Args:
-        classes: number of class labels, or None.
-        cond_features: length of condition vectors, or None.
-    """
-
-    classes: int | None = field(default=None, kw_only=True)
-    cond_features: int | None = field(default=None, kw_only=True)
+class FlowConditions(ConditionalOptions):
+    """Options of flows whose layers are conditional on labels, vectors or images."""
 
     @property
     def condition(self) -> dict[str, Any]:
-        """The arguments of a conditional layer, such as a coupling, that describe the condition: classes and cond_features."""
-        return {"classes": self.classes, "cond_features": self.cond_features}
+        """The arguments of a conditional layer, such as a coupling: classes, and cond_features, which for an image are its pixels."""
+        return {"classes": self.classes, "cond_features": self.kind.length}
 
 
 @dataclass(frozen=True)
-class FlowOptions(ConditionalOptions):
+class FlowOptions(FlowConditions):
     """Options of flows whose events are of a given shape.
 
     Args:
@@ -51,13 +44,14 @@ class FlowOptions(ConditionalOptions):
     preprocess: Preprocess = field(default="none", kw_only=True)
     classes: int | None = field(default=None, kw_only=True)
     cond_features: int | None = field(default=None, kw_only=True)
+    cond_image: Sequence[int] | None = field(default=None, kw_only=True)
     levels: Levels = field(default=None, kw_only=True)
 
     @property
     def family_options(self) -> dict[str, Any]:
-        """The arguments of NormalizingFlow after the bijection and the base: shape, preprocess, classes, cond_features and levels."""
+        """The arguments of NormalizingFlow after the bijection and the base: shape, preprocess, the condition and levels."""
         preprocess = units(self.preprocess, self.event_shape, self.levels, self.schema)
-        return {"shape": self.event_shape, "preprocess": preprocess, **self.condition, "levels": self.levels}
+        return {"shape": self.event_shape, "preprocess": preprocess, **self.family_condition, "levels": self.levels}
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ class VectorOptions(FlowOptions):
 
 
 @dataclass(frozen=True)
-class ImageOptions(ConditionalOptions):
+class ImageOptions(FlowConditions):
     """Options of flows of images, at several scales.
 
     Args:
@@ -129,8 +123,15 @@ class ImageOptions(ConditionalOptions):
     dequantise: Dequantise = field(default="uniform", kw_only=True)
     classes: int | None = field(default=None, kw_only=True)
     cond_features: int | None = field(default=None, kw_only=True)
+    cond_image: Sequence[int] | None = field(default=None, kw_only=True)
     values: int | None = field(default=None, kw_only=True)
     memory: Memory = field(default="full", kw_only=True)
+
+    def condition_at(self, sides: int) -> dict[str, Any]:
+        """The arguments of a coupling of images whose sides are the event's divided by `sides`: classes, cond_features, cond_channels."""
+        if self.cond_image is None:
+            return self.condition
+        return {"cond_channels": channels_at(self.cond_image, [side // sides for side in self.event_shape[1:]])}
 
     def family_options(self, hidden: int) -> dict[str, Any]:
         """The arguments of NormalizingFlow after the bijection and the base, with `hidden` channels in the learned dequantisation."""
@@ -138,7 +139,7 @@ class ImageOptions(ConditionalOptions):
         return {
             "shape": shape,
             "preprocess": image_units(self.preprocess, shape, self.values),
-            **self.condition,
+            **self.family_condition,
             "levels": self.values,
             "dequantisation": dequantisation(self.dequantise, shape, hidden, self.values),
         }

@@ -70,12 +70,13 @@ def glow(
     scales: list[Bijection] = []
     for level in range(levels):
         now *= 4
+        condition = shared.condition_at(2 ** (level + 1))
         steps: list[Bijection] = [Squeeze()]
         for _ in range(checked_layers(depth, "depth")):
-            net = ImageCoupling(now, hidden, change=coupling, activation=shared.activation, **shared.condition)
+            net = ImageCoupling(now, hidden, change=coupling, activation=shared.activation, **condition)
             steps += [ImageActNorm(now), InvertibleConv(now, mixing), net]
         if level < levels - 1:
-            steps += [ImageCoupling(now, None, **shared.condition)]  # the learned prior
+            steps += [ImageCoupling(now, None, **condition)]  # the learned prior
         scales += [Chain(steps, shared.memory)]
         now //= 2
     return NormalizingFlow(Multiscale(scales), **shared.family_options(hidden))

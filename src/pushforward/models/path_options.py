@@ -8,7 +8,7 @@ from pushforward.bases import Samples
 from pushforward.bijections.bijection import Bijection
 from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind
-from pushforward.models.preset import Net, Options, Preprocess, built, units
+from pushforward.models.preset import ConditionalOptions, Net, Preprocess, built, units
 from pushforward.pairings import Independent, Pairing
 from pushforward.paths import Path
 from pushforward.samplers.dopri5 import Dopri5
@@ -18,7 +18,7 @@ from pushforward.weightings import MinSNR, NoiseLoss, Unit
 
 
 @dataclass(frozen=True)
-class NetOptions(Options):
+class NetOptions(ConditionalOptions):
     """Options of models whose map is the ODE of a network.
 
     Args:
@@ -27,7 +27,6 @@ class NetOptions(Options):
         preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
             its units.
         sampler: how samples, encodings and likelihoods are solved by default.
-        classes: number of class labels, or None.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
     """
 
@@ -36,16 +35,18 @@ class NetOptions(Options):
     preprocess: Preprocess = field(default="none", kw_only=True)
     sampler: Sampler = field(default=Dopri5(), kw_only=True)
     classes: int | None = field(default=None, kw_only=True)
+    cond_features: int | None = field(default=None, kw_only=True)
+    cond_image: Sequence[int] | None = field(default=None, kw_only=True)
     levels: Levels = field(default=None, kw_only=True)
 
     def network(self, outputs: int = 1) -> Any:
-        """Return the network, conditional on the classes: built from its configuration, with `outputs` times the channels, or as it is."""
-        return built(self.net, self.event_shape, self.classes, outputs)
+        """Return the network for the condition: built from its configuration, with `outputs` times the channels, or as it is."""
+        return built(self.net, self.event_shape, outputs=outputs, **self.family_condition)
 
     @property
     def family_options(self) -> dict[str, Any]:
-        """The keyword arguments of the family that follow from the shared options: preprocess, sampler, classes and levels."""
-        return {"preprocess": self.units(), "sampler": self.sampler, "classes": self.classes, "levels": self.levels}
+        """The keyword arguments of the family that follow from the shared options: preprocess, sampler, the condition and levels."""
+        return {"preprocess": self.units(), "sampler": self.sampler, **self.family_condition, "levels": self.levels}
 
     def units(self) -> Bijection | None:
         """Return the bijection from the data's units to the model's."""
@@ -57,14 +58,14 @@ class PathOptions(NetOptions):
     """Options of a PathModel.
 
     Args:
-        drop_cond: share of labels dropped in training, for guidance.
+        drop_cond: share of conditions dropped in training, for guidance.
     """
 
     drop_cond: float = field(default=0.0, kw_only=True)
 
     @property
     def family_options(self) -> dict[str, Any]:
-        """The arguments of PathModel after the pairing: preprocess, sampler, classes, levels and drop_cond."""
+        """The arguments of PathModel after the pairing: preprocess, sampler, the condition, levels and drop_cond."""
         return {**super().family_options, "drop_cond": self.drop_cond}
 
 

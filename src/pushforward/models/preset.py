@@ -24,7 +24,8 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.squash import Logit
 from pushforward.bijections.standardise import Standardise
 from pushforward.bijections.table_units import TableUnits
-from pushforward.errors import UserError
+from pushforward.conditions import Conditioning
+from pushforward.errors import ConditionError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.functional.levels import Levels
 from pushforward.nn.config import NetConfig
@@ -69,6 +70,31 @@ class Options:
         """Shape of one event, also where the user gave other arguments for it."""
         assert self.shape is not None  # `preset` replaces it by `shape_of`
         return tuple(self.shape)
+
+
+@dataclass(frozen=True)
+class ConditionalOptions(Options):
+    """Options of models that may be conditional on labels, vectors or images.
+
+    Args:
+        classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
+    """
+
+    classes: int | None = field(default=None, kw_only=True)
+    cond_features: int | None = field(default=None, kw_only=True)
+    cond_image: Sequence[int] | None = field(default=None, kw_only=True)
+
+    @property
+    def kind(self) -> Conditioning:
+        """The kind of condition that was asked for; false for none."""
+        return Conditioning(self.classes, self.cond_features, self.cond_image)
+
+    @property
+    def family_condition(self) -> dict[str, Any]:
+        """The arguments of a family that describe the condition: classes, cond_features and cond_image."""
+        return dict(vars(self.kind))
 
 
 @overload
@@ -215,9 +241,16 @@ def _fill_in(arguments: dict[str, Any], kind: type[Options] | None) -> None:
         arguments["shape"] = event_shape(arguments["shape"] if kind is None else kind.shape_of(arguments))
         if "net" in arguments and arguments["net"] is None:
             arguments["net"] = MLP.Config() if len(arguments["shape"]) == 1 else UNet.Config()
+    own = getattr(arguments.get("net"), "cond_features", None) if isinstance(arguments.get("net"), NetConfig) else None
+    if own is not None and "cond_features" in arguments:  # of a configuration with a setting of this name
+        if arguments["cond_features"] not in (None, own):
+            raise ConditionError(f"cond_features is {arguments['cond_features']}, but the network's is {own}; give one of them.")
+        arguments["cond_features"] = own
     for name in ("classes", "cond_features"):
         if arguments.get(name) is not None:
             whole(name, arguments[name], 1, hint="None is a model without them")
+    if arguments.get("cond_image") is not None:
+        arguments["cond_image"] = event_shape(arguments["cond_image"], "cond_image")
 
 
 def checked_layers(layers: int, name: str = "layers") -> int:
@@ -227,11 +260,29 @@ def checked_layers(layers: int, name: str = "layers") -> int:
     return layers
 
 
-def built(net: Net, shape: Sequence[int], classes: int | None, outputs: int = 1) -> Any:
-    """Return the network: built from its configuration, to predict `outputs` times the channels, or as it is."""
-    if isinstance(net, NetConfig):
-        return net.build(shape, classes) if outputs == 1 else net.build(shape, classes, outputs)
-    return net
+def built(
+    net: Net,
+    shape: Sequence[int],
+    classes: int | None = None,
+    outputs: int = 1,
+    *,
+    cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
+) -> Any:
+    """Return the network: built from its configuration, to predict `outputs` times the channels, or as it is.
+
+    Raises:
+        ConditionError: the network reads no conditions of this kind.
+    """
+    if not isinstance(net, NetConfig):
+        return net
+    both = {"cond_features": cond_features, "cond_image": cond_image}
+    condition: dict[str, Any] = {name: one for name, one in both.items() if one is not None}
+    takes = inspect.signature(net.build).parameters
+    for name, value in condition.items():
+        if name not in takes:
+            raise ConditionError(f"{name} is {value}, but {net.name.rpartition('.')[2]} reads no such conditions; use UNet or DiT.")
+    return net.build(shape, classes, **condition) if outputs == 1 else net.build(shape, classes, outputs, **condition)
 
 
 def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None, schema: Schema | None = None) -> Bijection | None:

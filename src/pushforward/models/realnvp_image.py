@@ -9,6 +9,8 @@ Ours: the networks are three convolutions rather than residual, and a layer init
 normalisation, so that a row's likelihood does not depend on its batch.
 """
 
+from typing import Any
+
 import torch
 
 from pushforward.bijections.bijection import Bijection
@@ -52,19 +54,21 @@ def realnvp_image(shared: ImageOptions, levels: int = 2, depth: int = 3, hidden:
         torch.Size([3, 1, 8, 8])
     """
     checked_levels(levels, shared.event_shape, levels - 1)
-    network = {"hidden": hidden, "bound": bound, "activation": shared.activation, **shared.condition}
+    network: Any = {"hidden": hidden, "bound": bound, "activation": shared.activation}
     now = shared.event_shape[0]
     scales: list[Bijection] = []
     for level in range(levels):
         last = level == levels - 1
         steps: list[Bijection] = []
         for k in range(checked_layers(depth, "depth") + int(last)):
-            steps += [ImageActNorm(now), ImageCoupling(now, mask="checkerboard", swap=k % 2 == 1, **network)]
+            condition = shared.condition_at(2**level)
+            steps += [ImageActNorm(now), ImageCoupling(now, mask="checkerboard", swap=k % 2 == 1, **network, **condition)]
         if not last:
             steps += [Squeeze()]
             now *= 4
             for k in range(depth):
-                steps += [ImageActNorm(now), ImageCoupling(now, swap=k % 2 == 1, **network)]
+                condition = shared.condition_at(2 ** (level + 1))
+                steps += [ImageActNorm(now), ImageCoupling(now, swap=k % 2 == 1, **network, **condition)]
             now //= 2
         scales += [Chain(steps, shared.memory)]
     return NormalizingFlow(Multiscale(scales), **shared.family_options(hidden))

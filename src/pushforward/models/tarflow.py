@@ -71,7 +71,7 @@ def tarflow(
     steps = [TransformerAutoregressive(shared.event_shape, patch, reverse=k % 2 == 1, **transformer) for k in range(checked_layers(layers))]
     return NormalizingFlow(
         Chain(steps),
-        drop_cond=0.0 if shared.classes is None else drop_cond,
+        drop_cond=drop_cond if shared.kind else 0.0,
         noise=noise,
         sampler=Tweedie() if denoise and noise else None,
         **shared.family_options,

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import nn
 
 from pushforward.errors import UserError
+
+CondBy = Literal["concat", "attention"]  # how a network reads condition images
 
 
 class NetConfig:
@@ -14,8 +16,25 @@ class NetConfig:
 
     name: ClassVar[str]
 
-    def build(self, shape: Sequence[int], classes: int | None = None, outputs: int = 1) -> nn.Module:
-        """Return the network for events of this shape, for labels 0 to classes - 1 if given, with `outputs` output channels per channel."""
+    def build(
+        self,
+        shape: Sequence[int],
+        classes: int | None = None,
+        outputs: int = 1,
+        *,
+        cond_features: int | None = None,
+        cond_image: Sequence[int] | None = None,
+    ) -> nn.Module:
+        """Return the network for events of this shape.
+
+        Args:
+            shape: shape of one event.
+            classes: number of labels that the condition may be, or None.
+            outputs: output channels per channel of the event.
+            cond_features: length of the condition vectors, or None.
+            cond_image: shape of the condition images, or None. A configuration whose `build` lacks one of the two is for networks
+                without such conditions.
+        """
         raise NotImplementedError
 
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pushforward.dispatch import dispatched
 from pushforward.errors import ConditionError, UserError
 from pushforward.nn.activation import Activation, activation_of
 from pushforward.nn.embedding import condition_embedding
+from pushforward.nn.image_condition import ImageCondition
 
 
 class ConvNet(nn.Module):
@@ -25,12 +25,12 @@ class ConvNet(nn.Module):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         classes: number of labels, or None.
         cond_features: length of the condition vectors, or None.
-        cond_channels: channels of condition images (n, cond_channels, h, w), which are concatenated to x, or None; excludes other
-            kinds of condition.
+        cond_channels: channels of condition images at x's resolution, which are concatenated to x (`ImageCondition`), or None; excludes
+            other kinds of condition.
 
     Raises:
         UserError: hidden < 1, or an unknown activation.
-        ConditionError: several kinds of condition, or condition images that are missing or of the wrong shape.
+        ConditionError: several kinds of condition, or condition images of the wrong shape.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class ConvNet(nn.Module):
             raise ConditionError(
                 f"cond_channels is {cond_channels}, but classes is {classes} and cond_features is {cond_features}; give one of them."
             )
-        self.cond_channels = cond_channels
-        inputs += cond_channels or 0
+        self.image = None if cond_channels is None else ImageCondition(cond_channels)
+        inputs += 0 if self.image is None else self.image.added
         if hidden is not None and hidden < 1:
             raise UserError(f"hidden is {hidden}, but the network needs at least 1 hidden channel; try 128.")
         self.act = activation_of(activation)
@@ -61,12 +61,8 @@ class ConvNet(nn.Module):
             nn.init.zeros_(p)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        if self.cond_channels is not None:
-            needed = (x.shape[0], self.cond_channels, *x.shape[2:])
-            if cond is None or tuple(cond.shape) != needed:
-                what = "None" if cond is None else f"of shape {tuple(cond.shape)}"
-                raise ConditionError(f"cond is {what}, but this network also needs images {needed}.")
-            x, cond = torch.cat((x, cond), dim=1), None
+        if self.image is not None:
+            x, cond = self.image(x, cond), None
         h = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels_last, written so that torch.func.vmap supports it
         out: Tensor = self.shifted(self.out(h), cond) if self.first is None else self.out(self.hidden(h, cond))
         return out

@@ -1,7 +1,7 @@
-"""The diffusion transformer: patches as tokens, modulated by time and label."""
+"""The diffusion transformer: patches as tokens, modulated by time and condition."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import ClassVar
 
@@ -9,31 +9,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward.conditions import Conditioning
 from pushforward.errors import UserError
-from pushforward.functional.embedding import timestep_embedding
+from pushforward.functional.embedding import grid_positions
 from pushforward.functional.modulation import modulated_norm
 from pushforward.functional.patches import patchify, unpatchify
-from pushforward.nn.config import NetConfig, image_sides
+from pushforward.nn.config import CondBy, NetConfig, image_sides
 from pushforward.nn.constant import Constant
-from pushforward.nn.embedding import TimeAndLabel
+from pushforward.nn.context import ContextAttention
+from pushforward.nn.embedding import TimeAndCondition
+from pushforward.nn.image_condition import image_readers
 from pushforward.nn.layers import Blocks, SelfAttention
 from pushforward.registry import export
 
 
 class DiTBlock(nn.Module):
-    """Attention and MLP, each shifted, scaled and gated by time and label (adaLN-Zero: the gates start at zero)."""
+    """Attention and MLP, each shifted, scaled and gated by time and condition (adaLN-Zero: the gates start at zero)."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+    def __init__(self, width: int, heads: int, mlp_ratio: int, context: int | None = None) -> None:
         super().__init__()
         self.modulation = nn.Linear(width, 6 * width)
         self.attention = SelfAttention(width, heads)
+        self.context = None if context is None else ContextAttention(width, heads, context)
         self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(approximate="tanh"), nn.Linear(mlp_ratio * width, width))
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None = None) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding).chunk(6, dim=1)
         x = torch.addcmul(x, gate1[:, None], self.attention(modulated_norm(x, shift1, scale1)))
+        if self.context is not None:
+            x = self.context(x, context)
         return torch.addcmul(x, gate2[:, None], self.mlp(modulated_norm(x, shift2, scale2)))
 
 
@@ -42,7 +48,7 @@ class DiTBlock(nn.Module):
     example=lambda: (DiT((1, 8, 8), width=16, depth=2, heads=2, classes=3), (torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([0, 2]))),
 )
 class DiT(Blocks):
-    """A transformer over the patches of images (n, channels, height, width), conditioned on time and label.
+    """A transformer over the patches of images (n, channels, height, width), conditioned on time and on labels, vectors or images.
 
     Position embeddings are fixed cosines and sines, half of the channels for the row and half for the column. The output starts at zero.
 
@@ -53,11 +59,18 @@ class DiT(Blocks):
         depth: number of blocks.
         heads: number of attention heads.
         mlp_ratio: width of a block's hidden layer in units of `width`.
+        cond_by: how condition images are read: "concat" concatenates their patches to those of x, "attention" reads images of any size by
+            cross-attention in every block.
+        cond_patch: side of the patches of condition images that are read by attention.
         classes: number of classes, or None.
         outputs: output channels per image channel.
+        cond_features: length of condition vectors, which like labels modulate all blocks, or None.
+        cond_image: shape (channels, height, width) of condition images, or None: masks, images to be completed, low-resolution images;
+            concatenated to x, their sides are those of x, a multiple or a fraction.
 
     Raises:
         UserError: the shape is not an image's, or the sizes do not divide.
+        ConditionError: several kinds of condition, or condition images whose sides do not fit.
 
     Source: Peebles and Xie, Scalable diffusion models with transformers, 2212.09748.
     """
@@ -71,19 +84,21 @@ class DiT(Blocks):
         depth: int = 6
         heads: int = 4
         mlp_ratio: int = 4
+        cond_by: CondBy = "concat"
+        cond_patch: int = 2
         name: ClassVar[str] = "nn.DiT"
 
-        def build(self, shape: Sequence[int], classes: int | None = None, outputs: int = 1) -> "DiT":
-            return DiT(
-                shape,
-                patch=self.patch,
-                width=self.width,
-                depth=self.depth,
-                heads=self.heads,
-                mlp_ratio=self.mlp_ratio,
-                classes=classes,
-                outputs=outputs,
-            )
+        def build(
+            self,
+            shape: Sequence[int],
+            classes: int | None = None,
+            outputs: int = 1,
+            *,
+            cond_features: int | None = None,
+            cond_image: Sequence[int] | None = None,
+        ) -> "DiT":
+            own = {one.name: getattr(self, one.name) for one in fields(self)}
+            return DiT(shape, classes=classes, outputs=outputs, cond_features=cond_features, cond_image=cond_image, **own)
 
     def __init__(
         self,
@@ -94,37 +109,42 @@ class DiT(Blocks):
         depth: int = 6,
         heads: int = 4,
         mlp_ratio: int = 4,
+        cond_by: CondBy = "concat",
+        cond_patch: int = 2,
         classes: int | None = None,
         outputs: int = 1,
+        cond_features: int | None = None,
+        cond_image: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        kind = Conditioning(classes, cond_features, cond_image)
         channels, height, columns = image_sides("DiT", shape)
         if height % patch or columns % patch:
             raise UserError(f"patch is {patch}, which does not divide an image of {height}x{columns}; use a divisor of both sides.")
         if width % 4:
             raise UserError(f"width is {width}, but positions need a multiple of 4.")
         self.patch = patch
-        self.first = nn.Linear(channels * patch * patch, width)
-        self.embedding = TimeAndLabel(width, classes)
-        self.blocks = nn.ModuleList(DiTBlock(width, heads, mlp_ratio) for _ in range(depth))
+        self.image, self.context = image_readers(kind, shape[1:], cond_by, cond_patch, width)
+        self.first = nn.Linear((channels + (self.image.added if self.image is not None else 0)) * patch * patch, width)
+        self.embedding = TimeAndCondition(width, classes, cond_features)
+        self.blocks = nn.ModuleList(DiTBlock(width, heads, mlp_ratio, width if self.context is not None else None) for _ in range(depth))
         self.modulation, self.last = nn.Linear(width, 2 * width), nn.Linear(width, outputs * channels * patch * patch)
         for layer in (self.modulation, self.last):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        self.positions = Constant(partial(_positions, height // patch, columns // patch, width))
+        self.positions = Constant(partial(grid_positions, [height // patch, columns // patch], width))
         self.positions.like(self.last.weight)  # cached before a compiler traces the forward pass
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        context = None
+        if self.image is not None:
+            x, cond = self.image(x, cond), None
+        elif self.context is not None:
+            context, cond = self.context(cond, x.shape[0]), None
         embedding = F.silu(self.embedding(t, cond))
         tokens = self.first(patchify(x, self.patch))
         tokens = tokens + self.positions.like(next(self.parameters()))
         for block in self.blocks:
-            tokens = self.run(block, tokens, embedding)
+            tokens = self.run(block, tokens, embedding, context)
         shift, scale = self.modulation(embedding).chunk(2, dim=1)
         return unpatchify(self.last(modulated_norm(tokens, shift, scale)), self.patch, *x.shape[2:])
-
-
-def _positions(rows: int, columns: int, width: int) -> Tensor:
-    """Return cosines and sines (rows columns, width) of each patch's row and column, half of the width for each."""
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    return torch.cat([timestep_embedding(place.flatten().double(), width // 2, scale=1.0) for place in (row, column)], dim=1)

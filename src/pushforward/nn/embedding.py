@@ -1,11 +1,14 @@
-"""Embeddings of time and condition: the module of `functional.timestep_embedding`, the label table with a null row, and a linear map."""
+"""Embeddings of time and condition: the module of `functional.timestep_embedding`, labels and vectors, each with a vector for none."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pushforward._checks import shown, whole
+from pushforward._checks import whole
 from pushforward._precision import dtype_of
-from pushforward.errors import ConditionError, DtypeError
+from pushforward.conditions import Conditioning, described, known_rows, unexpected
+from pushforward.errors import ConditionError
 from pushforward.functional.embedding import timestep_embedding
 from pushforward.registry import export
 
@@ -56,41 +59,70 @@ class LabelEmbedding(nn.Module):
     def forward(self, cond: Tensor | None, n: int) -> Tensor | None:
         if self.table is None or self.classes is None:
             if cond is not None:
-                raise ConditionError(
-                    "a condition was given to a network built without classes; build it with classes=K, or leave cond out."
-                )
+                raise unexpected(cond, "network")
             return None
         if cond is None:
             row: Tensor = self.table(torch.full((1,), self.classes, device=next(self.parameters()).device))
             return row.expand(n, -1)
         if not isinstance(cond, Tensor) or cond.is_floating_point() or tuple(cond.shape) != (n,):
-            what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else shown(cond)
-            raise ConditionError(f"cond is {what}, but this network needs integer labels ({n},), one per row.")
+            raise ConditionError(
+                f"cond is {described(cond)}, but this network needs integer labels ({n},), one per row (it was built with classes)."
+            )
         return self.table(cond)
 
 
-class VectorEmbedding(nn.Linear):
-    """Condition vectors (n, cond_features) as vectors (n, features), by one linear map.
+class VectorEmbedding(nn.Module):
+    """Condition vectors (n, cond_features) as vectors (n, features): standardised, then one linear map; a learned vector for none.
+
+    An image is taken as the vector of its pixels. Mean and deviation are 0 and 1 until `fit_condition` has seen conditions. The learned
+    vector is used for `cond=None` and for rows dropped in training (`conditions.dropped`).
 
     Raises:
-        ConditionError: the vectors are missing or of the wrong shape.
-        DtypeError: their dtype is not that of the parameters.
+        ConditionError: the condition is of another kind or shape.
+        DtypeError: its dtype is not that of the parameters.
     """
 
     conditional = True
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, cond_features: int, features: int) -> None:
-        super().__init__(whole("cond_features", cond_features, 1), features, bias=False)
+        super().__init__()
+        self.kind = Conditioning(cond_features=cond_features)
+        self.linear: Any = nn.Linear(cond_features, features, bias=False)
+        self.null = nn.Parameter(torch.zeros(features))
+        self.register_buffer("mean", torch.zeros(cond_features))
+        self.register_buffer("std", torch.ones(cond_features))
 
-    def forward(self, cond: Tensor | None, n: int) -> Tensor:  # type: ignore[override]
-        if not isinstance(cond, Tensor) or tuple(cond.shape) != (n, self.in_features) or not cond.is_floating_point():
-            what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else shown(cond)
-            raise ConditionError(f"cond is {what}, but this network needs vectors ({n}, {self.in_features}), one per row.")
-        if cond.dtype != self.weight.dtype and not torch.is_autocast_enabled(cond.device.type):
-            raise DtypeError(
-                f"cond is {cond.dtype}, but this network's parameters are {self.weight.dtype}; use cond.to({self.weight.dtype})."
-            )
-        return super().forward(cond)
+    def forward(self, cond: Tensor | None, n: int) -> Tensor:
+        if cond is None:
+            return self.null.expand(n, -1)
+        flat = cond.flatten(1) if isinstance(cond, Tensor) and cond.ndim > 2 else cond
+        self.kind.check(flat, n, self.null.dtype, "network")
+        known = known_rows(flat)
+        return torch.where(known, self.linear(torch.where(known, (flat - self.mean) / self.std, 0)), self.null)
+
+    @torch.no_grad()
+    def fit_condition(self, cond: Tensor) -> None:
+        """Fit mean and deviation to conditions (n, cond_features), or to images for each channel."""
+        for held, fitted in zip((self.mean, self.std), statistics(cond), strict=True):
+            held.copy_(fitted.expand(cond.shape[1:]).flatten())
+
+
+def statistics(cond: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of vectors for each feature, of images for each channel; what is constant has deviation 1."""
+    dims = [0, *range(2, cond.ndim)]
+    mean, std = cond.double().mean(dims, keepdim=True)[0], cond.double().std(dims, correction=0, keepdim=True)[0]
+    return mean, torch.where(std > 1e-6 * mean.abs(), std, 1.0)
+
+
+def fit_condition(module: nn.Module, cond: Any) -> None:
+    """Fit the units of all conditions that the networks in a module read to those of training data."""
+    if isinstance(cond, Tensor) and cond.is_floating_point() and cond.ndim > 1:
+        for one in module.modules():
+            own: Any = getattr(one, "fit_condition", None)
+            if own is not None:
+                own(cond)
 
 
 def condition_embedding(features: int, classes: int | None, cond_features: int | None) -> LabelEmbedding | VectorEmbedding:
@@ -104,11 +136,8 @@ def condition_embedding(features: int, classes: int | None, cond_features: int |
     Raises:
         ConditionError: both kinds are requested.
     """
-    if classes is not None and cond_features is not None:
-        raise ConditionError(
-            f"classes is {classes} and cond_features is {cond_features}, but a condition is labels or vectors; give one of them."
-        )
-    return LabelEmbedding(classes, features) if cond_features is None else VectorEmbedding(cond_features, features)
+    kind = Conditioning(classes, cond_features)
+    return LabelEmbedding(classes, features) if kind.cond_features is None else VectorEmbedding(kind.cond_features, features)
 
 
 class _TimeNet(nn.Sequential):
@@ -122,13 +151,13 @@ class _TimeNet(nn.Sequential):
         return vector
 
 
-class TimeAndLabel(nn.Module):
-    """A small network that embeds time and label as one vector (n, features), which modulates the blocks of U-Net and DiT."""
+class TimeAndCondition(nn.Module):
+    """A small network that embeds time and condition as one vector (n, features), which modulates the blocks of U-Net and DiT."""
 
-    def __init__(self, features: int, classes: int | None, frequencies: int = 128) -> None:
+    def __init__(self, features: int, classes: int | None, cond_features: int | None = None, frequencies: int = 128) -> None:
         super().__init__()
         self.time = _TimeNet(TimestepEmbedding(frequencies), nn.Linear(frequencies, features), nn.SiLU(), nn.Linear(features, features))
-        self.label = LabelEmbedding(classes, features)
+        self.label = condition_embedding(features, classes, cond_features)
 
     def forward(self, t: Tensor, cond: Tensor | None) -> Tensor:
         vector = self.time(t)

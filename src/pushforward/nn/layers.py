@@ -78,7 +78,7 @@ class Blocks(nn.Module):
 
     activation_checkpointing: bool = False
 
-    def run(self, block: nn.Module, *args: Tensor) -> Any:
+    def run(self, block: nn.Module, *args: Tensor | None) -> Any:
         """Return the outputs of a block."""
         if self.activation_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _SameAttention()))

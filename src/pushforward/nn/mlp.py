@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward._precision import dtype_of
+from pushforward.conditions import Conditioning
 from pushforward.dispatch import dispatched
 from pushforward.errors import UserError
 from pushforward.functional.divergence import exact_divergence
@@ -39,7 +40,7 @@ class MLP(nn.Module):
         activation: "silu", "tanh", "relu", "elu" or "softplus".
         time_features: number of cosines and sines of t that each hidden layer receives, even; 0 for a network without time.
         classes: number of classes, or None.
-        cond_features: length of condition vectors, used instead of labels, or None.
+        cond_features: length of condition vectors, used instead of labels, or None; images are taken as the vectors of their pixels.
 
     Raises:
         UserError: no hidden layer, an unknown activation, or an odd number of time features.
@@ -56,10 +57,20 @@ class MLP(nn.Module):
         cond_features: int | None = None
         name: ClassVar[str] = "nn.MLP"
 
-        def build(self, shape: Sequence[int], classes: int | None = None, outputs: int = 1) -> "MLP":
+        def build(
+            self,
+            shape: Sequence[int],
+            classes: int | None = None,
+            outputs: int = 1,
+            *,
+            cond_features: int | None = None,
+            cond_image: Sequence[int] | None = None,
+        ) -> "MLP":
             features = features_of(shape)
-            options: Any = {"activation": self.activation, "time_features": self.time_features, "cond_features": self.cond_features}
-            return MLP(features, outputs * features, self.hidden, classes=classes, **options)
+            options: Any = {"activation": self.activation, "time_features": self.time_features}
+            cond_features = self.cond_features if cond_features is None else cond_features
+            length = Conditioning(classes, cond_features, cond_image).length
+            return MLP(features, outputs * features, self.hidden, classes=classes, cond_features=length, **options)
 
     def __init__(
         self,

@@ -85,9 +85,20 @@ class MMDiT(Blocks):
         null_tokens: int = 333
         name: ClassVar[str] = "nn.MMDiT"
 
-        def build(self, shape: Sequence[int], classes: int | None = None, outputs: int = 1) -> "MMDiT":
-            if classes is not None:
-                raise ConditionError(f"classes is {classes}, but MMDiT reads text (a TextContext); use DiT for labels.")
+        def build(
+            self,
+            shape: Sequence[int],
+            classes: int | None = None,
+            outputs: int = 1,
+            *,
+            cond_features: int | None = None,
+            cond_image: Sequence[int] | None = None,
+        ) -> "MMDiT":
+            for name, value in (("classes", classes), ("cond_features", cond_features), ("cond_image", cond_image)):
+                if value is not None:
+                    raise ConditionError(
+                        f"{name} is {value}, but MMDiT reads text (a TextContext); use DiT for labels, vectors and images."
+                    )
             if outputs != 1:
                 raise UserError(
                     f"outputs is {outputs}, but MMDiT returns as many channels as it reads; use UNet or DiT to learn a variance."

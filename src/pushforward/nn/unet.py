@@ -1,16 +1,19 @@
 """The U-Net of diffusion models: residual blocks down and up in resolution, skip connections, and attention at low resolutions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward.conditions import Conditioning
 from pushforward.errors import UserError
-from pushforward.nn.config import NetConfig, image_sides
-from pushforward.nn.embedding import TimeAndLabel
+from pushforward.nn.config import CondBy, NetConfig, image_sides
+from pushforward.nn.context import ContextAttention
+from pushforward.nn.embedding import TimeAndCondition
+from pushforward.nn.image_condition import image_readers
 from pushforward.nn.layers import Blocks, SelfAttention
 from pushforward.registry import export
 
@@ -33,7 +36,7 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)  # each block starts as its residual connection
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]  # a convolution's bias may be None, this one is not
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
         h = torch.addcmul(shift, self.norm2(h), 1 + scale)
@@ -41,17 +44,21 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention over the pixels, with a residual connection."""
+    """Self-attention over the pixels, and attention to the tokens of a condition if there are some, each with a residual connection."""
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, context: int | None = None) -> None:
         super().__init__()
         self.norm, self.attention = _normalised(channels), SelfAttention(channels, heads)
         nn.init.zeros_(self.attention.out.weight)
         nn.init.zeros_(self.attention.out.bias)
+        self.context = None if context is None else ContextAttention(channels, heads, context)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None = None) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)
-        return x + self.attention(tokens).transpose(1, 2).reshape(x.shape)
+        x = x + self.attention(tokens).transpose(1, 2).reshape(x.shape)
+        if self.context is None:
+            return x
+        return self.context(x.flatten(2).transpose(1, 2), context).transpose(1, 2).reshape(x.shape)
 
 
 class Level(nn.Module):
@@ -66,7 +73,7 @@ class Level(nn.Module):
 
 @export("nn.UNet", example=lambda: (UNet((1, 8, 8), channels=8, classes=3), (torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([0, 2]))))
 class UNet(Blocks):
-    """A U-Net over images (n, channels, height, width), conditioned on time and label.
+    """A U-Net over images (n, channels, height, width), conditioned on time and on labels, vectors or images.
 
     Height and width must be divisible by 2^(levels - 1). The last convolution starts at zero.
 
@@ -78,11 +85,18 @@ class UNet(Blocks):
         attention: a level has attention if the larger side of its images, in pixels, is at most this.
         heads: number of attention heads.
         dropout: fraction of activations dropped in training.
+        cond_by: how condition images are read: "concat" concatenates them to x, "attention" reads images of any size by cross-attention
+            wherever there is attention.
+        cond_patch: side of the patches of condition images that are read by attention.
         classes: number of classes, or None.
         outputs: output channels per image channel.
+        cond_features: length of condition vectors, which like labels modulate all blocks, or None.
+        cond_image: shape (channels, height, width) of condition images, or None: masks, images to be completed, low-resolution images;
+            concatenated to x, their sides are those of x, a multiple or a fraction.
 
     Raises:
         UserError: the shape is not an image's, or its sides cannot be halved that often.
+        ConditionError: several kinds of condition, or condition images whose sides do not fit.
 
     Source: Ho, Jain and Abbeel, 2006.11239, appendix B; Nichol and Dhariwal, 2102.09672 (scale and shift by the time).
     """
@@ -97,20 +111,21 @@ class UNet(Blocks):
         attention: int = 8
         heads: int = 4
         dropout: float = 0.0
+        cond_by: CondBy = "concat"
+        cond_patch: int = 2
         name: ClassVar[str] = "nn.UNet"
 
-        def build(self, shape: Sequence[int], classes: int | None = None, outputs: int = 1) -> "UNet":
-            return UNet(
-                shape,
-                channels=self.channels,
-                multipliers=self.multipliers,
-                depth=self.depth,
-                attention=self.attention,
-                heads=self.heads,
-                dropout=self.dropout,
-                classes=classes,
-                outputs=outputs,
-            )
+        def build(
+            self,
+            shape: Sequence[int],
+            classes: int | None = None,
+            outputs: int = 1,
+            *,
+            cond_features: int | None = None,
+            cond_image: Sequence[int] | None = None,
+        ) -> "UNet":
+            own = {one.name: getattr(self, one.name) for one in fields(self)}
+            return UNet(shape, classes=classes, outputs=outputs, cond_features=cond_features, cond_image=cond_image, **own)
 
     def __init__(
         self,
@@ -122,10 +137,15 @@ class UNet(Blocks):
         attention: int = 8,
         heads: int = 4,
         dropout: float = 0.0,
+        cond_by: CondBy = "concat",
+        cond_patch: int = 2,
         classes: int | None = None,
         outputs: int = 1,
+        cond_features: int | None = None,
+        cond_image: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        kind = Conditioning(classes, cond_features, cond_image)
         image_channels, height, width = image_sides("UNet", shape)
         halvings = len(multipliers) - 1
         if height % 2**halvings or width % 2**halvings:
@@ -134,8 +154,10 @@ class UNet(Blocks):
                 f"use sides divisible by {2**halvings}, or fewer multipliers."
             )
         features = 4 * channels
-        self.embedding = TimeAndLabel(features, classes)
-        self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
+        self.embedding = TimeAndCondition(features, classes, cond_features)
+        self.image, self.context = image_readers(kind, shape[1:], cond_by, cond_patch, features)
+        context = None if self.context is None else features
+        self.first = nn.Conv2d(image_channels + (self.image.added if self.image is not None else 0), channels, 3, padding=1)
         skips, here = [channels], channels
         self.down: Any = nn.ModuleList()
         self.up: Any = nn.ModuleList()
@@ -145,13 +167,17 @@ class UNet(Blocks):
             for _ in range(depth):
                 blocks.append(ResidualBlock(here, multiplier * channels, features, dropout))
                 here = multiplier * channels
-                blocks += [AttentionBlock(here, heads)] if attend else []
+                blocks += [AttentionBlock(here, heads, context)] if attend else []
                 skips.append(here)
             resize = nn.Conv2d(here, here, 3, stride=2, padding=1) if level < halvings else None
             skips += [here] if resize is not None else []
             self.down.append(Level(blocks, resize))
         self.middle: Any = nn.ModuleList(
-            [ResidualBlock(here, here, features, dropout), AttentionBlock(here, heads), ResidualBlock(here, here, features, dropout)]
+            [
+                ResidualBlock(here, here, features, dropout),
+                AttentionBlock(here, heads, context),
+                ResidualBlock(here, here, features, dropout),
+            ]
         )
         for level, multiplier in reversed(list(enumerate(multipliers))):
             attend = max(height, width) >> level <= attention
@@ -159,19 +185,24 @@ class UNet(Blocks):
             for _ in range(depth + 1):
                 blocks.append(ResidualBlock(here + skips.pop(), multiplier * channels, features, dropout))
                 here = multiplier * channels
-                blocks += [AttentionBlock(here, heads)] if attend else []
+                blocks += [AttentionBlock(here, heads, context)] if attend else []
             self.up.append(Level(blocks, nn.Conv2d(here, here, 3, padding=1) if level else None))
         self.norm, self.last = _normalised(here), nn.Conv2d(here, outputs * image_channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        context = None
+        if self.image is not None:
+            x, cond = self.image(x, cond), None
+        elif self.context is not None:
+            context, cond = self.context(cond, x.shape[0]), None
         embedding = F.silu(self.embedding(t, cond))
         h = self.first(x)
         skips = [h]
         for level in self.down:
             for block, attends in zip(level.blocks, level.attends, strict=True):
-                h = self.run(block, h, embedding)
+                h = self.run(block, h, embedding, context)
                 if attends:
                     skips[-1] = h  # the skip connection carries the attention's output
                 else:
@@ -180,12 +211,12 @@ class UNet(Blocks):
                 h = level.resize(h)
                 skips.append(h)
         for block in self.middle:
-            h = self.run(block, h, embedding)
+            h = self.run(block, h, embedding, context)
         for level in self.up:
             for block, attends in zip(level.blocks, level.attends, strict=True):
                 if not attends:
                     h = torch.cat((h, skips.pop()), dim=1)
-                h = self.run(block, h, embedding)
+                h = self.run(block, h, embedding, context)
             if level.resize is not None:
                 h = level.resize(F.interpolate(h, scale_factor=2.0, mode="nearest"))
         return self.last(F.silu(self.norm(h)))

@@ -45,11 +45,16 @@ class Feed:
         """Return a batch on the model's device."""
         x, cond, noise = batch
         x = x.to(self.device, self.dtype, non_blocking=True)
-        cond = cond if cond is None else cond.to(self.device, non_blocking=True)
+        cond = None if cond is None else self._condition(cond, non_blocking=True)
         return x, cond, noise if noise is None else noise.to(self.device, self.dtype, non_blocking=True)
 
     def rows(self, most: int) -> tuple[Tensor, Any]:
         """Return up to `most` rows, spread evenly over the set, with their conditions."""
         rows = torch.linspace(0, len(self.data) - 1, min(most, len(self.data))).long().tolist()
         x, cond, _ = as_batch(fetched(self.data, rows))
-        return x.to(self.device, self.dtype), cond if cond is None else cond.to(self.device)
+        return x.to(self.device, self.dtype), None if cond is None else self._condition(cond)
+
+    def _condition(self, cond: Any, **options: Any) -> Any:
+        """Return a condition on the model's device, vectors and images in the model's dtype."""
+        real = isinstance(cond, Tensor) and cond.is_floating_point()
+        return cond.to(self.device, self.dtype, **options) if real else cond.to(self.device, **options)
