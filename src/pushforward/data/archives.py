@@ -21,7 +21,9 @@ NAMED, WORDS = ("x", "y", "columns", "class_names"), "words of "  # entries next
 
 
 def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) -> Dataset:
-    """Return one split of a .npz file with x and optional labels y, or with x_train, x_validation, x_test and optional y_train, ...
+    """Return one split of a .npz file with x and optional y, or with x_train, x_validation, x_test and optional y_train, ...
+
+    y are labels (N,), or conditions: vectors (N, features) or images (N, channels, height, width), such as masks.
 
     Next to x, `columns` names the features of a table, "words of NAME" the values that the numbers of a category stand for, and
     `class_names` the classes: what `pushforward sample` writes is read again as the table that it is.
@@ -84,12 +86,12 @@ def _table(name: str, held: Mapping[str, Array], classes: list[str] | None, leve
     label = None
     cond, _, found = number_labels(name, held.get("y"))
     cond, count = checked_cond(name, len(x), cond, None)
-    if cond is not None:
+    if cond is not None and count is not None:
         label = next(title for title in ("label", "class", "label of the row") if title not in titles)
         raws.append(_raw(name, label, cond.double().numpy(), classes or found or [str(k) for k in range(count or 0)]))
     accepted = [title for title in titles if words[title]]
     table = tabulated(name, raws, label=label, accepted=accepted, levels=levels, seed=seed)
-    return Dataset(name, table.x, table.labels, schema=table.schema)
+    return Dataset(name, table.x, cond if count is None else table.labels, schema=table.schema)
 
 
 def _texts(name: str, key: str, held: Mapping[str, Array]) -> list[str] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from pushforward.data.checks import refuse_masked
+from pushforward.data.checks import is_numbers, refuse_masked
 from pushforward.data.dataset import Dataset
 from pushforward.data.numpy_files import open_npy
 from pushforward.data.splits import split_indices, split_sizes
@@ -52,7 +52,7 @@ def divided(
     Args:
         name: name of the set.
         array: examples (N, *shape).
-        labels: labels (N,), integers or strings, or None.
+        labels: labels (N,), integers or strings, or conditions (N, features) or (N, channels, height, width), or None.
         split: "train", "validation" or "test".
         seed: seed of the permutation.
         levels: number of values a coordinate can take, or one entry per column; None for continuous data, 256 for uint8 images.
@@ -124,9 +124,16 @@ def as_events(name: str, array: Array) -> tuple[Array, int | None]:
 
 
 def number_labels(name: str, labels: Array | None) -> tuple[torch.Tensor | None, int | None, list[str] | None]:
-    """Return labels as int64, the number of classes and the class names if the labels are strings (sorted, then numbered)."""
+    """Return labels as int64, the number of classes and the class names if the labels are strings (sorted, then numbered).
+
+    Vectors (N, features) of real numbers and images (N, channels, height, width) are conditions as they are, without classes; uint8 images
+    and masks may have their channels last, or none.
+    """
     if labels is None:
         return None, None, None
+    if labels.dtype.kind in "biuf" and is_numbers(labels):
+        array, _ = as_events(name, labels.astype(numpy.uint8) if labels.dtype.kind == "b" else labels)
+        return torch.from_numpy(array).to(torch.float32), None, None
     if labels.dtype.kind in "US":
         words, numbers = numpy.unique(labels, return_inverse=True)
         return torch.from_numpy(numbers.astype(numpy.int64)), len(words), [str(word) for word in words]

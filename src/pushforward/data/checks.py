@@ -47,17 +47,18 @@ def checked_cond(name: str, count: int, cond: Tensor | None, classes: int | None
         if classes is not None:
             raise DataError(f"{name}: classes is {classes}, but there are no labels; give cond too, or leave classes out.")
         return None, None
-    if cond.is_floating_point() and cond.ndim > 1:
+    if is_numbers(cond):
         if len(cond) != count or classes is not None or not cond.isfinite().all():
             raise DataError(
                 f"{name}: cond has shape {tuple(cond.shape)} and {classes or 'no'} classes, but conditions other than labels need "
-                f"({count}, features), finite numbers and no classes."
+                f"({count}, features) or ({count}, channels, height, width), finite numbers and no classes."
             )
         return cond.detach().to(torch.float32), None
     if cond.is_floating_point() or cond.is_complex() or cond.dtype is torch.bool:
         raise DataError(f"{name}: the labels have dtype {cond.dtype}, but classes must be integers; convert them first.")
     if tuple(cond.shape) != (count,):
-        raise DataError(f"{name}: the labels have shape {tuple(cond.shape)}, but {count} examples need shape ({count},).")
+        vectors = "; vectors hold real numbers" * (cond.ndim == 2)
+        raise DataError(f"{name}: the labels have shape {tuple(cond.shape)}, but {count} examples need shape ({count},){vectors}.")
     labels = cond.detach().to(torch.int64)
     allowed = int(labels.max()) + 1 if classes is None else classes
     wrong = ((labels < 0) | (labels >= allowed)).nonzero().flatten()
@@ -66,6 +67,12 @@ def checked_cond(name: str, count: int, cond: Tensor | None, classes: int | None
         limit = f"0 to {allowed - 1}" if allowed > 0 else "0 or more"
         raise DataError(f"{name}: row {row} has label {int(labels[row])}, but labels must be {limit} ({len(wrong)} of {count} are not).")
     return labels, allowed
+
+
+def is_numbers(cond: Any) -> bool:
+    """Return whether a tensor or array of conditions holds vectors or images (also masks and pixels), not labels."""
+    real = cond.is_floating_point() if isinstance(cond, Tensor) else cond.dtype.kind == "f"
+    return cond.ndim > 2 or (real and cond.ndim == 2)
 
 
 def checked_levels(name: str, levels: int | Sequence[Level] | None, shape: tuple[int, ...]) -> Levels:

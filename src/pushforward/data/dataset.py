@@ -12,7 +12,7 @@ from torch.utils import data as torch_data
 
 from pushforward._checks import shown
 from pushforward._pandas import is_frame
-from pushforward.data.checks import as_tensor, checked_cond, checked_levels, refuse_not_finite, refuse_other_than_levels
+from pushforward.data.checks import as_tensor, checked_cond, checked_levels, is_numbers, refuse_not_finite, refuse_other_than_levels
 from pushforward.data.inference import described
 from pushforward.data.raw_frame import columns_of
 from pushforward.data.rows import Rows
@@ -38,8 +38,9 @@ class Dataset(torch_data.Dataset[Batch]):
         name: what messages and reports call the set.
         x: examples (N, *shape) in the units of the source, a tensor or an array of numpy's, handed out as float32; or a DataFrame of
             pandas without missing values (`data.load` knows what to do with some).
-        cond: labels (N,), integers in 0 .. classes - 1, held as int64; or conditions (N, features) in a floating dtype, such as
-            encoded captions, held as float32; None for a set without; of a DataFrame the name of the label column.
+        cond: labels (N,), integers in 0 .. classes - 1, held as int64; or vectors (N, features) in a floating dtype, such as encoded
+            captions, or images (N, channels, height, width), such as masks, held as float32; None for a set without; of a DataFrame the
+            name of the label column.
         classes: number of classes; by default the largest label plus 1.
         levels: number of values a coordinate can take, for integer-valued data such as pixels; None for continuous data; for a table
             one entry per column: such a number, (lowest, highest) for integers, None for the continuous ones.
@@ -94,7 +95,7 @@ class Dataset(torch_data.Dataset[Batch]):
             raise DataError(f"{name}: x has dtype {x.dtype}, but must hold real numbers; convert it first.")
         if schema is not None:
             levels, columns, categories = schema.levels if levels is None else levels, schema.names or None, schema.categories
-            if cond is not None and not cond.is_floating_point():
+            if cond is not None and not is_numbers(cond):
                 class_names = schema.class_names if class_names is None else class_names
                 classes = schema.classes if classes is None else classes
             else:
@@ -140,6 +141,16 @@ class Dataset(torch_data.Dataset[Batch]):
         """The shape of one example."""
         return tuple(self._held.shape[1:])
 
+    @property
+    def cond_features(self) -> int | None:
+        """The length of the conditions if they are vectors, None for others."""
+        return self.cond.shape[1] if self.cond is not None and self.cond.ndim == 2 else None
+
+    @property
+    def cond_image(self) -> tuple[int, ...] | None:
+        """The shape of one condition if they are images, None for others."""
+        return tuple(self.cond.shape[1:]) if self.cond is not None and self.cond.ndim > 2 else None
+
     def __len__(self) -> int:
         return len(self._held)
 
@@ -171,7 +182,7 @@ class Dataset(torch_data.Dataset[Batch]):
         return part
 
     def with_cond(self, cond: Tensor | numpy.ndarray | None, classes: int | None = None) -> "Dataset":
-        """Return the set with other conditions: encoded captions (N, features), labels (N,) of so many classes, or None for none."""
+        """Return the set with other conditions: vectors (N, features), such as encoded captions, images, labels (N,), or None for none."""
         changed = copy.copy(self)
         given = None if cond is None else as_tensor(self.name, "cond", cond)
         changed.cond, changed.classes = checked_cond(self.name, len(self), given, classes)
@@ -195,6 +206,7 @@ class Dataset(torch_data.Dataset[Batch]):
     def __repr__(self) -> str:
         parts = [repr(self.name), f"{len(self)} examples", f"shape {self.shape}"]
         parts += [f"{self.classes} classes"] if self.classes is not None else []
+        parts += [f"conditions {tuple(self.cond.shape[1:])}"] if self.cond is not None and self.classes is None else []
         parts += [f"{self.levels} levels"] if isinstance(self.levels, int) else []
         parts += [f"{sum(one is not None for one in self.levels)} columns with levels"] if isinstance(self.levels, tuple) else []
         return f"{type(self).__name__}({', '.join(parts)})"

@@ -71,7 +71,7 @@ def read_given(
         data: examples (N, *shape), or a set of x or (x, label), such as those of torch.
         split: "train", "validation" or "test" of a seeded 80/10/10 permutation, stratified when there are labels.
         seed: seed of the permutation.
-        y: labels (N,) of an array: integers from 0, or words.
+        y: labels (N,) of an array, integers from 0 or words, or conditions: vectors (N, features) or images (N, channels, height, width).
         levels: number of values a coordinate can take; 256 by default for uint8 images, which become (N, C, H, W).
         name: what messages call it.
 

@@ -45,8 +45,9 @@ def load(name_or_path: Any, split: str = "train", *, seed: int = 0, **options: A
     are returned as a `LazyDataset`.
 
     Args:
-        name_or_path: a name, or the path of a file: .npy with an array (N, *shape); .npz with x and optional labels y (N,), or with
-            x_train, x_validation, x_test and optional y_train, ..., and optionally `levels`; .csv or .parquet with columns of
+        name_or_path: a name, or the path of a file: .npy with an array (N, *shape); .npz with x and optional y, or with
+            x_train, x_validation, x_test and optional y_train, ..., and optionally `levels`; y are labels (N,), or conditions: vectors
+            (N, features) or images (N, channels, height, width), such as masks; .csv or .parquet with columns of
             numbers and words. Images in uint8, (N, H, W), (N, H, W, C) or (N, C, H, W), become (N, C, H, W) with 256 levels. Or the path of
             a folder: with x.npy and optionally y.npy, which stay on disk; with images, in sub-folders that are classes or splits or
             neither; or written by `save_to_disk` of the package datasets. Or what is in memory: a DataFrame of pandas, an array or tensor
@@ -55,7 +56,7 @@ def load(name_or_path: Any, split: str = "train", *, seed: int = 0, **options: A
         seed: seed of the permutation, or of the draws. It is not the seed of a training run: a different seed gives a different test set.
         options: options of the set: `n` for the densities in the plane; `levels` for files; `mapped=True` for a .npy that stays
             on disk; `label` (the column of classes), `categorical`, `missing` ("refuse", "drop" or "model" missing values) and `scales`
-            for tables, `delimiter` for .csv; `y` (labels) for arrays; `size` and `channels` for images;
+            for tables, `delimiter` for .csv; `y` (labels or conditions) for arrays; `size` and `channels` for images;
             `image` or `columns`, `label`, `caption` for Hugging Face.
 
     Returns:

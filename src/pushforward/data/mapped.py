@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pushforward.data.arrays import as_events, number_labels
-from pushforward.data.checks import refuse_not_finite, refuse_other_than_levels
+from pushforward.data.checks import is_numbers, refuse_not_finite, refuse_other_than_levels
 from pushforward.data.lazy import LazyDataset
 from pushforward.data.numpy_files import open_npy
 from pushforward.data.splits import split_indices, split_sizes
@@ -50,7 +50,7 @@ def _rows(path: Path, array: Any, rows: Sequence[int]) -> numpy.ndarray:
 
 
 def read_mapped(path: Path, split: str, seed: int, *, levels: int | None = None) -> LazyDataset:
-    """Return one split of a folder with x.npy (N, *shape) and optional labels y.npy (N,), of which x stays on disk.
+    """Return one split of a folder with x.npy (N, *shape) and optional labels or conditions y.npy, of which x stays on disk.
 
     Args:
         path: the folder, or a .npy file without labels.
@@ -72,13 +72,13 @@ def read_mapped(path: Path, split: str, seed: int, *, levels: int | None = None)
     labels_file = path / "y.npy"
     labels = open_npy(labels_file) if path.is_dir() and labels_file.is_file() else None
     cond, classes, class_names = number_labels(labels_file.name, labels)
-    if cond is not None and tuple(cond.shape) != (len(array),):
+    if cond is not None and (len(cond) != len(array) or (cond.ndim > 1 and not is_numbers(cond))):
         raise DataError(f"{labels_file} has labels of shape {tuple(cond.shape)}, but {len(array)} examples need shape ({len(array)},).")
     try:
         sizes = split_sizes(len(array))
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
-    rows = split_indices(split, sizes, seed, None if cond is None else cond.numpy())
+    rows = split_indices(split, sizes, seed, None if cond is None or is_numbers(cond) else cond.numpy())
     found = MappedDataset(
         path.resolve().name,
         rows,

@@ -22,7 +22,7 @@ class Pairs(Dataset):
 
     Args:
         x: samples (N, *shape).
-        cond: labels (N,), condition vectors (N, features), or None.
+        cond: labels (N,), vectors (N, features), images (N, channels, height, width), or None.
         noise: the noise (N, *shape), row for row.
         classes: number of classes; by default the largest label plus 1.
 
