@@ -50,7 +50,8 @@ def check_sampler(model: GenerativeModel, sampler: Sampler | None) -> None:
         UserError: the model has no use for it, or its grid does not fit the model's path.
     """
     if not isinstance(model, PathModel):
-        model.map(sampler=sampler)
+        shape = model.conditioning.shape
+        model.map(None if shape is None else torch.empty(0, *shape, dtype=model.dtype), sampler=sampler)
         return
     own, (low, high) = model.sampler if sampler is None else sampler, model.interval
     assert own is not None

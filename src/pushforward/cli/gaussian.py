@@ -26,7 +26,7 @@ def behind_gaussian(trainer: Trainer) -> str | None:
     if not isinstance(trainer.model, NormalizingFlow) or math.prod(trainer.model.shape) > MIXTURES:
         return None
     gaussian = fit_baselines(train, validation, torch.Generator().manual_seed(0), only=("gaussian",))["gaussian"]
-    own = _nats(trainer.best_model, validation, "none" if trainer.model.classes is None else "given")
+    own = _nats(trainer.best_model, validation, "given" if trainer.model.conditioning else "none")
     difference = _nats(gaussian, validation, "none") - own
     behind, error = float(difference.mean()), float(difference.std() / math.sqrt(len(difference)))
     if not behind > ERRORS * error:

@@ -41,6 +41,8 @@ def run(arguments: Sequence[str]) -> int:
     table.add_row("parameters", f"{sum(p.numel() for p in model.parameters()):,}")
     table.add_row("event shape", str(model.shape))
     table.add_row("classes, levels", f"{model.classes}, {model.levels}")
+    if model.conditioning.shape is not None:
+        table.add_row("conditions", f"{'vectors' if model.cond_features else 'images'} of shape {model.conditioning.shape}")
     metrics = read_metrics(folder / "metrics.jsonl")
     steps = [row for row in metrics if "loss" in row]
     if steps:

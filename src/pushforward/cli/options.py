@@ -25,9 +25,11 @@ def from_data(preset: Callable[..., Any]) -> dict[str, str | None]:
 
     The number of values of quantised data is the data's `levels`; a preset whose `levels` are those of a multiscale flow calls it `values`.
     """
-    names: dict[str, str | None] = dict.fromkeys(("features", "cond_features", "channels", "size")) | {
+    names: dict[str, str | None] = dict.fromkeys(("features", "channels", "size")) | {
         "shape": "shape",
         "classes": "classes",
+        "cond_features": "cond_features",
+        "cond_image": "cond_image",
         "schema": "schema",
     }
     takes = inspect.signature(preset).parameters

@@ -166,10 +166,10 @@ def pairs_of(model: PathModel, n: int, section: Mapping[str, Any], seed: int) ->
 
 
 def _cond(model: PathModel, n: int, section: Mapping[str, Any], seed: int) -> Any:
-    if model.classes is None:
+    if not model.conditioning:
         return None
     cond = load_data(section, "train").cond
-    assert cond is not None  # a model with classes was trained on labels
+    assert cond is not None  # a conditional model was trained on them
     return cond[torch.randint(len(cond), (n,), generator=_generator(seed))].to(model_device(model))
 
 

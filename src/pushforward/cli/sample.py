@@ -9,15 +9,14 @@ import torch
 import tyro
 
 from pushforward._checks import real
+from pushforward.cli.conditions import conditions_of, labels_of
 from pushforward.cli.drawing import check_clip, check_drawing, clip_of
 from pushforward.cli.options import check_positive, check_whole, parse
 from pushforward.cli.run import check_file, device_of
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.cli.samples import check_form, check_out, write_samples
 from pushforward.errors import UserError
-from pushforward.families.model import GenerativeModel
 from pushforward.formats.model import check_intact, described, located, with_weights
-from pushforward.schema import Column, Schema
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,14 @@ class Sample(SamplerOptions):
         run: run folder, checkpoint, or folder written by pushforward.save.
         n: number of samples.
         label: the class to draw, its name or its number from 0; by default all classes in turn.
+        cond: the conditions of a model of vectors or images, repeated as needed: a .npy file, a .npz file with y, the numbers of one
+            vector, or `train`, `validation` or `test` for those of the run's data.
         guidance: scale of classifier-free guidance; 1 disables it. The model must have been trained with --drop-cond.
         clip: keep the predicted data in a range, in the model's units (of `preprocess`): HIGH for -HIGH to HIGH, LOW HIGH, or `dynamic` for
             thresholding by a quantile, from -1 to 1 unless numbers come before it; `--clip -3 3 dynamic 0.99` states all.
         temperature: factor on the noise's standard deviation.
         out: .csv or .parquet (a table with the names and words of the data), .png (a grid of images with one class a column, or a scatter
-            of points), .npy (n, *shape), .npz with x and labels y, or a new folder for one PNG per image.
+            of points), .npy (n, *shape), .npz with x and labels or conditions y, or a new folder for one PNG per image.
         seed: seed of the noise.
         checkpoint: "best" on validation, "last", or a name such as step-000500.
         batch_size: samples per batch.
@@ -43,6 +44,7 @@ class Sample(SamplerOptions):
     run: Annotated[Path, tyro.conf.Positional]
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
     label: str | None = None
+    cond: tuple[str, ...] = ()
     guidance: float | None = None
     clip: tuple[str, ...] = ()
     temperature: float = 1.0
@@ -72,15 +74,17 @@ def run(arguments: Sequence[str]) -> int:
     model = described(folder)
     check_out(options.out, model.shape)
     check_clip(model, options.clip)
-    labels, sampler, guidance = _labels(options, model), options.chosen(model.sampler), clip_of(options.clip, options.guidance)
-    check_drawing(model, labels, sampler, guidance, options.temperature)
+    cond = labels_of(options.label, options.n, model)
+    cond = conditions_of(options.cond, options.n, model, options.run) if cond is None else cond
+    sampler, guidance = options.chosen(model.sampler), clip_of(options.clip, options.guidance)
+    check_drawing(model, cond, sampler, guidance, options.temperature)
     check_intact(folder)
     made = (
         with_weights(model, folder)
         .to(device)
         .sample(
             options.n,
-            None if labels is None else labels.to(device),
+            None if cond is None else cond.to(device),
             sampler=sampler,
             guidance=guidance,
             temperature=options.temperature,
@@ -88,20 +92,6 @@ def run(arguments: Sequence[str]) -> int:
             batch_size=options.batch_size,
         )
     )
-    write_samples(made, labels, options.out, model)
+    write_samples(made, cond, options.out, model)
     print(f"{options.n} samples of shape {model.shape} are in {options.out}.")
     return 0
-
-
-def _labels(options: Sample, model: GenerativeModel) -> torch.Tensor | None:
-    if options.label is None:
-        return None if model.classes is None else torch.arange(options.n) % model.classes
-    if model.classes is None:
-        raise UserError(f"--label is {options.label}, but this model was trained without classes; leave it out.")
-    schema = model.schema
-    if schema is None or schema.label is None:
-        schema = Schema(label=Column("label", "category", words=tuple(range(model.classes))))
-    try:
-        return torch.full((options.n,), schema.label_of(options.label))
-    except UserError as error:
-        raise UserError(f"--{error}") from None

@@ -48,13 +48,14 @@ def check_out(out: Path, shape: tuple[int, ...]) -> None:
         raise UserError(f"--out is {out}, a folder of PNGs, but events of shape {shape} are no images; use .csv, .npz or .npy.")
 
 
-def write_samples(made: Tensor, labels: Tensor | None, out: Path, model: GenerativeModel) -> None:
-    """Write samples (n, *shape) of a model, which `check_out` has accepted, with their classes (n,) where it has some."""
+def write_samples(made: Tensor, cond: Tensor | None, out: Path, model: GenerativeModel) -> None:
+    """Write samples (n, *shape) of a model, which `check_out` has accepted, with their classes (n,), or in a .npz file other conditions."""
     out.parent.mkdir(parents=True, exist_ok=True)
     x = quantise(made.cpu(), model.levels)
     if model.schema is not None and model.schema.columns:
         x = model.schema.rounded(x)
-    WRITERS[out.suffix](x, None if labels is None else labels.cpu(), out, model)
+    kept = cond is not None and (cond.ndim == 1 or out.suffix == ".npz")
+    WRITERS[out.suffix](x, cond.cpu() if cond is not None and kept else None, out, model)
 
 
 def _write_grid(x: Tensor, labels: Tensor | None, out: Path, model: GenerativeModel) -> None:
@@ -74,7 +75,7 @@ def _write_npz(x: Tensor, labels: Tensor | None, out: Path, model: GenerativeMod
     if isinstance(model.levels, int):
         arrays["levels"] = numpy.array(model.levels)
     schema = model.schema or Schema()
-    if schema.class_names is not None and labels is not None:
+    if schema.class_names is not None and labels is not None and labels.ndim == 1:
         arrays["class_names"] = numpy.array(schema.class_names)
     if schema.columns:
         arrays["columns"] = numpy.array(schema.names)

@@ -15,6 +15,7 @@ from pushforward.errors import NotInvertibleError
 from pushforward.evaluation.baselines import fit_baselines
 from pushforward.evaluation.classifier import Classifier, classifier
 from pushforward.evaluation.distances import Spread, memorisation, nearest_neighbours, sliced_wasserstein_draws
+from pushforward.evaluation.given import given
 from pushforward.evaluation.judgement import Comparison, Judgement, Likelihood, Quality
 from pushforward.evaluation.likelihood import bits_per_dim
 from pushforward.evaluation.quantise import quantise
@@ -57,7 +58,7 @@ def judge(
         validation: the set for selections.
         test: the set to evaluate on.
         split: name of the split that `test` is, for the record.
-        samples: number of samples, spread evenly over the classes.
+        samples: number of samples, spread evenly over the classes, or over the vectors or images that are the conditions of test data.
         draws: dequantisation draws per test example.
         compared: number of test examples for distances, compared with as many samples out of four times as many.
         scored: number of test examples for likelihoods; None for all.
@@ -108,6 +109,7 @@ class _Judge:
         self.device = device_of(model)
         conditional = model.classes is not None and test.classes is not None
         self.labels = torch.arange(settings.samples) % model.classes if conditional and model.classes else None
+        self.cond = self.labels if model.classes is not None else given(model, test, settings.samples)
         one_step = isinstance(model, PathModel) and model.one_step
         by_ode = model.sampler is not None
         self.samples, self.evaluations = settings.samples, settings.evaluations if by_ode else ()  # an exact map takes one pass
@@ -128,7 +130,7 @@ class _Judge:
     def run(self) -> tuple[Judgement, Tensor, Tensor | None]:
         self.say(f"drawing {self.samples} samples")
         started = time.perf_counter()
-        made = self.draw(self.labels, self.samples)
+        made = self.draw(self.cond, self.samples)
         self.judged.seconds_per_1000_samples = (time.perf_counter() - started) * 1000 / self.samples
         judge_of_classes = self.recognise(made)
         self.likelihoods()
@@ -140,8 +142,8 @@ class _Judge:
     def generator(self, place: int) -> torch.Generator:
         return torch.Generator().manual_seed(1000 * self.seed + place)
 
-    def draw(self, labels: Tensor | None, n: int, place: int = 0, **options: Any) -> Tensor:
-        cond = None if labels is None else labels.to(self.device)
+    def draw(self, cond: Tensor | None, n: int, place: int = 0, **options: Any) -> Tensor:
+        cond = None if cond is None else cond.to(self.device)
         made = self.model.sample(n, cond, generator=self.generator(place), batch_size=self.rows, **options).cpu()
         return quantise(made, self.model.levels)
 
@@ -161,7 +163,7 @@ class _Judge:
         self.say(f"measuring likelihoods of {len(self.scored)} test examples" + (" by an estimated divergence" if estimated else ""))
         options: dict[str, Any] = {} if self.divergence is None else {"divergence": self.divergence, "batch_size": min(512, self.rows)}
         # The logarithm of a mean of estimates is biased, so a mixture over classes needs exact log-likelihoods.
-        parts = ("pooled",) if self.labels is None else ("conditional",) if estimated else ("conditional", "mixture")
+        parts = ("pooled",) if self.cond is None else ("conditional",) if estimated or self.labels is None else ("conditional", "mixture")
         try:
             own = self.likelihood("this model", self.model, parts, **options)
         except NotInvertibleError as error:
@@ -209,15 +211,15 @@ class _Judge:
         self.say(f"evaluating samples at {', '.join(map(str, self.evaluations))} network evaluations")
         test = self.compared
         for evaluations in self.evaluations:
-            made = self.draw(self.labels, self.samples, sampler=Euler(evaluations))
+            made = self.draw(self.cond, self.samples, sampler=Euler(evaluations))
             distance = self.distance_of(test, sampler=Euler(evaluations))
             share = None if fitted is None or self.labels is None else fitted.recognised(made, self.labels)
             self.judged.quality.append(Quality(evaluations, share, distance.mean, distance.std))
 
     def distance_of(self, test: Dataset, **options: Any) -> Spread:
-        """Return the distance between test data and equally many samples with the same labels, redrawn from four times as many."""
-        labels = None if self.labels is None or test.cond is None else test.cond.repeat(4)
-        samples = self.draw(labels, 4 * len(test), place=3, **options)
+        """Return the distance between test data and equally many samples under the same conditions, redrawn from four times as many."""
+        cond = None if self.cond is None or test.cond is None else torch.cat([test.cond.to(self.cond.dtype)] * 4)
+        samples = self.draw(cond, 4 * len(test), place=3, **options)
         return sliced_wasserstein_draws(
             self.measured(samples), self.measured(test.x), draws=DRAWS, size=len(test), generator=self.generator(4)
         )

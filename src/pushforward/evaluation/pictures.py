@@ -13,6 +13,7 @@ from matplotlib.ticker import FormatStrFormatter
 from torch import Tensor
 
 from pushforward.data.dataset import Dataset
+from pushforward.evaluation.given import given
 from pushforward.evaluation.quantise import quantise
 from pushforward.families.checks import device_of
 from pushforward.families.model import GenerativeModel
@@ -98,11 +99,11 @@ def _centres(length: int, parts: int) -> list[float]:
 
 
 @torch.no_grad()
-def trajectory(model: GenerativeModel, path: Path, *, seed: int = 0, times: int = 11, steps: int = 8) -> None:
-    """Draw trajectories from noise to data: one row per sample, time runs to the right."""
+def trajectory(model: GenerativeModel, path: Path, data: Any = None, *, seed: int = 0, times: int = 11, steps: int = 8) -> None:
+    """Draw trajectories from noise to data, one row per sample, with time to the right; a vector or image as condition is that of data."""
     n = min(10, model.classes or 8) if len(model.shape) == 3 else 1000
-    labels = None if model.classes is None else (torch.arange(n) % model.classes)
-    cond = None if labels is None else labels.to(device_of(model))
+    cond = given(model, data, n, device_of(model))
+    labels = None if model.classes is None else cond
     denoiser, (t_min, t_max) = model.denoiser(cond), model.interval  # type: ignore[operator, misc]
     x = model.base.sample(n, generator=torch.Generator().manual_seed(seed))
     places = torch.linspace(t_max, t_min, times, dtype=torch.float64).tolist()
@@ -144,10 +145,10 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
-def by_evaluations(model: GenerativeModel, evaluations: Sequence[int], path: Path, *, seed: int = 0) -> None:
-    """Draw samples from the same noise at each number of network evaluations: one row per number."""
+def by_evaluations(model: GenerativeModel, evaluations: Sequence[int], path: Path, data: Any = None, *, seed: int = 0) -> None:
+    """Draw samples from the same noise at each number of network evaluations: one row per number; conditions as in `trajectory`."""
     n = model.classes or 10
-    cond = None if model.classes is None else torch.arange(n, device=device_of(model))
+    cond = given(model, data, n, device_of(model))
     made = [model.sample(n, cond, sampler=Euler(count), generator=torch.Generator().manual_seed(seed)).cpu() for count in evaluations]
     _sheet(tiles(torch.cat(made), model.levels, n), path, "", [f"{count} evaluation{'s' * (count > 1)}" for count in evaluations])
 

@@ -69,18 +69,21 @@ def draw(
             save_figure(figure, add(name, caption))
     if evaluations:
         trajectory(
-            model, add("trajectory", f"Trajectories of the same samples from noise (t = 1) to data (t = 0).{_axes(schema)}"), seed=seed
+            model,
+            add("trajectory", f"Trajectories of the same samples from noise (t = 1) to data (t = 0).{_axes(schema)}"),
+            test,
+            seed=seed,
         )
         caption = "Distance to held-out data, and recognition, by number of network evaluations."
         unit = judged.distance_unit if judged.distance_unit == STANDARDISED else ""
         quality_curve(judged.quality, judged.distance_train, add("quality", caption), unit)
-    if has_layers(model):
+    if has_layers(model) and model.conditioning.shape is None:
         picture_layers(model, add("layers", "Samples and a square grid of noise, layer by layer; the density of the data."), seed=seed)
     if image:
         neighbours(made, train, add("neighbours", "The samples closest to training data, each above its nearest training example."))
     if image and evaluations:
         caption = "Samples from the same noise at each number of network evaluations."
-        by_evaluations(model, evaluations, add("evaluations", caption), seed=seed)
+        by_evaluations(model, evaluations, add("evaluations", caption), test, seed=seed)
     return pictures
 
 

@@ -45,7 +45,7 @@ def _behind(judged: Judgement, validated: Sequence[tuple[int, float]]) -> Iterat
         best = max(behind, key=lambda one: one.difference)
         gaussian = max((one for one in behind if one.density in GAUSSIANS), key=lambda one: one.difference, default=None)
         first = gaussian or best
-        given = " given the class" if part == "conditional" else ""
+        given = " given the condition" if part == "conditional" else ""
         other = (
             ""
             if best.difference - first.difference <= first.error

@@ -20,7 +20,8 @@ class SampleGrid(Callback):
     """Draw samples with the averaged weights from the same noise at validations, into samples/step-000500.png.
 
     At each of them if the run states how often it validates, otherwise at about ten. Images are a grid, points of a plane a scatter plot,
-    rows of a table the marginals of the eight columns that differ most from validation data.
+    rows of a table the marginals of the eight columns that differ most from validation data. Conditions that are vectors or images are
+    the first ones of validation data.
 
     Args:
         folder: output folder.
@@ -36,6 +37,7 @@ class SampleGrid(Callback):
 
     def _draw(self, trainer: "Trainer") -> None:
         # These import matplotlib, which a run needs late and other commands never.
+        from pushforward.evaluation.given import given
         from pushforward.evaluation.pictures import picture_of, save_figure
         from pushforward.evaluation.run_pictures import marginals_of
 
@@ -43,15 +45,18 @@ class SampleGrid(Callback):
         columns = min(model.classes or 10, MOST)
         n = 100 // columns * columns if len(model.shape) == 3 else 1000
         shown = columns if len(model.shape) == 3 else model.classes
+        real = trainer.data if trainer.validation is None else trainer.validation
         labels = None if model.classes is None or shown is None else torch.arange(n, device=trainer.device) % shown
+        cond = given(model, real, n, trainer.device) if labels is None else labels
+        if model.conditioning and cond is None:
+            return  # a set of another package, whose vectors or images are not at hand
         training = model.training
         try:
-            made = model.eval().sample(n, labels, generator=torch.Generator().manual_seed(self.seed))
+            made = model.eval().sample(n, cond, generator=torch.Generator().manual_seed(self.seed))
         finally:
             model.train(training)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{trainer.step:06d}.png"
-        real = trainer.data if trainer.validation is None else trainer.validation
         table = marginals_of(real, made, PANELS) if isinstance(real, Dataset) and model.shape != (2,) else None
         if table is not None:
             save_figure(table[0], path)
