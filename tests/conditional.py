@@ -35,7 +35,7 @@ def _path_model(make, shape=(1, 2, 2), **condition):
         net = make(shape, **condition)
         for p in net.parameters():
             if not (p.is_meta or p.any()):  # what starts at zero; larger numbers would make a stiff ODE
-                torch.nn.init.normal_(p, std=0.003)
+                torch.nn.init.normal_(p, std=0.001)
         return pf.families.PathModel(net, shape, drop_cond=0.1, **own), torch.randn(4, *shape), _cond(condition)
 
     return example

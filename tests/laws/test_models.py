@@ -98,14 +98,15 @@ def test_the_density_over_the_plane_integrates_to_one(subject):
     That of a discrete flow has kinks (relu, splines), whose error goes with the step squared, and tails as long as its layers stretch
     them: steps of 0.05 on [-30, 30]².
     """
-    model = subject[0]
+    model, _, cond = subject
     if model.shape != (2,):
         pytest.skip("not a density over the plane")
     step, end, rows = (0.25, 8, 2048) if model.sampler is not None else (0.05, 30, 40000)
     axis = torch.arange(-end, end, step)
     grid = torch.cartesian_prod(axis, axis)
+    given = None if model.conditioning.shape is None else cond[:1].expand(len(grid), -1)
     with torch.no_grad():
-        total = model.log_prob(grid, **by(model, Dopri5(3e-6, 3e-6)), batch_size=rows).exp().sum() * step**2
+        total = model.log_prob(grid, given, **by(model, Dopri5(3e-6, 3e-6)), batch_size=rows).exp().sum() * step**2
     assert abs(float(total) - 1) < 1e-4
 
 
