@@ -9,6 +9,7 @@ from pushforward import _random
 from pushforward._checks import per_sample
 from pushforward.bijections.bijection import Bijection, pushed
 from pushforward.bijections.divergences import Divergence
+from pushforward.conditions import Conditioning
 from pushforward.errors import NotInvertibleError, ShapeError
 from pushforward.families import checks
 from pushforward.guidance.guidance import Guidance
@@ -22,6 +23,7 @@ class Family(nn.Module):
     shape: tuple[int, ...]
     base: Any  # a distribution: torch types attributes of a Module as tensors
     preprocess: Bijection | None
+    conditioning: Conditioning  # the kind of condition: labels, vectors, images, or none of them
 
     # Implemented by a family, in the model's units.
 
@@ -45,6 +47,14 @@ class Family(nn.Module):
         bijection, read = self._map(cond, sampler, guidance, None)
         return pushed(bijection, noise, read)
 
+    def networks(self) -> list[nn.Module]:
+        """Return the Modules that do most of the computation, which the Trainer compiles or converts to channels_last."""
+        return []
+
+    def conditional_networks(self) -> list[nn.Module]:
+        """Return the Modules that receive the condition, whose units are fitted to those of training data."""
+        return self.networks()
+
     def _base_sample(self, n: int, cond: Any, generator: _random.Generators) -> Tensor:
         return self._checked_noise(self.base.sample(n, generator=generator), n)
 
@@ -64,6 +74,16 @@ class Family(nn.Module):
         return per_sample(self.base.log_prob(z), z, f"the log_prob of the base {type(self.base).__name__}")
 
     # Units and checks.
+
+    @property
+    def cond_features(self) -> int | None:
+        """Length of the condition vectors, or None."""
+        return self.conditioning.cond_features
+
+    @property
+    def cond_image(self) -> tuple[int, ...] | None:
+        """Shape of the condition images, or None."""
+        return None if self.conditioning.cond_image is None else tuple(self.conditioning.cond_image)
 
     def _to_model(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
         return (x, 0.0) if self.preprocess is None else self.preprocess(x)

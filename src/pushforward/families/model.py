@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pushforward import _random
@@ -291,21 +291,3 @@ class GenerativeModel(Family):
                 fit_condition(network, cond)
         if self.preprocess is not None:
             self.preprocess.initialise(x + 0.5 * cells(self.levels, x), cond)
-
-    @property
-    def cond_features(self) -> int | None:
-        """Length of the condition vectors, or None."""
-        return self.conditioning.cond_features
-
-    @property
-    def cond_image(self) -> tuple[int, ...] | None:
-        """Shape of the condition images, or None."""
-        return None if self.conditioning.cond_image is None else tuple(self.conditioning.cond_image)
-
-    def networks(self) -> list[nn.Module]:
-        """Return the Modules that do most of the computation, which the Trainer compiles or converts to channels_last."""
-        return []
-
-    def conditional_networks(self) -> list[nn.Module]:
-        """Return the Modules that receive the condition, whose units are fitted to those of training data."""
-        return self.networks()
