@@ -232,15 +232,7 @@ def plainly_called(module: nn.Module, *methods: str) -> bool:
     for name in methods:
         if name in state:
             return False
-    return not (  # `hooked`, written out: it runs for every step of a chain
-        state["_forward_hooks"]
-        or state["_forward_pre_hooks"]
-        or state["_backward_hooks"]
-        or state["_backward_pre_hooks"]
-        or "_compiled_call_impl" in state
-        or "forward" in state
-        or torch_module._has_any_global_hook()
-    )
+    return not (hooked(module) or "forward" in state or torch_module._has_any_global_hook())
 
 
 def ability(thing: Any, name: str, overrides: tuple[str, ...] = ("forward", "__call__")) -> Callable[..., Any] | None:

@@ -113,17 +113,14 @@ class VectorBijection(Bijection):
 
 def takes_columns(step: Any) -> bool:
     """Return whether a step of a chain may receive `Columns`; an overridden, hooked or wrapped step receives rows, as when called alone."""
-    return dispatch.enabled() and _takes_columns(step)
-
-
-def _takes_columns(step: Any) -> bool:
-    kind = type(step)  # its attributes are read at each call, as a class can be changed too
+    kind = type(step)
     return (
-        kind.__call__ is _CALL
-        and getattr(kind.forward, "takes_columns", False)
+        getattr(kind.forward, "takes_columns", False)
         and getattr(kind.inverse, "takes_columns", False)
+        and kind.__call__ is _CALL
         and dispatch.plainly_called(step, "inverse")
         and features_of(step) is not None
+        and dispatch.enabled()
     )
 
 
@@ -132,9 +129,9 @@ def through(steps: Sequence[Any], x: Any, cond: Any, inverse: bool) -> tuple[Any
 
     Returns rows for rows and columns for columns; in between, x has the layout that the step accepts.
     """
-    y, total, enabled = x, None, dispatch.enabled()
+    y, total = x, None
     for step in reversed(steps) if inverse else steps:
-        if not (enabled and _takes_columns(step)):
+        if not takes_columns(step):
             y = as_rows(y)
         elif not isinstance(y, Columns):
             y = Columns.of(y, step.features)
