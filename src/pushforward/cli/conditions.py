@@ -55,7 +55,7 @@ def conditions_of(given: Sequence[str], n: int, model: GenerativeModel, run: Pat
             raise UserError(f"--cond is {' '.join(given)}, but this model was trained on {'no ' * (model.classes is None)}{what}.")
         return None
     if not given:
-        if getattr(model, "drop_cond", 0):
+        if model.drop_cond:
             return None
         raise UserError(f"--cond is missing: this model needs {model.conditioning.rows(n)} as conditions; give {FORMS}.")
     found = _read(given, run)

@@ -160,17 +160,16 @@ def start(
     callbacks: Sequence[Callback] = (),
     chosen: Defaults | None = None,
 ) -> Trainer:
-    """Return a Trainer for a preset on data, after creating its run folder and writing config.yaml."""
+    """Return a Trainer for a preset on data, after creating its run folder, which `check_free` has accepted, and writing config.yaml."""
     among = processes(settings.timeout)
     torch.manual_seed(settings.seed)
     function = registry.get(f"models.{preset}")
     decided = {name: getattr(train, of) for name, of in from_data(function).items() if of is not None}
     model: GenerativeModel = function(**arguments, **decided)
     whole = {**model_config(model), "data": dict(section), "training": to_plain(vars(settings))}
-    with among.watched():
-        among.of_main(
-            lambda: _refuse_changes(run_config(out), whole, out) if resume else check_free(out, overwrite), "checking the run folder"
-        )
+    if resume:
+        with among.watched():
+            among.of_main(lambda: _refuse_changes(run_config(out), whole, out), "checking the run folder")
     watching: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl"), SampleGrid(out / "samples")]
     trainer = Trainer(
         model.to(device), train, validation=validation, out=out, resume=resume, overwrite=overwrite, callbacks=[*watching, *callbacks],

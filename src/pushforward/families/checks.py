@@ -67,7 +67,7 @@ def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
     """Return a condition of n rows, labels as int64 and images as real numbers, or raise an error if it is invalid for this model."""
     kind = model.conditioning
     if cond is None:
-        if kind.shape is not None and not getattr(model, "drop_cond", 0):
+        if kind.shape is not None and not model.drop_cond:
             raise ConditionError(
                 f"cond is None, but this model needs {kind.rows(n)}, one per row; only a model trained with drop_cond does without."
             )

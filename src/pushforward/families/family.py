@@ -24,6 +24,7 @@ class Family(nn.Module):
     base: Any  # a distribution: torch types attributes of a Module as tensors
     preprocess: Bijection | None
     conditioning: Conditioning  # the kind of condition: labels, vectors, images, or none of them
+    drop_cond: float = 0.0  # share of conditions left out in training, of families that can
 
     # Implemented by a family, in the model's units.
 
