@@ -2,18 +2,25 @@
 
 import contextlib
 import gc
+import os
 import sys
 import zlib
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import examples`
+os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))  # also in the processes that tests start
 # Before pushforward is imported: the shapes in the annotations of `functional` are then checked at every call of every test.
 jaxtyping.install_import_hook("pushforward.functional", "checked.checked")
 
 import torch  # noqa: E402
+
+# The same examples each time, however slow a busy machine makes them: a law that fails does so for everybody.
+hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("deterministic")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -36,9 +36,11 @@ def _made(entry):
 
 def kinds_of(paths, count=1):
     """Return (path, kind, ...) for all predictions that each path has, as parameters: "v" where it is variance preserving."""
-    for one in paths:
-        for kinds in itertools.product(one.values[0]().kinds, repeat=count):
-            yield pytest.param(one.values[0], *kinds, id="-".join((one.id, *kinds)))
+    return [
+        pytest.param(one.values[0], *kinds, id="-".join((one.id, *kinds)))
+        for one in paths
+        for kinds in itertools.product(one.values[0]().kinds, repeat=count)
+    ]
 
 
 def truth_model(path=None, prediction="velocity", *, truth=None, sampler=TIGHT, exact_base=True, **options):
