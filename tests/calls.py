@@ -14,9 +14,9 @@ FACTOR = 1.1
 VERBS = ("loss", "sample", "log_prob", "encode", "decode")
 
 
-def results(model: nn.Module, x: Tensor, cond: Any) -> dict[str, Tensor]:
+def results(model: nn.Module, x: Tensor, cond: Any, steps: int = 1) -> dict[str, Tensor]:
     """Return what the five verbs of a model return, with few steps, seeded noise and the exact divergence."""
-    solver = {} if model.sampler is None else {"sampler": Heun(2)}
+    solver = {} if model.sampler is None else {"sampler": Heun(steps)}
     exact = {} if model.sampler is None else {"divergence": "exact"}
     seed = lambda: torch.Generator().manual_seed(5)  # noqa: E731
     model.eval()

@@ -53,6 +53,7 @@ def test_a_set_with_parts_keeps_them(tmp_path):
     assert {split: len(part) for split, part in found.items()} == {"train": 18, "validation": 2, "test": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*cannot be read")
 def test_an_image_that_cannot_be_read_is_named_by_its_row_from_a_worker(tmp_path):
     photos(20, broken=[7]).save_to_disk(tmp_path / "saved")

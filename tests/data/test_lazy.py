@@ -128,6 +128,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_an_epoch(tmp_path):
     """A file of 100 MB: a map that stayed open would hold 80 of them after an epoch over the training split; 0 are measured."""
     numpy.save(tmp_path / "x.npy", numpy.zeros((50_000, 500), dtype=numpy.float32))

@@ -5,6 +5,7 @@ import dataclasses
 import conditional
 import pytest
 import torch
+from examples import some_of
 
 import pushforward as pf
 from pushforward.errors import ConditionError, UserError
@@ -38,11 +39,14 @@ def _glow(**condition):
     return pf.models.glow(shape=(1, 4, 4), levels=1, depth=2, hidden=16, preprocess="standardise", **condition)
 
 
-@pytest.mark.parametrize(
-    ("make", "steps"),
-    [pytest.param(_path_model(UNET), 60, id="unet"), pytest.param(_path_model(DIT), 120, id="dit"), pytest.param(_glow, 200, id="glow")],
-)
-@pytest.mark.parametrize("kind", ["vectors", "images"])
+FOLLOWING = [
+    pytest.param(_path_model(UNET), 60, id="unet"),
+    pytest.param(_path_model(DIT), 120, id="dit"),
+    pytest.param(_glow, 200, id="glow"),
+]
+
+
+@pytest.mark.parametrize(("make", "steps", "kind"), some_of(FOLLOWING, ["vectors", "images"]))
 def test_samples_follow_the_condition(make, steps, kind):
     """x is 10 c + noise of deviation 1 in each pixel, c the vector's first number, or the pixel of a binary mask, in odd units.
 
@@ -61,7 +65,7 @@ def test_samples_follow_the_condition(make, steps, kind):
     assert float(error) < float(spread) / 3
 
 
-@pytest.mark.parametrize("net", [UNET, DIT], ids=["unet", "dit"])
+@pytest.mark.parametrize("net", [pytest.param(UNET, id="unet", marks=pytest.mark.slow), pytest.param(DIT, id="dit")])
 def test_samples_follow_an_image_that_is_read_by_attention(net):
     """The grey levels of the upper and lower half of a condition of another size are those of x's halves; a third as before."""
     generator = torch.Generator().manual_seed(0)

@@ -10,13 +10,7 @@ from pushforward.samplers.heun import Heun
 
 MODELS = [*examples("models"), *conditional.MODELS]
 VERBS = ["encode", "decode", "log_prob"]
-FEW = (
-    "models.nice",
-    "models.maf",
-    "models.glow",
-    "models.rectified_flow",
-    "unet_of_images",
-)  # a family of networks each; the others are slow
+FEW = ("models.nice", "models.maf", "models.glow", "models.rectified_flow")  # a family of networks each; the others are slow
 EXPORTED = [one if one.id in FEW else pytest.param(*one.values, id=one.id, marks=pytest.mark.slow) for one in MODELS]
 
 
