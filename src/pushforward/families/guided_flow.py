@@ -9,7 +9,8 @@ from pushforward.bijections.bijection import Bijection, inverted
 from pushforward.bijections.chain import Chain
 from pushforward.dispatch import ability
 from pushforward.errors import ConditionError, UserError
-from pushforward.guidance.cfg import CFG, as_guidance
+from pushforward.guidance.around import as_guidance
+from pushforward.guidance.cfg import CFG
 from pushforward.guidance.guidance import Guidance
 
 

@@ -25,7 +25,7 @@ from pushforward.families.path_ode import PathODE
 from pushforward.families.variance_bound import variance_bound
 from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind, per_row
-from pushforward.guidance.cfg import as_guidance
+from pushforward.guidance.around import as_guidance
 from pushforward.guidance.guidance import Guidance, Guided
 from pushforward.pairings import Independent, Pairing
 from pushforward.paths.linear import Linear
@@ -186,8 +186,12 @@ class PathModel(GenerativeModel):
     def denoiser(self, cond: Any = None, guidance: Guidance | float | None = None) -> Denoiser | Guided:
         """Return the denoiser that samplers call, in the model's units: (x, t) to a prediction, with a condition and guidance."""
         steered, own = as_guidance(guidance), ability(self.net, "prepare")
+        if steered is not None:
+            steered.check_model(self)
         if cond is not None:
             check_unconditional(steered, self)
+        if steered is not None and steered.shares_condition:
+            own = None  # another network is given the same condition
         if cond is not None and own is not None and not torch.is_grad_enabled():
             prepare = functools.partial(own, n=len(cond))  # time-independent processing of a condition, computed once
             cond, steered = prepare(cond), None if steered is None else steered.prepared(prepare)
@@ -224,13 +228,15 @@ class PathModel(GenerativeModel):
     def _map(
         self, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, divergence: "str | Divergence | None"
     ) -> tuple[Bijection, Any]:
-        denoiser = self.denoiser(cond, guidance)
-        return PathODE(denoiser, self._ode_sampler(sampler), divergence, self.interval, self.one_step), denoiser.args
+        solver = self._ode_sampler(sampler)
+        denoiser = self.denoiser(cond, self._stepped(guidance, solver))
+        return PathODE(denoiser, solver, divergence, self.interval, self.one_step), denoiser.args
 
     def _sampled(
         self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, generator: _random.Generators
     ) -> Tensor:
-        denoiser, own = self.denoiser(cond, guidance), self._sampler(sampler)
+        own = self._sampler(sampler)
+        denoiser = self.denoiser(cond, self._stepped(guidance, own))
         if not own.solves_ode and not has_log_prob(self.base):
             raise UserError(f"{own} draws noise by the score, but the base {type(self.base).__name__} is not Gaussian; use Dopri5().")
         t_min, t_max = self.interval
@@ -240,6 +246,20 @@ class PathModel(GenerativeModel):
             t = torch.full((x.shape[0],), end, dtype=wide(x), device=x.device)
             x = denoiser(x, t).data.to(x.dtype)
         return x
+
+    def _stepped(self, guidance: Guidance | float | None, sampler: Sampler) -> Guidance | None:
+        """Return guidance that knows the times of a sampler's steps, if it depends on them."""
+        steered = as_guidance(guidance)
+        if steered is None or not steered.needs_times:
+            return steered
+        t_min, t_max = self.interval
+        times = sampler.step_times(self.path, t_max, sampler.last_time(self.path, t_min))
+        if times is None:
+            raise UserError(
+                f"guidance is {steered}, whose strength depends on a sampler's steps, but {sampler} chooses its own; use a sampler of "
+                "fixed steps such as pf.samplers.DDIM(20)."
+            )
+        return steered.on(times)
 
     @property
     def one_step(self) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from pushforward.dispatch import ability
 from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
-from pushforward.guidance.cfg import Around
+from pushforward.guidance.around import Around
 from pushforward.guidance.guidance import Guidance, Guided, around_inner, plain_of
 from pushforward.paths.prediction import Prediction
 from pushforward.registry import export

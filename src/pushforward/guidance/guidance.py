@@ -1,6 +1,6 @@
 """The base classes of guidance: it maps a denoiser to a guided denoiser, which samplers and solvers call like any other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -73,6 +73,23 @@ class Guidance(CheckedNumbers):
 
     def prepared(self, prepare: Callable[[Any], Any]) -> "Guidance":
         """Return the guidance with its conditions passed through the network's first maps, which do not depend on time."""
+        return self
+
+    @property
+    def shares_condition(self) -> bool:
+        """Whether it passes the samples' condition on to another network than the model's."""
+        return False
+
+    def check_model(self, model: Any) -> None:
+        """Raise an error if it cannot guide this model."""
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether it depends on the times of a sampler's steps, which `on` sets."""
+        return False
+
+    def on(self, times: Sequence[float]) -> "Guidance | None":
+        """Return the guidance for the n + 1 times of a sampler's n steps, in the order of sampling; None if it does nothing there."""
         return self
 
 

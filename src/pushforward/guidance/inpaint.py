@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.guidance.cfg import Around
+from pushforward.guidance.around import Around
 from pushforward.guidance.guidance import Guidance, Guided, cut
 from pushforward.paths.prediction import Prediction
 from pushforward.registry import export

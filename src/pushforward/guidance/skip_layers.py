@@ -12,7 +12,9 @@ from torch import Tensor
 from pushforward._checks import is_whole
 from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
-from pushforward.guidance.cfg import CFG, Around, as_guidance, checked_interval, within
+from pushforward.guidance.around import Around, as_guidance
+from pushforward.guidance.cfg import CFG
+from pushforward.guidance.extrapolation import checked_interval, within
 from pushforward.guidance.guidance import Guidance, Guided, around_inner, plain_of
 from pushforward.paths.prediction import Prediction
 from pushforward.registry import export
@@ -66,6 +68,10 @@ class SkipLayers(Around):
         skipping = Denoiser(functools.partial(denoiser.net, skip=tuple(self.layers)), denoiser.path, denoiser.prediction, denoiser.cond)
         return _Skipping(self, self.inside(denoiser), skipping)
 
+    @property
+    def needs_times(self) -> bool:
+        return self.steps is not None or super().needs_times
+
     def check(self, net: Any) -> None:
         """Raise an error unless a network has all of the layers and can skip them.
 
@@ -81,15 +87,17 @@ class SkipLayers(Around):
     def on(self, times: Sequence[float]) -> "SkipLayers | Guidance | None":
         """Return it with the interval of its steps among the n + 1 times of a sampler; only the inner guidance if there are none."""
         if self.steps is None:
-            return self
+            return super().on(times)
         n = len(times) - 1
         inside = [k for k in range(n) if n * self.steps[0] < k < n * self.steps[1]]
+        inner = as_guidance(self.guidance)
+        inner = None if inner is None else inner.on(times)
         if not inside:
-            return as_guidance(self.guidance)
+            return inner
         first, last = inside[0], inside[-1]
         # Ends half way to the adjacent times: a time is rounded to float32 when compared.
         high = (times[first - 1] + times[first]) / 2 if first else 1.0
-        return replace(self, steps=None, interval=((times[last] + times[last + 1]) / 2, high))
+        return replace(self, steps=None, guidance=inner, interval=((times[last] + times[last + 1]) / 2, high))
 
 
 class _Skipping(Guided):

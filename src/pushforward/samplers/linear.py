@@ -139,6 +139,9 @@ class LinearSampler(Sampler):
             raise UserError(f"{self.grid} goes to t = {min(times):g}, but the first knot of {path} is {path.interval[0]:g}; stay above it.")
         return self.plan_to_data(path, times)
 
+    def step_times(self, path: Any, t_start: float, t_end: float) -> list[float]:
+        return [*(step.t for step in self.way(path, t_start, t_end)), t_end]
+
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None
     ) -> Tensor:

@@ -68,6 +68,10 @@ class Sampler(CheckedNumbers):
         """
         return None
 
+    def step_times(self, path: Any, t_start: float, t_end: float) -> list[float] | None:
+        """Return the times between which it steps, from t_start to t_end, or None if they depend on the sample."""
+        return None
+
     def last_time(self, path: Any, t_min: float) -> float:
         """Return the time to which a model samples; if sigma is not 0 there, it takes the expected data as a last step.
 
@@ -157,8 +161,12 @@ class FixedStepSampler(Sampler):
     def last_time(self, path: Any, t_min: float) -> float:
         return self.grid.last_time(path, self.steps, t_min)
 
+    def step_times(self, path: Any, t_start: float, t_end: float) -> list[float]:
+        times: list[float] = self.grid(t_start, t_end, self.steps, path)
+        return times
+
     def stage_times(self, path: Any, t_start: float, t_end: float) -> list[float] | None:
-        return stage_values(self.grid(t_start, t_end, self.steps, path), self.tableau.plan.nodes)
+        return stage_values(self.step_times(path, t_start, t_end), self.tableau.plan.nodes)
 
     def __call__(
         self, denoiser: Callable[[Tensor, Tensor], Any], x: Tensor, t_start: float, t_end: float, generator: _random.Generators = None

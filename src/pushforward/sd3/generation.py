@@ -12,8 +12,10 @@ from pushforward._checks import is_real, real
 from pushforward.errors import ShapeError, SolverError, UserError
 from pushforward.families.checks import row_not_finite
 from pushforward.families.model import GenerativeModel
-from pushforward.guidance.cfg import CFG, Around, as_guidance
+from pushforward.guidance.around import Around, as_guidance
+from pushforward.guidance.cfg import CFG
 from pushforward.guidance.clip import Clip
+from pushforward.guidance.extrapolation import FromNegative
 from pushforward.guidance.guidance import Guidance
 from pushforward.guidance.skip_layers import SkipLayers
 from pushforward.paths.linear import Linear
@@ -149,14 +151,13 @@ def guidance_of(guidance: Guidance | float | None, skip_layers: Any, times: Sequ
         if isinstance(one, SkipLayers):
             one.check(net)
         one = as_guidance(one.guidance) if isinstance(one, Around) else None
-    return made.on(times) if isinstance(made, SkipLayers) else made
+    return None if made is None else made.on(times)
 
 
 def with_negative(guidance: Guidance | None, negative: Callable[[], Any]) -> Guidance | None:
     """Return guidance with a negative condition where it has none and needs one; only then is `negative` called."""
-    if isinstance(guidance, CFG):
-        needed = guidance.negative is None and guidance.scale != 1
-        return dataclasses.replace(guidance, negative=negative()) if needed else guidance
+    if isinstance(guidance, FromNegative):
+        return dataclasses.replace(guidance, negative=negative()) if guidance.needs_unconditional else guidance  # type: ignore[type-var]
     if isinstance(guidance, Around):
         inner = with_negative(as_guidance(guidance.guidance), negative)
         return dataclasses.replace(guidance, guidance=inner)  # type: ignore[type-var]

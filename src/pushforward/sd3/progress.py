@@ -8,7 +8,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from pushforward.guidance.cfg import Around
+from pushforward.guidance.around import Around
 from pushforward.guidance.guidance import Guidance, Guided
 from pushforward.paths.prediction import Prediction
 from pushforward.registry import export
