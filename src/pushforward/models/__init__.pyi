@@ -21,7 +21,7 @@ def ddim(
     times: Times = ...,
     weighting: NoiseLoss | MinSNR | Unit | None = None,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -67,7 +67,7 @@ def ddpm(
     weighting: NoiseLoss | MinSNR | Unit | None = None,
     learn_variance: bool = False,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -115,7 +115,7 @@ def edm(
     noise_std: float = 1.2,
     data_std: float = 1.0,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -160,7 +160,7 @@ def ffjord(
     jacobian: float = 0.0,
     divergence: str | None = None,
     loss_sampler: Sampler = ...,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -177,8 +177,8 @@ def ffjord(
         jacobian: weight of the Jacobian's squared norm along them; 0.01 is RNODE's.
         divergence: that of the loss: "exact", "hutchinson", or None: exact for an MLP without the Jacobian's norm, else Hutchinson's.
         loss_sampler: what solves the loss's likelihood; with adjoint=True in memory that does not grow with its steps.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -207,7 +207,7 @@ def flow_matching(
     source: str | None = None,
     bridge: float = 0.0,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -227,8 +227,8 @@ def flow_matching(
         source: name of a data set (`pushforward list data`) that takes the noise's place, in the model's units; None is Gaussian noise.
         bridge: noise added on the way between the two, a stochastic interpolant (see `families.PathModel`).
         drop_cond: share of conditions dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -311,7 +311,7 @@ def heat_ode(
     noise_std: float = 1.2,
     data_std: float = 1.0,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -356,7 +356,7 @@ def iaf(
     bound: float = 2.0,
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
     dropout: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -373,8 +373,8 @@ def iaf(
         bound: bound of each layer's log-scales.
         activation: "relu", "silu", "tanh", "elu" or "softplus".
         dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
@@ -400,7 +400,7 @@ def maf(
     norm: Literal['none', 'act', 'batch'] = 'none',
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
     dropout: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -418,8 +418,8 @@ def maf(
         norm: what follows each layer: "none", "act" (ActNorm) or "batch" (BatchNorm, as in the paper).
         activation: "relu", "silu", "tanh", "elu" or "softplus".
         dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
@@ -443,7 +443,7 @@ def nice(
     shape: Sequence[int] | None = None,
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
     dropout: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -459,8 +459,8 @@ def nice(
         shape: shape of one event (an image is flattened); what the command line gives, from the data.
         activation: "relu", "silu", "tanh", "elu" or "softplus".
         dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
@@ -488,7 +488,7 @@ def nsf(
     bound: float = 5.0,
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
     dropout: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -509,8 +509,8 @@ def nsf(
         bound: the splines act on [-bound, bound].
         activation: "relu", "silu", "tanh", "elu" or "softplus".
         dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
@@ -535,7 +535,7 @@ def ot_flow_matching(
     source: str | None = None,
     bridge: float = 0.0,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -553,8 +553,8 @@ def ot_flow_matching(
         source: name of a data set (`pushforward list data`) that takes the noise's place, in the model's units; None is Gaussian noise.
         bridge: noise added on the way between the two, a stochastic interpolant (see `families.PathModel`).
         drop_cond: share of conditions dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -581,7 +581,7 @@ def realnvp(
     bound: float = 2.0,
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
     dropout: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -598,8 +598,8 @@ def realnvp(
         bound: bound of each coupling's log-scales.
         activation: "relu", "silu", "tanh", "elu" or "softplus".
         dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
@@ -678,7 +678,7 @@ def rectified_flow(
     source: str | None = None,
     bridge: float = 0.0,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -696,8 +696,8 @@ def rectified_flow(
         source: name of a data set (`pushforward list data`) that takes the noise's place, in the model's units; None is Gaussian noise.
         bridge: noise added on the way between the two, a stochastic interpolant (see `families.PathModel`).
         drop_cond: share of conditions dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -724,7 +724,7 @@ def score_sde(
     times: Times = ...,
     weighting: NoiseLoss | MinSNR | Unit | None = None,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -772,7 +772,7 @@ def tarflow(
     noise: float = 0.05,
     denoise: bool = True,
     drop_cond: float = 0.1,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'standardise',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'standardise',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,

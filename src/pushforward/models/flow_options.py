@@ -35,8 +35,8 @@ class FlowOptions(FlowConditions):
     """Options of flows whose events are of a given shape.
 
     Args:
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
     """
 

@@ -24,8 +24,8 @@ class NetOptions(ConditionalOptions):
     Args:
         net: a network, its configuration, or None for an MLP over vectors and a U-Net over images.
         shape: shape of one event.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
     """

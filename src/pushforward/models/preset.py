@@ -21,9 +21,11 @@ from pushforward import registry
 from pushforward._checks import event_shape, is_whole, shown, whole
 from pushforward._memory import bounded_building
 from pushforward.bijections.bijection import Bijection
+from pushforward.bijections.chain import Chain
 from pushforward.bijections.squash import Logit
 from pushforward.bijections.standardise import Standardise
 from pushforward.bijections.table_units import TableUnits
+from pushforward.bijections.whiten import Whiten
 from pushforward.conditions import Conditioning
 from pushforward.errors import ConditionError, UserError
 from pushforward.families.model import GenerativeModel
@@ -37,7 +39,7 @@ P = ParamSpec("P")
 M = TypeVar("M", bound=GenerativeModel)
 S = TypeVar("S", bound="Options")
 Net = NetConfig | Callable[..., Any] | None
-Preprocess = Literal["none", "standardise", "logit"]
+Preprocess = Literal["none", "standardise", "whiten", "logit"]
 
 
 @dataclass(frozen=True)
@@ -287,14 +289,19 @@ def built(
 
 def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None, schema: Schema | None = None) -> Bijection | None:
     """Return the bijection from the data's units to the model's: of a table those of its columns."""
-    if preprocess not in ("none", "standardise", "logit"):
-        raise UserError(f"preprocess is {preprocess!r}, but it is 'none', 'standardise' or 'logit'.")
+    if preprocess not in ("none", "standardise", "whiten", "logit"):
+        raise UserError(f"preprocess is {preprocess!r}, but it is 'none', 'standardise', 'whiten' or 'logit'.")
+    if preprocess == "whiten" and len(shape) != 1:
+        raise UserError(f"preprocess is 'whiten', but an event has shape {tuple(shape)}, and only vectors are whitened; use 'standardise'.")
     if schema is not None and schema.columns:
         if preprocess == "logit":
             raise UserError("preprocess is 'logit', but the columns of a table are on scales of their own; give scales= to data.load.")
-        return TableUnits(schema.columns)
+        columns = TableUnits(schema.columns)
+        return Chain([columns, Whiten(*shape)]) if preprocess == "whiten" else columns
     if preprocess == "logit":
         if not isinstance(levels, int):
             raise UserError(f"preprocess is 'logit', but levels is {levels}, so there is no one interval to spread; use 'standardise'.")
         return Logit(0.0, float(levels))
+    if preprocess == "whiten":
+        return Whiten(*shape)
     return Standardise(shape) if preprocess == "standardise" else None
