@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import pushforward as pf
-from pushforward.errors import CheckpointError, ConfigError
+from pushforward.errors import CheckpointError, ConfigError, UserError
 from pushforward.formats.files import _digest
 from pushforward.formats.model import WEIGHTS, build
 from pushforward.formats.run import checkpoints
@@ -76,6 +76,23 @@ def test_saving_again_replaces_the_folder(saved):
     pf.save(model, folder)
     assert pf.load(folder).net.out.weight.abs().sum() == 0
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "checkpoints/step-000001/x", "config.yaml", ".git/HEAD", "model/README.md"])
+def test_a_folder_that_holds_anything_else_is_never_replaced(saved, name):
+    folder = saved[1] if name.startswith("model/") else saved[1].parent / "other"
+    file = folder / name.removeprefix("model/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(UserError, match=r"holds .*, which would be lost, so it is not replaced; give a new folder"):
+        pf.save(saved[0], folder)
+    assert file.read_text() == "mine"
+
+
+def test_a_file_is_not_replaced_by_a_folder(saved, tmp_path):
+    (tmp_path / "model.pt").write_text("mine")
+    with pytest.raises(UserError, match=r"model.pt is a file; give the name of a folder"):
+        pf.save(saved[0], tmp_path / "model.pt")
 
 
 def test_a_model_with_a_live_network_cannot_be_saved(tmp_path):

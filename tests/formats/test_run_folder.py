@@ -66,6 +66,27 @@ def test_a_used_folder_is_refused_continued_or_replaced(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_overwrite_in_python_spares_files_of_the_user_next_to_a_run(tmp_path):
+    mine = [tmp_path / name for name in ("config.yaml", "samples/cat.png", "checkpoints/notes.txt", "notes.txt")]
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine: true")
+    fit(tmp_path, steps=3)
+    drawn = tmp_path / "samples" / "step-000003.png"
+    drawn.write_text("a sample grid")
+    fit(tmp_path, overwrite=True)
+    assert [file.read_text() for file in mine] == ["mine: true"] * 4
+    assert not drawn.exists()
+    assert checkpoints(tmp_path).names() == ["step-000002"]
+
+
+def test_numbered_folders_of_others_are_no_checkpoints(tmp_path):
+    (tmp_path / "checkpoints" / "step-1000").mkdir(parents=True)
+    with pytest.raises(RunExistsError, match="is not a run"):
+        fit(tmp_path, overwrite=True)
+    assert (tmp_path / "checkpoints" / "step-1000").is_dir()
+
+
 def test_overwrite_in_python_spares_what_is_no_run(tmp_path):
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "mine.txt").write_text("a year of work")

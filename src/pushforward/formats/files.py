@@ -8,14 +8,14 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from pushforward._files import is_file_name, json_of, regular
-from pushforward.errors import CheckpointError
+from pushforward.errors import CheckpointError, UserError
 
 MANIFEST = "manifest.json"
 
@@ -58,6 +58,27 @@ def write_folder(folder: Path, fill: Callable[[Path], Any], manifest: bool = Tru
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync(folder.parent)
+
+
+def check_replaceable(folder: Path, names: Collection[str], mark: str) -> None:
+    """Raise unless a folder may be written here: nothing is here, or an empty folder, or one that was written with these names.
+
+    Args:
+        folder: the path.
+        names: names of the files and folders that a former one of its kind holds.
+        mark: the one of them that it always holds.
+
+    Raises:
+        UserError: it is a file, or holds anything else, which replacing it would remove.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file; give the name of a folder.")
+    held = sorted(one.name for one in folder.iterdir())
+    others = [name for name in held if name not in names] or ([] if mark in held else held)
+    if others:
+        raise UserError(f"{folder} holds {others[0]}, which would be lost, so it is not replaced; give a new folder.")
 
 
 @contextlib.contextmanager

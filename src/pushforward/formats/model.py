@@ -17,7 +17,7 @@ from pushforward.families.checks import misfit
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml, to_plain
-from pushforward.formats.files import check_folder, write_folder
+from pushforward.formats.files import MANIFEST, check_folder, check_replaceable, write_folder
 from pushforward.formats.run import POINTERS, Checkpoints, checkpoints
 from pushforward.formats.wrapped import check_described, own_names, own_state, state_to_save, unwrapped, without_random
 from pushforward.registry import export
@@ -72,14 +72,14 @@ def save(model: GenerativeModel, folder: str | Path) -> Path:
     Args:
         model: built by a preset; of one that is compiled, averaged (`swa_utils.AveragedModel`) or in DDP the model inside is saved, and
             parametrised weights (`torch.nn.utils.parametrize`) as the values that they have.
-        folder: where; a folder that is there already is replaced.
+        folder: where; a folder that `save` wrote is replaced, one that holds anything else never.
 
     Returns:
         The folder.
 
     Raises:
         ConfigError: no preset built the model, or a part of it was replaced by one of another type.
-        UserError: it is no GenerativeModel, nor a wrapper of torch around one.
+        UserError: it is no GenerativeModel, nor a wrapper of torch around one; or the folder holds something else.
         CheckpointError: its weights are sharded over processes.
 
     Example:
@@ -90,6 +90,7 @@ def save(model: GenerativeModel, folder: str | Path) -> Path:
         (2,)
     """
     folder, model = Path(folder), unwrapped(model)
+    check_replaceable(folder, (CONFIG, WEIGHTS, MANIFEST), WEIGHTS)
     config, state = model_config(model), state_to_save(model)
     check_described(model, without_random(lambda: build(config)), state)
     write_folder(folder, lambda temporary: write_model(temporary, config, state))

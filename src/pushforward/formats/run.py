@@ -1,5 +1,6 @@
 """Run folders (config.yaml, metrics.jsonl, checkpoints/, samples/, report.html): their checkpoints, and which folders are runs."""
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,12 +9,16 @@ from typing import Any
 
 from pushforward.errors import CheckpointError, ConfigError, NoCheckpointError, RunExistsError
 from pushforward.formats.config import load_yaml
-from pushforward.formats.files import check_folder, write_folder, write_text
+from pushforward.formats.files import MANIFEST, check_folder, write_folder, write_text
 
+CONFIG = "config.yaml"
 POINTERS = ("best", "last")
 # What the library writes into a run folder; any other file is the user's and is never removed.
 PICTURES = ("samples", "marginals", "corner", "loss", "trajectory", "quality", "layers", "neighbours", "evaluations")
-FILES = ("config.yaml", "metrics.jsonl", "report.html", "evaluation.json", "trace.json", *(f"{name}.png" for name in PICTURES))
+FILES = (
+    *("metrics.jsonl", "report.html", "evaluation.json", "trace.json", *(f"{name}.png" for name in PICTURES)),
+    *("checkpoints/last", "checkpoints/best", "samples/step-*.png", "tensorboard/events.*"),
+)
 FOLDERS = ("checkpoints", "samples", "tensorboard")
 
 
@@ -139,10 +144,13 @@ def check_start(out: Path, resume: bool, overwrite: bool) -> None:
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder is a run of this library: it has checkpoints, or a config.yaml as `pushforward train` writes it."""
-    if checkpoints(folder).names():
-        return True
+    own = checkpoints(folder)  # others name folders step-1000 too, but without a manifest
+    return any((own.folder / name / MANIFEST).exists() for name in own.names()) or _has_config(folder)
+
+
+def _has_config(folder: Path) -> bool:
     try:
-        config = load_yaml(folder / "config.yaml")
+        config = load_yaml(folder / CONFIG)
     except (ConfigError, OSError):
         return False
     return isinstance(config, dict) and all(isinstance(config.get(name), dict) for name in ("model", "training"))
@@ -150,7 +158,15 @@ def is_run(folder: Path) -> bool:
 
 def clear_run(folder: Path) -> None:
     """Remove what the library wrote into a run folder, and nothing else."""
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
+    if _has_config(folder):
+        (folder / CONFIG).unlink()
+    own = checkpoints(folder)
+    for one in (*(own.folder / name for name in own.names()), *own.folder.glob(".step-*")):
+        shutil.rmtree(one)
+    for pattern in FILES:
+        for file in folder.glob(pattern):
+            if not file.is_dir():
+                file.unlink()
     for name in FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
+        with contextlib.suppress(OSError):  # there is no such folder, or it holds files of the user
+            (folder / name).rmdir()

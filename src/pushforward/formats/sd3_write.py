@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import UserError
-from pushforward.formats.files import write_atomically, write_folder
+from pushforward.formats.files import check_replaceable, write_atomically, write_folder
 from pushforward.formats.sd3 import SD3Files
 from pushforward.formats.sd3_find import ENCODERS, TOKENIZERS
 from pushforward.formats.sd3_names import LAYOUTS, Layout, Source, autoencoder_sources, transformer_sources
@@ -33,6 +33,7 @@ CLASSES = {
     "transformer": ("diffusers", "SD3Transformer2DModel"),
     "vae": ("diffusers", "AutoencoderKL"),
 }
+INDEX = "model_index.json"
 PROJECTION = "text_projection.weight"
 
 
@@ -44,7 +45,7 @@ def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single") -> P
     projection is omitted from it if it is the identity, and added to a folder if it is missing.
 
     Args:
-        path: the .safetensors file, or the folder.
+        path: the .safetensors file, or the folder; one that holds anything else than a Stable Diffusion 3 is not replaced.
         files: the parts; those that are None or empty are skipped.
         layout: "single" or "diffusers".
 
@@ -52,7 +53,7 @@ def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single") -> P
         The path.
 
     Raises:
-        UserError: an unknown layout, nothing to write, or a text encoder without the configuration that a folder needs.
+        UserError: an unknown layout, nothing to write, a folder in use, or a text encoder without the configuration that a folder needs.
 
     Example:
         >>> from pushforward.nn.mmdit import MMDiT
@@ -74,6 +75,7 @@ def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single") -> P
     lacking = [name for name in files.text_encoders if not files.text_configs.get(name)]
     if lacking:
         raise UserError(f"text_configs lacks {lacking[0]}, which a diffusers folder needs; give its config.json as a mapping.")
+    check_replaceable(path, (*CLASSES, INDEX), INDEX)
     write_folder(path, lambda temporary: _fill(temporary, files), manifest=False)
     return path
 
@@ -134,7 +136,7 @@ def _fill(folder: Path, files: SD3Files) -> None:
     (folder / "scheduler").mkdir()
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     there = {name: list(kind) if (folder / name).is_dir() else [None, None] for name, kind in CLASSES.items()}
-    _write_json(folder / "model_index.json", {"_class_name": "StableDiffusion3Pipeline", **there})
+    _write_json(folder / INDEX, {"_class_name": "StableDiffusion3Pipeline", **there})
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
