@@ -47,3 +47,12 @@ def test_a_flow_that_is_behind_a_gaussian_prints_so(table, tmp_path, capsys):
     assert "worse than a Gaussian by" in printed.splitlines()[0]
     assert main(["train", "maf", "--data", str(table), "--steps", "300", "--out", str(tmp_path / "long")]) == 0
     assert "worse than a Gaussian" not in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared_with_a_gaussian_ends_as_usual(tmp_path, capsys):
+    numpy.save(tmp_path / "x.npy", numpy.random.default_rng(0).standard_normal((40, 3)))
+    numpy.savez(tmp_path / "same.npz", x=numpy.ones((40, 3)))
+    for data in (tmp_path, tmp_path / "same.npz"):  # rows on disk; no Gaussian fits
+        train = ["train", "nice", "--data", str(data), "--hidden", "4", "--steps", "1", "--out", str(tmp_path / f"run-{data.stem}")]
+        assert main(train) == 0
+        assert "trained 1 steps" in capsys.readouterr().out

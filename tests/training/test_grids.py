@@ -19,6 +19,14 @@ def test_points_are_a_scatter_plot_and_rows_of_a_table_are_marginals(name, table
     assert matplotlib.image.imread(tmp_path / "step-000002.png").ndim == 3
 
 
+def test_samples_that_cannot_be_drawn_do_not_end_the_run(tmp_path, monkeypatch):
+    data, model = pf.data.load("moons", n=40), pf.models.rectified_flow(pf.nn.MLP.Config((4,)), (2,), classes=2)
+    monkeypatch.setattr(model, "sample", lambda *_, **__: model.sample_that_is_not_there)
+    trainer = pf.Trainer(model, data, validation=data, steps=2, batch_size=8, block=8, ema=0, callbacks=[SampleGrid(tmp_path)])
+    with pytest.warns(UserWarning, match=r"there is no sample grid of step 2: .* has no attribute"):
+        assert trainer.fit().step == 2
+
+
 def _counted(drawn):
     from pushforward.evaluation.table_pictures import marginals
 

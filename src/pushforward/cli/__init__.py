@@ -66,6 +66,7 @@ def _run(command: str, rest: list[str], debug: bool) -> int:
     try:
         with _sigterm_raises(), warnings.catch_warnings():
             warnings.simplefilter("ignore", StoppedWarning)  # the commands print their own sentence
+            warnings.showwarning = _warned if not debug else warnings.showwarning
             return importlib.import_module(f"pushforward.cli.{MODULES.get(command, command)}").run(rest)
     except (PushforwardError, UnknownNameError, NameClashError, PluginError) as error:
         if debug:
@@ -106,6 +107,11 @@ def _sigterm_raises() -> contextlib.AbstractContextManager[None]:
         raise _TerminatedError
 
     return handled_by(stop, signal.SIGTERM)
+
+
+def _warned(message: Warning | str, *where: object, **more: object) -> None:
+    """Print a warning as a sentence, without the line of code that it comes from."""
+    print(f"pushforward: warning: {message}", file=sys.stderr)
 
 
 def _failed(sentence: str, status: int) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 
 from pushforward.data.dataset import Dataset
+from pushforward.data.lazy import LazyDataset
+from pushforward.errors import PushforwardError
 from pushforward.evaluation.baselines import MIXTURES, fit_baselines
 from pushforward.evaluation.likelihood import bits_per_dim
 from pushforward.evaluation.verdict import ERRORS
@@ -18,15 +20,22 @@ DRAWS = 4  # dequantisation draws
 def behind_gaussian(trainer: Trainer) -> str | None:
     """Return a sentence if the best weights of a flow give validation data a lower likelihood than a Gaussian fitted to the training data.
 
-    None for other models, whose likelihood `pushforward evaluate` computes, and for sets on disk.
+    None for other models, whose likelihood `pushforward evaluate` computes, for sets on disk, and where no Gaussian fits: the run has
+    ended, so nothing here may be an error.
     """
     train, validation = trainer.data, trainer.validation
-    if not isinstance(train, Dataset) or not isinstance(validation, Dataset) or len(validation) < 2:
-        return None
+    for data in (train, validation):
+        if not isinstance(data, Dataset) or isinstance(data, LazyDataset) or len(data) < 2:
+            return None
+    assert isinstance(train, Dataset)
+    assert isinstance(validation, Dataset)
     if not isinstance(trainer.model, NormalizingFlow) or math.prod(trainer.model.shape) > MIXTURES:
         return None
-    gaussian = fit_baselines(train, validation, torch.Generator().manual_seed(0), only=("gaussian",))["gaussian"]
-    own = _nats(trainer.best_model, validation, "given" if trainer.model.conditioning else "none")
+    try:
+        gaussian = fit_baselines(train, validation, torch.Generator().manual_seed(0), only=("gaussian",))["gaussian"]
+        own = _nats(trainer.best_model, validation, "given" if trainer.model.conditioning else "none")
+    except PushforwardError:
+        return None
     difference = _nats(gaussian, validation, "none") - own
     behind, error = float(difference.mean()), float(difference.std() / math.sqrt(len(difference)))
     if not behind > ERRORS * error:

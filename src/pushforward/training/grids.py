@@ -1,5 +1,6 @@
 """Samples during training: PNGs drawn at validations."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ class SampleGrid(Callback):
 
     At each of them if the run states how often it validates, otherwise at about ten. Images are a grid, points of a plane a scatter plot,
     rows of a table the marginals of the eight columns that differ most from validation data. Conditions that are vectors or images are
-    the first ones of validation data.
+    the first ones of validation data. Where that fails, there is a warning in place of a picture.
 
     Args:
         folder: output folder.
@@ -33,7 +34,16 @@ class SampleGrid(Callback):
 
     def on_validation(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
         if trainer.validating.draws_grid(trainer.step):
-            trainer.signals.run(lambda: self._draw(trainer))
+            trainer.signals.run(lambda: self._try(trainer))
+
+    def _try(self, trainer: "Trainer") -> None:
+        """Draw, or warn: a model that has seen little data may have no finite samples yet, and no picture is worth the run."""
+        try:
+            self._draw(trainer)
+        except OSError:  # the folder cannot be written, which the Trainer handles
+            raise
+        except Exception as error:
+            warnings.warn(f"there is no sample grid of step {trainer.step}: {error}", stacklevel=1)
 
     def _draw(self, trainer: "Trainer") -> None:
         # These import matplotlib, which a run needs late and other commands never.
