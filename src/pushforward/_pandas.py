@@ -7,9 +7,29 @@ from pushforward.errors import UserError
 
 
 def is_frame(value: Any) -> bool:
-    """Return whether a value is a DataFrame of pandas, or a Series, which is a table of one column."""
+    """Return whether a value is a DataFrame, or a Series, which is a table of one column: of pandas, polars, pyarrow, or another library.
+
+    Those of other libraries are converted by their own `to_pandas`.
+    """
     pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(value, pandas.DataFrame | pandas.Series)
+    if pandas is not None and isinstance(value, pandas.DataFrame | pandas.Series):
+        return True
+    return callable(getattr(value, "to_pandas", None)) and len(getattr(value, "shape", ())) in (1, 2)
+
+
+def as_pandas(name: str, frame: Any) -> Any:
+    """Return a DataFrame or Series of any library as one of pandas.
+
+    Raises:
+        UserError: a package that the conversion needs is not installed.
+    """
+    pandas = pandas_for(name)
+    if isinstance(frame, pandas.DataFrame | pandas.Series):
+        return frame
+    try:
+        return frame.to_pandas()
+    except ImportError as error:
+        raise UserError(f"{name} needs the package {error.name} to be converted to pandas; run pip install {error.name}.") from None
 
 
 def pandas_for(what: object, parquet: bool = False) -> Any:

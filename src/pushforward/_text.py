@@ -1,6 +1,7 @@
 """Texts of a command line as the values that an annotation allows."""
 
 import contextlib
+import csv
 import re
 import typing
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ LISTS = (list, tuple, Sequence)
 def value_of(name: str, text: str, annotation: Any) -> Any:
     """Return the value that a text states for an annotation.
 
-    It stays what it is where text is allowed and nothing else fits; elsewhere it is a number, true or false, or a list `[a, b]`; null is
-    None.
+    It stays what it is where text is allowed and nothing else fits; elsewhere it is a number, true or false, or a list `[a, b]`, in
+    which a text with a comma is quoted, `["a, b", c]`; null is None.
 
     Raises:
         UserError: the text is not of any type of the annotation; the message calls the option by its name.
@@ -30,7 +31,8 @@ def value_of(name: str, text: str, annotation: Any) -> Any:
     lists = [kind for kind in kinds if (typing.get_origin(kind) or kind) in LISTS]
     if lists and text.startswith("["):
         inner = (typing.get_args(lists[0]) or (Any,))[0]
-        return [value_of(name, one.strip(), inner) for one in text.removeprefix("[").removesuffix("]").split(",") if one.strip()]
+        parts = next(csv.reader([text.removeprefix("[").removesuffix("]")], skipinitialspace=True), [])
+        return [value_of(name, one.strip(), inner) for one in parts if one.strip()]
     for kind, convert in ((int, _integer), (float, _number), (bool, TRUTHS.__getitem__)):
         if kind in plain:
             with contextlib.suppress(ValueError, KeyError):

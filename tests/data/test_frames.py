@@ -280,3 +280,28 @@ def test_duplicated_names_are_refused():
     frame = pandas.DataFrame(numpy.random.default_rng(0).random((20, 2)), columns=["a", "a"])
     with pytest.raises(UserError, match="two columns 'a'"):
         load(frame)
+
+
+def test_columns_that_are_left_out_are_not_looked_at():
+    frame = people().assign(when=pandas.date_range("2020", periods=60), parts=[[1, 2]] * 60, constant=1.5)
+    with pytest.raises(DataError, match="3 columns cannot be read: 'when' holds dates.*'parts' holds values of type list"):
+        load(frame)
+    same = load(frame, exclude=["when", "parts", "constant"], label="kind", categorical=None, scales=None)
+    assert same.fingerprint() == load(people(), label="kind").fingerprint()
+
+
+@pytest.mark.parametrize("library", ["polars", "pyarrow"])
+def test_frames_of_other_libraries_are_those_of_pandas(library):
+    module = pytest.importorskip(library)
+    frame = with_gaps().drop(columns="size")
+    made = (
+        module.Table.from_pandas(frame)
+        if library == "pyarrow"
+        else module.from_dict(
+            {name: [None if gap else one for one, gap in zip(frame[name], frame[name].isna(), strict=True)] for name in frame}
+        )
+    )
+    one, other = (load(data, label="kind", missing="model") for data in (frame, made))
+    assert (one.schema, one.fingerprint()) == (other.schema, other.fingerprint())
+    model = pf.models.maf(schema=one.schema, layers=1, hidden=(4,))
+    assert pf.Trainer(model, made, steps=1, batch_size=8).fit().step == 1

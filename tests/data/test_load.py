@@ -113,11 +113,11 @@ def test_integer_labels_are_numbered_by_size(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "options", "message"),
     [
-        (["a,b", *["1,2"] * 10, "3,x"], {}, "row 12, column 'b' is 'x', but a feature must be a number"),
+        (["a,b", *["1,2"] * 10, "3,x"], {}, "column 'b' is 'x' in row 12, but a feature must be a number"),
         (["a,b", *["1,2"] * 10, "3,"], {}, "1 of 11 rows have missing values, by column: 'b' 1 \\(first in row 12\\)"),
         (["a,b", *["1,2"] * 10, "3"], {}, "row 12 has 1 cells, but the table has 2 columns"),
         (["a,b", *["1,2"] * 10, "3,nan"], {}, "1 of 11 rows have missing values, by column: 'b' 1 \\(first in row 12\\)"),
-        (["a,b", *["1,2"] * 10, "3,inf"], {}, "row 10 .* holds an infinite value; 1 of 11 rows"),
+        (["a,b", *["1,2"] * 10, "3,inf"], {}, "column 'b' is infinite in row 12 .1 of 11 rows"),
         (["a,b", *["1,2"] * 10], {"label": "c"}, "'c' is not a known column"),
         (["a,b", *["1,2"] * 10], {"label": 7}, "'7' is not a known column"),
         (["a,b", *["1,2"] * 3], {}, "there are 3 examples, but a split .* at least 10"),

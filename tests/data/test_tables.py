@@ -53,7 +53,7 @@ def test_a_column_of_words_is_a_category_without_being_named(mixed):
 
 def test_a_word_among_numbers_is_refused_with_both_hints(tmp_path):
     path = table(tmp_path, "size,colour", *["1.5,2"] * 10, "2.5,blue")
-    with pytest.raises(DataError, match="row 12, column 'colour' is 'blue'.*label='colour'.*categorical='colour'"):
+    with pytest.raises(DataError, match="column 'colour' is 'blue' in row 12.*label='colour'.*categorical='colour'"):
         load(path)
     assert load(path, categorical="colour").categories == {"colour": ("2", "blue")}
 
@@ -62,7 +62,7 @@ def test_a_word_among_numbers_is_refused_with_both_hints(tmp_path):
     ("lines", "options", "message"),
     [
         (["a,b", *["1,x"] * 10], {"categorical": "b"}, "column 'b' is 'x' in every row, but a category needs at least 2"),
-        (["a,b", *["1,x"] * 10, "2,"], {"categorical": "b"}, "by column: 'b' 1 .first in row 12"),
+        (["a,b", *["1,x"] * 9, "1,y", "2,"], {"categorical": "b"}, "by column: 'b' 1 .first in row 12"),
         (["a,b", *["1,x"] * 10], {"categorical": "c"}, "categorical: 'c' is not a known column"),
         (["a,b", *["1,x"] * 10], {"categorical": "b", "label": "b"}, "column 'b' is both label and categorical"),
     ],
@@ -70,6 +70,55 @@ def test_a_word_among_numbers_is_refused_with_both_hints(tmp_path):
 def test_categories_that_do_not_fit_are_refused(tmp_path, lines, options, message):
     with pytest.raises(UserError, match=message):
         load(table(tmp_path, *lines), **options)
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "message"),
+    [
+        (
+            ["a,b", *["1.5,2"] * 20],
+            {},
+            "column 'a' is 1.5 in every row, and the density of a constant has no bound; leave it out .exclude='a'",
+        ),
+        (["a,b", *["1,5"] * 9, "1e40,5"], {}, "column 'a' is 1e.40, beyond the range of float32, in row 11 .1 of 10 rows"),
+        (["a;b", *["1,5;2", "2,5;2"] * 9], {"delimiter": ";"}, "column 'a' holds numbers with a decimal comma, such as '1,5'; write them"),
+        (["a;b", *["1;2"] * 20], {}, "cells that are separated by ';', not ','; give delimiter=';'"),
+        (["a;b", *["1,5;2"] * 20], {}, "cells that are separated by ';'"),
+        (["a,b", *[f"{k},{k / 7}" for k in range(40)]], {"label": "b"}, "column 'b' holds real numbers, but classes are integers or words"),
+        (["a,b", *[f"1,{k}" for k in range(40)]], {"label": "b"}, "column 'b' has 40 different values in 40 rows, which are no classes"),
+        (["a,b", *["1,2"] * 20], {"label": "b", "exclude": "b"}, "column 'b' is both label and excluded"),
+        (["a,b", *["1,2"] * 20], {"exclude": ["c"]}, "exclude: 'c' is not a known column"),
+        (["a,b", *["1,2"] * 20], {"exclude": ["a", 1]}, "has no values"),
+    ],
+)
+def test_columns_that_cannot_be_modelled_are_refused(tmp_path, lines, options, message):
+    with pytest.raises(UserError, match=message):
+        load(table(tmp_path, *lines), **options)
+
+
+def test_all_columns_that_cannot_be_read_are_in_one_message_and_can_be_left_out(tmp_path):
+    lines = [f"{k / 7},,2020-01-{1 + k % 28:02},text {k},{'x' if k else 5},same,{k % 3}" for k in range(60)]
+    path = table(tmp_path, "real,empty,when,notes,mixed,word,class", *lines)
+    with pytest.raises(DataError, match="5 columns cannot be read: 'empty' has no values; 'when' holds dates.*'word' is 'same'") as error:
+        load(path, label="class")
+    unread = ["empty", "when", "notes", "mixed", "word"]
+    assert f"exclude={unread}" in str(error.value)
+    assert load(path, label="class", exclude=unread).columns == ("real",)
+    assert load(path, label=-1, exclude=[1, "when", 3, 4, 5]).columns == ("real",)
+
+
+def test_an_index_that_pandas_wrote_is_no_feature(tmp_path):
+    with pytest.warns(UserWarning, match="first column has no name and numbers the rows, so it is left out as an index"):
+        assert load(table(tmp_path, ",a,b", *[f"{k},{k / 7},{k % 2}" for k in range(20)])).columns == ("a", "b")
+    assert load(table(tmp_path, ",a", *[f"{k % 5},{k / 7}" for k in range(20)])).columns == ("", "a")
+
+
+def test_a_row_that_numbers_the_columns_is_a_header(tmp_path):
+    rows = [f"{k / 7},{k % 3},{k}" for k in range(20)]
+    with pytest.warns(UserWarning, match="index"):
+        indexed = load(table(tmp_path, ",0,1,2", *[f"{k},{row}" for k, row in enumerate(rows)]))
+    assert indexed.fingerprint() == load(table(tmp_path, "0,1,2", *rows)).fingerprint()
+    assert len(load(table(tmp_path, "0,1", *["0,1", "1,1", "1,0"] * 10))) == 25  # of 31 rows: as integers, it may be one
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from pushforward.data.arrays import Array, as_events, number_labels, split_whole
 from pushforward.data.checks import checked_cond
 from pushforward.data.dataset import Dataset
 from pushforward.data.numpy_files import opened_npz, read_member
+from pushforward.data.raw import Raw
 from pushforward.data.splits import SPLITS
-from pushforward.data.tabulate import Raw, tabulated
+from pushforward.data.tabulate import tabulated
 from pushforward.errors import DataError
 
 NAMED, WORDS = ("x", "y", "columns", "class_names"), "words of "  # entries next to x: see `read_npz`

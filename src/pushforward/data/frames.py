@@ -10,10 +10,10 @@ from pushforward._memory import check_unpacked
 from pushforward._pandas import pandas_for
 from pushforward.data.arrays import split_of
 from pushforward.data.dataset import Dataset
+from pushforward.data.raw import Names, Raw, names_of
 from pushforward.data.raw_frame import columns_of
-from pushforward.data.tabulate import Missing, Names, Raw, Scales, tabulated
+from pushforward.data.tabulate import Missing, Scales, tabulated
 from pushforward.errors import DamagedDataError, DataError, UserError
-from pushforward.registry import unknown
 
 
 def read_frame(
@@ -25,6 +25,7 @@ def read_frame(
     categorical: Names = (),
     missing: Missing = "refuse",
     scales: Scales = (),
+    exclude: Names = (),
     name: str = "frame",
 ) -> Dataset:
     """Return one split of a DataFrame: each row is an example, each column except the label is a feature; the index is not read.
@@ -39,24 +40,22 @@ def read_frame(
         categorical: name of a column, or several, that is a category though its values are numbers, or however many words it has.
         missing: "refuse" missing values, "drop" their rows, or "model" them as missing values of their own.
         scales: scales of columns of numbers that take the place of the chosen ones: {"column": "log"}.
+        exclude: name of a column, or several, that is left out.
         name: what messages call the table.
 
     Raises:
         DataError: values are missing and refused, a column holds dates or anything else than numbers and words, a category one value, or
             there are too few rows to split.
-        UserError: `label` or `categorical` is not a column, or a column is both.
+        UserError: `label`, `categorical` or `exclude` is not a column, or a column is both.
     """
     columns = columns_of(name, frame)
     titles = [one.title for one in columns]
-    words = [str(one) for one in ([categorical] if isinstance(categorical, str | int) else categorical)]
-    for option, title in [("label", label), *(("categorical", one) for one in words)]:
-        if title is not None and str(title) not in titles:
-            raise UserError(f"{name}: {option}: {unknown('column', str(title), titles)}")
-    target = None if label is None else str(label)
+    words, left_out = (names_of(name, *one, titles) for one in (("categorical", categorical), ("exclude", exclude)))
+    target = next(iter(names_of(name, "label", label, titles)), None)
     if target in words:
         raise UserError(f"{name}: column {target!r} is both label and categorical; use one of the two.")
     columns = [_as_words(name, one) if one.title in words else one for one in columns]
-    table = tabulated(name, columns, label=target, accepted=words, missing=missing, scales=scales, seed=seed)
+    table = tabulated(name, columns, label=target, accepted=words, missing=missing, scales=scales, seed=seed, exclude=left_out)
     return split_of(name, table, split, seed)
 
 
@@ -69,6 +68,7 @@ def read_parquet(
     categorical: Names = (),
     missing: Missing = "refuse",
     scales: Scales = (),
+    exclude: Names = (),
 ) -> Dataset:
     """Return one split of a .parquet file, as `read_frame` does of a DataFrame.
 
@@ -80,6 +80,7 @@ def read_parquet(
         categorical: name of a category of numbers, or several.
         missing: "refuse", "drop" or "model" missing values.
         scales: scales of columns of numbers that take the place of the chosen ones.
+        exclude: columns that are left out.
 
     Raises:
         DataError: it cannot be read, or its content is invalid.
@@ -94,7 +95,9 @@ def read_parquet(
     except Exception as error:  # pyarrow's errors have several types
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise DamagedDataError(f"{path} cannot be read as a parquet file ({reason}); write it again.") from None
-    return read_frame(frame, split, seed, label=label, categorical=categorical, missing=missing, scales=scales, name=path.name)
+    return read_frame(
+        frame, split, seed, label=label, categorical=categorical, missing=missing, scales=scales, exclude=exclude, name=path.name
+    )
 
 
 def _check_size(path: Path) -> None:
@@ -108,7 +111,7 @@ def _check_size(path: Path) -> None:
 
 def _as_words(name: str, raw: Raw) -> Raw:
     """Return a column of numbers as one of integers that are words."""
-    if raw.values.dtype == object:
+    if raw.values.dtype == object or raw.problem:
         return raw
     present = raw.values[~raw.missing]
     if not (present == numpy.rint(present)).all():

@@ -50,13 +50,13 @@ def load(name_or_path: Any, split: str = "train", *, seed: int = 0, **options: A
             (N, features) or images (N, channels, height, width), such as masks; .csv or .parquet with columns of
             numbers and words. Images in uint8, (N, H, W), (N, H, W, C) or (N, C, H, W), become (N, C, H, W) with 256 levels. Or the path of
             a folder: with x.npy and optionally y.npy, which stay on disk; with images, in sub-folders that are classes or splits or
-            neither; or written by `save_to_disk` of the package datasets. Or what is in memory: a DataFrame of pandas, an array or tensor
+            neither; or written by `save_to_disk` of the package datasets. Or what is in memory: a DataFrame, an array or tensor
             (N, *shape), a map-style set of x or (x, label), which is read.
         split: "train", "validation" or "test".
         seed: seed of the permutation, or of the draws. It is not the seed of a training run: a different seed gives a different test set.
         options: options of the set: `n` for the densities in the plane; `levels` for files; `mapped=True` for a .npy that stays
-            on disk; `label` (the column of classes), `categorical`, `missing` ("refuse", "drop" or "model" missing values) and `scales`
-            for tables, `delimiter` for .csv; `y` (labels or conditions) for arrays; `size` and `channels` for images;
+            on disk; `label` (the column of classes), `categorical`, `missing` ("refuse", "drop" or "model" missing values), `scales`
+            and `exclude` for tables, `delimiter` for .csv; `y` (labels or conditions) for arrays; `size` and `channels` for images;
             `image` or `columns`, `label`, `caption` for Hugging Face.
 
     Returns:

@@ -2,6 +2,8 @@
 
 import csv
 import math
+import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +12,9 @@ import numpy
 from pushforward._files import regular
 from pushforward.data.arrays import split_of
 from pushforward.data.dataset import Dataset
-from pushforward.data.tabulate import Missing, Names, Raw, Scales, tabulated
+from pushforward.data.raw import Names, Raw, names_of, unreadable
+from pushforward.data.tabulate import Missing, Scales, tabulated
 from pushforward.errors import DataError, UserError
-from pushforward.registry import unknown
 
 Rows = list[tuple[int, list[str]]]  # (line of the file, cells)
 MISSING = {"", "na", "n/a", "nan", "null", "none"}  # of a column of numbers; in one of words only an empty cell is missing
@@ -29,10 +31,12 @@ def read_csv(
     levels: int | None = None,
     missing: Missing = "refuse",
     scales: Scales = (),
+    exclude: Names = (),
 ) -> Dataset:
     """Return one split of a CSV file: each row is an example, each column except the label is a feature.
 
-    The first row is a header if it contains the name of the label or of a categorical column, or if none of its cells is a number. A
+    The first row is a header if it contains the name of the label or of a categorical column, or if none of its cells is a number, or if
+    it numbers the columns from 0. A first column without a name that numbers the rows is an index, which is left out with a warning. A
     column of words is a category, encoded as integer levels; a column of integers has unit cells; the others are continuous. `schema` of
     the set describes them.
 
@@ -48,12 +52,13 @@ def read_csv(
         levels: number of values of the non-categorical coordinates; by default those of integers are their range.
         missing: "refuse" empty cells, "drop" their rows, or "model" them as missing values of their own.
         scales: scales of columns of numbers that take the place of the chosen ones, "column=log" or a mapping: none, log, logit, quantile.
+        exclude: name or number of a column, or several, that is left out.
 
     Raises:
         DataError: values are missing and refused; a column of numbers holds a word, a row is shorter or longer than the first (with row and
             column; rows are lines of the file, counted from 1); a column holds dates or free text, or a category one value; or there
             are too few rows to split.
-        UserError: `label` or `categorical` is not a column, or a column is both.
+        UserError: `label`, `categorical` or `exclude` is not a column, or a column is both.
     """
     if len(delimiter) != 1:
         raise UserError(f"delimiter is {delimiter!r}, but must be one character, such as ',' or ';'.")
@@ -61,23 +66,31 @@ def read_csv(
     if not rows:
         raise DataError(f"{path} has no rows; a table needs at least 10.")
     first = [cell.strip() for cell in rows[0][1]]
-    named = [categorical] if isinstance(categorical, str | int) else list(categorical)
-    has_header = any(str(one) in first for one in (named if label is None else [*named, label])) or not any(
-        _is_number(cell) for cell in first
-    )
+    _check_delimiter(path, rows, delimiter)
+    named = {str(one) for chosen in (categorical, exclude, label) for one in _listed(chosen)}
+    has_header = not named.isdisjoint(first) or not any(map(_is_number, first)) or _is_numbered(first, rows[1:])
     titles = first if has_header else [str(number) for number in range(len(first))]
     rows = rows[1:] if has_header else rows
     for line, cells in rows:
         if len(cells) != len(titles):
             raise DataError(f"{path}: row {line} has {len(cells)} cells, but the table has {len(titles)} columns; fix this row.")
-    target = None if label is None else titles[_place(path, "label", label, titles)]
-    words = [titles[_place(path, "categorical", one, titles)] for one in named]
+    words, left_out, labels = (
+        names_of(str(path), option, chosen, titles, numbered=True)
+        for option, chosen in (("categorical", categorical), ("exclude", exclude), ("label", label))
+    )
+    target = labels[0] if labels else None
     if target in words:
         raise UserError(f"{path}: column {target!r} is both label and categorical; use one of the two.")
-    columns = [_column(path, title, rows, place, title == target or title in words) for place, title in enumerate(titles)]
+    columns = [_column(title, rows, place, title in words, title == target) for place, title in enumerate(titles)]
+    if _is_index(columns[0]) and named.isdisjoint({titles[0], "0", str(-len(titles))}):
+        warnings.warn(
+            f"{path}: the first column has no name and numbers the rows, so it is left out as an index; give it a name to read it.",
+            stacklevel=2,
+        )
+        columns = columns[1:]
     table = tabulated(
         path.name, columns, label=target, accepted=words, missing=missing, scales=scales, levels=levels, seed=seed,
-        row=lambda k: f"row {rows[k][0]}",
+        exclude=left_out, row=lambda k: f"row {rows[k][0]}",
     )  # fmt: skip
     return split_of(path.name, table, split, seed)
 
@@ -93,13 +106,34 @@ def _rows(path: Path, delimiter: str) -> Rows:
         raise DataError(f"{path} cannot be read as CSV ({error}).") from None
 
 
-def _place(path: Path, option: str, label: str | int, columns: Sequence[str]) -> int:
-    if str(label) in columns:
-        return list(columns).index(str(label))
-    try:
-        return range(len(columns))[int(label)]
-    except (ValueError, IndexError):
-        raise UserError(f"{path}: {option}: {unknown('column', str(label), columns)}") from None
+def _listed(chosen: Names) -> list[str | int]:
+    return [] if chosen is None else [chosen] if isinstance(chosen, str | int) else list(chosen)
+
+
+def _check_delimiter(path: Path, rows: Rows, delimiter: str) -> None:
+    """Raise if another character than the delimiter divides the first rows into as many cells each, where the delimiter does not."""
+    texts = [delimiter.join(cells) for _, cells in rows[:5]]
+    if len({len(cells) for _, cells in rows[:5]}) == 1 and len(rows[0][1]) > 1:
+        return
+    for other in ",;\t|":
+        counts = {text.count(other) for text in texts}
+        if other != delimiter and len(counts) == 1 and counts != {0}:
+            raise DataError(f"{path} has cells that are separated by {other!r}, not {delimiter!r}; give delimiter={other!r}.")
+
+
+def _is_numbered(first: Sequence[str], others: Rows) -> bool:
+    """Return whether a row of numbers is a header that numbers the columns, as pandas writes it; two integers may be a row, too."""
+    numbers = first[1:] if first[0] == "" else first
+    if list(numbers) != [str(number) for number in range(len(numbers))]:
+        return False
+    return len(numbers) > 2 or not all(cell.strip().lstrip("+-").isdecimal() for _, cells in others for cell in cells if cell)
+
+
+def _is_index(raw: Raw) -> bool:
+    """Return whether a column without a name numbers the rows from 0 or 1, as pandas writes an index."""
+    if not (raw.title == "" or re.fullmatch(r"Unnamed: \d+", raw.title)) or raw.values.dtype == object:
+        return False
+    return bool(raw.values[0] in (0, 1) and (numpy.diff(raw.values) == 1).all())
 
 
 def _is_number(cell: str) -> bool:
@@ -110,18 +144,22 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _column(path: Path, title: str, rows: Rows, place: int, words: bool) -> Raw:
-    """Return a column of numbers if any cell is one, and one of words otherwise, or where words are asked for."""
+def _column(title: str, rows: Rows, place: int, category: bool, label: bool) -> Raw:
+    """Return a column of numbers if any cell is one, and one of words otherwise, or where it is a category or the label."""
     cells = [cells[place].strip() for _, cells in rows]
     present = [cell for cell in cells if cell.lower() not in MISSING]
-    if words or not any(map(_is_number, present)):
+    numbers = [_is_number(cell) for cell in present]
+    if label and numbers and all(numbers) and not all(float(cell).is_integer() for cell in present):
+        return unreadable(title, len(cells), "holds real numbers, but classes are integers or words; convert them, choose another label")
+    if category or label or not any(numbers):
         held = numpy.empty(len(cells), dtype=object)
         held[:] = [cell or None for cell in cells]
         return Raw(title, held)
-    wrong = next((k for k, cell in enumerate(cells) if not _is_number(cell) and cell.lower() not in MISSING), None)
-    if wrong is not None:
-        raise DataError(
-            f"{path}: row {rows[wrong][0]}, column {title!r} is {cells[wrong]!r}, but a feature must be a number where others "
-            f"are; use label={title!r} if it is the class, categorical={title!r} if it is categorical, or remove it."
+    if not all(numbers):
+        wrong = next(k for k, cell in enumerate(cells) if not _is_number(cell) and cell.lower() not in MISSING)
+        problem = (
+            f"is {cells[wrong]!r} in row {rows[wrong][0]}, but a feature must be a number where others are; use label={title!r} if it is "
+            f"the class, categorical={title!r} if it is categorical"
         )
+        return unreadable(title, len(cells), problem)
     return Raw(title, numpy.array([math.nan if cell.lower() in MISSING else float(cell) for cell in cells]))

@@ -1,49 +1,19 @@
 """From the columns of a table, as a file or a DataFrame has them, to features, labels and their schema."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy
 
 from pushforward.data.inference import category, mark, numeric
+from pushforward.data.raw import Raw, refuse_unreadable
 from pushforward.errors import DataError, UserError
 from pushforward.registry import unknown
 from pushforward.schema import Column, Schema, Word
 
 Missing = Literal["refuse", "drop", "model"]
-Names = str | int | Sequence[str | int]
-Scales = Mapping[str, str] | Sequence[str]
-
-DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})([T ]\d{1,2}:\d{2}.*)?")
-FEW = 20  # words that a category may always have
-
-
-@dataclass(frozen=True)
-class Raw:
-    """A column as its source has it.
-
-    Args:
-        title: its name.
-        values: float64 (N,) with NaN where a value is missing, or words (N,) as objects with None where one is missing.
-        order: the words in an order of their own, None to sort them.
-    """
-
-    title: str
-    values: numpy.ndarray
-    order: tuple[Word, ...] | None = None
-
-    @property
-    def missing(self) -> numpy.ndarray:
-        """Where values are missing (N,)."""
-        if self.values.dtype == object:
-            return numpy.array([one is None for one in self.values], dtype=bool)
-        return numpy.isnan(self.values)
-
-    def rows(self, chosen: numpy.ndarray) -> "Raw":
-        """Return the column of these rows."""
-        return replace(self, values=self.values[chosen])
+Scales = Mapping[str, str] | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -65,6 +35,7 @@ def tabulated(
     scales: Scales = (),
     levels: int | None = None,
     seed: int = 0,
+    exclude: Sequence[str] | None = None,
     row: Callable[[int], str] = lambda k: f"row {k} (counted from 0)",
 ) -> Table:
     """Return features, labels and schema of a table, read from all of its rows.
@@ -79,6 +50,7 @@ def tabulated(
         scales: scales of columns in place of the chosen ones, by name, or as texts "column=scale".
         levels: number of values of columns of numbers, None to see by the values.
         seed: seed of the filled values.
+        exclude: columns that are left out, None for a source without this option.
         row: what messages call a row.
 
     Raises:
@@ -87,22 +59,26 @@ def tabulated(
     """
     if missing not in get_args(Missing):
         raise UserError(f"missing: {unknown('way to treat missing values', str(missing), get_args(Missing))}")
+    if label is not None and label in (exclude or ()):
+        raise UserError(f"{name}: column {label!r} is both label and excluded; use one of the two.")
+    columns = [one for one in columns if one.title not in (exclude or ())]
     wanted = _scales(name, scales, columns)
     if not columns or not len(columns[0].values):
         raise DataError(f"{name} has no values; a table needs at least one row and one column.")
-    for one in columns:
-        _refuse_unusable(name, one, one.title in accepted or one.title == label)
+    refuse_unreadable(name, columns, label, accepted, missing == "model", row, exclude is not None)
     columns = _without_missing(name, columns, label, missing, row)
+    if missing == "drop":  # which may leave one value of a column
+        refuse_unreadable(name, columns, label, accepted, False, row, exclude is not None)
     features: list[tuple[Column, numpy.ndarray]] = []
     marks: list[tuple[Column, numpy.ndarray]] = []
     labels: numpy.ndarray | None = None
     target: Column | None = None
     for k, one in enumerate(columns):
         if one.title == label:
-            target = Column(one.title, "category", words=_words(name, one, least=1))
+            target = Column(one.title, "category", words=_words(name, one))
             labels = encoded(name, one, target, row).astype(numpy.int64)
         elif one.values.dtype == object:
-            column = category(one.title, _words(name, one, least=2))
+            column = category(one.title, _words(name, one))
             features.append((column, encoded(name, one, column, row)))
         else:
             held, gaps = one.values, one.missing
@@ -130,6 +106,8 @@ def by_schema(name: str, columns: Sequence[Raw], schema: Schema, row: Callable[[
         if title not in known:
             raise DataError(f"{name} has no column {title!r}, which the schema has; it has {', '.join(known)}.")
         raw = known[title]
+        if raw.problem:
+            raise DataError(f"{name}: column {title!r} {raw.problem}.")
         gaps = raw.missing
         if column.kind == "missing":
             features.append((column, gaps.astype(numpy.float64)))
@@ -150,7 +128,7 @@ def by_schema(name: str, columns: Sequence[Raw], schema: Schema, row: Callable[[
     return Table(numpy.column_stack([values for _, values in features]), labels, schema)
 
 
-def _words(name: str, raw: Raw, least: int) -> tuple[Word, ...]:
+def _words(name: str, raw: Raw) -> tuple[Word, ...]:
     """Return the distinct values of a column, sorted by size if all are integers and as text otherwise; missing is the last."""
     if raw.values.dtype != object:
         values = raw.values[~raw.missing]
@@ -160,12 +138,7 @@ def _words(name: str, raw: Raw, least: int) -> tuple[Word, ...]:
     else:
         distinct = {(type(one), one): one for one in raw.values if one is not None}  # True is not 1
         words = list(raw.order or sorted(distinct.values(), key=_key(list(distinct.values()))))
-    words += [None] if raw.missing.any() else []
-    if len(words) < least:
-        raise DataError(
-            f"{name}: column {raw.title!r} is {words[0]!r} in every row, but a category needs at least {least}; remove the column."
-        )
-    return tuple(words)
+    return (*words, None) if raw.missing.any() else tuple(words)
 
 
 def encoded(name: str, raw: Raw, column: Column, row: Callable[[int], str]) -> numpy.ndarray:
@@ -197,6 +170,8 @@ def _number(title: str, values: numpy.ndarray, scale: str | None, levels: int | 
 def _scales(name: str, scales: Scales, columns: Sequence[Raw]) -> dict[str, str]:
     if isinstance(scales, str):
         scales = [scales]
+    if scales is None:
+        return {}
     pairs = scales.items() if isinstance(scales, Mapping) else [one.rpartition("=")[::2] for one in scales]
     wanted = {str(title): str(scale) for title, scale in pairs}
     known = {one.title: one for one in columns}
@@ -206,24 +181,6 @@ def _scales(name: str, scales: Scales, columns: Sequence[Raw]) -> dict[str, str]
         if known[title].values.dtype == object:
             raise UserError(f"{name}: scales: column {title!r} holds words, which have no scale; leave it out.")
     return wanted
-
-
-def _refuse_unusable(name: str, raw: Raw, accepted: bool) -> None:
-    present = [one for one in raw.values if one is not None] if raw.values.dtype == object else raw.values[~numpy.isnan(raw.values)]
-    if len(present) == 0:
-        raise DataError(f"{name}: column {raw.title!r} has no values; remove it.")
-    if raw.values.dtype != object or accepted:
-        return
-    if all(isinstance(one, str) and DATE.fullmatch(one) for one in present):
-        raise DataError(
-            f"{name}: column {raw.title!r} holds dates, such as {present[0]!r}; convert it to numbers, such as days, or remove it."
-        )
-    count = len(set(present))
-    if count > max(FEW, len(present) // 2):
-        raise DataError(
-            f"{name}: column {raw.title!r} has {count} different words in {len(present)} rows, such as {present[0]!r}, so it is free "
-            f"text, names, or numbers as text; convert or remove it, or give categorical={raw.title!r} if it is a category."
-        )
 
 
 def _without_missing(name: str, columns: Sequence[Raw], label: str | None, missing: Missing, row: Callable[[int], str]) -> Sequence[Raw]:
