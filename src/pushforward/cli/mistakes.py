@@ -35,7 +35,7 @@ def sentence(box: str, prog: str, given: Sequence[str] = ()) -> str:
         if value and takes and takes[1] in KINDS:
             return f"{option} is {value[1] or value[2]}, but it must be {KINDS[takes[1]]}; {see}."
         return f"{option}: {found[2].rstrip('.')}; {see}."
-    stated = re.sub(r"^Error parsing \w+: ", "", stated)
+    stated = re.sub(r"^Error parsing [\w.-]+: ", "", stated)
     return stated if stated.endswith((".", "?")) else f"{stated}; {see}."
 
 
@@ -60,8 +60,6 @@ def _unrecognised(option: str, rest: str, prog: str, given: Sequence[str]) -> st
     owners = list(dict.fromkeys(re.findall(rf"(?<!\S){re.escape(field)}:[\w-]+", described)))
     if not owners:
         return f"{option!r} is not a known option here; see `{prog} --help`."
-    if chosen in owners:
-        return f"{option} stands before {chosen}, whose option it is; write {chosen} first: `{prog} ... {chosen} {option} ...`."
     known, one = f"{option} is an option of {' and '.join(owners)}", owners[0]
     if chosen is not None:
         return f"{known}, but {chosen} is chosen; see `{prog} {chosen} --help`, or choose {one}."

@@ -44,7 +44,7 @@ def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, descri
         UserError: an option is unknown, missing, or has a value that it cannot have.
     """
     options = {} if default is None else {"default": default}
-    given, box = _choices_in_our_spelling(arguments), io.StringIO()
+    given, box = _choices_first(arguments), io.StringIO()
     try:
         with contextlib.redirect_stderr(box), _unwrapped(arguments):
             return tyro.cli(
@@ -172,16 +172,17 @@ def _letters(name: str) -> str:
     return re.sub("[-_ ]", "", name).lower()
 
 
-def _choices_in_our_spelling(arguments: Sequence[str]) -> list[str]:
-    """Return arguments in which each choice of a registered object, such as sampler:DPMSolverPP, is spelt as help shows it."""
-    spelt = []
+def _choices_first(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with choices of components, such as sampler:DPMSolverPP, first and spelt as help shows them.
+
+    tyro knows the options of a component only after its choice.
+    """
+    choices, others = list[str](), list[str]()
     for one in arguments:
         field, colon, name = one.partition(":")
-        if colon and field in FIELDS:
-            known = {_letters(kebab(public)): kebab(public) for public in registry.names(FIELDS[field])}
-            one = f"{field}:{known.get(_letters(name), name)}"
-        spelt.append(one)
-    return spelt
+        known = {_letters(kebab(public)): kebab(public) for public in registry.names(FIELDS[field])} if colon and field in FIELDS else {}
+        (choices if known else others).append(f"{field}:{known.get(_letters(name), name)}" if known else one)
+    return [*choices, *others]
 
 
 def named(group: str, name: str) -> Any:

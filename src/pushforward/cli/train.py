@@ -16,7 +16,7 @@ import yaml
 from pushforward import registry
 from pushforward.cli.gaussian import behind_gaussian
 from pushforward.cli.options import from_data, parse, preset_record
-from pushforward.cli.run import data_options, device_of, load_data, notify, run_config, write_config
+from pushforward.cli.run import check_folder, data_options, device_of, load_data, notify, run_config, write_config
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import options_from_text
 from pushforward.errors import ConfigError, UserError
@@ -68,8 +68,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     given = list(arguments)
     config = _base_config(given)
-    preset = given.pop(0) if given and not given[0].startswith("-") else config.get("preset")
     known = [name.removeprefix("models.") for name in registry.names("models")]
+    place = _place_of_preset(given, known)
+    preset = config.get("preset") if place is None else given.pop(place)
     if preset is None:
         if "-h" in given or "--help" in given:
             print(f"usage: pushforward train PRESET --data NAME|PATH [OPTIONS]\n\npresets: {', '.join(known)}")
@@ -78,7 +79,30 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError(f"train needs a preset: one of {', '.join(known)}; for instance `pushforward train rectified_flow --data moons`.")
     if preset not in known:
         raise UserError(registry.unknown("preset", str(preset), known))
+    if config.get("preset", preset) != preset:
+        _refuse_preset(str(preset), config, "--resume" in given)
     return _train(str(preset), given, config)
+
+
+def _refuse_preset(preset: str, config: Mapping[str, Any], resume: bool) -> None:
+    """Raise if the settings of another preset, in a run to resume or a configuration, cannot be those of this one."""
+    if resume:
+        raise UserError(f"the run to resume was trained with preset {config['preset']}, not {preset}; leave the preset out.")
+    parameters = inspect.signature(registry.get(f"models.{preset}")).parameters
+    other = next((key for key in _section(config, "model") if key not in parameters), None)
+    if other is not None:
+        raise UserError(f"--config is of the preset {config['preset']}, whose setting {other!r} {preset} does not have; leave {preset} out.")
+
+
+def _place_of_preset(given: Sequence[str], known: Sequence[str]) -> int | None:
+    """Return where the preset stands: first, or as a known name that is no option's value."""
+    if given and not given[0].startswith("-"):
+        return 0
+    flags = ("--overwrite", "--resume", "--tensorboard")  # options without a value
+    for place, one in enumerate(given):
+        if one in known and (not given[place - 1].startswith("-") or "=" in given[place - 1] or given[place - 1] in flags):
+            return place
+    return None
 
 
 def _base_config(given: Sequence[str]) -> dict[str, Any]:
@@ -113,7 +137,7 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     among = processes(parsed.training.timeout)
     with among.watched():
         if not options.resume:
-            among.of_main(lambda: check_free(out, options.overwrite), "checking the run folder")
+            among.of_main(lambda: _check_out(out, options.overwrite), "checking the run folder")
         with among.agreed("loading the data"):
             device = device_of(options.device, among.local_rank)
             train, validation = load_data(section, "train"), load_data(section, "validation")
@@ -134,6 +158,11 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     )  # fmt: skip
     trainer.fit()
     return finish(trainer)
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    check_free(out, overwrite)
+    check_folder(out, f"--out is {out}")
 
 
 def _parsed(preset: str, given: Sequence[str], run: Run, settings: Settings, model: Mapping[str, Any]) -> Any:
@@ -251,7 +280,7 @@ def _model_defaults(function: Any, section: Mapping[str, Any]) -> dict[str, Any]
 def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
     """Raise if the model or data to resume differs from the run's."""
     now = yaml.safe_load(dump_yaml(now))
-    for name in ("preset", "model", "data"):
+    for name in ("preset", "data", "model"):
         if before.get(name) != now.get(name):
             old, new = before.get(name), now.get(name)
             if isinstance(old, dict) and isinstance(new, dict):
