@@ -27,3 +27,16 @@ def test_a_model_without_parameters_is_judged(model):
     judged, made, labels = pf.evaluation.judge(model, *data, samples=100, evaluations=(1,))
     assert (tuple(made.shape), labels) == ((100, 2), None)
     assert judged.likelihood[0].pooled == pytest.approx(math.log2(math.sqrt(2 * math.pi * math.e)), abs=0.18)
+
+
+def test_guidance_is_that_of_the_samples_and_not_of_likelihoods():
+    model = pf.families.PathModel(lambda x, t, cond: 0 * x, (2,), sampler=pf.samplers.Euler(2))
+    data = [pf.data.Dataset("normal", torch.randn(40, 2, generator=torch.Generator().manual_seed(k))) for k in range(3)]
+    clip = pf.guidance.Clip(-0.5, 0.5)
+    (plain, free, _), (clipped, made, _) = (
+        pf.evaluation.judge(model, *data, samples=100, evaluations=(1,), guidance=guidance) for guidance in (None, clip)
+    )
+    assert made.abs().max() <= 0.5 + 1e-6 < free.abs().max()
+    assert clipped.likelihood[0].pooled == plain.likelihood[0].pooled
+    assert clipped.quality[0].distance > plain.quality[0].distance
+    assert f"with {clip} (likelihoods without)" in clipped.sampler

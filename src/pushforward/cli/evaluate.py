@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pushforward._checks import whole
-from pushforward.cli.drawing import check_sampler
+from pushforward._checks import real, whole
+from pushforward.cli.conditions import labels_of
+from pushforward.cli.drawing import check_clip, check_drawing, check_sampler, clip_of
 from pushforward.cli.options import check_whole, parse
 from pushforward.cli.run import CONFIG, check_folder, data_section, device_of, load_data, notify, run_config
 from pushforward.cli.samplers import SamplerOptions
@@ -43,6 +45,8 @@ class Evaluate(SamplerOptions):
         compared: number of test examples for distances, compared with as many samples out of four times as many.
         scored: number of test examples for likelihoods; 0 for all.
         evaluations: numbers of network evaluations at which samples are evaluated.
+        guidance: scale of classifier-free guidance of the samples; 1 disables it. The model must have been trained with --drop-cond.
+        clip: keep the predicted data in a range, as `pushforward sample --clip` does. Likelihoods are without guidance and clipping.
         divergence: "exact" for an ODE's likelihood, or "hutchinson" for an unbiased estimate; "auto" is exact up to 256 dimensions.
         seed: seed of all draws.
         device: "auto", "cpu", "cuda", ...
@@ -56,6 +60,8 @@ class Evaluate(SamplerOptions):
     compared: int = 2000
     scored: int = 0
     evaluations: tuple[int, ...] = EVALUATIONS
+    guidance: float | None = None
+    clip: tuple[str, ...] = ()
     divergence: Literal["auto", "exact", "hutchinson"] = "auto"
     seed: int = 0
     device: str = "auto"
@@ -65,6 +71,9 @@ class Evaluate(SamplerOptions):
         check_whole(self, {"samples": 1, "draws": 1, "compared": 1, "scored": 0, "seed": 0})
         for count in self.evaluations:
             whole("--evaluations", count, 1)
+        if self.guidance is not None:
+            real("--guidance", self.guidance, hint="3 is usual, and 1 is no guidance")
+        clip_of(self.clip)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -88,21 +97,29 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     if not by_ode and (options.sampler or options.steps or options.sampler_options or options.divergence != "auto"):
         raise UserError(f"--sampler, --steps or --divergence is given, but {config.get('preset')} does not solve an ODE; leave them out.")
     model.sampler = options.chosen(model.sampler) or model.sampler
+    check_clip(model, options.clip)
+    guidance = clip_of(options.clip, options.guidance)
     check_sampler(model, None)
+    if guidance is not None:
+        shape = model.conditioning.shape
+        none = labels_of(None, 1, model) if shape is None else torch.empty(0, *shape, dtype=model.dtype)
+        check_drawing(model, none, None, guidance, 1.0)
     check_intact(weights)
     model = with_weights(model, weights).to(device)
     evaluations = options.evaluations if by_ode else ()  # an exact map takes one pass
     train, validation, test = (load_data(section, part).in_memory(HELD) for part in ("train", "validation", options.split))
     judged, made, labels = judge(
         model, train, validation, test, split=options.split, samples=options.samples, draws=options.draws, compared=options.compared,
-        scored=options.scored or None, evaluations=evaluations, seed=options.seed, say=say,
+        scored=options.scored or None, evaluations=evaluations, seed=options.seed, say=say, guidance=guidance,
         divergence=None if options.divergence == "auto" else options.divergence,
     )  # fmt: skip
     metrics = read_metrics(folder / "metrics.jsonl")
     judged.verdict = verdict(judged, metrics, steps=config.get("training", {}).get("steps"), evaluated=_step(folder, options.checkpoint))
     write_text(folder / "evaluation.json", json.dumps(judged.plain(), indent=1) + "\n")
     say("drawing pictures")
-    pictures = draw(folder, model, judged, made, labels, train=train, test=test, evaluations=evaluations, seed=options.seed)
+    pictures = draw(
+        folder, model, judged, made, labels, train=train, test=test, evaluations=evaluations, seed=options.seed, guidance=guidance
+    )
     loss_curve(metrics, folder / "loss.png")
     pictures["loss"] = (folder / "loss.png", "Loss against optimisation steps.")
     write_report(

@@ -23,6 +23,8 @@ from pushforward.evaluation.units import distance_unit, likelihood_unit
 from pushforward.families.checks import device_of
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
+from pushforward.guidance.cfg import CFG
+from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.euler import Euler
 
@@ -46,6 +48,7 @@ def judge(
     scored: int | None = None,
     evaluations: Sequence[int] = EVALUATIONS,
     divergence: str | None = None,
+    guidance: Guidance | float | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Judgement, Tensor, Tensor | None]:
@@ -64,6 +67,7 @@ def judge(
         scored: number of test examples for likelihoods; None for all.
         evaluations: numbers of network evaluations at which samples are evaluated, of models that solve an ODE.
         divergence: divergence of an ODE's likelihood; None is "exact" up to 256 dimensions, above that one "hutchinson" estimate each.
+        guidance: guidance of the samples; likelihoods are those of the model without it.
         seed: seed of all draws.
         say: called with a status line before each part.
 
@@ -82,7 +86,7 @@ def judge(
     model.eval()
     try:
         train, validation, test = (for_model(data, model).in_memory(HELD) for data in (train, validation, test))
-        settings = _Settings(samples, draws, compared, scored, tuple(evaluations), divergence, seed)
+        settings = _Settings(samples, draws, compared, scored, tuple(evaluations), divergence, guidance, seed)
         return _Judge(model, train, validation, test, split, settings, say).run()
     finally:
         model.train(was_training)
@@ -96,6 +100,7 @@ class _Settings:
     scored: int | None
     evaluations: tuple[int, ...]
     divergence: str | None
+    guidance: Guidance | float | None
     seed: int
 
 
@@ -106,7 +111,7 @@ class _Judge:
     ) -> None:  # fmt: skip
         self.model, self.train, self.validation, self.test = model, train, validation, test
         self.draws, self.seed, self.say = settings.draws, settings.seed, say
-        self.device = device_of(model)
+        self.device, self.guidance = device_of(model), settings.guidance
         conditional = model.classes is not None and test.classes is not None
         self.labels = torch.arange(settings.samples) % model.classes if conditional and model.classes else None
         self.cond = self.labels if model.classes is not None else given(model, test, settings.samples)
@@ -123,8 +128,8 @@ class _Judge:
         unit, self.measured = distance_unit(train)
         self.per_example: dict[tuple[str, str], Tensor] = {}  # bits per dimension by density and column of the table
         self.judged = Judgement(
-            split, len(test), sampler=str(model.sampler), divergence=self.divergence, scored=len(self.scored), scored_draws=self.draws,
-            likelihood_unit=likelihood_unit(test), dimensions=math.prod(test.shape), distance_unit=unit,
+            split, len(test), sampler=sampling(model, self.guidance), divergence=self.divergence, scored=len(self.scored),
+            scored_draws=self.draws, likelihood_unit=likelihood_unit(test), dimensions=math.prod(test.shape), distance_unit=unit,
         )  # fmt: skip
 
     def run(self) -> tuple[Judgement, Tensor, Tensor | None]:
@@ -144,7 +149,7 @@ class _Judge:
 
     def draw(self, cond: Tensor | None, n: int, place: int = 0, **options: Any) -> Tensor:
         cond = None if cond is None else cond.to(self.device)
-        made = self.model.sample(n, cond, generator=self.generator(place), batch_size=self.rows, **options).cpu()
+        made = self.model.sample(n, cond, guidance=self.guidance, generator=self.generator(place), batch_size=self.rows, **options).cpu()
         return quantise(made, self.model.levels)
 
     def recognise(self, made: Tensor) -> Classifier | None:
@@ -223,6 +228,12 @@ class _Judge:
         return sliced_wasserstein_draws(
             self.measured(samples), self.measured(test.x), draws=DRAWS, size=len(test), generator=self.generator(4)
         )
+
+
+def sampling(model: GenerativeModel, guidance: Guidance | float | None) -> str:
+    """Return what samples are drawn with, as text."""
+    own = f"{model.sampler}"
+    return own if guidance is None else f"{own} with {guidance if isinstance(guidance, Guidance) else CFG(guidance)} (likelihoods without)"
 
 
 def _compared(part: str, name: str, bits: Tensor, others: Tensor) -> Comparison:
