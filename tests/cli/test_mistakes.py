@@ -22,6 +22,8 @@ SENTENCES = {
     f"{TRAIN} sampler:dpmsolverp": "'sampler:dpmsolverp' is not a known option; did you mean 'sampler:dpm-solver-pp'?",
     f"{TRAIN} --net.hidden 64 64": "--net.hidden is an option of net:mlp, which is not chosen; write net:mlp before it: "
     "`pushforward train ddpm ... net:mlp --net.hidden ...`.",
+    f"{TRAIN} --sampler-options etta 1": "'etta' is not a known option of ddpm; known are grid, noise, steps, variance.",
+    "train nsf --data moons --sampler-options eta 1": "--sampler-options are given, but this model does not solve an ODE; leave them out.",
     f"{TRAIN} --sampler.eta 7 sampler:ddim": "eta is 7.0, but it is a share of the noise from 0 (the ODE) to 1 (DDPM).",
     "train --data moons --overwrite ddpm --lr abc": "--lr is 'abc', but it must be a number; see `pushforward train ddpm --help`.",
     "train ddpm --data moons --out /dev/null/x": "--out is /dev/null/x, but /dev/null is no folder; give another path.",
@@ -61,7 +63,7 @@ def test_options_stand_in_any_order(tmp_path):
         "--net.hidden 8",
         "sampler:DDIM",
         "--sampler.steps 7",
-        "--steps 1",
+        "--steps 1 --sampler-options grid karras grid.rho 5",
         "--batch-size 8",
     ]
     orders = [
@@ -76,6 +78,7 @@ def test_options_stand_in_any_order(tmp_path):
         assert main(["train", *command, "--out", str(out)]) == 0
         configs.append(yaml.safe_load((out / "config.yaml").read_text()))
     assert configs[0]["model"]["sampler"]["steps"] == 7
+    assert configs[0]["model"]["sampler"]["grid"] == {"name": "samplers.Karras", "rho": 5.0}
     assert configs[0]["model"]["net"]["hidden"] == [8]
     assert configs[0] == configs[1] == configs[2]
 

@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import sys
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,17 +10,18 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-import yaml
 
 from pushforward import registry
+from pushforward.cli.configuration import base_config, model_defaults, refuse_changes, refuse_preset, section_of, settings_of
 from pushforward.cli.gaussian import behind_gaussian
 from pushforward.cli.options import from_data, parse, preset_record
 from pushforward.cli.run import check_folder, data_options, device_of, load_data, notify, run_config, write_config
+from pushforward.cli.samplers import SamplerOptions
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import options_from_text
-from pushforward.errors import ConfigError, UserError
+from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
-from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml, to_plain
+from pushforward.formats.config import to_plain
 from pushforward.formats.model import model_config
 from pushforward.formats.run import check_free
 from pushforward.schema import Schema
@@ -46,6 +46,8 @@ class Run:
         data_options: options of the data set, as NAME VALUE pairs, such as `label species` for a .csv.
         out: run folder; by default runs/PRESET-DATA.
         device: "auto" (an accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
+        sampler_options: options of the model's sampler as NAME VALUE pairs, such as `grid karras grid.rho 5`; `pushforward list
+            samplers.ddim` explains those of ddim.
         overwrite: replace an existing run.
         resume: continue from the newest intact checkpoint of the run, with its settings.
         config: a config.yaml to take settings from; other options override it.
@@ -57,6 +59,7 @@ class Run:
     data_options: dict[str, str] = field(default_factory=dict)
     out: Path | None = None
     device: str = "auto"
+    sampler_options: dict[str, str] = field(default_factory=dict)
     overwrite: bool = False
     resume: bool = False
     config: Path | None = None
@@ -67,7 +70,7 @@ class Run:
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     given = list(arguments)
-    config = _base_config(given)
+    config = base_config(given)
     known = [name.removeprefix("models.") for name in registry.names("models")]
     place = _place_of_preset(given, known)
     preset = config.get("preset") if place is None else given.pop(place)
@@ -80,18 +83,8 @@ def run(arguments: Sequence[str]) -> int:
     if preset not in known:
         raise UserError(registry.unknown("preset", str(preset), known))
     if config.get("preset", preset) != preset:
-        _refuse_preset(str(preset), config, "--resume" in given)
+        refuse_preset(str(preset), config, "--resume" in given)
     return _train(str(preset), given, config)
-
-
-def _refuse_preset(preset: str, config: Mapping[str, Any], resume: bool) -> None:
-    """Raise if the settings of another preset, in a run to resume or a configuration, cannot be those of this one."""
-    if resume:
-        raise UserError(f"the run to resume was trained with preset {config['preset']}, not {preset}; leave the preset out.")
-    parameters = inspect.signature(registry.get(f"models.{preset}")).parameters
-    other = next((key for key in _section(config, "model") if key not in parameters), None)
-    if other is not None:
-        raise UserError(f"--config is of the preset {config['preset']}, whose setting {other!r} {preset} does not have; leave {preset} out.")
 
 
 def _place_of_preset(given: Sequence[str], known: Sequence[str]) -> int | None:
@@ -105,24 +98,13 @@ def _place_of_preset(given: Sequence[str], known: Sequence[str]) -> int | None:
     return None
 
 
-def _base_config(given: Sequence[str]) -> dict[str, Any]:
-    """Return the configuration that --config names, or the run's own under --resume, before parsing the other options."""
-    peek = {flag: given[k + 1] for k, flag in enumerate(given[:-1]) if flag in ("--config", "--out")}
-    peek |= {flag: value for flag, _, value in (one.partition("=") for one in given) if value and flag in ("--config", "--out")}
-    if "--resume" in given:
-        if "--out" not in peek:
-            raise UserError("--resume needs the run to continue: give --out FOLDER.")
-        return run_config(Path(peek["--out"]))
-    return load_yaml(Path(peek["--config"])) if "--config" in peek else {}
-
-
 def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     function = registry.get(f"models.{preset}")
-    settings = _settings(config.get("training", {}))
-    model_section = _section(config, "model")
-    data_section = _section(config, "data")
+    settings = settings_of(config.get("training", {}))
+    model_section = section_of(config, "model")
+    data_section = section_of(config, "data")
     units = standardised(inspect.signature(function).parameters)
-    from_config = _model_defaults(function, model_section)
+    from_config = model_defaults(function, model_section)
     run_default = Run(data=str(data_section.get("name", "")))
     parsed = _parsed(preset, given, run_default, settings, {**units, **from_config})
     options: Run = parsed.run
@@ -133,6 +115,7 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
         section |= options_from_text(options.data, options.data_options)
     elif options.data == data_section.get("name"):
         section |= data_options(data_section)
+    _arguments(parsed)
     out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
     among = processes(parsed.training.timeout)
     with among.watched():
@@ -147,17 +130,29 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
         chosen = defaults(preset, train)
         parsed = _parsed(preset, given, run_default, Settings(**chosen.training), chosen.model)
         chosen = chosen.among({**vars(parsed.model), **vars(parsed.training)})
-    arguments = {f.name: getattr(parsed.model, f.name) for f in dataclasses.fields(parsed.model)}
     callbacks: list[Callback] = [TensorBoard(out / "tensorboard")] if options.tensorboard else []
     if options.profile:
         callbacks.append(Profile(out / "trace.json", options.profile))
     trainer = start(
-        preset, arguments, parsed.training, train, validation, out,
+        preset, _arguments(parsed), parsed.training, train, validation, out,
         section=section, device=device, resume=options.resume, overwrite=options.overwrite,
         callbacks=callbacks, chosen=chosen,
     )  # fmt: skip
     trainer.fit()
     return finish(trainer)
+
+
+def _arguments(parsed: Any) -> dict[str, Any]:
+    """Return the arguments of the preset, the sampler with the options that are given.
+
+    Raises:
+        UserError: the sampler has no such options, or the preset no sampler.
+    """
+    arguments = {f.name: getattr(parsed.model, f.name) for f in dataclasses.fields(parsed.model)}
+    if parsed.run.sampler_options:
+        chosen = SamplerOptions(sampler_options=parsed.run.sampler_options)
+        arguments["sampler"] = chosen.chosen(arguments.get("sampler"))
+    return arguments
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -198,7 +193,7 @@ def start(
     whole = {**model_config(model), "data": dict(section), "training": to_plain(vars(settings))}
     if resume:
         with among.watched():
-            among.of_main(lambda: _refuse_changes(run_config(out), whole, out), "checking the run folder")
+            among.of_main(lambda: refuse_changes(run_config(out), whole, out), "checking the run folder")
     watching: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl"), SampleGrid(out / "samples")]
     trainer = Trainer(
         model.to(device), train, validation=validation, out=out, resume=resume, overwrite=overwrite, callbacks=[*watching, *callbacks],
@@ -246,46 +241,3 @@ def finish(trainer: Trainer) -> int:
     form = "csv" if schema is not None and schema.columns else "png"
     print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.{form}")
     return 0
-
-
-def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    section = config.get(name, {})
-    if not isinstance(section, dict):
-        raise ConfigError(f"the section {name} is {section!r}, but it must be a mapping.")
-    unknown = [key for key in config if key not in ("preset", "model", "data", "training", "versions")]
-    if unknown:
-        raise ConfigError(
-            f"configuration: {registry.unknown('section', str(unknown[0]), ['preset', 'model', 'data', 'training', 'versions'])}"
-        )
-    return section
-
-
-def _settings(section: Any) -> Settings:
-    if not isinstance(section, dict):
-        raise ConfigError(f"the section training is {section!r}, but it must be a mapping.")
-    return call_checked(Settings, section, "training")
-
-
-def _model_defaults(function: Any, section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a section `model`, validated against the preset, without those that the data determines."""
-    given = {key: value for key, value in section.items() if key not in from_data(function)}
-    parameters = inspect.signature(function).parameters
-    for key in given:
-        if key not in parameters:
-            raise ConfigError(f"model: {registry.unknown('setting', key, parameters)}")
-    hints = typing.get_type_hints(function)
-    return {key: from_plain(value, hints.get(key, Any), f"model.{key}") for key, value in given.items()}
-
-
-def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
-    """Raise if the model or data to resume differs from the run's."""
-    now = yaml.safe_load(dump_yaml(now))
-    for name in ("preset", "data", "model"):
-        if before.get(name) != now.get(name):
-            old, new = before.get(name), now.get(name)
-            if isinstance(old, dict) and isinstance(new, dict):
-                key = next(key for key in (*old, *new) if old.get(key) != new.get(key))
-                name, old, new = f"{name}.{key}", old.get(key), new.get(key)
-            raise UserError(
-                f"{out} was trained with {name} {old!r}, not {new!r}; resume it unchanged, or start a new run with another --out."
-            )

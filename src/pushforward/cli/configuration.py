@@ -1,0 +1,88 @@
+"""The settings that `pushforward train` takes from a configuration: that of --config, or of the run that --resume continues."""
+
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pushforward import registry
+from pushforward.cli.options import from_data
+from pushforward.cli.run import run_config
+from pushforward.errors import ConfigError, UserError
+from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml
+from pushforward.training.settings import Settings
+
+
+def base_config(given: Sequence[str]) -> dict[str, Any]:
+    """Return the configuration that --config names, or the run's own under --resume, before parsing the other options."""
+    peek = {flag: given[k + 1] for k, flag in enumerate(given[:-1]) if flag in ("--config", "--out")}
+    peek |= {flag: value for flag, _, value in (one.partition("=") for one in given) if value and flag in ("--config", "--out")}
+    if "--resume" in given:
+        if "--out" not in peek:
+            raise UserError("--resume needs the run to continue: give --out FOLDER.")
+        return run_config(Path(peek["--out"]))
+    return load_yaml(Path(peek["--config"])) if "--config" in peek else {}
+
+
+def refuse_preset(preset: str, config: Mapping[str, Any], resume: bool) -> None:
+    """Raise if the settings of another preset, in a run to resume or a configuration, cannot be those of this one."""
+    if resume:
+        raise UserError(f"the run to resume was trained with preset {config['preset']}, not {preset}; leave the preset out.")
+    parameters = inspect.signature(registry.get(f"models.{preset}")).parameters
+    other = next((key for key in section_of(config, "model") if key not in parameters), None)
+    if other is not None:
+        raise UserError(
+            f"--config is of the preset {config['preset']}, whose setting {other!r} {preset} does not have; leave {preset} out."
+        )
+
+
+def section_of(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a section of a configuration, empty if there is none.
+
+    Raises:
+        ConfigError: it is no mapping, or the configuration has a section that is not known.
+    """
+    section = config.get(name, {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"the section {name} is {section!r}, but it must be a mapping.")
+    unknown = [key for key in config if key not in ("preset", "model", "data", "training", "versions")]
+    if unknown:
+        raise ConfigError(
+            f"configuration: {registry.unknown('section', str(unknown[0]), ['preset', 'model', 'data', 'training', 'versions'])}"
+        )
+    return section
+
+
+def settings_of(section: Any) -> Settings:
+    """Return the settings of a section `training`."""
+    if not isinstance(section, dict):
+        raise ConfigError(f"the section training is {section!r}, but it must be a mapping.")
+    return call_checked(Settings, section, "training")
+
+
+def model_defaults(function: Any, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a section `model`, validated against the preset, without those that the data determines."""
+    given = {key: value for key, value in section.items() if key not in from_data(function)}
+    parameters = inspect.signature(function).parameters
+    for key in given:
+        if key not in parameters:
+            raise ConfigError(f"model: {registry.unknown('setting', key, parameters)}")
+    hints = typing.get_type_hints(function)
+    return {key: from_plain(value, hints.get(key, Any), f"model.{key}") for key, value in given.items()}
+
+
+def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
+    """Raise if the model or data to resume differs from the run's."""
+    now = yaml.safe_load(dump_yaml(now))
+    for name in ("preset", "data", "model"):
+        if before.get(name) != now.get(name):
+            old, new = before.get(name), now.get(name)
+            if isinstance(old, dict) and isinstance(new, dict):
+                key = next(key for key in (*old, *new) if old.get(key) != new.get(key))
+                name, old, new = f"{name}.{key}", old.get(key), new.get(key)
+            raise UserError(
+                f"{out} was trained with {name} {old!r}, not {new!r}; resume it unchanged, or start a new run with another --out."
+            )
