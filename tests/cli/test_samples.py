@@ -12,6 +12,7 @@ import pushforward as pf
 from pushforward.cli import main
 from pushforward.errors import UserError
 from pushforward.evaluation.pictures import tiles
+from pushforward.evaluation.table_pictures import corner
 from pushforward.formats.model import load
 from pushforward.schema import Column, Schema
 
@@ -48,6 +49,28 @@ def test_a_csv_is_a_table_of_the_same_columns(run, tmp_path):
     check_table(rows)
     read = pf.data.load(tmp_path / "x.csv", label="kind", categorical="colour")
     assert read.columns == ("size", "colour", "count")
+
+
+def test_a_picture_of_a_table_has_all_its_columns(run, tmp_path, monkeypatch):
+    drawn_columns = []
+
+    def noted(columns, train):
+        drawn_columns.append([(one.column.title, one.words, len(one.real), len(one.made)) for one in columns])
+        return corner(columns, train)
+
+    monkeypatch.setattr("pushforward.evaluation.run_pictures.corner", noted)
+    picture = PIL.Image.open(drawn(run, tmp_path / "x.png"))
+    assert drawn_columns == [[("size", (), 0, 20), ("colour", ("blue", "green", "red"), 0, 20), ("count", (), 0, 20)]]
+    assert numpy.asarray(picture.convert("L")).std() > 1
+
+
+def test_the_data_of_a_run_are_not_overwritten(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,c", *[f"{k / 7},{k % 5},{k}" for k in range(30)]]))
+    before = (tmp_path / "t.csv").read_text()
+    assert main(["train", "nice", "--data", str(tmp_path / "t.csv"), *QUICK, "--out", str(tmp_path / "run")]) == 0
+    assert main(["sample", str(tmp_path / "run"), "--out", str(tmp_path / "t.csv")]) == 2
+    assert "the data that" in capsys.readouterr().err
+    assert (tmp_path / "t.csv").read_text() == before
 
 
 def test_a_table_with_gaps_is_trained_evaluated_and_sampled_by_commands(tmp_path, capsys):

@@ -82,6 +82,20 @@ def check_file(path: Path, option: str) -> None:
     check_folder(path.parent, f"{option} is {path}")
 
 
+def check_no_data(path: Path, option: str, run: Path) -> None:
+    """Raise if the file to be written is the one that a run was trained on.
+
+    Raises:
+        UserError: it is, and would be lost.
+    """
+    try:
+        data = Path(data_section(run_config(run))["name"]).expanduser()
+    except ConfigError:  # a saved model, which names no data
+        return
+    if path.exists() and data.exists() and path.samefile(data):
+        raise UserError(f"{option} is {path}, the data that {run} was trained on, which would be lost; give another name.")
+
+
 def check_folder(folder: Path, what: str) -> None:
     """Raise unless files can be written into a folder, which is created if it does not exist.
 

@@ -12,7 +12,7 @@ from pushforward._checks import real
 from pushforward.cli.conditions import conditions_of, labels_of
 from pushforward.cli.drawing import check_clip, check_drawing, clip_of
 from pushforward.cli.options import check_positive, check_whole, parse
-from pushforward.cli.run import check_file, device_of
+from pushforward.cli.run import check_file, check_no_data, device_of
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.cli.samples import check_form, check_out, write_samples
 from pushforward.errors import UserError
@@ -33,8 +33,9 @@ class Sample(SamplerOptions):
         clip: keep the predicted data in a range, in the model's units (of `preprocess`): HIGH for -HIGH to HIGH, LOW HIGH, or `dynamic` for
             thresholding by a quantile, from -1 to 1 unless numbers come before it; `--clip -3 3 dynamic 0.99` states all.
         temperature: factor on the noise's standard deviation.
-        out: .csv or .parquet (a table with the names and words of the data), .png (a grid of images with one class a column, or a scatter
-            of points), .npy (n, *shape), .npz with x and labels or conditions y, or a new folder for one PNG per image.
+        out: .csv or .parquet (a table with the names and words of the data), .png (a grid of images with one class a column, a scatter of
+            points, or the pairs of up to 7 columns of a table), .npy (n, *shape), .npz with x and labels or conditions y, or a new folder
+            for one PNG per image.
         seed: seed of the noise.
         checkpoint: "best" on validation, "last", or a name such as step-000500.
         batch_size: samples per batch.
@@ -73,6 +74,7 @@ def run(arguments: Sequence[str]) -> int:
     device, folder = device_of(options.device), located(options.run, options.checkpoint)
     model = described(folder)
     check_out(options.out, model.shape)
+    check_no_data(options.out, "--out", options.run)
     check_clip(model, options.clip)
     cond = labels_of(options.label, options.n, model)
     cond = conditions_of(options.cond, options.n, model, options.run) if cond is None else cond

@@ -14,6 +14,7 @@ from pushforward._pandas import pandas_for
 from pushforward.errors import UserError
 from pushforward.evaluation.pictures import greys, picture_of
 from pushforward.evaluation.quantise import quantise
+from pushforward.evaluation.run_pictures import picture_of_rows
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.files import write_atomically, write_folder
 from pushforward.schema import Schema, frame_of
@@ -58,7 +59,12 @@ def write_samples(made: Tensor, cond: Tensor | None, out: Path, model: Generativ
     WRITERS[out.suffix](x, cond.cpu() if cond is not None and kept else None, out, model)
 
 
-def _write_grid(x: Tensor, labels: Tensor | None, out: Path, model: GenerativeModel) -> None:
+def _write_picture(x: Tensor, labels: Tensor | None, out: Path, model: GenerativeModel) -> None:
+    """Write a grid of images, a scatter plot of points, or the pairs of a table's columns."""
+    marked = model.schema is not None and any(column.kind == "missing" for column in model.schema.columns)
+    if x.ndim == 2 and (x.shape[1] != 2 or marked):
+        picture_of_rows(x, model.schema, model.levels, out)
+        return
     by_class = labels is not None and len(labels.unique()) > 1  # in turn: one class a column
     columns = min(len(x), model.classes or 10) if by_class else 10
     picture_of(x, out, labels=labels, levels=model.levels, columns=columns)
@@ -157,7 +163,7 @@ def _save(out: Path, save: Callable[[Any], None]) -> None:
 
 
 WRITERS: dict[str, Callable[[Tensor, Tensor | None, Path, GenerativeModel], None]] = {
-    ".png": _write_grid,
+    ".png": _write_picture,
     ".npy": _write_npy,
     ".npz": _write_npz,
     ".csv": _write_csv,

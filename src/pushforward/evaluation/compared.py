@@ -22,7 +22,8 @@ class Compared:
 
     Args:
         column: what it is.
-        real: values (n,) of held-out data, NaN where missing; of a category the places of its words.
+        real: values (n,) of held-out data, NaN where missing; of a category the places of its words. With none, the axis and its bins
+            are those of the samples.
         made: values (m,) of samples.
         words: what the places of a category are called; empty for numbers.
     """
@@ -52,7 +53,7 @@ class Compared:
         It is logarithmic for a column on the log scale whose values above 0 span at least a factor of 10. Values at 0 are on a linear
         piece below `log_from`.
         """
-        positive = present(self.real)
+        positive = present(self.real if len(self.real) else self.made)
         positive = positive[positive > 0]
         if (
             self.column.scale != "log"
@@ -71,7 +72,7 @@ class Compared:
     def bins(self) -> numpy.ndarray:
         """Return the edges of the bins that both histograms share: about the square root of the number of held-out values."""
         low, high = self.limits
-        count = min(30, max(6, math.ceil(math.sqrt(len(self.real)))))
+        count = min(30, max(6, math.ceil(math.sqrt(len(self.real) or len(self.made)))))
         if self.words:
             return numpy.arange(len(self.words) + 1) - 0.5
         if self.log_from is not None:
@@ -90,7 +91,8 @@ class Compared:
 
     def missing(self) -> tuple[float, float]:
         """Return the shares of missing values in held-out data and in samples."""
-        return float(numpy.isnan(self.real).mean()), float(numpy.isnan(self.made).mean())
+        real, made = (float(numpy.isnan(values).mean()) if len(values) else 0.0 for values in (self.real, self.made))
+        return real, made
 
     def difference(self) -> float:
         """Return how different the two are, in [0, 1].
@@ -111,7 +113,7 @@ class Compared:
 
 
 def compared(schema: Schema, real: Tensor, made: Tensor) -> list[Compared]:
-    """Return the columns of held-out data (n, features) and samples (m, features)."""
+    """Return the columns of held-out data (n, features), with n = 0 of samples alone, and samples (m, features)."""
     both = zip(columns_of(schema, real), columns_of(schema, made), strict=True)
     return [
         _category(column, a.numpy(), b.numpy()) if column.words else Compared(column, a.numpy(), b.numpy()) for (column, a), (_, b) in both

@@ -1,6 +1,7 @@
 """Pictures of samples, trajectories and training, as PNG files without a display."""
 
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pushforward.families.checks import device_of
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.files import write_atomically
 from pushforward.functional.levels import Levels
+from pushforward.guidance.guidance import Guidance
 from pushforward.samplers.euler import Euler
 
 LARGEST = 16_000  # pixels of a picture's side, unless it has more itself
@@ -35,7 +37,9 @@ def figure_of(width: float, height: float) -> Figure:
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure atomically, in the format that the file's name ends in."""
     path = Path(path)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix.removeprefix(".")))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a script that no installed font has: a box is drawn
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix.removeprefix(".")))
 
 
 def greys(x: Tensor, levels: Levels) -> Tensor:
@@ -99,12 +103,21 @@ def _centres(length: int, parts: int) -> list[float]:
 
 
 @torch.no_grad()
-def trajectory(model: GenerativeModel, path: Path, data: Any = None, *, seed: int = 0, times: int = 11, steps: int = 8) -> None:
+def trajectory(
+    model: GenerativeModel,
+    path: Path,
+    data: Any = None,
+    *,
+    seed: int = 0,
+    times: int = 11,
+    steps: int = 8,
+    guidance: Guidance | float | None = None,
+) -> None:
     """Draw trajectories from noise to data, one row per sample, with time to the right; a vector or image as condition is that of data."""
     n = min(10, model.classes or 8) if len(model.shape) == 3 else 1000
     cond = given(model, data, n, device_of(model))
     labels = None if model.classes is None else cond
-    denoiser, (t_min, t_max) = model.denoiser(cond), model.interval  # type: ignore[operator, misc]
+    denoiser, (t_min, t_max) = model.denoiser(cond, guidance), model.interval  # type: ignore[operator, misc]
     x = model.base.sample(n, generator=torch.Generator().manual_seed(seed))
     places = torch.linspace(t_max, t_min, times, dtype=torch.float64).tolist()
     states = [x]
@@ -145,11 +158,22 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
-def by_evaluations(model: GenerativeModel, evaluations: Sequence[int], path: Path, data: Any = None, *, seed: int = 0) -> None:
+def by_evaluations(
+    model: GenerativeModel,
+    evaluations: Sequence[int],
+    path: Path,
+    data: Any = None,
+    *,
+    seed: int = 0,
+    guidance: Guidance | float | None = None,
+) -> None:
     """Draw samples from the same noise at each number of network evaluations: one row per number; conditions as in `trajectory`."""
     n = model.classes or 10
     cond = given(model, data, n, device_of(model))
-    made = [model.sample(n, cond, sampler=Euler(count), generator=torch.Generator().manual_seed(seed)).cpu() for count in evaluations]
+    made = [
+        model.sample(n, cond, sampler=Euler(count), guidance=guidance, generator=torch.Generator().manual_seed(seed)).cpu()
+        for count in evaluations
+    ]
     _sheet(tiles(torch.cat(made), model.levels, n), path, "", [f"{count} evaluation{'s' * (count > 1)}" for count in evaluations])
 
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pushforward.data.dataset import Dataset
+from pushforward.data.inference import described
 from pushforward.evaluation.columns import columns_of, schema_of
 from pushforward.evaluation.compared import compared
 from pushforward.evaluation.flow_pictures import has_layers, picture_layers
@@ -16,6 +17,8 @@ from pushforward.evaluation.pictures import by_evaluations, neighbours, picture_
 from pushforward.evaluation.table_pictures import corner, marginals
 from pushforward.evaluation.units import STANDARDISED
 from pushforward.families.model import GenerativeModel
+from pushforward.functional.levels import Levels
+from pushforward.guidance.guidance import Guidance
 from pushforward.schema import Schema
 
 Pictures = dict[str, tuple[Path, str]]
@@ -32,6 +35,7 @@ def draw(
     test: Dataset,
     evaluations: Sequence[int],
     seed: int,
+    guidance: Guidance | float | None = None,
 ) -> Pictures:
     """Draw what suits the model and its data into a run folder.
 
@@ -45,6 +49,7 @@ def draw(
         test: the held-out data.
         evaluations: numbers of network evaluations at which samples of the same noise are drawn; empty for an exact map.
         seed: seed of the noise.
+        guidance: guidance of the samples.
 
     Returns:
         Name to (PNG file, caption).
@@ -56,7 +61,7 @@ def draw(
         return pictures[name][0]
 
     image, schema = len(model.shape) == 3, schema_of(test)
-    solved = f", with {model.sampler}" if evaluations else ""
+    solved = f", with {judged.sampler}" if evaluations else ""
     if image or model.shape == (2,):
         columns = model.classes or 10
         shown = made[: 10 * columns] if image else made
@@ -73,6 +78,7 @@ def draw(
             add("trajectory", f"Trajectories of the same samples from noise (t = 1) to data (t = 0).{_axes(schema)}"),
             test,
             seed=seed,
+            guidance=guidance,
         )
         caption = "Distance to held-out data, and recognition, by number of network evaluations."
         unit = judged.distance_unit if judged.distance_unit == STANDARDISED else ""
@@ -83,7 +89,7 @@ def draw(
         neighbours(made, train, add("neighbours", "The samples closest to training data, each above its nearest training example."))
     if image and evaluations:
         caption = "Samples from the same noise at each number of network evaluations."
-        by_evaluations(model, evaluations, add("evaluations", caption), test, seed=seed)
+        by_evaluations(model, evaluations, add("evaluations", caption), test, seed=seed, guidance=guidance)
     return pictures
 
 
@@ -91,6 +97,22 @@ def marginals_of(real: Dataset, made: Tensor, panels: int) -> tuple[Figure, str]
     """Return the marginals of a table's columns in real data and in samples, with their caption; None for data of another kind."""
     schema = schema_of(real)
     return None if schema is None else marginals(compared(schema, real.x, made), panels)
+
+
+def picture_of_rows(made: Tensor, schema: Schema | None, levels: Levels, path: Path) -> None:
+    """Draw samples of a table (n, features): a histogram of one column, a corner plot of several.
+
+    Args:
+        made: the samples.
+        schema: their columns; x0, x1, ... if there is none.
+        levels: levels of samples without a schema.
+        path: the file.
+    """
+    if schema is None or not schema.columns:
+        schema = described([f"x{k}" for k in range(made.shape[1])], levels, {}, None)
+        assert schema is not None
+    columns = compared(schema, made[:0], made)
+    save_figure(marginals(columns)[0] if len(columns) == 1 else corner(columns, columns_of(schema, made))[0], path)
 
 
 def _of_table(schema: Schema, train: Dataset, test: Dataset, made: Tensor) -> dict[str, tuple[Figure, str]]:

@@ -57,7 +57,8 @@ def marginals(columns: Sequence[Compared], panels: int = PANELS) -> tuple[Figure
                 axes.set_xlabel("missing: {:.0%}, samples {:.0%}".format(*one.missing()), fontsize=8, color=INK)
         for axes in grid[len(shown) :]:
             axes.set_axis_off()
-        _legend(figure, [Patch(facecolor=SOFT, alpha=0.6), Line2D([], [], color=ACCENT, linewidth=1.5)])
+        if len(shown[0].real):
+            _legend(figure, [Patch(facecolor=SOFT, alpha=0.6), Line2D([], [], color=ACCENT, linewidth=1.5)])
     return figure, f"Each column by itself: the share of held-out rows (grey) and of samples (blue) in each bin.{choice}"
 
 
@@ -94,7 +95,8 @@ def corner(columns: Sequence[Compared], train: Sequence[tuple[Column, Tensor]]) 
             grid[k, 0].set_ylabel(shortened(one.column.title) if k else "share", fontsize=8, color=INK)
         figure.align_labels()
         dots = [Line2D([], [], color=colour, marker="o", linestyle="", markersize=4) for colour in (INK, PALE)]
-        _legend(figure, dots, loc="upper right")
+        if len(shown[0].real):
+            _legend(figure, dots, loc="upper right")
     gaps = " A row is left out of the panels of a column whose value it lacks." if any(max(one.missing()) > 0 for one in shown) else ""
     return figure, f"Pairs of columns: held-out rows (dark) and samples (blue), at most {POINTS:,} of each.{gaps}{choice}"
 
@@ -181,6 +183,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 def _number(value: float) -> str:
     """Return a tick's number: 1,500,000 as 1.5M."""
+    if abs(value) >= 1e12:
+        return f"{value:.3g}".replace("e+", "e")
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if unit == 'k' else size):.3g}{unit}"
