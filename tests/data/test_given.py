@@ -10,7 +10,7 @@ from torch.utils.data import Dataset as TorchDataset
 import pushforward as pf
 from pushforward.data.given import as_dataset
 from pushforward.data.load import load
-from pushforward.errors import DataError, UserError
+from pushforward.errors import ConditionError, DataError, UserError
 from pushforward.evaluation.likelihood import bits_per_dim
 
 X, Y = torch.arange(60.0).reshape(30, 2), torch.arange(30) % 3
@@ -109,3 +109,12 @@ def test_what_is_no_data_is_refused(data, error, message):
 def test_other_values_are_no_data_set():
     with pytest.raises(UserError, match="data is 3, but it must be a DataFrame, a tensor or array"):
         as_dataset(3)
+
+
+@pytest.mark.parametrize("condition", [{"classes": 2}, {"cond_features": 3}])
+def test_data_without_conditions_do_not_train_a_model_that_needs_some(condition):
+    model, x = pf.models.rectified_flow(pf.nn.MLP.Config((4,)), (2,), **condition), torch.randn(8, 2)
+    labelled = pf.data.Dataset("points", x, torch.arange(8) % 2 if "classes" in condition else torch.randn(8, 3))
+    for data, validation, what in ((x, None, "training"), (labelled, x, "validation")):
+        with pytest.raises(ConditionError, match=f"the {what} data has no labels or other conditions, but the model needs"):
+            pf.Trainer(model, data, validation=validation, steps=1, batch_size=8)

@@ -29,7 +29,8 @@ def saved(tmp_path):
 def run(tmp_path):
     """A run with two checkpoints of different weights."""
     model = small()
-    pf.Trainer(model, torch.randn(64, 2), out=tmp_path, steps=2, batch_size=32, block=32, checkpoint_every=1).fit()
+    data = pf.data.Dataset("points", torch.randn(64, 2), torch.arange(64) % 3)
+    pf.Trainer(model, data, out=tmp_path, steps=2, batch_size=32, block=32, checkpoint_every=1).fit()
     return tmp_path
 
 

@@ -11,7 +11,7 @@ from pushforward.data.dataset import Dataset
 from pushforward.data.gather import is_map_style, of_loader
 from pushforward.data.given import for_model
 from pushforward.data.pairs import Pairs
-from pushforward.errors import ShapeError, UserError
+from pushforward.errors import ConditionError, ShapeError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.training.order import as_batch, fetched
 from pushforward.training.settings import Settings
@@ -27,6 +27,7 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
         model: what it must fit.
 
     Raises:
+        ConditionError: it has no conditions, and the model was built for some.
         UserError: it is empty, no map-style set of tensors, or its examples have another shape than the model's.
     """
     data = of_loader(data)
@@ -45,6 +46,11 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
         raise UserError(f"the {what} is empty; give at least one example.")
     if isinstance(data, Dataset):
         shape = data.shape
+        if model.conditioning and data.cond is None and not isinstance(data, Pairs):  # which may be of samples without conditions
+            raise ConditionError(
+                f"the {what} has no labels or other conditions, but the model needs {model.conditioning.rows(len(data))}; give them, or build "
+                "the model without."
+            )
     elif isinstance(data, list | tuple) or name != "data":  # others cost a read, and `initialise` looks at training data anyway
         if isinstance(data, list | tuple):
             example = data[0][0] if isinstance(data[0], tuple | list) and data[0] else data[0]
