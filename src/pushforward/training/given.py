@@ -46,10 +46,11 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
         raise UserError(f"the {what} is empty; give at least one example.")
     if isinstance(data, Dataset):
         shape = data.shape
-        if model.conditioning and data.cond is None and not isinstance(data, Pairs):  # which may be of samples without conditions
+        needs = model.conditioning and not getattr(model, "drop_cond", 0) and not isinstance(data, Pairs)
+        if needs and data.cond is None:  # pairs, and what a model with drop_cond sees, may be without conditions
             raise ConditionError(
-                f"the {what} has no labels or other conditions, but the model needs {model.conditioning.rows(len(data))}; give them, or build "
-                "the model without."
+                f"the {what} has no labels or other conditions, but the model needs {model.conditioning.rows(len(data))}; give them, or "
+                "build the model without."
             )
     elif isinstance(data, list | tuple) or name != "data":  # others cost a read, and `initialise` looks at training data anyway
         if isinstance(data, list | tuple):
