@@ -129,6 +129,37 @@ def resume(folder, **settings):
     return {"straight": state(straight), "resumed": state(second), "stopped": [first.step, int(first.stopped_by or 0)]}
 
 
+class Cut(torch.utils.data.Dataset):
+    """Validation data that sends one process a signal at one reading; the Trainer first reads a row to see its shape."""
+
+    def __init__(self, rank, reading, number):
+        self.data, self.rank, self.number, self.left = pf.data.moons("validation", n=50), rank, number, reading
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitems__(self, indices):
+        self.left -= 1
+        if self.left == 0 and processes().rank == self.rank:
+            os.kill(os.getpid(), self.number)
+        return self.data.__getitems__(indices)
+
+
+def cut(folder, **settings):
+    """Runs of which one process is told to stop while all validate, the first time or at the last step, and their continuations."""
+    data, validation, found = pf.data.moons(n=100), pf.data.moons("validation", n=50), {}
+    straight = train(model(), data, validation=validation, **settings)
+    for rank, at, number in ((0, 1, signal.SIGTERM), (1, 2, signal.SIGINT)):
+        run, options = folder / f"{rank}-{at}", {"log_every": 1, **settings}
+        rows = Cut(rank, 2 + (at - 1) * len(range(0, 50, 32)[rank :: processes().size]), number)
+        first = train(model(), data, validation=rows, out=run, **options)
+        torch.manual_seed(99)
+        second = train(model(), data, validation=validation, out=run, resume=True, **options)
+        same = all(torch.equal(one, two) for one, two in zip(state(second).values(), state(straight).values(), strict=True))
+        found[run.name] = [first.step, int(first.stopped_by or 0), second.step, second.best == straight.best, same]
+    return found
+
+
 def refusals(folder, **settings):
     """What is wrong in one process, or between them, is said in all of them."""
     among, data = processes(), pf.data.moons(n=100)

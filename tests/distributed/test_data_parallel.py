@@ -81,6 +81,11 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(results, number):
         assert all(torch.equal(each["resumed"][key], each["straight"][key]) for key in each["straight"])
 
 
+def test_a_validation_that_is_cut_in_one_process_is_cut_in_all_and_done_again(results, number):
+    for each in results(number, "cut"):
+        assert each == {"0-1": [4, 15, 8, True, True], "1-2": [8, 2, 8, True, True]}
+
+
 def test_what_differs_between_processes_is_named_in_all_of_them(results):
     for said in results(2, "refusals"):
         assert "process 1 of 2 has training.lr 0.02, but process 0 has 0.01" in said["rate"]

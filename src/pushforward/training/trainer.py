@@ -270,9 +270,9 @@ class Trainer:
         if self.validation is None:
             return False
         loss = validation_loss(self.averaged_model, self.validation, self.settings, self.processes, self.signals, self._feed.placed)
-        self.progress.unvalidated = loss is None
-        if loss is None:  # in all processes
-            self.stopped_by = self.signals.received or signal.SIGTERM
+        self.progress.unvalidated = isinstance(loss, signal.Signals)
+        if isinstance(loss, signal.Signals):  # in all processes
+            self.stopped_by = loss
             return False
         better, self.progress.best = loss < self.best, min(self.best, loss)
         self.progress.stale = self.validating.stale(self.progress.stale, self.step, better)

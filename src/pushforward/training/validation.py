@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from signal import Signals as Signal
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from pushforward.families.model import GenerativeModel
 from pushforward.training.order import Batch, as_batch, fetched, generator_at
 from pushforward.training.processes import Processes
 from pushforward.training.settings import Settings, due
-from pushforward.training.signals import Signals
+from pushforward.training.signals import HANDLED, Signals
 
 DRAWS = 8  # fixed draws of noise and time over which the loss is averaged
 TIMES = 50  # validations of a run
@@ -79,8 +80,8 @@ def schedule_of(settings: Settings, train: int, validation: int) -> Schedule:
 
 def validation_loss(
     model: GenerativeModel, data: Dataset, settings: Settings, processes: Processes, signals: Signals, placed: Callable[[Batch], Batch]
-) -> float | None:
-    """Return the mean loss over validation data, or None if a signal to any process cut it short.
+) -> float | Signal:
+    """Return the mean loss over validation data, or the signal to any process that cut it short, the same one in all.
 
     Args:
         model: the model; its mode is restored.
@@ -90,13 +91,15 @@ def validation_loss(
         signals: signals to this process.
         placed: moves a batch to the model's device and dtype.
     """
-    sums = torch.zeros(3, dtype=torch.float64)  # of losses, of examples, of processes that were cut short
+    sums = torch.zeros(2 + len(HANDLED), dtype=torch.float64)  # of losses, of examples, of processes that were cut short by each signal
     training = model.training
     model.eval()
-    sums[2] = not signals.run(lambda: _add_losses(sums, model, data, settings, processes, placed))
+    finished = signals.run(lambda: _add_losses(sums, model, data, settings, processes, placed))
     model.train(training)
-    total, count, cut = processes.sum(sums).tolist()
-    return None if cut else total / count
+    if not finished and signals.received is not None:
+        sums[2 + HANDLED.index(signals.received)] = 1
+    total, count, *cut = processes.sum(sums).tolist()
+    return next((number for number, processes_cut in zip(HANDLED, cut, strict=True) if processes_cut), total / max(count, 1))
 
 
 @torch.no_grad()
