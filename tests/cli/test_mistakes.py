@@ -14,6 +14,7 @@ SENTENCES = {
     "sample": "PATH is missing: run folder, checkpoint, or folder written by pushforward.save; see `pushforward sample --help`.",
     "sample runs/x --stepz 3": "'--stepz' is not a known option; did you mean '--steps'?",
     "sample runs/x extra": "'extra' is not a known option; see `pushforward sample --help`.",
+    "sample runs/x -n 1e3": "-n is '1e3', but it must be an integer; see `pushforward sample --help`.",
     "sample runs/x --steps abc": "--steps is 'abc', but it must be an integer; see `pushforward sample --help`.",
     "evaluate runs/x --split foo": "--split is 'foo', but it is one of 'test', 'validation'.",
     "reflow runs/x --lr": "--lr has too few values, but it needs 1; see `pushforward reflow --help`.",

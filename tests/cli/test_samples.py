@@ -43,12 +43,20 @@ def check_table(rows):
 
 
 def test_a_csv_is_a_table_of_the_same_columns(run, tmp_path):
-    with drawn(run, tmp_path / "x.csv").open(newline="") as file:
+    with drawn(run, tmp_path / "x.CSV").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["size", "kind", "colour", "count"]
     check_table(rows)
-    read = pf.data.load(tmp_path / "x.csv", label="kind", categorical="colour")
+    read = pf.data.load(tmp_path / "x.CSV", label="kind", categorical="colour")
     assert read.columns == ("size", "colour", "count")
+
+
+def test_info_lists_the_columns_of_a_table(run, capsys):
+    assert main(["info", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "\ncolour: 3 words\ncount: integer 10 to 69" in printed
+    assert "schema: 4 columns, listed above" in printed
+    assert "data.Column" not in printed
 
 
 def test_a_picture_of_a_table_has_all_its_columns(run, tmp_path, monkeypatch):

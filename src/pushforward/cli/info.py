@@ -40,7 +40,8 @@ def run(arguments: Sequence[str]) -> int:
     table.add_row("preset", str(config["preset"]))
     table.add_row("parameters", f"{sum(p.numel() for p in model.parameters()):,}")
     table.add_row("event shape", str(model.shape))
-    table.add_row("classes, levels", f"{model.classes}, {model.levels}")
+    columns = "" if model.schema is None or not model.schema.columns else str(model.schema)
+    table.add_row("classes, levels", f"{model.classes}, {'those of the columns' if columns else model.levels}")
     if model.conditioning.shape is not None:
         table.add_row("conditions", f"{'vectors' if model.cond_features else 'images'} of shape {model.conditioning.shape}")
     metrics = read_metrics(folder / "metrics.jsonl")
@@ -66,10 +67,11 @@ def run(arguments: Sequence[str]) -> int:
         table.add_row(f"checkpoint {name}", state)
     console = Console()
     console.print(table, highlight=False)
-    console.print()
-    console.print(
-        dump_yaml({key: value for key, value in config.items() if key != "preset"}).rstrip(), highlight=False, markup=False, soft_wrap=True
-    )
+    shown = {key: value for key, value in config.items() if key != "preset"}
+    if columns:  # their records are long
+        shown["model"] = {**shown["model"], "schema": f"{len(columns.splitlines())} columns, listed above"}
+    for text in (columns, dump_yaml(shown).rstrip()):
+        console.print(f"\n{text}" if text else "", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

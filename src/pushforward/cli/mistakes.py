@@ -30,7 +30,7 @@ def sentence(box: str, prog: str, given: Sequence[str] = ()) -> str:
     if found := re.match(r"Error parsing (-\S+): (.*)", stated):
         if "key-value pairs" in found[2]:
             return f"{found[1]} takes pairs of NAME VALUE, but a name has no value; {see}."
-        option, value = found[1], re.search(r"from \[(.*?)\]|: ('[^']*')$", stated)
+        option, value = found[1].partition("/")[0], re.search(r"from \[(.*?)\]|: ('[^']*')$", stated)
         takes = re.search(rf"{re.escape(option)} (?:\{{None\}}\|)?([A-Z]+)\b", rest)
         if value and takes and takes[1] in KINDS:
             return f"{option} is {value[1] or value[2]}, but it must be {KINDS[takes[1]]}; {see}."

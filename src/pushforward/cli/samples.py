@@ -28,9 +28,9 @@ def check_form(out: Path) -> None:
     Raises:
         UserError: with the forms that there are.
     """
-    if out.suffix not in WRITERS:
+    if out.suffix.lower() not in WRITERS:
         raise UserError(f"--out is {out}, but samples are written to {FORMS}.")
-    if out.suffix == ".parquet":
+    if out.suffix.lower() == ".parquet":
         pandas_for(f"--out {out}", parquet=True)
     if not out.suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out is {out}, which exists already; give the name of a new folder.")
@@ -43,7 +43,7 @@ def check_out(out: Path, shape: tuple[int, ...]) -> None:
         UserError: a table is asked of images, or images of vectors.
     """
     image = len(shape) == 3
-    if out.suffix in (".csv", ".parquet") and len(shape) != 1:
+    if out.suffix.lower() in (".csv", ".parquet") and len(shape) != 1:
         raise UserError(f"--out is {out}, but events of shape {shape} are no rows of a table; use .npz, or a folder for PNGs.")
     if not out.suffix and not (image and shape[0] in (1, 3)):
         raise UserError(f"--out is {out}, a folder of PNGs, but events of shape {shape} are no images; use .csv, .npz or .npy.")
@@ -55,8 +55,8 @@ def write_samples(made: Tensor, cond: Tensor | None, out: Path, model: Generativ
     x = quantise(made.cpu(), model.levels)
     if model.schema is not None and model.schema.columns:
         x = model.schema.rounded(x)
-    kept = cond is not None and (cond.ndim == 1 or out.suffix == ".npz")
-    WRITERS[out.suffix](x, cond.cpu() if cond is not None and kept else None, out, model)
+    kept = cond is not None and (cond.ndim == 1 or out.suffix.lower() == ".npz")
+    WRITERS[out.suffix.lower()](x, cond.cpu() if cond is not None and kept else None, out, model)
 
 
 def _write_picture(x: Tensor, labels: Tensor | None, out: Path, model: GenerativeModel) -> None:

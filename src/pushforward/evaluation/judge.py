@@ -232,7 +232,7 @@ class _Judge:
 
 def sampling(model: GenerativeModel, guidance: Guidance | float | None) -> str:
     """Return what samples are drawn with, as text."""
-    own = f"{model.sampler}"
+    own = "an exact map" if model.sampler is None else f"{model.sampler}"
     return own if guidance is None else f"{own} with {guidance if isinstance(guidance, Guidance) else CFG(guidance)} (likelihoods without)"
 
 

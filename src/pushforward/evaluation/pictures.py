@@ -39,7 +39,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     path = Path(path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a script that no installed font has: a box is drawn
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix.removeprefix(".")))
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix.removeprefix(".").lower()))
 
 
 def greys(x: Tensor, levels: Levels) -> Tensor:
