@@ -44,6 +44,19 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
     return value
 
 
+def widths_of(hidden: Any, network: str, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the widths of the hidden layers of a network, or raise an error.
+
+    Raises:
+        UserError: they are no sequence of integers of at least 1, or there are none.
+    """
+    sequence = isinstance(hidden, Sequence) and not isinstance(hidden, str)
+    if not sequence or not hidden or not all(is_whole(width) and width >= 1 for width in hidden):
+        given = tuple(hidden) if sequence else shown(hidden)
+        raise UserError(f"hidden is {given}, but {network} needs at least one hidden layer of at least 1 unit; try {usual}.")
+    return tuple(hidden)
+
+
 def is_real(value: Any) -> bool:
     """Return whether a value is a finite number of Python or numpy."""
     return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
@@ -128,3 +141,17 @@ def per_sample(value: Any, x: Tensor, what: str) -> Tensor:
     if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
         raise ShapeError(f"{what} is {shown(value)}, but it must be one number per sample, of shape ({len(x)},); sum it over the event.")
     return value
+
+
+def usable_device(option: str, name: str | torch.device) -> torch.device:
+    """Return the device with this name.
+
+    Raises:
+        UserError: this machine does not have it.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
+        raise UserError(f"{option} is {str(name)!r}, which this machine does not have; `pushforward doctor` lists its devices.") from None
+    return device

@@ -8,7 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from pushforward._checks import is_real, shown
+from pushforward._checks import is_real, is_whole, shown
 from pushforward._pandas import pandas_for
 from pushforward.errors import ShapeError, UserError
 from pushforward.functional.levels import Level, Levels
@@ -204,12 +204,14 @@ class Schema:
         Missing values are NaN in columns of real numbers and None in others.
 
         Args:
-            x: samples or examples (n, features) in the data's units.
-            labels: the class of each row (n,), or None.
+            x: samples or examples (n, features) in the data's units, a tensor or array.
+            labels: the class of each row (n,), numbers or names, or None.
 
         Raises:
-            ShapeError: x has another number of features than the table.
+            ShapeError: x has another number of features than the table, or labels another number of rows.
+            UserError: a label is not one of the classes.
         """
+        x = torch.as_tensor(x)
         if x.ndim != 2 or x.shape[1] != len(self.columns):
             raise ShapeError(f"x has shape {tuple(x.shape)}, but the table has {len(self.columns)} columns; give (n, {len(self.columns)}).")
         features = self.rounded(x.detach().cpu()).double().numpy()
@@ -221,9 +223,21 @@ class Schema:
                 found[one.of] = _without(found[one.of], features[:, k] > 0)
         if labels is None or self.label is None:
             return found
+        numbers = self._numbers(labels)
+        if len(numbers) != len(x):
+            raise ShapeError(f"labels has {len(numbers)} rows, but x has {len(x)}; give one label for each row.")
         items = list(found.items())
-        items.insert(len(items) if self.place is None else self.place, (self.label.title, self.label.values(labels.cpu().numpy())))
+        items.insert(len(items) if self.place is None else self.place, (self.label.title, self.label.values(numbers)))
         return dict(items)
+
+    def _numbers(self, labels: Any) -> numpy.ndarray:
+        """Return labels as the numbers of classes (n,), int64."""
+        held = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+        numbers = [self.label_of(str(one)) if not is_whole(one) else int(one) for one in held]
+        wrong = next((one for one in numbers if not 0 <= one < len(self.class_names or ())), None)
+        if wrong is not None:
+            raise UserError(f"labels has {wrong}, but the classes are numbered from 0 to {len(self.class_names or ()) - 1}.")
+        return numpy.array(numbers, dtype=numpy.int64)
 
     def frame(self, x: Tensor, labels: Tensor | None = None) -> Any:
         """Return rows as a DataFrame of pandas with the table's columns; see `table`.

@@ -1,5 +1,6 @@
 """What a table's columns are, and how samples become its rows again."""
 
+import numpy
 import pytest
 import torch
 
@@ -86,3 +87,13 @@ def test_a_shape_that_is_not_the_tables_is_refused():
 
 def test_a_model_on_another_path_keeps_its_schema():
     assert pf.models.rectified_flow(schema=SCHEMA).follow(pf.paths.Cosine()).schema == SCHEMA
+
+
+def test_a_table_takes_arrays_and_names_of_classes_and_refuses_other_labels():
+    schema = pf.data.load("iris").schema
+    x = numpy.ones((2, 4))
+    for labels in (["virginica", "setosa"], numpy.array([2, 0]), torch.tensor([2, 0])):
+        assert schema.table(x, labels)["label"].tolist() == ["virginica", "setosa"]
+    for labels, message in (([2], "labels has 1 rows, but x has 2"), ([2, 3], "labels has 3, but"), (["rose", 0], "label is 'rose', but")):
+        with pytest.raises(UserError, match=message):
+            schema.table(x, labels)

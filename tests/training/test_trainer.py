@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward.errors import CheckpointError, DivergedError, UserError
+from pushforward.errors import CheckpointError, DivergedError, PushforwardError, UserError
 from pushforward.formats.model import RAW, WEIGHTS, read_weights
 from pushforward.formats.run import checkpoints
 from pushforward.training.guard import Guard
@@ -408,6 +408,37 @@ def test_validation_may_be_of_any_kind_that_data_may_be(kind):
 def test_data_and_validation_that_are_none_are_refused(name, given, message):
     with pytest.raises(UserError, match=message):
         trainer(**{"data": torch.randn(20, 2), name: given})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "device is 'gpu', which this machine does not have"),
+        ({"callbacks": Callback()}, r"callbacks holds a pushforward.Callback, but it must be a list"),
+        ({"callbacks": [print]}, r"callbacks holds a .*, but it must be a list of subclasses of training.Callback"),
+        ({"out": __file__}, "is a file; give a folder"),
+        ({"batch_size": 10**13, "block": 0}, "a batch of 10,000,000,000,000 examples needs"),
+    ],
+)
+def test_what_the_trainer_cannot_use_is_refused(data, options, message):
+    with pytest.raises(PushforwardError, match=message):
+        trainer(data, **options)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda hidden: pf.nn.MLP(2, 2, hidden), lambda hidden: pf.models.nsf(features=2, hidden=hidden)],
+    ids=["mlp", "nsf"],
+)
+@pytest.mark.parametrize("hidden", [64, "64", (), (8, 0), (8.0,)])
+def test_widths_that_are_none_are_refused(build, hidden):
+    with pytest.raises(UserError, match="hidden is .*, but .* needs at least one hidden layer of at least 1 unit"):
+        build(hidden)
+
+
+def test_a_network_that_is_none_is_refused():
+    with pytest.raises(UserError, match="net is 'mlp', but it must be a Module or function"):
+        pf.models.rectified_flow("mlp", (2,))
 
 
 def test_empty_data_is_refused():

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pushforward._checks import usable_device
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import load
 from pushforward.errors import ConfigError, UserError
@@ -32,12 +33,7 @@ def device_of(name: str, index: int | None = None) -> torch.device:
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         name = "cpu" if accelerator is None else accelerator.type
-    try:
-        device = torch.device(f"cuda:{index or 0}" if name == "cuda" else name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise UserError(f"--device is {name!r}, which this machine does not have; `pushforward doctor` lists its devices.") from None
-    return device
+    return usable_device("--device", f"cuda:{index or 0}" if name == "cuda" else name)
 
 
 def load_data(section: Mapping[str, Any], split: str) -> Dataset:

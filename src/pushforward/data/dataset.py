@@ -239,7 +239,7 @@ def _of_frame(name: str, frame: Any, label: Any, schema: Schema | None) -> Table
             raise UserError(f"{name}: cond is {shown(label)}, but the label of a DataFrame with a schema is the schema's; leave it out.")
         return by_schema(name, columns, schema)
     titles = [one.title for one in columns]
-    if label is not None and label not in titles:
+    if label is not None and (not isinstance(label, str) or label not in titles):
         raise UserError(
             f"{name}: cond is {shown(label)}, but of a DataFrame it is the name of the label column: one of {', '.join(titles)}."
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward import _random
-from pushforward._checks import like_input
+from pushforward._checks import like_input, shown
 from pushforward._precision import wide
 from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
@@ -108,6 +108,10 @@ class PathModel(GenerativeModel):
         cond_image: Sequence[int] | None = None,
         levels: Levels = None,
     ) -> None:
+        if not callable(net):
+            raise UserError(
+                f"net is {shown(net)}, but it must be a Module or function net(x, t, cond), or nn.MLP.Config() or other settings."
+            )
         path = Linear() if path is None else path
         t_min, t_max = path.interval_for(prediction) if interval is None else interval
         base = noise_of(path, shape, (t_min, t_max)) if base is None else base

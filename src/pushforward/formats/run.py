@@ -136,7 +136,7 @@ def check_start(out: Path, resume: bool, overwrite: bool) -> None:
     """
     if resume:
         return
-    if overwrite:
+    if overwrite or (out.exists() and not out.is_dir()):
         check_free(out, overwrite)
     elif checkpoints(out).names():
         raise RunExistsError(f"{out} holds a run already; resume=True continues it, overwrite=True replaces it, or give another folder.")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pushforward._checks import is_real, shown
+from pushforward._checks import is_real, shown, widths_of
 from pushforward.errors import UserError
 from pushforward.nn.activation import Activation, activation_of
 from pushforward.nn.embedding import condition_embedding
@@ -62,6 +62,4 @@ def dropout_of(share: float) -> nn.Dropout | None:
 
 def checked_widths(hidden: Sequence[int]) -> list[int]:
     """Return the widths of the hidden layers, or raise an error if they are invalid."""
-    if not hidden or min(hidden) < 1:
-        raise UserError(f"hidden is {tuple(hidden)}, but the network needs at least one hidden layer of at least 1 unit; try (128, 128).")
-    return list(hidden)
+    return list(widths_of(hidden, "the network", (128, 128)))

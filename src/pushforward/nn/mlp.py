@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pushforward._checks import widths_of
 from pushforward._precision import dtype_of
 from pushforward.conditions import Conditioning
 from pushforward.dispatch import dispatched
@@ -84,8 +85,7 @@ class MLP(nn.Module):
         cond_features: int | None = None,
     ) -> None:
         super().__init__()
-        if not hidden or min(hidden) < 1:
-            raise UserError(f"hidden is {tuple(hidden)}, but an MLP needs at least one hidden layer of at least 1 unit; try (256, 256).")
+        hidden = widths_of(hidden, "an MLP", (256, 256))
         if time_features % 2:
             raise UserError(f"time_features is {time_features}, but cosines and sines come in pairs; make it even.")
         self.inputs, self.outputs, self.hidden, self.activation = inputs, outputs, tuple(hidden), activation

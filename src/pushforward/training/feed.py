@@ -1,15 +1,20 @@
 """The batches of a run on the model's device, and the rows that data-dependent parts are initialised from."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pushforward._memory import check_room
 from pushforward.training.order import Batch, Order, as_batch, batches, fetched
 from pushforward.training.processes import Processes
 from pushforward.training.settings import Settings
 from pushforward.training.signals import Signals
+
+INDEX = 40  # bytes that the number of a row takes, as an object in a list
+REMEDY = "give a smaller batch_size"
 
 
 class Feed:
@@ -21,10 +26,15 @@ class Feed:
         processes: what shares the batches.
         device: where batches are placed.
         dtype: the model's dtype.
+
+    Raises:
+        OutOfMemoryError: main memory is too small for the rows of a batch.
     """
 
     def __init__(self, data: Any, settings: Settings, processes: Processes, device: torch.device, dtype: torch.dtype) -> None:
         self.data, self.settings, self.processes, self.device, self.dtype = data, settings, processes, device, dtype
+        rows = settings.batch_size // processes.size
+        check_room(f"a batch of {rows:,} examples", rows * (INDEX + math.prod(getattr(data, "shape", ())) * dtype.itemsize), REMEDY)
 
     def start(self, step: int) -> Iterator[Any]:
         """Return the batches from a step to the last, not yet placed."""

@@ -1,5 +1,6 @@
 """What a Trainer is given to train and to validate on: checked once, before anything is computed."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy
@@ -14,6 +15,7 @@ from pushforward.data.pairs import Pairs
 from pushforward.errors import ConditionError, ShapeError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.training.order import as_batch, fetched
+from pushforward.training.progress import Callback
 from pushforward.training.settings import Settings
 
 
@@ -84,3 +86,17 @@ def check_augmented(data: Any, settings: Settings) -> None:
     """
     if isinstance(data, Pairs) and (settings.flip or settings.shift):
         raise UserError("flip or shift is on, but the data are pairs, whose noise belongs to the unmodified image; switch them off.")
+
+
+def checked_callbacks(callbacks: Any) -> list[Callback]:
+    """Return callbacks as a list.
+
+    Raises:
+        UserError: they are no sequence of callbacks.
+    """
+    listed = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    wrong = [one for one in listed if not isinstance(one, Callback)]
+    if wrong or not isinstance(callbacks, Iterable):
+        shown_one = shown(wrong[0] if wrong else callbacks)
+        raise UserError(f"callbacks holds {shown_one}, but it must be a list of subclasses of training.Callback; give [MyCallback()].")
+    return listed

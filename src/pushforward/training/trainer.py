@@ -11,6 +11,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from pushforward._checks import usable_device
 from pushforward.data.pairs import Pairs
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
@@ -22,7 +23,7 @@ from pushforward.training.best import Best, fits_in_memory
 from pushforward.training.facts import facts
 from pushforward.training.failures import diverged, rescued, stopped
 from pushforward.training.feed import Feed
-from pushforward.training.given import as_dataset, check_augmented, check_trainable
+from pushforward.training.given import as_dataset, check_augmented, check_trainable, checked_callbacks
 from pushforward.training.optimisation import learning_rate
 from pushforward.training.processes import StopSignal, processes
 from pushforward.training.progress import Callback
@@ -86,14 +87,14 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
         **settings: Unpack[GivenSettings],
     ) -> None:
-        self.settings = settings_of(settings)
+        self.settings, callbacks = settings_of(settings), checked_callbacks(callbacks)
         model = unwrapped(model)
         self.processes = processes(self.settings.timeout)
         with self.processes.watched(), self.processes.agreed("starting"):
             self.settings.check_shares(self.processes.size)
             check_augmented(data, self.settings)
             check_trainable(model)
-            self.model = model if device is None else model.to(self.processes.own_device(device))
+            self.model = model if device is None else model.to(usable_device("device", self.processes.own_device(device)))
             self.data = as_dataset(data, "data", "training data", model)
             self.validation = None if validation is None else as_dataset(validation, "validation", "validation data", model)
             self.out, self.extra_config = None if out is None else Path(out), dict(config or {})
@@ -120,7 +121,7 @@ class Trainer:
                     self.progress = restore(folder, self._step, self._fingerprint)
             elif overwrite and self.out is not None and self.processes.main:
                 clear_run(self.out)
-        self.callbacks = list(callbacks) if self.processes.main else []
+        self.callbacks = callbacks if self.processes.main else []
         self.signals = Signals()
         self.stopped_by: signal.Signals | None = None
 
