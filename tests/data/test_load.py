@@ -267,3 +267,12 @@ def test_a_loader_of_another_package_keeps_to_the_form(loader, words, monkeypatc
     monkeypatch.setitem(load.__globals__, "_reader", lambda name: (name, loader, None))
     with pytest.raises(UserError, match=f"the loader of theirs {words}"):
         load("theirs")
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [("t.XLSX", "give load the DataFrame"), ("t.tsv", "delimiter="), ("t.csv.gz", "unpack"), ("t.pt", "tensors")]
+)
+def test_a_file_of_another_kind_is_refused_with_the_way_to_read_it(tmp_path, name, how):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=f"cannot be read; files of data end in .*; .*{how}"):
+        load(tmp_path / name)

@@ -113,6 +113,15 @@ def test_an_index_that_pandas_wrote_is_no_feature(tmp_path):
     assert load(table(tmp_path, ",a", *[f"{k % 5},{k / 7}" for k in range(20)])).columns == ("", "a")
 
 
+def test_a_column_that_may_identify_rows_is_named(tmp_path):
+    path = table(tmp_path, "id,a,b", *[f"{1000 - 3 * k},{k / 7},{k % 40}" for k in range(60)])
+    with pytest.warns(UserWarning, match="'id'") as warned:
+        load(path)
+    assert [str(one.message) for one in warned] == [
+        "table.csv: column 'id' has another integer in every row; leave it out (exclude='id') if it identifies rows."
+    ]
+
+
 def test_a_row_that_numbers_the_columns_is_a_header(tmp_path):
     rows = [f"{k / 7},{k % 3},{k}" for k in range(20)]
     with pytest.warns(UserWarning, match="index"):

@@ -34,6 +34,16 @@ def _read_npy(path: Path, split: str, seed: int, *, levels: int | None = None, m
 
 READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": read_npz, ".csv": read_csv, ".parquet": read_parquet}
 
+_TABLE = "; save it as .csv or .parquet, or give load the DataFrame that pandas reads"
+CONVERTED = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".json", ".jsonl", ".feather", ".pkl", ".dta", ".sav", ".arff"), _TABLE),
+    **dict.fromkeys((".tsv", ".txt", ".dat"), "; a table of text is a .csv, with delimiter=... for another one than a comma"),
+    **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst"), "; unpack it first"),
+    **dict.fromkeys((".pt", ".pth"), "; give load the tensors in it, or save them by numpy.save"),
+    **dict.fromkeys((".h5", ".hdf5", ".mat"), "; save its arrays as .npy or .npz"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff"), "; give the folder of the images"),
+}
+
 
 @registry.export("data.load", example=lambda: load("moons", n=16))
 def load(name_or_path: Any, split: str = "train", *, seed: int = 0, **options: Any) -> Dataset:
@@ -170,7 +180,8 @@ def _unknown(name: str, path: Path) -> Exception:
     if path.exists():
         if path.is_dir():
             return DataError(f"{name} is a folder without data; {FOLDERS}.")
-        return DataError(f"{name} is a file that cannot be read; files of data end in {', '.join(READERS)}.")
+        how = CONVERTED.get(path.suffix.lower(), "")
+        return DataError(f"{name} is a file that cannot be read; files of data end in {', '.join(READERS)}{how}.")
     if "/" in name:
         of_hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
         hint = f" If it is a Hugging Face data set, write {HUB}{name}." if of_hub else ""

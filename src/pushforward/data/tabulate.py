@@ -1,5 +1,6 @@
 """From the columns of a table, as a file or a DataFrame has them, to features, labels and their schema."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -14,6 +15,8 @@ from pushforward.schema import Column, Schema, Word
 
 Missing = Literal["refuse", "drop", "model"]
 Scales = Mapping[str, str] | Sequence[str] | None
+
+MANY = 50  # rows in which integers that are all different are no coincidence
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,21 @@ def tabulated(
                 held = numpy.where(gaps, random.choice(held[~gaps], len(held)), held)
                 marks.append((mark(one.title), gaps.astype(numpy.float64)))
             features.append((_number(one.title, held, wanted.get(one.title), levels), held))
+    if exclude is not None:
+        _warn_of_identifiers(name, features)
     place = None if label is None else [one.title for one in columns].index(label)
     return _stacked(name, [*features, *marks], labels, target, place)
+
+
+def _warn_of_identifiers(name: str, features: Sequence[tuple[Column, numpy.ndarray]]) -> None:
+    """Warn of columns of integers that differ in every row of many, such as the number of a row or a customer."""
+    for column, values in features:
+        if column.kind == "integer" and len(values) >= MANY and len(numpy.unique(values)) == len(values):
+            title = column.title
+            warnings.warn(
+                f"{name}: column {title!r} has another integer in every row; leave it out (exclude={title!r}) if it identifies rows.",
+                stacklevel=4,
+            )
 
 
 def by_schema(name: str, columns: Sequence[Raw], schema: Schema, row: Callable[[int], str] | None = None) -> Table:
