@@ -115,6 +115,16 @@ def test_a_run_stopped_by_sigterm_saves_and_resumes_to_the_same_bits(tmp_path):
     assert same_weights(load(out, "raw", "last"), load(tmp_path / "whole", "raw", "last"))
 
 
+def test_an_evaluation_on_data_that_have_changed_begins_with_that(run, tmp_path, capsys):
+    changed = shutil.copytree(run, tmp_path / "run")
+    config = yaml.safe_load((changed / "config.yaml").read_text())
+    (changed / "config.yaml").write_text(yaml.safe_dump(config | {"data": config["data"] | {"fingerprint": "0" * 16}}))
+    few = ["--samples", "20", "--scored", "10", "--compared", "20", "--evaluations", "1", "--sampler", "euler", "--steps", "2"]
+    assert main(["evaluate", str(changed), *few]) == 0
+    assert capsys.readouterr().err.startswith("The data have changed since the training")
+    assert json.loads((changed / "evaluation.json").read_text())["verdict"][0].startswith("The data have changed since the training")
+
+
 @pytest.mark.parametrize("ending", [".png", ".npy", ".npz"])
 def test_samples_are_written_as_picture_or_array(run, tmp_path, ending):
     out = tmp_path / f"samples{ending}"

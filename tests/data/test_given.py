@@ -118,3 +118,20 @@ def test_data_without_conditions_do_not_train_a_model_that_needs_some(condition)
     for data, validation, what in ((x, None, "training"), (labelled, x, "validation")):
         with pytest.raises(ConditionError, match=f"the {what} data has no labels or other conditions, but the model needs"):
             pf.Trainer(model, data, validation=validation, steps=1, batch_size=8)
+
+
+def test_a_table_of_other_columns_or_words_is_refused():
+    frame = pandas.DataFrame({"a": [0.5, 1.5] * 15, "b": ["x", "y", "z"] * 10, "kind": ["cat", "dog"] * 15})
+    model = pf.models.nice(schema=load(frame, label="kind").schema, layers=1, hidden=(4,))
+    others = {
+        "has the columns b, a, but the model was built for a, b": frame[["b", "a", "kind"]],
+        "has other words in column 'b' than the model's schema: w, x, y, not x, y, z": frame.replace("z", "w"),
+        "has other words in column 'kind'.*: cat, wolf, not cat, dog": frame.replace("dog", "wolf"),
+    }
+    for message, other in others.items():
+        data = load(other, label="kind")
+        with pytest.raises(UserError, match=message):
+            pf.Trainer(model, data, steps=1, batch_size=8)
+        with pytest.raises(UserError, match="has the columns|has other words"):
+            pf.evaluation.judge(model, data, data, data, samples=4)
+    assert pf.Trainer(model, load(frame, label="kind"), steps=1, batch_size=8).fit().step == 1

@@ -31,6 +31,8 @@ from pushforward.formats.model import check_intact, described, located, with_wei
 from pushforward.formats.run import checkpoints, step_of
 from pushforward.training.progress import read_metrics
 
+CHANGED = "The data have changed since the training: rows of it may be among these, so that the results look better than they are."
+
 
 @dataclass(frozen=True)
 class Evaluate(SamplerOptions):
@@ -107,7 +109,11 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     check_intact(weights)
     model = with_weights(model, weights).to(device)
     evaluations = options.evaluations if by_ode else ()  # an exact map takes one pass
-    train, validation, test = (load_data(section, part).in_memory(HELD) for part in ("train", "validation", options.split))
+    parts = [load_data(section, part) for part in ("train", "validation", options.split)]
+    changed = section.get("fingerprint") not in (None, parts[0].fingerprint())
+    if changed:
+        notify(CHANGED)
+    train, validation, test = (part.in_memory(HELD) for part in parts)
     judged, made, labels = judge(
         model, train, validation, test, split=options.split, samples=options.samples, draws=options.draws, compared=options.compared,
         scored=options.scored or None, evaluations=evaluations, seed=options.seed, say=say, guidance=guidance,
@@ -115,6 +121,7 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     )  # fmt: skip
     metrics = read_metrics(folder / "metrics.jsonl")
     judged.verdict = verdict(judged, metrics, steps=config.get("training", {}).get("steps"), evaluated=_step(folder, options.checkpoint))
+    judged.verdict = [CHANGED] * changed + judged.verdict
     write_text(folder / "evaluation.json", json.dumps(judged.plain(), indent=1) + "\n")
     say("drawing pictures")
     pictures = draw(

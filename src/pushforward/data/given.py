@@ -40,12 +40,13 @@ def for_model(data: Any, model: Any, name: str = "data") -> Dataset:
     """Return data as a `Dataset` in the units of a model: a DataFrame by its schema, what has no levels of its own with the model's.
 
     Raises:
-        UserError: a DataFrame has columns of words, and the model no schema to read them by.
+        UserError: a DataFrame has columns of words, and the model no schema to read them by; or the columns are others than the model's.
     """
     schema, levels = getattr(model, "schema", None), getattr(model, "levels", None)
     if schema is not None and not schema.columns:
         schema = None
     found = as_dataset(data, name, schema, levels)
+    check_columns(found, model, name)
     if not is_frame(data) or schema is not None or not hasattr(model, "schema"):
         return found
     if found.categories:
@@ -54,6 +55,32 @@ def for_model(data: Any, model: Any, name: str = "data") -> Dataset:
             "with schema=pf.data.load(frame).schema."
         )
     return Dataset(name, found.x, levels=levels)
+
+
+def check_columns(data: Dataset, model: Any, name: str) -> None:
+    """Raise if the columns of a table, their words or its classes are others than those of a model's schema: numbers would change meaning.
+
+    Raises:
+        UserError: they are; the first difference is named.
+    """
+    own, given = getattr(model, "schema", None), data.schema
+    if own is None or given is None or not own.columns or not given.columns:
+        return
+    if own.names != given.names:
+        raise UserError(f"{name} has the columns {', '.join(given.names)}, but the model was built for {', '.join(own.names)}; give these.")
+    words = own.categories | ({} if own.label is None else {own.label.title: own.label.words})
+    others = given.categories | ({} if given.label is None else {given.label.title: given.label.words})
+    for title in words:
+        if title in others and words[title] != others[title]:
+            has, needs = _listed(others[title]), _listed(words[title])
+            raise UserError(
+                f"{name} has other words in column {title!r} than the model's schema: {has}, not {needs}; give the data that "
+                "it was built for, or a DataFrame, which is read by the model's schema."
+            )
+
+
+def _listed(words: tuple[Any, ...]) -> str:
+    return ", ".join(str(word) for word in words[:10]) + (", ..." if len(words) > 10 else "")
 
 
 def as_datasets(*data: Any) -> list[Dataset]:

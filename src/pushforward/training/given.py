@@ -10,7 +10,7 @@ from pushforward._checks import shown
 from pushforward._pandas import is_frame
 from pushforward.data.dataset import Dataset
 from pushforward.data.gather import is_map_style, of_loader
-from pushforward.data.given import for_model
+from pushforward.data.given import check_columns, for_model
 from pushforward.data.pairs import Pairs
 from pushforward.errors import ConditionError, ShapeError, UserError
 from pushforward.families.model import GenerativeModel
@@ -48,6 +48,7 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
         raise UserError(f"the {what} is empty; give at least one example.")
     if isinstance(data, Dataset):
         shape = data.shape
+        check_columns(data, model, f"the {what}")
         needs = model.conditioning and not getattr(model, "drop_cond", 0) and not isinstance(data, Pairs)
         if needs and data.cond is None:  # pairs, and what a model with drop_cond sees, may be without conditions
             raise ConditionError(
