@@ -112,8 +112,12 @@ def trajectory(
     times: int = 11,
     steps: int = 8,
     guidance: Guidance | float | None = None,
+    pair: tuple[int, int] | None = None,
 ) -> None:
-    """Draw trajectories from noise to data, one row per sample, with time to the right; a vector or image as condition is that of data."""
+    """Draw trajectories from noise to data, one row per sample, with time to the right; a vector or image as condition is that of data.
+
+    Of vectors with a `pair` these two elements are drawn, on the model's scales; otherwise the first and the last, in the data's units.
+    """
     n = min(10, model.classes or 8) if len(model.shape) == 3 else 1000
     cond = given(model, data, n, device_of(model))
     labels = None if model.classes is None else cond
@@ -123,7 +127,8 @@ def trajectory(
     states = [x]
     for start, end in itertools.pairwise(places):
         states.append(Euler(steps)(denoiser, states[-1], start, end))
-    shown = [model._from_model(state).cpu() for state in states]
+    shown = [(state if pair else model._from_model(state)).cpu() for state in states]
+    across, up = pair or (0, -1)
     names = [f"t = {places[0]:.3g}", *(f"{place:.3g}" for place in places[1:])]
     if len(model.shape) == 3:
         sheet = tiles(torch.stack(shown, dim=1).flatten(0, 1), model.levels, times)
@@ -131,7 +136,7 @@ def trajectory(
         return
     figure = figure_of(2.2 * times, 2.6)
     for axes, state, name in zip(figure.subplots(1, times, sharex=True, sharey=True), shown, names, strict=True):
-        axes.scatter(state[:, 0], state.flatten(1)[:, -1], s=1.5, linewidths=0, **colours(labels))
+        axes.scatter(state.flatten(1)[:, across], state.flatten(1)[:, up], s=1.5, linewidths=0, **colours(labels))
         axes.set_title(name, fontsize=9, color=INK)
         axes.set_axis_off()
     save_figure(figure, path)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pushforward.data.dataset import Dataset
 from pushforward.data.inference import described
+from pushforward.evaluation.associations import associations, strongest
 from pushforward.evaluation.columns import columns_of, schema_of
 from pushforward.evaluation.compared import compared
 from pushforward.evaluation.flow_pictures import has_layers, picture_layers
@@ -73,13 +74,14 @@ def draw(
         for name, (figure, caption) in _of_table(schema, train, test, made if labels is None else _as_frequent(made, labels, test)).items():
             save_figure(figure, add(name, caption))
     if evaluations:
-        trajectory(
-            model,
-            add("trajectory", f"Trajectories of the same samples from noise (t = 1) to data (t = 0).{_axes(schema)}"),
-            test,
-            seed=seed,
-            guidance=guidance,
+        pair = None if schema is None or model.shape == (2,) else _pair(schema, train)
+        on = (
+            ""
+            if schema is None or pair is None
+            else f" Across: {schema.names[pair[0]]}, up: {schema.names[pair[1]]}, on the model's scales."
         )
+        caption = f"Trajectories of the same samples from noise (t = 1) to data (t = 0).{on or _axes(schema)}"
+        trajectory(model, add("trajectory", caption), test, seed=seed, guidance=guidance, pair=pair)
         caption = "Distance to held-out data, and recognition, by number of network evaluations."
         unit = judged.distance_unit if judged.distance_unit == STANDARDISED else ""
         quality_curve(judged.quality, judged.distance_train, add("quality", caption), unit)
@@ -119,6 +121,15 @@ def _of_table(schema: Schema, train: Dataset, test: Dataset, made: Tensor) -> di
     columns = compared(schema, test.x, made)
     found = {"marginals": marginals(columns)}
     return found | {"corner": corner(columns, columns_of(schema, train.x))} if len(columns) > 1 else found
+
+
+def _pair(schema: Schema, train: Dataset) -> tuple[int, int] | None:
+    """Return the two features of numbers with the strongest rank correlation in training data; None if there are fewer than two."""
+    numbers = [k for k, column in enumerate(schema.columns) if column.kind in ("continuous", "integer")]
+    if len(numbers) < 2:
+        return None
+    first, second = strongest(associations([(schema.columns[k], train.x[:, k].double()) for k in numbers]), 2)
+    return numbers[first], numbers[second]
 
 
 def _axes(schema: Schema | None) -> str:
