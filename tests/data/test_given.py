@@ -3,6 +3,7 @@
 import numpy
 import pandas
 import pytest
+import scipy.sparse
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
@@ -135,3 +136,24 @@ def test_a_table_of_other_columns_or_words_is_refused():
         with pytest.raises(UserError, match="has the columns|has other words"):
             pf.evaluation.judge(model, data, data, data, samples=4)
     assert pf.Trainer(model, load(frame, label="kind"), steps=1, batch_size=8).fit().step == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (torch.eye(20).to_sparse(), "x is a tensor of layout torch.sparse_coo"),
+        (torch.empty(20, 2, device="meta"), "x is a tensor on the device meta"),
+        (scipy.sparse.eye(20).tocsr(), "the data are a scipy"),
+    ],
+    ids=["sparse", "meta", "scipy"],
+)
+def test_arrays_without_plain_values_are_refused(data, message):
+    with pytest.raises(UserError, match=message):
+        load(data)
+
+
+@pytest.mark.parametrize("name", ["moons", "spirals"])
+@pytest.mark.parametrize("noise", [-0.1, float("nan"), "0.1"])
+def test_noise_that_is_none_is_refused(name, noise):
+    with pytest.raises(UserError, match="noise is"):
+        load(name, noise=noise)

@@ -13,7 +13,7 @@ from pushforward.data.dataset import keep_batch
 from pushforward.data.images import decoded
 from pushforward.data.load import load
 from pushforward.data.splits import SPLITS
-from pushforward.errors import DataError, UserError
+from pushforward.errors import DataError, OutOfMemoryError, UserError
 
 
 def paint(path, grey, size=(8, 8)):
@@ -45,6 +45,11 @@ def test_a_flat_folder_has_no_labels_and_splits_that_are_the_whole(flat):
     assert [len(part) for part in parts] == [16, 2, 2]
     assert sorted(grey for part in parts for grey in greys(part)) == list(range(20))
     assert (parts[0].shape, parts[0].levels, parts[0].cond, parts[0].captions) == ((1, 8, 8), 256, None, None)
+
+
+def test_sizes_that_do_not_fit_into_memory_are_refused(flat):
+    with pytest.raises(OutOfMemoryError, match="a batch of 1 images of shape .* needs .*; give a smaller size"):
+        load(flat, size=10**7)[:1]
 
 
 def test_sub_folders_are_classes_in_the_order_of_their_names(classes):

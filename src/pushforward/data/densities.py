@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from pushforward._checks import is_whole, shown, whole
+from pushforward._checks import is_whole, real, shown, whole
 from pushforward.data.dataset import Dataset
 from pushforward.data.splits import SPLITS, check_split
 from pushforward.errors import UserError
@@ -57,7 +57,7 @@ def moons(split: str = "train", *, n: int | None = None, seed: int = 0, noise: f
         The set with x (n, 2) and labels (n,): 0 for the upper moon, 1 for the lower.
 
     Raises:
-        UserError: `split` is not one of the three, or n < 1.
+        UserError: `split` is not one of the three, n < 1, or noise < 0.
 
     Example:
         >>> from pushforward import data
@@ -66,6 +66,7 @@ def moons(split: str = "train", *, n: int | None = None, seed: int = 0, noise: f
 
     Source: the curves of sklearn.datasets.make_moons; there the angles are equidistant, here they are random.
     """
+    real("noise", noise, 0)
 
     def draw(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         labels = torch.randint(2, (count,), generator=generator)
@@ -163,7 +164,7 @@ def spirals(split: str = "train", *, n: int | None = None, seed: int = 0, noise:
         The set with x (n, 2) and labels (n,): 0 for the sign +, 1 for the sign -.
 
     Raises:
-        UserError: `split` is not one of the three, or n < 1.
+        UserError: `split` is not one of the three, n < 1, or noise < 0.
 
     Example:
         >>> from pushforward import data
@@ -172,6 +173,7 @@ def spirals(split: str = "train", *, n: int | None = None, seed: int = 0, noise:
 
     Source: the two spirals of FFJORD, Grathwohl et al., 2018, arXiv 1810.01367.
     """
+    real("noise", noise, 0)
 
     def draw(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         labels = torch.randint(2, (count,), generator=generator)

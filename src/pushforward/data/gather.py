@@ -21,7 +21,12 @@ def of_loader(data: Any) -> Any:
 
 def is_map_style(data: Any) -> bool:
     """Return whether a value is a set of examples with numbers from 0: of torch, or any other with a length."""
-    return hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, str | bytes | dict)
+    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__") or isinstance(data, str | bytes | dict):
+        return False
+    try:
+        return len(data) >= 0
+    except TypeError:  # a sparse array of scipy, a tensor without dimensions
+        return False
 
 
 def gathered(name: str, data: Any) -> tuple[Tensor, Tensor | None]:

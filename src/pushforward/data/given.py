@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pushforward._pandas import is_frame
 from pushforward.data.arrays import divided, split_whole
+from pushforward.data.checks import as_tensor
 from pushforward.data.dataset import Dataset
 from pushforward.data.gather import gathered, of_loader
 from pushforward.errors import DataError, UserError
@@ -112,9 +113,9 @@ def read_given(
         if y is not None:
             raise DataError(f"y is given, but {name} has labels of its own, if any: (x, label); leave it out.")
         data, y = gathered(name, data)
-    return divided(name, _as_array(data), None if y is None else _as_array(y), split, seed, levels=levels)
+    return divided(name, _as_array(name, "x", data), None if y is None else _as_array(name, "y", y), split, seed, levels=levels)
 
 
-def _as_array(values: Any) -> numpy.ndarray:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else numpy.asanyarray(values)
+def _as_array(name: str, what: str, values: Any) -> numpy.ndarray:
+    array = as_tensor(name, what, values).detach().cpu().numpy() if isinstance(values, Tensor) else numpy.asanyarray(values)
     return array.astype(str) if array.dtype == object and all(isinstance(one, str) for one in array.flat) else array

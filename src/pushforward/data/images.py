@@ -1,5 +1,6 @@
 """Images that are decoded when a batch is read; unreadable images are skipped, counted and reported."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pushforward._checks import is_whole
 from pushforward._images import Mode, in_8_bits, opened
+from pushforward._memory import check_room
 from pushforward.data.lazy import LazyDataset
 from pushforward.errors import DamagedDataError, UserError
 
@@ -64,6 +66,7 @@ class ImageDataset(LazyDataset):
         return part
 
     def _read(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        check_room(f"a batch of {len(places)} images of shape {self.shape}", len(places) * math.prod(self.shape), "give a smaller size")
         x, taken = torch.empty(len(places), *self.shape, dtype=torch.uint8), torch.empty_like(places)
         for k, place in enumerate(places.tolist()):
             x[k], taken[k] = self._next_readable(place % len(self))
