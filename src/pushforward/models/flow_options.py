@@ -12,11 +12,11 @@ from pushforward.bijections.image_coupling import ImageCoupling
 from pushforward.bijections.squash import Sigmoid
 from pushforward.errors import UserError
 from pushforward.functional.levels import Levels
-from pushforward.models.preset import ConditionalOptions, Preprocess, units
+from pushforward.models.preset import ConditionalOptions
+from pushforward.models.units import ImagePreprocess, Preprocess, image_units, units
 from pushforward.nn.activation import Activation
 from pushforward.nn.image_condition import channels_at
 
-ImagePreprocess = Literal["auto", "none", "standardise", "logit"]
 Dequantise = Literal["uniform", "variational"]
 
 
@@ -178,17 +178,6 @@ def checked_levels(levels: int, shape: Sequence[int], halvings: int) -> None:
                 f"levels is {levels}, which halves the {name} {halvings} time{'s' * (halvings > 1)}, but {side} allows {len(sides) - 1} "
                 f"({' -> '.join(map(str, sides))}); {remedy}."
             )
-
-
-def image_units(preprocess: ImagePreprocess, shape: Sequence[int], values: int | None) -> Bijection | None:
-    """Return the bijection from the units of images to the model's; "auto" is the logit where data are quantised."""
-    if preprocess not in ("auto", "none", "standardise", "logit"):
-        raise UserError(f"preprocess is {preprocess!r}, but it is 'auto', 'none', 'standardise' or 'logit'.")
-    if preprocess == "logit" and values is None:
-        raise UserError("preprocess is 'logit', but values is None, so there is no interval to spread; give values=256 for 8-bit images.")
-    if preprocess == "auto":
-        preprocess = "standardise" if values is None else "logit"
-    return units(preprocess, shape, values)
 
 
 def dequantisation(kind: Dequantise, shape: Sequence[int], hidden: int, values: int | None) -> Bijection | None:

@@ -8,7 +8,8 @@ from pushforward.bases import Samples
 from pushforward.bijections.bijection import Bijection
 from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind
-from pushforward.models.preset import ConditionalOptions, Net, Preprocess, built, units
+from pushforward.models.preset import ConditionalOptions, Net, built
+from pushforward.models.units import Preprocess, units
 from pushforward.pairings import Independent, Pairing
 from pushforward.paths import Path
 from pushforward.samplers.dopri5 import Dopri5

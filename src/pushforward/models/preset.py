@@ -15,21 +15,14 @@ import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, overload
 
 from pushforward import registry
 from pushforward._checks import event_shape, is_whole, shown, whole
 from pushforward._memory import bounded_building
-from pushforward.bijections.bijection import Bijection
-from pushforward.bijections.chain import Chain
-from pushforward.bijections.squash import Logit
-from pushforward.bijections.standardise import Standardise
-from pushforward.bijections.table_units import TableUnits
-from pushforward.bijections.whiten import Whiten
 from pushforward.conditions import Conditioning
 from pushforward.errors import ConditionError, UserError
 from pushforward.families.model import GenerativeModel
-from pushforward.functional.levels import Levels
 from pushforward.nn.config import NetConfig
 from pushforward.nn.mlp import MLP
 from pushforward.nn.unet import UNet
@@ -39,7 +32,6 @@ P = ParamSpec("P")
 M = TypeVar("M", bound=GenerativeModel)
 S = TypeVar("S", bound="Options")
 Net = NetConfig | Callable[..., Any] | None
-Preprocess = Literal["none", "standardise", "whiten", "logit"]
 
 
 @dataclass(frozen=True)
@@ -285,23 +277,3 @@ def built(
         if name not in takes:
             raise ConditionError(f"{name} is {value}, but {net.name.rpartition('.')[2]} reads no such conditions; use UNet or DiT.")
     return net.build(shape, classes, **condition) if outputs == 1 else net.build(shape, classes, outputs, **condition)
-
-
-def units(preprocess: Preprocess, shape: Sequence[int], levels: Levels = None, schema: Schema | None = None) -> Bijection | None:
-    """Return the bijection from the data's units to the model's: of a table those of its columns."""
-    if preprocess not in ("none", "standardise", "whiten", "logit"):
-        raise UserError(f"preprocess is {preprocess!r}, but it is 'none', 'standardise', 'whiten' or 'logit'.")
-    if preprocess == "whiten" and len(shape) != 1:
-        raise UserError(f"preprocess is 'whiten', but an event has shape {tuple(shape)}, and only vectors are whitened; use 'standardise'.")
-    if schema is not None and schema.columns:
-        if preprocess == "logit":
-            raise UserError("preprocess is 'logit', but the columns of a table are on scales of their own; give scales= to data.load.")
-        columns = TableUnits(schema.columns)
-        return Chain([columns, Whiten(*shape)]) if preprocess == "whiten" else columns
-    if preprocess == "logit":
-        if not isinstance(levels, int):
-            raise UserError(f"preprocess is 'logit', but levels is {levels}, so there is no one interval to spread; use 'standardise'.")
-        return Logit(0.0, float(levels))
-    if preprocess == "whiten":
-        return Whiten(*shape)
-    return Standardise(shape) if preprocess == "standardise" else None
