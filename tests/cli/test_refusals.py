@@ -23,6 +23,13 @@ ABSENT = {  # options that are wrong for any run
         "--temperature 0",
         "--temperature nan",
         "--guidance inf",
+        "--guidance apgg 2",
+        "--guidance apg",
+        "--guidance apg 2 norm",
+        "--guidance apg 2 norm -1",
+        "--guidance apg 2 norn 1",
+        "--guidance cfg-plus-plus 7.5",
+        "--guidance auto-guidance 2",
         "--sampler hen",
         "--sampler karras",
         "--sampler dopri5 --steps 3",
@@ -90,7 +97,9 @@ def runs(tmp_path_factory):
     """Runs of three families, and one of the first with images."""
     folder = tmp_path_factory.mktemp("runs")
     moons = ["--data", "moons", "--data-options", "n", "100", *QUICK]
-    assert main(["train", "rectified_flow", *moons, "--out", str(folder / "flow"), "net:mlp", "--net.hidden", "8"]) == 0
+    small = ["net:mlp", "--net.hidden", "8"]
+    assert main(["train", "rectified_flow", *moons, "--out", str(folder / "flow"), *small]) == 0
+    assert main(["train", "rectified_flow", *moons, "--drop-cond", "0.1", "--out", str(folder / "dropped"), *small]) == 0
     assert main(["train", "ddpm", *moons, "--out", str(folder / "ddpm"), "net:mlp", "--net.hidden", "8"]) == 0
     assert main(["train", "nsf", *moons, "--out", str(folder / "nsf"), "--hidden", "8", "--layers", "1"]) == 0
     assert main(["train", "ffjord", *moons, "--out", str(folder / "ffjord"), "net:mlp", "--net.hidden", "8"]) == 0
@@ -104,6 +113,10 @@ FITTING = (  # options that are wrong for the run: what is refused, and by which
     ("sample images --label 0", "without classes"),
     ("sample flow --guidance 2", "drop_cond is 0"),
     ("sample images --guidance 2", "needs a condition"),
+    ("sample nsf --guidance apg 2", "guidance"),
+    ("sample ffjord --guidance apg 2", "has no use for it"),
+    ("sample flow --guidance apg 2", "drop_cond is 0"),
+    ("sample dropped --guidance cfg-plus-plus 0.5", "whose strength depends on a sampler's steps"),
     ("sample nsf --guidance 2", "guidance"),
     ("sample ffjord --guidance 2", "has no use for it"),
     ("sample nsf --clip 1", "predicts no data"),
@@ -193,6 +206,9 @@ def test_what_fits_is_not_refused(runs, tmp_path):
         "sample flow --sampler heun --steps 2 --sampler-options grid shifted grid.factor 2 --clip 3 dynamic 0.9 --guidance 1",
         "sample flow --sampler-options rtol 1e-3 max-steps 100",
         "sample ffjord --sampler rk4 --steps 2",
+        "sample dropped --sampler heun --steps 2 --guidance apg 3 norm 2 parallel 0.5",
+        "sample dropped --sampler ddim --steps 3 --guidance CFGPlusPlus 0.5 --clip 3",
+        "sample dropped --guidance cfg-zero-star 2 zero 0.03 --sampler euler --steps 2",
         "sample nsf",
         "sample images --out {out}/pictures",
     ]

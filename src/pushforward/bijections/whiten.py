@@ -30,7 +30,7 @@ class Whiten(VectorBijection):
 
         r = min(1, (a + m²) / ((n + 1) (a - m² / d))),    a = tr S² / d²,    m = tr S / d
 
-    Features are scaled to unit deviation first, as the shrinkage treats them alike. Until `initialise` has seen data it is the identity.
+    Features are scaled to unit deviation first, as the shrinkage is the same for all. Until `initialise` has seen data it is the identity.
 
     Args:
         features: length of the vectors, d.

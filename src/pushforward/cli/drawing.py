@@ -10,6 +10,7 @@ from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.guidance.clip import Clip
+from pushforward.guidance.guidance import Guidance
 from pushforward.samplers.euler import Euler
 from pushforward.samplers.linear import LinearSampler
 from pushforward.samplers.sampler import Sampler
@@ -71,6 +72,8 @@ def check_drawing(model: GenerativeModel, labels: Tensor | None, sampler: Sample
     check_sampler(model, sampler)
     own = model.sampler if sampler is None else sampler
     refused = own is not None and not own.solves_ode and not has_log_prob(model.base)  # before the network is called
+    if isinstance(guidance, Guidance) and guidance.needs_times and isinstance(model, PathModel):
+        refused = refused or (own is not None and own.step_times(model.path, *model.interval[::-1]) is None)
     quick = own if refused or own is None else Euler(1)
     none = None if labels is None else labels[:0]
     model.sample(0, none, sampler=quick, guidance=guidance, temperature=temperature, generator=torch.Generator())

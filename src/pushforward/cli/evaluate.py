@@ -12,9 +12,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pushforward._checks import real, whole
+from pushforward._checks import whole
 from pushforward.cli.conditions import labels_of
 from pushforward.cli.drawing import check_clip, check_drawing, check_sampler, clip_of
+from pushforward.cli.guidance import guidance_of
 from pushforward.cli.options import check_whole, parse
 from pushforward.cli.run import CONFIG, check_folder, data_section, device_of, load_data, notify, run_config
 from pushforward.cli.samplers import SamplerOptions
@@ -47,7 +48,7 @@ class Evaluate(SamplerOptions):
         compared: number of test examples for distances, compared with as many samples out of four times as many.
         scored: number of test examples for likelihoods; 0 for all.
         evaluations: numbers of network evaluations at which samples are evaluated.
-        guidance: scale of classifier-free guidance of the samples; 1 disables it. The model must have been trained with --drop-cond.
+        guidance: guidance of the samples, as `pushforward sample --guidance` states it: a scale, or a name, its scale and its options.
         clip: keep the predicted data in a range, as `pushforward sample --clip` does. Likelihoods are without guidance and clipping.
         divergence: "exact" for an ODE's likelihood, or "hutchinson" for an unbiased estimate; "auto" is exact up to 256 dimensions.
         seed: seed of all draws.
@@ -62,7 +63,7 @@ class Evaluate(SamplerOptions):
     compared: int = 2000
     scored: int = 0
     evaluations: tuple[int, ...] = EVALUATIONS
-    guidance: float | None = None
+    guidance: tuple[str, ...] = ()
     clip: tuple[str, ...] = ()
     divergence: Literal["auto", "exact", "hutchinson"] = "auto"
     seed: int = 0
@@ -73,9 +74,7 @@ class Evaluate(SamplerOptions):
         check_whole(self, {"samples": 1, "draws": 1, "compared": 1, "scored": 0, "seed": 0})
         for count in self.evaluations:
             whole("--evaluations", count, 1)
-        if self.guidance is not None:
-            real("--guidance", self.guidance, hint="3 is usual, and 1 is no guidance")
-        clip_of(self.clip)
+        clip_of(self.clip, guidance_of(self.guidance))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -100,7 +99,7 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
         raise UserError(f"--sampler, --steps or --divergence is given, but {config.get('preset')} does not solve an ODE; leave them out.")
     model.sampler = options.chosen(model.sampler) or model.sampler
     check_clip(model, options.clip)
-    guidance = clip_of(options.clip, options.guidance)
+    guidance = clip_of(options.clip, guidance_of(options.guidance))
     check_sampler(model, None)
     if guidance is not None:
         shape = model.conditioning.shape

@@ -8,9 +8,9 @@ from typing import Annotated
 import torch
 import tyro
 
-from pushforward._checks import real
 from pushforward.cli.conditions import conditions_of, labels_of
 from pushforward.cli.drawing import check_clip, check_drawing, clip_of
+from pushforward.cli.guidance import guidance_of
 from pushforward.cli.options import check_positive, check_whole, parse
 from pushforward.cli.run import check_file, check_no_data, device_of
 from pushforward.cli.samplers import SamplerOptions
@@ -29,7 +29,8 @@ class Sample(SamplerOptions):
         label: the class to draw, its name or its number from 0; by default all classes in turn.
         cond: the conditions of a model of vectors or images, repeated as needed: a .npy file, a .npz file with y, the numbers of one
             vector, or `train`, `validation` or `test` for those of the run's data.
-        guidance: scale of classifier-free guidance; 1 disables it. The model must have been trained with --drop-cond.
+        guidance: scale of classifier-free guidance; 1 disables it. The model must have been trained with --drop-cond. Or a name, its scale
+            and its options: `apg 4 norm 2`, `cfg-zero-star 3 zero 0.03`, `cfg-plus-plus 0.6` (`pushforward list guidance`).
         clip: keep the predicted data in a range, in the model's units (of `preprocess`): HIGH for -HIGH to HIGH, LOW HIGH, or `dynamic` for
             thresholding by a quantile, from -1 to 1 unless numbers come before it; `--clip -3 3 dynamic 0.99` states all.
         temperature: factor on the noise's standard deviation.
@@ -46,7 +47,7 @@ class Sample(SamplerOptions):
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
     label: str | None = None
     cond: tuple[str, ...] = ()
-    guidance: float | None = None
+    guidance: tuple[str, ...] = ()
     clip: tuple[str, ...] = ()
     temperature: float = 1.0
     out: Path = Path("samples.png")
@@ -61,9 +62,7 @@ class Sample(SamplerOptions):
             raise UserError(f"-n is {self.n}, but it must be at least 1.")
         check_whole(self, {"batch_size": 1, "seed": 0})
         check_positive(self, "temperature")
-        if self.guidance is not None:
-            real("--guidance", self.guidance, hint="3 is usual, and 1 is no guidance")
-        clip_of(self.clip)
+        clip_of(self.clip, guidance_of(self.guidance))
         check_form(self.out)
         check_file(self.out, "--out")
 
@@ -78,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
     check_clip(model, options.clip)
     cond = labels_of(options.label, options.n, model)
     cond = conditions_of(options.cond, options.n, model, options.run) if cond is None else cond
-    sampler, guidance = options.chosen(model.sampler), clip_of(options.clip, options.guidance)
+    sampler, guidance = options.chosen(model.sampler), clip_of(options.clip, guidance_of(options.guidance))
     check_drawing(model, cond, sampler, guidance, options.temperature)
     check_intact(folder)
     made = (
