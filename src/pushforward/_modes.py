@@ -11,11 +11,13 @@ from torch.autograd import forward_ad
 def values_alone() -> bool:
     """Return whether only values are needed: no autograd (forward or reverse mode), no vmap, no compilation."""
     return not (
-        torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or torch._C._functorch.maybe_current_level() is not None
-        or forward_ad._current_level >= 0
+        torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None or forward_mode()
     )
+
+
+def forward_mode() -> bool:
+    """Return whether forward-mode differentiation is on (`torch.func.jvp`, `forward_ad.dual_level`)."""
+    return forward_ad._current_level >= 0
 
 
 @contextlib.contextmanager

@@ -1,10 +1,13 @@
-"""Self-attention as a pure function of its weights."""
+"""Self-attention as a pure function of its weights, and the attention that all networks share."""
+
+import math
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from pushforward._modes import forward_mode
 from pushforward.registry import export
 
 
@@ -78,4 +81,18 @@ def attend(qkv: Tensor, heads: int, causal: bool = False, past: KeyValues | None
     q, k, v = qkv.view(n, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
     if past is not None:
         k, v = past.add(k, v)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=causal and past is None).transpose(1, 2).reshape(n, tokens, width)
+    return attention(q, k, v, causal and past is None).transpose(1, 2).reshape(n, tokens, width)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+    """Return softmax(q k' / sqrt(c)) v in each head, for queries, keys and values (n, heads, tokens, c).
+
+    The fused kernels have no derivative in forward mode, on any device, so there it is written out.
+    """
+    if not forward_mode():
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -math.inf)
+    return scores.softmax(-1).to(v.dtype) @ v

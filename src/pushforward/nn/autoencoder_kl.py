@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pushforward import _random
 from pushforward.errors import ShapeError, UserError
+from pushforward.functional.attention import attention
 from pushforward.nn.tiles import tiled
 from pushforward.registry import export
 
@@ -43,7 +44,7 @@ class PixelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pixels = self.norm(x).flatten(2).transpose(1, 2)
         q, k, v = self.qkv(pixels)[:, None].chunk(3, dim=3)
-        attended = self.out(F.scaled_dot_product_attention(q, k, v)[:, 0])
+        attended = self.out(attention(q, k, v)[:, 0])
         return x + attended.transpose(1, 2).reshape(x.shape)
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.conditions import Conditioning, known_rows
 from pushforward.errors import ConditionError
+from pushforward.functional.attention import attention
 from pushforward.functional.embedding import grid_positions
 from pushforward.functional.patches import space_to_channels
 from pushforward.nn.constant import Constant
@@ -78,4 +78,4 @@ class ContextAttention(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         k, v = self.kv(context).chunk(2, dim=2)
         q, k, v = (one.unflatten(2, (self.heads, -1)).transpose(1, 2) for one in (self.q(self.norm(x)), k, v))
-        return x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.out(attention(q, k, v).transpose(1, 2).flatten(2))

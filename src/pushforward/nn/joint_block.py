@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward.functional.attention import attention
 from pushforward.functional.modulation import modulated_norm
 
 EPS = 1e-6
@@ -50,7 +51,7 @@ def _normed(x: Tensor, norm: HeadNorm | None) -> Tensor:
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return softmax(q k' / sqrt(c)) v for (n, tokens, heads, c), heads joined: (n, tokens, heads c)."""
-    joined = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    joined = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     return joined.transpose(1, 2).flatten(2)
 
 

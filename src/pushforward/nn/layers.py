@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from pushforward import _random
+from pushforward._modes import forward_mode
 from pushforward.errors import UserError
 from pushforward.functional.attention import KeyValues, attend
 from pushforward.functional.patches import patchify, unpatchify
@@ -80,7 +81,8 @@ class Blocks(nn.Module):
 
     def run(self, block: nn.Module, *args: Tensor | None) -> Any:
         """Return the outputs of a block."""
-        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+        recomputed = self.activation_checkpointing and self.training and torch.is_grad_enabled()
+        if recomputed and not forward_mode():  # a recomputation in the backward pass would know nothing of the tangents
             return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _SameAttention()))
         return block(*args)
 
