@@ -67,8 +67,10 @@ ACTS = {
 
 
 @fast_way(MLP, "forward", when=values_alone, inside=True)
-def forward(mlp: MLP, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+def forward(mlp: MLP, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None, **numbers: Tensor | None) -> Tensor:
     """Return the MLP's output, with the time features computed once if all rows share the time."""
+    if numbers or mlp.numbers is not None:
+        return NotImplemented
     return _value(mlp, _constants(mlp), x, t, cond)
 
 
@@ -79,6 +81,8 @@ def value_and_divergence(mlp: MLP, x: Tensor, t: Tensor | None = None, cond: Ten
     With slopes s_l = act'(pre-activation), the Jacobian is W diag(s_L) W_L ... diag(s_1) W_1; for two hidden layers its trace is
     s_2' M s_1 with M = W_2 * (W_1 W)', one matrix product for the entire batch.
     """
+    if mlp.numbers is not None:
+        return NotImplemented
     return _value_and_divergence(mlp, _constants(mlp, trace=True), x, t, cond)
 
 
@@ -102,7 +106,10 @@ class Prepared:
         return _value_and_divergence(self.mlp, self.constants, x, t, cond)
 
 
-fast_way(MLP, "prepared")(Prepared)
+@fast_way(MLP, "prepared")
+def prepared(mlp: MLP, times: Sequence[float] | None = None) -> MLP | Prepared:
+    """Return the MLP prepared for many calls; one that reads further numbers as it is."""
+    return Prepared(mlp, times) if mlp.numbers is None else mlp
 
 
 class _Constants(NamedTuple):

@@ -40,9 +40,12 @@ class NetOptions(ConditionalOptions):
     cond_image: Sequence[int] | None = field(default=None, kw_only=True)
     levels: Levels = field(default=None, kw_only=True)
 
-    def network(self, outputs: int = 1) -> Any:
-        """Return the network for the condition: built from its configuration, with `outputs` times the channels, or as it is."""
-        return built(self.net, self.event_shape, outputs=outputs, **self.family_condition)
+    def network(self, outputs: int = 1, numbers: int = 0) -> Any:
+        """Return the network for the condition: built from its configuration, with `outputs` times the channels, or as it is.
+
+        With `numbers` it reads as many further numbers, such as the length of a flow map's interval.
+        """
+        return built(self.net, self.event_shape, outputs=outputs, numbers=numbers, **self.family_condition)
 
     @property
     def family_options(self) -> dict[str, Any]:

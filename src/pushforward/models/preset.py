@@ -59,6 +59,15 @@ class Options:
         shape: Sequence[int] = arguments["shape"]
         return shape
 
+    @classmethod
+    def follow(cls, arguments: dict[str, Any]) -> None:
+        """Add to the arguments that were given those that follow from them, before defaults; none by default."""
+
+    @classmethod
+    def recorded(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments as the model's configuration keeps them: as they are, except live objects of training."""
+        return dict(arguments)
+
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one event, also where the user gave other arguments for it."""
@@ -131,6 +140,8 @@ def preset(function: Any = None, /, **defaults: Any) -> Any:
     def build(*args: Any, **kwargs: Any) -> GenerativeModel:
         bound = signature.bind(*args, **kwargs)
         _follow_schema(bound.arguments, signature.parameters)
+        if kind is not None:
+            kind.follow(bound.arguments)
         bound.apply_defaults()
         arguments = bound.arguments
         _fill_in(arguments, kind)
@@ -144,7 +155,7 @@ def preset(function: Any = None, /, **defaults: Any) -> Any:
             raise UserError(
                 f"the preset {function.__name__} returned {shown(model)}, but it must return a GenerativeModel; return its model."
             )
-        model.config = {"preset": function.__name__, "model": dict(arguments)}
+        model.config = {"preset": function.__name__, "model": dict(arguments) if kind is None else kind.recorded(arguments)}
         model.schema = arguments.get("schema")
         return model
 
@@ -262,11 +273,13 @@ def built(
     *,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
+    numbers: int = 0,
 ) -> Any:
-    """Return the network: built from its configuration, to predict `outputs` times the channels, or as it is.
+    """Return the network: built from its configuration, to predict `outputs` times the channels and to read further numbers, or as it is.
 
     Raises:
         ConditionError: the network reads no conditions of this kind.
+        UserError: it reads no numbers but t.
     """
     if not isinstance(net, NetConfig):
         return net
@@ -276,4 +289,8 @@ def built(
     for name, value in condition.items():
         if name not in takes:
             raise ConditionError(f"{name} is {value}, but {net.name.rpartition('.')[2]} reads no such conditions; use UNet or DiT.")
+    if numbers:
+        if "numbers" not in takes:
+            raise UserError(f"net is {net.name.rpartition('.')[2]}, which reads only t, but a flow map reads an interval; use UNet or DiT.")
+        condition["numbers"] = numbers
     return net.build(shape, classes, **condition) if outputs == 1 else net.build(shape, classes, outputs, **condition)

@@ -24,6 +24,7 @@ class NetConfig:
         *,
         cond_features: int | None = None,
         cond_image: Sequence[int] | None = None,
+        numbers: int = 0,
     ) -> nn.Module:
         """Return the network for events of this shape.
 
@@ -34,6 +35,8 @@ class NetConfig:
             cond_features: length of the condition vectors, or None.
             cond_image: shape of the condition images, or None. A configuration whose `build` lacks one of the two is for networks
                 without such conditions.
+            numbers: how many numbers per sample it reads in addition to t: 1 is the length of a flow map's interval, 4 also its
+                guidance. One whose `build` lacks it is for networks that read only t.
         """
         raise NotImplementedError
 

@@ -67,6 +67,9 @@ class DiT(Blocks):
         cond_features: length of condition vectors, which like labels modulate all blocks, or None.
         cond_image: shape (channels, height, width) of condition images, or None: masks, images to be completed, low-resolution images;
             concatenated to x, their sides are those of x, a multiple or a fraction.
+        time_scale: factor of t in its embedding; the derivative by t grows with it, so flow maps train better at about 30.
+        numbers: how many further numbers per sample it reads, called as net(x, t, cond, r=r, guidance=guidance): 1 is the length t - r of
+            an interval, 4 also a guidance scale and its interval (n, 3); 0 is none.
 
     Raises:
         UserError: the shape is not an image's, or the sizes do not divide.
@@ -86,6 +89,7 @@ class DiT(Blocks):
         mlp_ratio: int = 4
         cond_by: CondBy = "concat"
         cond_patch: int = 2
+        time_scale: float = 1000.0
         name: ClassVar[str] = "nn.DiT"
 
         def build(
@@ -96,9 +100,12 @@ class DiT(Blocks):
             *,
             cond_features: int | None = None,
             cond_image: Sequence[int] | None = None,
+            numbers: int = 0,
         ) -> "DiT":
             own = {one.name: getattr(self, one.name) for one in fields(self)}
-            return DiT(shape, classes=classes, outputs=outputs, cond_features=cond_features, cond_image=cond_image, **own)
+            return DiT(
+                shape, classes=classes, outputs=outputs, cond_features=cond_features, cond_image=cond_image, numbers=numbers, **own
+            )  # fmt: skip
 
     def __init__(
         self,
@@ -115,6 +122,8 @@ class DiT(Blocks):
         outputs: int = 1,
         cond_features: int | None = None,
         cond_image: Sequence[int] | None = None,
+        time_scale: float = 1000.0,
+        numbers: int = 0,
     ) -> None:
         super().__init__()
         kind = Conditioning(classes, cond_features, cond_image)
@@ -126,7 +135,7 @@ class DiT(Blocks):
         self.patch = patch
         self.image, self.context = image_readers(kind, shape[1:], cond_by, cond_patch, width)
         self.first = nn.Linear((channels + (self.image.added if self.image is not None else 0)) * patch * patch, width)
-        self.embedding = TimeAndCondition(width, classes, cond_features)
+        self.embedding = TimeAndCondition(width, classes, cond_features, numbers=numbers, time_scale=time_scale)
         self.blocks = nn.ModuleList(DiTBlock(width, heads, mlp_ratio, width if self.context is not None else None) for _ in range(depth))
         self.modulation, self.last = nn.Linear(width, 2 * width), nn.Linear(width, outputs * channels * patch * patch)
         for layer in (self.modulation, self.last):
@@ -135,13 +144,13 @@ class DiT(Blocks):
         self.positions = Constant(partial(grid_positions, [height // patch, columns // patch], width))
         self.positions.like(self.last.weight)  # cached before a compiler traces the forward pass
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None, r: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
         context = None
         if self.image is not None:
             x, cond = self.image(x, cond), None
         elif self.context is not None:
             context, cond = self.context(cond, x.shape[0]), None
-        embedding = F.silu(self.embedding(t, cond))
+        embedding = F.silu(self.embedding(t, cond, r, guidance))
         tokens = self.first(patchify(x, self.patch))
         tokens = tokens + self.positions.like(next(self.parameters()))
         for block in self.blocks:

@@ -1,5 +1,6 @@
 """Embeddings of time and condition: the module of `functional.timestep_embedding`, labels and vectors, each with a vector for none."""
 
+import copy
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from pushforward._checks import whole
 from pushforward._precision import dtype_of
 from pushforward.conditions import Conditioning, described, known_rows, unexpected
-from pushforward.errors import ConditionError
+from pushforward.errors import ConditionError, UserError
 from pushforward.functional.embedding import timestep_embedding
 from pushforward.registry import export
 
@@ -151,15 +152,78 @@ class _TimeNet(nn.Sequential):
         return vector
 
 
-class TimeAndCondition(nn.Module):
-    """A small network that embeds time and condition as one vector (n, features), which modulates the blocks of U-Net and DiT."""
+class Numbers(nn.Module):
+    """Further numbers of each sample that a flow map's network reads, as one vector (n, features).
 
-    def __init__(self, features: int, classes: int | None, cond_features: int | None = None, frequencies: int = 128) -> None:
+    The first is the length t - r of an interval [r, t], 0 if no r is given. With `count` 4 there are also the strength 1 - 1 / scale of
+    classifier-free guidance and the interval of times (low, high) at which it acts; without guidance they are 0, 0 and 1. Each number has
+    its own network, whose last layer starts at zero: with the weights of a network that reads only t it starts as that network.
+
+    Args:
+        embedding: an embedding of times (n,), the same for each number.
+        features: size of the vector.
+        count: number of numbers: 1 or 4.
+        hidden: width of a hidden layer, or None for a linear map.
+
+    Raises:
+        UserError: guidance is given to a network that reads only the length of the interval.
+    """
+
+    def __init__(self, embedding: TimestepEmbedding, features: int, count: int, hidden: int | None = None) -> None:
         super().__init__()
-        self.time = _TimeNet(TimestepEmbedding(frequencies), nn.Linear(frequencies, features), nn.SiLU(), nn.Linear(features, features))
-        self.label = condition_embedding(features, classes, cond_features)
+        if count not in (1, 4):
+            raise UserError(f"numbers is {count}, but it is 1 (the length of an interval), 4 (guidance too), or 0.")
+        self.count = count
+        inner = [] if hidden is None else [nn.Linear(embedding.features, hidden), nn.SiLU()]
+        last = [nn.Linear(embedding.features if hidden is None else hidden, features, bias=False) for _ in range(count)]
+        self.nets = nn.ModuleList(_TimeNet(embedding, *copy.deepcopy(inner), one) for one in last)
+        for one in last:
+            nn.init.zeros_(one.weight)
 
-    def forward(self, t: Tensor, cond: Tensor | None) -> Tensor:
+    def forward(self, t: Tensor, r: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
+        """Return the vector for times t (n,), the intervals' other ends r (n,), and guidance (n, 3): scale, low and high."""
+        length, *others = self.nets
+        vector: Tensor = length(torch.zeros_like(t) if r is None else t - r)
+        if guidance is not None and not others:
+            raise UserError("this network reads no guidance scale; build it with numbers=4.")
+        if others:
+            scale, low, high = (t.new_ones(len(t)), 0 * t, t.new_ones(len(t))) if guidance is None else guidance.to(t).unbind(1)
+            for net, number in zip(others, (1 - 1 / scale, low, high), strict=True):
+                vector = vector + net(number)
+        return vector
+
+
+def no_interval() -> UserError:
+    """Return the error for an interval or guidance given to a network that reads only t."""
+    return UserError("this network reads one time, but r or guidance is given; build it with numbers=1 (an interval) or 4 (guidance too).")
+
+
+class TimeAndCondition(nn.Module):
+    """A small network that embeds time and condition as one vector (n, features), which modulates the blocks of U-Net and DiT.
+
+    With `numbers` it also embeds as many further numbers (see `Numbers`); `time_scale` is the factor of t in the embedding.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        classes: int | None,
+        cond_features: int | None = None,
+        frequencies: int = 128,
+        numbers: int = 0,
+        time_scale: float = 1000.0,
+    ) -> None:
+        super().__init__()
+        embedding = TimestepEmbedding(frequencies, time_scale)
+        self.time = _TimeNet(embedding, nn.Linear(frequencies, features), nn.SiLU(), nn.Linear(features, features))
+        self.label = condition_embedding(features, classes, cond_features)
+        self.numbers = Numbers(embedding, features, numbers, features) if numbers else None
+
+    def forward(self, t: Tensor, cond: Tensor | None, r: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
         vector = self.time(t)
+        if self.numbers is not None:
+            vector = vector + self.numbers(t, r, guidance)
+        elif r is not None or guidance is not None:
+            raise no_interval()
         label = self.label(cond, t.shape[0])
         return vector if label is None else vector + label

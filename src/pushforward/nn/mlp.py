@@ -16,7 +16,7 @@ from pushforward.functional.divergence import exact_divergence
 from pushforward.functional.embedding import timestep_embedding
 from pushforward.nn.activation import Activation, activation_of
 from pushforward.nn.config import NetConfig, features_of
-from pushforward.nn.embedding import condition_embedding
+from pushforward.nn.embedding import Numbers, TimestepEmbedding, condition_embedding, no_interval
 from pushforward.registry import export
 
 # Low frequencies only (periods of at least 0.25 in t): the field stays smooth in time, so adaptive solvers take fewer steps.
@@ -42,6 +42,8 @@ class MLP(nn.Module):
         time_features: number of cosines and sines of t that each hidden layer receives, even; 0 for a network without time.
         classes: number of classes, or None.
         cond_features: length of condition vectors, used instead of labels, or None; images are taken as the vectors of their pixels.
+        numbers: how many further numbers per sample it reads, called as net(x, t, cond, r=r, guidance=guidance): 1 is the length t - r of
+            an interval, 4 also a guidance scale and its interval (n, 3); 0 is none.
 
     Raises:
         UserError: no hidden layer, an unknown activation, or an odd number of time features.
@@ -66,9 +68,10 @@ class MLP(nn.Module):
             *,
             cond_features: int | None = None,
             cond_image: Sequence[int] | None = None,
+            numbers: int = 0,
         ) -> "MLP":
             features = features_of(shape)
-            options: Any = {"activation": self.activation, "time_features": self.time_features}
+            options: Any = {"activation": self.activation, "time_features": self.time_features, "numbers": numbers}
             cond_features = self.cond_features if cond_features is None else cond_features
             length = Conditioning(classes, cond_features, cond_image).length
             return MLP(features, outputs * features, self.hidden, classes=classes, cond_features=length, **options)
@@ -83,6 +86,7 @@ class MLP(nn.Module):
         time_features: int = 0,
         classes: int | None = None,
         cond_features: int | None = None,
+        numbers: int = 0,
     ) -> None:
         super().__init__()
         hidden = widths_of(hidden, "an MLP", (256, 256))
@@ -94,12 +98,22 @@ class MLP(nn.Module):
         self.time_features = time_features
         self.time = nn.Linear(time_features, sum(hidden), bias=False) if time_features else None
         self.label: nn.Module = condition_embedding(sum(hidden), classes, cond_features)
+        if numbers and not time_features:
+            raise UserError(f"numbers is {numbers}, but this MLP reads no time, of which they are a part; give time_features=16.")
+        self.numbers = Numbers(TimestepEmbedding(time_features, SCALE, MAX_PERIOD), sum(hidden), numbers) if numbers else None
         self.out = nn.Linear(hidden[-1], outputs)
 
     @dispatched
-    def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor | None = None,
+        cond: Tensor | None = None,
+        r: Tensor | None = None,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
         h = x.flatten(1)
-        shifts = self._shifts(t, cond, x.shape[0])
+        shifts = self._shifts(t, cond, x.shape[0], r, guidance)
         for k, layer in enumerate(self.layers):
             h = layer(h) if shifts is None else layer(h) + shifts[k]
             h = self.act(h)
@@ -111,7 +125,7 @@ class MLP(nn.Module):
         """Return the value and sum_i d f_i / d x_i (n,)."""
         return exact_divergence(lambda x: self(x, t, cond), x)
 
-    def _shifts(self, t: Tensor | None, cond: Tensor | None, n: int) -> Sequence[Tensor] | None:
+    def _shifts(self, t: Tensor | None, cond: Tensor | None, n: int, r: Tensor | None, guidance: Tensor | None) -> Sequence[Tensor] | None:
         """Return the shifts of the hidden layers by time and condition, (n, width) each, or None for none."""
         total = self.label(cond, n)
         if self.time is not None:
@@ -120,6 +134,10 @@ class MLP(nn.Module):
             features = timestep_embedding(t, self.time_features, SCALE, MAX_PERIOD)
             by_time = self.time(features.to(dtype_of(self.time)))
             total = by_time if total is None else total + by_time
+            if self.numbers is not None:
+                total = total + self.numbers(t, r, guidance)
+        if self.numbers is None and (r is not None or guidance is not None):
+            raise no_interval()
         return None if total is None else total.split(self.hidden, dim=-1)
 
     @staticmethod

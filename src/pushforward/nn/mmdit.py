@@ -93,6 +93,7 @@ class MMDiT(Blocks):
             *,
             cond_features: int | None = None,
             cond_image: Sequence[int] | None = None,
+            numbers: int = 0,
         ) -> "MMDiT":
             for name, value in (("classes", classes), ("cond_features", cond_features), ("cond_image", cond_image)):
                 if value is not None:
@@ -103,6 +104,8 @@ class MMDiT(Blocks):
                 raise UserError(
                     f"outputs is {outputs}, but MMDiT returns as many channels as it reads; use UNet or DiT to learn a variance."
                 )
+            if numbers:
+                raise UserError(f"numbers is {numbers}, but MMDiT reads only t; use UNet or DiT for flow maps.")
             return MMDiT(shape, **vars(self))
 
     positions: Tensor

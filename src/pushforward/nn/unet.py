@@ -93,6 +93,9 @@ class UNet(Blocks):
         cond_features: length of condition vectors, which like labels modulate all blocks, or None.
         cond_image: shape (channels, height, width) of condition images, or None: masks, images to be completed, low-resolution images;
             concatenated to x, their sides are those of x, a multiple or a fraction.
+        time_scale: factor of t in its embedding; the derivative by t grows with it, so flow maps train better at about 30.
+        numbers: how many further numbers per sample it reads, called as net(x, t, cond, r=r, guidance=guidance): 1 is the length t - r of
+            an interval, 4 also a guidance scale and its interval (n, 3); 0 is none.
 
     Raises:
         UserError: the shape is not an image's, or its sides cannot be halved that often.
@@ -113,6 +116,7 @@ class UNet(Blocks):
         dropout: float = 0.0
         cond_by: CondBy = "concat"
         cond_patch: int = 2
+        time_scale: float = 1000.0
         name: ClassVar[str] = "nn.UNet"
 
         def build(
@@ -123,9 +127,12 @@ class UNet(Blocks):
             *,
             cond_features: int | None = None,
             cond_image: Sequence[int] | None = None,
+            numbers: int = 0,
         ) -> "UNet":
             own = {one.name: getattr(self, one.name) for one in fields(self)}
-            return UNet(shape, classes=classes, outputs=outputs, cond_features=cond_features, cond_image=cond_image, **own)
+            return UNet(
+                shape, classes=classes, outputs=outputs, cond_features=cond_features, cond_image=cond_image, numbers=numbers, **own
+            )  # fmt: skip
 
     def __init__(
         self,
@@ -143,6 +150,8 @@ class UNet(Blocks):
         outputs: int = 1,
         cond_features: int | None = None,
         cond_image: Sequence[int] | None = None,
+        time_scale: float = 1000.0,
+        numbers: int = 0,
     ) -> None:
         super().__init__()
         kind = Conditioning(classes, cond_features, cond_image)
@@ -154,7 +163,7 @@ class UNet(Blocks):
                 f"use sides divisible by {2**halvings}, or fewer multipliers."
             )
         features = 4 * channels
-        self.embedding = TimeAndCondition(features, classes, cond_features)
+        self.embedding = TimeAndCondition(features, classes, cond_features, numbers=numbers, time_scale=time_scale)
         self.image, self.context = image_readers(kind, shape[1:], cond_by, cond_patch, features)
         context = None if self.context is None else features
         self.first = nn.Conv2d(image_channels + (self.image.added if self.image is not None else 0), channels, 3, padding=1)
@@ -191,13 +200,13 @@ class UNet(Blocks):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None, r: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
         context = None
         if self.image is not None:
             x, cond = self.image(x, cond), None
         elif self.context is not None:
             context, cond = self.context(cond, x.shape[0]), None
-        embedding = F.silu(self.embedding(t, cond))
+        embedding = F.silu(self.embedding(t, cond, r, guidance))
         h = self.first(x)
         skips = [h]
         for level in self.down:
