@@ -27,9 +27,14 @@ def with_dropped(cond: Any, share: float, kind: Conditioning, generator: _random
 
     Where `null` is given, a condition of one row that a network of one's own takes for none, it replaces what is dropped.
     """
+    place = None if not isinstance(cond, torch.Tensor) else cond.device
+    return masked(cond, _random.uniform((len(cond),), generator, place) < share, kind, null)
+
+
+def masked(cond: Any, mask: torch.Tensor, kind: Conditioning, null: Any = None) -> Any:
+    """Return a condition with the rows dropped where mask (n,) is true, as `with_dropped` does."""
     if not isinstance(cond, torch.Tensor):
-        return cond.where(_random.uniform((len(cond),), generator) >= share, null)
-    mask = _random.uniform((len(cond),), generator, cond.device) < share
+        return cond.where(~mask, null)
     if null is not None:
         return torch.where(mask.view(-1, *(1,) * (cond.ndim - 1)), null.to(cond), cond)
     return dropped(cond, mask) if kind.classes is None else torch.where(mask, kind.classes, cond)

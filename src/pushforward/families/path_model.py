@@ -17,10 +17,9 @@ from pushforward.bijections.divergences import Divergence
 from pushforward.dispatch import ability
 from pushforward.errors import NotInvertibleError, UserError
 from pushforward.families.checks import check_unconditional
-from pushforward.families.dropped import checked_drop_cond, with_dropped
+from pushforward.families.dropped import with_dropped
 from pushforward.families.following import Following, common_interval
-from pushforward.families.model import GenerativeModel
-from pushforward.families.path_noise import ends_of, noise_of
+from pushforward.families.on_path import OnPath
 from pushforward.families.path_ode import PathODE
 from pushforward.families.variance_bound import variance_bound
 from pushforward.functional.levels import Levels
@@ -47,7 +46,7 @@ def _example() -> tuple:
 
 
 @export("families.PathModel", example=_example)
-class PathModel(GenerativeModel):
+class PathModel(OnPath):
     """Learn the velocity that carries noise to data along a path x_t = alpha_t data + sigma_t noise.
 
         loss = E |net(x_t, t, cond) - target|²,    mean over the event, t drawn from `times` on the path's interval
@@ -84,8 +83,6 @@ class PathModel(GenerativeModel):
     (bridge).
     """
 
-    watch: Callable[[Tensor, Tensor], None] | None = None  # called with the times (n,) and losses (n,) of each training batch
-
     def __init__(
         self,
         net: nn.Module | Callable[..., Tensor],
@@ -113,43 +110,21 @@ class PathModel(GenerativeModel):
                 f"net is {shown(net)}, but it must be a Module or function net(x, t, cond), or nn.MLP.Config() or other settings."
             )
         path = Linear() if path is None else path
-        t_min, t_max = path.interval_for(prediction) if interval is None else interval
-        base = noise_of(path, shape, (t_min, t_max)) if base is None else base
+        interval = path.interval_for(prediction) if interval is None else interval
         sampler = Dopri5() if sampler is None else sampler
         condition: Any = {"classes": classes, "cond_features": cond_features, "cond_image": cond_image}
-        super().__init__(shape, base, preprocess=preprocess, sampler=sampler, levels=levels, **condition)
+        options: Any = {"preprocess": preprocess, "sampler": sampler, "levels": levels, **condition}
+        super().__init__(net, shape, path, (interval[0], interval[1]), base, drop_cond=drop_cond, null=null, **options)
         if bridge < 0 or (bridge and prediction != "velocity"):
             raise UserError(
                 f"bridge is {bridge} and prediction {prediction!r}, but a bridge's noise is at least 0 and for the velocity; use bridge=0."
             )
-        if prediction == "score" and not has_log_prob(base):
+        if prediction == "score" and not has_log_prob(self.base):
             raise UserError(f"prediction is 'score', but the base {type(base).__name__} is not Gaussian noise; use 'velocity'.")
-        self.net, self.path, self.prediction = net, path, prediction
-        self.drop_cond = checked_drop_cond(drop_cond, self.conditioning, null)
+        self.prediction = prediction
         self.times = Uniform() if times is None else times
         self.pairing = Independent() if pairing is None else pairing
-        self.null, self.weighting, self.bridge = null, weighting, bridge
-        self.interval = (t_min, t_max)
-        self._ends = None if isinstance(path, nn.Module) else ends_of(path, self.interval).tolist()
-
-    @property
-    def _sigmas(self) -> list[float]:
-        """Sigma at both ends of the interval, with the current parameters of the path, if it has any."""
-        ends: list[float] = ends_of(self.path, self.interval).tolist() if self._ends is None else self._ends
-        return ends
-
-    @property
-    def _noise_scale(self) -> float:
-        """The noise at the interval's end in units of the base's: 1 unless the interval ends before t = 1."""
-        return self._sigmas[1]
-
-    @property
-    def _noise_left(self) -> bool:
-        """Whether sigma is positive at the start of the interval."""
-        return self._sigmas[0] > 1e-9
-
-    def networks(self) -> list[nn.Module]:
-        return [self.net] if isinstance(self.net, nn.Module) else []
+        self.weighting, self.bridge = weighting, bridge
 
     def follow(self, path: Path) -> "PathModel":
         """Return the same model along another path, without training: it shares the network and generates the same data.
