@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pushforward import registry
 from pushforward.data.mixture import GaussianMixture, three_gaussians
+from pushforward.families.on_path import OnPath
 from pushforward.families.path_model import PathModel
 from pushforward.paths import Linear
 from pushforward.samplers.dopri5 import Dopri5
@@ -62,13 +63,13 @@ def marginal(truth: GaussianMixture, path, t: float) -> GaussianMixture:
 
 
 def by(model, sampler):
-    """Return the argument that makes a model solve with this sampler: none for one whose map is exact."""
-    return {} if model.sampler is None else {"sampler": sampler}
+    """Return the argument that makes a model solve with this sampler: none for one whose map is exact, or that solves no ODE."""
+    return {} if model.sampler is None or "encode" not in model.verbs else {"sampler": sampler}
 
 
 def paired(model, noise):
     """Return the argument that pairs data with noise: none for a model that finds each row's noise by itself."""
-    return {"noise": noise} if isinstance(model, PathModel) else {}
+    return {"noise": noise} if isinstance(model, OnPath) else {}
 
 
 class At(Times):

@@ -12,6 +12,7 @@ from pushforward import functional as functional
 from pushforward import guidance as guidance
 from pushforward import models as models
 from pushforward import nn as nn
+from pushforward import objectives as objectives
 from pushforward import ode as ode
 from pushforward import pairings as pairings
 from pushforward import paths as paths

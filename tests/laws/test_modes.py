@@ -21,9 +21,8 @@ def _fixed(model):
 
 def _results(model, x, cond):
     with torch.no_grad():
-        z = model.encode(x, cond, **_fixed(model))
         samples = model.sample(len(x), cond, **_fixed(model), generator=torch.Generator().manual_seed(0))
-        return z, model.decode(z, cond, **_fixed(model)), model.log_prob(x, cond, **_fixed(model)), samples
+        return samples, *(getattr(model, verb)(x, cond, **_fixed(model)) for verb in VERBS if verb in model.verbs)
 
 
 @pytest.mark.parametrize("subject", MODELS)
@@ -54,6 +53,8 @@ class Verb(torch.nn.Module):
 def test_an_exported_verb_takes_any_number_of_rows(subject, verb):
     torch.manual_seed(1)
     model, x, cond = subject.example()
+    if verb not in model.verbs:
+        pytest.skip(f"has no {verb}")
     if verb == "log_prob" and model.sampler is not None:
         pytest.skip("torch.export does not trace torch.func, by which divergences are computed")
     model, batch = model.eval(), torch.export.Dim("n", min=2)

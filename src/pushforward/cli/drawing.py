@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import UserError
+from pushforward.families.flow_map import FlowMap
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.guidance.clip import Clip
@@ -50,6 +51,9 @@ def check_sampler(model: GenerativeModel, sampler: Sampler | None) -> None:
     Raises:
         UserError: the model has no use for it, or its grid does not fit the model's path.
     """
+    if isinstance(model, FlowMap):
+        model.check_sampler(sampler)
+        return
     if not isinstance(model, PathModel):
         shape = model.conditioning.shape
         model.map(None if shape is None else torch.empty(0, *shape, dtype=model.dtype), sampler=sampler)
@@ -74,7 +78,7 @@ def check_drawing(model: GenerativeModel, labels: Tensor | None, sampler: Sample
     refused = own is not None and not own.solves_ode and not has_log_prob(model.base)  # before the network is called
     if isinstance(guidance, Guidance) and guidance.needs_times and isinstance(model, PathModel):
         refused = refused or (own is not None and own.step_times(model.path, *model.interval[::-1]) is None)
-    quick = own if refused or own is None else Euler(1)
+    quick = own if refused or own is None or own.jumps else Euler(1)
     none = None if labels is None else labels[:0]
     model.sample(0, none, sampler=quick, guidance=guidance, temperature=temperature, generator=torch.Generator())
 

@@ -100,14 +100,15 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     model.sampler = options.chosen(model.sampler) or model.sampler
     check_clip(model, options.clip)
     guidance = clip_of(options.clip, guidance_of(options.guidance))
-    check_sampler(model, None)
+    evaluations = options.evaluations if by_ode else ()  # an exact map takes one pass
+    for sampler in (None, *map(model.sampler_of, evaluations)):
+        check_sampler(model, sampler)
     if guidance is not None:
         shape = model.conditioning.shape
         none = labels_of(None, 1, model) if shape is None else torch.empty(0, *shape, dtype=model.dtype)
         check_drawing(model, none, None, guidance, 1.0)
     check_intact(weights)
     model = with_weights(model, weights).to(device)
-    evaluations = options.evaluations if by_ode else ()  # an exact map takes one pass
     parts = [load_data(section, part) for part in ("train", "validation", options.split)]
     changed = section.get("fingerprint") not in (None, parts[0].fingerprint())
     if changed:

@@ -132,6 +132,8 @@ def argument_helps(thing: Callable[..., Any]) -> dict[str, str]:
 def _option(name: str, annotation: Any) -> Any:
     if name == "net":
         return _choice("nn", None) | None
+    if name == "teacher":
+        return str | None
     field = getattr(annotation, "__name__", "").lower()
     return _choice(FIELDS[field], annotation) if field in FIELDS else annotation
 

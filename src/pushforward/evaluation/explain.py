@@ -11,6 +11,7 @@ from torch import Tensor
 from pushforward.bijections.chain import Chain
 from pushforward.errors import NotInvertibleError
 from pushforward.families.continuous_flow import ContinuousFlow
+from pushforward.families.flow_map import FlowMap
 from pushforward.families.model import GenerativeModel
 from pushforward.families.normalizing_flow import NormalizingFlow
 from pushforward.families.path_model import PathModel
@@ -18,8 +19,6 @@ from pushforward.registry import export
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.sampler import Sampler
 from pushforward.types import path_of
-
-VERBS = ("loss", "sample", "log_prob", "encode", "decode")
 
 
 def _example() -> tuple:
@@ -62,7 +61,7 @@ def _answers(model: GenerativeModel, x: Tensor) -> dict[str, str]:
     return {
         "family": type(model).__name__,
         "map": _map(model),
-        "noise to data": "the inverse of each layer, in turn" if model.sampler is None else f"solve from t = 1 to 0, by {model.sampler}",
+        "noise to data": _noise_to_data(model),
         "network": _network(model),
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "trained by": _training(model),
@@ -71,8 +70,14 @@ def _answers(model: GenerativeModel, x: Tensor) -> dict[str, str]:
         "decode(encode(x)) - x": _round_trip(model, x),
         "evaluations a sample": "1 pass" if model.sampler is None else f"{sampling.calls + _finishes(model)}",
         "time a sample": f"{1e6 * made / n:.0f} µs",
-        "verbs": ", ".join(verb for verb in VERBS if callable(getattr(model, verb, None))),
+        "verbs": ", ".join(model.verbs),
     }
+
+
+def _noise_to_data(model: GenerativeModel) -> str:
+    if model.sampler is None:
+        return "the inverse of each layer, in turn"
+    return f"{'jump' if model.sampler.jumps else 'solve'} from t = 1 to 0, by {model.sampler}"
 
 
 def _finishes(model: GenerativeModel) -> bool:
@@ -88,6 +93,8 @@ def _map(model: GenerativeModel) -> str:
         return f"{count} layer{'s' * (count > 1)}, each invertible by construction"
     if isinstance(model, PathModel):
         return f"dx/dt = v(x, t), whose marginals are those of the path {model.path}"
+    if isinstance(model, FlowMap):
+        return f"the state at r of the trajectory through x at t, along the path {model.path}"
     return "dx/dt = v(x, t), invertible by integration"
 
 
@@ -101,6 +108,8 @@ def _network(model: GenerativeModel) -> str:
 def _training(model: GenerativeModel) -> str:
     if isinstance(model, PathModel):
         return f"regression on the conditional {model.prediction}"
+    if isinstance(model, FlowMap):
+        return f"regression by {type(model.objective).__name__}, {'a teacher' if model.teacher is not None else 'no teacher'}"
     through = "" if isinstance(model, NormalizingFlow) else f", through {model.loss_sampler}" if isinstance(model, ContinuousFlow) else ""
     return f"maximum likelihood{through}"
 
@@ -143,6 +152,10 @@ class _Counting(Sampler):
         self.sampler, self.calls = sampler, 0
 
     @property
+    def jumps(self) -> bool:  # type: ignore[override]
+        return self.sampler is not None and self.sampler.jumps
+
+    @property
     def solves_ode(self) -> bool:  # type: ignore[override]
         return self.sampler is not None and self.sampler.solves_ode
 
@@ -166,3 +179,8 @@ class _Counted:
     def __call__(self, x: Tensor, t: Tensor) -> Any:
         self.count.calls += 1
         return self.denoiser(x, t)
+
+    def jump(self, x: Tensor, t: float, r: float) -> Tensor:
+        self.count.calls += 1
+        state: Tensor = self.denoiser.jump(x, t, r)
+        return state

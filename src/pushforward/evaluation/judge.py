@@ -26,7 +26,6 @@ from pushforward.families.path_model import PathModel
 from pushforward.guidance.cfg import CFG
 from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
-from pushforward.samplers.euler import Euler
 
 EVALUATIONS = (1, 2, 4, 8, 16, 64)
 DRAWS = 20
@@ -216,8 +215,8 @@ class _Judge:
         self.say(f"evaluating samples at {', '.join(map(str, self.evaluations))} network evaluations")
         test = self.compared
         for evaluations in self.evaluations:
-            made = self.draw(self.cond, self.samples, sampler=Euler(evaluations))
-            distance = self.distance_of(test, sampler=Euler(evaluations))
+            made = self.draw(self.cond, self.samples, sampler=self.model.sampler_of(evaluations))
+            distance = self.distance_of(test, sampler=self.model.sampler_of(evaluations))
             share = None if fitted is None or self.labels is None else fitted.recognised(made, self.labels)
             self.judged.quality.append(Quality(evaluations, share, distance.mean, distance.std))
 

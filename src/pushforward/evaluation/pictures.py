@@ -21,7 +21,6 @@ from pushforward.families.model import GenerativeModel
 from pushforward.formats.files import write_atomically
 from pushforward.functional.levels import Levels
 from pushforward.guidance.guidance import Guidance
-from pushforward.samplers.euler import Euler
 
 LARGEST = 16_000  # pixels of a picture's side, unless it has more itself
 INK, ACCENT, SOFT = "#1f2933", "#2563eb", "#9aa5b1"
@@ -116,26 +115,30 @@ def trajectory(
 ) -> None:
     """Draw trajectories from noise to data, one row per sample, with time to the right; a vector or image as condition is that of data.
 
-    Of vectors with a `pair` these two elements are drawn, on the model's scales; otherwise the first and the last, in the data's units.
+    Those of a flow map are the states after each of 8 evaluations. Of vectors with a `pair` these two elements are drawn, on the model's scales; otherwise the first and the last, in the data's units.
     """
     n = min(10, model.classes or 8) if len(model.shape) == 3 else 1000
     cond = given(model, data, n, device_of(model))
     labels = None if model.classes is None else cond
     denoiser, (t_min, t_max) = model.denoiser(cond, guidance), model.interval  # type: ignore[operator, misc]
-    x = model.base.sample(n, generator=torch.Generator().manual_seed(seed))
-    places = torch.linspace(t_max, t_min, times, dtype=torch.float64).tolist()
-    states = [x]
-    for start, end in itertools.pairwise(places):
-        states.append(Euler(steps)(denoiser, states[-1], start, end))
+    generator = torch.Generator().manual_seed(seed)
+    states, sampler = [model.base.sample(n, generator=generator)], model.sampler_of(steps)
+    if sampler.jumps:
+        visited = list(sampler.iterate(denoiser, states[0], t_max, t_min, generator))
+        places, states = [t_max, *(float(one.t) for one in visited)], [*states, *(one.x for one in visited)]
+    else:
+        places = torch.linspace(t_max, t_min, times, dtype=torch.float64).tolist()
+        for start, end in itertools.pairwise(places):
+            states.append(sampler(denoiser, states[-1], start, end))
     shown = [(state if pair else model._from_model(state)).cpu() for state in states]
     across, up = pair or (0, -1)
     names = [f"t = {places[0]:.3g}", *(f"{place:.3g}" for place in places[1:])]
     if len(model.shape) == 3:
-        sheet = tiles(torch.stack(shown, dim=1).flatten(0, 1), model.levels, times)
+        sheet = tiles(torch.stack(shown, dim=1).flatten(0, 1), model.levels, len(places))
         _sheet(sheet, path, "", [] if labels is None else [str(int(k)) for k in labels], names)
         return
-    figure = figure_of(2.2 * times, 2.6)
-    for axes, state, name in zip(figure.subplots(1, times, sharex=True, sharey=True), shown, names, strict=True):
+    figure = figure_of(2.2 * len(places), 2.6)
+    for axes, state, name in zip(figure.subplots(1, len(places), sharex=True, sharey=True), shown, names, strict=True):
         axes.scatter(state.flatten(1)[:, across], state.flatten(1)[:, up], s=1.5, linewidths=0, **colours(labels))
         axes.set_title(name, fontsize=9, color=INK)
         axes.set_axis_off()
@@ -176,7 +179,7 @@ def by_evaluations(
     n = model.classes or 10
     cond = given(model, data, n, device_of(model))
     made = [
-        model.sample(n, cond, sampler=Euler(count), guidance=guidance, generator=torch.Generator().manual_seed(seed)).cpu()
+        model.sample(n, cond, sampler=model.sampler_of(count), guidance=guidance, generator=torch.Generator().manual_seed(seed)).cpu()
         for count in evaluations
     ]
     _sheet(tiles(torch.cat(made), model.levels, n), path, "", [f"{count} evaluation{'s' * (count > 1)}" for count in evaluations])

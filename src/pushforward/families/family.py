@@ -26,6 +26,11 @@ class Family(nn.Module):
     conditioning: Conditioning  # the kind of condition: labels, vectors, images, or none of them
     drop_cond: float = 0.0  # share of conditions left out in training, of families that can
 
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """The methods that the model has: "loss", "sample", "log_prob", "encode" and "decode"; it refuses the others by name."""
+        return ("loss", "sample", "log_prob", "encode", "decode")
+
     # Implemented by a family, in the model's units.
 
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:

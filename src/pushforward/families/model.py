@@ -22,6 +22,7 @@ from pushforward.functional.levels import Levels, cells, spread
 from pushforward.guidance.guidance import Guidance
 from pushforward.nn.embedding import fit_condition
 from pushforward.registry import export
+from pushforward.samplers.euler import Euler
 from pushforward.samplers.sampler import Sampler
 from pushforward.schema import Schema
 from pushforward.types import has_log_prob
@@ -78,6 +79,7 @@ class GenerativeModel(Family):
         self.schema: Schema | None = None  # the table's columns and the names of classes, if a preset was given them
         self.config: dict[str, Any] | None = None  # the configuration, if a preset built the model: see `formats`
         self.input_noise = 0.0  # deviation of the noise that `loss` adds in train mode, in the model's units; the Trainer sets it
+        self.progress = 1.0  # share of the training that is done, which some losses depend on; the Trainer sets it
 
     # The verbs.
 
@@ -254,6 +256,14 @@ class GenerativeModel(Family):
         """
         n = next((len(leaf) for leaf in tree_leaves(cond) if isinstance(leaf, Tensor) and leaf.ndim), 0)
         return self._bound(self._checked_cond(cond, n), sampler, guidance, divergence, generator)
+
+    def sampler_of(self, evaluations: int) -> Sampler:
+        """Return the sampler that a comparison by number of evaluations uses: Euler's method, of a flow map jumps.
+
+        Args:
+            evaluations: number of network evaluations per sample.
+        """
+        return Euler(evaluations)
 
     def _bound(
         self,

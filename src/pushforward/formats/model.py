@@ -23,6 +23,7 @@ from pushforward.formats.wrapped import check_described, own_names, own_state, s
 from pushforward.registry import export
 
 CONFIG, WEIGHTS, RAW = "config.yaml", "model.safetensors", "raw.safetensors"
+TRAINING = ("teacher",)  # settings that only training reads, kept in the configuration: a trained model is built without them
 
 
 def versions() -> dict[str, str]:
@@ -57,7 +58,10 @@ def build(config: Mapping[str, Any], where: str = "config.yaml") -> GenerativeMo
     known = registry.names("models")
     if name not in known:
         raise ConfigError(f"{where}: {registry.unknown('preset', preset, [one.removeprefix('models.') for one in known])}")
-    model = call_checked(registry.get(name), arguments, f"model ({preset})")
+    kept = {key: one for key, one in arguments.items() if key in TRAINING}
+    model = call_checked(registry.get(name), {key: one for key, one in arguments.items() if key not in kept}, f"model ({preset})")
+    if kept and model.config is not None:
+        model.config["model"].update(kept)
     for path in from_plain(config.get("follow", []), tuple[paths.Path, ...], "follow"):
         if not isinstance(model, PathModel):
             raise ConfigError(f"{where} has a section follow, but {preset} has no path to replace; leave it out.")

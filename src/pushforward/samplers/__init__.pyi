@@ -10,12 +10,14 @@ from pushforward.samplers.edm import EDM as EDM
 from pushforward.samplers.euler import Euler as Euler
 from pushforward.samplers.euler_maruyama import EulerMaruyama as EulerMaruyama
 from pushforward.samplers.heun import Heun as Heun
+from pushforward.samplers.jumps import Jumps as Jumps
 from pushforward.samplers.grids import Karras as Karras
 from pushforward.samplers.knots import Knots as Knots
 from pushforward.samplers.grids import LogSNR as LogSNR
 from pushforward.samplers.midpoint import Midpoint as Midpoint
 from pushforward.samplers.predictor_corrector import PredictorCorrector as PredictorCorrector
 from pushforward.samplers.rk4 import RK4 as RK4
+from pushforward.samplers.jumps import Renoise as Renoise
 from pushforward.samplers.grids import Shifted as Shifted
 from pushforward.samplers.times import Times as Times
 from pushforward.samplers.tsit5 import Tsit5 as Tsit5

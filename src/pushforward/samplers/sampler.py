@@ -55,6 +55,7 @@ class Sampler(CheckedNumbers):
     """Maps x at t_start to t_end; to add one, implement `__call__` and set whether it solves the ODE (`solves_ode`)."""
 
     solves_ode: ClassVar[bool] = False
+    jumps: ClassVar[bool] = False  # whether it needs a flow map, a denoiser with a method jump(x, t, r)
 
     @property
     def evaluations(self) -> int | None:

@@ -92,7 +92,7 @@ class Step:
         s = self.settings
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(s, step)
-        self.model.input_noise = s.noise_at(step)
+        self.model.input_noise, self.model.progress = s.noise_at(step), step / s.steps
         generators = self.generators.at(step)
         if self.has_dropout:
             torch.manual_seed(seed_of(s.seed, 3, step, self.processes.rank))

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pushforward._checks import usable_device
 from pushforward.data.pairs import Pairs
+from pushforward.families.flow_map import FlowMap
 from pushforward.families.model import GenerativeModel
-from pushforward.families.path_model import PathModel
+from pushforward.families.on_path import OnPath
 from pushforward.formats.lock import check_unlocked, locked
 from pushforward.formats.run import check_start, clear_run
 from pushforward.formats.wrapped import unwrapped
@@ -173,8 +174,10 @@ class Trainer:
         """
         self.model.train()
         over_time = LossOverTime()
-        if isinstance(self.model, PathModel):
+        if isinstance(self.model, OnPath):
             self.model.watch = over_time.add
+        if isinstance(self.model, FlowMap):
+            self.model.follow_average(self.averaged_model)
         lock = locked(self.out) if self.out is not None and self.processes.main else contextlib.nullcontext()
         with lock, self.signals.watched(), self.processes.watched():
             self._notify("on_start")
@@ -185,9 +188,11 @@ class Trainer:
                     raise
                 raise rescued(error, self.out, self._best, self._snapshot()) from error
             finally:
-                self.model.input_noise = 0.0
-                if isinstance(self.model, PathModel):
+                self.model.input_noise, self.model.progress = 0.0, 1.0
+                if isinstance(self.model, OnPath):
                     self.model.watch = None
+                if isinstance(self.model, FlowMap):
+                    self.model.follow_average(None)
                 self._notify("on_end")
         if self.stopped_by is not None and self.processes.main:
             warnings.warn(stopped(self.stopped_by, self.step, self.out), stacklevel=2)

@@ -1,0 +1,65 @@
+"""The teacher of a few-step model: a trained path model whose velocity it learns from."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward._precision import uncast, wide
+from pushforward.errors import UserError
+from pushforward.families.checks import device_of
+from pushforward.families.path_model import PathModel
+
+
+class Teacher:
+    """A frozen path model that gives velocities along the student's path; copies of the student share it.
+
+    Args:
+        model: the path model.
+        student: what learns from it: events, conditions and path must fit.
+
+    Raises:
+        UserError: they do not.
+    """
+
+    def __init__(self, model: Any, student: Any) -> None:
+        check_teacher(model, student.shape, vars(student.conditioning))
+        if student.drop_cond and not model.drop_cond:
+            raise UserError(
+                f"drop_cond is {student.drop_cond}, but the teacher's is 0, so it has no velocity without a condition; use drop_cond=0, or "
+                "train the teacher with drop_cond=0.1."
+            )
+        self.model: PathModel = copy.deepcopy(model).eval().requires_grad_(False)
+        same = type(model.path) is type(student.path) and model.path == student.path
+        self._denoising = self.model if same else self.model.follow(student.path)
+
+    def __deepcopy__(self, memo: Any) -> "Teacher":
+        return self
+
+    @torch.no_grad()
+    def velocity(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        """Return the velocity (n, *shape) at x (n, *shape) and t (n,), in float32 or wider."""
+        if self._denoising.dtype != x.dtype or device_of(self._denoising) != x.device:
+            self._denoising.to(x.device, x.dtype)
+        with uncast(x):
+            low, high = self._denoising.interval
+            velocity: Tensor = self._denoising.denoiser(cond)(x, t.clamp(low, high)).velocity
+        return velocity.to(wide(x))
+
+
+def check_teacher(model: Any, shape: Any, condition: dict[str, Any]) -> None:
+    """Raise unless a model is a path model of events of this shape under this kind of condition.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(model, PathModel):
+        raise UserError(f"teacher is a {type(model).__name__}, but a few-step model learns from a path model, such as flow_matching's.")
+    if model.one_step:
+        raise UserError("teacher was distilled into one step, so it has no velocity to learn from; give the model it was distilled from.")
+    if model.shape != tuple(shape):
+        raise UserError(f"teacher has events of shape {model.shape}, but the student's are {tuple(shape)}; they must be equal.")
+    for name, value in vars(model.conditioning).items():
+        if value != condition[name]:
+            raise UserError(f"teacher has {name} {value}, but the student has {condition[name]}; they must be equal.")

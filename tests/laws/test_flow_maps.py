@@ -1,0 +1,444 @@
+"""Flow maps against closed forms: data N(m, s²) with another s in each dimension, whose map, velocity and average velocity are known.
+
+S(t)² = (1 - t)² s² + t²,    X(x, t, r) = m (1 - r) + S(r) / S(t) (x - m (1 - t)),    u = (x - X) / (t - r)
+v = -m + (t - (1 - t) s²) / S² (x - m (1 - t))
+"""
+
+import copy
+import functools
+from types import SimpleNamespace
+
+import pytest
+import torch
+from examples import TIGHT, generators
+
+import pushforward as pf
+from pushforward.errors import ConditionError, NotInvertibleError, ShapeError, UserError
+from pushforward.objectives import derivative as by_forward_mode
+from pushforward.objectives.derivative import Draws, total_derivative
+from pushforward.objectives.improved_mean_flow import ImprovedMeanFlow
+from pushforward.objectives.mean_flow import MeanFlow
+from pushforward.objectives.shortcut import Shortcut
+from pushforward.samplers import Jumps, Renoise
+
+M, S = torch.tensor([0.7, -0.3, 1.1], dtype=torch.float64), torch.tensor([0.2, 0.6, 1.7], dtype=torch.float64)
+EXACT = 1e-12
+OBJECTIVES = [MeanFlow, ImprovedMeanFlow, functools.partial(Shortcut, bootstrap=1.0)]
+NAMES = ["meanflow", "improved_meanflow", "shortcut"]
+
+
+def spread(t):
+    return ((1 - t) ** 2 * S**2 + t**2).sqrt()
+
+
+def flow_map(x, t, r):
+    """The state at r, of shape (n, 3)."""
+    t, r = t[:, None], r[:, None]
+    return M * (1 - r) + spread(r) / spread(t) * (x - M * (1 - t))
+
+
+def velocity(x, t, cond=None):
+    t = t[:, None]
+    return -M + (t - (1 - t) * S**2) / spread(t) ** 2 * (x - M * (1 - t))
+
+
+def average(x, t, cond=None, r=None, guidance=None):
+    r = t if r is None else r
+    length = (t - r)[:, None]
+    moving = length > 0
+    return torch.where(moving, (x - flow_map(x, t, r)) / torch.where(moving, length, 1.0), velocity(x, t))
+
+
+def both(x, t, cond=None, r=None, guidance=None):
+    return torch.cat((average(x, t, r=r), velocity(x, t)), dim=1)
+
+
+def exact_model(make, **options):
+    """The flow map that perfect training would give, with the exact velocity as its teacher."""
+    objective = make()
+    net = both if objective.outputs == 2 else average
+    teacher = pf.families.PathModel(velocity, (3,), sampler=TIGHT)
+    return pf.families.FlowMap(net, (3,), objective=objective, teacher=teacher, **options).train()
+
+
+def states(n=64):
+    return torch.randn(n, 3) * (1 + torch.rand(3)), torch.rand(n)
+
+
+@pytest.mark.parametrize("make", OBJECTIVES)
+def test_the_exact_map_has_no_loss(make):
+    """Each objective's identity holds for it: every row's loss is 0 up to rounding."""
+    model = exact_model(make)
+    losses = model.objective.losses(model, torch.randn(256, 3), torch.randn(256, 3), None, None)
+    assert losses.plain.max() < EXACT
+    assert losses.weighted.max() < 1e-9  # divided by the offset
+
+
+def jvp_with(*tangents):
+    """Forward mode with other tangents of (z, t) than (v, 1), and of r: None keeps v."""
+
+    def wrong(function, primals, directions):
+        _z, _t = primals
+        return REAL(
+            function,
+            primals,
+            tuple(given if one is None else one * torch.ones_like(given) for one, given in zip(tangents, directions, strict=True)),
+        )
+
+    return wrong
+
+
+REAL = torch.func.jvp
+
+
+@pytest.mark.parametrize("make", OBJECTIVES[:2])
+@pytest.mark.parametrize("tangents", [(None, 0.0), (0.0, None), (1.0, None), (None, -1.0)])
+def test_wrong_tangents_are_caught(make, tangents, monkeypatch):
+    model = exact_model(make)
+    monkeypatch.setattr(by_forward_mode.torch.func, "jvp", jvp_with(*tangents))
+    losses = model.objective.losses(model, torch.randn(256, 3), torch.randn(256, 3), None, None)
+    assert losses.plain.mean() > 1e-3
+
+
+@pytest.mark.parametrize(("of_t", "of_r"), [(0.0, 0.0), (0.0, 1.0), (1.0, 1.0), (1.0, -1.0)])
+def test_the_identity_is_for_the_derivative_at_fixed_r(of_t, of_r):
+    """The published mistakes: other tangents of (t, r) than (1, 0) leave a residual of a third of the data's scale or more."""
+    x, t = states()
+    r, v = t * torch.rand(64), velocity(x, t)
+    wrong = torch.func.jvp(lambda x, t, r: average(x, t, r=r), (x, t, r), (v, of_t * torch.ones(64), of_r * torch.ones(64)))[1]
+    right = total_derivative(lambda z, t, r, cond, g: average(z, t, r=r), x, t, r, v, None, None, Draws(x.device))
+    residuals = [(average(x, t, r=r) - MeanFlow().target(v, t, r, one)).abs() for one in (right, wrong)]
+    assert residuals[0].max() < EXACT
+    assert residuals[1].mean() > 0.1
+
+
+@pytest.mark.parametrize("make", OBJECTIVES[:2])
+def test_the_target_from_data_is_right_on_average(make):
+    """Without a teacher the error of the exact map has mean 0 given x_t: its products with functions of (x_t, t, r) have mean 0.
+
+    20,000 rows, 6 products, 5 standard errors: a false alarm once in 300,000 runs.
+    """
+    n, objective = 20_000, make(instantaneous=0.0)
+    t, r = torch.full((n,), 0.8), torch.full((n,), 0.2)
+    x, noise = M + S * torch.randn(n, 3), torch.randn(n, 3)
+    z, v = (1 - t)[:, None] * x + t[:, None] * noise, noise - x
+    along = v if isinstance(objective, MeanFlow) else velocity(z, t)
+    slope = total_derivative(lambda z, t, r, cond, g: average(z, t, r=r), z, t, r, along, None, None, Draws(z.device))
+    error = average(z, t, r=r) - (v - (t - r)[:, None] * slope)
+    for products in (error, error * (z - M * 0.2)):
+        assert (products.mean(0).abs() < 5 * products.std(0) / n**0.5).all()
+
+
+def test_jumps_are_the_exact_map_and_make_a_semigroup():
+    model, (x, _) = exact_model(MeanFlow).eval(), states()
+    jumping, ones = model.denoiser(), torch.ones(64)
+    torch.testing.assert_close(model.decode(x), flow_map(x, ones, 0 * ones), rtol=0, atol=EXACT)
+    torch.testing.assert_close(jumping.jump(jumping.jump(x, 0.9, 0.4), 0.4, 0.1), jumping.jump(x, 0.9, 0.1), rtol=0, atol=EXACT)
+    for sampler in (Jumps(2), Jumps(5), TIGHT):
+        torch.testing.assert_close(model.decode(x, sampler=sampler), model.decode(x), rtol=0, atol=1e-8)
+    torch.testing.assert_close(model.encode(model.decode(x), sampler=TIGHT), x, rtol=0, atol=1e-8)
+
+
+def test_the_map_satisfies_the_terminal_identity():
+    """d X(x, t, r) / dr = v(X, r), by forward mode through the jump."""
+    model, (x, t) = exact_model(MeanFlow), states()
+    r = t * torch.rand(64)
+    ends, slope = torch.func.jvp(lambda r: model.objective.jump(model, x, t, r, None, None), (r,), (torch.ones_like(r),))
+    torch.testing.assert_close(slope, velocity(ends, r), rtol=0, atol=1e-9)
+
+
+def test_two_halves_are_one_step():
+    model, (x, _) = exact_model(Shortcut), states()
+    t, d = torch.full((64,), 0.75), torch.full((64,), 0.25)
+    torch.testing.assert_close(model.objective.two_halves(model, x, t, d, None), average(x, t, r=t - d), rtol=0, atol=EXACT)
+
+
+def test_renoised_samples_have_the_datas_distribution():
+    """Mean and deviation of 20,000 samples of 4 jumps, to 5 standard errors; jumps of a shortcut model may start at any of its times."""
+    model = exact_model(MeanFlow).eval()
+    samples = model.sample(20_000, sampler=Renoise(4), generator=torch.Generator().manual_seed(0))
+    assert ((samples.mean(0) - M).abs() < 5 * S / 20_000**0.5).all()
+    assert ((samples.std(0) - S).abs() < 5 * S / 40_000**0.5).all()
+
+
+# The networks of this library, and what a loss must not depend on.
+
+
+def small(name, net=None, **options):
+    """A small model whose network has numbers in the layers that start at zero."""
+    net = pf.nn.DiT.Config(patch=2, width=16, depth=2, heads=2) if net is None else net
+    model = getattr(pf.models, name)(net, (1, 4, 4), classes=3, drop_cond=0.2, **options).train()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    return model
+
+
+def batch(n=12):
+    return torch.randn(n, 1, 4, 4), torch.arange(n) % 3
+
+
+def loss_and_gradients(model, x, cond, seed=0):
+    torch.manual_seed(seed)
+    loss = model.loss(x, cond, generator=torch.Generator().manual_seed(seed))
+    return loss.detach(), torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+
+
+def equal(one, other, tolerance=1e-12):
+    torch.testing.assert_close(one[0], other[0], rtol=tolerance, atol=tolerance)
+    for a, b in zip(one[1], other[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+class InOneGraph(MeanFlow):
+    """MeanFlow as its paper's code has it: value and derivative from one product by forward mode, with gradients."""
+
+    def losses(self, model, x, noise, cond, generator):
+        t, r, u = self.intervals(x, generator)
+        cond = model.dropped(cond, u < model.drop_cond)
+        z, v = model.path.mix(x, noise, t), noise - x
+        value, slope = torch.func.jvp(lambda z, t: model.net(z, t, cond, r=r), (z, t), (v, torch.ones_like(t)))
+        total = (value - (v - (t - r)[:, None, None, None] * slope).detach()).square().flatten(1).sum(1)
+        return SimpleNamespace(t=t, weighted=total / (total.detach() + 0.01), plain=total / 16)
+
+
+@pytest.mark.parametrize("net", [None, pf.nn.MLP.Config((16,)), pf.nn.UNet.Config(channels=8, multipliers=(1,), depth=1, heads=2)])
+def test_gradients_are_those_of_one_graph(net):
+    model, (x, cond) = small("meanflow", net), batch()
+    found = loss_and_gradients(model, x, cond)
+    model.objective = InOneGraph()
+    equal(found, loss_and_gradients(model, x, cond))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_value_and_derivative_have_one_dropout_mask(name):
+    """Seeded alike, a model of constant masks gives what the model that draws them gives; drawing them twice would not."""
+    net = pf.nn.UNet.Config(channels=8, multipliers=(1,), depth=1, heads=2, dropout=0.5)
+    model, (x, cond) = small(name, net), batch()
+    assert not torch.equal(loss_and_gradients(model, x, cond, 0)[0], loss_and_gradients(model, x, cond, 1)[0])
+    drawn = []
+    for part in model.net.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.register_forward_hook(
+                lambda part, inputs, output: drawn.append(output != 0) if part.training and inputs[0].shape[0] == 12 else None
+            )
+    loss_and_gradients(model, x, cond)
+    masks = len([part for part in model.net.modules() if isinstance(part, torch.nn.Dropout)])
+    passes = [drawn[k * masks : (k + 1) * masks] for k in range(len(drawn) // masks)]
+    assert len(passes) == (1 if name == "shortcut" else 2)
+    for other in passes[1:]:
+        assert all(bool((a == b).float().mean() > 0.999) for a, b in zip(passes[0], other, strict=True))  # except exact zeros
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpointing_changes_nothing(name):
+    net = pf.nn.UNet.Config(channels=8, multipliers=(1,), depth=1, heads=2, dropout=0.5)
+    model, (x, cond) = small(name, net), batch()
+    before = loss_and_gradients(model, x, cond)
+    model.net.activation_checkpointing = True
+    equal(loss_and_gradients(model, x, cond), before)
+
+
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_under_autocast_derivative_and_loss_are_float32(name, float32, monkeypatch):
+    model, (x, cond) = small(name).float(), batch()
+    x, seen, real = x.float(), [], total_derivative
+    exact = loss_and_gradients(model, x, cond)[0]
+
+    def watched(*args):
+        seen.append(real(*args))
+        return seen[-1]
+
+    for module in ("mean_flow", "improved_mean_flow"):
+        monkeypatch.setattr(f"pushforward.objectives.{module}.total_derivative", watched)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = loss_and_gradients(model, x, cond)[0]
+    assert {one.dtype for one in (low, *seen)} == {torch.float32}
+    assert float(low) == pytest.approx(float(exact), rel=0.1)
+    t, r = torch.rand(12), torch.zeros(12)
+    found = []
+    for precision in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision):
+            u = lambda z, t, r, cond, guidance: model.objective.average(model.net, z, t, r, cond)  # noqa: E731
+            found.append(real(u, x, t, r, x, cond, None, Draws(x.device)))
+    torch.testing.assert_close(*found)
+
+
+def test_the_derivative_of_rows_alone_is_that_of_all_rows():
+    model, (x, cond) = small("meanflow"), batch()
+    t, r = torch.rand(12), torch.where(torch.arange(12) % 3 == 0, 0.0, 1.0)
+    u = lambda z, t, r, cond, guidance: model.net(z, t, cond, r=r)  # noqa: E731
+    r = torch.minimum(r, t)
+    some = total_derivative(u, x, t, r, x, cond, None, Draws(x.device))
+    draws = Draws(x.device)
+    torch.rand(1)  # as dropout would: all rows are computed
+    torch.testing.assert_close(total_derivative(u, x, t, r, x, cond, None, draws), some, rtol=1e-12, atol=1e-12)
+    assert (some[r == t] == 0).all()
+    assert (some[r < t] != 0).all()
+
+
+def test_the_value_of_the_loss_is_the_plain_error_and_its_gradient_the_weighted_one():
+    model, (x, cond) = small("meanflow"), batch()
+    noise = torch.randn_like(x)
+    losses = model.objective.losses(model, x, noise, cond, generators(1))
+    loss = model.loss(x, cond, noise=noise, generator=generators(1))
+    torch.testing.assert_close(loss, losses.plain.mean())
+    for one, other in zip(*(torch.autograd.grad(of, list(model.parameters())) for of in (loss, losses.weighted.mean())), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+# Guidance.
+
+
+def test_guidance_in_the_target_is_that_of_classifier_free_guidance():
+    """omega v + (1 - omega - kappa) u() + kappa u(c) with omega = (1 - kappa) w; rows without a condition keep v."""
+    model, (x, cond) = small("meanflow", guidance=3.0, kappa=0.5), batch()
+    t, v, kept = torch.rand(12), torch.randn_like(x), torch.arange(12) % 2 == 0
+    found = model.objective.steered(model, v, x, t, cond, kept)
+    expected = 1.5 * v - model.net(x, t, None, r=t) + 0.5 * model.net(x, t, cond, r=t)
+    torch.testing.assert_close(found[kept], expected[kept], rtol=1e-12, atol=1e-12)
+    assert torch.equal(found[~kept], v[~kept])
+
+
+def test_a_scale_of_one_is_no_guidance():
+    (_x, cond), z = batch(), torch.randn(12, 1, 4, 4)
+    for name in NAMES:
+        model = small(name).eval()
+        assert torch.equal(model.decode(z, cond, guidance=1.0), model.decode(z, cond))
+        assert not torch.allclose(model.decode(z, cond, guidance=2.0), model.decode(z, cond))
+    model = small("meanflow").eval()
+    plain, away = model.decode(z, cond), model.decode(z)
+    torch.testing.assert_close(model.decode(z, cond, guidance=3.0), away + 3 * (plain - away), rtol=1e-9, atol=1e-9)
+
+
+def test_the_fixed_point_of_a_guidance_input_is_classifier_free_guidance():
+    """v_g = v + (1 - 1/w)(v_g - v_0) is solved by v_g = w v + (1 - w) v_0."""
+    v, away, scale = torch.randn(5, 2), torch.randn(5, 2), torch.tensor([1.0, 2.0, 3.0, 5.0, 8.0])[:, None]
+    guided = scale * v + (1 - scale) * away
+
+    def net(x, t, cond, r=None, guidance=None):
+        value = away if cond is None else guided
+        return torch.cat((value, value), dim=1)
+
+    model = pf.families.FlowMap(net, (2,), objective=ImprovedMeanFlow(), classes=3, drop_cond=0.1)
+    numbers = torch.cat((scale, torch.zeros(5, 1), torch.ones(5, 1)), dim=1)
+    found = model.objective.guided(model, v, v, torch.rand(5), torch.zeros(5, dtype=torch.long), torch.ones(5, dtype=torch.bool), numbers)
+    torch.testing.assert_close(found, guided, rtol=1e-12, atol=1e-12)
+
+
+# Teachers.
+
+
+def teacher_of(shape=(1, 4, 4), net=None, **options):
+    net = pf.nn.DiT.Config(patch=2, width=16, depth=2, heads=2) if net is None else net
+    options = {"classes": 3, "drop_cond": 0.1, "preprocess": "standardise", **options}
+    model = pf.models.flow_matching(net, shape, **options)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    model.initialise(2 + 3 * torch.randn(50, *shape), None if options["classes"] is None else torch.arange(50) % 3)
+    return model
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_student_starts_as_its_teacher(name):
+    teacher, (x, cond) = teacher_of(), batch()
+    student = getattr(pf.models, name)(teacher=teacher, drop_cond=0.1).eval()
+    assert torch.equal(student.preprocess.mean, teacher.preprocess.mean)
+    objective, t = student.objective, torch.rand(12)
+    torch.testing.assert_close(objective.average(student.net, x, t, t / 2, cond), teacher.net(x, t, cond), rtol=1e-12, atol=1e-12)
+    student.initialise(torch.randn(20, 1, 4, 4))
+    assert torch.equal(student.preprocess.mean, teacher.preprocess.mean)
+
+
+def test_a_student_leaves_its_teacher_alone():
+    teacher, (x, cond) = teacher_of().train(), batch()
+    before = copy.deepcopy(teacher.state_dict())
+    student = pf.models.meanflow(teacher=teacher, drop_cond=0.1)
+    student.loss(x, cond).backward()
+    assert teacher.training
+    assert all(p.requires_grad and p.grad is None for p in teacher.parameters())
+    assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
+    assert not any("teacher" in key for key in student.state_dict())
+    assert copy.deepcopy(student).teacher is student.teacher
+
+
+def test_the_teachers_velocity_is_that_along_straight_lines():
+    """Of a teacher along another path too, to which the student's states are brought."""
+    teacher = pf.models.flow_matching(pf.nn.MLP.Config((8,)), (2,), path=pf.paths.Cosine())
+    student = pf.models.meanflow(teacher=teacher)
+    x, t = torch.randn(5, 2), torch.rand(5) * 0.8 + 0.1
+    expected = teacher.follow(pf.paths.Linear()).denoiser()(x, t).velocity
+    torch.testing.assert_close(student.target(x, x, x, t, None), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: pf.models.meanflow(shape=(2,), teacher=teacher_of()),
+            UserError,
+            r"teacher has events of shape \(1, 4, 4\), but .* \(2,\)",
+        ),
+        (lambda: pf.models.shortcut(classes=4, teacher=teacher_of()), UserError, "teacher has classes 3, but the student has 4"),
+        (
+            lambda: pf.models.meanflow(teacher=pf.models.realnvp(2)),
+            UserError,
+            "teacher is a NormalizingFlow, but a few-step model learns from",
+        ),
+        (
+            lambda: pf.models.meanflow(teacher=teacher_of(drop_cond=0.0), drop_cond=0.1),
+            UserError,
+            "drop_cond is 0.1, but the teacher's is 0",
+        ),
+        (lambda: pf.models.meanflow(teacher=pf.models.meanflow()), UserError, "teacher is a FlowMap"),
+        (lambda: MeanFlow(instantaneous=1.5), UserError, "instantaneous is 1.5, but it is a share"),
+        (lambda: MeanFlow(kappa=1.0), UserError, "kappa is 1.0"),
+        (lambda: MeanFlow(offset=0.0), UserError, "offset is 0.0, but it must be positive"),
+        (lambda: ImprovedMeanFlow(guidance=0.5), UserError, "guidance is 0.5, but it must be at least 1"),
+        (lambda: Shortcut(smallest=100), UserError, "smallest is 100, but steps are halved, so it is a power of 2"),
+        (lambda: Shortcut(clip=-1.0), UserError, "clip is -1.0"),
+        (lambda: Jumps(0), UserError, "steps is 0"),
+        (
+            lambda: pf.models.shortcut().sample(2, sampler=Jumps(3)),
+            UserError,
+            "a jump from t = 1 to 0.66.* use Jumps.steps. with a power of 2",
+        ),
+        (
+            lambda: pf.models.flow_matching().sample(2, sampler=Jumps(2)),
+            UserError,
+            "jumps along a flow map, such as meanflow's, but this model",
+        ),
+        (
+            lambda: pf.models.meanflow().log_prob(torch.zeros(1, 2)),
+            NotInvertibleError,
+            "MeanFlow model learns where .* so it has no log_prob",
+        ),
+        (lambda: pf.models.meanflow().sample(2, log_prob=True), NotInvertibleError, "has no log_prob"),
+        (lambda: pf.models.meanflow().map()(torch.zeros(1, 2)), NotInvertibleError, "has no log_prob"),
+        (lambda: pf.models.meanflow().encode(torch.zeros(1, 2)), NotInvertibleError, "from noise to data only; encode with sampler=Dopri5"),
+        (lambda: pf.models.meanflow().decode(torch.zeros(1, 2), sampler=Renoise(2)), NotInvertibleError, "draws noise"),
+        (
+            lambda: pf.models.meanflow().sample(2, sampler=pf.samplers.DDPM(4)),
+            UserError,
+            r"a flow map samples by Jumps\(\) or Renoise\(2\)",
+        ),
+        (lambda: pf.models.meanflow().sample(2, guidance=2.0), ConditionError, "guidance 2 needs a condition"),
+        (
+            lambda: small("meanflow").sample(2, batch()[1][:2], guidance=pf.guidance.CFG(2.0, rescale=0.5)),
+            UserError,
+            "only CFG without rescale",
+        ),
+        (lambda: pf.families.FlowMap(average, (3,), pf.paths.Cosine()), UserError, "learns an average velocity along Linear"),
+        (lambda: pf.nn.MLP(2, 2, numbers=1), UserError, "numbers is 1, but this MLP reads no time"),
+        (lambda: pf.nn.DiT((1, 4, 4), numbers=2), UserError, "numbers is 2, but it is 1"),
+        (lambda: pf.nn.MLP(2, 2, time_features=2)(torch.zeros(1, 2), torch.zeros(1), r=torch.zeros(1)), UserError, "reads one time, but r"),
+        (lambda: pf.models.meanflow(pf.nn.MMDiT.Config(), (4, 8, 8)), UserError, "numbers is 1, but MMDiT reads only t"),
+        (
+            lambda: pf.families.FlowMap(average, (3,), objective=ImprovedMeanFlow()).loss(torch.zeros(2, 3)),
+            ShapeError,
+            r"returned \(2, 3\) for x \(2, 3\), but it needs twice the channels",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
