@@ -9,7 +9,7 @@ from launch import SCENARIOS, torchrun
 from pushforward.training.compiling import obstacle
 
 sys.path.insert(0, str(SCENARIOS.parent))
-NAMES = ["law", "law32", "unet", "moody", "augmented", "reversible", "verbs", "resume", "cut", "refusals", "command"]
+NAMES = ["law", "law32", "unet", "moody", "augmented", "reversible", "few_steps", "verbs", "resume", "cut", "refusals", "command"]
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,17 @@ def reversible(folder, memory="reversible", **settings):
     return {"weights": state(train(one, pf.data.digits("train").take(64), steps=3, **settings))}
 
 
+def few_steps(folder, **settings):
+    """Flow maps: derivatives by forward mode, which must not go past the exchange of gradients, and targets of averaged weights."""
+    found, options = {}, {"classes": 2, "drop_cond": 0.2, "preprocess": "standardise"}
+    for name in ("meanflow", "improved_meanflow", "shortcut"):
+        torch.manual_seed(0)
+        one = getattr(pf.models, name)(pf.nn.MLP.Config((16,)), (2,), **options).double()
+        trained = train(one, pf.data.moons(n=100), steps=6, **settings)
+        found |= {f"{name}.{key}": value for key, value in state(trained).items()}
+    return {"weights": found}
+
+
 class Moody(torch.nn.Module):
     """Leaves a parameter out of some losses, in one process and not in the other."""
 

@@ -4,7 +4,13 @@ import pytest
 import scenarios
 import torch
 
-BOUND = {"law": 1e-12, "law32": 1e-4, "unet": 1e-9, "augmented": 1e-9}  # AdamW divides by tiny second moments, which enlarges rounding
+BOUND = {
+    "law": 1e-12,
+    "law32": 1e-4,
+    "unet": 1e-9,
+    "augmented": 1e-9,
+    "few_steps": 1e-9,
+}  # AdamW divides by tiny second moments, which enlarges rounding
 NUMBERS = [2, pytest.param(4, marks=pytest.mark.slow)]
 
 
@@ -19,7 +25,7 @@ def distance(one, other):
     return max(float((one[k] - other[k]).abs().max() / other[k].abs().max().clamp(min=1e-8)) for k in one)
 
 
-@pytest.mark.parametrize("scenario", ["law", "law32", "unet", "augmented"])
+@pytest.mark.parametrize("scenario", ["law", "law32", "unet", "augmented", "few_steps"])
 def test_processes_give_the_weights_of_one(results, number, scenario, tmp_path):
     alone = getattr(scenarios, scenario)(tmp_path)
     for each in results(number, scenario):
@@ -40,7 +46,7 @@ def test_compiled_processes_give_the_weights_of_an_eager_one(results, number, tm
 
 
 @pytest.mark.parametrize(
-    "scenario", ["law", "law32", "unet", "moody", "augmented", "reversible", pytest.param("compiled", marks=pytest.mark.slow)]
+    "scenario", ["law", "law32", "unet", "moody", "augmented", "reversible", "few_steps", pytest.param("compiled", marks=pytest.mark.slow)]
 )
 def test_all_processes_hold_the_same_bits(results, number, scenario):
     first, *others = results(number, scenario)
