@@ -87,6 +87,7 @@ QUICK = {
     "tarflow": lambda: _of("models.tarflow"),
     "flow_matching": lambda: _of("models.flow_matching"),
     "ffjord": lambda: _of("models.ffjord"),
+    "improved_meanflow": lambda: _of("models.improved_meanflow"),
     "mmdit": _mmdit,
     "dit_of_vectors": _of_vectors,
 }

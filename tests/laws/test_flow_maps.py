@@ -410,7 +410,7 @@ def test_the_teachers_velocity_is_that_along_straight_lines():
         (
             lambda: pf.models.meanflow().log_prob(torch.zeros(1, 2)),
             NotInvertibleError,
-            "MeanFlow model learns where .* so it has no log_prob",
+            "MeanFlow learns where .* so the model has no log_prob",
         ),
         (lambda: pf.models.meanflow().sample(2, log_prob=True), NotInvertibleError, "has no log_prob"),
         (lambda: pf.models.meanflow().map()(torch.zeros(1, 2)), NotInvertibleError, "has no log_prob"),
@@ -442,3 +442,150 @@ def test_the_teachers_velocity_is_that_along_straight_lines():
 def test_bad_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+# Consistency models.
+
+CONSISTENT = {
+    "linear": (pf.paths.Linear(), "velocity"),
+    "cosine": (pf.paths.Cosine(), "v"),
+    "exploding": (pf.paths.VarianceExploding(0.01, 20.0), "data"),
+}
+
+
+def end(path, x, t, t_min=0.0):
+    """The end of the trajectory through x at t: deviations from the mean scale as the marginal's, sqrt(alpha² s² + sigma²)."""
+    low = torch.full_like(t, t_min)
+    (a, s), (b, r) = (tuple(one[:, None] for one in (path.alpha(at), path.sigma(at))) for at in (t, low))
+    return b * M + ((b * S) ** 2 + r**2).sqrt() / ((a * S) ** 2 + s**2).sqrt() * (x - a * M)
+
+
+def exact_consistency(key, objective, **options):
+    """The consistency function of the data, behind a prediction of the path's kind, with the exact velocity as its teacher."""
+    path, kind = CONSISTENT[key]
+
+    def net(x, t, cond=None):
+        f = end(path, x, t)
+        if kind == "data":
+            return f
+        a, b = (per_row_of(one, x) for one in path.coefficients(kind, "data", t))
+        return (f - a * x) / torch.where(b.abs() < 1e-9, 1.0, b)
+
+    def slope(x, t, cond=None):
+        a, s, da, ds = (one(t)[:, None] for one in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot))
+        variance = (a * S) ** 2 + s**2
+        return da * M + (a * da * S**2 + s * ds) / variance * (x - a * M)
+
+    teacher = pf.families.PathModel(slope, (3,), path, sampler=TIGHT)
+    high = 1.0 if kind == "data" else float(path.time(-torch.tensor(80.0).log()))  # sigma / alpha is 80 there
+    return pf.families.FlowMap(net, (3,), path, objective, kind, teacher=teacher, interval=(0.0, high), **options).train()
+
+
+def per_row_of(value, x):
+    return torch.as_tensor(value, dtype=x.dtype).reshape(-1, 1).expand(len(x), 1)
+
+
+def test_the_exact_consistency_function_has_no_loss_in_continuous_time():
+    model = exact_consistency("cosine", pf.objectives.ContinuousConsistency())
+    losses = model.objective.losses(model, M + S * torch.randn(256, 3), torch.randn(256, 3), None, None)
+    assert losses.plain.max() < 1e-16
+    assert losses.weighted.max() < 1e-14
+
+
+def test_wrong_tangents_of_the_consistency_function_are_caught(monkeypatch):
+    model = exact_consistency("cosine", pf.objectives.ContinuousConsistency())
+    for tangents in ((None, 0.0), (0.0, None)):
+        monkeypatch.setattr(by_forward_mode.torch.func, "jvp", jvp_with(*tangents))
+        losses = model.objective.losses(model, M + S * torch.randn(256, 3), torch.randn(256, 3), None, None)
+        assert losses.plain.mean() > 1e-3
+
+
+@pytest.mark.parametrize("key", CONSISTENT)
+def test_distillation_agrees_with_the_exact_consistency_function(key):
+    """The teacher's step is of second order: its error over the step falls at least 3.5 times with twice as many steps."""
+    found = []
+    for steps in (100, 200):
+        model = exact_consistency(key, pf.objectives.ImprovedConsistency(first=steps, last=steps, huber=0.0))
+        losses = model.objective.losses(model, M + S * torch.randn(4096, 3), torch.randn(4096, 3), None, generators(1)[0])
+        found.append(float(losses.plain.mean()))
+    assert found[0] < 1e-2
+    assert found[0] / found[1] > 3.5
+
+
+@pytest.mark.parametrize("key", CONSISTENT)
+def test_a_jump_of_the_exact_consistency_function_is_the_end(key):
+    model = exact_consistency(key, pf.objectives.EasyConsistency()).eval()
+    z = model.base.sample(16)
+    high = torch.full((16,), model.interval[1])
+    torch.testing.assert_close(model.decode(z), end(model.path, z, high), rtol=0, atol=1e-9)
+
+
+def test_consistency_with_the_data_is_denoising():
+    """Where the gap is all of the level, the loss is the distance to the data, in units of the level."""
+    model = exact_consistency("linear", pf.objectives.EasyConsistency(k=8.0))
+    model._teacher = None
+    model.progress = 0.0  # 1 + 8 sigmoid(-s) is at least 2, the base, for all s below ln 7
+    s, x, noise = torch.tensor([0.3, 1.0]), torch.randn(2, 3), torch.randn(2, 3)
+    lower = model.objective.lower(s, 0.0)
+    assert torch.equal(lower, torch.zeros(2))
+    losses = model.objective.pair_losses(model, x, noise, None, s, lower, 0.0)
+    t = s / (1 + s)
+    x_t = (1 - t)[:, None] * x + t[:, None] * noise
+    torch.testing.assert_close(losses.weighted, (end(model.path, x_t, t) - x).norm(dim=1) / s, rtol=1e-9, atol=1e-9)
+
+
+def test_schedules_follow_the_training():
+    """N doubles from 10 to 1280 in 8 equal parts; the gap of ECT halves from stage to stage."""
+    ict = pf.objectives.ImprovedConsistency()
+    assert [ict.steps(k / 8) for k in range(9)] == [10, 20, 40, 80, 160, 320, 640, 1280, 1280]
+    ect, s = pf.objectives.EasyConsistency(k=0.0), torch.ones(1)
+    assert [float(ect.lower(s, k / 8)) for k in range(4)] == [0.5, 0.75, 0.875, 0.9375]
+
+
+@pytest.mark.parametrize("method", ["ict", "ect", "scm"])
+def test_a_consistency_model_starts_as_its_teacher_and_returns_clean_data_as_it_is(method):
+    kind = {"path": pf.paths.Cosine(), "prediction": "v"} if method == "scm" else {}
+    teachers = [teacher_of(**kind)] + ([] if method == "scm" else [pf.models.edm(pf.nn.MLP.Config((8,)), (2,), sigma_min=0.01)])
+    for teacher in teachers:
+        student = pf.models.consistency(teacher=teacher, method=method)
+        x, t = torch.randn(5, *teacher.shape), torch.rand(5) / 2 + 0.25
+        cond = None if teacher.classes is None else torch.tensor([0, 1, 2, 0, 1])
+        expected = teacher.denoiser(cond)(x, t).data
+        torch.testing.assert_close(student.objective.data(student, x, t, cond), expected, rtol=0, atol=0.05)
+        clean = torch.full((5,), student.interval[0])
+        torch.testing.assert_close(student.objective.data(student, x, clean, cond), x, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["ict", "ect", "scm"])
+def test_both_sides_of_consistency_have_one_dropout_mask(method):
+    """A network that is dropout alone: with one mask on both sides the loss of equal inputs is 0."""
+    net = pf.nn.UNet.Config(channels=8, multipliers=(1,), depth=1, heads=2, dropout=0.5)
+    model, (x, cond) = pf.models.consistency(net, (1, 4, 4), classes=3, method=method).train(), batch()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    drawn = []
+    parts = [part for part in model.net.modules() if isinstance(part, torch.nn.Dropout)]
+    for part in parts:
+        part.register_forward_hook(lambda part, inputs, output: drawn.append(output != 0))
+    model.loss(x, cond)
+    first, second = drawn[: len(parts)], drawn[len(parts) :]
+    assert len(first) == len(second)
+    assert all(bool((a == b).float().mean() > 0.999) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda model: model.log_prob(torch.zeros(1, 2)), NotInvertibleError, "so the model has no log_prob"),
+        (lambda model: model.encode(torch.zeros(1, 2)), NotInvertibleError, "from noise to data only; this model has no encode"),
+        (lambda model: model.sample(2, sampler=pf.samplers.Dopri5()), NotInvertibleError, "not their velocity, so the model solves no ODE"),
+        (lambda model: model.sample(2, sampler=Jumps(2)), UserError, r"learns jumps to the data; use Renoise\(steps\), or Jumps\(1\)"),
+        (lambda model: pf.models.consistency(method="ctm"), UserError, "method is 'ctm', but it is 'ict', 'ect' or 'scm'"),
+        (lambda model: pf.objectives.ImprovedConsistency(first=100, last=10), UserError, "first is 100 and last 10"),
+        (lambda model: pf.objectives.EasyConsistency(base=1.0), UserError, "base is 1.0"),
+        (lambda model: pf.objectives.ContinuousConsistency(warmup=2.0), UserError, "warmup is 2.0"),
+    ],
+)
+def test_what_a_consistency_model_cannot_do_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call(pf.models.consistency(pf.nn.MLP.Config((8,)), (2,)))

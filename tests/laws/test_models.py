@@ -416,7 +416,7 @@ def test_what_a_verb_cannot_use_is_refused_by_name(subject):
     useless = "has no use for it, as its map is exact"
     unknown = UserError, useless if exact else "did you mean 'exact'"
     if "log_prob" not in model.verbs:
-        unknown = NotInvertibleError, "so it has no log_prob; use a model of the velocity"
+        unknown = NotInvertibleError, "so the model has no log_prob; use a model of the velocity"
     for call, error, message in (
         (
             lambda: model.sample(len(x), cond, sampler="euler"),

@@ -96,6 +96,7 @@ class FlowMap(OnPath):
             raise UserError(f"path is {path}, but {type(self.objective).__name__} learns an average velocity along Linear(); leave it out.")
         self.prediction = prediction
         self._teacher = None if teacher is None else Teacher(teacher, self)
+        self.fitted = teacher is not None  # whether units are a teacher's, and not to be fitted to data
         self._averaged: tuple[Any, ...] = ()  # in a tuple, so that it is no part of the model
 
     @property
@@ -124,6 +125,12 @@ class FlowMap(OnPath):
             return self.path.target("velocity", x, noise, t)
         return self._teacher.velocity(x_t, t, cond)
 
+    def step(self, x: Tensor, noise: Tensor, x_t: Tensor, t: Tensor, r: Tensor, cond: Any) -> Tensor:
+        """Return the state at r (n,) of the trajectory through x_t: by the teacher's ODE, or the line of the pair of data and noise."""
+        if self._teacher is None:
+            return self.path.mix(x, noise, r)
+        return self._teacher.step(x_t, t, r, cond)
+
     def dropped(self, cond: Any, mask: Tensor) -> Any:
         """Return a condition without the rows where mask (n,) is true."""
         return masked(cond, mask, self.conditioning, self.null)
@@ -132,7 +139,7 @@ class FlowMap(OnPath):
 
     def initialise(self, x: Tensor, cond: Any = None) -> None:
         """Fit `preprocess` and the units of conditions to training data, as in `GenerativeModel`; with a teacher they are the teacher's."""
-        if self._teacher is None:
+        if not self.fitted:
             super().initialise(x, cond)
 
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:

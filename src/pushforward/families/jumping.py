@@ -114,7 +114,7 @@ class VelocityODE(PathODE):
 def no_density(model: Any) -> NotInvertibleError:
     """Return the error for a log_prob of a flow map."""
     return NotInvertibleError(
-        f"a {type(model.objective).__name__} model learns where trajectories end, not how densities change along them, so it has no "
+        f"{type(model.objective).__name__} learns where trajectories end, not how densities change along them, so the model has no "
         "log_prob; use a model of the velocity, such as flow_matching."
     )
 
@@ -132,7 +132,7 @@ def checked_guidance(guidance: Any, cond: Any, model: Any) -> CFG | None:
         raise UserError(f"guidance is {guidance}, but a flow map takes only CFG without rescale, or its scale.")
     objective: Objective = model.objective
     if not objective.solves_ode:
-        raise UserError(f"guidance is {guidance}, but a {type(objective).__name__} model has none; guide its teacher instead.")
+        raise UserError(f"guidance is {guidance.scale}, but {type(objective).__name__} learns no guidance; guide its teacher instead.")
     if objective.reads_guidance and guidance.negative is not None:
         raise UserError("guidance has a negative condition, but this model reads guidance as a number; leave negative out.")
     if cond is None:

@@ -10,6 +10,8 @@ from pushforward._precision import uncast, wide
 from pushforward.errors import UserError
 from pushforward.families.checks import device_of
 from pushforward.families.path_model import PathModel
+from pushforward.functional.prediction import per_row
+from pushforward.paths.prediction import Prediction
 
 
 class Teacher:
@@ -38,14 +40,33 @@ class Teacher:
         return self
 
     @torch.no_grad()
+    def step(self, x: Tensor, t: Tensor, r: Tensor, cond: Any) -> Tensor:
+        """Return the state at r (n,) from x (n, *shape) at t: a step of Heun's method in the level of noise s = sigma / alpha.
+
+        d(x / alpha) / ds is the expected noise.
+        """
+        path = self._denoising.path
+        (s, a), (end, b) = ((path.sigma(one) / path.alpha(one), path.alpha(one)) for one in (t, r))
+        first = self._noise(x, t, cond)
+        ahead = (x / per_row(a, x) + per_row(end - s, x) * first) * per_row(b, x)
+        noise = torch.where(per_row(end > 0, x).bool(), (first + self._noise(ahead, r, cond)) / 2, first)
+        return (x / per_row(a, x) + per_row(end - s, x) * noise) * per_row(b, x)
+
+    def _noise(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        return self._prediction(x, t, cond).noise.to(x.dtype)
+
+    @torch.no_grad()
     def velocity(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         """Return the velocity (n, *shape) at x (n, *shape) and t (n,), in float32 or wider."""
+        return self._prediction(x, t, cond).velocity.to(wide(x))
+
+    def _prediction(self, x: Tensor, t: Tensor, cond: Any) -> Prediction:
         if self._denoising.dtype != x.dtype or device_of(self._denoising) != x.device:
             self._denoising.to(x.device, x.dtype)
+        low, high = self._denoising.interval
         with uncast(x):
-            low, high = self._denoising.interval
-            velocity: Tensor = self._denoising.denoiser(cond)(x, t.clamp(low, high)).velocity
-        return velocity.to(wide(x))
+            prediction: Prediction = self._denoising.denoiser(cond)(x, t.clamp(low, high))
+        return prediction
 
 
 def check_teacher(model: Any, shape: Any, condition: dict[str, Any]) -> None:

@@ -13,6 +13,61 @@ from pushforward.times import Times
 from pushforward.weightings import MinSNR, NoiseLoss, Unit
 from typing import Any, Literal
 
+def consistency(
+    net: NetConfig | Callable[..., Any] | None = None,
+    shape: Sequence[int] = (2,),
+    *,
+    method: Literal['ict', 'ect', 'scm'] = 'ict',
+    path: Path = ...,
+    data_std: float = 1.0,
+    noise_mean: float = -1.1,
+    noise_std: float = 2.0,
+    grid: int = 1280,
+    teacher: PathModel | str | None = None,
+    sampler: Sampler = ...,
+    drop_cond: float = 0.0,
+    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    classes: int | None = None,
+    cond_features: int | None = None,
+    cond_image: Sequence[int] | None = None,
+    levels: int | tuple[int | tuple[int, int] | None, ...] | None = None,
+    schema: Schema | None = None,
+) -> FlowMap:
+    """Learn the end of the trajectory through any point.
+
+    Args:
+        net: a network, its configuration, or None for an MLP over vectors and a U-Net over images.
+        shape: shape of one event.
+        method: "ict" from data (with a teacher: consistency distillation), "ect" from data and the weights of a teacher, "scm" in
+            continuous time, from data or a teacher.
+        path: the schedule of "ict" and "ect", with a teacher that of the teacher; "scm" has Cosine().
+        data_std: standard deviation of the (preprocessed) data, for the preconditioning on a path with alpha = 1.
+        noise_mean: mean of ln(sigma / alpha) in training.
+        noise_std: deviation of ln(sigma / alpha) in training.
+        grid: number of steps of the last grid of "ict", which doubles from 10 to it during the training.
+        teacher: a trained path model, or its run folder: its velocity replaces that of data and noise in the loss. Where no other network
+            is given it has the teacher's, and starts with its weights if that predicts the velocity along straight lines. Units and
+            conditions are the teacher's.
+        sampler: how samples are made by default: Jumps(steps), Renoise(steps), or a sampler of ODEs.
+        drop_cond: share of conditions dropped in training, for guidance.
+        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
+            its units.
+        classes: number of class labels, or None.
+        cond_features: length of condition vectors, or None.
+        cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
+        levels: number of values of quantised data, for a table one entry a column; None for continuous data.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+
+    Returns:
+        A FlowMap, which samples by Jumps(1) or `Renoise(steps)`.
+
+    Example:
+        >>> model = consistency(shape=(2,), path=VarianceExploding(0.01, 10.0))
+        >>> model.sample(3, sampler=pf.samplers.Renoise(2)).shape
+        torch.Size([3, 2])
+    """
+
 def ddim(
     net: NetConfig | Callable[..., Any] | None = None,
     shape: Sequence[int] = (2,),
@@ -398,7 +453,7 @@ def improved_meanflow(
     times: Times = ...,
     instantaneous: float = 0.5,
     guidance: float = 8.0,
-    power: float = 1.0,
+    power: float | None = None,
     offset: float = 0.01,
     drop_cond: float | None = None,
     teacher: PathModel | str | None = None,
@@ -418,7 +473,8 @@ def improved_meanflow(
         times: distribution of two independent times, of which t is the later and r the earlier.
         instantaneous: share of rows with r = t, where the objective is flow matching.
         guidance: largest guidance scale that the network learns; samples take one, `sample(guidance=3.0)`, at no cost.
-        power: each loss of a row is divided by (itself + offset)^power, without gradient; 0 is the plain squared error.
+        power: each loss of a row is divided by (itself + offset)^power, without gradient; 0 is the plain squared error. None is 1 for
+            events of at least 16 numbers, and 0 for fewer, whose errors differ too much.
         offset: the smallest such divisor; the losses are sums over the event, so scale it with the event's size.
         drop_cond: share of conditions dropped in training, for guidance; None is 0.1 for a model with conditions, and 0 is a network that
             reads no guidance scale.
@@ -498,7 +554,7 @@ def meanflow(
     guidance: float = 1.0,
     kappa: float = 0.0,
     guidance_interval: tuple[float, float] = (0.0, 1.0),
-    power: float = 1.0,
+    power: float | None = None,
     offset: float = 0.01,
     teacher: PathModel | str | None = None,
     sampler: Sampler = ...,
@@ -520,7 +576,8 @@ def meanflow(
         guidance: scale of classifier-free guidance that the map includes, at no cost when sampling; it needs drop_cond; 1 is none.
         kappa: share of the network's own conditional velocity in the guided target; it lowers the target's variance.
         guidance_interval: times (low, high) at which to guide.
-        power: the loss of a row is divided by (itself + offset)^power, without gradient; 0 is the plain squared error.
+        power: the loss of a row is divided by (itself + offset)^power, without gradient; 0 is the plain squared error. None is 1 for
+            events of at least 16 numbers, and 0 for fewer, whose errors differ too much.
         offset: the smallest such divisor; the loss is a sum over the event, so scale it with the event's size.
         teacher: a trained path model, or its run folder: its velocity replaces that of data and noise in the loss. Where no other network
             is given it has the teacher's, and starts with its weights if that predicts the velocity along straight lines. Units and

@@ -1,5 +1,6 @@
 """The options that few-step models share, and how they start from a teacher."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -19,6 +20,7 @@ from pushforward.paths.linear import Linear
 from pushforward.samplers.jumps import Jumps
 from pushforward.samplers.sampler import Sampler
 
+MANY = 16  # numbers of an event
 FOLLOWS = ("shape", "net", "classes", "cond_features", "cond_image", "levels", "schema")
 
 
@@ -58,6 +60,14 @@ class FlowMapOptions(PathOptions):
     def recorded(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return {**arguments, "teacher": getattr(arguments["teacher"], "run", None)}
 
+    def power(self, given: float | None) -> float:
+        """Return the power of adaptive weights: 1 for events of at least 16 numbers.
+
+        The error of an event of many numbers is nearly the same in all rows, and so is its weight. That of few numbers is not: weighting
+        rows by their own errors would change what is learned.
+        """
+        return (1.0 if math.prod(self.event_shape) >= MANY else 0.0) if given is None else given
+
     def flow_map(self, objective: Objective) -> FlowMap:
         """Return the model of an objective of an average velocity."""
         network = self.network(objective.outputs, objective.numbers)
@@ -91,6 +101,7 @@ def start_from(student: FlowMap, teacher: Any, net: Any) -> None:
 
     Outputs of which the student's network has two copies start as the teacher's both times.
     """
+    student.fitted = True
     if student.preprocess is not None and teacher.preprocess is not None:
         student.preprocess.load_state_dict(teacher.preprocess.state_dict())
     own = None if teacher.config is None else teacher.config["model"].get("net")

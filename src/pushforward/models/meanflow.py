@@ -32,7 +32,7 @@ def meanflow(
     guidance: float = 1.0,
     kappa: float = 0.0,
     guidance_interval: tuple[float, float] = (0.0, 1.0),
-    power: float = 1.0,
+    power: float | None = None,
     offset: float = 0.01,
 ) -> FlowMap:
     """Learn the average velocity of the linear path from its own total derivative.
@@ -43,7 +43,8 @@ def meanflow(
         guidance: scale of classifier-free guidance that the map includes, at no cost when sampling; it needs drop_cond; 1 is none.
         kappa: share of the network's own conditional velocity in the guided target; it lowers the target's variance.
         guidance_interval: times (low, high) at which to guide.
-        power: the loss of a row is divided by (itself + offset)^power, without gradient; 0 is the plain squared error.
+        power: the loss of a row is divided by (itself + offset)^power, without gradient; 0 is the plain squared error. None is 1 for
+            events of at least 16 numbers, and 0 for fewer, whose errors differ too much.
         offset: the smallest such divisor; the loss is a sum over the event, so scale it with the event's size.
 
     Returns:
@@ -54,4 +55,4 @@ def meanflow(
         >>> model.sample(3).shape, model.sampler.evaluations
         (torch.Size([3, 2]), 1)
     """
-    return shared.flow_map(MeanFlow(times, instantaneous, power, offset, guidance, kappa, guidance_interval))
+    return shared.flow_map(MeanFlow(times, instantaneous, shared.power(power), offset, guidance, kappa, guidance_interval))

@@ -27,6 +27,8 @@ class Preconditioned(nn.Module):
         net: called as net(x, t, cond).
         path: the path of x_t; alpha and sigma must not vanish at the ends of its interval.
         data_std: standard deviation of the data.
+        boundary: whether the prediction is y exactly at the lowest noise s_min of the path, as consistency models require: s is replaced by
+            s - s_min in c_skip and in the numerator of c_out.
 
     Raises:
         UserError: data_std is not positive.
@@ -35,11 +37,11 @@ class Preconditioned(nn.Module):
     Source: Karras et al. (EDM), 2206.00364, eq. 7 and table 1.
     """
 
-    def __init__(self, net: nn.Module | Callable[..., Tensor], path: Path, data_std: float = 1.0) -> None:
+    def __init__(self, net: nn.Module | Callable[..., Tensor], path: Path, data_std: float = 1.0, boundary: bool = False) -> None:
         super().__init__()
         if not data_std > 0:
             raise UserError(f"data_std is {data_std}, but a standard deviation is positive; 1 is that of standardised data.")
-        self.net, self.path, self.data_std = net, path, data_std
+        self.net, self.path, self.data_std, self.boundary = net, path, data_std, boundary
         self._ends = None if isinstance(path, nn.Module) else _ends(path, torch.zeros(0, dtype=torch.float64, device="cpu")).tolist()
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
@@ -48,7 +50,11 @@ class Preconditioned(nn.Module):
         scale = torch.hypot(sigma, alpha * d)  # alpha sqrt(s² + d²)
         clean, noisy = _ends(self.path, t) if self._ends is None else self._ends  # the parameters of a path may change
         raw = like_input(self.net(x * per_row(1 / scale, x), (clean - self.path.log_snr(t)) / (clean - noisy), cond), x)
-        return torch.addcmul(x * per_row(alpha * d**2 / scale**2, x), raw, per_row(sigma * d / scale, x))
+        if not self.boundary:
+            return torch.addcmul(x * per_row(alpha * d**2 / scale**2, x), raw, per_row(sigma * d / scale, x))
+        above = sigma / alpha - torch.exp(-torch.as_tensor(clean, dtype=t.dtype, device=t.device))  # s - s_min
+        skip = d**2 / (alpha * (above.square() + d**2))
+        return torch.addcmul(x * per_row(skip, x), raw, per_row(above * d * alpha / scale, x))
 
 
 def _ends(path: Path, like: Tensor) -> Tensor:

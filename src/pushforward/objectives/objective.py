@@ -27,7 +27,12 @@ class FlowMapping(Protocol):
     @property
     def averaged_net(self) -> Any: ...
 
+    @property
+    def teacher(self) -> Any: ...
+
     def target(self, x: Tensor, noise: Tensor, x_t: Tensor, t: Tensor, cond: Any) -> Tensor: ...
+
+    def step(self, x: Tensor, noise: Tensor, x_t: Tensor, t: Tensor, r: Tensor, cond: Any) -> Tensor: ...
 
     def dropped(self, cond: Any, mask: Tensor) -> Any: ...
 
@@ -77,7 +82,7 @@ class Objective(CheckedNumbers):
         """
         if not self.solves_ode:
             raise NotInvertibleError(
-                f"a {type(self).__name__} model learns where trajectories end, not their velocity, so it solves no ODE; use Jumps() or "
+                f"{type(self).__name__} learns where trajectories end, not their velocity, so the model solves no ODE; use Jumps() or "
                 "Renoise(2)."
             )
 
