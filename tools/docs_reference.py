@@ -23,6 +23,7 @@ GROUPS = {
     "samplers": "Samplers",
     "guidance": "Guidance",
     "bijections": "Bijections",
+    "objectives": "Objectives of few-step models",
     "families": "Families",
     "models": "Models",
     "data": "Data",
