@@ -395,7 +395,9 @@ def test_the_teachers_velocity_is_that_along_straight_lines():
         (lambda: MeanFlow(offset=0.0), UserError, "offset is 0.0, but it must be positive"),
         (lambda: ImprovedMeanFlow(guidance=0.5), UserError, "guidance is 0.5, but it must be at least 1"),
         (lambda: Shortcut(smallest=100), UserError, "smallest is 100, but steps are halved, so it is a power of 2"),
-        (lambda: Shortcut(clip=-1.0), UserError, "clip is -1.0"),
+        (lambda: Shortcut(bound=-1.0), UserError, "bound is -1.0"),
+        (lambda: pf.models.meanflow(classes=3, guidance=2.0), ConditionError, "guidance is 2.0, but drop_cond is 0, so there is no model"),
+        (lambda: pf.models.shortcut(guidance=2.0), ConditionError, "guidance is 2.0, but drop_cond is 0"),
         (lambda: Jumps(0), UserError, "steps is 0"),
         (
             lambda: pf.models.shortcut().sample(2, sampler=Jumps(3)),

@@ -95,6 +95,7 @@ class FlowMap(OnPath):
         if self.objective.solves_ode and not isinstance(path, Linear):
             raise UserError(f"path is {path}, but {type(self.objective).__name__} learns an average velocity along Linear(); leave it out.")
         self.prediction = prediction
+        self.objective.check_model(self)
         self._teacher = None if teacher is None else Teacher(teacher, self)
         self.fitted = teacher is not None  # whether units are a teacher's, and not to be fitted to data
         self._averaged: tuple[Any, ...] = ()  # in a tuple, so that it is no part of the model

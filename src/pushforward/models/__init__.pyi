@@ -476,8 +476,8 @@ def improved_meanflow(
         power: each loss of a row is divided by (itself + offset)^power, without gradient; 0 is the plain squared error. None is 1 for
             events of at least 16 numbers, and 0 for fewer, whose errors differ too much.
         offset: the smallest such divisor; the losses are sums over the event, so scale it with the event's size.
-        drop_cond: share of conditions dropped in training, for guidance; None is 0.1 for a model with conditions, and 0 is a network that
-            reads no guidance scale.
+        drop_cond: share of conditions dropped in training, for guidance; 0 is a network that reads no guidance scale, and None is 0.1 for
+            a model with conditions whose teacher, if there is one, dropped some too.
         teacher: a trained path model, or its run folder: its velocity replaces that of data and noise in the loss. Where no other network
             is given it has the teacher's, and starts with its weights if that predicts the velocity along straight lines. Units and
             conditions are the teacher's.
@@ -934,7 +934,7 @@ def shortcut(
     smallest: int = 128,
     bootstrap: float = 0.125,
     guidance: float = 1.0,
-    clip: float | None = None,
+    bound: float | None = None,
     teacher: PathModel | str | None = None,
     sampler: Sampler = ...,
     drop_cond: float = 0.0,
@@ -955,7 +955,8 @@ def shortcut(
         smallest: number of the smallest steps from noise to data, a power of 2.
         bootstrap: share of rows that learn a longer step from two shorter ones.
         guidance: scale of the guidance in the targets made of two smallest steps, hence in all longer ones; it needs drop_cond; 1 is none.
-        clip: bound of intermediate states and targets, in the model's units, such as 4 for data of unit scale; None is no bound.
+        bound: largest absolute value of intermediate states and targets, in the model's units, such as 4 for data of unit scale; None is
+            no bound.
         teacher: a trained path model, or its run folder: its velocity replaces that of data and noise in the loss. Where no other network
             is given it has the teacher's, and starts with its weights if that predicts the velocity along straight lines. Units and
             conditions are the teacher's.

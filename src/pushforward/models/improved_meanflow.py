@@ -26,21 +26,19 @@ class GuidedOptions(FlowMapOptions):
     """Options of a flow map whose network reads a guidance scale.
 
     Args:
-        drop_cond: share of conditions dropped in training, for guidance; None is 0.1 for a model with conditions, and 0 is a network that
-            reads no guidance scale.
+        drop_cond: share of conditions dropped in training, for guidance; 0 is a network that reads no guidance scale, and None is 0.1 for
+            a model with conditions whose teacher, if there is one, dropped some too.
     """
 
     drop_cond: float | None = field(default=None, kw_only=True)  # type: ignore[assignment]
 
-    @property
-    def dropped(self) -> float:
-        """The share of conditions dropped in training."""
-        return (0.1 if self.kind else 0.0) if self.drop_cond is None else self.drop_cond
-
-    @property
-    def family_options(self) -> dict[str, Any]:
-        """The keyword arguments of the family that follow from the shared options."""
-        return {**super().family_options, "drop_cond": self.dropped}
+    @classmethod
+    def follow(cls, arguments: dict[str, Any]) -> None:
+        super().follow(arguments)
+        if arguments.get("drop_cond") is None:
+            conditional = any(arguments.get(name) is not None for name in ("classes", "cond_features", "cond_image"))
+            teacher = arguments.get("teacher")
+            arguments["drop_cond"] = 0.1 if conditional and (teacher is None or teacher.drop_cond) else 0.0
 
 
 def _example() -> tuple:
@@ -76,4 +74,4 @@ def improved_meanflow(
         >>> model.sample(3, torch.tensor([0, 1, 2]), guidance=2.0).shape
         torch.Size([3, 2])
     """
-    return shared.flow_map(ImprovedMeanFlow(times, instantaneous, shared.power(power), offset, guidance if shared.dropped else 1.0))
+    return shared.flow_map(ImprovedMeanFlow(times, instantaneous, shared.power(power), offset, guidance if shared.drop_cond else 1.0))

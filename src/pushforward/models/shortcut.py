@@ -23,7 +23,7 @@ def _example() -> tuple:
 @export("models.shortcut", example=_example)
 @preset
 def shortcut(
-    shared: FlowMapOptions, *, smallest: int = 128, bootstrap: float = 0.125, guidance: float = 1.0, clip: float | None = None
+    shared: FlowMapOptions, *, smallest: int = 128, bootstrap: float = 0.125, guidance: float = 1.0, bound: float | None = None
 ) -> FlowMap:
     """Learn steps of length 1, 1/2, ..., 1/smallest, each from two of half its length.
 
@@ -33,7 +33,8 @@ def shortcut(
         smallest: number of the smallest steps from noise to data, a power of 2.
         bootstrap: share of rows that learn a longer step from two shorter ones.
         guidance: scale of the guidance in the targets made of two smallest steps, hence in all longer ones; it needs drop_cond; 1 is none.
-        clip: bound of intermediate states and targets, in the model's units, such as 4 for data of unit scale; None is no bound.
+        bound: largest absolute value of intermediate states and targets, in the model's units, such as 4 for data of unit scale; None is
+            no bound.
 
     Returns:
         A FlowMap, which samples by `Jumps(steps)` with a power of 2.
@@ -43,4 +44,4 @@ def shortcut(
         >>> model.sample(3, sampler=pf.samplers.Jumps(4)).shape
         torch.Size([3, 2])
     """
-    return shared.flow_map(Shortcut(smallest, bootstrap, guidance, clip))
+    return shared.flow_map(Shortcut(smallest, bootstrap, guidance, bound))

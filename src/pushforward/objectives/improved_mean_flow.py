@@ -9,11 +9,10 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward._checks import real
-from pushforward.errors import ConditionError
 from pushforward.functional.prediction import per_row
 from pushforward.objectives.derivative import Draws, total_derivative
 from pushforward.objectives.mean_flow import IntervalObjective, dropped
-from pushforward.objectives.objective import Evaluating, FlowMapping, Losses, adaptive, heads, squared, uniform_times
+from pushforward.objectives.objective import Evaluating, FlowMapping, Losses, adaptive, check_guided, heads, squared, uniform_times
 from pushforward.registry import export
 
 
@@ -102,8 +101,7 @@ class ImprovedMeanFlow(IntervalObjective):
         """Return the velocity v with guidance in the rows that keep their condition, at times inside their intervals."""
         if guidance is None or cond is None or not model.training:
             return v
-        if not model.drop_cond:
-            raise ConditionError(f"guidance is {self.guidance}, but drop_cond is 0, so there is no model without conditions; try 0.1.")
+        check_guided(self.guidance, model)
         scale, low, high = guidance.unbind(1)
         with Evaluating(model.net):
             own = self.both(model.net, z, t, t, cond, guidance)[1]

@@ -8,11 +8,20 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward._checks import real
-from pushforward.errors import ConditionError, UserError
+from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
 from pushforward.guidance.cfg import checked_interval, within
 from pushforward.objectives.derivative import Draws, total_derivative
-from pushforward.objectives.objective import AverageVelocity, Evaluating, FlowMapping, Losses, adaptive, squared, uniform_times
+from pushforward.objectives.objective import (
+    AverageVelocity,
+    Evaluating,
+    FlowMapping,
+    Losses,
+    adaptive,
+    check_guided,
+    squared,
+    uniform_times,
+)
 from pushforward.registry import export
 from pushforward.times import LogitNormal, Times
 
@@ -99,6 +108,9 @@ class MeanFlow(IntervalObjective):
         real("guidance", self.guidance, 0, "1 is no guidance")
         checked_interval(self.guidance_interval)
 
+    def check_model(self, model: FlowMapping) -> None:
+        check_guided(self.guidance, model)
+
     def losses(self, model: FlowMapping, x: Tensor, noise: Tensor, cond: Any, generator: _random.Generators) -> Losses:
         t, r, u = self.intervals(x, generator)
         cond, kept = dropped(model, cond, u)
@@ -122,8 +134,6 @@ class MeanFlow(IntervalObjective):
         """Return the velocity v with guidance in the rows that keep their condition."""
         if self.guidance == 1 or cond is None:
             return v
-        if not model.drop_cond:
-            raise ConditionError(f"guidance is {self.guidance}, but drop_cond is 0, so there is no model without conditions; try 0.1.")
         omega = (1 - self.kappa) * self.guidance
         with Evaluating(model.net):
             away = self.average(model.net, z, t, t, None)

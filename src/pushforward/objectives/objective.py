@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pushforward import _random
 from pushforward._checks import CheckedNumbers, like_input
 from pushforward._precision import wide
-from pushforward.errors import NotInvertibleError, ShapeError, missing
+from pushforward.errors import ConditionError, NotInvertibleError, ShapeError, missing
 from pushforward.functional.prediction import Kind, per_row
 from pushforward.paths.path import Path
 
@@ -86,6 +86,9 @@ class Objective(CheckedNumbers):
                 "Renoise(2)."
             )
 
+    def check_model(self, model: FlowMapping) -> None:
+        """Raise unless the objective can train a model, which is asked when it is built."""
+
     def check_jump(self, t: float, r: float, interval: tuple[float, float]) -> None:
         """Raise unless the model learns jumps from t to r."""
 
@@ -109,6 +112,16 @@ class AverageVelocity(Objective):
 
     def velocity(self, model: FlowMapping, x: Tensor, t: Tensor, cond: Any, guidance: Tensor | None) -> Tensor:
         return self.average(model.net, x, t, t, cond, guidance)
+
+
+def check_guided(guidance: float, model: FlowMapping) -> None:
+    """Raise unless a model with guidance in its targets also learns without conditions.
+
+    Raises:
+        ConditionError: it does not.
+    """
+    if guidance != 1 and not model.drop_cond:
+        raise ConditionError(f"guidance is {guidance}, but drop_cond is 0, so there is no model without conditions; try 0.1.")
 
 
 def heads(output: Any, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward._checks import real, whole
-from pushforward.errors import ConditionError, UserError
+from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
-from pushforward.objectives.objective import AverageVelocity, Evaluating, FlowMapping, Losses, squared, uniform_times
+from pushforward.objectives.objective import AverageVelocity, Evaluating, FlowMapping, Losses, check_guided, squared, uniform_times
 from pushforward.registry import export
 
 
@@ -29,7 +29,7 @@ class Shortcut(AverageVelocity):
         smallest: number of the smallest steps from noise to data, a power of 2.
         bootstrap: share of rows that learn a longer step from two shorter ones.
         guidance: scale of the guidance in the targets made of two smallest steps, hence in all longer ones; 1 is none.
-        clip: bound of the state after half a step and of the target, in the model's units, or None.
+        bound: largest absolute value of the state after half a step and of the target, in the model's units, or None.
 
     Raises:
         UserError: an option is out of range.
@@ -41,7 +41,7 @@ class Shortcut(AverageVelocity):
     smallest: int = 128
     bootstrap: float = 0.125
     guidance: float = 1.0
-    clip: float | None = None
+    bound: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,14 +50,17 @@ class Shortcut(AverageVelocity):
         if not 0 <= self.bootstrap <= 1:
             raise UserError(f"bootstrap is {self.bootstrap}, but it is a share of rows from 0 to 1; 0.125 is usual.")
         real("guidance", self.guidance, 0, "1 is no guidance")
-        if self.clip is not None and not self.clip > 0:
-            raise UserError(f"clip is {self.clip}, but a bound is positive; None is no bound.")
+        if self.bound is not None and not self.bound > 0:
+            raise UserError(f"bound is {self.bound}, but a bound is positive; None is no bound.")
 
     def steps(self, x: Tensor, longer: Tensor, generator: _random.Generators) -> tuple[Tensor, Tensor]:
         """Return times t and step lengths d (n,), 1/smallest where `longer` (n,) is false: t is a multiple of d."""
         level, place = (uniform_times(len(x), generator, x) for _ in range(2))
         d = torch.where(longer, 0.5 ** torch.floor(level * math.log2(self.smallest)), 1 / self.smallest)
         return d * (1 + torch.floor(place / d)), d
+
+    def check_model(self, model: FlowMapping) -> None:
+        check_guided(self.guidance, model)
 
     def losses(self, model: FlowMapping, x: Tensor, noise: Tensor, cond: Any, generator: _random.Generators) -> Losses:
         u = uniform_times(len(x), generator, x)
@@ -79,22 +82,20 @@ class Shortcut(AverageVelocity):
         net, half = model.averaged_net, d / 2
         with Evaluating(net):
             first = self.half(net, model, x, t, half, cond)
-            middle = self._clipped(x - per_row(half, x) * first.to(x.dtype))
+            middle = self._bounded(x - per_row(half, x) * first.to(x.dtype))
             second = self.half(net, model, middle, t - half, half, cond)
-        return self._clipped((first + second) / 2)
+        return self._bounded((first + second) / 2)
 
     def half(self, net: Any, model: FlowMapping, x: Tensor, t: Tensor, half: Tensor, cond: Any) -> Tensor:
         """Return the velocity of a step of length `half`, with guidance where that is the smallest."""
         own = self.average(net, x, t, t - half, cond)
         if self.guidance == 1 or cond is None:
             return own
-        if not model.drop_cond:
-            raise ConditionError(f"guidance is {self.guidance}, but drop_cond is 0, so there is no model without conditions; try 0.1.")
         guided = torch.lerp(self.average(net, x, t, t - half, None), own, self.guidance)
         return torch.where(per_row(half * self.smallest < 1.5, own).bool(), guided, own)
 
-    def _clipped(self, x: Tensor) -> Tensor:
-        return x if self.clip is None else x.clamp(-self.clip, self.clip)
+    def _bounded(self, x: Tensor) -> Tensor:
+        return x if self.bound is None else x.clamp(-self.bound, self.bound)
 
     def velocity(self, model: FlowMapping, x: Tensor, t: Tensor, cond: Any, guidance: Tensor | None) -> Tensor:
         return self.average(model.net, x, t, t - 1 / self.smallest, cond)
