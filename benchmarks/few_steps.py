@@ -26,7 +26,7 @@ PRESETS = {
 def few_steps() -> list[Row]:
     training = [_training(preset, name, bar) for preset, bar in PRESETS.items() for name in NETS]
     dropout = pf.nn.UNet.Config(channels=32, depth=1, dropout=0.1)
-    return [*training, _training("meanflow", "U-Net with dropout", 3.3, dropout), *(_sampling(name) for name in NETS)]
+    return [*training, _training("meanflow", "U-Net with dropout", 2.2, dropout), *(_sampling(name) for name in NETS)]
 
 
 def _model(preset: str, net: pf.nn.config.NetConfig) -> pf.families.GenerativeModel:

@@ -86,7 +86,7 @@ def few_steps(folder, **settings):
     for name in ("meanflow", "improved_meanflow", "shortcut"):
         torch.manual_seed(0)
         one = getattr(pf.models, name)(pf.nn.MLP.Config((16,)), (2,), **options).double()
-        trained = train(one, pf.data.moons(n=100), steps=6, **settings)
+        trained = train(one, pf.data.moons(n=100), steps=4, **settings)
         found |= {f"{name}.{key}": value for key, value in state(trained).items()}
     return {"weights": found}
 

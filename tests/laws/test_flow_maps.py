@@ -211,22 +211,32 @@ def test_gradients_are_those_of_one_graph(net):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_value_and_derivative_have_one_dropout_mask(name):
-    """Seeded alike, a model of constant masks gives what the model that draws them gives; drawing them twice would not."""
+    """The rows with r < t are evaluated apart from the others, and twice: for value and derivative, under the same masks."""
     net = pf.nn.UNet.Config(channels=8, multipliers=(1,), depth=1, heads=2, dropout=0.5)
     model, (x, cond) = small(name, net), batch()
     assert not torch.equal(loss_and_gradients(model, x, cond, 0)[0], loss_and_gradients(model, x, cond, 1)[0])
-    drawn = []
-    for part in model.net.modules():
-        if isinstance(part, torch.nn.Dropout):
-            part.register_forward_hook(
-                lambda part, inputs, output: drawn.append(output != 0) if part.training and inputs[0].shape[0] == 12 else None
-            )
+    parts, drawn = [part for part in model.net.modules() if isinstance(part, torch.nn.Dropout)], []
+    for part in parts:
+        part.register_forward_hook(lambda part, inputs, output: drawn.append(output != 0) if part.training else None)
     loss_and_gradients(model, x, cond)
-    masks = len([part for part in model.net.modules() if isinstance(part, torch.nn.Dropout)])
-    passes = [drawn[k * masks : (k + 1) * masks] for k in range(len(drawn) // masks)]
-    assert len(passes) == (1 if name == "shortcut" else 2)
-    for other in passes[1:]:
-        assert all(bool((a == b).float().mean() > 0.999) for a, b in zip(passes[0], other, strict=True))  # except exact zeros
+    passes = [drawn[k : k + len(parts)] for k in range(0, len(drawn), len(parts))]
+    rows = [len(one[0]) for one in passes]
+    if name == "shortcut":
+        assert rows == [12]
+        return
+    assert rows == [rows[0], rows[0], 12 - rows[0]]
+    assert all(bool((a == b).float().mean() > 0.999) for a, b in zip(*passes[:2], strict=True))  # except exact zeros
+
+
+def test_losses_of_rows_apart_are_those_of_all_rows_together():
+    """With dropout of a share too small to drop anything."""
+    found = []
+    for dropout in (0.0, 1e-12):
+        net = pf.nn.UNet.Config(channels=8, multipliers=(1,), depth=1, heads=2, dropout=dropout)
+        torch.manual_seed(0)
+        model, (x, cond) = small("meanflow", net), batch()
+        found.append(loss_and_gradients(model, x, cond))
+    equal(*found, 1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)

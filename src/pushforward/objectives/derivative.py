@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from pushforward._modes import eagerly
 from pushforward._precision import uncast, wide
@@ -33,6 +34,25 @@ class Draws:
             for device, state in zip(self.devices, self.before[1:], strict=True):
                 torch.cuda.set_rng_state(state, device)
             return call()
+
+
+def apart(net: Any, moving: Tensor, losses: Callable[[Any], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return losses (n,) of rows, those of rows that need a derivative (n,) computed apart if the network has dropout.
+
+    A derivative repeats the draws of the value's call, hence takes all of its rows.
+
+    Args:
+        net: the network.
+        moving: which rows need a derivative (n,).
+        losses: called with an index of rows; returns two losses of each.
+    """
+    drops = isinstance(net, nn.Module) and any(isinstance(one, _DropoutNd) and one.training and one.p > 0 for one in net.modules())
+    if not drops or bool(moving.all()) or not bool(moving.any()):
+        return losses(slice(None))
+    parts = [one.nonzero().flatten() for one in (moving, ~moving)]
+    order = torch.cat(parts).argsort()
+    one, other = (torch.cat(found)[order] for found in zip(*map(losses, parts), strict=True))
+    return one, other
 
 
 @torch.no_grad()

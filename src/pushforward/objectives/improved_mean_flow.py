@@ -10,7 +10,7 @@ from torch import Tensor
 from pushforward import _random
 from pushforward._checks import real
 from pushforward.functional.prediction import per_row
-from pushforward.objectives.derivative import Draws, total_derivative
+from pushforward.objectives.derivative import Draws, apart, total_derivative
 from pushforward.objectives.mean_flow import IntervalObjective, dropped
 from pushforward.objectives.objective import Evaluating, FlowMapping, Losses, adaptive, check_guided, heads, squared, uniform_times
 from pushforward.registry import export
@@ -74,17 +74,22 @@ class ImprovedMeanFlow(IntervalObjective):
         z = model.path.mix(x, noise, t)
         guidance = self.drawn_guidance(model, x, t, r, kept, generator)
         target = self.guided(model, model.target(x, noise, z, t, cond), z, t, cond, kept, guidance)
-        draws = Draws(z.device)
-        average, velocity = self.both(model.net, z, t, r, cond, guidance)
 
         def again(z: Tensor, t: Tensor, r: Tensor, cond: Any, guidance: Tensor | None) -> Tensor:
             return self.average(model.net, z, t, r, cond, guidance)
 
-        derivative = total_derivative(again, z, t, r, velocity.detach(), cond, guidance, draws)
-        implied = squared(average + per_row(t - r, derivative) * derivative - target)
-        direct = squared(velocity - target)
-        weighted = adaptive(implied, self.power, self.offset) + adaptive(direct, self.power, self.offset)
-        return Losses(t, weighted, implied / max(1, x[:1].numel()))
+        def losses(rows: Any) -> tuple[Tensor, Tensor]:
+            of, at, end, aim = z[rows], t[rows], r[rows], target[rows]
+            given, steered = (None if one is None else one[rows] for one in (cond, guidance))
+            draws = Draws(z.device)
+            average, velocity = self.both(model.net, of, at, end, given, steered)
+            derivative = total_derivative(again, of, at, end, velocity.detach(), given, steered, draws)
+            implied = squared(average + per_row(at - end, derivative) * derivative - aim)
+            direct = squared(velocity - aim)
+            weighted = adaptive(implied, self.power, self.offset) + adaptive(direct, self.power, self.offset)
+            return weighted, implied / max(1, x[:1].numel())
+
+        return Losses(t, *apart(model.net, r < t, losses))
 
     def drawn_guidance(
         self, model: FlowMapping, x: Tensor, t: Tensor, r: Tensor, kept: Tensor, generator: _random.Generators

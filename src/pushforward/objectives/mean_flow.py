@@ -11,7 +11,7 @@ from pushforward._checks import real
 from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
 from pushforward.guidance.cfg import checked_interval, within
-from pushforward.objectives.derivative import Draws, total_derivative
+from pushforward.objectives.derivative import Draws, apart, total_derivative
 from pushforward.objectives.objective import (
     AverageVelocity,
     Evaluating,
@@ -116,15 +116,19 @@ class MeanFlow(IntervalObjective):
         cond, kept = dropped(model, cond, u)
         z = model.path.mix(x, noise, t)
         v = self.steered(model, model.target(x, noise, z, t, cond), z, t, cond, kept)
-        draws = Draws(z.device)
-        predicted = self.average(model.net, z, t, r, cond)
 
         def average(z: Tensor, t: Tensor, r: Tensor, cond: Any, guidance: Tensor | None) -> Tensor:
             return self.average(model.net, z, t, r, cond)
 
-        derivative = total_derivative(average, z, t, r, v, cond, None, draws)
-        total = squared(predicted - self.target(v, t, r, derivative))
-        return Losses(t, adaptive(total, self.power, self.offset), total / max(1, x[:1].numel()))
+        def losses(rows: Any) -> tuple[Tensor, Tensor]:
+            of, at, end, along, given = z[rows], t[rows], r[rows], v[rows], None if cond is None else cond[rows]
+            draws = Draws(z.device)
+            predicted = average(of, at, end, given, None)
+            derivative = total_derivative(average, of, at, end, along, given, None, draws)
+            total = squared(predicted - self.target(along, at, end, derivative))
+            return adaptive(total, self.power, self.offset), total / max(1, x[:1].numel())
+
+        return Losses(t, *apart(model.net, r < t, losses))
 
     def target(self, v: Tensor, t: Tensor, r: Tensor, derivative: Tensor) -> Tensor:
         """Return what u regresses on: v - (t - r) du/dt, all (n, *shape)."""
