@@ -38,7 +38,7 @@ for name, tangents in {
 # --8<-- [end:identity]
 
 # --8<-- [start:train]
-STAGES = (100, 200, 400)
+STAGES = (100, 300, 700)
 data, test = pf.data.load("moons").x, pf.data.load("moons", "test").x
 net, settings = pf.nn.MLP.Config((64, 64)), {"steps": STAGES[-1], "batch_size": 256, "lr": 3e-3, "ema": 0.99}
 
@@ -79,7 +79,6 @@ models = {
     "shortcut": trained("shortcut"),
     "consistency, ict": trained("consistency", grid=160),
     "consistency, ect, teacher": trained("consistency", method="ect", teacher=teacher),
-    "consistency, scm, teacher": trained("consistency", method="scm", teacher=teacher),
 }
 # --8<-- [end:train]
 
