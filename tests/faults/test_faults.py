@@ -129,7 +129,8 @@ def test_a_disk_that_is_full_at_the_next_checkpoint_loses_no_step(tmp_path):
         assert found, done.stderr
         whole = checkpoints(disk / "run").newest_whole()
         assert whole is None or int(whole.name[-6:]) < int(found[1])
-        assert torch.load(found[2] + "/training.pt", weights_only=True)["step"] == int(found[1])
-        shutil.rmtree(Path(found[2]).parents[1])
+        rescued = Path(found[2])
+        assert torch.load(rescued / f"step-{int(found[1]):06d}" / "training.pt", weights_only=True)["step"] == int(found[1])
+        shutil.rmtree(rescued.parent)
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -20,9 +20,11 @@ def rescued(error: OSError, out: Path, best: Best, now: Snapshot) -> Exception:
     except OSError:
         shutil.rmtree(spare, ignore_errors=True)
         return error
+    saved = checkpoints(spare)
+    what = f"step {now.step} is" if saved.pointed("best") is None else f"step {now.step} and the best weights are"
     return CheckpointError(
-        f"cannot write {error.filename or out}: {error.strerror or error}; step {now.step} and the best weights are saved in "
-        f"{checkpoints(spare).folder}: free some space, copy what it holds into {out / 'checkpoints'}, and continue with --resume."
+        f"cannot write {error.filename or out}: {error.strerror or error}; {what} saved in {saved.folder}: "
+        f"free some space, copy what it holds into {out / 'checkpoints'}, and continue with --resume."
     )
 
 
