@@ -115,7 +115,8 @@ def trajectory(
 ) -> None:
     """Draw trajectories from noise to data, one row per sample, with time to the right; a vector or image as condition is that of data.
 
-    Those of a flow map are the states after each of 8 evaluations. Of vectors with a `pair` these two elements are drawn, on the model's scales; otherwise the first and the last, in the data's units.
+    Those of a flow map are the states after each of 8 evaluations. Of vectors with a `pair` these two elements are drawn, on the model's
+    scales; otherwise the first and the last, in the data's units.
     """
     n = min(10, model.classes or 8) if len(model.shape) == 3 else 1000
     cond = given(model, data, n, device_of(model))

@@ -16,7 +16,7 @@ from pushforward.families.on_path import OnPath
 from pushforward.families.teaching import Teacher
 from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind
-from pushforward.guidance.cfg import as_guidance
+from pushforward.guidance.around import as_guidance
 from pushforward.guidance.guidance import Guidance
 from pushforward.objectives.mean_flow import MeanFlow
 from pushforward.objectives.objective import Objective

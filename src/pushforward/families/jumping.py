@@ -11,7 +11,8 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.errors import ConditionError, NotInvertibleError, UserError
 from pushforward.families.path_ode import PathODE
 from pushforward.functional.prediction import per_row
-from pushforward.guidance.cfg import CFG, within
+from pushforward.guidance.cfg import CFG
+from pushforward.guidance.extrapolation import within
 from pushforward.objectives.objective import Objective
 from pushforward.paths.prediction import Prediction
 from pushforward.samplers.sampler import Sampler

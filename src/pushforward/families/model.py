@@ -258,11 +258,7 @@ class GenerativeModel(Family):
         return self._bound(self._checked_cond(cond, n), sampler, guidance, divergence, generator)
 
     def sampler_of(self, evaluations: int) -> Sampler:
-        """Return the sampler that a comparison by number of evaluations uses: Euler's method, of a flow map jumps.
-
-        Args:
-            evaluations: number of network evaluations per sample.
-        """
+        """Return the sampler with this many network evaluations a sample, for comparisons: Euler's method, of a flow map jumps."""
         return Euler(evaluations)
 
     def _bound(

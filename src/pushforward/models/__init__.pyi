@@ -26,7 +26,7 @@ def consistency(
     teacher: PathModel | str | None = None,
     sampler: Sampler = ...,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -50,8 +50,8 @@ def consistency(
             conditions are the teacher's.
         sampler: how samples are made by default: Jumps(steps), Renoise(steps), or a sampler of ODEs.
         drop_cond: share of conditions dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
@@ -458,7 +458,7 @@ def improved_meanflow(
     drop_cond: float | None = None,
     teacher: PathModel | str | None = None,
     sampler: Sampler = ...,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -482,8 +482,8 @@ def improved_meanflow(
             is given it has the teacher's, and starts with its weights if that predicts the velocity along straight lines. Units and
             conditions are the teacher's.
         sampler: how samples are made by default: Jumps(steps), Renoise(steps), or a sampler of ODEs.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
@@ -559,7 +559,7 @@ def meanflow(
     teacher: PathModel | str | None = None,
     sampler: Sampler = ...,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -584,8 +584,8 @@ def meanflow(
             conditions are the teacher's.
         sampler: how samples are made by default: Jumps(steps), Renoise(steps), or a sampler of ODEs.
         drop_cond: share of conditions dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
@@ -938,7 +938,7 @@ def shortcut(
     teacher: PathModel | str | None = None,
     sampler: Sampler = ...,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -962,8 +962,8 @@ def shortcut(
             conditions are the teacher's.
         sampler: how samples are made by default: Jumps(steps), Renoise(steps), or a sampler of ODEs.
         drop_cond: share of conditions dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data, "logit" spreads quantised data over the line, "none" leaves
-            its units.
+        preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
+            spreads quantised data over the line, "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.

@@ -10,7 +10,7 @@ from pushforward import _random
 from pushforward._checks import real
 from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
-from pushforward.guidance.cfg import checked_interval, within
+from pushforward.guidance.extrapolation import checked_interval, within
 from pushforward.objectives.derivative import Draws, apart, total_derivative
 from pushforward.objectives.objective import (
     AverageVelocity,

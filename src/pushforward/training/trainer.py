@@ -13,13 +13,12 @@ from torch import Tensor
 
 from pushforward._checks import usable_device
 from pushforward.data.pairs import Pairs
-from pushforward.families.flow_map import FlowMap
 from pushforward.families.model import GenerativeModel
-from pushforward.families.on_path import OnPath
 from pushforward.formats.lock import check_unlocked, locked
 from pushforward.formats.run import check_start, clear_run
 from pushforward.formats.wrapped import unwrapped
 from pushforward.registry import export
+from pushforward.training.attached import attach, detach
 from pushforward.training.best import Best, fits_in_memory
 from pushforward.training.facts import facts
 from pushforward.training.failures import diverged, rescued, stopped
@@ -174,10 +173,7 @@ class Trainer:
         """
         self.model.train()
         over_time = LossOverTime()
-        if isinstance(self.model, OnPath):
-            self.model.watch = over_time.add
-        if isinstance(self.model, FlowMap):
-            self.model.follow_average(self.averaged_model)
+        attach(self.model, self.averaged_model, over_time.add)
         lock = locked(self.out) if self.out is not None and self.processes.main else contextlib.nullcontext()
         with lock, self.signals.watched(), self.processes.watched():
             self._notify("on_start")
@@ -188,11 +184,7 @@ class Trainer:
                     raise
                 raise rescued(error, self.out, self._best, self._snapshot()) from error
             finally:
-                self.model.input_noise, self.model.progress = 0.0, 1.0
-                if isinstance(self.model, OnPath):
-                    self.model.watch = None
-                if isinstance(self.model, FlowMap):
-                    self.model.follow_average(None)
+                detach(self.model)
                 self._notify("on_end")
         if self.stopped_by is not None and self.processes.main:
             warnings.warn(stopped(self.stopped_by, self.step, self.out), stacklevel=2)
