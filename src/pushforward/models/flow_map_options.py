@@ -1,5 +1,6 @@
 """The options that few-step models share, and how they start from a teacher."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ class FlowMapOptions(PathOptions):
         _check(teacher, given)
         own = teacher.config["model"] if teacher.config is not None else {}
         known = {"shape": teacher.shape, "levels": teacher.levels, "schema": teacher.schema, **vars(teacher.conditioning)}
-        known["net"] = own.get("net")
+        known["net"] = _of_one_time(own.get("net"))
         if known["net"] is None and "net" not in given:
             raise UserError("net is left out, but the teacher was given a live network instead of settings; give net= to the student too.")
         if "preprocess" in own or teacher.preprocess is None:
@@ -75,6 +76,11 @@ class FlowMapOptions(PathOptions):
         if isinstance(self.teacher, PathModel):
             start_from(model, self.teacher, self.net)
         return model
+
+
+def _of_one_time(net: Any) -> Any:
+    """Return the settings of a teacher's network with the factor of t that it has, which would be another one in a network of two times."""
+    return dataclasses.replace(net, time_scale=1000.0) if getattr(net, "time_scale", 0) is None else net
 
 
 def _loaded(run: str | FilePath, given: Mapping[str, Any]) -> PathModel:
@@ -106,7 +112,7 @@ def start_from(student: FlowMap, teacher: Any, net: Any) -> None:
         student.preprocess.load_state_dict(teacher.preprocess.state_dict())
     own = None if teacher.config is None else teacher.config["model"].get("net")
     straight = teacher.prediction == student.prediction and teacher.path == student.path
-    if not isinstance(net, NetConfig) or own != net or not straight:
+    if not isinstance(net, NetConfig) or _of_one_time(own) != net or not straight:
         return
     network: Any = student.net
     weights, state = teacher.net.state_dict(), network.state_dict()

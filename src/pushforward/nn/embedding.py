@@ -201,7 +201,8 @@ def no_interval() -> UserError:
 class TimeAndCondition(nn.Module):
     """A small network that embeds time and condition as one vector (n, features), which modulates the blocks of U-Net and DiT.
 
-    With `numbers` it also embeds as many further numbers (see `Numbers`); `time_scale` is the factor of t in the embedding.
+    With `numbers` it also embeds as many further numbers (see `Numbers`); `time_scale` is the factor of t in the embedding:
+    None is 1000, and 30 with numbers, for flow maps, whose losses contain the derivative by t.
     """
 
     def __init__(
@@ -211,10 +212,10 @@ class TimeAndCondition(nn.Module):
         cond_features: int | None = None,
         frequencies: int = 128,
         numbers: int = 0,
-        time_scale: float = 1000.0,
+        time_scale: float | None = None,
     ) -> None:
         super().__init__()
-        embedding = TimestepEmbedding(frequencies, time_scale)
+        embedding = TimestepEmbedding(frequencies, (30.0 if numbers else 1000.0) if time_scale is None else time_scale)
         self.time = _TimeNet(embedding, nn.Linear(frequencies, features), nn.SiLU(), nn.Linear(features, features))
         self.label = condition_embedding(features, classes, cond_features)
         self.numbers = Numbers(embedding, features, numbers, features) if numbers else None

@@ -93,7 +93,7 @@ class UNet(Blocks):
         cond_features: length of condition vectors, which like labels modulate all blocks, or None.
         cond_image: shape (channels, height, width) of condition images, or None: masks, images to be completed, low-resolution images;
             concatenated to x, their sides are those of x, a multiple or a fraction.
-        time_scale: factor of t in its embedding; the derivative by t grows with it, so flow maps train better at about 30.
+        time_scale: factor of t in its embedding; None is 1000, and 30 for a network with `numbers`, as the derivative by t grows with it.
         numbers: how many further numbers per sample it reads, called as net(x, t, cond, r=r, guidance=guidance): 1 is the length t - r of
             an interval, 4 also a guidance scale and its interval (n, 3); 0 is none.
 
@@ -116,7 +116,7 @@ class UNet(Blocks):
         dropout: float = 0.0
         cond_by: CondBy = "concat"
         cond_patch: int = 2
-        time_scale: float = 1000.0
+        time_scale: float | None = None
         name: ClassVar[str] = "nn.UNet"
 
         def build(
@@ -150,7 +150,7 @@ class UNet(Blocks):
         outputs: int = 1,
         cond_features: int | None = None,
         cond_image: Sequence[int] | None = None,
-        time_scale: float = 1000.0,
+        time_scale: float | None = None,
         numbers: int = 0,
     ) -> None:
         super().__init__()
