@@ -9,7 +9,7 @@ learns it from data on a grid of levels that gets finer; "ect" starts from a tra
 gap but the derivative along the trajectory. Samples with more steps add noise again (`Renoise`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -86,6 +86,8 @@ def consistency(
         raise UserError(f"method is {method!r}, but it is 'ict', 'ect' or 'scm'.")
     own = {"first": min(10, grid), "last": grid} if method == "ict" else {}
     objective: Objective = OBJECTIVES[method](mean=noise_mean, std=noise_std, **own)
+    if method == "scm" and getattr(shared.net, "time_scale", 0) is None:  # the loss contains the derivative by t; a teacher's is set
+        shared = replace(shared, net=replace(shared.net, time_scale=30.0))  # type: ignore[type-var]
     network, teacher = shared.network(), shared.teacher
     net: Any = network
     kind: Kind = "velocity"
