@@ -161,6 +161,7 @@ class Letters:
         return torch.tensor([[int(text)] * tokens for text in texts]), [""] * len(texts)
 
 
+@pytest.mark.slow
 def test_cached_prompts_are_those_that_were_asked_for(monkeypatch):
     """Few encodings are kept, so that threads remove what others have just found."""
     monkeypatch.setattr(prompts, "KEPT", 3)

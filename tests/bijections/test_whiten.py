@@ -54,11 +54,11 @@ def test_constant_and_equal_columns_stay_finite_and_invertible():
     torch.testing.assert_close(whiten.inverse(z)[0], x, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("preset", ["nsf", "maf", "rectified_flow"])
+@pytest.mark.parametrize("preset", ["maf", "rectified_flow"])
 def test_a_preset_whitens_its_data_and_the_columns_of_a_table(preset):
     """A linear map of the data then changes the density by its determinant alone."""
     torch.manual_seed(0)
-    x, mix = correlated(50_000, 2), torch.tensor([[2.0, 0.0], [-1.0, 0.5]])
+    x, mix = correlated(20_000, 2), torch.tensor([[2.0, 0.0], [-1.0, 0.5]])
     models = [getattr(pf.models, preset)(shape=(2,), preprocess="whiten") for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     for model, rows in zip(models, (x, x @ mix.T), strict=True):

@@ -184,6 +184,7 @@ def test_a_discrete_flow_trains_resumes_samples_and_is_evaluated(preset, data, t
         pytest.param(["digits"], [], marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_continuous_flow_trains_resumes_samples_and_is_evaluated(data, more, tmp_path, capsys):
     folder, coarse = tmp_path / "run", ["--sampler", "heun", "--steps", "2"]
     options = ["train", "ffjord", "--data", *data, "--out", str(folder), "--batch-size", "32", "--kinetic", "0.01", "--jacobian", "0.01"]

@@ -40,6 +40,7 @@ def test_settings_for_small_data_are_chosen_printed_and_overridden(table, tmp_pa
     assert settings(tmp_path / "c") == given
 
 
+@pytest.mark.slow
 def test_a_flow_that_is_behind_a_gaussian_prints_so(table, tmp_path, capsys):
     train = ["train", "nice", "--data", str(table), "--lr", "1e-6"]
     assert main([*train, "--steps", "1", "--out", str(tmp_path / "short")]) == 0

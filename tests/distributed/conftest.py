@@ -1,4 +1,4 @@
-"""All that a number of processes is asked for happens in one launch, but for the compiled networks."""
+"""All that a number of processes is asked for happens in one launch, and all that is slow in another; compiled networks have their own."""
 
 import sys
 
@@ -9,7 +9,7 @@ from launch import SCENARIOS, torchrun
 from pushforward.training.compiling import obstacle
 
 sys.path.insert(0, str(SCENARIOS.parent))
-NAMES = ["law", "law32", "unet", "moody", "augmented", "reversible", "few_steps", "verbs", "resume", "cut", "refusals", "command"]
+LAUNCHES = (["law", "law32", "unet", "verbs", "resume", "refusals", "command"], ["moody", "augmented", "reversible", "few_steps", "cut"])
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def results(tmp_path_factory):
     done = {}
 
     def of(number, scenario):
-        names = NAMES if scenario in NAMES else [scenario]
+        names = next((names for names in LAUNCHES if scenario in names), [scenario])
         if scenario == "compiled" and obstacle():
             pytest.skip(obstacle())
         if (number, scenario) not in done:

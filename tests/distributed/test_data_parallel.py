@@ -11,6 +11,7 @@ BOUND = {
     "augmented": 1e-9,
     "few_steps": 1e-9,
 }  # AdamW divides by tiny second moments, which enlarges rounding
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("augmented", "few_steps", "moody", "reversible", "compiled")]
 NUMBERS = [2, pytest.param(4, marks=pytest.mark.slow)]
 
 
@@ -25,13 +26,14 @@ def distance(one, other):
     return max(float((one[k] - other[k]).abs().max() / other[k].abs().max().clamp(min=1e-8)) for k in one)
 
 
-@pytest.mark.parametrize("scenario", ["law", "law32", "unet", "augmented", "few_steps"])
+@pytest.mark.parametrize("scenario", ["law", "law32", "unet", *SLOW[:2]])
 def test_processes_give_the_weights_of_one(results, number, scenario, tmp_path):
     alone = getattr(scenarios, scenario)(tmp_path)
     for each in results(number, scenario):
         assert distance(each["weights"], alone["weights"]) < BOUND[scenario]
 
 
+@pytest.mark.slow
 def test_reversible_processes_give_the_weights_of_one_that_keeps_its_activations(results, number, tmp_path):
     alone = scenarios.reversible(tmp_path, memory="full")
     for each in results(number, "reversible"):
@@ -45,9 +47,7 @@ def test_compiled_processes_give_the_weights_of_an_eager_one(results, number, tm
         assert distance(each["weights"], alone["weights"]) < 1e-8
 
 
-@pytest.mark.parametrize(
-    "scenario", ["law", "law32", "unet", "moody", "augmented", "reversible", "few_steps", pytest.param("compiled", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("scenario", ["law", "law32", "unet", *SLOW])
 def test_all_processes_hold_the_same_bits(results, number, scenario):
     first, *others = results(number, scenario)
     assert all(torch.equal(first["weights"][key], one["weights"][key]) for one in others for key in first["weights"])
@@ -87,6 +87,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(results, number):
         assert all(torch.equal(each["resumed"][key], each["straight"][key]) for key in each["straight"])
 
 
+@pytest.mark.slow
 def test_a_validation_that_is_cut_in_one_process_is_cut_in_all_and_done_again(results, number):
     for each in results(number, "cut"):
         assert each == {"0-1": [4, 15, 8, True, True], "1-2": [8, 2, 8, True, True]}

@@ -41,6 +41,7 @@ def test_the_exact_network_has_the_mixtures_density(make, prediction, solver, wi
         torch.testing.assert_close(model.log_prob(x), expected, rtol=0, atol=(100 if isinstance(path, Discrete) else 10) * within)
 
 
+@pytest.mark.slow
 def test_with_its_own_base_a_velocity_model_on_lines_has_the_mixtures_density():
     model, truth = truth_model(Linear(), exact_base=False)
     x, cond = truth.draw(5)

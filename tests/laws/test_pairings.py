@@ -64,6 +64,7 @@ points = st.lists(st.floats(-10, 10), min_size=12, max_size=12).map(lambda one: 
 
 @settings(max_examples=30)
 @given(x=points, noise=points)
+@pytest.mark.slow
 def test_optimal_transport_is_no_worse_than_any_of_the_720_permutations(x, noise):
     cost = (x[:, None] - noise[None]).square().sum(2)
     least = min(float(cost[range(6), list(order)].sum()) for order in itertools.permutations(range(6)))

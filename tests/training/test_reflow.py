@@ -96,6 +96,7 @@ def test_pairs_of_quantised_data_are_not_spread_again():
     torch.testing.assert_close(heard[0], x)
 
 
+@pytest.mark.slow
 def test_reflow_straightens_and_distilling_makes_one_step_enough():
     """Moons, seed 0. The bend falls at least tenfold; one step then lands within a tenth of the data's deviation of the whole solution."""
     model = pf.models.rectified_flow(pf.nn.MLP.Config((64,)), (2,))
