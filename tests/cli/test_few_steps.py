@@ -25,7 +25,7 @@ def train(preset, out, *more):
     return main(["train", preset, "--data", "moons", "--out", str(out), *SETTINGS, *more])
 
 
-@pytest.mark.parametrize("preset", one_in(2, ["meanflow", "improved_meanflow", "consistency", "shortcut"]))
+@pytest.mark.parametrize("preset", one_in(4, ["meanflow", "improved_meanflow", "consistency", "shortcut"]))
 def test_a_student_of_a_run_is_trained_sampled_and_loaded_without_it(preset, teacher, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert train(preset, "run", "--steps", "3", "--teacher", str(teacher)) == 0

@@ -64,7 +64,7 @@ def test_subsets_and_single_examples_agree(folder):
     assert len(list(part)) == 2
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_give_the_same_batches(folder, context):
     lazy = load(folder)
     loader = DataLoader(lazy, batch_size=32, collate_fn=keep_batch, num_workers=1, multiprocessing_context=context)

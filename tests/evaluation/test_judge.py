@@ -11,10 +11,11 @@ import pushforward as pf
 @pytest.mark.parametrize(
     "model",
     [
-        pf.families.NormalizingFlow(pf.bijections.Permutation([1, 0]), pf.bases.Gaussian((2,))),
-        pf.families.PathModel(lambda x, t, cond: 0 * x, (2,), sampler=pf.samplers.Euler(2)),
+        pytest.param(
+            pf.families.NormalizingFlow(pf.bijections.Permutation([1, 0]), pf.bases.Gaussian((2,))), id="map", marks=pytest.mark.slow
+        ),
+        pytest.param(pf.families.PathModel(lambda x, t, cond: 0 * x, (2,), sampler=pf.samplers.Euler(2)), id="path"),
     ],
-    ids=["map", "path"],
 )
 def test_a_model_without_parameters_is_judged(model):
     """A velocity of 0 maps noise to itself, and a permutation keeps its density: both cost the entropy of N(0, I).

@@ -71,6 +71,7 @@ def test_the_loss_is_minus_the_bound_per_dimension_and_teaches_both_flows(tiny, 
     assert all(bool((p.grad != 0).any()) for p in tiny.dequantisation.parameters())
 
 
+@pytest.mark.slow
 def test_learning_q_alone_tightens_the_bound(tiny, images):
     gaps = []
     optimizer = torch.optim.Adam(tiny.dequantisation.parameters(), 0.01)

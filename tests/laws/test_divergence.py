@@ -232,6 +232,7 @@ def test_exact_divergence_in_chunks_is_chosen_by_memory():
     torch.testing.assert_close(few[1], trace(function, x), **EXACT)
 
 
+@pytest.mark.slow
 def test_the_likelihood_of_a_bijection_with_a_hutchinson_estimate_does_not_depend_on_the_batch():
     net, x = MLP(3, 3, (8,), time_features=4), torch.randn(4, 3)
     ode = ODE(net, Dopri5(1e-8, 1e-8), "hutchinson")

@@ -246,6 +246,7 @@ def test_a_saved_model_makes_the_same_image(tiny, model, tmp_path, layout):
     torch.testing.assert_close(quick(loaded), quick(model), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_memory_is_counted_by_component(model):
     memory = model.memory(SIZE)
     assert memory.weights["transformer"] == sum(
