@@ -1,14 +1,12 @@
 """Guidance as the commands describe it: a scale, or a name with its scale and other options."""
 
-import dataclasses
-import typing
 from collections.abc import Sequence
 from typing import Any
 
 from pushforward import registry
 from pushforward._checks import real
-from pushforward._text import value_of
 from pushforward.cli.options import kebab, named
+from pushforward.cli.records import fields_of, values_of
 from pushforward.errors import UserError
 from pushforward.guidance.cfg import CFG
 from pushforward.guidance.extrapolation import FromNegative
@@ -32,17 +30,12 @@ def guidance_of(words: Sequence[str]) -> Any:
         kind, (scale, *others) = _kind(first), rest or [""]
     if not _is_number(scale):
         raise UserError(f"--guidance is {' '.join(words)!r}, but after the name comes its scale, such as `{first} 3`.")
-    values: dict[str, Any] = {"scale": real("--guidance", float(scale), hint="3 is usual, and 1 is no guidance")}
-    hints = typing.get_type_hints(kind)
-    options = {one.name: hints[one.name] for one in dataclasses.fields(kind) if one.name not in ("scale", *PER_SAMPLE)}
+    size = real("--guidance", float(scale), hint="3 is usual, and 1 is no guidance")
+    options = {name: hint for name, hint in fields_of(kind).items() if name not in ("scale", *PER_SAMPLE)}
     if len(others) % 2:
         raise UserError(f"--guidance is {' '.join(words)!r}, but options are pairs of a name and a value; {', '.join(options)} are known.")
-    for name, text in zip(others[::2], others[1::2], strict=True):
-        option = name.replace("-", "_")
-        if option not in options:
-            raise UserError(registry.unknown(f"option of {kebab(kind.public_name)}", name, options))
-        values[option] = value_of(name, text, options[option])
-    return kind(**values)
+    pairs = zip(others[::2], others[1::2], strict=True)
+    return kind(scale=size, **values_of(options, pairs, f"option of {kebab(kind.public_name)}"))
 
 
 def _kind(name: str) -> Any:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import inspect
-import typing
 from collections.abc import Mapping
 from typing import Any
 
 from pushforward import registry
 from pushforward._text import value_of
 from pushforward.cli.options import check_whole, kebab, named
+from pushforward.cli.records import fields_of, values_of
 from pushforward.errors import UserError
 from pushforward.samplers.grids import Grid
 from pushforward.samplers.sampler import Sampler
@@ -52,9 +52,9 @@ class SamplerOptions:
         kind = named("samplers", self.sampler or "euler")
         if not _is(kind, Sampler):
             raise UserError(f"--sampler is {self.sampler!r}, which is part of a sampler, not a sampler; try euler, heun or dopri5.")
-        if self.steps is not None and "steps" not in _options(kind):
+        if self.steps is not None and "steps" not in fields_of(kind):
             raise UserError(f"--steps is {self.steps}, but {self.sampler} chooses its own steps; leave --steps out, or use --sampler heun.")
-        start = kind() if grid is None or "grid" not in _options(kind) else kind(grid=grid)
+        start = kind() if grid is None or "grid" not in fields_of(kind) else kind(grid=grid)
         made: Sampler = _changed(start, self.sampler_options, self.steps)
         return made
 
@@ -78,19 +78,13 @@ def _changed(record: Any, texts: Mapping[str, str], steps: int | None) -> Any:
     return dataclasses.replace(record, **values) if values else record
 
 
-def _options(kind: type) -> dict[str, Any]:
-    """Return the options of a record with their annotations."""
-    hints = typing.get_type_hints(kind)
-    return {one.name: hints[one.name] for one in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
-
-
 def _values(record: Any, texts: Mapping[str, str], what: str) -> dict[str, Any]:
     """Return the fields of a record that texts state; those of its grid are written grid.NAME.
 
     Raises:
         UserError: a name is unknown, with the nearest one, or a text is not of the field's type.
     """
-    options, values = _options(type(record)), dict[str, Any]()
+    options, values = fields_of(type(record)), dict[str, Any]()
     inside: dict[str, str] = {}
     for name, text in texts.items():
         head, dot, rest = name.replace("-", "_").partition(".")
@@ -113,12 +107,10 @@ def _grid(name: str | None, texts: Mapping[str, str], own: Grid) -> Grid:
         kind = kinds.get(name.replace("_", "-").lower())
         if kind is None:
             raise UserError(registry.unknown("grid", name, kinds))
-    options, what = _options(kind), f"option of the grid {kebab(kind.public_name)}"
-    values = {}
-    for option, text in texts.items():
-        if option not in options:
-            raise UserError(registry.unknown(what, option, options) if options else f"the grid {kebab(kind.public_name)} has no options.")
-        values[option] = value_of(f"grid.{option}", text, options[option])
+    options, title = fields_of(kind), kebab(kind.public_name)
+    if texts and not options:
+        raise UserError(f"the grid {title} has no options.")
+    values = values_of(options, texts.items(), f"option of the grid {title}", "grid.")
     lacking = [
         one.name for one in dataclasses.fields(kind)
         if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING and one.name not in values
