@@ -45,6 +45,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "bijections.TableUnits": ("pushforward.bijections.table_units", "Put each column of a table on its scale, then subtract the mean and divide by the standard deviation on that scale."),
     "bijections.Transform": ("pushforward.bijections.transform", "A transform of torch.distributions as a bijection: its log-determinants are summed over the event."),
     "bijections.TransformerAutoregressive": ("pushforward.bijections.causal", "Shift and scale each patch of an image with parameters that a causal transformer predicts from the patches before it."),
+    "bijections.Unconditional": ("pushforward.bijections.unconditional", "A bijection called without the condition that its chain is called with."),
     "bijections.Whiten": ("pushforward.bijections.whiten", "Subtract the data's mean and remove their correlations, by the Cholesky factor of their covariance."),
     "data.Column": ("pushforward.schema", "One feature of a table: a real number, an integer, the number of a category, or whether another column's value is missing."),
     "data.Dataset": ("pushforward.data.dataset", "An in-memory, map-style torch data set of (x, cond)."),

@@ -88,6 +88,68 @@ def test_of_a_gaussian_denoising_gives_the_expected_data(float64):
     torch.testing.assert_close(clean, noisy / 1.25)
 
 
+def _by(model, solver):
+    for layer in model.modules():
+        if hasattr(layer, "solver"):
+            layer.solver = solver
+    return model
+
+
+@pytest.mark.parametrize("guidance", [None, 3.0])
+def test_samples_by_jacobi_iteration_are_those_made_patch_by_patch(flow, guidance):
+    cond = torch.tensor([0, 1, 2])
+    (one, p), (two, q) = (
+        _by(flow, solver).sample(3, cond, guidance=guidance, log_prob=True, generator=torch.Generator().manual_seed(0))
+        for solver in ("sequential", "jacobi")
+    )
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-9)
+    torch.testing.assert_close(p, q, rtol=0, atol=1e-9)
+
+
+def test_a_few_samples_of_many_patches_take_passes_over_all_of_them():
+    model = pf.models.tarflow((1, 12, 12), 1, 2, width=8, depth=1, heads=2, noise=0.0, preprocess="none")
+    passes = []
+    layer = model.bijection.steps[0]
+    nn.init.normal_(layer.net.out.weight, std=0.05)
+    layer.net.register_forward_hook(lambda *args: passes.append(1))
+    z = torch.randn(2, 1, 12, 12)
+    with torch.no_grad():
+        model.decode(z[:1])
+        assert 1 < len(passes) < 36
+        passes.clear()
+        _by(model, "sequential").decode(z[:1])
+        assert len(passes) == 36
+
+
+def test_gradients_of_samples_do_not_go_through_jacobi_iteration(flow):
+    z = torch.randn(2, 1, 4, 4)
+    gradients = []
+    for solver in ("sequential", "jacobi"):
+        start = z.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(_by(flow, solver).decode(start, torch.tensor([0, 1])).square().sum(), start)
+        gradients.append(gradient)
+    assert torch.equal(*gradients)
+
+
+def test_starflow_conditions_and_guides_the_block_next_to_the_noise(float64):
+    model = pf.models.tarflow(
+        (1, 4, 4), 3, 2, width=8, depth=(1, 1, 3), heads=2, noise=0.0, preprocess="none", classes=3, conditioned="last"
+    ).eval()
+    for layer in model.modules():
+        if isinstance(layer, TransformerAutoregressive):
+            nn.init.normal_(layer.net.out.weight, std=0.3)
+    layers = [layer for layer in model.modules() if isinstance(layer, TransformerAutoregressive)]
+    assert [len(layer.net.blocks) for layer in layers] == [1, 1, 3]
+    cond = torch.tensor([0, 1, 2])
+    x = model.sample(3, cond, guidance=2.0, generator=torch.Generator().manual_seed(0))
+    noise = model.base.sample(3, generator=torch.Generator().manual_seed(0))
+    by_hand = layers[2].guided(noise, cond, pf.guidance.CFG(2.0))[0]
+    for layer in layers[1::-1]:
+        by_hand = layer.inverse(by_hand)[0]
+    torch.testing.assert_close(x, by_hand, rtol=0, atol=1e-12)
+    torch.testing.assert_close(model.decode(model.encode(x, cond), cond), x, rtol=0, atol=1e-9)
+
+
 def test_training_adds_the_noise_and_drops_labels(flow):
     x, cond = torch.randn(6, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     exact = -flow.log_prob(x, cond).mean() / 16
@@ -107,6 +169,9 @@ def test_training_adds_the_noise_and_drops_labels(flow):
         (lambda: pf.models.tarflow((1, 4, 4), noise=-1.0), UserError, "noise is -1.0"),
         (lambda: pf.models.tarflow((1, 4, 4), heads=3), UserError, "heads is 3, which does not divide the width 128"),
         (lambda: pf.models.tarflow((1, 4, 4), depth=0), UserError, "depth 0"),
+        (lambda: pf.models.tarflow((1, 4, 4), 3, depth=(1, 2)), UserError, r"depth is \(1, 2\) for 3 flow blocks"),
+        (lambda: pf.models.tarflow((1, 4, 4), conditioned="first"), UserError, "conditioned is 'first'"),
+        (lambda: pf.models.tarflow((1, 4, 4), solver="newton"), UserError, "solver is 'newton', but it is 'auto'"),
         (lambda: pf.models.tarflow((1, 4, 4)).sample(1, guidance=2.0), ConditionError, "guidance 2 needs a condition"),
     ],
 )

@@ -31,4 +31,5 @@ from pushforward.bijections.standardise import Standardise as Standardise
 from pushforward.bijections.table_units import TableUnits as TableUnits
 from pushforward.bijections.transform import Transform as Transform
 from pushforward.bijections.causal import TransformerAutoregressive as TransformerAutoregressive
+from pushforward.bijections.unconditional import Unconditional as Unconditional
 from pushforward.bijections.whiten import Whiten as Whiten

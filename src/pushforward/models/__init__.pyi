@@ -508,6 +508,7 @@ def maf(
     shape: Sequence[int] | None = None,
     bound: float = 2.0,
     norm: Literal['none', 'act', 'batch'] = 'none',
+    solver: Literal['auto', 'sequential', 'jacobi'] = 'auto',
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
     dropout: float = 0.0,
     preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
@@ -526,6 +527,7 @@ def maf(
         shape: shape of one event (an image is flattened); what the command line gives, from the data.
         bound: bound of each layer's log-scales.
         norm: what follows each layer: "none", "act" (ActNorm) or "batch" (BatchNorm, as in the paper).
+        solver: how samples are computed: "sequential", feature by feature, which is also "auto", or "jacobi", by passes over all features.
         activation: "relu", "silu", "tanh", "elu" or "softplus".
         dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
         preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
@@ -986,12 +988,14 @@ def tarflow(
     patch: int = 4,
     *,
     width: int = 128,
-    depth: int = 4,
+    depth: int | tuple[int, ...] = 4,
     heads: int = 4,
     bound: float = 3.0,
     noise: float = 0.05,
     denoise: bool = True,
     drop_cond: float = 0.1,
+    conditioned: Literal['all', 'last'] = 'all',
+    solver: Literal['auto', 'sequential', 'jacobi'] = 'auto',
     preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'standardise',
     classes: int | None = None,
     cond_features: int | None = None,
@@ -1006,12 +1010,14 @@ def tarflow(
         layers: number of flow blocks.
         patch: side of a patch in pixels, which divides height and width.
         width: channels of each transformer.
-        depth: blocks of each transformer.
+        depth: blocks of each transformer, or of each flow block's own, from the data to the noise.
         heads: heads of their attention.
         bound: bound of each patch's log-scales.
         noise: standard deviation of the Gaussian noise in training, in the model's units; 0 for the density of the data itself.
         denoise: whether samples end with a step along the score, which removes the noise; needs noise > 0.
         drop_cond: share of labels dropped in training, so that sampling can be guided.
+        conditioned: whether "all" flow blocks see the condition, or only the "last", next to the noise; guidance acts on those.
+        solver: how samples are computed: "sequential", "jacobi" or "auto" (see `bijections.TransformerAutoregressive`).
         preprocess: "standardise" fits mean and deviation of each channel to the training data, "logit" spreads quantised data over the
             line, "none" leaves its units.
         classes: number of class labels, or None.

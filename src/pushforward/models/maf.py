@@ -18,6 +18,7 @@ from pushforward.bijections.mixing import Reverse
 from pushforward.bijections.scaling import ActNorm, BatchNorm
 from pushforward.errors import UserError
 from pushforward.families.normalizing_flow import NormalizingFlow
+from pushforward.functional.jacobi import Solver
 from pushforward.models.flow_options import VectorOptions
 from pushforward.models.preset import checked_layers, preset
 from pushforward.registry import export
@@ -36,6 +37,7 @@ def maf(
     *,
     bound: float = 2.0,
     norm: Literal["none", "act", "batch"] = "none",
+    solver: Solver = "auto",
 ) -> NormalizingFlow:
     """Stack masked autoregressive affine layers, with the order of the features reversed between them.
 
@@ -44,6 +46,7 @@ def maf(
         hidden: widths of each MADE's hidden layers.
         bound: bound of each layer's log-scales.
         norm: what follows each layer: "none", "act" (ActNorm) or "batch" (BatchNorm, as in the paper).
+        solver: how samples are computed: "sequential", feature by feature, which is also "auto", or "jacobi", by passes over all features.
 
     Returns:
         A NormalizingFlow with Gaussian noise, whose fast direction is log_prob.
@@ -58,6 +61,6 @@ def maf(
     steps: list[Bijection] = []
     for k in range(checked_layers(layers)):
         steps += [Reverse(size)] if k else []
-        steps += [AffineAutoregressive(size, hidden, bound=bound, **shared.network)]
+        steps += [AffineAutoregressive(size, hidden, bound=bound, solver=solver, **shared.network)]
         steps += [ActNorm(size)] if norm == "act" else [BatchNorm(size)] if norm == "batch" else []
     return NormalizingFlow(Chain(steps), **shared.family_options)
