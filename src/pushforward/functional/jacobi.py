@@ -1,4 +1,4 @@
-"""Jacobi iteration: all places of a sequential equation are solved at once, again and again, until nothing changes."""
+"""Jacobi iteration: every place of a sequential equation is solved in parallel, until nothing changes."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -12,7 +12,7 @@ Solver = Literal["auto", "sequential", "jacobi"]
 
 
 def jacobi(update: Callable[[Tensor], tuple[Tensor, Any]], start: Tensor, most: int) -> tuple[Tensor, Any]:
-    """Return the solution of x = update(x)[0], and what update returned beside it, where place k of update(x) depends on places before k.
+    """Return the solution of x = update(x)[0], and what else update returned, where place k of update(x) depends on places before k.
 
         x <- update(x)    until    |change| <= eps^(3/4) (1 + |x|) everywhere
 
