@@ -1,4 +1,4 @@
-"""Networks and models under every kind of condition, next to the registry's examples, which have one kind each: subjects of the laws."""
+"""Networks and models under every kind of condition, and of series and volumes, next to the registry's examples: subjects of the laws."""
 
 from types import SimpleNamespace
 
@@ -19,8 +19,14 @@ def _dit(shape=(1, 2, 2), patch=1, **condition):
     return pf.nn.DiT(shape, patch=patch, width=8, depth=1, heads=2, **condition)
 
 
+def _dit_of_volumes(shape, **condition):
+    return pf.nn.DiT(shape, patch=1, width=12, depth=1, heads=2, **condition)
+
+
 def _cond(condition, n=4):
-    """Return conditions whose means and deviations are not 0 and 1."""
+    """Return labels, or conditions whose means and deviations are not 0 and 1."""
+    if "classes" in condition:
+        return torch.arange(n) % condition["classes"]
     shape = (3,) if "cond_features" in condition else condition["cond_image"]
     return 0.5 + 0.7 * torch.randn(n, *shape)
 
@@ -31,7 +37,7 @@ def _network(make, shape, **condition):
 
 def _path_model(make, shape=(1, 2, 2), **condition):
     def example():
-        own = {one: value for one, value in condition.items() if one in ("cond_features", "cond_image")}
+        own = {one: value for one, value in condition.items() if one in ("classes", "cond_features", "cond_image")}
         net = make(shape, **condition)
         for p in net.parameters():
             if not (p.is_meta or p.any()):  # what starts at zero; larger numbers would make a stiff ODE
@@ -64,6 +70,10 @@ NETWORKS = _subjects(
     dit_of_large_images=_network(_dit, (1, 2, 4), cond_image=(1, 4, 8)),
     unet_by_attention=_network(_unet, (1, 2, 4), cond_image=(2, 6, 4), cond_by="attention"),
     dit_by_attention=_network(_dit, (1, 2, 4), cond_image=(1, 3, 2), cond_by="attention", cond_patch=1),
+    unet_on_series=_network(_unet, (2, 4), classes=3),
+    unet_on_volumes=_network(_unet, (1, 2, 2, 4), cond_image=(1, 4, 4, 8)),
+    dit_on_series=_network(_dit, (2, 4), patch=2, cond_image=(1, 6), cond_by="attention", cond_patch=3),
+    dit_on_volumes=_network(_dit_of_volumes, (2, 1, 2, 3), classes=3),
     mlp_of_vectors=_network(lambda shape, **condition: pf.nn.MLP.Config((8,)).build(shape, **condition), (2,), **VECTORS),
     mlp_of_images=_network(lambda shape, **condition: pf.nn.MLP.Config((8,)).build(shape, **condition), (2,), cond_image=(1, 2, 2)),
 )
@@ -73,6 +83,10 @@ MODELS = _subjects(
     unet_of_images=_path_model(_unet, cond_image=(2, 2, 2)),
     dit_of_vectors=_path_model(_dit, **VECTORS),
     dit_of_large_images=_path_model(_dit, cond_image=(1, 4, 4)),
+    unet_on_series=_path_model(_unet, (1, 4), classes=3),
+    dit_on_volumes=_path_model(
+        lambda shape, **options: pf.nn.DiT(shape, patch=1, width=6, depth=1, heads=1, **options), (1, 2, 1, 2), classes=3
+    ),
     unet_by_attention=_path_model(_unet, cond_image=(1, 6, 2), cond_by="attention"),
     dit_by_attention=_path_model(_dit, cond_image=(1, 3, 2), cond_by="attention", cond_patch=1),
     rectified_flow_of_vectors=_preset("rectified_flow", (2,), pf.nn.MLP.Config((8, 8)), drop_cond=0.1, **VECTORS),

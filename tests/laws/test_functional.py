@@ -1,5 +1,6 @@
 """What every pure function owes: any strides, an empty batch, bfloat16, gradients, untouched arguments, and a class with the same bits."""
 
+import math
 import typing
 
 import pytest
@@ -201,6 +202,19 @@ def test_unpatchify_undoes_patchify():
 
 def test_patchify_undoes_unpatchify():
     assert torch.equal(patchify(unpatchify(TOKENS, 2, 4, 6), 2), TOKENS)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8), (2, 3, 4, 6), (2, 1, 2, 4, 6), (0, 3, 8)])
+def test_patches_of_series_images_and_volumes_come_back(shape):
+    x = torch.randn(shape)
+    tokens = patchify(x, 2)
+    assert tokens.shape == (shape[0], math.prod(shape[2:]) // 2 ** len(shape[2:]), shape[1] * 2 ** len(shape[2:]))
+    assert torch.equal(unpatchify(tokens, 2, *shape[2:]), x)
+
+
+def test_a_patch_of_a_volume_is_a_cube():
+    x = torch.arange(4.0 * 4 * 4).view(1, 1, 4, 4, 4)
+    assert torch.equal(patchify(x, 2)[0, 1], x[0, 0, :2, :2, 2:].flatten())
 
 
 def test_a_patch_is_a_square_of_neighbours():

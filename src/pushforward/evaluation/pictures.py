@@ -48,9 +48,12 @@ def greys(x: Tensor, levels: Levels) -> Tensor:
 
 
 def tiles(x: Tensor, levels: Levels, columns: int, gap: int = 1) -> numpy.ndarray:
-    """Return images (n, channels, height, width) in the data's units as one picture (rows, columns, 3), values in [0, 1]."""
-    x = greys(x, levels)
-    x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
+    """Return images (n, channels, height, width) in the data's units as one picture (rows, columns, 3), values in [0, 1].
+
+    Of volumes (n, channels, depth, height, width) it is the middle slice; of two channels the first.
+    """
+    x = greys(x if x.ndim == 4 else x[:, :, x.shape[2] // 2], levels)
+    x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
     n, _, height, width = x.shape
     rows = -(-n // columns)
     sheet = torch.ones(3, rows * (height + gap) - gap, columns * (width + gap) - gap)
@@ -61,9 +64,12 @@ def tiles(x: Tensor, levels: Levels, columns: int, gap: int = 1) -> numpy.ndarra
 
 
 def picture_of(x: Tensor, path: Path, *, labels: Tensor | None = None, levels: Levels = None, title: str = "", columns: int = 10) -> None:
-    """Draw samples: images as a grid, 2-D points as a scatter plot, other vectors by their first two features."""
-    if x.ndim == 4:
+    """Draw samples: images as a grid, volumes by their middle slice, series as curves, points by their first two features."""
+    if x.ndim >= 4:
         _sheet(tiles(x, levels, columns), path, title)
+        return
+    if x.ndim == 3:
+        _curves(x, columns, path, title)
         return
     figure = figure_of(5, 5)
     axes = figure.subplots()
@@ -72,6 +78,21 @@ def picture_of(x: Tensor, path: Path, *, labels: Tensor | None = None, levels: L
     axes.scatter(points[:, 0], second, s=3, alpha=0.6, linewidths=0, **colours(labels))
     axes.set_aspect("equal", "datalim")
     axes.set_title(title, color=INK)
+    save_figure(figure, path)
+
+
+def _curves(x: Tensor, columns: int, path: Path, title: str = "", top: Sequence[str] = ()) -> None:
+    """Draw series (n, channels, length), one panel each, with a curve a channel and the same scales."""
+    rows = -(-len(x) // columns)
+    figure = figure_of(max(5.0, 0.9 * columns), 0.7 * rows + (0.5 if title or top else 0.1))
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for axes, one in itertools.zip_longest(panels, x.detach().float().cpu().mT):
+        if one is not None:
+            axes.plot(one, linewidth=0.8)
+        axes.set_axis_off()
+    for axes, name in zip(panels, top, strict=False):
+        axes.set_title(name, fontsize=9, color=INK)
+    figure.suptitle(title, color=INK, fontsize=11)
     save_figure(figure, path)
 
 
@@ -118,7 +139,7 @@ def trajectory(
     Those of a flow map are the states after each of 8 evaluations. Of vectors with a `pair` these two elements are drawn, on the model's
     scales; otherwise the first and the last, in the data's units.
     """
-    n = min(10, model.classes or 8) if len(model.shape) == 3 else 1000
+    n = min(10, model.classes or 8) if len(model.shape) > 1 else 1000
     cond = given(model, data, n, device_of(model))
     labels = None if model.classes is None else cond
     denoiser, (t_min, t_max) = model.denoiser(cond, guidance), model.interval  # type: ignore[operator, misc]
@@ -134,8 +155,12 @@ def trajectory(
     shown = [(state if pair else model._from_model(state)).cpu() for state in states]
     across, up = pair or (0, -1)
     names = [f"t = {places[0]:.3g}", *(f"{place:.3g}" for place in places[1:])]
-    if len(model.shape) == 3:
-        sheet = tiles(torch.stack(shown, dim=1).flatten(0, 1), model.levels, len(places))
+    if len(model.shape) > 1:
+        rows = torch.stack(shown, dim=1).flatten(0, 1)
+        if len(model.shape) == 2:
+            _curves(rows, len(places), path, top=names)
+            return
+        sheet = tiles(rows, model.levels, len(places))
         _sheet(sheet, path, "", [] if labels is None else [str(int(k)) for k in labels], names)
         return
     figure = figure_of(2.2 * len(places), 2.6)

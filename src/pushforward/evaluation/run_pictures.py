@@ -61,13 +61,13 @@ def draw(
         pictures[name] = (folder / f"{name}.png", caption)
         return pictures[name][0]
 
-    image, schema = len(model.shape) == 3, schema_of(test)
+    grid, image, schema = len(model.shape) > 1, len(model.shape) >= 3, schema_of(test)
     solved = f", with {judged.sampler}" if evaluations else ""
-    if image or model.shape == (2,):
+    if grid or model.shape == (2,):
         columns = model.classes or 10
-        shown = made[: 10 * columns] if image else made
+        shown = made[: 10 * columns] if grid else made
         names = _axes(schema)
-        caption = f"Samples, not selected{solved}" + (", one class a column." if image and labels is not None else f".{names}")
+        caption = f"Samples, not selected{solved}" + (", one class a column." if grid and labels is not None else f".{names}")
         path = add("samples", caption)
         picture_of(shown, path, labels=None if labels is None else labels[: len(shown)], levels=model.levels, columns=columns)
     if schema is not None:

@@ -1,6 +1,7 @@
 """Images as sequences of patches, and back."""
 
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -12,44 +13,47 @@ from pushforward.registry import export
 
 
 @export("functional.patchify", example=lambda: (torch.randn(2, 3, 4, 6, dtype=torch.float64), 2))
-def patchify(x: Float[Tensor, "n channels height width"], size: int) -> Float[Tensor, "n tokens features"]:
+def patchify(x: Float[Tensor, "n channels ..."], size: int) -> Float[Tensor, "n tokens features"]:
     """Cut images into square patches, row by row: (n, channels, height, width) to (n, tokens, channels size²).
 
+    Series (n, channels, length) and volumes (n, channels, depth, height, width) likewise, into patches of size and size³.
+
     Args:
-        x: images (n, channels, height, width).
-        size: side of a patch in pixels; must divide height and width.
+        x: images (n, channels, *sides).
+        size: side of a patch in pixels; must divide all sides.
 
     Returns:
         Tokens (n, height width / size², channels size²).
 
     Raises:
-        ShapeError: size does not divide the image.
+        ShapeError: size does not divide the sides.
 
     Example:
         >>> patchify(torch.zeros(1, 3, 8, 8), 2).shape
         torch.Size([1, 16, 12])
     """
-    n, channels, height, width = x.shape
-    if height % size or width % size:
-        raise ShapeError(f"an image of {height}x{width} cannot be cut into patches of {size}x{size}; use a size that divides both sides.")
-    tokens = (height // size) * (width // size)
+    n, channels, *sides = x.shape
+    if any(side % size for side in sides):
+        whole, patch = ("x".join(map(str, one)) for one in (sides, [size] * len(sides)))
+        raise ShapeError(f"an image of {whole} cannot be cut into patches of {patch}; use a size that divides all sides.")
+    features, tokens = channels * size ** len(sides), math.prod(side // size for side in sides)
     if not n:  # pixel_unshuffle has no gradient for no images
-        return x.reshape(0, tokens, channels * size * size)
-    return F.pixel_unshuffle(x, size).reshape(n, channels * size * size, tokens).transpose(1, 2)
+        return x.reshape(0, tokens, features)
+    blocks = F.pixel_unshuffle(x, size) if len(sides) == 2 else space_to_channels(x, size)
+    return blocks.reshape(n, features, tokens).transpose(1, 2)
 
 
 @export("functional.unpatchify", example=lambda: (torch.randn(2, 6, 12, dtype=torch.float64), 2, 4, 6))
-def unpatchify(tokens: Float[Tensor, "n tokens features"], size: int, height: int, width: int) -> Float[Tensor, "n channels height width"]:
+def unpatchify(tokens: Float[Tensor, "n tokens features"], size: int, *sides: int) -> Float[Tensor, "n channels ..."]:
     """Assemble patches into images: the inverse of `patchify`.
 
     Args:
         tokens: patches (n, height width / size², channels size²).
         size: side of a patch in pixels.
-        height: height of the image in pixels.
-        width: width of the image in pixels.
+        sides: height and width of the image in pixels; the length of a series; depth, height and width of a volume.
 
     Returns:
-        Images (n, channels, height, width).
+        Images (n, channels, *sides).
 
     Example:
         >>> x = torch.randn(1, 3, 8, 8)
@@ -57,9 +61,10 @@ def unpatchify(tokens: Float[Tensor, "n tokens features"], size: int, height: in
         True
     """
     n, _, features = tokens.shape
-    rows, columns, channels = height // size, width // size, features // (size * size)
-    x = tokens.reshape(n, rows, columns, channels, size, size)
-    return x.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, height, width)
+    d, cells = len(sides), [side // size for side in sides]
+    x = tokens.reshape(n, *cells, features // size**d, *(size,) * d)
+    places = itertools.chain.from_iterable((1 + k, 2 + d + k) for k in range(d))  # a side's cells, then the pixels in each
+    return x.permute(0, 1 + d, *places).reshape(n, features // size**d, *sides)
 
 
 def space_to_channels(x: Tensor, factor: int) -> Tensor:

@@ -49,6 +49,22 @@ def image_sides(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def grid_sides(name: str, shape: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    """Return (channels, sides), or raise an error that names the network if the shape is not that of series, images or volumes."""
+    channels, *sides = shape
+    if not 1 <= len(sides) <= 3:
+        raise UserError(
+            f"shape is {tuple(shape)}, but {name} needs series (channels, length), images (channels, height, width) or volumes "
+            "(channels, depth, height, width); use MLP for vectors."
+        )
+    return channels, tuple(sides)
+
+
+def by(sides: Sequence[int]) -> str:
+    """Return sides as text: 28x28."""
+    return "x".join(map(str, sides))
+
+
 def features_of(shape: Sequence[int]) -> int:
     """Return the number of elements of an event of this shape."""
     return math.prod(shape)

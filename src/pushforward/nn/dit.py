@@ -14,7 +14,7 @@ from pushforward.errors import UserError
 from pushforward.functional.embedding import grid_positions
 from pushforward.functional.modulation import modulated_norm
 from pushforward.functional.patches import patchify, unpatchify
-from pushforward.nn.config import CondBy, NetConfig, image_sides
+from pushforward.nn.config import CondBy, NetConfig, by, grid_sides
 from pushforward.nn.constant import Constant
 from pushforward.nn.context import ContextAttention
 from pushforward.nn.embedding import TimeAndCondition
@@ -50,12 +50,13 @@ class DiTBlock(nn.Module):
 class DiT(Blocks):
     """A transformer over the patches of images (n, channels, height, width), conditioned on time and on labels, vectors or images.
 
-    Position embeddings are fixed cosines and sines, half of the channels for the row and half for the column. The output starts at zero.
+    Series (n, channels, length) and volumes (n, channels, depth, height, width) are images of other dimensions. Position embeddings are
+    fixed cosines and sines, an equal share of the channels for each side. The output starts at zero.
 
     Args:
-        shape: (image channels, height, width).
-        patch: side of a patch in pixels; must divide height and width.
-        width: channels of a token, divisible by 4 and by `heads`.
+        shape: (image channels, *sides).
+        patch: side of a patch in pixels; must divide all sides.
+        width: channels of a token, divisible by 2 for each side and by `heads`.
         depth: number of blocks.
         heads: number of attention heads.
         mlp_ratio: width of a block's hidden layer in units of `width`.
@@ -65,14 +66,14 @@ class DiT(Blocks):
         classes: number of classes, or None.
         outputs: output channels per image channel.
         cond_features: length of condition vectors, which like labels modulate all blocks, or None.
-        cond_image: shape (channels, height, width) of condition images, or None: masks, images to be completed, low-resolution images;
+        cond_image: shape (channels, *sides) of condition images, or None: masks, images to be completed, low-resolution images;
             concatenated to x, their sides are those of x, a multiple or a fraction.
         time_scale: factor of t in its embedding; None is 1000, and 30 for a network with `numbers`, as the derivative by t grows with it.
         numbers: how many further numbers per sample it reads, called as net(x, t, cond, r=r, guidance=guidance): 1 is the length t - r of
             an interval, 4 also a guidance scale and its interval (n, 3); 0 is none.
 
     Raises:
-        UserError: the shape is not an image's, or the sizes do not divide.
+        UserError: the shape is not that of series, images or volumes, or the sizes do not divide.
         ConditionError: several kinds of condition, or condition images whose sides do not fit.
 
     Source: Peebles and Xie, Scalable diffusion models with transformers, 2212.09748.
@@ -127,21 +128,21 @@ class DiT(Blocks):
     ) -> None:
         super().__init__()
         kind = Conditioning(classes, cond_features, cond_image)
-        channels, height, columns = image_sides("DiT", shape)
-        if height % patch or columns % patch:
-            raise UserError(f"patch is {patch}, which does not divide an image of {height}x{columns}; use a divisor of both sides.")
-        if width % 4:
-            raise UserError(f"width is {width}, but positions need a multiple of 4.")
+        channels, sides = grid_sides("DiT", shape)
+        if any(side % patch for side in sides):
+            raise UserError(f"patch is {patch}, which does not divide an image of {by(sides)}; use a divisor of all sides.")
+        if width % (2 * len(sides)):
+            raise UserError(f"width is {width}, but the positions along {len(sides)} sides need a multiple of {2 * len(sides)}.")
         self.patch = patch
-        self.image, self.context = image_readers(kind, shape[1:], cond_by, cond_patch, width)
-        self.first = nn.Linear((channels + (self.image.added if self.image is not None else 0)) * patch * patch, width)
+        self.image, self.context = image_readers(kind, sides, cond_by, cond_patch, width)
+        self.first = nn.Linear((channels + (self.image.added if self.image is not None else 0)) * patch ** len(sides), width)
         self.embedding = TimeAndCondition(width, classes, cond_features, numbers=numbers, time_scale=time_scale)
         self.blocks = nn.ModuleList(DiTBlock(width, heads, mlp_ratio, width if self.context is not None else None) for _ in range(depth))
-        self.modulation, self.last = nn.Linear(width, 2 * width), nn.Linear(width, outputs * channels * patch * patch)
+        self.modulation, self.last = nn.Linear(width, 2 * width), nn.Linear(width, outputs * channels * patch ** len(sides))
         for layer in (self.modulation, self.last):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        self.positions = Constant(partial(grid_positions, [height // patch, columns // patch], width))
+        self.positions = Constant(partial(grid_positions, [side // patch for side in sides], width))
         self.positions.like(self.last.weight)  # cached before a compiler traces the forward pass
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None, r: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:

@@ -41,7 +41,7 @@ class SelfAttention(nn.Module):
 
 @export("nn.Patchify", example=lambda: (Patchify(2), (torch.randn(2, 3, 4, 6),)))
 class Patchify(nn.Module):
-    """Images (n, channels, height, width) as patches (n, tokens, channels size²): `functional.patchify`."""
+    """Images (n, channels, *sides) as patches (n, tokens, channels size²): `functional.patchify`."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -53,14 +53,14 @@ class Patchify(nn.Module):
 
 @export("nn.Unpatchify", example=lambda: (Unpatchify(2, 4, 6), (torch.randn(2, 6, 12),)))
 class Unpatchify(nn.Module):
-    """Patches (n, tokens, channels size²) as images of this height and width: `functional.unpatchify`."""
+    """Patches (n, tokens, channels size²) as images of these sides: `functional.unpatchify`."""
 
-    def __init__(self, size: int, height: int, width: int) -> None:
+    def __init__(self, size: int, *sides: int) -> None:
         super().__init__()
-        self.size, self.height, self.width = size, height, width
+        self.size, self.sides = size, sides
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return unpatchify(tokens, self.size, self.height, self.width)
+        return unpatchify(tokens, self.size, *self.sides)
 
 
 @export("nn.Dequantise")

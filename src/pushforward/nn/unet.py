@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from pushforward.conditions import Conditioning
 from pushforward.errors import UserError
-from pushforward.nn.config import CondBy, NetConfig, image_sides
+from pushforward.nn.config import CondBy, NetConfig, grid_sides
 from pushforward.nn.context import ContextAttention
 from pushforward.nn.embedding import TimeAndCondition
 from pushforward.nn.image_condition import image_readers
 from pushforward.nn.layers import Blocks, SelfAttention
 from pushforward.registry import export
+
+CONVOLUTIONS: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def _normalised(channels: int) -> nn.GroupNorm:
@@ -26,19 +28,19 @@ def _normalised(channels: int) -> nn.GroupNorm:
 class ResidualBlock(nn.Module):
     """Norm, SiLU and convolution, twice, modulated by the time in between, with a (projected) residual connection."""
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float) -> None:
+    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, convolution: Any = nn.Conv2d) -> None:
         super().__init__()
-        self.norm1, self.conv1 = _normalised(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm1, self.conv1 = _normalised(inputs), convolution(inputs, outputs, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * outputs)
-        self.norm2, self.conv2 = _normalised(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.norm2, self.conv2 = _normalised(outputs), convolution(outputs, outputs, 3, padding=1)
         self.dropout = nn.Dropout(dropout)
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.skip = convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         nn.init.zeros_(self.conv2.weight)  # each block starts as its residual connection
-        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]  # a convolution's bias may be None, this one is not
+        nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+        scale, shift = self.modulation(embedding)[(..., *(None,) * (x.ndim - 2))].chunk(2, dim=1)
         h = torch.addcmul(shift, self.norm2(h), 1 + scale)
         return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
 
@@ -75,14 +77,15 @@ class Level(nn.Module):
 class UNet(Blocks):
     """A U-Net over images (n, channels, height, width), conditioned on time and on labels, vectors or images.
 
-    Height and width must be divisible by 2^(levels - 1). The last convolution starts at zero.
+    Series (n, channels, length) and volumes (n, channels, depth, height, width) are images of other dimensions. All sides must be
+    divisible by 2^(levels - 1). The last convolution starts at zero.
 
     Args:
-        shape: (image channels, height, width).
+        shape: (image channels, *sides).
         channels: width at full resolution.
         multipliers: width of each level in units of `channels`; one number per level.
         depth: residual blocks per level of the downsampling half (one more in the upsampling half).
-        attention: a level has attention if the larger side of its images, in pixels, is at most this.
+        attention: a level has attention if the largest side of its images, in pixels, is at most this.
         heads: number of attention heads.
         dropout: fraction of activations dropped in training.
         cond_by: how condition images are read: "concat" concatenates them to x, "attention" reads images of any size by cross-attention
@@ -91,14 +94,14 @@ class UNet(Blocks):
         classes: number of classes, or None.
         outputs: output channels per image channel.
         cond_features: length of condition vectors, which like labels modulate all blocks, or None.
-        cond_image: shape (channels, height, width) of condition images, or None: masks, images to be completed, low-resolution images;
+        cond_image: shape (channels, *sides) of condition images, or None: masks, images to be completed, low-resolution images;
             concatenated to x, their sides are those of x, a multiple or a fraction.
         time_scale: factor of t in its embedding; None is 1000, and 30 for a network with `numbers`, as the derivative by t grows with it.
         numbers: how many further numbers per sample it reads, called as net(x, t, cond, r=r, guidance=guidance): 1 is the length t - r of
             an interval, 4 also a guidance scale and its interval (n, 3); 0 is none.
 
     Raises:
-        UserError: the shape is not an image's, or its sides cannot be halved that often.
+        UserError: the shape is not that of series, images or volumes, or its sides cannot be halved that often.
         ConditionError: several kinds of condition, or condition images whose sides do not fit.
 
     Source: Ho, Jain and Abbeel, 2006.11239, appendix B; Nichol and Dhariwal, 2102.09672 (scale and shift by the time).
@@ -155,50 +158,50 @@ class UNet(Blocks):
     ) -> None:
         super().__init__()
         kind = Conditioning(classes, cond_features, cond_image)
-        image_channels, height, width = image_sides("UNet", shape)
-        halvings = len(multipliers) - 1
-        if height % 2**halvings or width % 2**halvings:
+        image_channels, sides = grid_sides("UNet", shape)
+        convolution, halvings = CONVOLUTIONS[len(sides) - 1], len(multipliers) - 1
+        if any(side % 2**halvings for side in sides):
             raise UserError(
                 f"shape is {tuple(shape)}, but {len(multipliers)} levels halve the sides {halvings} times; "
                 f"use sides divisible by {2**halvings}, or fewer multipliers."
             )
         features = 4 * channels
         self.embedding = TimeAndCondition(features, classes, cond_features, numbers=numbers, time_scale=time_scale)
-        self.image, self.context = image_readers(kind, shape[1:], cond_by, cond_patch, features)
+        self.image, self.context = image_readers(kind, sides, cond_by, cond_patch, features)
         context = None if self.context is None else features
-        self.first = nn.Conv2d(image_channels + (self.image.added if self.image is not None else 0), channels, 3, padding=1)
+        self.first = convolution(image_channels + (self.image.added if self.image is not None else 0), channels, 3, padding=1)
         skips, here = [channels], channels
         self.down: Any = nn.ModuleList()
         self.up: Any = nn.ModuleList()
         for level, multiplier in enumerate(multipliers):
-            attend = max(height, width) >> level <= attention
+            attend = max(sides) >> level <= attention
             blocks: list[nn.Module] = []
             for _ in range(depth):
-                blocks.append(ResidualBlock(here, multiplier * channels, features, dropout))
+                blocks.append(ResidualBlock(here, multiplier * channels, features, dropout, convolution))
                 here = multiplier * channels
                 blocks += [AttentionBlock(here, heads, context)] if attend else []
                 skips.append(here)
-            resize = nn.Conv2d(here, here, 3, stride=2, padding=1) if level < halvings else None
+            resize = convolution(here, here, 3, stride=2, padding=1) if level < halvings else None
             skips += [here] if resize is not None else []
             self.down.append(Level(blocks, resize))
         self.middle: Any = nn.ModuleList(
             [
-                ResidualBlock(here, here, features, dropout),
+                ResidualBlock(here, here, features, dropout, convolution),
                 AttentionBlock(here, heads, context),
-                ResidualBlock(here, here, features, dropout),
+                ResidualBlock(here, here, features, dropout, convolution),
             ]
         )
         for level, multiplier in reversed(list(enumerate(multipliers))):
-            attend = max(height, width) >> level <= attention
+            attend = max(sides) >> level <= attention
             blocks = []
             for _ in range(depth + 1):
-                blocks.append(ResidualBlock(here + skips.pop(), multiplier * channels, features, dropout))
+                blocks.append(ResidualBlock(here + skips.pop(), multiplier * channels, features, dropout, convolution))
                 here = multiplier * channels
                 blocks += [AttentionBlock(here, heads, context)] if attend else []
-            self.up.append(Level(blocks, nn.Conv2d(here, here, 3, padding=1) if level else None))
-        self.norm, self.last = _normalised(here), nn.Conv2d(here, outputs * image_channels, 3, padding=1)
+            self.up.append(Level(blocks, convolution(here, here, 3, padding=1) if level else None))
+        self.norm, self.last = _normalised(here), convolution(here, outputs * image_channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None, r: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
         context = None

@@ -53,8 +53,8 @@ class SampleGrid(Callback):
 
         model = trainer.averaged_model
         columns = min(model.classes or 10, MOST)
-        n = 100 // columns * columns if len(model.shape) == 3 else 1000
-        shown = columns if len(model.shape) == 3 else model.classes
+        n = 100 // columns * columns if len(model.shape) > 1 else 1000
+        shown = columns if len(model.shape) > 1 else model.classes
         real = trainer.data if trainer.validation is None else trainer.validation
         labels = None if model.classes is None or shown is None else torch.arange(n, device=trainer.device) % shown
         cond = given(model, real, n, trainer.device) if labels is None else labels
