@@ -24,6 +24,7 @@ GROUPS = {
     "guidance": "Guidance",
     "bijections": "Bijections",
     "objectives": "Objectives of few-step models",
+    "energies": "Training from an energy",
     "families": "Families",
     "models": "Models",
     "data": "Data",

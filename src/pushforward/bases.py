@@ -72,6 +72,44 @@ class Gaussian(nn.Module):
         return f"{self.shape}, std={self.std:g}"
 
 
+@export("bases.Torus", example=lambda: Torus((2,)))
+class Torus(nn.Module):
+    """Independent angles, uniform on [-pi, pi): the noise of flows of circular variables.
+
+        log p(z) = -d log(2 pi), also of angles outside [-pi, pi), as they are the same points
+
+    Args:
+        shape: the event's shape.
+
+    Example:
+        >>> Torus((2,)).log_prob(torch.zeros(1, 2))
+        tensor([-3.6758])
+
+    Source: Rezende et al., Normalizing flows on tori and spheres, 2020, arXiv 2002.02428.
+    """
+
+    like: Tensor
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = event_shape(shape)
+        self.register_buffer("like", torch.empty(0), persistent=False)  # follows the model's device and dtype
+
+    def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
+        """Return n draws (n, *shape), on the device and in the dtype of the model."""
+        _check_draw(n, generator)
+        u = _random.uniform((n, *self.shape), generator, self.like.device, wide(self.like))
+        return ((2 * u - 1) * math.pi).to(self.like.dtype)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""
+        _check_events(z, self.shape)
+        return z.new_full((len(z),), -math.prod(self.shape) * math.log(2 * math.pi), dtype=wide(z))
+
+    def extra_repr(self) -> str:
+        return f"{self.shape}"
+
+
 @export("bases.Logistic", example=lambda: Logistic((2,)))
 class Logistic(nn.Module):
     """Independent logistic noise in every element of the event: heavier tails than a Gaussian's, NICE's prior for images.

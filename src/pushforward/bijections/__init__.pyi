@@ -6,6 +6,7 @@ from pushforward.bijections.coupling import AffineCoupling as AffineCoupling
 from pushforward.bijections.scaling import BatchNorm as BatchNorm
 from pushforward.bijections.bijection import Bijection as Bijection
 from pushforward.bijections.chain import Chain as Chain
+from pushforward.bijections.circular import CircularSplineCoupling as CircularSplineCoupling
 from pushforward.bijections.divergences import ExactDivergence as ExactDivergence
 from pushforward.bijections.divergences import HutchinsonDivergence as HutchinsonDivergence
 from pushforward.bijections.scaling import ImageActNorm as ImageActNorm

@@ -18,6 +18,8 @@ from pushforward.registry import export
 class Coupling(VectorBijection):
     """Keep one half of x and transform each feature of the other with parameters that a network predicts from the kept half."""
 
+    inputs = 1  # of the network, for each kept feature
+
     def __init__(
         self,
         features: int,
@@ -34,7 +36,7 @@ class Coupling(VectorBijection):
             raise UserError(f"features is {features}, but a coupling needs at least 2: one to keep, one to change.")
         self.first, self.swap, self.elementwise = features // 2, swap, elementwise
         kept, changed = (features - self.first, self.first) if swap else (self.first, features - self.first)
-        self.net = CouplingNet(kept, elementwise.parameters * changed, hidden, activation, classes, cond_features, dropout)
+        self.net = CouplingNet(self.inputs * kept, elementwise.parameters * changed, hidden, activation, classes, cond_features, dropout)
 
     def map_columns(self, x: Columns, cond: Any, inverse: bool) -> tuple[Columns, Tensor | None]:
         kept, changed = self.split(x)
@@ -48,9 +50,13 @@ class Coupling(VectorBijection):
 
     def params(self, kept: Tensor, cond: Any) -> Tensor:
         """Return the raw parameters (parameters, transformed features, n) that the network predicts from the kept half."""
-        fast = way_of(self.net, "columns")
-        raw: Tensor = self.net(kept.T, cond).T if fast is None else fast(self.net, kept, cond)
+        read, fast = self.embedded(kept), way_of(self.net, "columns")
+        raw: Tensor = self.net(read.T, cond).T if fast is None else fast(self.net, read, cond)
         return raw.to(kept.dtype).reshape(self.elementwise.parameters, self.features - kept.shape[0], kept.shape[1])
+
+    def embedded(self, kept: Tensor) -> Tensor:
+        """Return what the network reads of the kept half, columns (inputs times features, n)."""
+        return kept
 
     def transform(self, changed: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor | None]:
         """Return the transformed half (or, if inverse, the original one), and its log_abs_det (n,) or None for 0."""

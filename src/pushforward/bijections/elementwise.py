@@ -1,8 +1,10 @@
 """Elementwise transforms with predicted parameters: shift, scale and shift, or spline."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pushforward.errors import UserError
@@ -60,8 +62,7 @@ class Spline(Elementwise):
     bound: float
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bins < 1 / MIN_BIN:
-            raise UserError(f"bins is {self.bins}, but a spline has from 2 to {round(1 / MIN_BIN) - 1}; 8 is usual.")
+        _check_bins(self.bins)
         if not self.bound > 0:
             raise UserError(f"bound is {self.bound}, but the splines act on [-bound, bound], so it must be positive; 5 is usual.")
 
@@ -71,3 +72,32 @@ class Spline(Elementwise):
 
     def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
         return spline_of_columns(x, raw, self.bins, self.bound, inverse)
+
+
+@dataclass(frozen=True)
+class CircularSpline(Elementwise):
+    """A rotation of the circle [-pi, pi) and a rational-quadratic spline of it with equal slopes at its ends."""
+
+    bins: int
+
+    def __post_init__(self) -> None:
+        _check_bins(self.bins)
+
+    @property
+    def parameters(self) -> int:
+        return 3 * self.bins + 1
+
+    def __call__(self, x: Tensor, raw: Raw, inverse: bool) -> tuple[Tensor, Tensor | None]:
+        shift, curve = raw[0], raw[1:]
+        y, log_slope = spline_of_columns(wrapped(x if inverse else x + shift), curve, self.bins, math.pi, inverse, periodic=True)
+        return wrapped(y - shift if inverse else y), log_slope
+
+
+def wrapped(x: Tensor) -> Tensor:
+    """Return angles in [-pi, pi)."""
+    return torch.remainder(x + math.pi, 2 * math.pi) - math.pi
+
+
+def _check_bins(bins: int) -> None:
+    if not 2 <= bins < 1 / MIN_BIN:
+        raise UserError(f"bins is {bins}, but a spline has from 2 to {round(1 / MIN_BIN) - 1}; 8 is usual.")

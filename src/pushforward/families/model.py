@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pushforward import _random
-from pushforward._checks import event_shape, shown, whole
-from pushforward._memory import check_room, memory_errors
+from pushforward._checks import event_shape, shown
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
 from pushforward.conditions import Conditioning
 from pushforward.errors import CheckpointError, UserError
 from pushforward.families import checks
+from pushforward.families.drawing import drawn
 from pushforward.families.family import Family
 from pushforward.families.map import Map, mapped
 from pushforward.functional.levels import Levels, cells, spread
@@ -25,7 +25,6 @@ from pushforward.registry import export
 from pushforward.samplers.euler import Euler
 from pushforward.samplers.sampler import Sampler
 from pushforward.schema import Schema
-from pushforward.types import has_log_prob
 
 
 class Sampling(TypedDict, total=False):
@@ -149,36 +148,19 @@ class GenerativeModel(Family):
                 depend on batch_size; with one generator they do only for a stochastic sampler, which draws for one chunk after another.
             batch_size: samples per chunk; None is all.
         """
-        whole("n", n, 0, 2**63 - 1)
-        if log_prob:
-            self._check_density()
-        temperature = checks.checked_temperature(temperature)
-        if temperature != 1 and not has_log_prob(self.base):
-            raise UserError(f"temperature is {temperature}, but the base {type(self.base).__name__} is data and no noise to scale; use 1.")
-        _random.checked(generator, n)
-        what, remedy = f"{n} samples of shape {self.shape}", "give a smaller n, or batch_size to compute fewer together"
-        first = checks.first_floating(self)
-        if first is None or first.device.type == "cpu":
-            check_room(what, n * math.prod(self.shape) * self.dtype.itemsize, remedy)
-        chunks = _random.chunks(n, batch_size, generator)
-        cond = self._checked_cond(cond, n)
-        parts, values = [], []
-        with memory_errors(what, remedy):
-            start = self._base_sample(n, cond, generator)  # all together, so that it does not depend on batch_size
-            for rows, part_generator in chunks:
-                noise, part_cond = start[rows], None if cond is None else cond[rows]
-                part_guidance = guidance.rows(rows, n) if isinstance(guidance, Guidance) else guidance
-                if log_prob:
-                    mapped = self._bound(part_cond, sampler, part_guidance, generator=part_generator)
-                    x, log_abs_det = mapped.inverse(noise * temperature)
-                    tempered = self._base_log_prob(noise, part_cond) - math.prod(self.shape) * math.log(temperature)
-                    values.append(tempered - log_abs_det)
-                else:
-                    x = self._from_model(self._sampled(noise * temperature, part_cond, sampler, part_guidance, part_generator))
-                checks.check_finite(x, rows.start, sampler or self.sampler)
-                parts.append(x)
-            x = torch.cat(parts)
-            return (x, torch.cat(values)) if log_prob else x
+        x, values = drawn(self, n, cond, sampler, guidance, temperature, log_prob, generator, batch_size)
+        return (x, values) if log_prob else x
+
+    def rsample_and_log_prob(
+        self, n: int, cond: Any = None, *, sampler: Sampler | None = None, generator: _random.Generators = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return n samples (n, *shape) and their log-probabilities (n,) in nats, both differentiable by the parameters of the model.
+
+        What training from an energy needs (`energies.reverse_kl`). Arguments as in `sample`, whose random numbers it draws.
+        """
+        x, values = drawn(self, n, cond, sampler, None, 1.0, True, generator, None)
+        assert values is not None
+        return x, values
 
     def log_prob(
         self,

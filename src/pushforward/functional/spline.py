@@ -98,8 +98,10 @@ def spline_knots(
     return positions, heights, _slopes(_with_ends(inner)).movedim(0, -1)
 
 
-def spline_of_columns(x: Tensor, raw: Tensor, bins: int, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
+def spline_of_columns(x: Tensor, raw: Tensor, bins: int, bound: float, inverse: bool, periodic: bool = False) -> tuple[Tensor, Tensor]:
     """Return y and log slopes, both (features, n), of the splines whose parameters are raw (3 bins - 1, features, n).
+
+    Periodic ones have 3 bins parameters: the slope at one end, which is that at the other, is one of them.
 
     The same as `rational_quadratic_spline(x, *spline_knots(raw, bound))` with the knots first, so that every operation runs over features
     and batch together. The softmax is never divided by its sum (x is multiplied instead), and positions, heights and slopes are computed
@@ -114,7 +116,8 @@ def spline_of_columns(x: Tensor, raw: Tensor, bins: int, bound: float, inverse: 
     k = _bin((clamped + bound) / unit[place], cumulative[place, 1:-1])
     around = torch.stack((k, k + 1))
     knots = cumulative.gather(1, around.expand(2, *(-1,) * around.ndim))
-    d_0, d_1 = _slopes(_with_ends(raw[2 * bins :]).gather(0, around).to(dtype))
+    slopes = torch.cat((raw[2 * bins :], raw[2 * bins : 2 * bins + 1])) + _ONE if periodic else _with_ends(raw[2 * bins :])
+    d_0, d_1 = _slopes(slopes.gather(0, around).to(dtype))
     low, size = knots[:, 0] * unit - bound, (knots[:, 1] - knots[:, 0]) * unit
     y, log_slope = _piece(value, clamped, low[0], size[0], low[1], size[1], d_0, d_1, inverse)
     return y.to(x.dtype), log_slope

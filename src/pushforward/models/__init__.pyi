@@ -655,6 +655,8 @@ def nsf(
     kind: Literal['coupling', 'autoregressive'] = 'coupling',
     mixing: Literal['lu', 'none'] = 'lu',
     bound: float = 5.0,
+    circular: bool = False,
+    solver: Literal['auto', 'sequential', 'jacobi'] = 'auto',
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
     dropout: float = 0.0,
     preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
@@ -676,6 +678,8 @@ def nsf(
         mixing: "lu" puts a learned linear map before each layer; "none" only reverses the order between autoregressive
             layers, as couplings transform the halves in turn anyway.
         bound: the splines act on [-bound, bound].
+        circular: whether all features are angles in [-pi, pi), in radians: periodic splines, uniform noise, no mixing or preprocessing.
+        solver: how samples of autoregressive splines are computed (see `maf`).
         activation: "relu", "silu", "tanh", "elu" or "softplus".
         dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.
         preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
@@ -688,7 +692,7 @@ def nsf(
             from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
-        A NormalizingFlow with Gaussian noise.
+        A NormalizingFlow with Gaussian noise; of angles, with noise uniform on the torus.
 
     Example:
         >>> nsf(6, layers=3).log_prob(torch.randn(3, 6)).shape

@@ -12,13 +12,16 @@ from typing import Literal
 
 import torch
 
+from pushforward.bases import Torus
 from pushforward.bijections.autoregressive import SplineAutoregressive
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.chain import Chain
+from pushforward.bijections.circular import CircularSplineCoupling
 from pushforward.bijections.coupling import SplineCoupling
 from pushforward.bijections.mixing import LULinear, Reverse
 from pushforward.errors import UserError
 from pushforward.families.normalizing_flow import NormalizingFlow
+from pushforward.functional.jacobi import Solver
 from pushforward.models.flow_options import VectorOptions
 from pushforward.models.preset import checked_layers, preset
 from pushforward.registry import export
@@ -39,6 +42,8 @@ def nsf(
     kind: Literal["coupling", "autoregressive"] = "coupling",
     mixing: Literal["lu", "none"] = "lu",
     bound: float = 5.0,
+    circular: bool = False,
+    solver: Solver = "auto",
 ) -> NormalizingFlow:
     """Stack spline couplings, or masked autoregressive splines, with learned linear mixing between them.
 
@@ -50,9 +55,11 @@ def nsf(
         mixing: "lu" puts a learned linear map before each layer; "none" only reverses the order between autoregressive
             layers, as couplings transform the halves in turn anyway.
         bound: the splines act on [-bound, bound].
+        circular: whether all features are angles in [-pi, pi), in radians: periodic splines, uniform noise, no mixing or preprocessing.
+        solver: how samples of autoregressive splines are computed (see `maf`).
 
     Returns:
-        A NormalizingFlow with Gaussian noise.
+        A NormalizingFlow with Gaussian noise; of angles, with noise uniform on the torus.
 
     Example:
         >>> nsf(6, layers=3).log_prob(torch.randn(3, 6)).shape
@@ -61,6 +68,14 @@ def nsf(
     if kind not in ("coupling", "autoregressive") or mixing not in ("lu", "none"):
         raise UserError(f"kind is {kind!r} and mixing {mixing!r}, but they are 'coupling' or 'autoregressive', and 'lu' or 'none'.")
     size, network = shared.size, shared.network
+    if circular:
+        if kind != "coupling" or shared.preprocess != "none":
+            raise UserError(
+                f"circular is True with kind {kind!r} and preprocess {shared.preprocess!r}, but angles need couplings and their own units; "
+                "use kind='coupling' and preprocess='none'."
+            )
+        turns = [CircularSplineCoupling(size, bins, hidden, swap=k % 2 == 1, **network) for k in range(checked_layers(layers))]
+        return NormalizingFlow(Chain(turns), Torus(shared.event_shape), **shared.family_options)
     steps: list[Bijection] = []
     for k in range(checked_layers(layers)):
         if mixing == "lu":
@@ -70,5 +85,5 @@ def nsf(
         if kind == "coupling":
             steps += [SplineCoupling(size, bins, hidden, bound=bound, swap=k % 2 == 1, **network)]
         else:
-            steps += [SplineAutoregressive(size, bins, hidden, bound=bound, **network)]
+            steps += [SplineAutoregressive(size, bins, hidden, bound=bound, solver=solver, **network)]
     return NormalizingFlow(Chain(steps), **shared.family_options)

@@ -1,0 +1,59 @@
+"""Samples of a model: noise, drawn all together, and its image under the model's map, chunk by chunk."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward import _random
+from pushforward._checks import whole
+from pushforward._memory import check_room, memory_errors
+from pushforward.errors import UserError
+from pushforward.families import checks
+from pushforward.guidance.guidance import Guidance
+from pushforward.samplers.sampler import Sampler
+from pushforward.types import has_log_prob
+
+
+def drawn(
+    model: Any,
+    n: int,
+    cond: Any,
+    sampler: Sampler | None,
+    guidance: Guidance | float | None,
+    temperature: float,
+    log_prob: bool,
+    generator: _random.Generators,
+    batch_size: int | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return n samples (n, *shape) and, if `log_prob` is set, their log-probabilities (n,): `GenerativeModel.sample` with gradients."""
+    whole("n", n, 0, 2**63 - 1)
+    if log_prob:
+        model._check_density()
+    temperature = checks.checked_temperature(temperature)
+    if temperature != 1 and not has_log_prob(model.base):
+        raise UserError(f"temperature is {temperature}, but the base {type(model.base).__name__} is data and no noise to scale; use 1.")
+    _random.checked(generator, n)
+    what, remedy = f"{n} samples of shape {model.shape}", "give a smaller n, or batch_size to compute fewer together"
+    first = checks.first_floating(model)
+    if first is None or first.device.type == "cpu":
+        check_room(what, n * math.prod(model.shape) * model.dtype.itemsize, remedy)
+    chunks = _random.chunks(n, batch_size, generator)
+    cond = model._checked_cond(cond, n)
+    parts, values = [], []
+    with memory_errors(what, remedy):
+        start = model._base_sample(n, cond, generator)  # all together, so that it does not depend on batch_size
+        for rows, part_generator in chunks:
+            noise, part_cond = start[rows], None if cond is None else cond[rows]
+            part_guidance = guidance.rows(rows, n) if isinstance(guidance, Guidance) else guidance
+            if log_prob:
+                mapped = model._bound(part_cond, sampler, part_guidance, generator=part_generator)
+                x, log_abs_det = mapped.inverse(noise * temperature)
+                tempered = model._base_log_prob(noise, part_cond) - math.prod(model.shape) * math.log(temperature)
+                values.append(tempered - log_abs_det)
+            else:
+                x = model._from_model(model._sampled(noise * temperature, part_cond, sampler, part_guidance, part_generator))
+            checks.check_finite(x, rows.start, sampler or model.sampler)
+            parts.append(x)
+        return torch.cat(parts), torch.cat(values) if log_prob else None
