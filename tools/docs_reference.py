@@ -22,6 +22,7 @@ GROUPS = {
     "bases": "Base distributions",
     "samplers": "Samplers",
     "guidance": "Guidance",
+    "measurements": "Measurements of inverse problems",
     "bijections": "Bijections",
     "objectives": "Objectives of few-step models",
     "energies": "Training from an energy",

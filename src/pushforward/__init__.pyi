@@ -11,6 +11,7 @@ from pushforward import fast as fast
 from pushforward import formats as formats
 from pushforward import functional as functional
 from pushforward import guidance as guidance
+from pushforward import measurements as measurements
 from pushforward import models as models
 from pushforward import nn as nn
 from pushforward import objectives as objectives

@@ -53,6 +53,10 @@ class Family(nn.Module):
         bijection, read = self._map(cond, sampler, guidance, None)
         return pushed(bijection, noise, read)
 
+    def _guided(self, guidance: Guidance | float | None, log_prob: bool) -> Guidance | float | None:
+        """Return the guidance of samples after checking it against the model, before anything is computed."""
+        return guidance
+
     def networks(self) -> list[nn.Module]:
         """Return the Modules that do most of the computation, which the Trainer compiles or converts to channels_last."""
         return []

@@ -16,16 +16,17 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
 from pushforward.dispatch import ability
 from pushforward.errors import NotInvertibleError, UserError
-from pushforward.families.checks import check_unconditional
+from pushforward.families.checks import check_unconditional, device_of
 from pushforward.families.dropped import with_dropped
 from pushforward.families.following import Following, common_interval
 from pushforward.families.on_path import OnPath
 from pushforward.families.path_ode import PathODE
 from pushforward.families.variance_bound import variance_bound
-from pushforward.functional.levels import Levels
+from pushforward.functional.levels import Levels, cells
 from pushforward.functional.prediction import Kind, per_row
 from pushforward.guidance.around import as_guidance
 from pushforward.guidance.guidance import Guidance, Guided
+from pushforward.guidance.measured import Units
 from pushforward.pairings import Independent, Pairing
 from pushforward.paths.linear import Linear
 from pushforward.paths.path import Path
@@ -166,7 +167,7 @@ class PathModel(OnPath):
         """Return the denoiser that samplers call, in the model's units: (x, t) to a prediction, with a condition and guidance."""
         steered, own = as_guidance(guidance), ability(self.net, "prepare")
         if steered is not None:
-            steered.check_model(self)
+            steered = steered.on_model(self)
         if cond is not None:
             check_unconditional(steered, self)
         if steered is not None and steered.shares_condition:
@@ -239,6 +240,22 @@ class PathModel(OnPath):
                 "fixed steps such as pf.samplers.DDIM(20)."
             )
         return steered.on(times)
+
+    @property
+    def units(self) -> Units:
+        """How data in the model's units become events in the user's, of quantised data the integers: the middle of a cell is its level."""
+        like = torch.empty(0, dtype=self.dtype, device=device_of(self))
+        return Units(lambda z: self._from_model(z) - 0.5 * cells(self.levels, z), self.shape, like)
+
+    def _guided(self, guidance: Guidance | float | None, log_prob: bool) -> Guidance | None:
+        steered = as_guidance(guidance)
+        if steered is None:
+            return None
+        if log_prob and not steered.has_density:
+            raise UserError(
+                f"log_prob is set, but samples under {type(steered).__name__} have no density that is known: the posterior's needs p(y)."
+            )
+        return steered.on_model(self)
 
     @property
     def one_step(self) -> bool:

@@ -5,6 +5,9 @@ from pushforward.guidance.cfg import CFG as CFG
 from pushforward.guidance.cfg_plus_plus import CFGPlusPlus as CFGPlusPlus
 from pushforward.guidance.cfg_zero_star import CFGZeroStar as CFGZeroStar
 from pushforward.guidance.clip import Clip as Clip
+from pushforward.guidance.dps import DPS as DPS
 from pushforward.guidance.guidance import Guidance as Guidance
 from pushforward.guidance.inpaint import Inpaint as Inpaint
+from pushforward.guidance.mmps import MMPS as MMPS
+from pushforward.guidance.pigdm import PiGDM as PiGDM
 from pushforward.guidance.skip_layers import SkipLayers as SkipLayers

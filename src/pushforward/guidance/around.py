@@ -36,6 +36,15 @@ class Around(Guidance):
         if inner is not None:
             inner.check_model(model)
 
+    def on_model(self, model: Any, units: Any = None) -> Self:
+        self.check_model(model)
+        return self._around(lambda inner: inner.on_model(model, units))
+
+    @property
+    def has_density(self) -> bool:
+        inner = as_guidance(self.guidance)
+        return inner is None or inner.has_density
+
     @property
     def needs_times(self) -> bool:
         inner = as_guidance(self.guidance)

@@ -83,6 +83,21 @@ class Guidance(CheckedNumbers):
     def check_model(self, model: Any) -> None:
         """Raise an error if it cannot guide this model."""
 
+    def on_model(self, model: Any, units: Any = None) -> "Guidance":
+        """Return the guidance for a model, with data of its own in the model's units, or raise an error if it cannot guide it.
+
+        Args:
+            model: the model.
+            units: how the model's data become the user's, None for `model.units`.
+        """
+        self.check_model(model)
+        return self
+
+    @property
+    def has_density(self) -> bool:
+        """Whether the log-density of samples under it is that of the distribution they are meant to have."""
+        return True
+
     @property
     def needs_times(self) -> bool:
         """Whether it depends on the times of a sampler's steps, which `on` sets."""
