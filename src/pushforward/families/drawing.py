@@ -31,7 +31,7 @@ def drawn(
     whole("n", n, 0, 2**63 - 1)
     if log_prob:
         model._check_density()
-    guidance = model._guided(guidance, log_prob)
+    guidance = model._guided(guidance, sampler, log_prob)
     temperature = checks.checked_temperature(temperature)
     if temperature != 1 and not has_log_prob(model.base):
         raise UserError(f"temperature is {temperature}, but the base {type(model.base).__name__} is data and no noise to scale; use 1.")

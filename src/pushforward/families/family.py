@@ -53,7 +53,7 @@ class Family(nn.Module):
         bijection, read = self._map(cond, sampler, guidance, None)
         return pushed(bijection, noise, read)
 
-    def _guided(self, guidance: Guidance | float | None, log_prob: bool) -> Guidance | float | None:
+    def _guided(self, guidance: Guidance | float | None, sampler: Sampler | None, log_prob: bool) -> Guidance | float | None:
         """Return the guidance of samples after checking it against the model, before anything is computed."""
         return guidance
 

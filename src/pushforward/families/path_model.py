@@ -24,7 +24,7 @@ from pushforward.families.path_ode import PathODE
 from pushforward.families.variance_bound import variance_bound
 from pushforward.functional.levels import Levels, cells
 from pushforward.functional.prediction import Kind, per_row
-from pushforward.guidance.around import as_guidance
+from pushforward.guidance.around import as_guidance, loop_of
 from pushforward.guidance.guidance import Guidance, Guided
 from pushforward.guidance.measured import Units
 from pushforward.pairings import Independent, Pairing
@@ -208,6 +208,10 @@ class PathModel(OnPath):
     def _map(
         self, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, divergence: "str | Divergence | None"
     ) -> tuple[Bijection, Any]:
+        if loop_of(guidance, sampler) is not None:
+            raise NotInvertibleError(
+                f"guidance is {guidance}, which draws noise in a loop of its own and solves no ODE; use sample, or MMPS."
+            )
         solver = self._ode_sampler(sampler)
         denoiser = self.denoiser(cond, self._stepped(guidance, solver))
         return PathODE(denoiser, solver, divergence, self.interval, self.one_step), denoiser.args
@@ -215,7 +219,7 @@ class PathModel(OnPath):
     def _sampled(
         self, noise: Tensor, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, generator: _random.Generators
     ) -> Tensor:
-        own = self._sampler(sampler)
+        own = loop_of(guidance, sampler) or self._sampler(sampler)
         denoiser = self.denoiser(cond, self._stepped(guidance, own))
         if not own.solves_ode and not has_log_prob(self.base):
             raise UserError(f"{own} draws noise by the score, but the base {type(self.base).__name__} is not Gaussian; use Dopri5().")
@@ -247,7 +251,7 @@ class PathModel(OnPath):
         like = torch.empty(0, dtype=self.dtype, device=device_of(self))
         return Units(lambda z: self._from_model(z) - 0.5 * cells(self.levels, z), self.shape, like)
 
-    def _guided(self, guidance: Guidance | float | None, log_prob: bool) -> Guidance | None:
+    def _guided(self, guidance: Guidance | float | None, sampler: Sampler | None, log_prob: bool) -> Guidance | None:
         steered = as_guidance(guidance)
         if steered is None:
             return None
@@ -255,6 +259,7 @@ class PathModel(OnPath):
             raise UserError(
                 f"log_prob is set, but samples under {type(steered).__name__} have no density that is known: the posterior's needs p(y)."
             )
+        loop_of(steered, sampler)
         return steered.on_model(self)
 
     @property

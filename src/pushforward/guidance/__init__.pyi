@@ -6,8 +6,10 @@ from pushforward.guidance.cfg_plus_plus import CFGPlusPlus as CFGPlusPlus
 from pushforward.guidance.cfg_zero_star import CFGZeroStar as CFGZeroStar
 from pushforward.guidance.clip import Clip as Clip
 from pushforward.guidance.dps import DPS as DPS
+from pushforward.guidance.flow_dps import FlowDPS as FlowDPS
 from pushforward.guidance.guidance import Guidance as Guidance
 from pushforward.guidance.inpaint import Inpaint as Inpaint
 from pushforward.guidance.mmps import MMPS as MMPS
 from pushforward.guidance.pigdm import PiGDM as PiGDM
+from pushforward.guidance.pnp_flow import PnPFlow as PnPFlow
 from pushforward.guidance.skip_layers import SkipLayers as SkipLayers

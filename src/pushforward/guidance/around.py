@@ -9,6 +9,7 @@ from pushforward.errors import UserError
 from pushforward.guidance.cfg import CFG
 from pushforward.guidance.guidance import Guidance, Guided
 from pushforward.samplers.denoiser import Denoiser
+from pushforward.samplers.sampler import Sampler
 
 
 class Around(Guidance):
@@ -39,6 +40,11 @@ class Around(Guidance):
     def on_model(self, model: Any, units: Any = None) -> Self:
         self.check_model(model)
         return self._around(lambda inner: inner.on_model(model, units))
+
+    @property
+    def sampler(self) -> Sampler | None:
+        inner = as_guidance(self.guidance)
+        return None if inner is None else inner.sampler
 
     @property
     def has_density(self) -> bool:
@@ -72,3 +78,15 @@ def as_guidance(guidance: Guidance | float | None) -> Guidance | None:
     if not is_real(guidance):
         raise UserError(f"guidance is {shown(guidance)}, but it is a number such as 3.0, or a guidance such as pf.guidance.CFG(3.0).")
     return CFG(float(guidance))
+
+
+def loop_of(guidance: Guidance | float | None, sampler: Sampler | None) -> Sampler | None:
+    """Return the steps of guidance that is a loop of its own, or None.
+
+    Raises:
+        UserError: there is a sampler too.
+    """
+    loop = guidance.sampler if isinstance(guidance, Guidance) else None
+    if loop is not None and sampler is not None:
+        raise UserError(f"sampler is {sampler}, but {guidance} is a loop of its own; leave sampler out, and give steps= to the guidance.")
+    return loop

@@ -30,6 +30,8 @@ class DPS(Measured):
         y: what was measured, of one event for all samples or of n, in the user's units; NaN where nothing was.
         guidance: the model's guidance by a condition: another guidance, a scale, or None.
         scale: strength; 0 is the model without y.
+        reach: largest share of noise, sigma / (alpha + sigma), at which the network is differentiated. Errors of its Jacobian count
+            sigma² / alpha times; where there is more noise, C is that at the state scaled to this share, which hardly differs.
 
     Raises:
         UserError: the model is not on a path of Gaussian noise, the measurement has no noise, or an argument is out of range.

@@ -12,6 +12,7 @@ from pushforward.paths.path import Path
 from pushforward.paths.prediction import Prediction
 from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
+from pushforward.samplers.sampler import Sampler
 
 
 class Guided:
@@ -92,6 +93,11 @@ class Guidance(CheckedNumbers):
         """
         self.check_model(model)
         return self
+
+    @property
+    def sampler(self) -> Sampler | None:
+        """The steps of a method that is a loop of its own, in place of a sampler's; None for all others."""
+        return None
 
     @property
     def has_density(self) -> bool:

@@ -1,5 +1,6 @@
 """Guidance by a measurement: samples of the posterior p(x | y) from a model of p(x), without training."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -11,7 +12,7 @@ from pushforward._checks import shown
 from pushforward.dispatch import ability
 from pushforward.errors import DtypeError, ShapeError, UserError
 from pushforward.functional.prediction import per_row
-from pushforward.guidance.around import Around
+from pushforward.guidance.around import Around, as_guidance
 from pushforward.guidance.guidance import Guidance, Guided, cut, plain_of
 from pushforward.guidance.observed import Observed
 from pushforward.measurements.measurement import Measurement
@@ -37,12 +38,14 @@ class Units:
 class Measured(Around):
     """What guidance by a measurement shares: the measurement, its result y, and the model's units, in which guidance works.
 
-    A method implements `correction`; one whose method is a loop of its own, `loop`.
+    A method implements `correction`, or derives from `Loop` if it takes steps of its own. `reach` is the largest share of noise,
+    sigma / (alpha + sigma), at which the network is differentiated.
     """
 
     measurement: Measurement
     y: Tensor
     guidance: Guidance | float | None = None
+    reach: float = field(default=0.75, kw_only=True)
     units: Units | None = field(default=None, kw_only=True)  # set by `on_model`
 
     def __post_init__(self) -> None:
@@ -54,11 +57,24 @@ class Measured(Around):
         if not isinstance(self.y, Tensor) or not self.y.is_floating_point():
             what = f"a tensor of {self.y.dtype}" if isinstance(self.y, Tensor) else shown(self.y)
             raise DtypeError(f"y is {what}, but it is a tensor of floating point: what was measured, with NaN where nothing was.")
+        if not 0 < self.reach < 1:
+            raise UserError(f"reach is {self.reach}, but it is a share of noise above 0 and below 1; 0.75 is usual.")
         if bool(self.y.isinf().any()):
             raise UserError("y has infinite values, but what was measured is finite, or NaN where nothing was.")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.measurement).__name__})"  # without the tensors
+
+    @property
+    def bound(self) -> Units:
+        """The model's units.
+
+        Raises:
+            UserError: no model is known yet.
+        """
+        if self.units is None:
+            raise UserError(f"{type(self).__name__} reads y in a model's units, which are not known here; use on_model(model).")
+        return self.units
 
     def correction(self, observed: Observed, seen: "Seen") -> Tensor:
         """Return what is added to the expected data (n, *shape), so that it is expected given y too."""
@@ -66,8 +82,6 @@ class Measured(Around):
 
     def __call__(self, denoiser: Denoiser) -> "Denoiser | Guided":
         """Return the guided denoiser."""
-        if self.units is None:
-            raise UserError(f"{type(self).__name__} reads y in a model's units, which are not known here; use on_model(model).")
         return _Steered(self, self.inside(denoiser), self.y)
 
     def check_model(self, model: Any) -> None:
@@ -75,6 +89,9 @@ class Measured(Around):
         name = type(self).__name__
         if not has_log_prob(model.base) or model.bridge:
             raise UserError(f"{name} needs a path whose only noise is Gaussian, but this model is from data to data or has a bridge.")
+        inner = as_guidance(self.guidance)
+        if inner is not None and not inner.has_density:
+            raise UserError(f"guidance is {inner} inside {name}, but there is one measurement; join the two into one function.")
         if model.one_step:
             raise UserError(f"{name} follows a path, but this model was distilled into one step; use the model that it was distilled from.")
 
@@ -168,13 +185,20 @@ class _Steered(Guided):
         # Where alpha or sigma is 0, neither the covariance nor the prediction of another kind is determined.
         low, high = self.path.interval_for("score")
         t = t.clamp(low, high)
+        # At more noise, the covariance is that of the state scaled to less: errors of a network's Jacobian count sigma² / alpha times.
+        late = torch.minimum(t, self._last(t))
+        apart = bool((t > late).any())
         with torch.enable_grad():
-            state = x if differentiable and x.requires_grad else x.detach().requires_grad_()
-            prediction = inner(state, t)
+            given = x if differentiable and x.requires_grad else x.detach().requires_grad_()
+            ratio = (self.path.sigma(late) / self.path.sigma(t)).to(x.dtype)
+            state = given * per_row(ratio, x) if apart else given
+            prediction = inner(state, late)
         seen = Seen(prediction, state, differentiable)
-        units = self.guidance.units
-        assert units is not None  # checked where the denoiser was made
-        observed = Observed(self.guidance.measurement, units.to_user, self.y, seen.data)
+        if apart:
+            with contextlib.nullcontext() if differentiable else torch.no_grad():
+                prediction = inner(x, t)
+        data = seen.data if not apart else prediction.data
+        observed = Observed(self.guidance.measurement, self.guidance.bound.to_user, self.y, data)
         shift = self.guidance.correction(observed, seen)
         kind = prediction.kind
         value = prediction.value if differentiable else prediction.value.detach()
@@ -182,3 +206,8 @@ class _Steered(Guided):
         b = torch.as_tensor(1.0 if kind == "data" else self.path.coefficients("data", kind, t)[1])
         value = value + per_row(b, value).to(shift) * shift
         return Prediction(self.path, kind, value, x, t, share)
+
+    def _last(self, t: Tensor) -> Tensor:
+        """Return the time at which the noise has the share `reach` of the state."""
+        reach = torch.tensor(self.guidance.reach, dtype=torch.float64, device=t.device)
+        return self.path.time(torch.log(1 / reach - 1)).to(t)

@@ -30,6 +30,8 @@ class MMPS(Measured):
         guidance: the model's guidance by a condition: another guidance, a scale, or None.
         iterations: largest number of iterations of conjugate gradients. They are exact when there are as many as measured elements; few
             suffice, and smooth what the network's Jacobian has wrong.
+        reach: largest share of noise, sigma / (alpha + sigma), at which the network is differentiated. Errors of its Jacobian count
+            sigma² / alpha times; where there is more noise, C is that at the state scaled to this share, which hardly differs.
 
     Raises:
         UserError: the model is not on a path of Gaussian noise, or an argument is out of range.
