@@ -28,6 +28,7 @@ from pushforward.models.stable_diffusion_3 import StableDiffusion3 as StableDiff
 from pushforward.conditions import TextContext as TextContext
 from pushforward.training.trainer import Trainer as Trainer
 from pushforward.training.reflow import distill as distill
+from pushforward.imputation import impute as impute
 from pushforward.formats.model import load as load
 from pushforward.training.reflow import reflow as reflow
 from pushforward.formats.model import save as save

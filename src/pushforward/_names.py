@@ -138,6 +138,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "guidance.PiGDM": ("pushforward.guidance.pigdm", "Sample the posterior given a measurement, with the mean of the data given x_t and one variance for all of their elements."),
     "guidance.PnPFlow": ("pushforward.guidance.pnp_flow", "Reconstruct the event by steps towards the measurement, each followed by fresh noise and denoising."),
     "guidance.SkipLayers": ("pushforward.guidance.skip_layers", "Guide a velocity away from the conditional prediction with some blocks of the network skipped."),
+    "impute": ("pushforward.imputation", "Return a table without missing values: each is drawn from the model given what is known of its row."),
     "load": ("pushforward.formats.model", "Load the model of a run, a checkpoint, or a folder written by `save`, in eval mode."),
     "measurements.Blur": ("pushforward.measurements.blur", "Measure an image (channels, height, width), or a series or volume, after each channel was convolved with a kernel."),
     "measurements.Downsample": ("pushforward.measurements.downsample", "Measure the mean of each block of an image (channels, height, width), or of a series or volume."),
