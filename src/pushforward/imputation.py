@@ -68,8 +68,8 @@ def impute(
         >>> model = pf.models.rectified_flow(pf.nn.MLP.Config((8,)), schema=schema)
         >>> rows = pandas.DataFrame({"height": [1.5, None, 1.7], "colour": ["blue", "red", None]})
         >>> filled = pf.impute(model, rows, generator=torch.Generator().manual_seed(0))
-        >>> int(filled.isna().sum().sum()), filled["height"][2], filled["colour"][1]
-        (0, 1.7, 'red')
+        >>> int(filled.isna().sum().sum()), str(filled["height"][2]), filled["colour"][1]
+        (0, '1.7', 'red')
     """
     schema = _schema_of(model)
     if not is_frame(frame):
@@ -89,9 +89,8 @@ def impute(
             break
         guidance = _guidance(model, x[left], values[left], noise, generator)
         one = None if cond is None else cond[left].to(model.units.like.device)
-        made = model.sample(
-            len(left), one, guidance=guidance, sampler=sampler or EulerMaruyama(50), generator=generator, batch_size=batch_size
-        )
+        draw = None if generator is None else [generator]  # the draws of all rows together, however they are cut into chunks
+        made = model.sample(len(left), one, guidance=guidance, sampler=sampler or EulerMaruyama(50), generator=draw, batch_size=batch_size)
         filled[left] = torch.where(gaps[left], schema.rounded(made.cpu()).to(filled), x[left])
         left = left[_missing_again(schema, filled[left])]
     if len(left):

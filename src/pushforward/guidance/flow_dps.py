@@ -1,7 +1,7 @@
 """FlowDPS: the expected data of a flow are moved towards the measurement, and the noise is partly drawn again."""
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -63,16 +63,17 @@ class FlowDPS(Loop):
 
     def run(self, denoiser: Any, x: Tensor, times: list[float], generator: _random.Generators) -> Tensor:
         path = denoiser.path
-        for now, after in pairwise([*times, None]):
+        data = x
+        for now, after in zip_longest(times, times[1:]):
             t = x.new_full((len(x),), now, dtype=wide(x))
             prediction = denoiser(x, t)
             data = prediction.data.to(x.dtype)
             near = self.descended(data, self.inner, step=self.step)
             data = torch.lerp(data, near, per_row(noise_share(path, t), x).to(x.dtype))
             if after is None:
-                return data
+                break  # the last step is to the data
             s = torch.full_like(t, after)
             kept = per_row(noise_share(path, s), x).to(x.dtype)
             fresh = _random.normal(x.shape, generator, x.device, x.dtype)
             x = path.mix(data, kept.sqrt() * prediction.noise.to(x.dtype) + (1 - kept).sqrt() * fresh, s)
-        return x
+        return data

@@ -12,7 +12,7 @@ from pushforward.guidance.observed import Observed
 from pushforward.measurements.linear import Linear
 from pushforward.registry import export
 
-ITERATIONS = 50  # of conjugate gradients without the network
+ITERATIONS = 20  # of conjugate gradients without the network
 
 
 @export("guidance.PiGDM", example=lambda: PiGDM(Linear(torch.tensor([[1.0, -1.0]]), 0.1), torch.zeros(1)))

@@ -23,8 +23,10 @@ from pushforward.families.path_model import PathModel
 from pushforward.formats.sd3_find import setting
 from pushforward.formats.sd3_names import Layout
 from pushforward.formats.sd3_write import write_sd3
+from pushforward.guidance.around import loop_of
 from pushforward.guidance.guidance import Guidance
 from pushforward.guidance.inpaint import Inpaint
+from pushforward.guidance.measured import Units
 from pushforward.guidance.skip_layers import SkipLayers
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.mmdit import MMDiT
@@ -207,7 +209,8 @@ class StableDiffusion3(Inversion):
             prompts: a text, n of them, or a `TextContext`.
             negative: negative prompts: one text for all, n of them, or a `TextContext`.
             steps: shorthand for sampler=Euler(steps, grid=Shifted(3, levels=1000)); 28 if neither is given.
-            guidance: scale of classifier-free guidance; up to 1 it is off. A `CFG` may also have an interval of times and a rescaling.
+            guidance: scale of classifier-free guidance; up to 1 it is off. A `CFG` may also have an interval of times and a rescaling;
+                guidance by a measurement (`FlowDPS(measurement, y, 7.0)`) reads images (n, 3, height, width) in [0, 1].
             size: (height, width) in pixels, divisible by 16; by default the image's, or the model's default.
             generator: a seed, incremented from image to image; a list of n seeds or generators; or one generator. The image of a seed
                 does not depend on the rest of its batch.
@@ -238,9 +241,16 @@ class StableDiffusion3(Inversion):
         whole = generation.sampler_of(sampler, steps, shift)
         steered = generation.guidance_of(guidance, skip_layers, generation.times_of(whole, shift), self.transformer)
         strength = (0.6 if mask is None else 1.0) if strength is None else strength
+        if steered is not None and not steered.has_density and self.residence.offload:
+            raise UserError(f"guidance is {steered}, which decodes while the transformer runs; load the model without offload.")
+        loop = loop_of(steered, sampler if steps is None else whole)
+        if loop is not None and given is not None:
+            raise UserError(f"guidance is {steered}, a loop from noise, but an image is given to start from; leave one of them out.")
+        whole = whole if loop is None else loop
         part, start = (whole, 1.0) if given is None else generation.part_of_the_way(whole, strength, shift)
         prompts, negative = checked_prompts(prompts), checked_prompts(negative, "negative")
         n, model = len(prompts), self.model_for(size)
+        steered = None if steered is None else steered.on_model(model, self._pixels(size))
         for what, one in (("images", given), ("masks", painted)):
             if one is not None and len(one) not in (1, n):
                 raise ShapeError(f"there are {len(one)} {what} for {n} prompts; give one for all, or one for each.")
@@ -261,12 +271,18 @@ class StableDiffusion3(Inversion):
                     here = Inpaint(known[rows], low, noise, here)
             if callback is not None:
                 here = Watch(callback, part.evaluations, self.pictures, here)
+            part = loop_of(here, None) or part
             with self.residence.using("transformer"):
                 x = part(model.denoiser(cond[rows], here), x, start, 0.0, draw)
             generation.check_images(x, rows, part, self.transformer.last.weight.dtype)
             made.append(x if output == "latents" else self._finished(x, given, painted, rows, n))
         result = torch.cat(made)
         return images.to_pil(result) if output == "pil" else result
+
+    def _pixels(self, size: tuple[int, int]) -> Units:
+        """Return the units of images in [0, 1], in which guidance by a measurement reads it."""
+        like = torch.empty(0, device=self.device)
+        return Units(lambda latents: self.decoded(latents).float() / 2 + 0.5, (3, *size), like)
 
     def _size_of(self, size: Any, given: Tensor | None) -> tuple[int, int]:
         """Return (height, width): `size`, or that of the given images, or the default one."""
