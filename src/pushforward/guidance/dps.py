@@ -23,7 +23,7 @@ class DPS(Measured):
 
     With scale 1 it is the gradient of the likelihood of y at m while the residual is no larger than the noise, and weaker where it is
     larger, as in the formula. The spread of the data around m is neglected, so that samples are no posterior samples: they under-cover,
-    and collapse for strong scales. An evaluation costs about three of the model's own.
+    most with solvers of the ODE, and collapse for strong scales. An evaluation costs about three of the model's own.
 
     Args:
         measurement: A, any function, and the standard deviation s of its noise, which must not be 0.
