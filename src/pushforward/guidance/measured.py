@@ -109,6 +109,10 @@ class Measured(Around):
 
     def _checked(self, units: Units) -> Tensor:
         """Return y with a leading dimension, 1 if it is the same for all samples."""
+        if torch.is_inference_mode_enabled():
+            raise UserError(
+                f"{type(self).__name__} differentiates, which torch.inference_mode rules out; use torch.no_grad, as sample does."
+            )
         event = units.zeros()
         measured = self.measurement.shape_of(event)
         with torch.enable_grad():
