@@ -8,7 +8,7 @@ from torch import Tensor
 from pushforward._checks import real
 from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
-from pushforward.guidance.measured import Measured, Seen
+from pushforward.guidance.corrected import Corrected, Seen
 from pushforward.guidance.observed import Observed
 from pushforward.measurements.linear import Linear
 from pushforward.registry import export
@@ -16,7 +16,7 @@ from pushforward.registry import export
 
 @export("guidance.DPS", example=lambda: DPS(Linear(torch.tensor([[1.0, -1.0]]), 0.1), torch.zeros(1)))
 @dataclass(frozen=True, eq=False, repr=False)
-class DPS(Measured):
+class DPS(Corrected):
     """Follow the gradient of the residual's norm at the expected data.
 
         E[x_0 | x_t, y] ~ m - scale sqrt(k) sigma² / alpha  d |(y - A(m)) / s| / dx_t,    m = E[x_0 | x_t], k measured elements

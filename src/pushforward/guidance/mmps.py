@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pushforward._checks import whole
 from pushforward.functional.conjugate_gradients import conjugate_gradients
-from pushforward.guidance.measured import Measured, Seen
+from pushforward.guidance.corrected import Corrected, Seen
 from pushforward.guidance.observed import Observed
 from pushforward.measurements.linear import Linear
 from pushforward.registry import export
@@ -15,7 +15,7 @@ from pushforward.registry import export
 
 @export("guidance.MMPS", example=lambda: MMPS(Linear(torch.tensor([[1.0, -1.0]]), 0.1), torch.zeros(1)))
 @dataclass(frozen=True, eq=False, repr=False)
-class MMPS(Measured):
+class MMPS(Corrected):
     """Sample the posterior given a measurement, with the mean and covariance of the data given x_t.
 
         E[x_0 | x_t, y] ~ m + C A' (A C A' + s²)^-1 (y - A m),    m = E[x_0 | x_t],    C = sigma² / alpha  dm / dx_t

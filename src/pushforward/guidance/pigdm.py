@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pushforward.errors import UserError
 from pushforward.functional.conjugate_gradients import conjugate_gradients
-from pushforward.guidance.measured import Measured, Seen
+from pushforward.guidance.corrected import Corrected, Seen
 from pushforward.guidance.observed import Observed
 from pushforward.measurements.linear import Linear
 from pushforward.registry import export
@@ -17,7 +17,7 @@ ITERATIONS = 20  # of conjugate gradients without the network
 
 @export("guidance.PiGDM", example=lambda: PiGDM(Linear(torch.tensor([[1.0, -1.0]]), 0.1), torch.zeros(1)))
 @dataclass(frozen=True, eq=False, repr=False)
-class PiGDM(Measured):
+class PiGDM(Corrected):
     """Sample the posterior given a measurement, with the mean of the data given x_t and one variance for all of their elements.
 
         E[x_0 | x_t, y] ~ m + sigma² / alpha (dm / dx_t)' A' (r² A A' + s²)^-1 (y - A m),    r² = sigma² d² / (alpha² d² + sigma²)
