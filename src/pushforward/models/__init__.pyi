@@ -678,7 +678,7 @@ def nsf(
         mixing: "lu" puts a learned linear map before each layer; "none" only reverses the order between autoregressive
             layers, as couplings transform the halves in turn anyway.
         bound: the splines act on [-bound, bound].
-        circular: whether all features are angles in [-pi, pi), in radians: periodic splines, uniform noise, no mixing or preprocessing.
+        circular: whether all features are angles in [-pi, pi), in radians: periodic splines, fixed permutations, uniform noise.
         solver: how samples of autoregressive splines are computed (see `maf`).
         activation: "relu", "silu", "tanh", "elu" or "softplus".
         dropout: fraction of the networks' hidden units dropped in training, against overfitting of small data.

@@ -18,7 +18,7 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.chain import Chain
 from pushforward.bijections.circular import CircularSplineCoupling
 from pushforward.bijections.coupling import SplineCoupling
-from pushforward.bijections.mixing import LULinear, Reverse
+from pushforward.bijections.mixing import LULinear, Permutation, Reverse
 from pushforward.errors import UserError
 from pushforward.families.normalizing_flow import NormalizingFlow
 from pushforward.functional.jacobi import Solver
@@ -55,7 +55,7 @@ def nsf(
         mixing: "lu" puts a learned linear map before each layer; "none" only reverses the order between autoregressive
             layers, as couplings transform the halves in turn anyway.
         bound: the splines act on [-bound, bound].
-        circular: whether all features are angles in [-pi, pi), in radians: periodic splines, uniform noise, no mixing or preprocessing.
+        circular: whether all features are angles in [-pi, pi), in radians: periodic splines, fixed permutations, uniform noise.
         solver: how samples of autoregressive splines are computed (see `maf`).
 
     Returns:
@@ -68,15 +68,18 @@ def nsf(
     if kind not in ("coupling", "autoregressive") or mixing not in ("lu", "none"):
         raise UserError(f"kind is {kind!r} and mixing {mixing!r}, but they are 'coupling' or 'autoregressive', and 'lu' or 'none'.")
     size, network = shared.size, shared.network
-    if circular:
-        if kind != "coupling" or shared.preprocess != "none":
-            raise UserError(
-                f"circular is True with kind {kind!r} and preprocess {shared.preprocess!r}, but angles need couplings and their own units; "
-                "use kind='coupling' and preprocess='none'."
-            )
-        turns = [CircularSplineCoupling(size, bins, hidden, swap=k % 2 == 1, **network) for k in range(checked_layers(layers))]
-        return NormalizingFlow(Chain(turns), Torus(shared.event_shape), **shared.family_options)
+    if circular and (kind != "coupling" or shared.preprocess != "none"):
+        raise UserError(
+            f"circular is True with kind {kind!r} and preprocess {shared.preprocess!r}, but angles need couplings and their own units; "
+            "use kind='coupling' and preprocess='none'."
+        )
     steps: list[Bijection] = []
+    if circular:
+        for k in range(checked_layers(layers)):
+            # Odd places first, then even ones, so that every two angles are in different halves at some time.
+            steps += [Permutation([*range(1, size, 2), *range(0, size, 2)])] if k and k % 2 == 0 else []
+            steps += [CircularSplineCoupling(size, bins, hidden, swap=k % 2 == 1, **network)]
+        return NormalizingFlow(Chain(steps), Torus(shared.event_shape), **shared.family_options)
     for k in range(checked_layers(layers)):
         if mixing == "lu":
             steps += [LULinear(size)]
