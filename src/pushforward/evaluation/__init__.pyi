@@ -2,13 +2,16 @@
 from pushforward.evaluation.latents import attribute_direction as attribute_direction
 from pushforward.evaluation.likelihood import bits_per_dim as bits_per_dim
 from pushforward.evaluation.classifier import classifier as classifier
+from pushforward.evaluation.coverage import density_coverage as density_coverage
 from pushforward.evaluation.explain import explain as explain
 from pushforward.evaluation.baselines import fit_baselines as fit_baselines
 from pushforward.evaluation.latents import interpolate as interpolate
 from pushforward.evaluation.judge import judge as judge
+from pushforward.evaluation.kernel_distance import kernel_distance as kernel_distance
 from pushforward.evaluation.distances import memorisation as memorisation
 from pushforward.evaluation.distances import nearest_neighbours as nearest_neighbours
 from pushforward.evaluation.flow_pictures import picture_layers as picture_layers
+from pushforward.evaluation.coverage import precision_recall as precision_recall
 from pushforward.evaluation.quantise import quantise as quantise
 from pushforward.evaluation.distances import sliced_wasserstein as sliced_wasserstein
 from pushforward.evaluation.distances import sliced_wasserstein_draws as sliced_wasserstein_draws

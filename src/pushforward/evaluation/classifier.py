@@ -22,22 +22,36 @@ class Classifier:
     Attributes:
         name: name of the selected candidate.
         validation_accuracy: its accuracy on validation, by which it was selected.
+        machine: the best support vector machine, whose margins are the `features`; the classifier itself unless neighbours are better.
     """
 
     def __init__(self, name: str, fitted: Any, levels: Levels, shape: tuple[int, ...], validation_accuracy: float = math.nan) -> None:
         self.name, self.fitted, self.levels, self.shape = name, fitted, levels, shape
-        self.validation_accuracy = validation_accuracy
+        self.validation_accuracy, self.machine = validation_accuracy, fitted
 
     def predict(self, x: Tensor) -> Tensor:
         """Return the class (n,) int64, on the CPU, of each x (n, *shape)."""
+        rows = self._rows(x)
+        return torch.from_numpy(self.fitted.predict(rows)).to(torch.int64) if len(rows) else torch.zeros(0, dtype=torch.int64)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the features (n, K (K - 1) / 2) of each x (n, *shape), on the CPU: its margins between each two of K classes.
+
+        A margin is the signed distance to the boundary between two classes in the kernel's space, in units in which the nearest training
+        examples are at -1 and 1.
+        """
+        rows = self._rows(x)
+        pairs = len(self.machine.classes_) * (len(self.machine.classes_) - 1) // 2
+        return torch.from_numpy(self.machine.decision_function(rows)).float().reshape(-1, pairs) if len(rows) else torch.zeros(0, pairs)
+
+    def _rows(self, x: Tensor) -> Any:
+        """Return x as rows of scikit-learn, quantised."""
         if tuple(x.shape[1:]) != self.shape:
             raise ShapeError(f"x has shape {tuple(x.shape)}, but the classifier was trained on events of shape {self.shape}.")
-        if len(x) == 0:
-            return torch.zeros(0, dtype=torch.int64)
         held = x.detach().cpu().to(torch.float32)
         if not held.isfinite().all():
             raise DataError("x holds NaN or infinity, which cannot be classified; check where it comes from.")
-        return torch.from_numpy(self.fitted.predict(quantise(held, self.levels).flatten(1).numpy())).to(torch.int64)
+        return quantise(held, self.levels).flatten(1).numpy()
 
     def recognised(self, samples: Tensor, labels: Tensor) -> float:
         """Return the share of samples (n, *shape) that are classified as their labels (n,)."""
@@ -60,8 +74,9 @@ def classifier(train: Any, validation: Any, seed: int = 0) -> Classifier:
         seed: seed of the folds of the cross-validation.
 
     Returns:
-        A classifier with predict(x) -> labels (n,), recognised(samples, labels) -> share, name and validation_accuracy; x is
-        (n, *shape) in the units of the data, continuous samples of levelled data are rounded down to their level first.
+        A classifier with predict(x) -> labels (n,), recognised(samples, labels) -> share, features(x) -> margins between classes, name and
+        validation_accuracy; x is (n, *shape) in the units of the data, continuous samples of levelled data are rounded down to their
+        level first.
 
     Raises:
         DataError: a set has no labels, or train has fewer than two classes.
@@ -89,14 +104,17 @@ def classifier(train: Any, validation: Any, seed: int = 0) -> Classifier:
     assert validation.cond is not None
     x, labels = train.x.cpu().flatten(1).numpy(), train.cond.cpu().numpy()
     folds = min(5, int(sizes.min())) if len(train) <= 5000 else 1
-    best, most = None, -1.0
+    best, most, best_machine, most_of_machine = None, -1.0, None, -1.0
     for name, candidate in _candidates(len(train)).items():
         judge = Classifier(name, candidate.fit(x, labels), train.levels, train.shape)
         judge.validation_accuracy = judge.recognised(validation.x, validation.cond)
         right = judge.validation_accuracy * len(validation) + _cross_validated(candidate, x, labels, folds, seed)
+        if hasattr(candidate, "decision_function") and right > most_of_machine:
+            best_machine, most_of_machine = judge.fitted, right
         if right > most:
             best, most = judge, right
     assert best is not None
+    best.machine = best_machine
     return best
 
 
@@ -105,7 +123,7 @@ def _candidates(count: int) -> dict[str, Any]:
     from sklearn.svm import SVC
 
     penalties = (1, 10, 100) if count < FITTED else (10,)  # each takes half a minute with this many examples
-    machines = {f"support vector machine, C={penalty}": SVC(C=penalty) for penalty in penalties}
+    machines = {f"support vector machine, C={penalty}": SVC(C=penalty, decision_function_shape="ovo") for penalty in penalties}
     return {**machines, **{f"{k} nearest neighbours": KNeighborsClassifier(min(k, count)) for k in (1, 3)}}
 
 
