@@ -434,7 +434,7 @@ def test_reflow_of_what_has_no_trajectories_is_refused(tmp_path, capsys):
 @pytest.mark.usefixtures("printed")
 def test_compare_puts_runs_side_by_side_and_explains_them(run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    assert main(["compare", str(run), str(run)]) == 0
+    assert main(["compare", "--reported", str(run), str(run)]) == 0
     said = capsys.readouterr().out
     assert all(row in said for row in ("preset", "12 steps", "nats per row, mixture", "distance at 16 evaluations"))
     assert main(["compare", "--explain", str(run)]) == 0
@@ -458,7 +458,7 @@ def test_compare_keeps_units_apart(run, tmp_path, capsys, monkeypatch):
     (old / "evaluation.json").write_text(json.dumps(numbers))
     numbers |= {"likelihood_unit": "nats per row", "dimensions": 10, "distance_unit": "standardised"}
     (new / "evaluation.json").write_text(json.dumps(numbers))
-    assert main(["compare", str(old), str(new)]) == 0
+    assert main(["compare", "--reported", str(old), str(new)]) == 0
     printed = capsys.readouterr()
     rows = {
         cells[0]: cells[1:] for line in printed.out.splitlines() if len(cells := [one.strip() for one in line.strip("│").split("│")]) == 3
@@ -468,7 +468,7 @@ def test_compare_keeps_units_apart(run, tmp_path, capsys, monkeypatch):
     assert rows["sliced Wasserstein to data"] == ["0.250 ± 0.250", "–"]
     assert rows["standardised sliced Wasserstein to data"] == ["–", "0.250 ± 0.250"]
     assert "different units" in printed.err
-    assert main(["compare", str(new), str(new)]) == 0
+    assert main(["compare", "--reported", str(new), str(new)]) == 0
     printed = capsys.readouterr()
     assert "bits per dimension" not in printed.out
     assert "different units" not in printed.err

@@ -134,7 +134,7 @@ train
 sample flow -n 2 --out made.npy
 info damaged
 info saved
-compare flow damaged
+compare --reported flow damaged
 list
 list samplers
 list samplers.ddim

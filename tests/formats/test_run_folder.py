@@ -251,7 +251,7 @@ def test_json_of_others_in_the_metrics_is_no_row_and_stays(damaged):
 def test_a_damaged_file_stands_in_no_commands_way(damaged, capsys, evaluation):
     (damaged / "evaluation.json").write_bytes(evaluation)
     assert main(["info", str(damaged)]) == 0
-    assert main(["compare", str(damaged), str(damaged)]) == 0
+    assert main(["compare", "--reported", str(damaged), str(damaged)]) == 0
     assert "evaluation.json; run `pushforward evaluate RUN` again." in " ".join(capsys.readouterr().err.split())
 
 

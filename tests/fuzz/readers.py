@@ -98,7 +98,7 @@ def _run(folder: Path) -> None:
 
 def _shown(folder: Path) -> None:
     info.run([str(folder / "run")])
-    compare.run([str(folder / "run")])
+    compare.run(["--reported", str(folder / "run")])
     pf.load(folder / "run")
 
 

@@ -330,7 +330,7 @@ class TestPipes:
             lambda: load_yaml(tmp_path / "saved" / "config.yaml"),
             lambda: check_folder(checkpoint),
             lambda: pf.load(tmp_path / "run"),
-            lambda: main(["compare", str(tmp_path / "run")]),
+            lambda: main(["compare", "--reported", str(tmp_path / "run")]),
             lambda: read_json(tmp_path / "saved" / "config.yaml"),
         )
         with pytest.raises(ConfigError, match="is a pipe"):

@@ -1,151 +1,161 @@
-"""`pushforward compare RUN RUN ...`: runs side by side; `pushforward compare --explain`: normalizing flows and diffusion compared."""
+"""`pushforward compare`: train or load several models of one data set, measure them alike, and write one table of all."""
 
+import shlex
+import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-from pushforward import registry
-from pushforward._files import json_of, regular
-from pushforward.cli.options import parse
-from pushforward.cli.run import device_of, load_data, notify, run_config
+from pushforward._checks import whole
+from pushforward.cli.comparing import Budget, Measuring, StoppedError, Training, attempted
+from pushforward.cli.comparison_files import Table, check_folder_of
+from pushforward.cli.contestants import Contestant, check_same_data, contestants, grouped, split
+from pushforward.cli.explained import explained
+from pushforward.cli.options import check_positive, check_whole, parse
+from pushforward.cli.reported import show, show_reported
+from pushforward.cli.run import device_of, load_data, notify
+from pushforward.data.load import options_from_text
 from pushforward.errors import UserError
-from pushforward.evaluation.explain import explain
-from pushforward.evaluation.units import BITS, DATA, NATS, STANDARDISED, per_bit
-from pushforward.families.model import GenerativeModel
-from pushforward.formats.model import build, described, load, located
-from pushforward.training.progress import read_metrics
+from pushforward.evaluation.judge import EVALUATIONS, HELD
+from pushforward.evaluation.measured import Measured
+from pushforward.evaluation.yardstick import Yardstick
+from pushforward.formats.model import described, located
 
-SHOWN = {"normalizing flow": "realnvp", "continuous flow": "ffjord", "flow matching": "rectified_flow", "diffusion": "ddpm"}
-EVALUATION = "evaluation.json"
-DISTANCES = {DATA: "sliced Wasserstein", STANDARDISED: "standardised sliced Wasserstein"}
-ROWS = 256  # examples for cost measurements
+DESCRIPTION = "Train or load several models of one data set, and measure them in one table."
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare runs, or explain what their model families have in common.
+    """Train or load several models of one data set, and measure them in one table.
 
     Args:
-        runs: run folders, each trained and, for its quality, evaluated (`pushforward evaluate`).
+        models: run folders, and presets to train, each with its options in quotes: nsf "rectified_flow net:dit" runs/mine. Runs that
+            differ in their seeds only are one model.
+        data: data set to train presets on (`pushforward list data`), or a path; by default that of the runs.
+        data_options: options of the data set, as NAME VALUE pairs.
+        seconds: training time of each preset and seed; the steps that fit are measured first.
+        train_steps: optimisation steps of each preset and seed, instead of seconds.
+        seeds: seeds that each preset is trained with.
+        out: folder of table.html, table.csv, table.json, pictures and runs; the same command continues what it holds. By default
+            runs/compare-DATA if presets are trained, else only the terminal.
+        samples: test examples, and as many samples, that are compared, at most.
+        scored: test examples for likelihoods.
+        evaluations: numbers of network evaluations at which samples are measured.
+        split: split to measure on; choose on validation, report on test.
+        checkpoint: "best" on validation, "last", or a name such as step-000500.
+        reported: print what `pushforward evaluate` has already written into the runs, and measure nothing.
         explain: describe the models instead of their results; without runs, for untrained models of each kind.
         device: "auto", "cpu", "cuda", ...
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    models: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    data: str = ""
+    data_options: dict[str, str] = field(default_factory=dict)
+    seconds: float | None = None
+    train_steps: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    out: Path | None = None
+    samples: int = 500
+    scored: int = 64
+    evaluations: tuple[int, ...] = EVALUATIONS
+    split: Literal["test", "validation"] = "test"
+    checkpoint: str = "best"
+    reported: bool = False
     explain: bool = False
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_whole(self, {"train_steps": 1, "samples": 8, "scored": 1})
+        check_positive(self, "seconds")
+        for name in ("seeds", "evaluations"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise UserError(f"--{name} is {' '.join(map(str, values)) or 'empty'}, but it needs at least one number, and each once.")
+            for value in values:
+                whole(f"--{name}", value, int(name == "evaluations"))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    options = parse(
-        Compare, arguments, prog="pushforward compare", description="Compare runs, or explain what their models have in common."
-    )
+    options = parse(Compare, arguments, prog="pushforward compare", description=DESCRIPTION)
     if options.explain:
-        _show(_explained(options))
+        show(explained([Path(one) for one in options.models], device_of(options.device)))
         return 0
-    if not options.runs:
-        raise UserError("compare needs runs: `pushforward compare runs/a runs/b`, or --explain for a comparison of model families.")
-    for folder in options.runs:
-        run_config(folder)  # all of them, before anything is read
-    judged = {folder: _evaluated(folder) for folder in options.runs}
-    known = [answers for answers in judged.values() if answers is not None]
-    if all(_has(NATS, answers) for answers in known if _has(BITS, answers)):  # else bits are what all have
-        judged = {folder: answers and _without(BITS, answers) for folder, answers in judged.items()}
-    columns = {str(folder): _reached(folder) | (answers or {}) for folder, answers in judged.items()}
-    questions = list(dict.fromkeys(question for answers in columns.values() for question in answers))
-    _show({question: {name: answers.get(question, "–") for name, answers in columns.items()} for question in questions})
-    if len({_has(DISTANCES[STANDARDISED], answers) for answers in known}) > 1:
-        notify("distances in different units are in different rows; evaluate older runs of the same table again to compare them.")
-    missing = [folder for folder, answers in judged.items() if answers is None]
-    damaged = [str(folder / EVALUATION) for folder in missing if (folder / EVALUATION).is_file()]
-    if damaged:
-        notify(f"not readable: {', '.join(damaged)}; run `pushforward evaluate RUN` again.")
-    absent = [str(folder) for folder in missing if not (folder / EVALUATION).is_file()]
-    if absent:
-        notify(f"not evaluated yet: {', '.join(absent)}; run `pushforward evaluate RUN`.")
-    return 0
+    if not options.models:
+        raise UserError(
+            "compare needs models: `pushforward compare runs/a runs/b`, `pushforward compare nsf ddpm --data digits --seconds 60`, "
+            "or --explain for a comparison of model families."
+        )
+    if options.reported:
+        show_reported([Path(one) for one in options.models])
+        return 0
+    return compare(options, "pushforward compare " + shlex.join(arguments))
 
 
-def _explained(options: Compare) -> dict[str, dict[str, str]]:
+def compare(options: Compare, command: str) -> int:
+    """Compare the models, write and print the table, and return the exit status."""
     device = device_of(options.device)
-    if options.runs:
-        folders = {str(run): located(run) for run in options.runs}
-        shapes = {described(folder).shape for folder in folders.values()}
-        if len(shapes) > 1:
-            raise UserError(f"the runs have events of shapes {', '.join(map(str, sorted(shapes)))}; compare runs of one shape.")
-        models = {name: load(folder).to(device) for name, folder in folders.items()}
-        x = load_data(run_config(options.runs[0]).get("data", {}), "test").in_memory(ROWS).x[:ROWS]
-    else:
-        torch.manual_seed(0)
-        models = {name: registry.get(f"models.{preset}")(shape=(2,)).eval().to(device) for name, preset in SHOWN.items()}
-        x = load_data({"name": "moons"}, "test").x[:ROWS]
-    return explain(models, x.to(device))
-
-
-def _reached(folder: Path) -> dict[str, str]:
-    """Return a run's configuration and progress, from its files."""
-    config = run_config(folder)
-    model: GenerativeModel = build(config, str(folder / "config.yaml"))
-    steps = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
-    return {
-        "preset": str(config.get("preset")),
-        "data": str(config.get("data", {}).get("name", "–")),
-        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-        "trained": f"{steps[-1]['step']} steps, {steps[-1]['seconds']:.0f} s" if steps else "–",
-    }
-
-
-def _evaluated(folder: Path) -> dict[str, str] | None:
-    """Return a run's results, or None if it has no evaluation.json, or one that is incomplete or of another tool."""
+    runs, presets = split(options.models)
+    _check_budget(options, bool(presets))
+    section: Mapping[str, Any] | None = None
+    if options.data:
+        section = {"name": options.data, **(options_from_text(options.data, options.data_options) if options.data_options else {})}
+    if runs:
+        section = check_same_data(runs, section)
+        for folder in runs:
+            described(located(folder, options.checkpoint))  # all of them, before anything is measured
+    groups = grouped(runs)
+    assert section is not None
+    out = options.out or (Path("runs") / f"compare-{Path(section['name']).stem}" if presets else None)
+    settings = {"data": _plain(section), "seconds": options.seconds, "train_steps": options.train_steps, "split": options.split}
+    check_folder_of(out, settings)
+    train, validation, test = (load_data(section, part) for part in ("train", "validation", options.split))
+    chosen = contestants(presets, str(section["name"]), train)
+    yardstick = Yardstick(train.in_memory(HELD), validation.in_memory(HELD), test.in_memory(HELD), options.samples)
+    table = Table(out, settings, command, yardstick, {**{one.label: len(options.seeds) for one in chosen}, **dict.fromkeys(groups, 1)})
+    table.write()
+    measuring = Measuring(yardstick, options.evaluations, options.scored, options.checkpoint, device, out)
     try:
-        return _judged(json_of(regular(folder / EVALUATION, UserError).read_text(encoding="utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
-        return None
+        for label, folder in ((label, folder) for label, members in groups.items() for folder in members):
+            table.add(label, attempted(str(folder), measuring.measured, folder, str(folder), table.picture(label)))
+        if out is not None and chosen:
+            budget = Budget(options.seconds, options.train_steps)
+            training = Training(out, {**section, "fingerprint": train.fingerprint()}, train, validation, device, budget, options.seeds)
+            for one, seed in ((one, seed) for seed in options.seeds for one in chosen):
+                label = f"{one.label}, seed {seed}"
+                table.add(one.label, attempted(label, _trained_and_measured, training, measuring, one, seed, table.picture(one.label)))
+    except (StoppedError, KeyboardInterrupt) as stop:
+        table.show()
+        kept = (
+            f"what is trained and measured is kept in {out}, and the same command continues." if out else "nothing is kept without --out."
+        )
+        notify(f"pushforward: stopped; {kept}")
+        return 128 + (stop.signal if isinstance(stop, StoppedError) else signal.SIGINT)
+    table.show()
+    return 1 if table.failed else 0
 
 
-def _judged(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Return the results by question; those in different units are different questions, likelihoods have an answer in bits in any case."""
-    unit, measured = numbers.get("likelihood_unit", BITS), DISTANCES[numbers.get("distance_unit", DATA)]
-    answers = {"evaluated on": f"{numbers['examples']} {numbers['split']} examples"}
-    for part in ("pooled", "conditional", "mixture"):
-        value = numbers["likelihood"][0][part]
-        for one in dict.fromkeys((unit, BITS)) if value is not None else ():
-            times = per_bit(one, numbers.get("dimensions", 1))
-            answers[f"{one}, {part}"] = f"{times * value:.3f} ± {times * numbers['likelihood'][0][part + '_error']:.3f}"
-    answers[f"{measured} to data"] = f"{numbers['distance']:.3f} ± {numbers['distance_std']:.3f}"
-    answers[f"{measured} of training data"] = f"{numbers['distance_train']:.3f} ± {numbers['distance_train_std']:.3f}"
-    if numbers["recognised"] is not None:
-        answers["recognised"] = f"{numbers['recognised']:.1%}"
-    answers["closer to training data" + (", standardised" if measured == DISTANCES[STANDARDISED] else "")] = (
-        f"{numbers['closer_to_train']:.1%}"
-    )
-    answers["sampler"] = str(numbers["sampler"])
-    answers["seconds per 1000 samples"] = f"{numbers['seconds_per_1000_samples']:.2f}"
-    for row in numbers["quality"]:
-        answers[
-            f"{measured.replace('sliced Wasserstein', 'distance')} at {row['evaluations']} evaluation{'s' * (row['evaluations'] != 1)}"
-        ] = f"{row['distance']:.3f}"
-    return answers
+def _trained_and_measured(training: Training, measuring: Measuring, one: Contestant, seed: int, picture: Path | None) -> Measured:
+    return measuring.measured(training.trained(one, seed), f"{one.label}, seed {seed}", picture)
 
 
-def _has(start: str, answers: Mapping[str, str]) -> bool:
-    return any(question.startswith(start) for question in answers)
+def _check_budget(options: Compare, presets: bool) -> None:
+    """Raise unless there is data, and one budget, if and only if presets are to be trained."""
+    given = [name for name in ("seconds", "train_steps") if getattr(options, name) is not None]
+    if not presets:
+        if given or options.data or options.seeds != (0,):
+            raise UserError(
+                "--data, --seconds, --train-steps and --seeds are for presets to train, but only runs are given; leave them out."
+            )
+        return
+    if not options.data:
+        raise UserError("presets to be trained need data: give --data digits (`pushforward list data` shows all), or the path of a file.")
+    if len(given) != 1:
+        raise UserError("presets to be trained need one budget, equal for all: give --seconds 60 or --train-steps 2000.")
 
 
-def _without(start: str, answers: Mapping[str, str]) -> dict[str, str]:
-    return {question: answer for question, answer in answers.items() if not question.startswith(start)}
-
-
-def _show(rows: Mapping[str, Mapping[str, str]]) -> None:
-    names = list(next(iter(rows.values())))
-    table = Table("", *names, show_lines=True)
-    for question, answers in rows.items():
-        table.add_row(question, *(answers[name] for name in names))
-    Console().print(table, highlight=False)
+def _plain(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key != "fingerprint"}

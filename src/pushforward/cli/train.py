@@ -106,7 +106,7 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     units = standardised(inspect.signature(function).parameters)
     from_config = model_defaults(function, model_section)
     run_default = Run(data=str(data_section.get("name", "")))
-    parsed = _parsed(preset, given, run_default, settings, {**units, **from_config})
+    parsed = parsed_options(preset, given, run_default, settings, {**units, **from_config})
     options: Run = parsed.run
     if not options.data:
         raise UserError(f"train {preset} needs data: give --data moons (`pushforward list data` shows all), or the path of a file.")
@@ -115,7 +115,7 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
         section |= options_from_text(options.data, options.data_options)
     elif options.data == data_section.get("name"):
         section |= data_options(data_section)
-    _arguments(parsed)
+    arguments_of(parsed)
     out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
     among = processes(parsed.training.timeout)
     with among.watched():
@@ -128,13 +128,13 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     chosen = Defaults()
     if not config:  # a configuration states what it was made for
         chosen = defaults(preset, train)
-        parsed = _parsed(preset, given, run_default, Settings(**chosen.training), chosen.model)
+        parsed = parsed_options(preset, given, run_default, Settings(**chosen.training), chosen.model)
         chosen = chosen.among({**vars(parsed.model), **vars(parsed.training)})
     callbacks: list[Callback] = [TensorBoard(out / "tensorboard")] if options.tensorboard else []
     if options.profile:
         callbacks.append(Profile(out / "trace.json", options.profile))
     trainer = start(
-        preset, _arguments(parsed), parsed.training, train, validation, out,
+        preset, arguments_of(parsed), parsed.training, train, validation, out,
         section=section, device=device, resume=options.resume, overwrite=options.overwrite,
         callbacks=callbacks, chosen=chosen,
     )  # fmt: skip
@@ -142,7 +142,7 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     return finish(trainer)
 
 
-def _arguments(parsed: Any) -> dict[str, Any]:
+def arguments_of(parsed: Any) -> dict[str, Any]:
     """Return the arguments of the preset, the sampler with the options that are given.
 
     Raises:
@@ -160,7 +160,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
     check_folder(out, f"--out is {out}")
 
 
-def _parsed(preset: str, given: Sequence[str], run: Run, settings: Settings, model: Mapping[str, Any]) -> Any:
+def parsed_options(preset: str, given: Sequence[str], run: Run, settings: Settings, model: Mapping[str, Any]) -> Any:
     """Return the options of a command line, with these defaults of its sections run, training and model."""
     record = preset_record(registry.get(f"models.{preset}"), model)
     sections = (("run", Run, run), ("training", Settings, settings), ("model", record, record()))
@@ -183,6 +183,7 @@ def start(
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
     chosen: Defaults | None = None,
+    grids: bool = True,
 ) -> Trainer:
     """Return a Trainer for a preset on data, after creating its run folder, which `check_free` has accepted, and writing config.yaml."""
     among = processes(settings.timeout)
@@ -194,7 +195,7 @@ def start(
     if resume:
         with among.watched():
             among.of_main(lambda: refuse_changes(run_config(out), whole, out), "checking the run folder")
-    watching: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl"), SampleGrid(out / "samples")]
+    watching: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl"), *([SampleGrid(out / "samples")] if grids else [])]
     trainer = Trainer(
         model.to(device), train, validation=validation, out=out, resume=resume, overwrite=overwrite, callbacks=[*watching, *callbacks],
         config={"data": dict(section)}, **vars(settings),

@@ -1,0 +1,59 @@
+"""How many optimisation steps a model takes in a given time: measured on a copy of it."""
+
+import contextlib
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from pushforward.cli.contestants import Contestant, build_preset
+from pushforward.data.dataset import Dataset
+from pushforward.training.progress import Callback
+from pushforward.training.trainer import Trainer
+
+VALIDATIONS = 10  # of a run: the best weights on validation are compared
+SHARE = 0.05  # of the time that the measurement takes, after its first steps
+FIRST = 4  # steps before which it does not end, unless one takes longer than the whole time
+
+
+class _EnoughError(Exception):
+    """Ends a training that is only timed."""
+
+
+class _Clock(Callback):
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.started = seconds, time.perf_counter()
+        self.ends, self.validation = [self.started], 0.0
+
+    def on_every_step(self, trainer: Trainer) -> None:
+        self.ends.append(time.perf_counter())
+        spent = self.ends[-1] - self.started
+        if (self.validation and spent > SHARE * self.seconds + self.validation) or spent > self.seconds:
+            raise _EnoughError
+
+    def on_validation(self, trainer: Trainer, metrics: dict[str, Any]) -> None:
+        self.validation = time.perf_counter() - self.ends[-1]
+        self.ends[-1] += self.validation
+
+    @property
+    def step(self) -> float:
+        """Seconds a step: the median, without the first one, which compiles and allocates."""
+        taken = [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
+        return statistics.median(taken[1:] or taken or [self.seconds])
+
+
+def affordable(contestant: Contestant, train: Dataset, validation: Dataset, device: torch.device, seconds: float) -> tuple[int, int]:
+    """Return the number of steps that fit into a time with their validations, and the steps between two validations.
+
+    Validations take at most a quarter of the time; there is one at least.
+    """
+    torch.manual_seed(0)
+    settings = {**vars(contestant.settings), "steps": 1_000_000, "patience": 0, "validate_every": FIRST}
+    model = build_preset(contestant.preset, contestant.arguments, train).to(device)
+    clock = _Clock(seconds)
+    with contextlib.suppress(_EnoughError):
+        Trainer(model, train, validation=validation, callbacks=[clock], **settings).fit()
+    validations = max(1, min(VALIDATIONS, int(seconds / 4 / max(clock.validation, 1e-9))))
+    steps = max(1, int((seconds - validations * clock.validation) / clock.step))
+    return steps, max(1, steps // validations)
