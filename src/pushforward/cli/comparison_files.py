@@ -115,11 +115,11 @@ class Table:
         """Print the table, why values are missing, and where the page is."""
         rows, console = self.rows(), Console()
         parts = [self.columns]
-        if self._printed(rows, self.columns).__rich_measure__(console, console.options).minimum > console.width:
+        if self._printed(rows, self.columns).__rich_measure__(console, console.options.update(width=1000)).maximum > console.width:
             parts = [[one for one in self.columns if (one.key in OF_MODEL) == of_model] for of_model in (True, False)]
         for columns in parts:
             printed = self._printed(rows, columns)
-            needed = printed.__rich_measure__(console, console.options.update(width=1000)).minimum
+            needed = printed.__rich_measure__(console, console.options.update(width=1000)).maximum
             Console(width=max(console.width, needed)).print(printed, highlight=False, markup=False)
         for sentence in reasons_of(rows, self.columns):
             console.print(f"— {sentence}", highlight=False, markup=False)
@@ -162,7 +162,7 @@ class Table:
             else "one unbiased (Hutchinson) estimate for each example, at a solver tolerance of 0.001"
         )  # fmt: skip
         notes = [
-            "Training time is that of the run, with validations and checkpoints; the weights are averages, by default the best on validation.",
+            "Training time is that of the run, with validations and checkpoints; weights are averages, by default the best on validation.",
             f"Likelihoods are those of test data given the condition, where a model takes one; the divergence of ODEs is {ode}.",
             "At each number of network evaluations, models of an ODE take Euler steps, and few-step models jump, or jump and renoise.",
             "Samples have the conditions of the test examples; the sliced Wasserstein distance uses 1,000 directions, the same for all.",

@@ -42,7 +42,12 @@ class Contestant:
     @property
     def name(self) -> str:
         """The label as the name of a folder."""
-        return re.sub(r"[^\w.]+", "-", self.label).strip("-")
+        return name_of(self.label)
+
+
+def name_of(label: str) -> str:
+    """Return the label of a preset with its options as the name of a folder."""
+    return re.sub(r"[^\w.]+", "-", label).strip("-")
 
 
 def split(given: Sequence[str]) -> tuple[list[Path], list[str]]:

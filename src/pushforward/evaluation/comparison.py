@@ -108,7 +108,11 @@ def text_of(cell: Cell, column: Column) -> str:
     if cell.mean is None:
         return DASH
     text = format(column.times * cell.mean, column.form)
-    return text if cell.sd is None or (column.key == "parameters" and cell.sd == 0) else f"{text} ± {column.times * cell.sd:{column.form}}"
+    return (
+        text
+        if cell.sd is None or (cell.sd == 0 and column.key in ("parameters", "steps"))
+        else f"{text} ± {column.times * cell.sd:{column.form}}"
+    )
 
 
 def evaluations_of(row: Row) -> str:
