@@ -128,13 +128,13 @@ def compare(options: Compare, command: str) -> int:
                 label = f"{one.label}, seed {seed}"
                 table.add(one.label, attempted(label, _trained_and_measured, training, measuring, one, seed, table.picture(one.label)))
     except (StoppedError, KeyboardInterrupt) as stop:
-        table.show()
+        table.finish()
         kept = (
             f"what is trained and measured is kept in {out}, and the same command continues." if out else "nothing is kept without --out."
         )
         notify(f"pushforward: stopped; {kept}")
         return 128 + (stop.signal if isinstance(stop, StoppedError) else signal.SIGINT)
-    table.show()
+    table.finish()
     return 1 if table.failed else 0
 
 

@@ -19,7 +19,7 @@ from pushforward.evaluation.measured import EXACT, Measured
 from pushforward.evaluation.yardstick import Yardstick
 from pushforward.formats.files import write_text
 
-JSON = "table.json"
+JSON, QUALITY = "table.json", "quality.png"
 
 
 def check_folder_of(out: Path | None, settings: Mapping[str, Any]) -> None:
@@ -82,9 +82,15 @@ class Table:
         return folder / "samples" / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', name).strip('-')}.png"
 
     def add(self, name: str, measured: Measured) -> None:
-        """Add the results of a model with one seed, and write the table."""
+        """Add the results of a model with one seed, and write the table, with the pictures as they are."""
         self.found[name].append(measured)
         self.write()
+
+    def finish(self) -> None:
+        """Draw the quality against evaluations, write the table with it, and print it."""
+        if self.folder is not None and quality_picture(self.rows(), self.columns, self.folder / QUALITY):
+            self.write()
+        self._show()
 
     def rows(self) -> list[Row]:
         """Return the rows of the models that have been measured."""
@@ -103,15 +109,13 @@ class Table:
         }  # fmt: skip
         write_text(self.folder / JSON, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         write_text(self.folder / "table.csv", csv_of(rows, self.columns))
-        quality = self.folder / "quality.png"
-        drawn = quality_picture(rows, self.columns, quality)
         pictures = {name: self._picture(self.folder, name) for name in self.found}
         write_page(
             self.folder / "table.html", rows, self.columns, title=self._title(), lead=self._lead(), notes=self._notes(),
-            command=self.command, quality=quality if drawn else None, samples=pictures,
+            command=self.command, quality=self.folder / QUALITY, samples=pictures,
         )  # fmt: skip
 
-    def show(self) -> None:
+    def _show(self) -> None:
         """Print the table, why values are missing, and where the page is."""
         rows, console = self.rows(), Console()
         parts = [self.columns]

@@ -23,7 +23,7 @@ def write_page(
     lead: str,
     notes: Sequence[str],
     command: str,
-    quality: Path | None,
+    quality: Path,
     samples: Mapping[str, Path],
 ) -> None:
     """Write table.html.
@@ -36,7 +36,7 @@ def write_page(
         lead: a sentence below it.
         notes: how it was measured, a sentence each.
         command: the command that writes it.
-        quality: picture of the metrics against evaluations.
+        quality: picture of the metrics against evaluations, if it exists.
         samples: of each model a picture of its samples, if it exists.
     """
     template = importlib.resources.files("pushforward.evaluation").joinpath("comparison.html.jinja").read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def write_page(
         title=title, lead=lead, columns=columns, rows=shown, notes=notes, command=command, environment=environment(),
         counts=sorted({row.evaluations for row in rows if row.evaluations}), reasons=reasons_of(rows, columns),
         spread=any(cell.sd is not None for row in rows for cell in row.cells.values()),
-        quality=_embedded(quality) if quality is not None and quality.is_file() else "",
+        quality=_embedded(quality) if quality.is_file() else "",
         samples=[(name, _embedded(picture)) for name, picture in samples.items() if picture.is_file()],
     )  # fmt: skip
     write_text(path, text)

@@ -1,0 +1,165 @@
+"""`pushforward compare`: one table of models that are trained or loaded, what it refuses, and that it loses nothing."""
+
+import csv
+import json
+import re
+import shutil
+
+import pytest
+
+from pushforward.cli import comparing, main
+from pushforward.formats.run import checkpoints
+
+SMALL = ["--samples", "12", "--scored", "4", "--evaluations", "1", "2"]
+NICE, FLOW, FEW = "nice --hidden 8", "flow_matching net:mlp --net.hidden 8", "meanflow net:mlp --net.hidden 8"
+BUDGET = ["--data", "moons", "--data-options", "n", "60", "--train-steps", "2"]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """The folder of a comparison of three models and two seeds."""
+    out = tmp_path_factory.mktemp("compared") / "c"
+    assert main(["compare", NICE, FLOW, FEW, *BUDGET, *SMALL, "--seeds", "0", "1", "--out", str(out)]) == 0
+    return out
+
+
+def table(out):
+    return json.loads((out / "table.json").read_text())
+
+
+def sentence(capsys, arguments):
+    capsys.readouterr()
+    status = main(["compare", *arguments])
+    return status, capsys.readouterr().err.strip()
+
+
+def test_one_table_has_all_models_at_their_evaluations(compared):
+    rows = table(compared)["rows"]
+    assert [(row["model"], row["evaluations"]) for row in rows] == [
+        (NICE, None), (FLOW, 1), (FLOW, 2), (FEW, 1), (FEW, 2), ("training data", 0),
+    ]  # fmt: skip
+    assert all(row["seeds"] == 2 for row in rows[:-1])
+    cells = rows[1]["cells"]
+    values = [one["samples"][0]["scores"]["recall"] for one in table(compared)["models"][FLOW]]
+    assert cells["recall"]["mean"] == pytest.approx(sum(values) / 2)
+    assert cells["recall"]["sd"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert rows[3]["cells"]["likelihood"]["mean"] is None  # a few-step model has no log_prob, and a reason
+    assert "log_prob" in rows[3]["cells"]["likelihood"]["reason"]
+    assert rows[-1]["cells"]["precision"]["mean"] > 0.5
+
+
+def test_csv_and_page_show_the_same_table_without_the_network(compared):
+    rows = list(csv.DictReader((compared / "table.csv").open()))
+    assert len(rows) == 6
+    assert float(rows[2]["coverage"]) == table(compared)["rows"][2]["cells"]["coverage"]["mean"]
+    assert rows[3]["likelihood"] == ""
+    page = (compared / "table.html").read_text()
+    assert not re.findall(r"(?:src|href)=\"(?!data:)[^\"]*", page)
+    assert "url(" not in page
+    assert page.count("<tr data-count") == 6
+    assert "—" in page
+    assert page.count("<figure") == 4  # quality, and the samples of three models
+
+
+def test_the_same_command_finds_its_runs_and_results_again(compared, monkeypatch):
+    before = (compared / "table.csv").read_text()
+    monkeypatch.setattr(comparing, "start", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(comparing, "measure", lambda *a, **k: pytest.fail("measured again"))
+    assert main(["compare", NICE, FLOW, FEW, *BUDGET, *SMALL, "--seeds", "0", "1", "--out", str(compared)]) == 0
+    assert (compared / "table.csv").read_text() == before
+
+
+def test_runs_given_by_hand_are_grouped_over_seeds(compared, tmp_path, capsys):
+    runs = [
+        str(compared / "runs" / f"{name}-seed{seed}") for name in ("nice-hidden-8", "flow_matching-net-mlp-net.hidden-8") for seed in (0, 1)
+    ]
+    assert main(["compare", *runs, *SMALL, "--out", str(tmp_path / "c")]) == 0
+    rows = table(tmp_path / "c")["rows"]
+    assert [(row["model"], row["seeds"]) for row in rows[:-1]] == [("nice", 2), ("flow_matching", 2), ("flow_matching", 2)]
+    assert rows[0]["cells"]["recall"] == table(compared)["rows"][0]["cells"]["recall"]
+    assert "±" in capsys.readouterr().out
+
+
+def test_a_failed_model_does_not_lose_the_others(tmp_path, capsys):
+    bad = "nice --hidden 8 --lr 1e20 --clip 1e30 --warmup 0 --skip-limit 1"
+    out = tmp_path / "c"
+    assert main(["compare", bad, NICE, *BUDGET[:-1], "30", *SMALL, "--out", str(out)]) == 1
+    rows = table(out)["rows"]
+    assert [row["seeds"] for row in rows] == [0, 1, 1]
+    assert "failed" in rows[0]["cells"]["recall"]["reason"]
+    assert rows[1]["cells"]["recall"]["mean"] is not None
+    assert "failed: " in capsys.readouterr().out
+
+
+def test_an_interrupted_comparison_keeps_what_it_has_and_continues(tmp_path, monkeypatch, capsys):
+    out, arguments = tmp_path / "c", ["compare", NICE, FLOW, *BUDGET, *SMALL]
+    fit = comparing.Training.trained
+
+    def stopping(self, contestant, seed):
+        if contestant.preset == "flow_matching":
+            raise comparing.StoppedError(2)
+        return fit(self, contestant, seed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing.Training, "trained", stopping)
+        assert main([*arguments, "--out", str(out)]) == 130
+    assert "continues" in capsys.readouterr().err
+    assert [row["model"] for row in table(out)["rows"]] == [NICE, "training data"]
+    written = checkpoints(out / "runs" / "nice-hidden-8-seed0").newest_whole().stat().st_mtime_ns
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert len(table(out)["rows"]) == 4
+    assert checkpoints(out / "runs" / "nice-hidden-8-seed0").newest_whole().stat().st_mtime_ns == written
+
+
+def test_seconds_become_steps(tmp_path):
+    out = tmp_path / "c"
+    assert main(["compare", FLOW, *BUDGET[:-2], "--seconds", "0.5", *SMALL, "--out", str(out)]) == 0
+    found = table(out)["models"][FLOW][0]
+    assert found["steps"] > 1
+    assert found["seconds"] < 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stated"),
+    [
+        (["nonesuch", *BUDGET], "known preset"),
+        (["runs/nonesuch", *BUDGET], "runs/nonesuch is not a run"),
+        ([NICE, "--data", "moons"], "--seconds 60 or --train-steps"),
+        ([NICE, *BUDGET, "--seconds", "3"], "one budget"),
+        ([NICE, "--train-steps", "3"], "need data"),
+        ([NICE, NICE, *BUDGET], "given twice"),
+        (["glow", *BUDGET], "glow does not fit moons"),
+        (["nice --steps 7", *BUDGET], "--steps"),
+        (["nice --out x", *BUDGET], "option of the run"),
+        (["nice --hiden 7", *BUDGET], "--hiden"),
+        ([NICE, *BUDGET, "--seeds", "1", "1"], "each once"),
+        ([NICE, *BUDGET, "--samples", "2"], "--samples is 2"),
+        ([NICE, *BUDGET, "--evaluations", "0"], "--evaluations is 0"),
+        ([NICE, *BUDGET, "--seconds", "-1"], "--seconds"),
+        ([NICE, "--data", "nonesuch", "--train-steps", "2"], "nonesuch"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(tmp_path, monkeypatch, capsys, arguments, stated):
+    monkeypatch.chdir(tmp_path)
+    status, said = sentence(capsys, arguments)
+    assert status == 2
+    assert stated in said
+    assert said.count("\n") == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_of_different_data_and_folders_of_other_things_are_refused(compared, tmp_path, capsys):
+    run, other = compared / "runs" / "nice-hidden-8-seed0", tmp_path / "other"
+    shutil.copytree(run, other)
+    config = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(re.sub("name: moons", "name: spirals", config))
+    status, said = sentence(capsys, [str(run), str(other)])
+    assert (status, "was trained on spirals" in said, "same data" in said) == (2, True, True)
+    status, said = sentence(capsys, [str(run), str(run)])
+    assert (status, "given twice" in said) == (2, True)
+    status, said = sentence(capsys, [str(run), "--data", "moons"])
+    assert (status, "only runs are given" in said) == (2, True)
+    status, said = sentence(capsys, [str(run), "--out", str(other)])
+    assert (status, "holds no comparison" in said) == (2, True)
+    status, said = sentence(capsys, [NICE, *BUDGET[:-1], "5", "--out", str(compared)])
+    assert (status, "train-steps 2, not 5" in said) == (2, True)
