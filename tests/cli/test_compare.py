@@ -129,6 +129,7 @@ def test_seconds_become_steps(tmp_path):
         ([NICE, "--train-steps", "3"], "need data"),
         ([NICE, NICE, *BUDGET], "given twice"),
         (["glow", *BUDGET], "glow does not fit moons"),
+        (["nice --activation '", *BUDGET], "check the quotes"),
         (["nice --steps 7", *BUDGET], "--steps"),
         (["nice --out x", *BUDGET], "option of the run"),
         (["nice --hiden 7", *BUDGET], "--hiden"),

@@ -16,7 +16,7 @@ COMMANDS = {
     "train": "train a preset on data: pushforward train rectified_flow --data moons --steps 2000",
     "sample": "draw samples from a run: pushforward sample runs/demo -n 100 --label 3 --out threes.png",
     "evaluate": "evaluate a run on held-out data, and write its report.html",
-    "compare": "compare runs side by side; --explain compares normalizing flows and diffusion",
+    "compare": "train or load several models and measure them in one table: pushforward compare nsf ddpm --data digits --seconds 60",
     "reflow": "train a run's model on its own pairs of noise and sample, to straighten its trajectories",
     "distill": "distill a run's model into a one-step sampler",
     "generate": 'generate images with Stable Diffusion 3 or 3.5: pushforward generate MODEL "a red fox" --out fox.png',

@@ -1,4 +1,4 @@
-"""`pushforward compare`: train or load several models of one data set, measure them alike, and write one table of all."""
+"""`pushforward compare`: train or load several models of one data set, measure all of them equally, and write one table."""
 
 import shlex
 import signal

@@ -124,7 +124,7 @@ class Measuring:
             )
         made: dict[int | None, tuple[Tensor, Tensor | None]] = {}
         found = measure(
-            model, self.yardstick, evaluations=self.evaluations, scored=self.scored, say=lambda text: notify(f"{label}: {text} ..."),
+            model, self.yardstick, evaluations=self.evaluations, scored=self.scored, report=lambda text: notify(f"{label}: {text} ..."),
             keep=lambda count, samples, labels: made.update({count: (samples, labels)}),
         )  # fmt: skip
         metrics = [row for row in read_metrics(run / "metrics.jsonl") if "loss" in row]

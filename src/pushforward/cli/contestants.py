@@ -59,7 +59,7 @@ def split(given: Sequence[str]) -> tuple[list[Path], list[str]]:
     known = [name.removeprefix("models.") for name in registry.names("models")]
     runs, presets = list[Path](), list[str]()
     for one in given:
-        word = (shlex.split(one) or [""])[0] if not Path(one).exists() else one
+        word = one if Path(one).exists() else (_words(one) or [""])[0]
         if word in known and not (Path(one) / CONFIG).is_file():
             presets.append(one)
         elif Path(one).is_dir():
@@ -74,6 +74,18 @@ def split(given: Sequence[str]) -> tuple[list[Path], list[str]]:
         if twice is not None:
             raise UserError(f"{twice} is given twice; give each model once (other seeds of a preset by --seeds).")
     return runs, presets
+
+
+def _words(typed: str) -> list[str]:
+    """Return a preset and its options as words.
+
+    Raises:
+        UserError: a quote is not closed.
+    """
+    try:
+        return shlex.split(typed)
+    except ValueError as error:
+        raise UserError(f"{typed!r} is not a preset with its options: {error}; check the quotes.") from None
 
 
 def check_same_data(runs: Sequence[Path], section: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -121,7 +133,7 @@ def contestants(presets: Sequence[str], data: str, train: Dataset) -> list[Conte
 
 
 def _contestant(typed: str, data: str, train: Dataset) -> Contestant:
-    preset, *words = shlex.split(typed)
+    preset, *words = _words(typed)
     chosen, run = defaults(preset, train), Run(data=data)
     parsed = parsed_options(preset, words, run, Settings(**chosen.training), chosen.model)
     flags = {word.partition("=")[0].replace("_", "-") for word in words}

@@ -72,7 +72,7 @@ def measure(
     evaluations: Sequence[int],
     scored: int,
     seed: int = 0,
-    say: Callable[[str], None] = lambda text: None,
+    report: Callable[[str], None] = lambda text: None,
     keep: Callable[[int | None, Tensor, Tensor | None], None] = lambda evaluations, samples, labels: None,
 ) -> Measured:
     """Measure a model, which is set to eval mode.
@@ -83,11 +83,11 @@ def measure(
         evaluations: numbers of network evaluations; an exact map takes one pass, a distilled path model one evaluation.
         scored: test examples for the likelihood; that of ODEs is the mean of one Hutchinson estimate each above 16 dimensions.
         seed: seed of samples and estimates.
-        say: called with a status line before each part.
+        report: called with a status line before each part.
         keep: called with each number of evaluations, its samples (n, *shape) and their labels.
     """
     model.eval()
-    say("measuring the likelihood")
+    report("measuring the likelihood")
     likelihood = _likelihood(model, yardstick, scored, seed)
     counts: Sequence[int | None] = evaluations
     if isinstance(model, NormalizingFlow):
@@ -96,7 +96,7 @@ def measure(
         counts = (1,)
     samples = []
     for count in counts:
-        say("drawing samples in one pass" if count is None else f"drawing samples with {count} network evaluation{'s' * (count > 1)}")
+        report("drawing samples in one pass" if count is None else f"drawing samples with {count} network evaluation{'s' * (count > 1)}")
         samples.append(_samples(model, yardstick, count, seed, keep))
     return Measured(parameters=sum(p.numel() for p in model.parameters()), samples=samples, **likelihood)
 
