@@ -1,4 +1,8 @@
-"""How many optimisation steps a model takes in a given time: measured on a copy of it."""
+"""How many optimisation steps a model takes in a given time: measured on a copy of it.
+
+On a CPU the measure is the process's CPU time over its threads, so that models trained while other jobs run are given the steps of an idle
+machine, and are compared at equal computation.
+"""
 
 import contextlib
 import statistics
@@ -22,18 +26,23 @@ class _EnoughError(Exception):
 
 
 class _Clock(Callback):
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.started = seconds, time.perf_counter()
+    def __init__(self, seconds: float, device: torch.device) -> None:
+        self.on_cpu = device.type == "cpu"
+        self.seconds, self.started = seconds, self.now()
         self.ends, self.validation = [self.started], 0.0
 
+    def now(self) -> float:
+        """Return seconds of an idle machine since some time."""
+        return time.process_time() / torch.get_num_threads() if self.on_cpu else time.perf_counter()
+
     def on_every_step(self, trainer: Trainer) -> None:
-        self.ends.append(time.perf_counter())
+        self.ends.append(self.now())
         spent = self.ends[-1] - self.started
         if (self.validation and spent > SHARE * self.seconds + self.validation) or spent > self.seconds:
             raise _EnoughError
 
     def on_validation(self, trainer: Trainer, metrics: dict[str, Any]) -> None:
-        self.validation = time.perf_counter() - self.ends[-1]
+        self.validation = self.now() - self.ends[-1]
         self.ends[-1] += self.validation
 
     @property
@@ -51,7 +60,7 @@ def affordable(contestant: Contestant, train: Dataset, validation: Dataset, devi
     torch.manual_seed(0)
     settings = {**vars(contestant.settings), "steps": 1_000_000, "patience": 0, "validate_every": FIRST}
     model = build_preset(contestant.preset, contestant.arguments, train).to(device)
-    clock = _Clock(seconds)
+    clock = _Clock(seconds, device)
     with contextlib.suppress(_EnoughError):
         Trainer(model, train, validation=validation, callbacks=[clock], **settings).fit()
     validations = max(1, min(VALIDATIONS, int(seconds / 4 / max(clock.validation, 1e-9))))

@@ -156,7 +156,9 @@ class Table:
         seconds, steps = self.settings["seconds"], self.settings["train_steps"]
         trained = "The models are runs"
         if seconds or steps:
-            trained = "Each preset was trained for " + (f"about {seconds:g} seconds" if seconds else f"{steps} steps")
+            trained = "Each preset was trained for " + (
+                f"the steps of {seconds:g} seconds of an idle machine" if seconds else f"{steps} steps"
+            )
         return f"{trained}; all are measured on the same {yardstick.size} {self.settings['split']} examples, with as many samples."
 
     def _notes(self) -> list[str]:
@@ -166,7 +168,7 @@ class Table:
             else "one unbiased (Hutchinson) estimate for each example, at a solver tolerance of 0.001"
         )  # fmt: skip
         notes = [
-            "Training time is that of the run, with validations and checkpoints; weights are averages, by default the best on validation.",
+            "Training time is wall-clock time, with validations and checkpoints; the weights are averages, by default the best on validation.",
             f"Likelihoods are those of test data given the condition, where a model takes one; the divergence of ODEs is {ode}.",
             "At each number of network evaluations, models of an ODE take Euler steps, and few-step models jump, or jump and renoise.",
             "Samples have the conditions of the test examples; the sliced Wasserstein distance uses 1,000 directions, the same for all.",
