@@ -168,7 +168,7 @@ class Table:
             else "one unbiased (Hutchinson) estimate for each example, at a solver tolerance of 0.001"
         )  # fmt: skip
         notes = [
-            "Training time is wall-clock time, with validations and checkpoints; the weights are averages, by default the best on validation.",
+            "Training time is wall-clock time, with validations and checkpoints; weights are averages, by default the best on validation.",
             f"Likelihoods are those of test data given the condition, where a model takes one; the divergence of ODEs is {ode}.",
             "At each number of network evaluations, models of an ODE take Euler steps, and few-step models jump, or jump and renoise.",
             "Samples have the conditions of the test examples; the sliced Wasserstein distance uses 1,000 directions, the same for all.",
