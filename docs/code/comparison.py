@@ -90,10 +90,11 @@ for switch, values in part["switches"].items():
                 switch,
                 value,
                 f"{one['published FID']:g}",
+                whole(found["cells"]["steps"]),
                 *(number(found, SHOWN[name]) for name in ("SW", "KID × 1000", "recall", "recognised")),
             ]
         )
-table("meanflow.txt", ["switch", "value", "published FID", "SW", "KID × 1000", "recall", "recognised"], rows)
+table("meanflow.txt", ["switch", "value", "published FID", "steps", "SW", "KID × 1000", "recall", "recognised"], rows)
 
 figure = Figure(figsize=(9, 4), layout="constrained")
 panels = figure.subplots(1, 2)
