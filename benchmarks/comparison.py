@@ -202,11 +202,8 @@ def main() -> None:
         began = time.perf_counter()
         found = PARTS[part](options)
         numbers = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        facts = {
-            "command": "python -m benchmarks.comparison " + shlex.join(sys.argv[1:]),
-            "seconds": options.seconds,
-            "seeds": options.seeds,
-        }
+        given = shlex.join(sys.argv[1:]).replace(f" --out {options.out}", "")  # where it was run is of no use to others
+        facts = {"command": f"python -m benchmarks.comparison {given}", "seconds": options.seconds, "seeds": options.seeds}
         took = {"took": round(time.perf_counter() - began), "environment": environment()}
         numbers[part] = {**facts, **took, "net": options.net, **found}
         write_text(file, json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
