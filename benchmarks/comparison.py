@@ -88,6 +88,8 @@ def trained_on(options: argparse.Namespace) -> list[str]:
 def straightness(folder: Path, data: str) -> dict[str, float] | None:
     """Return the straightness of a run's trajectories under the conditions of test data, or None for a model without trajectories."""
     model = pf.load(folder)
+    if getattr(model, "one_step", False):  # it has learned the end of a trajectory, and none of its velocities
+        return None
     cond = pf.data.load(data, "test").cond if model.classes else None
     if cond is not None:
         cond = cond[torch.arange(TRAJECTORIES) % len(cond)]

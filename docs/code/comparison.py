@@ -58,19 +58,17 @@ def metrics(part, file, name=short, counts=(None, 0, 1, 4, 64)):
     table(file, heads, lines)
 
 
-def straight(found, name=short):
-    known = {label: one for label, one in found.items() if one is not None}
-    return [
-        [name(label), f"{one['bend']:.1f} ± {one['error']:.1f}", f"{one['energy']:.1f}", f"{one['transport']:.1f}"]
-        for label, one in known.items()
-    ]
+def straight(found, file, name=short):
+    """The straightness of trajectories, the straightest first."""
+    known = sorted((one["bend"] / one["energy"], label, one) for label, one in found.items() if one is not None)
+    rows = [[name(label), f"{one['bend']:.1f} ± {one['error']:.1f}", f"{one['energy']:.1f}", f"{share:.1%}"] for share, label, one in known]
+    table(file, ["", "bend S", "energy", "S / energy"], rows)
 
 
 metrics(numbers["models"], "models.txt")
-straightness = ["", "bend S", "energy", "squared length"]
-table("straightness.txt", straightness, sorted(straight(numbers["models"]["straightness"]), key=lambda row: float(row[1].split()[0])))
+straight(numbers["models"]["straightness"], "straightness.txt")
 metrics(numbers["reflow"], "reflow.txt", name=str, counts=(None, 0, 1, 2, 4, 8, 64))
-table("reflow-straightness.txt", straightness, straight(numbers["reflow"]["straightness"], name=str))
+straight(numbers["reflow"]["straightness"], "reflow-straightness.txt", name=str)
 
 rows = []
 for data, one in numbers["plane"]["sets"].items():
