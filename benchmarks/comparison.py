@@ -25,7 +25,7 @@ import pushforward as pf
 from benchmarks.coupling_study import wasserstein
 from pushforward import registry
 from pushforward.cli import main as command_line
-from pushforward.cli.contestants import name_of
+from pushforward.cli.contestants import labels_of, name_of
 from pushforward.errors import PushforwardError
 from pushforward.evaluation.report import environment
 from pushforward.formats.files import write_text
@@ -175,9 +175,10 @@ def distances(folder: Path, test: Any) -> dict[str, float]:
 def meanflow(options: argparse.Namespace) -> dict[str, Any]:
     """Vary MeanFlow's switches one at a time."""
     net = options_of("meanflow", options.net)
-    labels = {words: f"meanflow {net} {words}".strip() for each in SWITCHES.values() for words, _ in each.values()}
+    typed = {words: f"meanflow {net} {words}".strip() for each in SWITCHES.values() for words, _ in each.values()}
+    labels = dict(zip(typed, labels_of(list(typed.values())), strict=True))
     out = options.out / options.data / "meanflow"
-    table = compare(list(labels.values()), out, "--data", options.data, *trained_on(options), "--evaluations", "1", "2")
+    table = compare(list(typed.values()), out, "--data", options.data, *trained_on(options), "--evaluations", "1", "2")
     switches = {
         switch: {value: {"model": labels[words], "published FID": fid} for value, (words, fid) in values.items()}
         for switch, values in SWITCHES.items()

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from pushforward.cli import comparing, main
+from pushforward.cli.contestants import labels_of
 from pushforward.formats.run import checkpoints
 
 SMALL = ["--samples", "12", "--scored", "4", "--evaluations", "1", "2"]
@@ -36,16 +37,21 @@ def sentence(capsys, arguments):
 def test_one_table_has_all_models_at_their_evaluations(compared):
     rows = table(compared)["rows"]
     assert [(row["model"], row["evaluations"]) for row in rows] == [
-        (NICE, None), (FLOW, 1), (FLOW, 2), (FEW, 1), (FEW, 2), ("training data", 0),
+        ("nice", None), ("flow_matching", 1), ("flow_matching", 2), ("meanflow", 1), ("meanflow", 2), ("training data", 0),
     ]  # fmt: skip
     assert all(row["seeds"] == 2 for row in rows[:-1])
     cells = rows[1]["cells"]
-    values = [one["samples"][0]["scores"]["recall"] for one in table(compared)["models"][FLOW]]
+    values = [one["samples"][0]["scores"]["recall"] for one in table(compared)["models"]["flow_matching"]]
     assert cells["recall"]["mean"] == pytest.approx(sum(values) / 2)
     assert cells["recall"]["sd"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
     assert rows[3]["cells"]["likelihood"]["mean"] is None  # a few-step model has no log_prob, and a reason
     assert "log_prob" in rows[3]["cells"]["likelihood"]["reason"]
     assert rows[-1]["cells"]["precision"]["mean"] > 0.5
+
+
+def test_labels_leave_out_what_models_of_a_preset_have_in_common():
+    typed = ["nice --hidden 8", "maf --layers 2 --hidden 8", "maf --layers 2 --hidden 16", "maf --layers 2"]
+    assert labels_of(typed) == ["nice", "maf --hidden 8", "maf --hidden 16", "maf"]
 
 
 def test_csv_and_page_show_the_same_table_without_the_network(compared):
@@ -85,7 +91,11 @@ def test_a_failed_model_does_not_lose_the_others(tmp_path, capsys):
     out = tmp_path / "c"
     assert main(["compare", bad, NICE, *BUDGET[:-1], "30", *SMALL, "--out", str(out)]) == 1
     rows = table(out)["rows"]
-    assert [row["seeds"] for row in rows] == [0, 1, 1]
+    assert [(row["model"], row["seeds"]) for row in rows] == [
+        ("nice --lr 1e20 --clip 1e30 --warmup 0 --skip-limit 1", 0),
+        ("nice", 1),
+        ("training data", 1),
+    ]
     assert "failed" in rows[0]["cells"]["recall"]["reason"]
     assert rows[1]["cells"]["recall"]["mean"] is not None
     assert "failed: " in capsys.readouterr().out
@@ -104,7 +114,7 @@ def test_an_interrupted_comparison_keeps_what_it_has_and_continues(tmp_path, mon
         patch.setattr(comparing.Training, "trained", stopping)
         assert main([*arguments, "--out", str(out)]) == 130
     assert "continues" in capsys.readouterr().err
-    assert [row["model"] for row in table(out)["rows"]] == [NICE, "training data"]
+    assert [row["model"] for row in table(out)["rows"]] == ["nice", "training data"]
     written = checkpoints(out / "runs" / "nice-hidden-8-seed0").newest_whole().stat().st_mtime_ns
     assert main([*arguments, "--out", str(out)]) == 0
     assert len(table(out)["rows"]) == 4
@@ -114,7 +124,7 @@ def test_an_interrupted_comparison_keeps_what_it_has_and_continues(tmp_path, mon
 def test_seconds_become_steps(tmp_path):
     out = tmp_path / "c"
     assert main(["compare", FLOW, *BUDGET[:-2], "--seconds", "0.5", *SMALL, "--out", str(out)]) == 0
-    found = table(out)["models"][FLOW][0]
+    found = table(out)["models"]["flow_matching"][0]
     assert found["steps"] > 1
     assert found["seconds"] < 5
 

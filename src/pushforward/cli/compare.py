@@ -12,7 +12,7 @@ import tyro
 from pushforward._checks import whole
 from pushforward.cli.comparing import Budget, Measuring, StoppedError, Training, attempted
 from pushforward.cli.comparison_files import Table, check_folder_of
-from pushforward.cli.contestants import Contestant, check_same_data, contestants, grouped, split
+from pushforward.cli.contestants import Contestant, check_same_data, contestants, grouped, labels_of, split
 from pushforward.cli.explained import explained
 from pushforward.cli.options import check_positive, check_whole, parse
 from pushforward.cli.reported import show, show_reported
@@ -107,7 +107,7 @@ def compare(options: Compare, command: str) -> int:
         section = check_same_data(runs, section)
         for folder in runs:
             described(located(folder, options.checkpoint))  # all of them, before anything is measured
-    groups = grouped(runs)
+    groups = grouped(runs, labels_of(presets))
     assert section is not None
     out = options.out or (Path("runs") / f"compare-{Path(section['name']).stem}" if presets else None)
     settings = {"data": _plain(section), "seconds": options.seconds, "train_steps": options.train_steps, "split": options.split}

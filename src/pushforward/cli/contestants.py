@@ -1,6 +1,7 @@
 """What `pushforward compare` compares: run folders, and presets to train, each with its options in quotes."""
 
 import dataclasses
+import itertools
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -26,13 +27,15 @@ class Contestant:
     """A preset to train, with its options.
 
     Args:
-        label: what was typed.
+        typed: the preset and its options as they were typed.
+        label: its name in the table: the preset, and the options in which it differs from others of the preset.
         preset: the preset's name.
         arguments: its keyword arguments that the data does not determine.
         settings: how it is trained, apart from what the comparison decides.
         chosen: settings that were chosen for the data.
     """
 
+    typed: str
     label: str
     preset: str
     arguments: Mapping[str, Any]
@@ -41,13 +44,27 @@ class Contestant:
 
     @property
     def name(self) -> str:
-        """The label as the name of a folder."""
-        return name_of(self.label)
+        """What was typed, as the name of a folder."""
+        return name_of(self.typed)
 
 
-def name_of(label: str) -> str:
-    """Return the label of a preset with its options as the name of a folder."""
-    return re.sub(r"[^\w.]+", "-", label).strip("-")
+def name_of(typed: str) -> str:
+    """Return a preset with its options as the name of a folder."""
+    return re.sub(r"[^\w.]+", "-", typed).strip("-")
+
+
+def labels_of(typed: Sequence[str]) -> list[str]:
+    """Return a label for each preset with its options, without the first words that all of the same preset have in common."""
+    split_up = [_words(one) for one in typed]
+    labels = []
+    for words in split_up:
+        others = [one for one in split_up if one[0] == words[0]]
+        equal = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*others, strict=False))
+        common = len(list(equal)) if len(others) > 1 else len(words)
+        if common < len(words) and words[common - 1].startswith("-"):  # an option whose values differ
+            common -= 1
+        labels.append(" ".join([words[0], *words[common:]]))
+    return labels
 
 
 def split(given: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -124,7 +141,7 @@ def contestants(presets: Sequence[str], data: str, train: Dataset) -> list[Conte
     Raises:
         UserError: an option is unknown or decided by the comparison, or a preset does not fit the data.
     """
-    found = [_contestant(one, data, train) for one in presets]
+    found = [_contestant(one, label, data, train) for one, label in zip(presets, labels_of(presets), strict=True)]
     names = [one.name for one in found]
     twice = next((one for one in names if names.count(one) > 1), None)
     if twice is not None:
@@ -132,7 +149,7 @@ def contestants(presets: Sequence[str], data: str, train: Dataset) -> list[Conte
     return found
 
 
-def _contestant(typed: str, data: str, train: Dataset) -> Contestant:
+def _contestant(typed: str, label: str, data: str, train: Dataset) -> Contestant:
     preset, *words = _words(typed)
     chosen, run = defaults(preset, train), Run(data=data)
     parsed = parsed_options(preset, words, run, Settings(**chosen.training), chosen.model)
@@ -149,7 +166,7 @@ def _contestant(typed: str, data: str, train: Dataset) -> Contestant:
     except (PushforwardError, ValueError, TypeError) as error:
         raise UserError(f"{preset} does not fit {data}, events of shape {train.shape}: {str(error).rstrip('.')}; leave it out.") from None
     return Contestant(
-        " ".join([preset, *words]), preset, arguments, parsed.training, chosen.among({**vars(parsed.model), **vars(parsed.training)})
+        " ".join([preset, *words]), label, preset, arguments, parsed.training, chosen.among({**vars(parsed.model), **vars(parsed.training)})
     )
 
 
@@ -160,10 +177,10 @@ def build_preset(preset: str, arguments: Mapping[str, Any], train: Dataset) -> A
     return function(**arguments, **decided)
 
 
-def grouped(runs: Sequence[Path]) -> dict[str, list[Path]]:
+def grouped(runs: Sequence[Path], taken: Sequence[str] = ()) -> dict[str, list[Path]]:
     """Return runs by name: those that differ in the seed only are one model.
 
-    The name is the preset's; where several models are of one preset, that of the group's first folder.
+    The name is the preset's; where several models are of one preset, or the name is taken, that of the group's first folder.
     """
     groups: dict[str, list[Path]] = {}
     presets: dict[str, str] = {}
@@ -185,5 +202,8 @@ def grouped(runs: Sequence[Path]) -> dict[str, list[Path]]:
         groups.setdefault(key, []).append(run)
         presets[key] = str(config["preset"])
     of_preset = list(presets.values())
-    named = {key: presets[key] if of_preset.count(presets[key]) == 1 else str(members[0]) for key, members in groups.items()}
+    named = {
+        key: presets[key] if of_preset.count(presets[key]) == 1 and presets[key] not in taken else str(members[0])
+        for key, members in groups.items()
+    }
     return {named[key]: members for key, members in groups.items()}
