@@ -82,7 +82,8 @@ def compare(models: Sequence[str], out: Path, *options: str) -> dict[str, Any]:
 
 def trained_on(options: argparse.Namespace) -> list[str]:
     """Return the options of training that all parts share."""
-    return ["--seconds", f"{options.seconds:g}", "--seeds", *map(str, range(options.seeds))]
+    budget = ["--train-steps", str(options.steps)] if options.steps else ["--seconds", f"{options.seconds:g}"]
+    return [*budget, "--seeds", *map(str, range(options.seeds))]
 
 
 def straightness(folder: Path, data: str) -> dict[str, float] | None:
@@ -193,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", default="digits")
     parser.add_argument("--seconds", type=float, default=60.0, help="training time of each model, and of each round of reflow")
+    parser.add_argument("--steps", type=int, help="optimisation steps of each model of the parts models and meanflow, instead of seconds")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="*", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--skip", nargs="*", default=[], help="presets to leave out")
@@ -206,7 +208,12 @@ def main() -> None:
         found = PARTS[part](options)
         numbers = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         given = shlex.join(sys.argv[1:]).replace(f" --out {options.out}", "")  # where it was run is of no use to others
-        facts = {"command": f"python -m benchmarks.comparison {given}", "seconds": options.seconds, "seeds": options.seeds}
+        facts = {
+            "command": f"python -m benchmarks.comparison {given}",
+            "seconds": options.seconds,
+            "steps": options.steps,
+            "seeds": options.seeds,
+        }
         took = {"took": round(time.perf_counter() - began), "environment": environment()}
         numbers[part] = {**facts, **took, "net": options.net, **found}
         write_text(file, json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")

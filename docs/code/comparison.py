@@ -115,5 +115,6 @@ figure.savefig("quality.svg")
 
 for part in ("models", "reflow", "plane", "meanflow"):
     one = numbers[part]
-    print(f"{part}: {one['command']}  # {one['seconds']:g} s a model, {one['seeds']} seed(s), {one['took'] / 60:.0f} min in all")
+    budget = f"{one['steps']} steps" if one.get("steps") else f"{one['seconds']:g} s"
+    print(f"{part}: {one['command']}  # {budget} a model, {one['seeds']} seed(s), {one['took'] / 60:.0f} min in all")
 print(numbers["models"]["environment"]["processor"])
