@@ -78,7 +78,7 @@ def check_drawing(model: GenerativeModel, labels: Tensor | None, sampler: Sample
     refused = own is not None and not own.solves_ode and not has_log_prob(model.base)  # before the network is called
     if isinstance(guidance, Guidance) and guidance.needs_times and isinstance(model, PathModel):
         refused = refused or (own is not None and own.step_times(model.path, *model.interval[::-1]) is None)
-    quick = own if refused or own is None or own.jumps else Euler(1)
+    quick = own if refused or own is None or own.jumps or not model.solved else Euler(1)
     none = None if labels is None else labels[:0]
     model.sample(0, none, sampler=quick, guidance=guidance, temperature=temperature, generator=torch.Generator())
 

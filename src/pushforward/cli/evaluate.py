@@ -94,7 +94,7 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     check_folder(folder, f"the report of {folder} is written into it")
     weights = located(folder, options.checkpoint)
     model = described(weights)
-    by_ode = model.sampler is not None
+    by_ode = model.solved
     if not by_ode and (options.sampler or options.steps or options.sampler_options or options.divergence != "auto"):
         raise UserError(f"--sampler, --steps or --divergence is given, but {config.get('preset')} does not solve an ODE; leave them out.")
     model.sampler = options.chosen(model.sampler) or model.sampler

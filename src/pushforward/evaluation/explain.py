@@ -56,7 +56,7 @@ def explain(models: Mapping[str, GenerativeModel], x: Tensor) -> dict[str, dict[
 
 def _answers(model: GenerativeModel, x: Tensor) -> dict[str, str]:
     n, d = len(x), math.prod(model.shape)
-    sampling, scoring = _Counting(model.sampler), _Counting(_by_ode(model))
+    sampling, scoring = _Counting(model.sampler if model.solved else None), _Counting(_by_ode(model))
     made = _timed(lambda: model.sample(n, **_by(sampling)))
     return {
         "family": type(model).__name__,
@@ -68,16 +68,17 @@ def _answers(model: GenerativeModel, x: Tensor) -> dict[str, str]:
         "likelihood": _likelihood(model, x, scoring, d),
         "latent": f"{d} numbers for {d}",
         "decode(encode(x)) - x": _round_trip(model, x),
-        "evaluations a sample": "1 pass" if model.sampler is None else f"{sampling.calls + _finishes(model)}",
+        "evaluations a sample": "1 pass" if not model.solved else f"{sampling.calls + _finishes(model)}",
         "time a sample": f"{1e6 * made / n:.0f} µs",
         "verbs": ", ".join(model.verbs),
     }
 
 
 def _noise_to_data(model: GenerativeModel) -> str:
-    if model.sampler is None:
-        return "the inverse of each layer, in turn"
-    return f"{'jump' if model.sampler.jumps else 'solve'} from t = 1 to 0, by {model.sampler}"
+    sampler = model.sampler
+    if not model.solved or sampler is None:
+        return "the inverse of each layer, in turn" + (f", then {sampler}" if sampler is not None else "")
+    return f"{'jump' if sampler.jumps else 'solve'} from t = 1 to 0, by {sampler}"
 
 
 def _finishes(model: GenerativeModel) -> bool:
@@ -119,7 +120,7 @@ def _likelihood(model: GenerativeModel, x: Tensor, scoring: "_Counting", d: int)
         seconds = _timed(lambda: model.log_prob(x, **_by(scoring)))
     except NotInvertibleError:
         return "none"
-    how = "exact, 1 pass" if model.sampler is None else f"exact divergence, one solve of {scoring.calls} evaluations"
+    how = "exact, 1 pass" if not model.solved else f"exact divergence, one solve of {scoring.calls} evaluations"
     return f"{how}, {1e6 * seconds / len(x):.0f} µs"
 
 
@@ -132,7 +133,9 @@ def _round_trip(model: GenerativeModel, x: Tensor) -> str:
 
 def _by_ode(model: GenerativeModel) -> Sampler | None:
     """Return the sampler for likelihoods: the model's own, or Dopri5 if that is stochastic."""
-    return Dopri5() if model.sampler is not None and not model.sampler.solves_ode else model.sampler
+    if not model.solved or model.sampler is None:
+        return None
+    return model.sampler if model.sampler.solves_ode else Dopri5()
 
 
 def _by(counting: "_Counting") -> dict[str, Any]:

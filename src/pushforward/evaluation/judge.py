@@ -115,7 +115,7 @@ class _Judge:
         self.labels = torch.arange(settings.samples) % model.classes if conditional and model.classes else None
         self.cond = self.labels if model.classes is not None else given(model, test, settings.samples)
         one_step = isinstance(model, PathModel) and model.one_step
-        by_ode = model.sampler is not None
+        by_ode = model.solved
         self.samples, self.evaluations = settings.samples, settings.evaluations if by_ode else ()  # an exact map takes one pass
         if one_step and self.evaluations:
             self.evaluations = (1,)
@@ -231,7 +231,8 @@ class _Judge:
 
 def sampling(model: GenerativeModel, guidance: Guidance | float | None) -> str:
     """Return what samples are drawn with, as text."""
-    own = "an exact map" if model.sampler is None else f"{model.sampler}"
+    own = "an exact map" if not model.solved else f"{model.sampler}"
+    own += f", then {model.sampler}" if not model.solved and model.sampler is not None else ""
     return own if guidance is None else f"{own} with {guidance if isinstance(guidance, Guidance) else CFG(guidance)} (likelihoods without)"
 
 

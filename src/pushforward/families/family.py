@@ -23,6 +23,7 @@ class Family(nn.Module):
     shape: tuple[int, ...]
     base: Any  # a distribution: torch types attributes of a Module as tensors
     preprocess: Bijection | None
+    sampler: Sampler | None
     conditioning: Conditioning  # the kind of condition: labels, vectors, images, or none of them
     drop_cond: float = 0.0  # share of conditions left out in training, of families that can
 
@@ -30,6 +31,11 @@ class Family(nn.Module):
     def verbs(self) -> tuple[str, ...]:
         """The methods that the model has: "loss", "sample", "log_prob", "encode" and "decode"; it refuses the others by name."""
         return ("loss", "sample", "log_prob", "encode", "decode")
+
+    @property
+    def solved(self) -> bool:
+        """Whether a sampler solves the map in steps; otherwise it is exact, in one pass, and a sampler at most finishes samples."""
+        return self.sampler is not None
 
     # Implemented by a family, in the model's units.
 

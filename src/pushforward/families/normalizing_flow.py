@@ -123,6 +123,10 @@ class NormalizingFlow(GenerativeModel):
         self._checked_sampler(sampler)
         warn_of_untouched(bijection, self.shape)
 
+    @property
+    def solved(self) -> bool:
+        return False
+
     def conditional_networks(self) -> list[nn.Module]:
         return [self.bijection]  # what a dequantisation is conditional on is the data
 

@@ -37,7 +37,7 @@ def check_model(model: GenerativeModel, x: Tensor, cond: Any = None, *, solved: 
     Example:
         >>> check_model(pf.models.realnvp(2, 2, (8,), activation="tanh").double(), torch.randn(3, 2, dtype=torch.float64))
     """
-    by: dict[str, Any] = {} if model.sampler is None or "encode" not in model.verbs else {"sampler": TIGHT}
+    by: dict[str, Any] = {} if not model.solved or "encode" not in model.verbs else {"sampler": TIGHT}
     model = copy.deepcopy(model).eval()
     if "encode" in model.verbs:
         z = model.encode(x, cond, **by)
