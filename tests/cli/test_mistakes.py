@@ -35,6 +35,10 @@ SENTENCES = {
     "`pushforward train ddpm ... path:sub-variance-preserving --path.beta-min ...`.",
     f"{TRAIN} net:mlp --net.hiden 64": "'--net.hiden' is not a known option; did you mean '--net.hidden'?",
     f"{TRAIN} net:mlp --net.foo 64": "'--net.foo' is not a known option; see `pushforward train ddpm net:mlp --help`.",
+    f"{TRAIN} --net unet": "'--net' is not a known option: net is chosen by one word, such as net:unet, and its options "
+    "follow as --net.NAME.",
+    f"{TRAIN} --sampler DPMSolverPP": "'--sampler' is not a known option: sampler is chosen by one word, such as sampler:dpm-solver-pp, "
+    "and its options follow as --sampler.NAME.",
     f"{TRAIN} net:mlp net:unet": "net:unet is given in addition to net:mlp, but there is one net; leave one of them out.",
     "sample runs/x --sampler-options eta": "--sampler-options takes pairs of NAME VALUE, but a name has no value; "
     "see `pushforward sample --help`.",

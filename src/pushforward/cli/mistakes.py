@@ -52,6 +52,8 @@ def _unrecognised(option: str, rest: str, prog: str, given: Sequence[str]) -> st
         near = re.findall(r"[\w-]+:[\w-]+", rest)
         return unknown("option", option, near) if near else f"{option!r} is not a known option; see `{prog} --help`."
     near = [one for one in re.findall(r"(?<!\S)--[\w.-]+", rest) if one != "--help"]
+    if any(one.startswith(f"{option}.") for one in near):
+        return _component(option, rest, given)
     if not near:
         return f"{option!r} is not a known option; see `{' '.join([prog, *([chosen] if chosen else [])])} --help`."
     if option not in near:
@@ -65,6 +67,15 @@ def _unrecognised(option: str, rest: str, prog: str, given: Sequence[str]) -> st
         return f"{known}, but {chosen} is chosen; see `{prog} {chosen} --help`, or choose {one}."
     none = "which is not chosen" if len(owners) == 1 else "none of which is chosen"
     return f"{known}, {none}; write {one} before it: `{prog} ... {one} {option} ...`."
+
+
+def _component(option: str, rest: str, given: Sequence[str]) -> str:
+    """Return the message for an option such as --net, which names a component: that is chosen by one word, net:unet."""
+    field = option.removeprefix("--")
+    words = sorted(set(re.findall(rf"(?<!\S){re.escape(field)}:[\w-]+", rest))) or [f"{field}:NAME"]
+    meant = [f"{field}:{value}".lower().replace("-", "") for value in given[list(given).index(option) + 1 :][:1]]
+    word = next((one for one in words if one.replace("-", "") in meant), words[0])
+    return f"{option!r} is not a known option: {field} is chosen by one word, such as {word}, and its options follow as {option}.NAME."
 
 
 def _parts(box: str) -> list[str]:
