@@ -15,7 +15,7 @@ import pushforward as pf
 from benchmarks import aliasing, continuous, few_steps, flows, glow, image_networks, jacobi, likelihood, mmdit, solvers, training  # noqa: F401  (they register their rows)
 from benchmarks.rows import FLOOR, OURS, ROWS, Row, plain_row
 
-PEERS = ("torchdiffeq", "torchode", "zuko", "diffusers", "flow_matching", "nflows", "normflows", "FrEIA")
+PEERS = ("torchdiffeq", "torchode", "zuko", "diffusers", "flow_matching", "nflows", "normflows", "FrEIA", "torchflows")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

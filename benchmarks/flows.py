@@ -22,6 +22,8 @@ from nflows.transforms import (
 )
 from nflows.utils.torchutils import create_alternating_binary_mask
 from torch import Tensor, nn
+from torchflows.bijections.finite.autoregressive.architectures import MAF, CouplingRQNSF, RealNVP
+from torchflows.flows import Flow as TorchFlow
 
 import pushforward as pf
 from benchmarks.contenders import Contender, compiled_rows, training_step
@@ -147,8 +149,30 @@ def _freia(kind: str, features: int, layers: int) -> Contender:
     return Contender(flow.parameters, lambda x: _normal(*flow(x)), lambda: flow(torch.randn(BATCH, features), rev=True))
 
 
+def _torchflows(kind: str, features: int, layers: int) -> Contender:
+    conditioner: dict[str, object] = {"n_hidden": HIDDEN, "n_layers": 3}  # two hidden layers
+    if kind != "maf":  # whose network has no choice
+        conditioner["nonlinearity"] = nn.ReLU
+    options = {"n_layers": layers, "conditioner_kwargs": conditioner}
+    bijection = {
+        "realnvp": lambda: RealNVP((features,), **options),
+        "spline": lambda: CouplingRQNSF((features,), **options, transformer_kwargs={"n_bins": BINS, "boundary": BOUND}),
+        "maf": lambda: MAF((features,), **options),
+    }[kind]()
+    flow = TorchFlow(bijection)
+    return Contender(flow.parameters, flow.log_prob, lambda: flow.sample((BATCH,)))
+
+
 def _normal(z: Tensor, log_abs_det: Tensor) -> Tensor:
     return log_abs_det - 0.5 * z.square().sum(1) - z.shape[1] * math.log(2 * math.pi) / 2
 
 
-BUILDERS = {OURS: _ours, FLOOR: _floor, "zuko": _zuko, "nflows": _nflows, "normflows": _normflows, "FrEIA": _freia}
+BUILDERS = {
+    OURS: _ours,
+    FLOOR: _floor,
+    "zuko": _zuko,
+    "nflows": _nflows,
+    "normflows": _normflows,
+    "FrEIA": _freia,
+    "torchflows": _torchflows,
+}
