@@ -209,6 +209,11 @@ def test_a_field_that_is_nan_at_once_is_refused():
         odeint(lambda x, t, bad: bad[:, None] * x, torch.ones(2, 1), 0.0, 1.0, (torch.tensor([1.0, math.nan]),))
 
 
+def test_a_start_that_is_not_finite_is_blamed_itself():
+    with pytest.raises(SolverError, match="^x is not finite at t = 0 in sample 1; replace or leave out"):
+        odeint(lambda x, t: -x, torch.tensor([[1.0], [math.nan]]), 0.0, 1.0)
+
+
 def test_a_singular_field_is_refused_with_sample_and_time():
     """dx/dt = x² from 1 is infinite at t = 1."""
     with pytest.raises(SolverError, match=r"(too small|not finite) at t = (0\.9999|1).* in sample 1"):

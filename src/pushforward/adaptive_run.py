@@ -194,6 +194,8 @@ class Adaptive:
         row = int(which.nonzero()[0, 0])
         where = f"at t = {self.time(row):.6g} in sample {int(self.rows[row])}"
         if not math.isfinite(float(ratio[row])):
+            if not torch.isfinite(self.x[row]).all():
+                return SolverError(f"x is not finite {where}; replace or leave out what is NaN or infinite in it.")
             return SolverError(f"the field is not finite {where}; check the network's output and that t stays inside the path's interval.")
         name = self.tableau.name
         return SolverError(f"{name}'s step became too small {where}: the field is too stiff or singular there; loosen rtol and atol.")

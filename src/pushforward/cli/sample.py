@@ -1,5 +1,6 @@
 """`pushforward sample RUN`: draw samples and write them as pictures, arrays or a table."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated
 import torch
 import tyro
 
+from pushforward._memory import check_room
 from pushforward.cli.conditions import conditions_of, labels_of
 from pushforward.cli.drawing import check_clip, check_drawing, clip_of
 from pushforward.cli.guidance import guidance_of
@@ -75,6 +77,7 @@ def run(arguments: Sequence[str]) -> int:
     check_out(options.out, model.shape)
     check_no_data(options.out, "--out", options.run)
     check_clip(model, options.clip)
+    check_room(f"-n {options.n}", options.n * math.prod(model.shape) * model.dtype.itemsize, "give a smaller -n")
     cond = labels_of(options.label, options.n, model)
     cond = conditions_of(options.cond, options.n, model, options.run) if cond is None else cond
     sampler, guidance = options.chosen(model.sampler), clip_of(options.clip, guidance_of(options.guidance))
