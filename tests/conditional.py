@@ -38,7 +38,7 @@ def _network(make, shape, **condition):
 def _path_model(make, shape=(1, 2, 2), **condition):
     def example():
         own = {one: value for one, value in condition.items() if one in ("classes", "cond_features", "cond_image")}
-        net = make(shape, **condition)
+        net = make(shape, time_scale=30.0, **condition)  # an ODE that changes a thousand times along its way would be stiff
         for p in net.parameters():
             if not (p.is_meta or p.any()):  # what starts at zero; larger numbers would make a stiff ODE
                 torch.nn.init.normal_(p, std=0.001)
@@ -90,7 +90,7 @@ MODELS = _subjects(
     unet_by_attention=_path_model(_unet, cond_image=(1, 6, 2), cond_by="attention"),
     dit_by_attention=_path_model(_dit, cond_image=(1, 3, 2), cond_by="attention", cond_patch=1),
     rectified_flow_of_vectors=_preset("rectified_flow", (2,), pf.nn.MLP.Config((8, 8)), drop_cond=0.1, **VECTORS),
-    nsf_of_vectors=_preset("nsf", (2,), layers=2, bins=4, hidden=(8,), activation="tanh", **VECTORS),
+    nsf_of_vectors=_preset("nsf", (2,), layers=2, bins=4, hidden=(8,), activation="tanh", mixing="none", **VECTORS),
     glow_of_images=_preset("glow", (1, 4, 4), levels=2, depth=1, hidden=2, activation="tanh", preprocess="none", cond_image=(1, 4, 4)),
     tarflow_of_images=_preset(
         "tarflow", (1, 2, 2), layers=2, patch=1, width=8, depth=1, heads=2, noise=0.0, preprocess="none", cond_image=(1, 4, 4)

@@ -104,7 +104,7 @@ def test_a_second_interrupt_stops_at_once():
 
 @pytest.mark.parametrize("number", HANDLED)
 @pytest.mark.parametrize(
-    "phase", ["pushforward.cli.evaluate.judge", pytest.param("pushforward.cli.evaluate.trajectory", marks=pytest.mark.slow)]
+    "phase", ["pushforward.cli.evaluate.judge", pytest.param("pushforward.evaluation.run_pictures.trajectory", marks=pytest.mark.slow)]
 )
 def test_judging_is_cut_short_and_keeps_what_was_there(tmp_path, capsys, monkeypatch, number, phase):
     fit(tmp_path, steps=4)

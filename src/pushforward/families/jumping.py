@@ -47,7 +47,7 @@ class Jumping:
     def jump(self, x: Tensor, t: float, r: float) -> Tensor:
         """Return the state at r of the trajectories through x (n, *shape) at t."""
         self._objective.check_jump(t, r, self.model.interval)
-        at, end = (torch.full((len(x),), one, dtype=wide(x), device=x.device) for one in (t, r))
+        at, end = (torch.full((x.shape[0],), one, dtype=wide(x), device=x.device) for one in (t, r))
         return self._guided(lambda model, x, t, cond, guidance: self._objective.jump(model, x, t, end, cond, guidance), x, at)
 
     @property
@@ -61,7 +61,7 @@ class Jumping:
             return call(self.model, x, t, self.cond, None)
         if self._objective.reads_guidance:
             one = t.new_tensor([guidance.scale, *guidance.interval])
-            return call(self.model, x, t, self.cond, one.expand(len(x), 3))
+            return call(self.model, x, t, self.cond, one.expand(x.shape[0], 3))
         plain, inside = call(self.model, x, t, self.cond, None), within(t, guidance.interval)
         if inside is not None and not bool(inside.any()):
             return plain

@@ -187,7 +187,7 @@ class Numbers(nn.Module):
         if guidance is not None and not others:
             raise UserError("this network reads no guidance scale; build it with numbers=4.")
         if others:
-            scale, low, high = (t.new_ones(len(t)), 0 * t, t.new_ones(len(t))) if guidance is None else guidance.to(t).unbind(1)
+            scale, low, high = (torch.ones_like(t), 0 * t, torch.ones_like(t)) if guidance is None else guidance.to(t).unbind(1)
             for net, number in zip(others, (1 - 1 / scale, low, high), strict=True):
                 vector = vector + net(number)
         return vector

@@ -126,7 +126,7 @@ def check_guided(guidance: float, model: FlowMapping) -> None:
 
 def heads(output: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the two halves, each of x's shape, of the output of a network with twice the channels; an MLP over images returns rows."""
-    if not isinstance(output, Tensor) or len(output) != len(x) or output[:1].numel() != 2 * x[:1].numel():
+    if not isinstance(output, Tensor) or output.shape[0] != x.shape[0] or output[:1].numel() != 2 * x[:1].numel():
         what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ShapeError(f"the network returned {what} for x {tuple(x.shape)}, but it needs twice the channels; build it with outputs=2.")
     one, other = output.reshape(x.shape[0], 2 * x.shape[1], *x.shape[2:]).chunk(2, dim=1)
