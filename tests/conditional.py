@@ -51,7 +51,8 @@ def _preset(name, shape, *args, **options):
     def example():
         model = getattr(pf.models, name)(*args, shape=shape, **options)
         if hasattr(model, "bijection"):
-            moved(model.bijection)
+            for p in moved(model.bijection).parameters():
+                p.data.mul_(0.5)  # a density without peaks that a grid over the plane would miss
         return model, torch.randn(4, *shape), _cond(options)
 
     return example
