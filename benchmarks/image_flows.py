@@ -66,7 +66,7 @@ def pictures(name: str, run: Path) -> None:
     test = pf.data.load("fashion_mnist", "test")
     rows = {int(label): [k for k in range(300) if int(test[k][1]) == label][:2] for label in (0, 5, 7, 8)}
     a, b = (torch.stack([test[places[end]][0] for places in rows.values()]) for end in (0, 1))
-    between = pf.evaluation.interpolate(model, a, b, steps=10, cond=torch.tensor(list(rows)))
+    between = pf.editing.interpolate(model, a, b, steps=10, cond=torch.tensor(list(rows)))
     picture_of(torch.cat((*made, between.flatten(0, 1))), OUT / f"fashion-{name}-samples.png", levels=model.levels, columns=10)
 
 

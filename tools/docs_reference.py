@@ -23,6 +23,7 @@ GROUPS = {
     "samplers": "Samplers",
     "guidance": "Guidance",
     "measurements": "Measurements of inverse problems",
+    "editing": "Editing",
     "bijections": "Bijections",
     "objectives": "Objectives of few-step models",
     "energies": "Training from an energy",

@@ -98,7 +98,7 @@ sheet(torch.cat(by_temperature), "temperature.png", 10, ["T = 0.3", "0.5", "0.7"
 
 # --8<-- [start:interpolate]
 a, b = (torch.stack([test.x[test.cond == k][place] for k in (3, 5, 8)]) for place in (0, 4))
-between = pf.evaluation.interpolate(flow, a, b, steps=9, cond=torch.tensor([3, 5, 8]))
+between = pf.editing.interpolate(flow, a, b, steps=9, cond=torch.tensor([3, 5, 8]))
 # --8<-- [end:interpolate]
 sheet(between.flatten(0, 1), "interpolate.png", 9)
 labels = torch.arange(20) % 10

@@ -4,6 +4,7 @@ from pushforward import bases as bases
 from pushforward import bijections as bijections
 from pushforward import data as data
 from pushforward import debug as debug
+from pushforward import editing as editing
 from pushforward import energies as energies
 from pushforward import evaluation as evaluation
 from pushforward import families as families

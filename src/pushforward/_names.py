@@ -77,6 +77,11 @@ NAMES: dict[str, tuple[str, str]] = {
     "debug.detect_aliasing": ("pushforward.debug.aliasing", "Watch a block or a function as `check_aliasing` does, and raise if there is a finding."),
     "debug.graph": ("pushforward.debug.graph", "Call a model or function once, and return the graph that autograd built for the backward pass of what it returned."),
     "distill": ("pushforward.training.reflow", "Return a copy of the model that predicts a trajectory's end in one step, trained on the model's pairs."),
+    "editing.FlowEdit": ("pushforward.editing.flow_edit", "Move an event by the difference of the target's and the source's velocity, both at the same noise."),
+    "editing.Method": ("pushforward.editing.method", "A way to edit events from one condition to another, without training; to add one, implement `edited`."),
+    "editing.RFInversion": ("pushforward.editing.rf_inversion", "Map an event to noise under the source condition and back under the target's, both under control."),
+    "editing.attribute_direction": ("pushforward.editing.latents", "Return the latent direction of a label: the mean latent of its examples minus the mean of all others."),
+    "editing.interpolate": ("pushforward.editing.latents", "Interpolate between examples a and b along an arc or a line between their latents."),
     "energies.Annealed": ("pushforward.energies.annealed", "Weighted samples after annealing."),
     "energies.DoubleWell": ("pushforward.energies.targets", "A double well in the first feature, of which the others are independent: modes at -1 and 1."),
     "energies.LatticeField": ("pushforward.energies.targets", "A ring of particles in double wells, neighbours joined by springs: the Boltzmann distribution of the phi^4 chain."),
@@ -86,13 +91,11 @@ NAMES: dict[str, tuple[str, str]] = {
     "energies.fit": ("pushforward.energies.fit", "Train a model from an energy by the reverse divergence: Adam, gradients clipped to norm 1, the rate falling to 0 as a cosine."),
     "energies.importance": ("pushforward.energies.importance", "Return n samples of a model with their importance weights for exp(-energy)."),
     "energies.reverse_kl": ("pushforward.energies.reverse_kl", "Return the reverse divergence of a model from exp(-energy), up to the target's log-normaliser, estimated with n samples."),
-    "evaluation.attribute_direction": ("pushforward.evaluation.latents", "Return the latent direction of a label: the mean latent of its examples minus the mean of all others."),
     "evaluation.bits_per_dim": ("pushforward.evaluation.likelihood", "Measure the negative log-likelihood of data under a model, in bits per dimension; lower is better."),
     "evaluation.classifier": ("pushforward.evaluation.classifier", "Train a classifier on real data: the best of support vector machines and nearest neighbours on held-out examples."),
     "evaluation.density_coverage": ("pushforward.evaluation.coverage", "Measure how densely samples lie among the data, and the share of the data that has samples around it."),
     "evaluation.explain": ("pushforward.evaluation.explain", "Return a comparison of models: structure, training and the cost of each verb, one row per question."),
     "evaluation.fit_baselines": ("pushforward.evaluation.baselines", "Fit baseline densities, with regularisation selected on validation."),
-    "evaluation.interpolate": ("pushforward.evaluation.latents", "Interpolate between examples a and b along an arc or a line between their latents."),
     "evaluation.judge": ("pushforward.evaluation.judge", "Evaluate a model on test data; selections (the classifier, the baselines' regularisation) use validation."),
     "evaluation.kernel_distance": ("pushforward.evaluation.kernel_distance", "Estimate the squared maximum mean discrepancy of two sets under a cubic kernel, without bias: the KID on features."),
     "evaluation.memorisation": ("pushforward.evaluation.distances", "Compare nearest-neighbour distances of samples to training examples and to test examples."),
@@ -254,4 +257,6 @@ NAMES: dict[str, tuple[str, str]] = {
 }
 
 ALIASES: dict[str, str] = {
+    "evaluation.attribute_direction": "editing.attribute_direction",
+    "evaluation.interpolate": "editing.interpolate",
 }

@@ -13,7 +13,7 @@ from pushforward.errors import UserError
 
 WRONG = [math.nan, -math.inf, "3", [1], True, torch.ones(2)]
 ARGUMENTS = {"guidance.CFG": (3.0,), "guidance.SkipLayers": ((0,),)}
-GROUPS = ("samplers", "paths", "times", "weightings", "pairings", "guidance", "bijections", "objectives")
+GROUPS = ("samplers", "paths", "times", "weightings", "pairings", "guidance", "bijections", "objectives", "editing")
 RECORDS = [one for group in GROUPS for one in registry.entries(group) if dataclasses.is_dataclass(one.thing)]
 
 

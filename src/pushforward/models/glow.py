@@ -7,7 +7,7 @@ data, replace batch normalisation, so that batches may be small (section 3.1). O
 coupling; a level is a squeeze and `depth` steps, after which half of the channels are finished (section 2). The prior of the finished half
 is learned: its mean and deviation are predicted from the other half.
 Samples look best at a temperature below 1 (section 5): `model.sample(n, temperature=0.7)`. Interpolation in latent space gives images
-(`evaluation.interpolate`), and what images of one label have in common is a direction of it (`evaluation.attribute_direction`).
+(`editing.interpolate`), and what images of one label have in common is a direction of it (`editing.attribute_direction`).
 Ours: the coupling's scale is exp(2 tanh(s / 2)) where their code has a sigmoid, and the actnorm and the convolution of a step are one
 product of matrices.
 """

@@ -13,7 +13,7 @@ from pushforward.families.model import GenerativeModel
 from pushforward.registry import export
 
 
-@export("evaluation.interpolate")
+@export("editing.interpolate", aliases=("evaluation.interpolate",))
 @torch.no_grad()
 def interpolate(
     model: GenerativeModel, a: Tensor, b: Tensor, steps: int = 8, cond: Any = None, *, kind: Literal["spherical", "linear"] = "spherical"
@@ -42,7 +42,7 @@ def interpolate(
 
     Example:
         >>> flow = pf.models.realnvp(2, layers=2, hidden=(8,))
-        >>> pf.evaluation.interpolate(flow, torch.zeros(3, 2), torch.ones(3, 2), steps=5).shape
+        >>> pf.editing.interpolate(flow, torch.zeros(3, 2), torch.ones(3, 2), steps=5).shape
         torch.Size([3, 5, 2])
 
     Source: Kingma and Dhariwal, Glow, 2018, arXiv 1807.03039, section 5 (on a line); White, Sampling generative networks, 2016, arXiv
@@ -63,7 +63,7 @@ def interpolate(
     return torch.stack(between, dim=1)
 
 
-@export("evaluation.attribute_direction")
+@export("editing.attribute_direction", aliases=("evaluation.attribute_direction",))
 @torch.no_grad()
 def attribute_direction(model: GenerativeModel, data: Dataset, label: int, *, conditional: bool = False, batch_size: int = 256) -> Tensor:
     """Return the latent direction of a label: the mean latent of its examples minus the mean of all others.
@@ -87,7 +87,7 @@ def attribute_direction(model: GenerativeModel, data: Dataset, label: int, *, co
 
     Example:
         >>> flow = pf.models.realnvp(2, layers=2, hidden=(8,))
-        >>> pf.evaluation.attribute_direction(flow, pf.data.moons(n=100), label=1).shape
+        >>> pf.editing.attribute_direction(flow, pf.data.moons(n=100), label=1).shape
         torch.Size([2])
 
     Source: Kingma and Dhariwal, Glow, 2018, arXiv 1807.03039, section 5.
