@@ -14,8 +14,10 @@ from pushforward.editing.method import Method
 from pushforward.families.path_model import PathModel
 from pushforward.guidance.around import as_guidance
 from pushforward.guidance.guidance import Guidance
+from pushforward.guidance.loop import noise_share
 from pushforward.paths.linear import Linear
 from pushforward.registry import export
+from pushforward.samplers.grids import clock
 
 
 @export("editing.FlowEdit", example=lambda: FlowEdit(steps=10))
@@ -37,7 +39,7 @@ class FlowEdit(Method):
         n_max: number of steps that are taken, the last ones: fewer keep more of the event; None is two thirds of `steps`, 33 of 50.
         n_min: number of those, at the end, in which the target is sampled.
         n_avg: noises to average over in each step.
-        grid: where the steps lie.
+        grid: where the steps lie; None is the grid of the model's own sampler if it has one, else equal steps in t.
 
     Raises:
         UserError: a setting is out of range, or the model is not on a path of Gaussian noise.
@@ -67,10 +69,13 @@ class FlowEdit(Method):
         return max(1, round(0.66 * self.steps)) if self.n_max is None else self.n_max
 
     def edited(self, model: PathModel, x: Tensor, source: Any, target: Any, generator: _random.Generators) -> Tensor:
-        if type(model.path) is not Linear:
-            model = model.follow(Linear())
         low, high = model.interval
-        times = [*self.grid(high, low, self.steps, model.path)[:-1], 0.0]  # the last step ends at the data
+        times = self.grid_on(model)(high, low, self.steps, model.path)
+        if type(model.path) is not Linear:  # the same signal-to-noise ratios on the linear path
+            times = noise_share(model.path, clock(model.path, times)).tolist()
+            model = model.follow(Linear())
+        times[-1] = 0.0  # the last step ends at the data
+        scale = model.interval[1]
         before, after = (
             model.denoiser(cond, _on(guidance, times))
             for cond, guidance in ((source, self.source_guidance), (target, self.target_guidance))
@@ -81,7 +86,7 @@ class FlowEdit(Method):
             return value.to(z.dtype)
 
         def noisy(t: float) -> Tensor:
-            return torch.lerp(x, model.base.sample(len(x), generator=generator) / high, t)
+            return torch.lerp(x, model.base.sample(len(x), generator=generator) / scale, t)
 
         first, last = self.steps - self._taken, self.steps - self.n_min
         d = torch.zeros_like(x)
@@ -101,4 +106,4 @@ class FlowEdit(Method):
 
 def _on(guidance: Guidance | float | None, times: list[float]) -> Guidance | None:
     steered = as_guidance(guidance)
-    return None if steered is None else steered.on(times)
+    return steered if steered is None or not steered.needs_times else steered.on(times)

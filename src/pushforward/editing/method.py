@@ -19,7 +19,7 @@ from pushforward.guidance.around import as_guidance
 from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.grids import Grid, Uniform
-from pushforward.types import has_log_prob
+from pushforward.types import OnGrid, has_log_prob
 
 
 @export("editing.Method")
@@ -35,7 +35,7 @@ class Method(CheckedNumbers):
         source_guidance: guidance of the source condition: the scale of classifier-free guidance, another guidance, or None.
         target_guidance: guidance of the target condition.
         steps: number of steps from noise to data.
-        grid: where they lie.
+        grid: where they lie; None is the grid of the model's own sampler if it has one, else equal steps in t.
 
     Raises:
         UserError: a setting is out of range.
@@ -44,7 +44,7 @@ class Method(CheckedNumbers):
     source_guidance: Guidance | float | None = None
     target_guidance: Guidance | float | None = None
     steps: int = 50
-    grid: Grid = field(default_factory=Uniform, kw_only=True)
+    grid: Grid | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,11 +64,19 @@ class Method(CheckedNumbers):
         """Raise an error if the method cannot edit with this model."""
         name = type(self).__name__
         if not isinstance(model, PathModel):
-            raise NotInvertibleError(f"{name} follows a path from noise to data, but {shown(model)} has none; encode, change and decode.")
+            raise NotInvertibleError(
+                f"{name} needs a PathModel, which has a velocity at every time, but this is {shown(model)}; encode, change and decode, "
+                "or use the model that it was distilled from."
+            )
         if model.one_step:
             raise UserError(f"{name} follows a path, but this model was distilled into one step; use the model that it was distilled from.")
         if not has_log_prob(model.base) or model.bridge:
             raise UserError(f"{name} needs a path whose only noise is Gaussian, but this model is from data to data or has a bridge.")
+
+    def grid_on(self, model: PathModel) -> Grid:
+        """Return the grid of the steps on a model's path."""
+        own = model.sampler.grid if isinstance(model.sampler, OnGrid) else Uniform()
+        return own if self.grid is None else self.grid
 
     def with_guidance(self, change: Callable[[Guidance | float | None], Guidance | None]) -> Self:
         """Return the method with both guidances changed."""

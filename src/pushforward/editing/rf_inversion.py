@@ -41,7 +41,7 @@ class RFInversion(Method):
         gamma: share of e, from 0 (the inversion of the ODE) to 1; 0.5 is the paper's.
         eta: share of the event, from 0 (the target alone) to 1; the paper uses 0.7 to 1.
         interval: times (low, high) at which eta applies; lower times hold on to more details of the event.
-        grid: where the steps lie.
+        grid: where the steps lie; None is the grid of the model's own sampler if it has one, else equal steps in t.
 
     Raises:
         UserError: a setting is out of range, or the model is not on a path of Gaussian noise.
@@ -70,7 +70,7 @@ class RFInversion(Method):
         checked_interval(self.interval)
 
     def edited(self, model: PathModel, x: Tensor, source: Any, target: Any, generator: _random.Generators) -> Tensor:
-        sampler = DDIM(self.steps, grid=self.grid)
+        sampler = DDIM(self.steps, grid=self.grid_on(model))
         before, after = self.source_guidance, self.target_guidance
         if self.gamma:
             noise = model.base.sample(len(x), generator=generator) / model.path.sigma(torch.tensor(model.interval[1])).to(x)

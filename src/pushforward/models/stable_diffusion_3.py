@@ -35,8 +35,8 @@ from pushforward.samplers.euler import Euler
 from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
 from pushforward.sd3 import generation, images
+from pushforward.sd3.editing import Editing
 from pushforward.sd3.files import parts_to_write, read_parts
-from pushforward.sd3.inversion import Inversion, Output, checked_output
 from pushforward.sd3.latent_model import LatentModel
 from pushforward.sd3.memory import Memory, memory_of_parts
 from pushforward.sd3.progress import Pictures, Progress, Watch
@@ -53,7 +53,7 @@ _LOADING = threading.Lock()  # of tokenizers, which are loaded once
 
 
 @export("StableDiffusion3")
-class StableDiffusion3(Inversion):
+class StableDiffusion3(Editing):
     """Stable Diffusion 3 or 3.5: from prompts to images, with a `PathModel` over latents and all of its verbs.
 
     `model` is that PathModel, for latents of the default image size; `model_for(size)` is one for another size, with the same
@@ -199,7 +199,7 @@ class StableDiffusion3(Inversion):
         latents: Tensor | None = None,
         shift: float | None = None,
         tokens: int = 256,
-        output: Output = "pil",
+        output: images.Output = "pil",
         batch_size: int | None = None,
         callback: Callable[[Progress], Any] | None = None,
     ) -> Any:
@@ -231,7 +231,7 @@ class StableDiffusion3(Inversion):
             UserError: arguments exclude each other or are out of range, or sides are not divisible by 16.
             OutOfMemoryError: the device has too little memory; the message names the options that help.
         """
-        checked_output(output)
+        images.checked_output(output)
         if image is None and (mask is not None or strength is not None):
             raise UserError("a mask or strength is given without an image; give image=.")
         given = None if image is None else images.to_tensor(image)

@@ -4,7 +4,7 @@ A tensor has the channels first, a numpy array last. Their numbers are floats in
 """
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy
 import PIL.Image
@@ -15,6 +15,14 @@ from torch import Tensor
 from pushforward._checks import is_whole
 from pushforward._images import BLACK, WHITE, Mode, check_range, in_8_bits
 from pushforward.errors import DtypeError, ShapeError, UserError
+
+Output = Literal["pil", "tensor", "latents"]
+
+
+def checked_output(output: Any) -> None:
+    """Raise an error unless this is a form in which images are returned."""
+    if output not in get_args(Output):
+        raise UserError(f"output is {output!r}, but it is 'pil', 'tensor' or 'latents'.")
 
 
 def checked_size(size: Any, step: int) -> tuple[int, int]:

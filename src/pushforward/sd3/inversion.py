@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,15 +23,6 @@ from pushforward.sd3.prompts import checked_prompts
 from pushforward.sd3.residence import Residence
 
 Prompts = str | Sequence[str] | TextContext
-
-
-Output = Literal["pil", "tensor", "latents"]
-
-
-def checked_output(output: Any) -> None:
-    """Raise an error unless this is a form in which images are returned."""
-    if output not in get_args(Output):
-        raise UserError(f"output is {output!r}, but it is 'pil', 'tensor' or 'latents'.")
 
 
 class Encoded(NamedTuple):
@@ -74,6 +65,13 @@ class Inversion:
         """Return the autoencoder's images (n, 3, height, width) in [-1, 1] of latents."""
         with self.residence.using("vae"):
             return self._finite(self.vae.decode(latents.to(self.device)), "decoding")
+
+    def _returned(self, latents: Tensor, output: images.Output) -> Any:
+        """Return latents in the form that is asked for."""
+        if output == "latents":
+            return latents
+        made = images.finished(self.decoded(latents)).cpu()
+        return images.to_pil(made) if output == "pil" else made
 
     def _encoded(self, given: Tensor) -> Tensor:
         images.checked_size((given.shape[2], given.shape[3]), self.step)
@@ -122,7 +120,7 @@ class Inversion:
         negative: Prompts = "",
         sampler: Sampler | None = None,
         tokens: int = 256,
-        output: Output = "pil",
+        output: images.Output = "pil",
     ) -> Any:
         """Return the images of noise (n, 16, height, width): the inverse of `encode`, under the same prompts or others.
 
@@ -135,7 +133,7 @@ class Inversion:
             tokens: number of T5 tokens in the context.
             output: "pil", "tensor" (n, 3, height, width) in [0, 1], or "latents".
         """
-        checked_output(output)
+        images.checked_output(output)
         prompts, negative = checked_prompts(prompts), checked_prompts(negative, "negative")
         noise, n = noise.to(self.device), len(noise)
         model, sampler = self.model_for(self._size(noise)), self._exact(sampler)
@@ -144,10 +142,7 @@ class Inversion:
         steered = generation.with_negative(steered, lambda: self._negative(negative, n, tokens))
         with self.residence.using("transformer"):
             latents = model.decode(noise, cond, sampler=sampler, guidance=steered)
-        if output == "latents":
-            return latents
-        made = images.finished(self.decoded(latents)).cpu()
-        return images.to_pil(made) if output == "pil" else made
+        return self._returned(latents, output)
 
     @torch.no_grad()
     def vary(
