@@ -85,6 +85,7 @@ sd3.sample("a white fox", image=fox, strength=0.5, steps=6)
 mask = torch.zeros(64, 96)
 mask[:, 48:] = 1  # 1 is repainted; the rest stays bit-identical
 sd3.sample("a fox looks at the moon", image=fox, mask=mask, steps=6)
+sd3.edit(fox, "a red fox in the snow", "a wolf in the snow", method=pf.editing.FlowEdit(3.5, 13.5, steps=6), generator=7)
 # --8<-- [end:edit]
 
 # --8<-- [start:invert]
