@@ -98,7 +98,7 @@ def bits_per_dim(
     if draws < 1 or batch_size < 1:
         raise UserError(f"draws is {draws} and batch_size {batch_size}, but both must be at least 1.")
     data = for_model(data, model)
-    log_weights = _log_class_weights(data, class_weights) if cond == "mixture" else None
+    log_weights = _log_class_weights(data, model, class_weights) if cond == "mixture" else None
     rounds = draws if data.levels is not None else 1
     log_probs = []
     with torch.no_grad(), _evaluating(model):
@@ -127,12 +127,13 @@ def _spread(model: Density, data: Dataset, x: Tensor, generator: Generator | Non
     return _suited(model, x if uniform is None else spread(x, data.levels, uniform)), None
 
 
-def _log_class_weights(data: Dataset, weights: Tensor | None) -> Tensor:
-    if data.classes is None:
+def _log_class_weights(data: Dataset, model: Density, weights: Tensor | None) -> Tensor:
+    classes = getattr(model, "classes", None) if data.classes is None else data.classes  # data without labels may be scored too
+    if classes is None:
         raise DataError(f'cond is "mixture", but {data.name} has no classes; use cond="none".')
-    weights = torch.ones(data.classes, dtype=torch.float64) if weights is None else weights.detach().cpu().to(torch.float64)
-    if tuple(weights.shape) != (data.classes,) or not (weights >= 0).all() or not weights.sum() > 0:
-        raise UserError(f"class_weights is {weights.tolist()}, but {data.classes} classes need one non-negative weight each.")
+    weights = torch.ones(classes, dtype=torch.float64) if weights is None else weights.detach().cpu().to(torch.float64)
+    if tuple(weights.shape) != (classes,) or not (weights >= 0).all() or not weights.sum() > 0:
+        raise UserError(f"class_weights is {weights.tolist()}, but {classes} classes need one non-negative weight each.")
     return (weights / weights.sum()).log()
 
 
