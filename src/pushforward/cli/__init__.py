@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "train a rectified flow on handwritten digits for a minute, evaluate it, and write runs/demo/report.html",
     "train": "train a preset on data: pushforward train rectified_flow --data moons --steps 2000",
     "sample": "draw samples from a run: pushforward sample runs/demo -n 100 --label 3 --out threes.png",
+    "edit": "edit examples of one class into another: pushforward edit runs/demo --source 3 --target 8",
     "evaluate": "evaluate a run on held-out data, and write its report.html",
     "compare": "train or load several models and measure them in one table: pushforward compare nsf ddpm --data digits --seconds 60",
     "reflow": "train a run's model on its own pairs of noise and sample, to straighten its trajectories",

@@ -17,8 +17,14 @@ from pushforward.schema import Column, Schema
 FORMS = "a .npy file of them, a .npz file with y, the numbers of one vector, or train, validation or test for those of the run's data"
 
 
-def labels_of(label: str | None, n: int, model: GenerativeModel) -> Tensor | None:
+def labels_of(label: str | None, n: int, model: GenerativeModel, option: str = "label") -> Tensor | None:
     """Return n labels of one class, by its name or number, or of all classes in turn, or None for a model without classes.
+
+    Args:
+        label: what was given as --label, or another `option`.
+        n: number of labels.
+        model: the model, whose weights are not needed.
+        option: the name of the option, for errors.
 
     Raises:
         UserError: there is no such class.
@@ -26,14 +32,14 @@ def labels_of(label: str | None, n: int, model: GenerativeModel) -> Tensor | Non
     if label is None:
         return None if model.classes is None else torch.arange(n) % model.classes
     if model.classes is None:
-        raise UserError(f"--label is {label}, but this model was trained without classes; leave it out.")
+        raise UserError(f"--{option} is {label}, but this model was trained without classes; leave it out.")
     schema = model.schema
     if schema is None or schema.label is None:
         schema = Schema(label=Column("label", "category", words=tuple(range(model.classes))))
     try:
         return torch.full((n,), schema.label_of(label))
     except UserError as error:
-        raise UserError(f"--{error}") from None
+        raise UserError(f"--{str(error).replace('label', option, 1)}") from None
 
 
 def conditions_of(given: Sequence[str], n: int, model: GenerativeModel, run: Path) -> Tensor | None:
