@@ -26,15 +26,16 @@ def seed(number: int) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
-def trained(run: Path, data: Any) -> tuple[Any, float | None]:
+def trained(run: Path, data: Any) -> tuple[Any, float]:
     """Return the model of a run, trained if it does not exist yet, and the CPU time of the training in seconds."""
-    if run.exists():
-        return pf.load(run), None
-    before = time.process_time()
-    model = pf.models.glow(1, 28, levels=2, depth=8, hidden=64, values=256)
-    fitted = pf.Trainer(model, data, steps=STEPS, batch_size=64, warmup=100, ema=0.995).fit()
-    pf.save(fitted.averaged_model, run)
-    return fitted.averaged_model, time.process_time() - before
+    record = run.with_suffix(".seconds")
+    if not run.exists():
+        before = time.process_time()
+        model = pf.models.glow(1, 28, levels=2, depth=8, hidden=64, values=256)
+        fitted = pf.Trainer(model, data, steps=STEPS, batch_size=64, warmup=100, ema=0.995).fit()
+        record.write_text(f"{time.process_time() - before:.0f}\n")
+        pf.save(fitted.averaged_model, run)
+    return pf.load(run), float(record.read_text())
 
 
 def others(test: Tensor) -> dict[str, Tensor]:
@@ -45,6 +46,7 @@ def others(test: Tensor) -> dict[str, Tensor]:
     order = torch.randperm(28 * 28, generator=seed(1))
     return {
         "digits, enlarged": enlarged.round(),
+        "black": torch.zeros_like(test),
         "one grey level": torch.randint(256, (n, 1, 1, 1), generator=seed(2)).expand(n, 1, 28, 28).to(test),
         "smoothed clothes": F.avg_pool2d(test, 3, 1, 1, count_include_pad=False).round(),
         "clothes at half contrast": (test / 2).floor(),
