@@ -36,7 +36,7 @@ def test_the_command_is_the_method_on_the_threes_of_the_test_set(run, tmp_path):
 def test_a_picture_has_each_result_below_its_source(run, tmp_path):
     assert edit(run, tmp_path / "x.png", "-n", "4", "--method", "rf-inversion", "--guidance", "1", "2") == 0
     pixels = numpy.asarray(PIL.Image.open(tmp_path / "x.png").convert("L")).astype(float)
-    assert pixels.shape[0] / pixels.shape[1] == pytest.approx(16 / 35, rel=0.1)  # 2 x 8 pixels, 4 x 8 and 3 gaps
+    assert pixels.shape[0] / pixels.shape[1] == pytest.approx(17 / 35, rel=0.1)  # 2 x 8 pixels and a line, 4 x 8 and 3 gaps
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])

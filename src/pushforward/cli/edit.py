@@ -110,7 +110,8 @@ def run(arguments: Sequence[str]) -> int:
         batch_size=options.batch_size,
     ).cpu()
     if options.out.suffix.lower() == ".png" and x.ndim == 4:
-        picture_of(torch.cat((x, made), dim=2), options.out, levels=model.levels, columns=min(10, len(x)))
+        line = torch.maximum(x.amax(), made.amax()).expand_as(x[:, :, :1])  # white, as the gaps between images
+        picture_of(torch.cat((x, line, made), dim=2), options.out, levels=model.levels, columns=min(10, len(x)))
     else:
         write_samples(made, target.expand(len(x)), options.out, model)
     print(f"{len(x)} examples, edited from {options.source} to {options.target}, are in {options.out}.")
