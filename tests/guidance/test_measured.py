@@ -30,7 +30,7 @@ def moments(model, guidance, sampler, n=3000):
 
 @pytest.mark.parametrize(
     ("path", "prediction", "sampler"),
-    some_of(PATHS, ["velocity", "noise", "data"], [Heun(60), Dopri5(1e-5, 1e-5), DPMSolverPP(80)]),
+    some_of(PATHS, ["velocity", "noise", "data"], [Heun(60), Dopri5(1e-5, 1e-5), DPMSolverPP(80)], every=4),
 )
 def test_mmps_is_exact_for_a_gaussian_and_a_linear_measurement(path, prediction, sampler):
     """Mean and covariance of 3,000 samples: standard errors of 0.28 / sqrt(3000) = 0.005 and 0.002."""
@@ -42,7 +42,7 @@ def test_mmps_is_exact_for_a_gaussian_and_a_linear_measurement(path, prediction,
     torch.testing.assert_close(found_spread, spread, rtol=0, atol=0.01)
 
 
-@pytest.mark.parametrize("sampler", [DDIM(80, eta=1.0), DDPM(200)], ids=["ancestral", "ddpm"])
+@pytest.mark.parametrize("sampler", [DDIM(80, eta=1.0), pytest.param(DDPM(200), marks=pytest.mark.slow)], ids=["ancestral", "ddpm"])
 def test_stochastic_samplers_reach_the_same_posterior(sampler):
     covariance = FACTOR @ FACTOR.T
     mean, spread = conditioned(MEAN, covariance, OPERATOR, NOISE, Y)
@@ -53,7 +53,9 @@ def test_stochastic_samplers_reach_the_same_posterior(sampler):
     torch.testing.assert_close(found_spread, spread, rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize("sampler", [DDIM(100, grid=LogSNR()), Heun(60, grid=LogSNR())], ids=["ddim", "heun"])
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(DDIM(100, grid=LogSNR()), marks=pytest.mark.slow), Heun(60, grid=LogSNR())], ids=["ddim", "heun"]
+)
 def test_on_a_discrete_path_it_is_the_same_posterior(sampler):
     mean, spread = conditioned(MEAN, FACTOR @ FACTOR.T, OPERATOR, NOISE, Y)
     path = pf.paths.Discrete(tuple(torch.linspace(1e-4, 0.02, 1000).tolist()))
