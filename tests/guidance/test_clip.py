@@ -7,8 +7,8 @@ from examples import examples, generators, kinds_of, some_of, things
 import pushforward as pf
 from pushforward.data.mixture import three_gaussians
 from pushforward.errors import UserError
+from pushforward.functional.clipping import row_quantile
 from pushforward.guidance import CFG, Clip, Inpaint, SkipLayers
-from pushforward.guidance.clip import _quantile
 from pushforward.paths import Cosine, Discrete, Linear, Path, Prediction
 from pushforward.samplers import DDIM, DDPM, Denoiser, DPMSolverPP, Euler, Heun
 from pushforward.samplers.sampler import Sampler
@@ -81,7 +81,7 @@ def test_a_threshold_by_hand():
     torch.testing.assert_close(Clip(0.0, 4.0, 0.75).clipped(2 + 2 * data), 2 + 2 * data.clamp(-s, s) / s, rtol=1e-12, atol=1e-12)
     rows = torch.randn(7, 33)
     for q in (0.3, 0.5, 0.995, 1.0):
-        torch.testing.assert_close(_quantile(rows, q), rows.quantile(q, dim=1), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(row_quantile(rows, q), rows.quantile(q, dim=1), rtol=1e-12, atol=1e-12)
 
 
 def net(x, t, cond, skip=()):

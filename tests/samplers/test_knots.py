@@ -211,7 +211,7 @@ def test_explain_counts_the_evaluations_of_a_sample():
 @pytest.mark.parametrize("grid", KNOTS, ids=str)
 def test_a_config_file_keeps_it(grid):
     plain = to_plain(pf.samplers.DDIM(4, grid=grid))
-    assert plain["grid"] == {"name": "samplers.Knots", "spacing": grid.spacing, "offset": grid.offset}
+    assert plain["grid"] == {"name": "samplers.Knots", "spacing": grid.spacing, "offset": grid.offset, "last": grid.last}
     assert from_plain(plain, Sampler, "sampler") == pf.samplers.DDIM(4, grid=grid)
 
 

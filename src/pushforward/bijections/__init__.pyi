@@ -5,6 +5,7 @@ from pushforward.bijections.autoregressive import AffineAutoregressive as Affine
 from pushforward.bijections.coupling import AffineCoupling as AffineCoupling
 from pushforward.bijections.scaling import BatchNorm as BatchNorm
 from pushforward.bijections.bijection import Bijection as Bijection
+from pushforward.bijections.centred import Centred as Centred
 from pushforward.bijections.chain import Chain as Chain
 from pushforward.bijections.circular import CircularSplineCoupling as CircularSplineCoupling
 from pushforward.bijections.divergences import ExactDivergence as ExactDivergence

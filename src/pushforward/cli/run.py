@@ -13,6 +13,7 @@ from pushforward.data.dataset import Dataset
 from pushforward.data.load import load
 from pushforward.errors import ConfigError, UserError
 from pushforward.formats.config import dump_yaml, load_yaml
+from pushforward.formats.diffusers_folder import diffusers_config, is_diffusers
 from pushforward.formats.files import write_text
 
 CONFIG = "config.yaml"
@@ -61,10 +62,10 @@ def write_config(run: Path, config: Mapping[str, Any]) -> None:
 
 
 def run_config(run: Path) -> dict[str, Any]:
-    """Return a run's configuration."""
+    """Return the configuration of a run, a saved model or a pipeline of diffusers."""
     if not run.is_dir():
         raise ConfigError(f"{run} is not a run folder; train one with `pushforward train`, or give the folder that --out named.")
-    return load_yaml(run / CONFIG)
+    return diffusers_config(run) if is_diffusers(run) else load_yaml(run / CONFIG)
 
 
 def check_file(path: Path, option: str) -> None:

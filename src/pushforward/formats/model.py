@@ -17,6 +17,7 @@ from pushforward.families.checks import misfit
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml, to_plain
+from pushforward.formats.diffusers_folder import check_diffusers, diffusers_config, fill_diffusers, is_diffusers
 from pushforward.formats.files import MANIFEST, check_folder, check_replaceable, write_folder
 from pushforward.formats.run import POINTERS, Checkpoints, checkpoints
 from pushforward.formats.wrapped import check_described, own_names, own_state, state_to_save, unwrapped, without_random
@@ -127,12 +128,14 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 @export("load")
 def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", checkpoint: str = "best") -> GenerativeModel:
-    """Load the model of a run, a checkpoint, or a folder written by `save`, in eval mode.
+    """Load the model of a run, a checkpoint, a folder written by `save`, or a DDPM pipeline of diffusers, in eval mode.
 
-    Only model.safetensors (or raw.safetensors) and config.yaml are read; nothing in them can run code.
+    Only model.safetensors (or raw.safetensors) and config.yaml are read; nothing in them can run code. A pipeline folder of diffusers
+    (model_index.json, a UNet2DModel and a scheduler) becomes a model of the preset `ddpm` on the levels 0 ... 255, with the scheduler as
+    its sampler; of it only JSON and tensors are read.
 
     Args:
-        run_or_folder: a run folder, one of its checkpoints (also as RUN/checkpoints/best or last), or a saved model.
+        run_or_folder: a run folder, one of its checkpoints (also as RUN/checkpoints/best or last), a saved model, or a pipeline folder.
         weights: "ema" for the averaged weights (the raw ones if there is no average), "raw" for the trained ones.
         checkpoint: checkpoint of a run: "best" on validation, "last", or its name, such as "step-000500".
 
@@ -142,7 +145,7 @@ def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", chec
     Raises:
         NoCheckpointError: there is no run, checkpoint or saved model at this path.
         CheckpointError: it is damaged; the message suggests an older checkpoint if one is intact.
-        ConfigError: the configuration cannot be read.
+        ConfigError: the configuration cannot be read; a pipeline's network or scheduler has no counterpart here.
     """
     if weights not in ("ema", "raw"):
         raise UserError(f"weights is {weights!r}, but it must be 'ema' or 'raw'.")
@@ -165,9 +168,10 @@ def located(run_or_folder: str | Path, checkpoint: str = "best") -> Path:
         raise NoCheckpointError(f"{folder} {what}; give a run folder, a checkpoint, or a folder written by pushforward.save.")
     if (folder / "checkpoints").is_dir():
         return checkpoints(folder).find(checkpoint)
-    if not (folder / WEIGHTS).exists():
+    if not (folder / WEIGHTS).exists() and not is_diffusers(folder):
         raise NoCheckpointError(
-            f"{folder} holds neither checkpoints/ nor {WEIGHTS}; give a run folder or a folder written by pushforward.save."
+            f"{folder} holds neither checkpoints/ nor {WEIGHTS}; give a run folder, a folder written by pushforward.save, or a pipeline "
+            "folder of diffusers with its model_index.json."
         )
     return folder
 
@@ -175,10 +179,16 @@ def located(run_or_folder: str | Path, checkpoint: str = "best") -> Path:
 def described(folder: Path) -> GenerativeModel:
     """Return the model of a folder (see `located`) as its configuration describes it, without its weights, in eval mode.
 
+    That the tensors of a pipeline of diffusers fit is checked here, as nothing else of it is known to belong together.
+
     Raises:
         ConfigError: the configuration cannot be read.
         CheckpointError: nor is the folder intact.
     """
+    if is_diffusers(folder):
+        model = build(diffusers_config(folder), str(folder)).eval()
+        check_diffusers(folder, model)
+        return model
     try:
         return build(load_yaml(folder / CONFIG), str(folder / CONFIG)).eval()
     except (PushforwardError, OSError):
@@ -188,6 +198,9 @@ def described(folder: Path) -> GenerativeModel:
 
 def with_weights(model: GenerativeModel, folder: Path, weights: Literal["ema", "raw"] = "ema") -> GenerativeModel:
     """Return a model of `described` with the weights of its folder, which `check_intact` has checked."""
+    if is_diffusers(folder):
+        fill_diffusers(folder, model)
+        return model
     file = folder / (RAW if weights == "raw" and (folder / RAW).exists() else WEIGHTS)
     load_weights(model, read_weights(file), file)
     return model
@@ -201,7 +214,7 @@ def check_intact(folder: Path) -> None:
     """
     if folder.name in (run := Checkpoints(folder.parent)).names():
         run.path(folder.name)
-    else:
+    elif not is_diffusers(folder):
         check_folder(folder)
 
 

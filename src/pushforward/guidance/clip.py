@@ -1,6 +1,5 @@
 """Clipping and dynamic thresholding of the data prediction."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from pushforward.dispatch import ability
 from pushforward.errors import UserError
+from pushforward.functional.clipping import clipped
 from pushforward.functional.prediction import per_row
 from pushforward.guidance.around import Around
 from pushforward.guidance.guidance import Guidance, Guided, around_inner, plain_of
@@ -68,12 +68,7 @@ class Clip(Around):
 
     def clipped(self, data: Tensor) -> Tensor:
         """Return data (n, *shape) within the range."""
-        if self.threshold is None:
-            return data.clamp(self.low, self.high)
-        center, reach = (self.low + self.high) / 2, (self.high - self.low) / 2
-        scaled = (data - center) / reach
-        s = per_row(_quantile(scaled.flatten(1).abs(), self.threshold).clamp_min(1), scaled)
-        return center + reach * scaled.clamp(-s, s) / s
+        return clipped(data, self.low, self.high, self.threshold)
 
 
 class _Clipped(Guided):
@@ -115,10 +110,3 @@ class _Clipped(Guided):
             b = torch.as_tensor(b)
             value = torch.addcmul(value, self.clip.clipped(data) - data, per_row(torch.where(b.isfinite(), b, 0.0), value))
         return Prediction(prediction.path, kind, value, x, t, prediction.share)
-
-
-def _quantile(rows: Tensor, q: float) -> Tensor:
-    """Return the quantile (n,) of each row (n, k), interpolated as torch.quantile does, which takes no more than 16 million values."""
-    place = q * (rows.shape[1] - 1)
-    below, above = (rows.kthvalue(int(k) + 1, dim=1).values for k in (math.floor(place), math.ceil(place)))
-    return torch.lerp(below, above, place - math.floor(place))

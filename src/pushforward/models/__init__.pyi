@@ -26,7 +26,7 @@ def consistency(
     teacher: PathModel | str | None = None,
     sampler: Sampler = ...,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -51,7 +51,7 @@ def consistency(
         sampler: how samples are made by default: Jumps(steps), Renoise(steps), or a sampler of ODEs.
         drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
-            spreads quantised data over the line, "none" leaves its units.
+            spreads quantised data over the line, "centred" maps the levels of images to [-1, 1], "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
@@ -77,7 +77,7 @@ def ddim(
     times: Times = ...,
     weighting: NoiseLoss | MinSNR | Unit | None = None,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -95,7 +95,8 @@ def ddim(
         times: which t to train on.
         weighting: a weight of the loss, as in `ddpm`.
         drop_cond: share of conditions dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "none" leaves its units.
+        preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "centred" maps the levels
+            of images to [-1, 1]; "none" leaves its units.
         sampler: how samples are made, and encodings and likelihoods solved, by default; give those Dopri5() for more accuracy.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -123,7 +124,7 @@ def ddpm(
     weighting: NoiseLoss | MinSNR | Unit | None = None,
     learn_variance: bool = False,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -143,7 +144,8 @@ def ddpm(
         learn_variance: whether the network also predicts how much noise each step of the reversal draws, so that fewer steps are enough; a
             network of your own must then return twice the channels (see `nn.WithVariance`).
         drop_cond: share of conditions dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "none" leaves its units.
+        preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "centred" maps the levels
+            of images to [-1, 1]; "none" leaves its units.
         sampler: how samples are made by default; DDPM(1000) is the paper's on Discrete().
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -171,7 +173,7 @@ def edm(
     noise_std: float = 1.2,
     data_std: float = 1.0,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -190,7 +192,8 @@ def edm(
         noise_std: standard deviation of ln sigma in training.
         data_std: standard deviation of the (preprocessed) data: 1 where it is standardised, 0.5 is the paper's for images in [-1, 1].
         drop_cond: share of conditions dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data; "none" leaves its units.
+        preprocess: "standardise" fits mean and deviation to the training data; "centred" maps the levels of images to [-1, 1]; "none"
+            leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -216,7 +219,7 @@ def ffjord(
     jacobian: float = 0.0,
     divergence: str | None = None,
     loss_sampler: Sampler = ...,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -234,7 +237,7 @@ def ffjord(
         divergence: that of the loss: "exact", "hutchinson", or None: exact for an MLP without the Jacobian's norm, else Hutchinson's.
         loss_sampler: what solves the loss's likelihood; with adjoint=True in memory that does not grow with its steps.
         preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
-            spreads quantised data over the line, "none" leaves its units.
+            spreads quantised data over the line, "centred" maps the levels of images to [-1, 1], "none" leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -263,7 +266,7 @@ def flow_matching(
     source: str | None = None,
     bridge: float = 0.0,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -284,7 +287,7 @@ def flow_matching(
         bridge: noise added on the way between the two, a stochastic interpolant (see `families.PathModel`).
         drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
-            spreads quantised data over the line, "none" leaves its units.
+            spreads quantised data over the line, "centred" maps the levels of images to [-1, 1], "none" leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -367,7 +370,7 @@ def heat_ode(
     noise_std: float = 1.2,
     data_std: float = 1.0,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -385,7 +388,8 @@ def heat_ode(
         noise_std: standard deviation of ln sigma in training.
         data_std: standard deviation of the (preprocessed) data: 1 where it is standardised, 0.5 is the paper's for images in [-1, 1].
         drop_cond: share of conditions dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data; "none" leaves its units.
+        preprocess: "standardise" fits mean and deviation to the training data; "centred" maps the levels of images to [-1, 1]; "none"
+            leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -412,7 +416,7 @@ def iaf(
     bound: float = 2.0,
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
     dropout: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -458,7 +462,7 @@ def improved_meanflow(
     drop_cond: float | None = None,
     teacher: PathModel | str | None = None,
     sampler: Sampler = ...,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -483,7 +487,7 @@ def improved_meanflow(
             conditions are the teacher's.
         sampler: how samples are made by default: Jumps(steps), Renoise(steps), or a sampler of ODEs.
         preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
-            spreads quantised data over the line, "none" leaves its units.
+            spreads quantised data over the line, "centred" maps the levels of images to [-1, 1], "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
@@ -511,7 +515,7 @@ def maf(
     solver: Literal['auto', 'sequential', 'jacobi'] = 'auto',
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
     dropout: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -561,7 +565,7 @@ def meanflow(
     teacher: PathModel | str | None = None,
     sampler: Sampler = ...,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -587,7 +591,7 @@ def meanflow(
         sampler: how samples are made by default: Jumps(steps), Renoise(steps), or a sampler of ODEs.
         drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
-            spreads quantised data over the line, "none" leaves its units.
+            spreads quantised data over the line, "centred" maps the levels of images to [-1, 1], "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
@@ -612,7 +616,7 @@ def nice(
     shape: Sequence[int] | None = None,
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
     dropout: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -659,7 +663,7 @@ def nsf(
     solver: Literal['auto', 'sequential', 'jacobi'] = 'auto',
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
     dropout: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -708,7 +712,7 @@ def ot_flow_matching(
     source: str | None = None,
     bridge: float = 0.0,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -727,7 +731,7 @@ def ot_flow_matching(
         bridge: noise added on the way between the two, a stochastic interpolant (see `families.PathModel`).
         drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
-            spreads quantised data over the line, "none" leaves its units.
+            spreads quantised data over the line, "centred" maps the levels of images to [-1, 1], "none" leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -754,7 +758,7 @@ def realnvp(
     bound: float = 2.0,
     activation: Literal['silu', 'tanh', 'relu', 'elu', 'softplus'] = 'relu',
     dropout: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -851,7 +855,7 @@ def rectified_flow(
     source: str | None = None,
     bridge: float = 0.0,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -870,7 +874,7 @@ def rectified_flow(
         bridge: noise added on the way between the two, a stochastic interpolant (see `families.PathModel`).
         drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
-            spreads quantised data over the line, "none" leaves its units.
+            spreads quantised data over the line, "centred" maps the levels of images to [-1, 1], "none" leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -897,7 +901,7 @@ def score_sde(
     times: Times = ...,
     weighting: NoiseLoss | MinSNR | Unit | None = None,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     sampler: Sampler = ...,
     classes: int | None = None,
     cond_features: int | None = None,
@@ -915,7 +919,8 @@ def score_sde(
         times: which t to train on.
         weighting: a weight of the loss, as in `ddpm`.
         drop_cond: share of conditions dropped in training, for guidance.
-        preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "none" leaves its units.
+        preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "centred" maps the levels
+            of images to [-1, 1]; "none" leaves its units.
         sampler: how samples are made by default.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
@@ -944,7 +949,7 @@ def shortcut(
     teacher: PathModel | str | None = None,
     sampler: Sampler = ...,
     drop_cond: float = 0.0,
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'none',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'none',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,
@@ -969,7 +974,7 @@ def shortcut(
         sampler: how samples are made by default: Jumps(steps), Renoise(steps), or a sampler of ODEs.
         drop_cond: share of conditions dropped in training, for guidance.
         preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
-            spreads quantised data over the line, "none" leaves its units.
+            spreads quantised data over the line, "centred" maps the levels of images to [-1, 1], "none" leaves its units.
         classes: number of class labels, or None.
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
@@ -1000,7 +1005,7 @@ def tarflow(
     drop_cond: float = 0.1,
     conditioned: Literal['all', 'last'] = 'all',
     solver: Literal['auto', 'sequential', 'jacobi'] = 'auto',
-    preprocess: Literal['none', 'standardise', 'whiten', 'logit'] = 'standardise',
+    preprocess: Literal['none', 'standardise', 'whiten', 'logit', 'centred'] = 'standardise',
     classes: int | None = None,
     cond_features: int | None = None,
     cond_image: Sequence[int] | None = None,

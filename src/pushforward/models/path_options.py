@@ -26,7 +26,7 @@ class NetOptions(ConditionalOptions):
         net: a network, its configuration, or None for an MLP over vectors and a U-Net over images.
         shape: shape of one event.
         preprocess: "standardise" fits mean and deviation to the training data, "whiten" also removes correlations of vectors, "logit"
-            spreads quantised data over the line, "none" leaves its units.
+            spreads quantised data over the line, "centred" maps the levels of images to [-1, 1], "none" leaves its units.
         sampler: how samples, encodings and likelihoods are solved by default.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
     """
@@ -101,12 +101,13 @@ class DenoisingOptions(PathOptions):
     """Options of models of data in the units of their noise, which the logit would not be.
 
     Args:
-        preprocess: "standardise" fits mean and deviation to the training data; "none" leaves its units.
+        preprocess: "standardise" fits mean and deviation to the training data; "centred" maps the levels of images to [-1, 1]; "none"
+            leaves its units.
     """
 
     def units(self) -> Bijection | None:
         """Return the bijection from the data's units to the model's, which is no logit."""
-        return units(self.preprocess, self.event_shape, schema=self.schema)
+        return units(self.preprocess, self.event_shape, self.levels if self.preprocess == "centred" else None, self.schema)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ class DiffusionOptions(DenoisingOptions):
         prediction: what the network predicts.
         times: which t to train on.
         weighting: a weight of the loss, as in `ddpm`.
-        preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "none" leaves its units.
+        preprocess: "standardise" fits mean and deviation to the training data, as noise of deviation 1 wants it; "centred" maps the levels
+            of images to [-1, 1]; "none" leaves its units.
     """
 
     before_own = ("path", "prediction", "times", "weighting")

@@ -12,5 +12,6 @@ from pushforward.nn.preconditioned import Preconditioned as Preconditioned
 from pushforward.nn.layers import SelfAttention as SelfAttention
 from pushforward.nn.embedding import TimestepEmbedding as TimestepEmbedding
 from pushforward.nn.unet import UNet as UNet
+from pushforward.nn.unet_2d import UNet2D as UNet2D
 from pushforward.nn.layers import Unpatchify as Unpatchify
 from pushforward.nn.with_variance import WithVariance as WithVariance

@@ -14,9 +14,10 @@ from pushforward.functional.prediction import Kind
 from pushforward.paths.path import Path
 from pushforward.registry import export, unknown
 
-Schedule = Literal["linear", "cosine", "sigmoid"]
+Schedule = Literal["linear", "scaled_linear", "cosine", "sigmoid"]
+ENDED: tuple[Schedule, ...] = ("linear", "scaled_linear", "sigmoid")  # with a first and a last beta
 BYTES = 250  # memory for each step while the spline is fitted
-SCHEDULES: tuple[Schedule, ...] = ("linear", "cosine", "sigmoid")
+SCHEDULES: tuple[Schedule, ...] = ("linear", "scaled_linear", "cosine", "sigmoid")
 
 
 @export("paths.Discrete", example=lambda: Discrete())
@@ -38,14 +39,16 @@ class Discrete(Path):
     At t = 1 noise and score no longer determine the data, so that a network predicts "v", "data" or "velocity".
 
     Args:
-        betas: "linear" (0.0001 to 0.02 for T = 1000, for others in proportion), "cosine", "sigmoid" (as linear, by a logistic curve from -6
-            to 6), or the numbers themselves, each between 0 and 1.
+        betas: "linear" (0.0001 to 0.02 for T = 1000, for others in proportion), "scaled_linear" (as linear, but their roots are equally
+            spaced), "cosine", "sigmoid" (as linear, by a logistic curve from -6 to 6), or the numbers themselves, each between 0 and 1.
         steps: T; None is 1,000, or the number of betas.
         zero_terminal_snr: whether alpha is 0 at t = 1; diffusers' `rescale_betas_zero_snr`.
+        first: the first beta of "linear", "scaled_linear" and "sigmoid"; None is 0.1 / T.
+        last: their last beta; None is 20 / T.
 
     Raises:
-        UserError: an unknown schedule, a beta that is not between 0 and 1, fewer than 3 betas, or a number of betas other than steps; the
-            prediction "noise" or "score" with zero_terminal_snr.
+        UserError: an unknown schedule, a first or last beta of another schedule, a beta that is not between 0 and 1, fewer than 3 betas, or
+            a number of betas other than steps; the prediction "noise" or "score" with zero_terminal_snr.
         OutOfMemoryError: more steps than the memory holds.
 
     Example:
@@ -54,13 +57,16 @@ class Discrete(Path):
         >>> Discrete().alpha(torch.tensor([1.0]))
         tensor([0.0064])
 
-    Source: Ho et al., 2006.11239, section 4 (linear); Nichol and Dhariwal, 2102.09672, eq. 17 (cosine); Xu et al., 2203.02923 (sigmoid);
-    Lin et al., Common diffusion noise schedules and sample steps are flawed, 2305.08891, algorithm 1 (zero terminal SNR).
+    Source: Ho et al., 2006.11239, section 4 (linear); the code of Rombach et al., 2112.10752 (scaled_linear); Nichol and Dhariwal,
+    2102.09672, eq. 17 (cosine); Xu et al., 2203.02923 (sigmoid); Lin et al., Common diffusion noise schedules and sample steps are flawed,
+    2305.08891, algorithm 1 (zero terminal SNR).
     """
 
     betas: Schedule | tuple[float, ...] = "linear"
     steps: int | None = None
     zero_terminal_snr: bool = False
+    first: float | None = None
+    last: float | None = None
 
     variance_preserving: ClassVar[bool] = True
     _curve: ClassVar["_LogSNR | _Alpha"]  # determined by the betas and not a setting, like interval
@@ -69,13 +75,15 @@ class Discrete(Path):
         super().__post_init__()
         if isinstance(self.betas, str) and self.betas not in SCHEDULES:
             raise UserError(f"betas: {unknown('schedule', self.betas, SCHEDULES)}")
+        if not (self.first is None and self.last is None) and self.betas not in ENDED:
+            raise UserError(f"first or last is given, but they are for the betas {', '.join(ENDED)}; leave them out.")
         count = (1000 if isinstance(self.betas, str) else len(self.betas)) if self.steps is None else self.steps
         if not isinstance(self.betas, str) and len(self.betas) != count:
             raise UserError(f"steps is {count}, but there are {len(self.betas)} betas; leave steps out.")
         if count < 3:
             raise UserError(f"steps is {count}, but a discrete path needs at least 3; 1000 is usual.")
         check_room(f"a discrete path of {count} steps", BYTES * min(count, 1 << 62), "give fewer; 1000 is usual")
-        betas = _betas(self.betas, count) if isinstance(self.betas, str) else numpy.array(self.betas)
+        betas = _betas(self.betas, count, self.first, self.last) if isinstance(self.betas, str) else numpy.array(self.betas)
         if not ((betas > 0) & (betas < 1)).all():
             wrong = int(numpy.argmin((betas > 0) & (betas < 1)))
             raise UserError(
@@ -206,11 +214,13 @@ class _Alpha(_Spline):
         return torch.where(t == 0, 1.0, alpha + more), torch.where(t == 0, 0.0, rest - more)
 
 
-def _betas(schedule: Schedule, steps: int) -> numpy.ndarray:
+def _betas(schedule: Schedule, steps: int, first: float | None = None, last: float | None = None) -> numpy.ndarray:
     if schedule == "cosine":
         kept = numpy.cos((numpy.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
         return numpy.minimum(1 - kept[1:] / kept[:-1], 0.999)
-    first, last = 0.1 / steps, 20 / steps  # 0.0001 and 0.02 at T = 1000
+    first, last = 0.1 / steps if first is None else first, 20 / steps if last is None else last  # 0.0001 and 0.02 at T = 1000
+    if schedule == "scaled_linear":
+        return numpy.linspace(math.sqrt(max(0.0, first)), math.sqrt(max(0.0, last)), steps) ** 2
     share = numpy.linspace(0, 1, steps) if schedule == "linear" else 1 / (1 + numpy.exp(-numpy.linspace(-6, 6, steps)))
     return first + (last - first) * share
 

@@ -8,6 +8,7 @@ from pushforward.errors import UserError
 from pushforward.paths.path import Path
 from pushforward.registry import export, unknown
 from pushforward.samplers.brownian import NOISES, Noise
+from pushforward.samplers.clipping import Clipping
 from pushforward.samplers.grids import Grid, Uniform
 from pushforward.samplers.linear import LinearSampler, Step, first_order, points
 
@@ -32,6 +33,7 @@ class DDIM(LinearSampler):
         eta: share of the noise that is redrawn, from 0 (the ODE) to 1 (DDPM).
         noise: "fresh" at each step, or "brownian": a function of seed and time, so that more steps of a seed follow the same path.
         grid: where the steps lie; equal steps in t by default. On a discrete path, `Knots` uses those of diffusers.
+        clip: how the data prediction is clipped, or None; a sampler that clips solves no ODE.
 
     Raises:
         UserError: eta is not between 0 and 1, or noise is unknown.
@@ -47,6 +49,7 @@ class DDIM(LinearSampler):
     eta: float = 0.0
     noise: Noise = "fresh"
     grid: Grid = field(default_factory=Uniform)
+    clip: Clipping | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,6 +10,7 @@ from pushforward.errors import UserError
 from pushforward.paths.path import Path
 from pushforward.registry import export, unknown
 from pushforward.samplers.brownian import NOISES, Noise
+from pushforward.samplers.clipping import Clipping
 from pushforward.samplers.grids import Grid, Uniform
 from pushforward.samplers.linear import LinearSampler, Point, Step, first_order, points
 
@@ -37,6 +38,7 @@ class DDPM(LinearSampler):
         grid: where the steps lie; equal steps in t by default.
         variance: "small" is kappa², exact for data that are one point; "large" is kappa² sigma_t² / sigma_s², exact for data N(0, I);
             "auto" is the variance that the network predicts (`nn.WithVariance`), between the two, and small if it predicts none.
+        clip: how the data prediction is clipped, or None; a sampler that clips solves no ODE.
 
     Raises:
         UserError: steps is below 1, or noise or variance is unknown.
@@ -48,6 +50,7 @@ class DDPM(LinearSampler):
     noise: Noise = "fresh"
     grid: Grid = field(default_factory=Uniform)
     variance: Variance = "auto"
+    clip: Clipping | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,6 +10,7 @@ from pushforward.errors import UserError
 from pushforward.paths.path import Path
 from pushforward.registry import export, unknown
 from pushforward.samplers.brownian import NOISES, Noise
+from pushforward.samplers.clipping import Clipping
 from pushforward.samplers.grids import Grid, LogSNR, clock
 from pushforward.samplers.knots import Knots
 from pushforward.samplers.linear import LinearSampler, Point, Step, first_order, points
@@ -44,6 +45,7 @@ class DPMSolverPP(LinearSampler):
         lower_order_final: for "2M", "3M" and "SDE-2M" with fewer than 15 steps, whether the last step is of first order and the one before
             of second at most: as long as these steps extrapolation costs more than it gains.
         solver_type: "midpoint" or "heun", how steps of second order weight the difference of two data predictions.
+        clip: how the data prediction is clipped, or None; a sampler that clips solves no ODE.
 
     Raises:
         UserError: an unknown variant, noise or solver_type.
@@ -60,6 +62,7 @@ class DPMSolverPP(LinearSampler):
     grid: Grid = field(default_factory=LogSNR)
     lower_order_final: bool = True
     solver_type: SolverType = "midpoint"
+    clip: Clipping | None = None
 
     spare: ClassVar[int] = 1
 

@@ -10,6 +10,7 @@ from pushforward.registry import export, unknown
 from pushforward.samplers.visiting import Visiting
 
 Spacing = Literal["trailing", "leading", "linspace"]
+Last = Literal["data", "knot"]
 
 
 @export("samplers.Knots", example=lambda: Knots())
@@ -32,10 +33,12 @@ class Knots(Visiting):
     Args:
         spacing: "trailing", which starts at pure noise and is the best of the three for few steps, "leading" or "linspace".
         offset: for "leading", shift of all knots: diffusers' `steps_offset`, 1 in Stable Diffusion 1 and 2.
+        last: where the last step goes: to the expected "data", or only to the first "knot", with its noise left in the samples: diffusers'
+            `set_alpha_to_one=False` and `final_sigmas_type="sigma_min"`.
 
     Raises:
-        UserError: an unknown spacing, a negative offset, or one without "leading"; when used, a path without knots, or more steps than
-            it has knots.
+        UserError: an unknown spacing or last, a negative offset, or one without "leading"; when used, a path without knots, or more steps
+            than it has knots.
 
     Example:
         >>> from pushforward.paths.discrete import Discrete
@@ -47,11 +50,13 @@ class Knots(Visiting):
 
     spacing: Spacing = "trailing"
     offset: int = 0
+    last: Last = "data"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.spacing not in get_args(Spacing):
-            raise UserError(unknown("spacing", str(self.spacing), get_args(Spacing)))
+        for name, allowed in (("spacing", get_args(Spacing)), ("last", get_args(Last))):
+            if getattr(self, name) not in allowed:
+                raise UserError(unknown(name, str(getattr(self, name)), allowed))
         if self.offset < 0 or (self.offset and self.spacing != "leading"):
             raise UserError(f"offset is {self.offset} with {self.spacing!r}, but it is at least 0 and for 'leading' alone; leave it out.")
 
@@ -73,6 +78,10 @@ class Knots(Visiting):
                 f"offset is {self.offset}, but {steps} leading steps then start behind the last of {knots} knots; use offset=0."
             )
         return [(int(k) + 1) / knots for k in index]
+
+    def to_data(self, t_start: float, steps: int, path: Any, spare: int = 0) -> list[float]:
+        *visited, end = super().to_data(t_start, steps, path, spare)
+        return [*visited, path.interval[0] if self.last == "knot" else end]
 
 
 def checked_knots(path: Any, steps: int, t_start: float = 1.0) -> int:

@@ -27,6 +27,7 @@ from pushforward.ode import stage_times
 from pushforward.paths.path import Path
 from pushforward.paths.prediction import Prediction
 from pushforward.samplers.brownian import Noise, noise_source
+from pushforward.samplers.clipping import Clipping
 from pushforward.samplers.grids import Grid, clock
 from pushforward.samplers.knots import checked_knots
 from pushforward.samplers.sampler import SLACK, Sampler, check_times
@@ -80,6 +81,7 @@ class LinearSampler(Sampler):
 
     steps: int
     grid: Grid
+    clip: Clipping | None = None
     least: ClassVar[int] = 1
     spare: ClassVar[int] = 0  # extra knots that diffusers' scheduler for this sampler spaces and omits at the end
 
@@ -101,7 +103,7 @@ class LinearSampler(Sampler):
     @property
     def solves_ode(self) -> bool:  # type: ignore[override]
         """Whether it solves the ODE, in either direction of time."""
-        return not self.stochastic
+        return not self.stochastic and self.clip is None
 
     @property
     def evaluations(self) -> int:
@@ -134,10 +136,15 @@ class LinearSampler(Sampler):
             checked_knots(path, self.steps, t_start if to_data else 1.0)
         if not to_data:
             return self.plan(path, self.grid(t_start, t_end, self.steps, path))
-        *times, _ = self.grid.to_data(t_start, self.steps, path, self.spare)
+        *times, end = self.grid.to_data(t_start, self.steps, path, self.spare)
         if min(times) < path.interval[0] - SLACK:
             raise UserError(f"{self.grid} goes to t = {min(times):g}, but the first knot of {path} is {path.interval[0]:g}; stay above it.")
-        return self.plan_to_data(path, times)
+        if end == 0:
+            return self.plan_to_data(path, times)
+        if times[-1] - end > SLACK:
+            return self.plan(path, [*times, end])
+        (p,) = points(path, [end])  # the last evaluation is at the end already, and changes nothing
+        return [*(self.plan(path, times) if len(times) > 1 else ()), first_order(p, p)]
 
     def step_times(self, path: Any, t_start: float, t_end: float) -> list[float]:
         return [*(step.t for step in self.way(path, t_start, t_end)), t_end]
@@ -167,14 +174,21 @@ class LinearSampler(Sampler):
         call = (ability(denoiser, "with_variance") if any(spreads) else None) or denoiser
         draw = noise_source(self.noise_kind, x, generator) if self.stochastic else None
         weights: Sequence[tuple[float, ...]] = ()
+        data: Sequence[tuple[float, float]] = ()
         before: list[Tensor] = []  # states and the network's outputs for them, the latest first
         for k, (_, (t,)) in enumerate(stage_times(x, ends, (0.0,))):
             prediction = call(x, t)
             kind: Kind = prediction.kind if isinstance(prediction, Prediction) else "velocity"
             value = prediction.velocity if kind == "velocity" else prediction.value
             weights = weights or program.weights(kind)
+            change = None
+            if self.clip is not None:
+                data = data or program.data(kind)
+                value, change = self.clip.applied(x, value, *data[k])
             of_x, of_value, *of_before = weights[k]
             after = torch.mul(x, of_x).add_(value, alpha=of_value)
+            if change is not None:
+                after.add_(change, alpha=program.steps[k].data)
             for weight, one in zip(of_before, before, strict=False):
                 after.add_(one, alpha=weight)
             if randoms[k]:
@@ -211,6 +225,10 @@ class _Program:
         self.randoms, self.spreads = [step.random for step in self.steps], [step.spread for step in self.steps]
         self.held = 2 * max(len(step.past) for step in self.steps)
         self._weights: dict[Kind, list[tuple[float, ...]]] = {}
+
+    def data(self, kind: Kind) -> list[tuple[float, float]]:
+        """Return for each step the factors of x and of the network's output in the data prediction."""
+        return _floats(self.path.coefficients(kind, "data", clock(self.path, [step.t for step in self.steps])), len(self.steps))
 
     def weights(self, kind: Kind) -> list[tuple[float, ...]]:
         """Return for each step the factors of x and of the network's output, then those of the previous evaluation, and so on."""

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, get_args
 from pushforward.errors import UserError
 from pushforward.paths.path import Path
 from pushforward.registry import export, unknown
+from pushforward.samplers.clipping import Clipping
 from pushforward.samplers.grids import Grid, LogSNR
 from pushforward.samplers.linear import LinearSampler, Point, Step, first_order, points
 from pushforward.samplers.orders import FEW, orders
@@ -39,6 +40,7 @@ class UniPC(LinearSampler):
         lower_order_final: whether the last step is of order 1 and the one before of order 2 at most, with fewer than 15 steps; on the way
             to the data of a discrete path, whose last step is of order 1 in any case, with any number of steps.
         solver_type: "bh1" is B(h) = h, "bh2" is B(h) = 1 - exp(-h), which differ at orders 1 and 2 alone, where rho = 1/2 is not exact.
+        clip: how the data prediction is clipped, or None; a sampler that clips solves no ODE.
 
     Raises:
         UserError: an order other than 1, 2 and 3, or an unknown solver_type.
@@ -52,6 +54,7 @@ class UniPC(LinearSampler):
     grid: Grid = field(default_factory=LogSNR)
     lower_order_final: bool = True
     solver_type: SolverType = "bh2"
+    clip: Clipping | None = None
 
     spare: ClassVar[int] = 1
 

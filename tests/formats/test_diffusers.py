@@ -1,0 +1,318 @@
+"""Pipeline folders of diffusers become models: their networks, schedulers and samples are diffusers', on tiny random ones."""
+
+import dataclasses
+import inspect
+import json
+import warnings
+
+import pytest
+import torch
+from tiny_diffusers import network, randomised, written
+
+import pushforward as pf
+from pushforward.errors import CheckpointError, ConfigError, NoCheckpointError, UserError
+from pushforward.paths.discrete import Discrete
+from pushforward.samplers.clipping import Clipping
+from pushforward.samplers.knots import Knots
+
+diffusers = pytest.importorskip("diffusers")
+STEPS = torch.tensor([0, 1, 500, 999])
+RESIDUAL = {
+    "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("ResnetUpsampleBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (8, 12, 16),
+}
+NETWORKS = {
+    "plain": {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2},
+    "attention": {},
+    "ddpm-cifar10": {"downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6, "attention_head_dim": None},
+    "scale_shift": {"resnet_time_scale_shift": "scale_shift", "in_channels": 3, "out_channels": 3, "layers_per_block": 2},
+    "norm groups": {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 8, "norm_num_groups": 2, "attention_head_dim": 8},
+    "centred": {"center_input_sample": True, "time_embedding_dim": 20},
+    "classes": {"num_class_embeds": 5},
+    "variance": {"out_channels": 2},
+    "no middle": {"mid_block_type": None},
+    "no middle attention": {"add_attention": False, "mid_block_scale_factor": 1.5},
+    "middle scale": {"mid_block_scale_factor": 1.4142},
+    "resnet": {**RESIDUAL, "downsample_type": "resnet", "upsample_type": "resnet"},
+    "resnet blocks": RESIDUAL,
+    "rectangle": {"sample_size": [8, 12]},
+}
+
+
+def scheduler_of(name="DDPMScheduler", **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return getattr(diffusers, name)(**options)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_are_those_of_diffusers(name, tmp_path):
+    theirs = network(**NETWORKS[name])
+    learned = {"variance_type": "learned_range"} if name == "variance" else {}
+    model = pf.load(written(tmp_path, theirs, scheduler_of(**learned)))
+    x, labels = torch.randn(4, *model.shape), torch.tensor([0, 1, 4, 2]) if model.classes else None
+    with torch.no_grad():
+        expected = theirs(x, STEPS, labels).sample
+        net = model.net.net if name == "variance" else model.net
+        found = net(x, (STEPS + 1) / 1000, labels)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert expected.std() > 0.05
+    assert not model.training
+
+
+def test_a_condition_network_without_text_is_that_of_diffusers(tmp_path):
+    theirs = diffusers.UNet2DConditionModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), mid_block_type="UNetMidBlock2D",
+    ).eval()  # fmt: skip
+    randomised(theirs)
+    model = pf.load(written(tmp_path, theirs, scheduler_of()))
+    x = torch.randn(4, 1, 8, 8)
+    with torch.no_grad():
+        expected = theirs(x, STEPS, encoder_hidden_states=None).sample
+    torch.testing.assert_close(model.net(x, (STEPS + 1) / 1000), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["bin", "old names", "beside the index", "half"])
+def test_other_layouts_of_the_files_are_read_too(layout, tmp_path):
+    theirs = network()
+    if layout == "half":
+        theirs = theirs.half()
+    written(tmp_path, theirs, scheduler_of(), safe_serialization=layout not in ("bin", "old names"))
+    if layout == "old names":
+        file = tmp_path / "unet" / "diffusion_pytorch_model.bin"
+        weights = torch.load(file, weights_only=True)
+        for new, old in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+            weights = {name.replace(f".{new}.", f".{old}."): tensor for name, tensor in weights.items()}
+        torch.save(weights, file)
+    if layout == "beside the index":
+        for part in ("unet", "scheduler"):
+            for file in (tmp_path / part).iterdir():
+                file.rename(tmp_path / file.name)
+            (tmp_path / part).rmdir()
+    x, theirs = torch.randn(4, 1, 8, 8), theirs.float()
+    with torch.no_grad():
+        torch.testing.assert_close(pf.load(tmp_path).net(x, (STEPS + 1) / 1000), theirs(x, STEPS).sample, rtol=1e-5, atol=1e-5)
+
+
+def test_a_class_of_none_adds_nothing(tmp_path):
+    model = pf.load(written(tmp_path, network(num_class_embeds=3), scheduler_of()))
+    assert model.classes == 3
+    assert model.net.label.table.weight[-1].eq(0).all()
+
+
+# Schedulers.
+
+BY_NAME = {  # the scheduler, its options, a number of steps
+    "DDPM": ("DDPMScheduler", {"clip_sample": False}, 20),
+    "DDPM-large": ("DDPMScheduler", {"variance_type": "fixed_large"}, 20),
+    "DDPM-clipped": ("DDPMScheduler", {"clip_sample_range": 0.7, "timestep_spacing": "trailing"}, 20),
+    "DDPM-thresholding": (
+        "DDPMScheduler",
+        {"thresholding": True, "dynamic_thresholding_ratio": 0.7, "sample_max_value": 1.5, "timestep_spacing": "linspace"},
+        20,
+    ),
+    "DDPM-v": ("DDPMScheduler", {"prediction_type": "v_prediction", "beta_schedule": "squaredcos_cap_v2"}, 20),
+    "DDPM-sample": ("DDPMScheduler", {"prediction_type": "sample", "beta_schedule": "sigmoid"}, 20),
+    "DDPM-betas": ("DDPMScheduler", {"trained_betas": [0.001 * (k + 1) for k in range(30)], "num_train_timesteps": 30}, 15),
+    "DDPM-zero-snr": (
+        "DDPMScheduler",
+        {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+        20,
+    ),
+    "DDIM": ("DDIMScheduler", {}, 20),
+    "DDIM-threshold": ("DDIMScheduler", {"thresholding": True, "prediction_type": "v_prediction"}, 20),
+    "DDIM-to-the-first-knot": (
+        "DDIMScheduler",
+        {"set_alpha_to_one": False, "steps_offset": 1, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        20,
+    ),
+    "DDIM-at-the-first-knot": ("DDIMScheduler", {"set_alpha_to_one": False, "clip_sample": False}, 20),
+    "DDIM-trailing": ("DDIMScheduler", {"timestep_spacing": "trailing", "clip_sample": False, "beta_end": 0.01}, 20),
+    "2M": ("DPMSolverMultistepScheduler", {}, 20),
+    "2M-few": ("DPMSolverMultistepScheduler", {"solver_type": "heun", "timestep_spacing": "trailing"}, 7),
+    "2M-first-knot": ("DPMSolverMultistepScheduler", {"final_sigmas_type": "sigma_min", "lower_order_final": False}, 10),
+    "1S": ("DPMSolverMultistepScheduler", {"solver_order": 1, "timestep_spacing": "leading", "steps_offset": 1}, 10),
+    "SDE-2M": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, 20),
+    "2M-thresholding": ("DPMSolverMultistepScheduler", {"thresholding": True, "sample_max_value": 1.3}, 10),
+    "2S": ("DPMSolverSinglestepScheduler", {}, 10),
+    "UniPC": ("UniPCMultistepScheduler", {}, 10),
+    "UniPC-3": ("UniPCMultistepScheduler", {"solver_order": 3, "thresholding": True, "sample_max_value": 2.0}, 10),
+    "UniPC-bh1": ("UniPCMultistepScheduler", {"final_sigmas_type": "sigma_min", "solver_type": "bh1"}, 10),
+    "Euler": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}, 10),
+    "Euler-linspace": ("EulerDiscreteScheduler", {}, 10),
+    "ancestral": ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "leading"}, 10),
+    "Heun": ("HeunDiscreteScheduler", {"timestep_spacing": "trailing"}, 10),
+}
+
+
+def theirs_of(scheduler, net, steps, x):
+    """Return what a scheduler makes of x, in float64 where it can: those in sigma / alpha take x divided by alpha."""
+    scheduler.alphas_cumprod = torch.cumprod(1 - scheduler.betas.double(), 0)
+    if hasattr(scheduler, "final_alpha_cumprod"):
+        scheduler.final_alpha_cumprod = torch.ones(()) if scheduler.config.set_alpha_to_one else scheduler.alphas_cumprod[0]
+    scheduler.set_timesteps(steps)
+    if type(scheduler).__name__.startswith(("Euler", "Heun")):
+        x = x * (scheduler.sigmas[0] ** 2 + 1) ** 0.5
+    draws = "generator" in inspect.signature(scheduler.step).parameters
+    options = {"generator": torch.Generator().manual_seed(0)} if draws else {}
+    for k in scheduler.timesteps:
+        with torch.no_grad():
+            value = net(scheduler.scale_model_input(x, k).to(net.dtype), k).sample
+        x = scheduler.step(value, k, x, return_dict=False, **options)[0]
+    return x
+
+
+class Given(torch.nn.Module):
+    """A base whose samples are known."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.x = x
+
+    def sample(self, n, generator=None):
+        return self.x
+
+    def log_prob(self, z):
+        raise NotImplementedError
+
+
+def compare(folder, net, scheduler, steps):
+    """Compare the samples of a loaded folder with the scheduler's, from the same noise, in units of their deviation."""
+    # DPMSolverMultistepScheduler draws its noise in float32, whatever x is.
+    dtype = torch.float32 if "sde" in scheduler.config.get("algorithm_type", "") else torch.float64
+    model, net = pf.load(written(folder, net, scheduler)).to(dtype), net.to(dtype)
+    x = torch.randn(3, *model.shape, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    model.base = Given(x)
+    sampler = dataclasses.replace(model.sampler, steps=steps)
+    found = model.sample(3, sampler=sampler, generator=torch.Generator().manual_seed(0))
+    expected = theirs_of(scheduler, net, steps, x)
+    scale = expected.std()  # a random network's samples grow where nothing clips them
+    torch.testing.assert_close((found - 128) / 127.5 / scale, expected / scale, rtol=0, atol=1e-5, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_samples_are_those_of_the_scheduler(name, tmp_path):
+    kind, options, steps = BY_NAME[name]
+    compare(tmp_path, network(), scheduler_of(kind, **options), steps)
+
+
+@pytest.mark.parametrize("steps", [5, 20])
+def test_samples_of_a_learned_variance_are_those_of_the_scheduler(steps, tmp_path):
+    net = network(out_channels=2)
+    with torch.no_grad():
+        net.conv_out.weight[1] *= 0.1  # so that the variance lies between the smallest and the largest; ours never leaves that range
+        net.conv_out.bias[1] = 0.3
+    compare(tmp_path, net, scheduler_of(variance_type="learned_range"), steps)
+
+
+def test_the_default_sampler_has_the_steps_of_the_pipeline(tmp_path):
+    model = pf.load(written(tmp_path / "ddpm", network(), scheduler_of(num_train_timesteps=100)))
+    assert model.sampler == pf.samplers.DDPM(100, grid=Knots("leading"), variance="small", clip=Clipping())
+    model = pf.load(written(tmp_path / "ddim", network(), scheduler_of("DDIMScheduler")))
+    assert model.sampler == pf.samplers.DDIM(50, grid=Knots("leading"), clip=Clipping(keep_noise=True))
+    assert model.path == Discrete("linear", 1000)
+    assert model.prediction == "noise"
+
+
+# What cannot be read is refused in one sentence, before weights are read.
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return written(tmp_path, network(), scheduler_of())
+
+
+def changed(folder, part, **entries):
+    file = folder / part
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
+SCHEDULER, UNET = "scheduler/scheduler_config.json", "unet/config.json"
+REFUSED = [
+    (
+        SCHEDULER,
+        {"_class_name": "PNDMScheduler"},
+        "is of a PNDMScheduler, which has no counterpart here; change _class_name to one of DDPM",
+    ),
+    (SCHEDULER, {"beta_schedule": "laplace"}, "beta_schedule is 'laplace', but only 'linear' or 'scaled_linear'"),
+    (SCHEDULER, {"prediction_type": "flow_prediction"}, "prediction_type is 'flow_prediction', but only 'epsilon' or 'sample'"),
+    (SCHEDULER, {"new_entry": 3}, "has the entry new_entry, 3, which is not known here"),
+    (SCHEDULER, {"variance_type": "learned"}, "variance_type is 'learned', but only 'fixed_small'"),
+    (SCHEDULER, {"variance_type": "learned_range"}, "the network does not predict a variance"),
+    (SCHEDULER, {"trained_betas": [0.1, "0.2", 0.3]}, "trained_betas is [0.1, '0.2', 0.3], but only a list of numbers between 0 and 1"),
+    (SCHEDULER, {"num_train_timesteps": 10**9}, "num_train_timesteps is 1000000000, but only an integer from 3 to 65536"),
+    (SCHEDULER, {"beta_start": float("nan")}, "beta_start is nan, but only a finite number"),
+    (SCHEDULER, {"clip_sample": "yes"}, "clip_sample is 'yes', but only true or false"),
+    (SCHEDULER, {"timestep_spacing": "log"}, "timestep_spacing is 'log', but only 'leading' or 'trailing' or 'linspace'"),
+    (SCHEDULER, {"rescale_betas_zero_snr": True}, "prediction is 'noise', but at t = 1 of a path of zero terminal SNR"),
+    (
+        SCHEDULER,
+        {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True, "variance_type": None, "clip_sample": False},
+        "use_karras_sigmas is True, but only False",
+    ),
+    (SCHEDULER, {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}, "solver_order is 3, but only 1 or 2"),
+    (SCHEDULER, {"_class_name": "DDIMScheduler", "timestep_spacing": "linspace"}, "timestep_spacing is 'linspace', but only 'leading'"),
+    (UNET, {"_class_name": "UNet1DModel"}, "is of a UNet1DModel, but only UNet2DModel"),
+    (
+        UNET,
+        {"down_block_types": ["DownBlock2D", "SkipDownBlock2D"]},
+        "down_block_types is ['DownBlock2D', 'SkipDownBlock2D'], but only DownB",
+    ),
+    (UNET, {"_class_name": "UNet2DConditionModel", "mid_block_type": "UNetMidBlock2DCrossAttn"}, "down_block_types is"),
+    (UNET, {"time_embedding_type": "fourier"}, "time_embedding_type is 'fourier', but only 'positional'"),
+    (UNET, {"act_fn": "gelu"}, "act_fn is 'gelu', but only 'silu' or 'swish'"),
+    (UNET, {"sample_size": None}, "sample_size is None, but only an integer, or two"),
+    (UNET, {"out_channels": 3}, "out_channels is 3, but only the 1 of in_channels"),
+    (UNET, {"class_embed_type": "timestep"}, "class_embed_type is 'timestep', but only None"),
+    (UNET, {"attention_head_dim": 5}, "head is 5, but it must divide the channels of each attention, among them 16"),
+    (UNET, {"sample_size": 9}, "shape has the sides (9, 9), but 2 levels halve them 1 times"),
+    (UNET, {"block_out_channels": [8, "16"]}, "channels[1] is '16', but it must be int"),
+    (UNET, {"block_out_channels": [8, 32]}, "but its config.json describes"),
+    (UNET, {"layers_per_block": 2}, "lacks the tensor down_blocks.0.resnets.1.norm1.weight"),
+    (UNET, {"mid_block_type": None}, "tensors that the network of its config.json lacks, first mid_block"),
+    ("model_index.json", {"vqvae": ["diffusers", "VQModel"]}, "is a DDPMPipeline with the part vqvae"),
+    ("model_index.json", {"unet": [None, None]}, "is a DDPMPipeline without a unet"),
+    ("model_index.json", {"transformer": ["diffusers", "SD3Transformer2DModel"]}, "use pf.models.stable_diffusion_3"),
+]
+
+
+@pytest.mark.parametrize(("part", "entries", "message"), REFUSED)
+def test_what_has_no_counterpart_is_refused(part, entries, message, folder, monkeypatch):
+    changed(folder, part, **entries)
+    monkeypatch.setattr("pushforward.formats.diffusers_tensors.Tensors.tensor", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises((ConfigError, CheckpointError, UserError)) as error:
+        pf.load(folder)
+    assert message in str(error.value)
+    assert str(error.value).count(". ") == 0
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+@pytest.mark.parametrize("content", ["pickle", "numbers", "empty"])
+def test_a_pickle_that_is_no_file_of_weights_is_refused_and_not_run(content, folder, capsys):
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    file = folder / "unet" / "diffusion_pytorch_model.bin"
+    if content == "empty":
+        file.write_bytes(b"")
+    else:
+        torch.save({"conv_in.weight": Evil() if content == "pickle" else 3}, file)
+    with pytest.raises(CheckpointError, match="convert it to .safetensors"):
+        pf.load(folder)
+    assert "run" not in capsys.readouterr().out
+
+
+def test_missing_files_are_named(folder):
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="unet holds no .safetensors file"):
+        pf.load(folder)
+    (folder / SCHEDULER).unlink()
+    with pytest.raises(NoCheckpointError, match="there is no .*scheduler_config.json"):
+        pf.load(folder)
+    (folder / "model_index.json").unlink()
+    with pytest.raises(NoCheckpointError, match="or a pipeline folder of diffusers with its model_index.json"):
+        pf.load(folder)
