@@ -5,6 +5,7 @@ import inspect
 import json
 import warnings
 
+import numpy
 import pytest
 import torch
 from tiny_diffusers import network, randomised, written
@@ -316,3 +317,112 @@ def test_missing_files_are_named(folder):
     (folder / "model_index.json").unlink()
     with pytest.raises(NoCheckpointError, match="or a pipeline folder of diffusers with its model_index.json"):
         pf.load(folder)
+
+
+# A loaded folder is a model like any other.
+
+
+@pytest.fixture
+def short(tmp_path):
+    """Return the folder of a pipeline of 20 steps, with dropout and a small output, whose ODE is smooth."""
+    net = network(dropout=0.2)
+    with torch.no_grad():
+        net.conv_out.weight *= 0.1
+        net.conv_out.bias *= 0
+    return written(tmp_path / "pipeline", net, scheduler_of(num_train_timesteps=20, beta_end=0.2))
+
+
+def test_samples_are_in_the_units_of_pixels(short):
+    """The floor of a sample is the pixel that diffusers' pipeline writes: it rounds 127.5 (x + 1)."""
+    model = pf.load(short)
+    made = model.sample(4, generator=torch.Generator().manual_seed(0))
+    z = model.preprocess(made)[0]
+    assert z.min() >= -1 - 1e-6
+    assert z.max() <= 1 + 1e-6
+    rounded = ((z / 2 + 0.5).clamp(0, 1) * 255).round()
+    assert ((made.floor() - rounded).abs() < 0.5).float().mean() > 0.99  # halves may round to either side
+    assert model.levels == 256
+
+
+def test_it_gives_likelihoods_and_its_ode_is_inverted(short):
+    model = pf.load(short)
+    x = torch.randint(0, 256, (2, 1, 8, 8)).float() + 0.5
+    with torch.no_grad():
+        exact = model.log_prob(x, sampler=pf.samplers.Heun(4))
+        draws = torch.stack(
+            [
+                model.log_prob(x, sampler=pf.samplers.Heun(4), divergence="hutchinson", generator=torch.Generator().manual_seed(k))
+                for k in range(32)
+            ]
+        )
+        assert (model.decode(model.encode(x)) - x).abs().max() < 1  # by Dopri5, as clipping solves no ODE
+    assert ((draws.mean(0) - exact).abs() < 5 * draws.std(0) / 32**0.5).all()
+
+
+def test_it_is_trained_saved_and_loaded(short, tmp_path):
+    model = pf.load(short).train()
+    x = torch.randint(0, 256, (32, 1, 8, 8)).float()
+    one, two = (model.loss(x, generator=torch.Generator().manual_seed(0)).item() for _ in range(2))
+    assert one != two  # by dropout
+    before = model.net.first.weight.clone()
+    trained = pf.Trainer(model, x, steps=3, batch_size=16).fit().model.eval()
+    assert not torch.equal(before, trained.net.first.weight)
+    assert model.preprocess.levels == 256  # nothing of it is fitted to the new data
+    loaded = pf.load(pf.save(trained, tmp_path / "saved"))
+    noise = model.base.sample(2)
+    assert torch.equal(loaded.decode(noise, sampler=pf.samplers.DDIM(4)), trained.decode(noise, sampler=pf.samplers.DDIM(4)))
+    assert loaded.sampler == model.sampler
+
+
+def test_it_is_a_teacher(short):
+    teacher = pf.load(short)
+    x = torch.randint(0, 256, (4, 1, 8, 8)).float()
+    for preset in (pf.models.meanflow, pf.models.consistency):
+        student = preset(teacher=teacher)
+        loss = student.loss(x)
+        loss.backward()
+        assert loss.isfinite()
+        assert student.preprocess.levels == 256
+    pairs = pf.reflow(teacher, 8, sampler=pf.samplers.Heun(2))
+    student = pf.distill(teacher, pairs, steps=2, batch_size=4)
+    assert student.prediction == "v"  # its noise would contain little of the data at t = 1
+    assert student.sample(2).isfinite().all()
+
+
+def test_commands_read_it(short, tmp_path, monkeypatch, capsys):
+    from pushforward.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["info", "pipeline"]) == 0
+    assert "nn.UNet2D" in capsys.readouterr().out
+    assert main(["sample", "pipeline", "-n", "3", "--out", "x.npy"]) == 0
+    numpy.savez("data.npz", x=numpy.random.default_rng(0).integers(0, 256, (120, 1, 8, 8)).astype("uint8"))
+    meanflow = ["train", "meanflow", "--teacher", "pipeline", "--data", "data.npz", "--steps", "2", "--batch-size", "8"]
+    assert main([*meanflow, "--block", "8", "--out", "meanflow"]) == 0
+    assert pf.load("meanflow").config["model"]["teacher"] == "pipeline"
+    assert main(["evaluate", "pipeline"]) == 2
+    assert "names no data, as no run has trained it; give --data" in capsys.readouterr().err
+    assert main(["evaluate", "pipeline", "--data", "digits"]) == 2
+    assert "levels 17, but the model's have (1, 8, 8) and 256" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["reflow", "distill"])
+def test_commands_train_on_its_pairs(command, short, tmp_path):
+    from pushforward.cli import main
+
+    out = tmp_path / "out"
+    assert main([command, str(short), "--pairs", "20", "--steps", "2", "--batch-size", "4", "--out", str(out)]) == 0
+    assert pf.load(out if command == "distill" else tmp_path / "out-1").one_step == (command == "distill")
+
+
+@pytest.mark.slow
+def test_evaluate_writes_a_report_of_it(short, tmp_path, monkeypatch):
+    from pushforward.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    numpy.savez("data.npz", x=numpy.random.default_rng(0).integers(0, 256, (120, 1, 8, 8)).astype("uint8"))
+    small = ["--samples", "20", "--compared", "10", "--scored", "2", "--evaluations", "2", "--divergence", "hutchinson"]
+    assert main(["evaluate", "pipeline", "--data", "data.npz", "--out", "report", *small]) == 0
+    assert (tmp_path / "report" / "report.html").exists()
+    assert not (short / "report.html").exists()

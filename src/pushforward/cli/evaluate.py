@@ -17,7 +17,7 @@ from pushforward.cli.conditions import labels_of
 from pushforward.cli.drawing import check_clip, check_drawing, check_sampler, clip_of
 from pushforward.cli.guidance import guidance_of
 from pushforward.cli.options import check_whole, parse
-from pushforward.cli.run import CONFIG, check_folder, data_section, device_of, load_data, notify, run_config
+from pushforward.cli.run import check_folder, data_section, device_of, load_data, notify, run_config
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.errors import UserError
 from pushforward.evaluation.judge import EVALUATIONS, HELD, judge
@@ -27,6 +27,7 @@ from pushforward.evaluation.report import write_report
 from pushforward.evaluation.run_pictures import draw
 from pushforward.evaluation.units import STANDARDISED
 from pushforward.evaluation.verdict import verdict
+from pushforward.formats.config import dump_yaml
 from pushforward.formats.files import write_text
 from pushforward.formats.model import check_intact, described, located, with_weights
 from pushforward.formats.run import checkpoints, step_of
@@ -40,7 +41,9 @@ class Evaluate(SamplerOptions):
     """Evaluate a run on held-out data.
 
     Args:
-        run: run folder.
+        run: run folder, or with --data a saved model or a pipeline of diffusers.
+        data: name or path of the data of a model that no run has trained; its report is written into --out.
+        out: folder of the report; by default the run's.
         split: split to evaluate on; choose on validation, report on test.
         checkpoint: "best" on validation, "last", or a name such as step-000500.
         samples: number of samples, spread over the classes.
@@ -56,6 +59,8 @@ class Evaluate(SamplerOptions):
     """
 
     run: Annotated[Path, tyro.conf.Positional]
+    data: str | None = None
+    out: Path | None = None
     split: Literal["test", "validation"] = "test"
     checkpoint: str = "best"
     samples: int = 1000
@@ -82,16 +87,20 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(Evaluate, arguments, prog="pushforward evaluate", description="Evaluate a run on held-out data.")
     command = "pushforward evaluate " + " ".join(shlex.quote(one) for one in arguments)
     judged = evaluate(options, command, {}, lambda text: notify(f"{text} ..."))
-    show(judged, options.run)
+    show(judged, options.out or options.run)
     return 0
 
 
 def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Callable[[str], None]) -> Judgement:
     """Evaluate a run, write its evaluation.json, pictures and report.html, and return the metrics."""
-    folder = options.run
+    folder, out = options.run, options.out or options.run
     device, config = device_of(options.device), run_config(folder)
-    section = data_section(config)
-    check_folder(folder, f"the report of {folder} is written into it")
+    if options.data is not None and "data" in config:
+        raise UserError(f"--data is {options.data}, but {folder} was trained on {data_section(config)['name']}; leave it out.")
+    if options.data is None and "data" not in config:
+        raise UserError(f"{folder} names no data, as no run has trained it; give --data NAME or PATH.")
+    section = data_section(config) if options.data is None else {"name": options.data}
+    check_folder(out, f"the report of {folder} is written into {out}")
     weights = located(folder, options.checkpoint)
     model = described(weights)
     by_ode = model.solved
@@ -108,8 +117,13 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
         none = labels_of(None, 1, model) if shape is None else torch.empty(0, *shape, dtype=model.dtype)
         check_drawing(model, none, None, guidance, 1.0)
     check_intact(weights)
-    model = with_weights(model, weights).to(device)
     parts = [load_data(section, part) for part in ("train", "validation", options.split)]
+    if options.data is not None and (parts[0].shape != model.shape or parts[0].levels != model.levels):
+        raise UserError(
+            f"--data is {options.data}, whose events have shape {parts[0].shape} and levels {parts[0].levels}, but the model's have "
+            f"{model.shape} and {model.levels}; they must be equal."
+        )
+    model = with_weights(model, weights).to(device)
     changed = section.get("fingerprint") not in (None, parts[0].fingerprint())
     if changed:
         notify(CHANGED)
@@ -122,19 +136,19 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     metrics = read_metrics(folder / "metrics.jsonl")
     judged.verdict = verdict(judged, metrics, steps=config.get("training", {}).get("steps"), evaluated=_step(folder, options.checkpoint))
     judged.verdict = [CHANGED] * changed + judged.verdict
-    write_text(folder / "evaluation.json", json.dumps(judged.plain(), indent=1) + "\n")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "evaluation.json", json.dumps(judged.plain(), indent=1) + "\n")
     say("drawing pictures")
-    pictures = draw(
-        folder, model, judged, made, labels, train=train, test=test, evaluations=evaluations, seed=options.seed, guidance=guidance
-    )
-    loss_curve(metrics, folder / "loss.png")
-    pictures["loss"] = (folder / "loss.png", "Loss against optimisation steps.")
+    pictures = draw(out, model, judged, made, labels, train=train, test=test, evaluations=evaluations, seed=options.seed, guidance=guidance)
+    if metrics:
+        loss_curve(metrics, out / "loss.png")
+        pictures["loss"] = (out / "loss.png", "Loss against optimisation steps.")
     write_report(
-        folder / "report.html",
+        out / "report.html",
         title=f"{config.get('preset')} on {section.get('name')}",
         judgement=judged,
         pictures=pictures,
-        settings=(folder / CONFIG).read_text(encoding="utf-8"),
+        settings=dump_yaml(config),
         command=command,
         facts={**facts, "samples a second": f"{1000 / judged.seconds_per_1000_samples:,.0f}"},
     )

@@ -25,7 +25,7 @@ class Info:
     """Describe a run or a saved model.
 
     Args:
-        run: run folder, or folder written by pushforward.save.
+        run: run folder, folder written by pushforward.save, or pipeline folder of diffusers.
     """
 
     run: Annotated[Path, tyro.conf.Positional]

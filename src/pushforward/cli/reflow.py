@@ -36,7 +36,7 @@ class OnPairs:
     """Options for training on a run's own pairs.
 
     Args:
-        run: run folder, or folder written by pushforward.save with a section data.
+        run: run folder, folder written by pushforward.save, or pipeline folder of diffusers; with conditions a run, which names its data.
         pairs: pairs of noise and sample to train on.
         steps: optimisation steps; by default those of the run.
         lr: peak learning rate; by default half of the run's.

@@ -26,7 +26,7 @@ class Sample(SamplerOptions):
     """Draw samples from a run or a saved model.
 
     Args:
-        run: run folder, checkpoint, or folder written by pushforward.save.
+        run: run folder, checkpoint, folder written by pushforward.save, or pipeline folder of diffusers.
         n: number of samples.
         label: the class to draw, its name or its number from 0; by default all classes in turn.
         cond: the conditions of a model of vectors or images, repeated as needed: a .npy file, a .npz file with y, the numbers of one

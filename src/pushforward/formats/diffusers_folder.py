@@ -93,7 +93,7 @@ def _network(model: Any) -> UNet2D:
 
 
 def _part(folder: Path, name: str, file: str) -> Path:
-    """Return a part's file: in a folder of its own, or beside the index, where the first pipelines have it."""
+    """Return a part's file: in a folder of its own, or next to the index, where the first pipelines have it."""
     return folder / name / file if (folder / name).is_dir() else folder / file
 
 

@@ -28,9 +28,9 @@ CHANGES = {"down": halved, "up": doubled}
 
 
 class StepEmbedding(nn.Module):
-    """Cosines and sines of the step k = steps t - 1, which is a whole number at the knots of a discrete path.
+    """Cosines and sines of the step k = steps t - 1, which is an integer at the knots of a discrete path.
 
-    In float32 t carries an error of steps 2^-24, of which k is freed near whole numbers. The frequencies are those of float32, with which
+    In float32 t carries an error of steps 2^-24, of which k is freed near integers. The frequencies are those of float32, with which
     such networks were trained.
     """
 

@@ -87,7 +87,8 @@ def distill(model: PathModel, pairs: Pairs, **training: Any) -> PathModel:
     for which it was not trained.
 
     Args:
-        model: a velocity or data prediction (a noise prediction contains little of the data at t = 1), along a path to any base.
+        model: a prediction of velocity, data or v, along a path to any base. A noise prediction contains little of the data at t = 1; along
+            a variance preserving path the copy predicts v instead.
         pairs: the result of `reflow` for this model.
         training: the Trainer's arguments: steps, lr, ...
 
@@ -112,17 +113,22 @@ def distill(model: PathModel, pairs: Pairs, **training: Any) -> PathModel:
 
 
 def one_step(model: PathModel) -> PathModel:
-    """Return a copy of the model that trains at t = 1 only and samples in one step."""
+    """Return a copy of the model that trains at t = 1 only and samples in one step.
+
+    A noise prediction contains little of the data there: on a variance preserving path the copy learns v instead, from the same weights.
+    """
     _check(model, "distill")
-    if model.prediction not in ("velocity", "data"):
+    prediction = "v" if model.prediction == "noise" and model.path.variance_preserving else model.prediction
+    if prediction not in ("velocity", "data", "v"):
         raise UserError(
             f"the model predicts {model.prediction}, which contains little of the data at t = 1; distill a velocity or data prediction."
         )
     student = copy.deepcopy(model)
-    student.times, student.sampler = Point(1.0), DDIM(1)
+    student.times, student.sampler, student.prediction = Point(1.0), DDIM(1), prediction
     if student.config is not None:
         settings = student.config["model"]
         known = {"times": student.times, "sampler": student.sampler}
+        known |= {} if prediction == model.prediction else {"prediction": prediction}
         lacking = [name for name in known if name not in settings]
         if lacking:
             raise UserError(
