@@ -117,6 +117,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "fast.disabled": ("pushforward.dispatch", "Disable all fast paths inside a `with` block."),
     "formats.SD3Files": ("pushforward.formats.sd3", "The content of Stable Diffusion 3 files; parts that are missing or were not requested are None or empty."),
     "formats.read_sd3": ("pushforward.formats.sd3", "Read a Stable Diffusion 3 or 3.5 from a single .safetensors file or a diffusers folder; sizes are inferred from the tensors."),
+    "formats.write_diffusers": ("pushforward.formats.diffusers_write", "Write a model as a pipeline folder that diffusers (`DDPMPipeline.from_pretrained`) and `pushforward.load` read."),
     "formats.write_sd3": ("pushforward.formats.sd3_write", "Write a Stable Diffusion 3 to a single file or a diffusers folder, each part in its current dtype."),
     "functional.bounded_affine": ("pushforward.functional.affine", "Scale each element by exp(s) and shift it, or invert this, with |s| below a bound so that nothing overflows."),
     "functional.convert_prediction": ("pushforward.functional.prediction", "Return `target` from a value that is the `source` prediction at x = alpha data + sigma noise."),

@@ -426,3 +426,62 @@ def test_evaluate_writes_a_report_of_it(short, tmp_path, monkeypatch):
     assert main(["evaluate", "pipeline", "--data", "data.npz", "--out", "report", *small]) == 0
     assert (tmp_path / "report" / "report.html").exists()
     assert not (short / "report.html").exists()
+
+
+# Writing.
+
+WRITTEN = {
+    "ddpm": (NETWORKS["scale_shift"], "DDPMScheduler", {"variance_type": "fixed_large", "beta_schedule": "squaredcos_cap_v2"}),
+    "clipped ddim": (NETWORKS["ddpm-cifar10"], "DDIMScheduler", {"timestep_spacing": "trailing", "clip_sample_range": 0.8}),
+    "latent": (NETWORKS["classes"], "DDIMScheduler", {"set_alpha_to_one": False, "steps_offset": 1, "beta_schedule": "scaled_linear"}),
+    "betas": (NETWORKS["no middle"], "DDPMScheduler", {"trained_betas": [0.1, 0.2, 0.3, 0.4], "num_train_timesteps": 4}),
+    "learned": (NETWORKS["variance"], "DDPMScheduler", {"variance_type": "learned_range", "thresholding": True, "sample_max_value": 2.0}),
+    "resnet": (NETWORKS["resnet"], "DDPMScheduler", {"prediction_type": "v_prediction", "clip_sample": False}),
+    "rectangle": (NETWORKS["rectangle"], "DDPMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "sample"}),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_written_folder_is_read_by_both_libraries(name, tmp_path):
+    options, kind, entries = WRITTEN[name]
+    theirs, scheduler = network(**options), scheduler_of(kind, **entries)
+    model = pf.load(written(tmp_path / "theirs", theirs, scheduler))
+    folder = pf.formats.write_diffusers(tmp_path / "ours", model)
+    again = pf.load(folder)
+    assert again.config == model.config
+    assert all(torch.equal(one, two) for one, two in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    pipeline = diffusers.DDPMPipeline.from_pretrained(folder)
+    assert {name: pipeline.unet.config[name] for name in theirs.config if not name.startswith("_")} == {
+        name: list(value) if isinstance(value, tuple) else value for name, value in theirs.config.items() if not name.startswith("_")
+    }
+    assert all(torch.equal(tensor, theirs.state_dict()[key]) for key, tensor in pipeline.unet.state_dict().items())
+    rewritten = getattr(diffusers, kind).from_pretrained(folder, subfolder="scheduler")
+    torch.testing.assert_close(rewritten.alphas_cumprod, scheduler.alphas_cumprod)
+    assert {name: rewritten.config[name] for name in ("prediction_type", "timestep_spacing", "steps_offset", "thresholding")} == {
+        name: scheduler.config[name] for name in ("prediction_type", "timestep_spacing", "steps_offset", "thresholding")
+    }
+
+
+def tiny(sampler=None, **options):
+    net = pf.nn.UNet2D.Config((8, 8), ("conv", "conv"), ("conv", "conv"), groups=4)
+    sampler = pf.samplers.DDPM(100, grid=Knots("leading")) if sampler is None else sampler
+    return pf.models.ddpm(**{"net": net, "shape": (1, 8, 8), "preprocess": "centred", "levels": 256, "sampler": sampler, **options})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pf.models.realnvp(2), "model is a pushforward.NormalizingFlow, but such a folder holds a path model"),
+        (lambda: tiny(path=pf.paths.Cosine(), prediction="v"), "but such a folder holds a path model on paths.Discrete"),
+        (lambda: tiny(preprocess="standardise"), "but such a folder holds images of 256 levels"),
+        (lambda: tiny(net=pf.nn.UNet.Config(8)), "the network is a pushforward.UNet, but such a folder holds an nn.UNet2D"),
+        (lambda: tiny(prediction="velocity"), "prediction is 'velocity', but a scheduler knows noise, data, v"),
+        (lambda: tiny(pf.samplers.Heun(4)), "but such a folder states DDPM, or DDIM with eta = 0, on the grid Knots"),
+        (lambda: tiny(pf.samplers.DDIM(4, grid=Knots(), clip=Clipping())), "in diffusers DDIM keeps the noise where it clips"),
+        (lambda: tiny(pf.samplers.DDPM(4, grid=Knots(), clip=Clipping(2.0, 0.9))), "thresholding of diffusers is for the range"),
+    ],
+)
+def test_what_a_folder_cannot_state_is_refused(make, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        pf.formats.write_diffusers(tmp_path / "out", make())
+    assert not (tmp_path / "out").exists()

@@ -174,11 +174,7 @@ def sources(net: UNet2D, stored: Tensors) -> dict[str, tuple[str, ...]]:
     own = net.state_dict()
     found: dict[str, tuple[str, ...]] = {}
     for key, tensor in own.items():
-        name = key
-        for pattern, theirs in NAMES:
-            name = re.sub(pattern, theirs, name)
-        names = [name.replace("{q,k,v}", one) for one in "qkv"] if "{" in name else [name]
-        names = [one if one in stored else _old(one) for one in names]
+        names = [one if one in stored else _old(one) for one in names_of(key)]
         rows = len(tensor) - 1 if key == "label.table.weight" else len(tensor) // len(names)
         for one in names:
             stored.check(one, (rows, *tensor.shape[1:]))
@@ -191,6 +187,13 @@ def sources(net: UNet2D, stored: Tensors) -> dict[str, tuple[str, ...]]:
             "config.json."
         )
     return found
+
+
+def names_of(key: str) -> list[str]:
+    """Return diffusers' names of one of our tensors: three for queries, keys and values."""
+    for pattern, theirs in NAMES:
+        key = re.sub(pattern, theirs, key)
+    return [key.replace("{q,k,v}", one) for one in "qkv"] if "{" in key else [key]
 
 
 def _old(name: str) -> str:

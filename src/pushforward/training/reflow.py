@@ -127,7 +127,7 @@ def one_step(model: PathModel) -> PathModel:
     student.times, student.sampler, student.prediction = Point(1.0), DDIM(1), prediction
     if student.config is not None:
         settings = student.config["model"]
-        known = {"times": student.times, "sampler": student.sampler}
+        known: dict[str, Any] = {"times": student.times, "sampler": student.sampler}
         known |= {} if prediction == model.prediction else {"prediction": prediction}
         lacking = [name for name in known if name not in settings]
         if lacking:
