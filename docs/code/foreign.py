@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 import pushforward as pf
@@ -40,7 +41,8 @@ print(bits)
 # --8<-- [start:train]
 student = pf.models.meanflow(teacher=model)  # few steps, from the checkpoint's velocity
 print(f"{type(student.net).__name__} of two times, loss {student.loss(x[:32], generator=seed(0)):.2f}")
-tuned = pf.Trainer(pf.load("digits-ddpm").train(), x[digits.cond == 3], steps=60, batch_size=32, lr=1e-3).fit().model.eval()
+threes = x[digits.cond == 3]
+tuned = pf.Trainer(pf.load("digits-ddpm").train(), threes, steps=150, warmup=10, batch_size=32, lr=1e-3).fit().model.eval()
 drawn["fine-tuned on the threes"] = tuned.sample(40, sampler=fast, generator=seed(0))
 # --8<-- [end:train]
 
@@ -56,7 +58,7 @@ except pf.errors.ConfigError as error:
 
 figure = Figure((7.2, 3.0), layout="constrained")
 for axes, (title, images) in zip(figure.subplots(3, 1), drawn.items(), strict=True):
-    sheet = images[:40, 0].clamp(0, 255).reshape(2, 20, 8, 8).permute(0, 2, 1, 3).reshape(16, 160)
+    sheet = F.pad(images[:, 0].clamp(0, 255), (1, 1, 1, 1)).reshape(2, 20, 10, 10).permute(0, 2, 1, 3).reshape(20, 200)
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_title(title, fontsize=9, loc="left")
     axes.axis("off")
