@@ -204,6 +204,25 @@ def _sd3_folder(folder: Path) -> None:
         find_tokenizer(kind, {kind: folder / "folder" / name}, None)
 
 
+def _diffusers(folder: Path) -> None:
+    net = pf.nn.UNet2D.Config((4, 4), ("conv", "conv attention"), ("conv attention", "conv"), depth=1, groups=2, steps=50)
+    sampler = pf.samplers.DDPM(50, grid=pf.samplers.Knots("leading"), clip=pf.samplers.Clipping())
+    path = pf.paths.Discrete("linear", 50)
+    model = pf.models.ddpm(net, (1, 4, 4), path=path, preprocess="centred", levels=256, sampler=sampler, classes=3)
+    pf.formats.write_diffusers(folder / "pipeline", model)
+
+
+def _diffusers_bin(folder: Path) -> None:
+    _diffusers(folder)
+    file = folder / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(read_weights(file), file.with_suffix(".bin"))
+    file.unlink()
+
+
+def _pipeline(folder: Path) -> None:
+    pf.load(folder / "pipeline")
+
+
 SETTINGS = ("folder/*/config.json", "folder/scheduler/*.json", "folder/model_index.json", "folder/*/tokenizer*.json")
 
 READERS = [
@@ -211,6 +230,8 @@ READERS = [
     Reader("config of images", _image_model, ("saved/config.yaml",), _built, 0.5),
     Reader("weights", _table_model, ("saved/model.safetensors",), _weights),
     Reader("saved model", _table_model, ("saved/*",), lambda folder: pf.load(folder / "saved"), 0.3),
+    Reader("pipeline of diffusers", _diffusers, ("pipeline/*.json", "pipeline/*/*.json", "pipeline/unet/*.safetensors"), _pipeline),
+    Reader("pipeline of diffusers with a pickle", _diffusers_bin, ("pipeline/unet/*.bin",), _pipeline, 0.5),
     Reader("run", _run, ("run/config.yaml", "run/metrics.jsonl", "run/evaluation.json"), _shown, 0.5),
     Reader("checkpoints", _run, (f"run/checkpoints/*/{MANIFEST}", "run/checkpoints/best", "run/checkpoints/last"), _pointers),
     Reader("training state", _run, ("run/checkpoints/*/training.pt",), _resumed),
