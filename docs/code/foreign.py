@@ -16,7 +16,7 @@ net = pf.nn.UNet2D.Config((32, 64), ("conv", "conv attention"), ("conv attention
 scheduler = pf.samplers.DDPM(1000, grid=pf.samplers.Knots("leading"), clip=pf.samplers.Clipping())
 torch.manual_seed(0)
 model = pf.models.ddpm(net, (1, 8, 8), preprocess="centred", levels=256, sampler=scheduler)
-pf.Trainer(model, x, steps=400, batch_size=64, lr=1e-3).fit()
+pf.Trainer(model, x, steps=300, batch_size=64, lr=1e-3).fit()
 pf.formats.write_diffusers("digits-ddpm", model.eval())
 print(*sorted(str(file) for file in Path("digits-ddpm").rglob("*") if file.is_file()), sep="\n")
 # --8<-- [end:make]
@@ -34,7 +34,7 @@ drawn = {
     "50 steps of the scheduler": model.sample(40, sampler=pf.samplers.DDPM(50, grid=pf.samplers.Knots("leading")), generator=seed(0)),
 }
 with torch.no_grad():
-    bits = pf.evaluation.bits_per_dim(model, x[:4], sampler=pf.samplers.Heun(8), generator=seed(0))
+    bits = pf.evaluation.bits_per_dim(model, x[:4], sampler=pf.samplers.Heun(6), generator=seed(0))
 print(bits)
 # --8<-- [end:sample]
 
@@ -42,7 +42,7 @@ print(bits)
 student = pf.models.meanflow(teacher=model)  # few steps, from the checkpoint's velocity
 print(f"{type(student.net).__name__} of two times, loss {student.loss(x[:32], generator=seed(0)):.2f}")
 threes = x[digits.cond == 3]
-tuned = pf.Trainer(pf.load("digits-ddpm").train(), threes, steps=150, warmup=10, batch_size=32, lr=1e-3).fit().model.eval()
+tuned = pf.Trainer(pf.load("digits-ddpm").train(), threes, steps=100, warmup=10, batch_size=32, lr=1e-3).fit().model.eval()
 drawn["fine-tuned on the threes"] = tuned.sample(40, sampler=fast, generator=seed(0))
 # --8<-- [end:train]
 

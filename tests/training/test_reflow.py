@@ -143,7 +143,11 @@ def test_a_distilled_model_is_saved_with_its_one_step(tmp_path):
     [
         (lambda: reflow(pf.models.realnvp(2), 3), UserError, "reflow needs a path model.*NormalizingFlow"),
         (lambda: reflow(small(), 0), UserError, "n is 0"),
-        (lambda: one_step(pf.models.ddpm(shape=(2,), path=pf.paths.Linear())), UserError, "predicts noise, which contains little of the data at t = 1"),
+        (
+            lambda: one_step(pf.models.ddpm(shape=(2,), path=pf.paths.Linear())),
+            UserError,
+            "predicts noise, which contains little of the data at t = 1",
+        ),
         (lambda: one_step(pf.models.heat_ode(shape=(2,))), UserError, "heat_ode has no setting times"),
         (lambda: Pairs(torch.zeros(2, 2), None, torch.zeros(3, 2)), DataError, r"noise has shape \(3, 2\), but x has \(2, 2\)"),
         (lambda: pf.Trainer(small(), reflow(small(), 8), steps=1, batch_size=4, shift=1), UserError, "flip or shift is on"),

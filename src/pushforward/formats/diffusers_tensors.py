@@ -1,6 +1,5 @@
 """The tensors of one folder of diffusers: safetensors, or the older .bin, whose pickle is read without running code."""
 
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pushforward._files import regular
-from pushforward.errors import CheckpointError
+from pushforward.errors import CheckpointError, PushforwardError
 from pushforward.formats.sd3_find import folder_part
 from pushforward.formats.tensor_file import Stored
 
@@ -66,7 +65,9 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file that torch.save wrote, by torch's reader of weights alone, which runs no code."""
     try:
         read = torch.load(regular(path, CheckpointError), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except PushforwardError:
+        raise
+    except Exception as error:  # a damaged pickle fails in many ways
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path} is not a file of weights alone ({reason}); convert it to .safetensors.") from None
     if not isinstance(read, dict) or not all(isinstance(key, str) and type(one) is Tensor for key, one in read.items()):
