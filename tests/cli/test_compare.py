@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import numpy
 import pytest
 
 from pushforward.cli import comparing, main
@@ -174,3 +175,16 @@ def test_runs_of_different_data_and_folders_of_other_things_are_refused(compared
     assert (status, "holds no comparison" in said) == (2, True)
     status, said = sentence(capsys, [NICE, *BUDGET[:-1], "5", "--out", str(compared)])
     assert (status, "train-steps 2, not 5" in said) == (2, True)
+
+
+def test_data_that_changed_since_a_run_was_trained_are_refused(tmp_path, capsys):
+    path, out = tmp_path / "x.npy", tmp_path / "c"
+    numpy.save(path, numpy.random.default_rng(0).standard_normal((60, 2)).astype("float32"))
+    arguments = [NICE, "--data", str(path), "--train-steps", "2", *SMALL, "--out", str(out)]
+    assert main(["compare", *arguments]) == 0
+    before = (out / "table.csv").read_text()
+    numpy.save(path, numpy.random.default_rng(1).standard_normal((60, 2)).astype("float32"))
+    for again in (arguments, [str(out / "runs" / "nice-hidden-8-seed0"), *SMALL]):
+        status, said = sentence(capsys, again)
+        assert (status, "content has changed" in said) == (2, True)
+    assert (out / "table.csv").read_text() == before

@@ -12,7 +12,7 @@ import tyro
 from pushforward._checks import whole
 from pushforward.cli.comparing import Budget, Measuring, StoppedError, Training, attempted
 from pushforward.cli.comparison_files import Table, check_folder_of
-from pushforward.cli.contestants import Contestant, check_same_data, contestants, grouped, labels_of, split
+from pushforward.cli.contestants import Contestant, check_same_data, check_unchanged, contestants, grouped, labels_of, split
 from pushforward.cli.explained import explained
 from pushforward.cli.options import check_positive, check_whole, parse
 from pushforward.cli.reported import show, show_reported
@@ -114,6 +114,11 @@ def compare(options: Compare, command: str) -> int:
     check_folder_of(out, settings)
     train, validation, test = (load_data(section, part) for part in ("train", "validation", options.split))
     chosen = contestants(presets, str(section["name"]), train)
+    section = {**section, "fingerprint": train.fingerprint()}
+    training = None
+    if out is not None and chosen:
+        training = Training(out, section, train, validation, device, Budget(options.seconds, options.train_steps), options.seeds)
+    check_unchanged([*runs, *(training.begun(chosen) if training else [])], section)
     yardstick = Yardstick(train.in_memory(HELD), validation.in_memory(HELD), test.in_memory(HELD), options.samples)
     table = Table(out, settings, command, yardstick, {**{one.label: len(options.seeds) for one in chosen}, **dict.fromkeys(groups, 1)})
     table.write()
@@ -121,9 +126,7 @@ def compare(options: Compare, command: str) -> int:
     try:
         for label, folder in ((label, folder) for label, members in groups.items() for folder in members):
             table.add(label, attempted(str(folder), measuring.measured, folder, str(folder), table.picture(label)))
-        if out is not None and chosen:
-            budget = Budget(options.seconds, options.train_steps)
-            training = Training(out, {**section, "fingerprint": train.fingerprint()}, train, validation, device, budget, options.seeds)
+        if training is not None:
             for one, seed in ((one, seed) for seed in options.seeds for one in chosen):
                 label = f"{one.label}, seed {seed}"
                 table.add(one.label, attempted(label, _trained_and_measured, training, measuring, one, seed, table.picture(one.label)))

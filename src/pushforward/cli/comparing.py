@@ -60,6 +60,11 @@ class Training:
         """Return the run folder of a preset and seed."""
         return self.folder / "runs" / f"{contestant.name}-seed{seed}"
 
+    def begun(self, contestants: Sequence[Contestant]) -> list[Path]:
+        """Return the run folders of presets and seeds that exist."""
+        runs = (self.run_of(one, seed) for one in contestants for seed in self.seeds)
+        return [run for run in runs if (run / CONFIG).is_file()]
+
     def trained(self, contestant: Contestant, seed: int) -> Path:
         """Train a preset with a seed, or continue or find its run; return its folder.
 
@@ -68,7 +73,7 @@ class Training:
         """
         out = self.run_of(contestant, seed)
         newest = checkpoints(out).newest_whole()
-        steps, every = self._steps_of(contestant, [self.run_of(contestant, one) for one in self.seeds])
+        steps, every = self._steps_of(contestant)
         if newest is not None and step_of(newest.name) >= steps:
             return out
         settings = dataclasses.replace(contestant.settings, steps=steps, seed=seed, patience=0, validate_every=every)
@@ -82,12 +87,12 @@ class Training:
             raise StoppedError(int(trainer.stopped_by))
         return out
 
-    def _steps_of(self, contestant: Contestant, runs: Sequence[Path]) -> tuple[int, int]:
+    def _steps_of(self, contestant: Contestant) -> tuple[int, int]:
         """Return the steps of all seeds of a preset, and those between validations: those of a run that has begun, else measured."""
         if contestant.name not in self._steps:
-            begun = next((run for run in runs if (run / CONFIG).is_file()), None)
-            if begun is not None:
-                training = run_config(begun)["training"]
+            begun = self.begun([contestant])
+            if begun:
+                training = run_config(begun[0])["training"]
                 self._steps[contestant.name] = int(training["steps"]), int(training["validate_every"])
             elif self.budget.steps is not None:
                 self._steps[contestant.name] = self.budget.steps, max(1, self.budget.steps // VALIDATIONS)

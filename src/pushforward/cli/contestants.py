@@ -50,7 +50,7 @@ class Contestant:
 
 def name_of(typed: str) -> str:
     """Return a preset with its options as the name of a folder."""
-    return re.sub(r"[^\w.]+", "-", typed).strip("-")
+    return re.sub(r"[^\w.+]+", "-", typed).strip("-")
 
 
 def labels_of(typed: Sequence[str]) -> list[str]:
@@ -121,6 +121,19 @@ def check_same_data(runs: Sequence[Path], section: Mapping[str, Any] | None) -> 
                 f"{run} was trained on {_described(own)}, but {first} {what} {_described(expected)}; compare models of the same data."
             )
     return expected
+
+
+def check_unchanged(runs: Sequence[Path], section: Mapping[str, Any]) -> None:
+    """Raise if the data are no longer those that a run was trained on: its training examples may be test examples now.
+
+    Raises:
+        UserError: they have changed since.
+    """
+    for run in runs:
+        if data_section(run_config(run)).get("fingerprint") not in (None, section["fingerprint"]):
+            raise UserError(
+                f"{run} was trained on {section['name']}, whose content has changed since; train the models again, in a new folder."
+            )
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
