@@ -53,7 +53,7 @@ def test_samples_are_angles_that_come_back(flow):
     torch.testing.assert_close(flow.decode(flow.encode(x)), x, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("options", [{"kind": "autoregressive"}, {"preprocess": "standardise"}])
+@pytest.mark.parametrize("options", [{"kind": "autoregressive"}, {"preprocess": "standardise"}, {"levels": 8}])
 def test_what_would_tear_the_torus_is_refused(options):
     with pytest.raises(pf.errors.UserError, match="circular is True with kind"):
         pf.models.nsf(2, circular=True, **options)

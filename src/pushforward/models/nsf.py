@@ -68,10 +68,10 @@ def nsf(
     if kind not in ("coupling", "autoregressive") or mixing not in ("lu", "none"):
         raise UserError(f"kind is {kind!r} and mixing {mixing!r}, but they are 'coupling' or 'autoregressive', and 'lu' or 'none'.")
     size, network = shared.size, shared.network
-    if circular and (kind != "coupling" or shared.preprocess != "none"):
+    if circular and (kind != "coupling" or shared.preprocess != "none" or shared.levels):
         raise UserError(
-            f"circular is True with kind {kind!r} and preprocess {shared.preprocess!r}, but angles need couplings and their own units; "
-            "use kind='coupling' and preprocess='none'."
+            f"circular is True with kind {kind!r}, preprocess {shared.preprocess!r} and levels {shared.levels}, but angles "
+            "need couplings and their own units; use kind='coupling', preprocess='none' and no levels."
         )
     steps: list[Bijection] = []
     if circular:
