@@ -143,6 +143,16 @@ def test_without_moves_annealing_is_importance_sampling():
     torch.testing.assert_close(one.log_weights, two.log_weights, rtol=0, atol=1e-9)
 
 
+def test_moves_of_angles_stay_within_one_period():
+    torch.manual_seed(0)
+    model = pf.models.nsf(2, 2, hidden=(8,), circular=True).double()
+    found = annealed_importance(model, lambda x: x.square().sum(1) / 8, 4000, temperatures=6, step_size=0.8, generator=generator())
+    assert found.x.min() >= -math.pi
+    assert found.x.max() < math.pi
+    one = math.sqrt(8 * math.pi) * math.erf(math.pi / math.sqrt(8))  # the integral of exp(-x² / 8) over a period, not over all numbers
+    assert found.log_normaliser == pytest.approx(2 * math.log(one), abs=0.03)
+
+
 def test_training_finds_both_wells():
     """Both modes, the normaliser, and most of the samples count."""
     torch.manual_seed(0)

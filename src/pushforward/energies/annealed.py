@@ -9,6 +9,8 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward._checks import real, whole
+from pushforward.bases import Torus
+from pushforward.bijections.elementwise import wrapped
 from pushforward.energies.energy import Energy, energies_of
 from pushforward.energies.importance import Weighted
 from pushforward.errors import UserError
@@ -80,6 +82,8 @@ def annealed_importance(
     whole("leapfrogs", leapfrogs, 0)
     if not real("step_size", step_size, 0.0) > 0:
         raise UserError(f"step_size is {step_size}, but a step is longer than 0; 0.1 is usual.")
+    # Angles that a move takes past pi go on at -pi, as the energy is of one period.
+    folded = wrapped if isinstance(model.base, Torus) and model.preprocess is None else torch.clone
     x, log_q = model.sample(n, cond, log_prob=True, generator=generator)
     log_p, log_weights, accepted = -energies_of(energy, x), torch.zeros_like(log_q), 0.0
     for k in range(1, temperatures + 1):
@@ -90,7 +94,7 @@ def annealed_importance(
             return -energies_of(energy, x), model.log_prob(x, cond)
 
         if leapfrogs:
-            x, (log_p, log_q), share = _moved(both, b, x, (log_p, log_q), step_size, leapfrogs, generator)
+            x, (log_p, log_q), share = _moved(both, b, x, (log_p, log_q), step_size, leapfrogs, folded, generator)
             accepted += share / temperatures
     return Annealed(x, log_weights, accepted if leapfrogs else 1.0)
 
@@ -102,6 +106,7 @@ def _moved(
     here: tuple[Tensor, Tensor],
     step: float,
     count: int,
+    folded: Callable[[Tensor], Tensor],
     generator: torch.Generator | None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor], float]:
     """Return x after one Hamiltonian move that keeps b log_p + (1 - b) log_q, both densities there, and the share of accepted moves."""
@@ -120,7 +125,7 @@ def _moved(
     y, pull = x, force(x)
     for _ in range(count):
         momentum = momentum + step / 2 * pull
-        y = y + step * momentum
+        y = folded(y + step * momentum)
         pull = force(y)
         momentum = momentum + step / 2 * pull
     there = both(y)
