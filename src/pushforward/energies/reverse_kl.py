@@ -45,8 +45,8 @@ def reverse_kl(
         A scalar in nats, differentiable by the parameters of the model; at least -log Z on average.
 
     Raises:
-        UserError: the model has no density, an energy is NaN, or there is no such estimator.
-        ShapeError: the energy is not one number per sample.
+        UserError: the model has no density, an energy is NaN or not differentiable, or there is no such estimator.
+        ShapeError: the energy is not one number per sample, or of other events.
 
     Example:
         >>> model = pf.models.realnvp(2, layers=2, hidden=(8,))
@@ -63,7 +63,12 @@ def reverse_kl(
     if estimator == "path":
         fixed = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
         log_prob = functional_call(_Density(model), fixed, (x, cond))
-    return (log_prob + energies_of(energy, x)).mean()
+    energies = energies_of(energy, x)
+    if x.requires_grad and not energies.requires_grad:
+        raise UserError(
+            "the energy is not differentiable by the samples, so nothing is learned from it; compute it in torch."
+        )
+    return (log_prob + energies).mean()
 
 
 class _Density(nn.Module):
