@@ -65,9 +65,7 @@ def reverse_kl(
         log_prob = functional_call(_Density(model), fixed, (x, cond))
     energies = energies_of(energy, x)
     if x.requires_grad and not energies.requires_grad:
-        raise UserError(
-            "the energy is not differentiable by the samples, so nothing is learned from it; compute it in torch."
-        )
+        raise UserError("the energy is not differentiable by the samples, so nothing is learned from it; compute it in torch.")
     return (log_prob + energies).mean()
 
 
