@@ -87,6 +87,31 @@ def test_runs_given_by_hand_are_grouped_over_seeds(compared, tmp_path, capsys):
     assert "±" in capsys.readouterr().out
 
 
+def test_runs_of_any_name_keep_their_own_picture_and_are_measured_once(compared, tmp_path, monkeypatch):
+    runs = []
+    for place, name in enumerate(("甲", "乙", "x y", "x-y", "z" * 200)):
+        runs.append(tmp_path / name)
+        shutil.copytree(compared / "runs" / "nice-hidden-8-seed0", runs[-1])
+        config = (runs[-1] / "config.yaml").read_text()
+        (runs[-1] / "config.yaml").write_text(re.sub(r"(?m)^  lr: .*", f"  lr: 0.{place + 1}", config))
+    arguments = ["compare", *map(str, runs), *SMALL, "--out", str(tmp_path / "c")]
+    assert main(arguments) == 0
+    pictures = list((tmp_path / "c" / "samples").iterdir())
+    assert len(pictures) == len(runs)
+    pictures[0].write_bytes(b"another model's")
+    monkeypatch.setattr(comparing, "measure", lambda *a, **k: pytest.fail("measured again"))
+    assert main(arguments) == 0
+    assert pictures[0].read_bytes() != b"another model's"
+
+
+def test_events_that_have_no_picture_are_measured_once(tmp_path, monkeypatch):
+    numpy.save(tmp_path / "x.npy", numpy.random.default_rng(0).standard_normal((60, 3)).astype("float32"))
+    arguments = ["compare", NICE, "--data", str(tmp_path / "x.npy"), "--train-steps", "2", *SMALL, "--out", str(tmp_path / "c")]
+    assert main(arguments) == 0
+    monkeypatch.setattr(comparing, "measure", lambda *a, **k: pytest.fail("measured again"))
+    assert main(arguments) == 0
+
+
 def test_a_failed_model_does_not_lose_the_others(tmp_path, capsys):
     bad = "nice --hidden 8 --lr 1e20 --clip 1e30 --warmup 0 --skip-limit 1"
     out = tmp_path / "c"

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,7 +121,8 @@ class Measuring:
         weights = located(run, self.checkpoint)
         key = self._key(weights)
         kept = None if self.folder is None else self.folder / "measured" / f"{key}.json"
-        if kept is not None and kept.is_file() and (picture is None or picture.is_file()):
+        if kept is not None and kept.is_file():
+            _place(kept, picture)
             return Measured.from_plain(json_of(regular(kept, UserError).read_text(encoding="utf-8")))
         model = load(run, checkpoint=self.checkpoint).to(self.device)
         if tuple(model.shape) != tuple(self.yardstick.test.shape):
@@ -135,11 +137,10 @@ class Measuring:
         metrics = [row for row in read_metrics(run / "metrics.jsonl") if "loss" in row]
         if metrics:
             found = dataclasses.replace(found, steps=int(metrics[-1]["step"]), seconds=float(metrics[-1]["seconds"]))
-        if picture is not None:
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            samples_picture(made, picture, model.levels)
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
+            samples_picture(made, kept.with_suffix(".png"), model.levels)
+            _place(kept, picture)
             write_text(kept, json.dumps(found.plain(), indent=1) + "\n")
         return found
 
@@ -149,6 +150,16 @@ class Measuring:
         state = regular(manifest, UserError).read_bytes() if manifest.is_file() else str(weights.resolve()).encode()
         settings = (tuple(self.evaluations), self.scored, self.yardstick.size, self.yardstick.test.fingerprint())
         return hashlib.sha256(state + repr(settings).encode()).hexdigest()[:16]
+
+
+def _place(kept: Path, picture: Path | None) -> None:
+    """Copy the picture that was drawn with a measurement to its place, or remove another's from there if none was drawn."""
+    drawn = kept.with_suffix(".png")
+    if picture is not None and drawn.is_file():
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(drawn, picture)
+    elif picture is not None:
+        picture.unlink(missing_ok=True)
 
 
 def attempted(label: str, act: Callable[..., Measured], *arguments: Any) -> Measured:

@@ -1,7 +1,6 @@
 """The files of a comparison: table.html, table.csv, table.json and pictures, written again after each model, and its printed table."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table as Printed
 
 from pushforward._files import json_of, regular
+from pushforward.cli.contestants import digest_of, name_of
 from pushforward.cli.run import check_folder
 from pushforward.errors import UserError
 from pushforward.evaluation.comparison import OF_MODEL, Column, Row, columns_of, csv_of, evaluations_of, plain, reasons_of, rows_of, text_of
@@ -79,7 +79,8 @@ class Table:
 
     @staticmethod
     def _picture(folder: Path, name: str) -> Path:
-        return folder / "samples" / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', name).strip('-')}.png"
+        stem = name_of(name)
+        return folder / "samples" / f"{stem if stem == name else f'{stem}-{digest_of(name)}'}.png"
 
     def add(self, name: str, measured: Measured) -> None:
         """Add the results of a model with one seed, and write the table, with the pictures as they are."""

@@ -1,6 +1,7 @@
 """What `pushforward compare` compares: run folders, and presets to train, each with its options in quotes."""
 
 import dataclasses
+import hashlib
 import itertools
 import re
 import shlex
@@ -20,6 +21,7 @@ from pushforward.training.defaults import Defaults, defaults
 from pushforward.training.settings import Settings
 
 DECIDED = ("steps", "seed", "patience", "validate_every")  # training settings that the comparison decides
+LONGEST = 160  # bytes of a folder's name
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,14 @@ class Contestant:
 
 
 def name_of(typed: str) -> str:
-    """Return a preset with its options as the name of a folder."""
-    return re.sub(r"[^\w.+]+", "-", typed).strip("-")
+    """Return a preset with its options as the name of a folder; a long one is cut, and a digest tells it from others."""
+    name = re.sub(r"[^\w.+]+", "-", typed).strip("-")
+    return name if len(name.encode()) <= LONGEST else f"{name[: LONGEST // 4]}-{digest_of(typed)}"
+
+
+def digest_of(typed: str) -> str:
+    """Return 8 characters that tell one text from others."""
+    return hashlib.sha256(typed.encode()).hexdigest()[:8]
 
 
 def labels_of(typed: Sequence[str]) -> list[str]:
