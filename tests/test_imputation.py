@@ -46,6 +46,15 @@ def test_imputed_mean_and_spread_are_the_conditional_ones(model, sampler, off):
     assert (filled["a"] == 7).all()
 
 
+@pytest.mark.parametrize("path", [pf.paths.Heat(), pf.paths.VariancePreserving(), pf.paths.VarianceExploding()], ids=repr)
+def test_the_default_sampler_reaches_the_data_on_every_path(float64, path):
+    model = gaussian_model(torch.zeros(2), COVARIANCE[:2, :2], path)
+    model.schema = Schema((Column("a"), Column("b")))
+    filled = pf.impute(model, pandas.DataFrame({"a": 1.5, "b": numpy.full(2000, numpy.nan)}), generator=seed())
+    assert float(filled["b"].mean()) == pytest.approx(0.7 * 1.5, abs=0.1)
+    assert float(filled["b"].std()) == pytest.approx((1 - 0.7**2) ** 0.5, rel=0.15)
+
+
 @pytest.mark.parametrize("apart", [False, True])
 def test_units_that_mix_columns_have_the_same_conditional_distribution(float64, apart):
     units = Whiten(3) if not apart else Chain([TableUnits([Column(name) for name in "abc"]), Whiten(3)])
@@ -127,6 +136,7 @@ def refused(frame):
         ({"a": [1.0], "w": ["z"], "y": ["0"]}, "row 0 (counted from 0), column 'w' is 'z'"),
         ({"a": ["much"], "w": ["x"], "y": ["0"]}, "column 'a' holds words"),
         ({"a": [None, -1.0], "w": ["x", "x"], "y": ["0", "1"]}, "column 'a' is -1, which is beyond the end of its log scale"),
+        ({"a": [numpy.inf, None], "w": ["x", "x"], "y": ["0", "1"]}, "row 0 (counted from 0), column 'a' is inf"),
         ({"a": [1.0, None], "w": ["x", "x"], "y": ["0", None]}, "the label 'y' is missing in row 1"),
     ],
 )

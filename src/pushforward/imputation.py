@@ -18,15 +18,20 @@ from pushforward.data.raw_frame import columns_of
 from pushforward.data.tabulate import encoded
 from pushforward.errors import DataError, NotInvertibleError, UserError
 from pushforward.families.path_model import PathModel
+from pushforward.guidance.loop import noise_share
 from pushforward.guidance.measured import Units
 from pushforward.guidance.mmps import MMPS
 from pushforward.measurements.mask import Mask
+from pushforward.paths.path import Path
 from pushforward.registry import export
 from pushforward.samplers.euler_maruyama import EulerMaruyama
+from pushforward.samplers.grids import LogSNR, Uniform
 from pushforward.samplers.sampler import Sampler
 from pushforward.schema import Column, Schema
 
 TRIES = 20  # draws of a row whose category comes out as missing again
+STEPS = 50  # of the sampler
+NOISY = 0.3  # share of noise in the state from which one step to the data is too long
 MOST = 50  # iterations of conjugate gradients
 
 
@@ -49,7 +54,8 @@ def impute(
     Args:
         model: a model on a path with a schema (`schema=` of a preset), such as `pf.load` returns of a run on a table.
         frame: a DataFrame with the columns of the schema, NaN or None where a value is missing.
-        sampler: sampler from noise to data; None is EulerMaruyama(50), whose noise corrects errors of early steps.
+        sampler: sampler from noise to data; None is EulerMaruyama(50), whose noise corrects errors of early steps, on the path of the heat
+            equation with grid=LogSNR().
         noise: deviation with which known values are met during sampling, in units of a column's own deviation.
         generator: randomness.
         batch_size: rows per chunk; None is all.
@@ -82,6 +88,7 @@ def impute(
     x, cond = _features(schema, known), _labels(model, schema, known)
     x = x.to(model.dtype)
     values = _checked_values(model, schema, x)
+    sampler = sampler or _stochastic(model.path)
     gaps = x.isnan()
     filled, left = x.clone(), gaps.any(1).nonzero()[:, 0]
     for _ in range(TRIES):
@@ -90,12 +97,19 @@ def impute(
         guidance = _guidance(model, x[left], values[left], noise, generator)
         one = None if cond is None else cond[left].to(model.units.like.device)
         draw = None if generator is None else [generator]  # the draws of all rows together, however they are cut into chunks
-        made = model.sample(len(left), one, guidance=guidance, sampler=sampler or EulerMaruyama(50), generator=draw, batch_size=batch_size)
+        made = model.sample(len(left), one, guidance=guidance, sampler=sampler, generator=draw, batch_size=batch_size)
         filled[left] = torch.where(gaps[left], schema.rounded(made.cpu()).to(filled), x[left])
         left = left[_missing_again(schema, filled[left])]
     if len(left):
         raise UserError(f"the model draws missing values again for {len(left)} rows; train it on rows with fewer missing words.")
     return _written(frame, schema, gaps, filled)
+
+
+def _stochastic(path: Path) -> Sampler:
+    """Return a stochastic sampler for a path: equal steps in t, or in the logarithm of the noise if the last would begin in much of it."""
+    low, high = path.interval
+    last = torch.tensor([low + (high - low) / STEPS], dtype=torch.float64)
+    return EulerMaruyama(STEPS, grid=LogSNR() if float(noise_share(path, last)) > NOISY else Uniform())
 
 
 def _schema_of(model: Any) -> Schema:
@@ -150,7 +164,7 @@ def _checked_values(model: PathModel, schema: Schema, x: Tensor) -> Tensor:
     values = torch.where(x.isnan(), inside, x)
     columns, _ = _parts(model.preprocess)
     if columns is not None:
-        outside = columns(values.to(model.units.like))[0].isnan()
+        outside = ~columns(values.to(model.units.like))[0].isfinite()
         if bool(outside.any()):
             row, k = (int(place) for place in outside.nonzero()[0])
             column = schema.columns[k]
