@@ -2,6 +2,7 @@
 
 import math
 
+from pushforward.evaluation import comparison_pictures
 from pushforward.evaluation.comparison import columns_of, csv_of, evaluations_of, reasons_of, rows_of, text_of
 from pushforward.evaluation.measured import Measured, Samples
 
@@ -54,3 +55,16 @@ def test_csv_has_a_mean_and_a_standard_deviation_of_each_column():
 def test_records_survive_json():
     measured = flow(1.0, 0.2, 2.5)
     assert Measured.from_plain(measured.plain()) == measured
+
+
+def test_every_axis_of_the_quality_has_numbers(monkeypatch, tmp_path):
+    made = [Samples(k, 0.5, {"sliced_wasserstein": 0.3 + 0.01 * k, "recall": 0.5}) for k in (1, 2)]
+    rows = rows_of({"a": [Measured(100, 10, 1.0, None, None, "none", made)]}, {"sliced_wasserstein": 0.35, "recall": 0.9}, KEYS)
+    drawn = []
+    monkeypatch.setattr(comparison_pictures, "save_figure", lambda figure, path: drawn.append(figure))
+    assert comparison_pictures.quality_picture(rows, COLUMNS, tmp_path / "quality.png")
+    drawn[0].canvas.draw()
+    for axes in drawn[0].axes[:2]:
+        low, high = axes.get_ylim()
+        ticks = [*axes.yaxis.get_major_ticks(), *axes.yaxis.get_minor_ticks()]
+        assert any(low <= tick.get_loc() <= high and tick.label1.get_text() for tick in ticks), axes.get_ylabel()

@@ -150,7 +150,7 @@ class Table:
         return printed
 
     def _title(self) -> str:
-        return f"{len(self.found)} models of {self.settings['data']['name']}"
+        return f"{len(self.found)} model{'s' * (len(self.found) != 1)} of {self.settings['data']['name']}"
 
     def _lead(self) -> str:
         yardstick = self.yardstick

@@ -73,7 +73,7 @@ def quality_picture(rows: Sequence[Row], columns: Sequence[Column], path: Path) 
         if column.better == "lower":
             axes.set_yscale("symlog" if column.key == "kernel_distance" else "log")
         axes.set_xticks(counts, [str(count) for count in counts])
-        axes.minorticks_off()
+        axes.xaxis.minorticks_off()  # not those of y: within one power of ten a logarithmic axis has no others
         axes.grid(alpha=0.2)
     for axes in panels[len(present) :]:
         axes.set_axis_off()
