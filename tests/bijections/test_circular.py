@@ -57,3 +57,10 @@ def test_samples_are_angles_that_come_back(flow):
 def test_what_would_tear_the_torus_is_refused(options):
     with pytest.raises(pf.errors.UserError, match="circular is True with kind"):
         pf.models.nsf(2, circular=True, **options)
+
+
+def test_data_in_degrees_are_refused():
+    angles = torch.rand(40, 2, generator=torch.Generator().manual_seed(0)) * 2 * torch.pi
+    pf.models.nsf(2, 2, hidden=(8,), circular=True).initialise(angles)
+    with pytest.raises(pf.errors.DataError, match="angles are in radians"):
+        pf.models.nsf(2, 2, hidden=(8,), circular=True).initialise(angles.rad2deg())

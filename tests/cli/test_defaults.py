@@ -57,3 +57,13 @@ def test_what_cannot_be_compared_with_a_gaussian_ends_as_usual(tmp_path, capsys)
         train = ["train", "nice", "--data", str(data), "--hidden", "4", "--steps", "1", "--out", str(tmp_path / f"run-{data.stem}")]
         assert main(train) == 0
         assert "trained 1 steps" in capsys.readouterr().out
+
+
+def test_angles_keep_their_units_by_default(tmp_path, capsys):
+    angles = numpy.random.default_rng(0).uniform(-numpy.pi, numpy.pi, (40, 2)).astype("float32")
+    numpy.save(tmp_path / "radians.npy", angles)
+    numpy.save(tmp_path / "degrees.npy", numpy.degrees(angles))
+    options = ["--circular", "--layers", "2", "--hidden", "8", "--steps", "2", "--batch-size", "8"]
+    assert main(["train", "nsf", "--data", str(tmp_path / "radians.npy"), *options, "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", "nsf", "--data", str(tmp_path / "degrees.npy"), *options, "--out", str(tmp_path / "other")]) == 2
+    assert "angles are in radians" in capsys.readouterr().err

@@ -1,14 +1,19 @@
 """Couplings of angles: maps of the torus, on which -pi and pi are the same point."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pushforward.bijections.coupling import Coupling
 from pushforward.bijections.elementwise import CircularSpline, wrapped
+from pushforward.errors import DataError
 from pushforward.nn.activation import Activation
 from pushforward.registry import export
+
+MOST = 2 * math.pi + 1e-3  # a turn, as it is rounded in files
 
 
 @export(
@@ -62,6 +67,16 @@ class CircularSplineCoupling(Coupling):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(features, CircularSpline(bins), hidden, swap, activation, classes, cond_features, dropout)
+
+    def initialise(self, x: Tensor, cond: Any = None) -> None:
+        """Check that data are angles in radians, in [-pi, pi) or [0, 2 pi).
+
+        Raises:
+            DataError: a value is beyond one turn.
+        """
+        most = float(x.abs().amax())
+        if most > MOST:
+            raise DataError(f"angles are in radians, in [-pi, pi) or [0, 2 pi), but the data have a value of size {most:g}; convert them.")
 
     def embedded(self, kept: Tensor) -> Tensor:
         return torch.cat((kept.cos(), kept.sin()))

@@ -166,7 +166,10 @@ def parsed_options(preset: str, given: Sequence[str], run: Run, settings: Settin
     sections = (("run", Run, run), ("training", Settings, settings), ("model", record, record()))
     fields = [(name, Annotated[kind, tyro.conf.arg(name="")], field(default=default)) for name, kind, default in sections]
     whole = dataclasses.make_dataclass("Train", fields, frozen=True)
-    return parse(whole, given, prog=f"pushforward train {preset}", description=registry.summary(f"models.{preset}"))
+    parsed = parse(whole, given, prog=f"pushforward train {preset}", description=registry.summary(f"models.{preset}"))
+    if getattr(parsed.model, "circular", False) and model.get("preprocess", "none") != "none":  # angles keep their own units
+        return parsed_options(preset, given, run, settings, {**model, "preprocess": "none"})
+    return parsed
 
 
 def start(
