@@ -9,6 +9,8 @@ import pushforward as pf
 
 pytestmark = pytest.mark.usefixtures("float64")
 
+ANGLES = pf.data.Schema((pf.data.Column("phi"), pf.data.Column("psi")))
+
 
 @pytest.fixture
 def flow():
@@ -53,10 +55,10 @@ def test_samples_are_angles_that_come_back(flow):
     torch.testing.assert_close(flow.decode(flow.encode(x)), x, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("options", [{"kind": "autoregressive"}, {"preprocess": "standardise"}, {"levels": 8}])
+@pytest.mark.parametrize("options", [{"kind": "autoregressive"}, {"preprocess": "standardise"}, {"levels": 8}, {"schema": ANGLES}])
 def test_what_would_tear_the_torus_is_refused(options):
     with pytest.raises(pf.errors.UserError, match="circular is True with kind"):
-        pf.models.nsf(2, circular=True, **options)
+        pf.models.nsf(*([] if "schema" in options else [2]), circular=True, **options)
 
 
 def test_data_in_degrees_are_refused():

@@ -68,10 +68,11 @@ def nsf(
     if kind not in ("coupling", "autoregressive") or mixing not in ("lu", "none"):
         raise UserError(f"kind is {kind!r} and mixing {mixing!r}, but they are 'coupling' or 'autoregressive', and 'lu' or 'none'.")
     size, network = shared.size, shared.network
-    if circular and (kind != "coupling" or shared.preprocess != "none" or shared.levels):
+    table = shared.schema is not None and bool(shared.schema.columns)
+    if circular and (kind != "coupling" or shared.preprocess != "none" or shared.levels or table):
         raise UserError(
-            f"circular is True with kind {kind!r}, preprocess {shared.preprocess!r} and levels {shared.levels}, but angles "
-            "need couplings and their own units; use kind='coupling', preprocess='none' and no levels."
+            f"circular is True with kind {kind!r}, preprocess {shared.preprocess!r}, levels {shared.levels} and {'a' if table else 'no'} "
+            "table, but angles need couplings and their own units; use kind='coupling', preprocess='none', no levels, and an array."
         )
     steps: list[Bijection] = []
     if circular:
