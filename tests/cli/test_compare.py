@@ -53,6 +53,9 @@ def test_one_table_has_all_models_at_their_evaluations(compared):
 def test_labels_leave_out_what_models_of_a_preset_have_in_common():
     typed = ["nice --hidden 8", "maf --layers 2 --hidden 8", "maf --layers 2 --hidden 16", "maf --layers 2"]
     assert labels_of(typed) == ["nice", "maf --hidden 8", "maf --hidden 16", "maf"]
+    assert labels_of(["tarflow --depth 1", "tarflow --depth 1 2"]) == ["tarflow --depth 1", "tarflow --depth 1 2"]
+    assert labels_of(["ddpm net:mlp --lr 1", "ddpm net:mlp --lr -1"]) == ["ddpm --lr 1", "ddpm --lr -1"]
+    assert labels_of(["ddpm net:mlp", "ddpm net:dit"]) == ["ddpm net:mlp", "ddpm net:dit"]
 
 
 def test_csv_and_page_show_the_same_table_without_the_network(compared):

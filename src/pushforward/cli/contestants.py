@@ -69,10 +69,15 @@ def labels_of(typed: Sequence[str]) -> list[str]:
         others = [one for one in split_up if one[0] == words[0]]
         equal = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*others, strict=False))
         common = len(list(equal)) if len(others) > 1 else len(words)
-        if common < len(words) and words[common - 1].startswith("-"):  # an option whose values differ
-            common -= 1
+        if any(not _begins_option(one[common]) for one in others if common < len(one)):  # an option whose values differ
+            common = max((place for place in range(1, common) if _begins_option(words[place])), default=1)
         labels.append(" ".join([words[0], *words[common:]]))
     return labels
+
+
+def _begins_option(word: str) -> bool:
+    """Whether a word is an option or a component (net:mlp), and no value."""
+    return (word.startswith("-") and not word[1:2].isdigit()) or ":" in word
 
 
 def split(given: Sequence[str]) -> tuple[list[Path], list[str]]:
