@@ -150,6 +150,15 @@ def test_an_interrupted_comparison_keeps_what_it_has_and_continues(tmp_path, mon
     assert checkpoints(out / "runs" / "nice-hidden-8-seed0").newest_whole().stat().st_mtime_ns == written
 
 
+def test_a_checkpoint_has_the_steps_up_to_it(tmp_path):
+    run = tmp_path / "run"
+    options = ["--data", "moons", "--data-options", "n", "60", "--steps", "2", "--checkpoint-every", "1", "--out", str(run)]
+    assert main(["train", "nice", "--hidden", "8", *options]) == 0
+    for checkpoint, steps in (("step-000001", 1), ("best", 2)):
+        assert main(["compare", str(run), *SMALL, "--checkpoint", checkpoint, "--out", str(tmp_path / checkpoint)]) == 0
+        assert table(tmp_path / checkpoint)["models"]["nice"][0]["steps"] == steps
+
+
 def test_seconds_become_steps(tmp_path):
     out = tmp_path / "c"
     assert main(["compare", FLOW, *BUDGET[:-2], "--seconds", "0.5", *SMALL, "--out", str(out)]) == 0

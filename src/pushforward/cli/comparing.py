@@ -134,9 +134,7 @@ class Measuring:
             model, self.yardstick, evaluations=self.evaluations, scored=self.scored, report=lambda text: notify(f"{label}: {text} ..."),
             keep=lambda count, samples, labels: made.update({count: (samples, labels)}),
         )  # fmt: skip
-        metrics = [row for row in read_metrics(run / "metrics.jsonl") if "loss" in row]
-        if metrics:
-            found = dataclasses.replace(found, steps=int(metrics[-1]["step"]), seconds=float(metrics[-1]["seconds"]))
+        found = dataclasses.replace(found, **_cost(run, step_of(self.checkpoint)))
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             samples_picture(made, kept.with_suffix(".png"), model.levels)
@@ -148,8 +146,17 @@ class Measuring:
         """A digest of the weights and of how they are measured."""
         manifest = weights / MANIFEST
         state = regular(manifest, UserError).read_bytes() if manifest.is_file() else str(weights.resolve()).encode()
-        settings = (tuple(self.evaluations), self.scored, self.yardstick.size, self.yardstick.test.fingerprint())
+        settings = (tuple(self.evaluations), self.scored, step_of(self.checkpoint), self.yardstick.size, self.yardstick.test.fingerprint())
         return hashlib.sha256(state + repr(settings).encode()).hexdigest()[:16]
+
+
+def _cost(run: Path, step: int) -> dict[str, Any]:
+    """Return the steps and seconds of a run up to a step, or of the whole run for a negative one; nothing if it has recorded none."""
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if "loss" in row]
+    if step >= 0:
+        before = [row for row in rows if row["step"] <= step]
+        return {"steps": step, "seconds": float(before[-1]["seconds"]) if before else None}
+    return {"steps": int(rows[-1]["step"]), "seconds": float(rows[-1]["seconds"])} if rows else {}
 
 
 def _place(kept: Path, picture: Path | None) -> None:
