@@ -49,6 +49,8 @@ class Measured(Around):
         if not isinstance(self.y, Tensor) or not self.y.is_floating_point():
             what = f"a tensor of {self.y.dtype}" if isinstance(self.y, Tensor) else shown(self.y)
             raise DtypeError(f"y is {what}, but it is a tensor of floating point: what was measured, with NaN where nothing was.")
+        if self.y.is_meta:
+            raise UserError("y is on the device meta, which holds no values, but guidance by a measurement reads them.")
         if bool(self.y.isinf().any()):
             raise UserError("y has infinite values, but what was measured is finite, or NaN where nothing was.")
 
@@ -102,8 +104,8 @@ class Measured(Around):
         name = type(self.measurement).__name__
         if not isinstance(value, Tensor) or not value.requires_grad or len(value) != 1:
             raise UserError(f"{name} is no differentiable function of each event by itself; it maps (n, *shape) to (n, *measured).")
-        if self.measurement.linear and bool((value != 0).any()):
-            raise UserError(f"{name} measures other values than 0 of an event of zeros, so that it is not linear; use Nonlinear.")
+        if self.measurement.linear:
+            self._check_linear(value, units)
         self.measurement.deviation(value)
         given = tuple(self.y.shape)
         if given == measured:
@@ -114,6 +116,19 @@ class Measured(Around):
                 f"samples, or {('n', *measured)} for each.".replace("'", "")
             )
         return self.y
+
+    def _check_linear(self, at_zero: Tensor, units: Units) -> None:
+        """Raise unless the measurement is 0 at 0, and minus twice as large for minus twice an event."""
+        name = type(self.measurement).__name__
+        if bool((at_zero != 0).any()):
+            raise UserError(f"{name} measures other values than 0 of an event of zeros, so that it is not linear; use Nonlinear.")
+        event = units.zeros()
+        event = torch.arange(1, event.numel() + 1, dtype=torch.float64, device=event.device).cos().to(event).view_as(event)
+        with torch.no_grad():
+            once, other = self.measurement(event), self.measurement(-2 * event)
+        rounding = 100 * torch.finfo(once.dtype).eps * once.abs().amax().clamp_min(1.0)
+        if bool(((other + 2 * once).abs() > rounding).any()):
+            raise UserError(f"{name} of -2 times an event is not -2 times that of the event, so that it is not linear; use Nonlinear.")
 
     def rows(self, rows: slice, n: int) -> Self:
         made = super().rows(rows, n)

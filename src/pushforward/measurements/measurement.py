@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _random
-from pushforward._checks import CheckedNumbers, shown
+from pushforward._checks import CheckedNumbers, is_real, shown
 from pushforward.errors import ShapeError, UserError, missing
 from pushforward.registry import export
 
@@ -17,7 +17,7 @@ class Measurement(CheckedNumbers):
 
         y = A(x) + noise n,    n ~ N(0, I)
 
-    `linear` states that A is linear in x, which is checked at zero when a measurement is used. `noise` is one number, or a tensor that
+    `linear` states that A is linear in x, which is checked at two events when it is used. `noise` is one number, or a tensor that
     broadcasts to one measured event, in the units of y.
     """
 
@@ -26,6 +26,8 @@ class Measurement(CheckedNumbers):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.noise, Tensor) and not is_real(self.noise):
+            raise UserError(f"noise is {shown(self.noise)}, but it is a standard deviation: a number or a tensor of them.")
         noise = torch.as_tensor(self.noise)
         if not bool(torch.isfinite(noise).all()) or bool((noise < 0).any()):
             raise UserError(f"noise is {shown(self.noise)}, but it is a standard deviation: finite and at least 0 everywhere.")
