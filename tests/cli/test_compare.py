@@ -7,8 +7,9 @@ import shutil
 
 import numpy
 import pytest
+import torch
 
-from pushforward.cli import comparing, main
+from pushforward.cli import budget, comparing, main
 from pushforward.cli.contestants import labels_of
 from pushforward.formats.run import checkpoints
 
@@ -159,6 +160,15 @@ def test_a_checkpoint_has_the_steps_up_to_it(tmp_path):
         assert table(tmp_path / checkpoint)["models"]["nice"][0]["steps"] == steps
 
 
+def test_a_first_step_that_imports_does_not_use_up_a_short_budget(monkeypatch):
+    clock = budget._Clock(1.0, torch.device("cpu"))
+    times = iter([3.0, 3.01, 3.02])  # the first step takes far longer than the budget
+    monkeypatch.setattr(clock, "now", lambda: next(times))
+    for _ in range(3):
+        clock.on_every_step(None)
+    assert clock.step == pytest.approx(0.01)
+
+
 def test_seconds_become_steps(tmp_path):
     out = tmp_path / "c"
     assert main(["compare", FLOW, *BUDGET[:-2], "--seconds", "0.5", *SMALL, "--out", str(out)]) == 0
@@ -182,6 +192,7 @@ def test_seconds_become_steps(tmp_path):
         (["nice --out x", *BUDGET], "option of the run"),
         (["nice --hiden 7", *BUDGET], "--hiden"),
         ([NICE, *BUDGET, "--seeds", "1", "1"], "each once"),
+        ([NICE, "--data", "moons", "--data-options", "n", "6", "--train-steps", "2"], "8 of each at least"),
         ([NICE, *BUDGET, "--samples", "2"], "--samples is 2"),
         ([NICE, *BUDGET, "--evaluations", "0"], "--evaluations is 0"),
         ([NICE, *BUDGET, "--seconds", "-1"], "--seconds"),

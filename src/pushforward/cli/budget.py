@@ -18,7 +18,7 @@ from pushforward.training.trainer import Trainer
 
 VALIDATIONS = 10  # of a run: the best weights on validation are compared
 SHARE = 0.05  # of the time that the measurement takes, after its first steps
-FIRST = 4  # steps before which it does not end, unless one takes longer than the whole time
+FIRST = 4  # steps before which it does not end, unless those after the first take longer than the whole time
 
 
 class _EnoughError(Exception):
@@ -37,6 +37,9 @@ class _Clock(Callback):
 
     def on_every_step(self, trainer: Trainer) -> None:
         self.ends.append(self.now())
+        if len(self.ends) == 2:  # the first step imports and compiles, which may take longer than a short budget
+            self.started = self.ends[-1]
+            return
         spent = self.ends[-1] - self.started
         if (self.validation and spent > SHARE * self.seconds + self.validation) or spent > self.seconds:
             raise _EnoughError

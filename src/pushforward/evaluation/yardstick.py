@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pushforward.data.dataset import Dataset
+from pushforward.errors import UserError
 from pushforward.evaluation.classifier import Classifier, classifier
 from pushforward.evaluation.coverage import density_coverage, precision_recall
 from pushforward.evaluation.distances import sliced_wasserstein
@@ -14,6 +15,7 @@ from pushforward.evaluation.units import distance_unit, likelihood_unit
 from pushforward.families.model import GenerativeModel
 
 PROJECTIONS = 1000
+LEAST = 8  # examples: balls reach to the fifth neighbour
 
 
 class Yardstick:
@@ -26,11 +28,19 @@ class Yardstick:
         size: number of test examples and of samples that are compared, at most; always equally many of both.
         seed: seed of the classifier's folds, of directions, and of the choice of training examples.
 
+    Raises:
+        UserError: there are too few examples.
+
     Attributes:
         features_are: what the features of KID, precision, recall, density and coverage are, in words.
     """
 
     def __init__(self, train: Dataset, validation: Dataset, test: Dataset, size: int, seed: int = 0) -> None:
+        if min(len(test), len(train)) < LEAST:
+            raise UserError(
+                f"there are {len(test)} examples to measure on and {len(train)} to train on, but models are compared by {LEAST} of each at "
+                "least; give more data."
+            )
         self.size, self.seed = min(size, len(test), len(train)), seed
         self.train, self.test = train, test.take(self.size)
         self.distance_unit, self.coordinates = distance_unit(train)
