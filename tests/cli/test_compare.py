@@ -108,6 +108,17 @@ def test_runs_of_any_name_keep_their_own_picture_and_are_measured_once(compared,
     assert pictures[0].read_bytes() != b"another model's"
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"samples": [{}]}'])
+def test_a_damaged_measurement_is_taken_again(compared, tmp_path, content):
+    run, out = str(compared / "runs" / "nice-hidden-8-seed0"), tmp_path / "c"
+    assert main(["compare", run, *SMALL, "--out", str(out)]) == 0
+    before = table(out)["rows"][0]["cells"]["recall"]
+    (kept,) = (out / "measured").glob("*.json")
+    kept.write_text(content)
+    assert main(["compare", run, *SMALL, "--out", str(out)]) == 0
+    assert table(out)["rows"][0]["cells"]["recall"] == before
+
+
 def test_events_that_have_no_picture_are_measured_once(tmp_path, monkeypatch):
     numpy.save(tmp_path / "x.npy", numpy.random.default_rng(0).standard_normal((60, 3)).astype("float32"))
     arguments = ["compare", NICE, "--data", str(tmp_path / "x.npy"), "--train-steps", "2", *SMALL, "--out", str(tmp_path / "c")]

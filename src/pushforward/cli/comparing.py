@@ -121,9 +121,10 @@ class Measuring:
         weights = located(run, self.checkpoint)
         key = self._key(weights)
         kept = None if self.folder is None else self.folder / "measured" / f"{key}.json"
-        if kept is not None and kept.is_file():
+        before = None if kept is None else _read(kept)
+        if kept is not None and before is not None:
             _place(kept, picture)
-            return Measured.from_plain(json_of(regular(kept, UserError).read_text(encoding="utf-8")))
+            return before
         model = load(run, checkpoint=self.checkpoint).to(self.device)
         if tuple(model.shape) != tuple(self.yardstick.test.shape):
             raise UserError(
@@ -157,6 +158,14 @@ def _cost(run: Path, step: int) -> dict[str, Any]:
         before = [row for row in rows if row["step"] <= step]
         return {"steps": step, "seconds": float(before[-1]["seconds"]) if before else None}
     return {"steps": int(rows[-1]["step"]), "seconds": float(rows[-1]["seconds"])} if rows else {}
+
+
+def _read(kept: Path) -> Measured | None:
+    """Return a measurement that is kept in a file, or None if there is none that can be read, so that it is taken again."""
+    try:
+        return Measured.from_plain(json_of(regular(kept, UserError).read_text(encoding="utf-8"))) if kept.is_file() else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _place(kept: Path, picture: Path | None) -> None:
