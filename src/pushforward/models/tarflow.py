@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from pushforward._checks import whole
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.causal import TransformerAutoregressive
 from pushforward.bijections.chain import Chain
@@ -82,7 +83,9 @@ def tarflow(
     """
     if conditioned not in ("all", "last"):
         raise UserError(f"conditioned is {conditioned!r}, but the flow blocks that see the condition are 'all' or the 'last'.")
-    depths = (depth,) * checked_layers(layers) if isinstance(depth, int) else tuple(depth)
+    depths = tuple(depth) if isinstance(depth, tuple | list) else (depth,) * checked_layers(layers)
+    for blocks in depths:
+        whole("depth", blocks, 1)
     if len(depths) != layers:
         raise UserError(f"depth is {depth} for {layers} flow blocks; give one number, or {layers} of them.")
     steps: list[Bijection] = []
