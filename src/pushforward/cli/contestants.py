@@ -51,13 +51,13 @@ class Contestant:
 
 
 def name_of(typed: str) -> str:
-    """Return a preset with its options as the name of a folder; a long one is cut, and a digest tells it from others."""
+    """Return a preset with its options as the name of a folder; a long one is cut and ends in a digest."""
     name = re.sub(r"[^\w.+]+", "-", typed).strip("-")
     return name if len(name.encode()) <= LONGEST else f"{name[: LONGEST // 4]}-{digest_of(typed)}"
 
 
 def digest_of(typed: str) -> str:
-    """Return 8 characters that tell one text from others."""
+    """Return the first 8 characters of a text's digest."""
     return hashlib.sha256(typed.encode()).hexdigest()[:8]
 
 

@@ -82,7 +82,7 @@ def annealed_importance(
     whole("leapfrogs", leapfrogs, 0)
     if not real("step_size", step_size, 0.0) > 0:
         raise UserError(f"step_size is {step_size}, but a step is longer than 0; 0.1 is usual.")
-    # Angles that a move takes past pi go on at -pi, as the energy is of one period.
+    # Angles that a move takes past pi are wrapped to -pi, as the energy is of one period.
     folded = wrapped if isinstance(model.base, Torus) and model.preprocess is None else torch.clone
     x, log_q = model.sample(n, cond, log_prob=True, generator=generator)
     log_p, log_weights, accepted = -energies_of(energy, x), torch.zeros_like(log_q), 0.0
