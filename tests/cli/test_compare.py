@@ -203,7 +203,7 @@ def test_seconds_become_steps(tmp_path):
         (["nice --out x", *BUDGET], "option of the run"),
         (["nice --hiden 7", *BUDGET], "--hiden"),
         ([NICE, *BUDGET, "--seeds", "1", "1"], "each once"),
-        ([NICE, "--data", "moons", "--data-options", "n", "6", "--train-steps", "2"], "8 of each at least"),
+        ([NICE, "--data", "moons", "--data-options", "n", "5", "--train-steps", "2"], "6 of each at least"),
         ([NICE, *BUDGET, "--samples", "2"], "--samples is 2"),
         ([NICE, *BUDGET, "--evaluations", "0"], "--evaluations is 0"),
         ([NICE, *BUDGET, "--seconds", "-1"], "--seconds"),

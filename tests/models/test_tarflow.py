@@ -170,7 +170,7 @@ def test_training_adds_the_noise_and_drops_labels(flow):
         (lambda: pf.models.tarflow((1, 4, 4), heads=3), UserError, "heads is 3, which does not divide the width 128"),
         (lambda: pf.models.tarflow((1, 4, 4), depth=0), UserError, "depth is 0"),
         (lambda: pf.models.tarflow((1, 4, 4), 2, depth=1.5), UserError, "depth is 1.5"),
-        (lambda: pf.models.tarflow((1, 4, 4), 2, layers=2, depth=(1, 0)), UserError, "depth is 0, but it must be at least 1"),
+        (lambda: pf.models.tarflow((1, 4, 4), 2, depth=(1, 0)), UserError, "depth is 0, but it must be at least 1"),
         (lambda: pf.models.tarflow((1, 4, 4), 3, depth=(1, 2)), UserError, r"depth is \(1, 2\) for 3 flow blocks"),
         (lambda: pf.models.tarflow((1, 4, 4), conditioned="first"), UserError, "conditioned is 'first'"),
         (lambda: pf.models.tarflow((1, 4, 4), solver="newton"), UserError, "solver is 'newton', but it is 'auto'"),
