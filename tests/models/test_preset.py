@@ -181,7 +181,8 @@ def test_presets_of_vectors_share_their_options_under_the_same_names():
         (
             "tarflow",
             "(shape, layers=4, patch=4, *, width=128, depth=4, heads=4, bound=3.0, noise=0.05, denoise=True, drop_cond=0.1, "
-            "conditioned='all', solver='auto', preprocess='standardise', classes=None, cond_features=None, cond_image=None, levels=None, schema=None)",
+            "conditioned='all', solver='auto', preprocess='standardise', classes=None, cond_features=None, cond_image=None, levels=None, "
+            "schema=None)",
         ),
         (
             "edm",
