@@ -43,6 +43,15 @@ def test_a_loaded_model_gives_the_same_bits(saved):
     assert again.sampler == pf.samplers.Euler(3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_loaded_model_has_the_dtype_it_was_saved_in(tmp_path, dtype):
+    model = pf.models.nsf(2, 2, hidden=(8,), preprocess="standardise").to(dtype)
+    loaded = pf.load(pf.save(model, tmp_path / "saved"))
+    assert loaded.dtype == dtype
+    assert all(torch.equal(one, other) for one, other in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True))
+    assert loaded.sample(2).dtype == dtype
+
+
 @pytest.mark.parametrize("followed", [[pf.paths.Linear()], [pf.paths.VarianceExploding(0.1, 10.0), pf.paths.Cosine()]])
 def test_a_model_that_follows_other_paths_is_saved_with_them(followed, tmp_path):
     model = pf.models.ddpm(pf.nn.MLP.Config((8,)), (2,), classes=3, preprocess="standardise").eval()

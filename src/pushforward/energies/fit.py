@@ -1,5 +1,6 @@
 """A model trained from an energy."""
 
+import math
 from typing import Any
 
 import torch
@@ -57,12 +58,13 @@ def fit(
         raise UserError(f"lr is {lr}, but a learning rate is positive; 1e-3 is usual.")
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generator = torch.Generator(parameters[0].device).manual_seed(seed)
     losses: list[float] = []
     skipped = 0
     model.train()
-    for _ in range(steps):
+    for k in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = lr * (1 + math.cos(math.pi * k / steps)) / 2
         optimiser.zero_grad(set_to_none=True)
         loss = reverse_kl(model, energy, batch_size, cond, estimator=estimator, generator=generator)
         loss.backward()
@@ -73,6 +75,5 @@ def fit(
             raise DivergedError(f"{SKIPPED} steps in a row had no finite gradient; check the energy, or use a smaller lr than {lr:g}.")
         if not skipped:
             optimiser.step()
-        schedule.step()
     model.eval()
     return losses

@@ -202,7 +202,11 @@ def with_weights(model: GenerativeModel, folder: Path, weights: Literal["ema", "
         fill_diffusers(folder, model)
         return model
     file = folder / (RAW if weights == "raw" and (folder / RAW).exists() else WEIGHTS)
-    load_weights(model, read_weights(file), file)
+    tensors = read_weights(file)
+    stored, built = ({one.dtype for one in some.values() if one.is_floating_point()} for some in (tensors, own_state(model)))
+    if len(stored) == len(built) == 1:  # a model that was saved in float64 comes back in float64
+        model.to(stored.pop())
+    load_weights(model, tensors, file)
     return model
 
 
