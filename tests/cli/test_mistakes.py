@@ -11,7 +11,8 @@ from pushforward.cli.options import FIELDS, kebab, named
 
 TRAIN = "train ddpm --data moons"
 SENTENCES = {
-    "sample": "PATH is missing: run folder, checkpoint, or folder written by pushforward.save; see `pushforward sample --help`.",
+    "sample": "PATH is missing: run folder, checkpoint, folder written by pushforward.save, or pipeline folder of diffusers; "
+    "see `pushforward sample --help`.",
     "sample runs/x --stepz 3": "'--stepz' is not a known option; did you mean '--steps'?",
     "sample runs/x extra": "'extra' is not a known option; see `pushforward sample --help`.",
     "sample runs/x -n 1e3": "-n is '1e3', but it must be an integer; see `pushforward sample --help`.",
@@ -23,7 +24,7 @@ SENTENCES = {
     f"{TRAIN} sampler:dpmsolverp": "'sampler:dpmsolverp' is not a known option; did you mean 'sampler:dpm-solver-pp'?",
     f"{TRAIN} --net.hidden 64 64": "--net.hidden is an option of net:mlp, which is not chosen; write net:mlp before it: "
     "`pushforward train ddpm ... net:mlp --net.hidden ...`.",
-    f"{TRAIN} --sampler-options etta 1": "'etta' is not a known option of ddpm; known are grid, noise, steps, variance.",
+    f"{TRAIN} --sampler-options etta 1": "'etta' is not a known option of ddpm; known are clip, grid, noise, steps, variance.",
     "train nsf --data moons --sampler-options eta 1": "--sampler-options are given, but this model does not solve an ODE; leave them out.",
     f"{TRAIN} --sampler.eta 7 sampler:ddim": "eta is 7.0, but it is a share of the noise from 0 (the ODE) to 1 (DDPM).",
     "train --data moons --overwrite ddpm --lr abc": "--lr is 'abc', but it must be a number; see `pushforward train ddpm --help`.",
