@@ -42,7 +42,7 @@ def behind_gaussian(trainer: Trainer) -> str | None:
         return None
     return (
         f"On validation data the model is worse than a Gaussian by {behind:.2f} ± {error:.2f} nats per row; give it more data or steps, or "
-        "a smaller network (--hidden, --layers)."
+        "a smaller network (see its options in `pushforward train PRESET --help`)."
     )
 
 
