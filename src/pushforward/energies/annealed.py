@@ -86,15 +86,14 @@ def annealed_importance(
     folded = wrapped if isinstance(model.base, Torus) and model.preprocess is None else torch.clone
     x, log_q = model.sample(n, cond, log_prob=True, generator=generator)
     log_p, log_weights, accepted = -energies_of(energy, x), torch.zeros_like(log_q), 0.0
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        return -energies_of(energy, x), model.log_prob(x, cond)
+
     for k in range(1, temperatures + 1):
         log_weights = log_weights + (log_p - log_q) / temperatures
-        b = k / temperatures
-
-        def both(x: Tensor) -> tuple[Tensor, Tensor]:
-            return -energies_of(energy, x), model.log_prob(x, cond)
-
         if leapfrogs:
-            x, (log_p, log_q), share = _moved(both, b, x, (log_p, log_q), step_size, leapfrogs, folded, generator)
+            x, (log_p, log_q), share = _moved(both, k / temperatures, x, (log_p, log_q), step_size, leapfrogs, folded, generator)
             accepted += share / temperatures
     return Annealed(x, log_weights, accepted if leapfrogs else 1.0)
 
@@ -111,24 +110,24 @@ def _moved(
 ) -> tuple[Tensor, tuple[Tensor, Tensor], float]:
     """Return x after one Hamiltonian move that keeps b log_p + (1 - b) log_q, both densities there, and the share of accepted moves."""
 
-    def force(y: Tensor) -> Tensor:
+    def force(y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the gradient at y, and both densities there."""
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             log_p, log_q = both(y)
             (gradient,) = torch.autograd.grad((b * log_p + (1 - b) * log_q).sum(), y)
-        return gradient
+        return gradient, (log_p.detach(), log_q.detach())
 
     def kinetic(p: Tensor) -> Tensor:
         return p.square().flatten(1).sum(1) / 2
 
     momentum = start = _random.normal(x.shape, generator, x.device, x.dtype)
-    y, pull = x, force(x)
+    y, (pull, there) = x, force(x)
     for _ in range(count):
         momentum = momentum + step / 2 * pull
         y = folded(y + step * momentum)
-        pull = force(y)
+        pull, there = force(y)
         momentum = momentum + step / 2 * pull
-    there = both(y)
     change = b * (there[0] - here[0]) + (1 - b) * (there[1] - here[1]) + kinetic(start) - kinetic(momentum)
     u = _random.uniform((len(x),), generator, x.device, change.dtype)
     taken = u.log() < change  # false where a trajectory diverged to NaN

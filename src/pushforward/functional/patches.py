@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +35,8 @@ def patchify(x: Float[Tensor, "n channels ..."], size: int) -> Float[Tensor, "n 
     """
     n, channels, *sides = x.shape
     if any(side % size for side in sides):
-        whole, patch = ("x".join(map(str, one)) for one in (sides, [size] * len(sides)))
-        raise ShapeError(f"an image of {whole} cannot be cut into patches of {patch}; use a size that divides all sides.")
+        patch = by_sides([size] * len(sides))
+        raise ShapeError(f"an image of {by_sides(sides)} cannot be cut into patches of {patch}; use a size that divides all sides.")
     features, tokens = channels * size ** len(sides), math.prod(side // size for side in sides)
     if not n:  # pixel_unshuffle has no gradient for no images
         return x.reshape(0, tokens, features)
@@ -65,6 +66,11 @@ def unpatchify(tokens: Float[Tensor, "n tokens features"], size: int, *sides: in
     x = tokens.reshape(n, *cells, features // size**d, *(size,) * d)
     places = itertools.chain.from_iterable((1 + k, 2 + d + k) for k in range(d))  # a side's cells, then the pixels in each
     return x.permute(0, 1 + d, *places).reshape(n, features // size**d, *sides)
+
+
+def by_sides(sides: Sequence[int]) -> str:
+    """Return sides as text: 28x28."""
+    return "x".join(map(str, sides))
 
 
 def space_to_channels(x: Tensor, factor: int) -> Tensor:

@@ -60,11 +60,6 @@ def grid_sides(name: str, shape: Sequence[int]) -> tuple[int, tuple[int, ...]]:
     return channels, tuple(sides)
 
 
-def by(sides: Sequence[int]) -> str:
-    """Return sides as text: 28x28."""
-    return "x".join(map(str, sides))
-
-
 def features_of(shape: Sequence[int]) -> int:
     """Return the number of elements of an event of this shape."""
     return math.prod(shape)

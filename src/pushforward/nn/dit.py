@@ -13,8 +13,8 @@ from pushforward.conditions import Conditioning
 from pushforward.errors import UserError
 from pushforward.functional.embedding import grid_positions
 from pushforward.functional.modulation import modulated_norm
-from pushforward.functional.patches import patchify, unpatchify
-from pushforward.nn.config import CondBy, NetConfig, by, grid_sides
+from pushforward.functional.patches import by_sides, patchify, unpatchify
+from pushforward.nn.config import CondBy, NetConfig, grid_sides
 from pushforward.nn.constant import Constant
 from pushforward.nn.context import ContextAttention
 from pushforward.nn.embedding import TimeAndCondition
@@ -130,7 +130,7 @@ class DiT(Blocks):
         kind = Conditioning(classes, cond_features, cond_image)
         channels, sides = grid_sides("DiT", shape)
         if any(side % patch for side in sides):
-            raise UserError(f"patch is {patch}, which does not divide an image of {by(sides)}; use a divisor of all sides.")
+            raise UserError(f"patch is {patch}, which does not divide an image of {by_sides(sides)}; use a divisor of all sides.")
         if width % (2 * len(sides)):
             raise UserError(f"width is {width}, but the positions along {len(sides)} sides need a multiple of {2 * len(sides)}.")
         self.patch = patch
