@@ -96,10 +96,14 @@ class Source:
 
 def transformer_sources(net: MMDiT, layout: Layout) -> dict[str, Source]:
     """Return the source of each tensor in the transformer's state_dict, by stored names without prefix."""
-    own = net.state_dict()
+    return module_sources(net, net.state_dict(), layout)
+
+
+def module_sources(net: MMDiT, tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Source]:
+    """Return the source of some tensors of a transformer, by their names in its state_dict; only shapes are read."""
     shapes = {"positions": (1, *net.positions.shape), "first.weight": (net.width, net.channels, net.patch, net.patch)}
     swapped = ("modulation", f"blocks.{len(net.blocks) - 1}.text.modulation") if layout == "diffusers" else ()
-    return _sources(own, TRANSFORMER, layout, shapes, swapped)
+    return _sources(tensors, TRANSFORMER, layout, shapes, swapped)
 
 
 def autoencoder_sources(vae: AutoencoderKL, layout: Layout) -> dict[str, Source]:

@@ -62,7 +62,7 @@ class Entry:
 
 
 class TensorFile:
-    """An open safetensors file.
+    """An open safetensors file, with the strings of its header as `metadata`.
 
     Args:
         path: the file.
@@ -83,6 +83,7 @@ class TensorFile:
             with safe_open(path, framework="np") as header:
                 names = header.offset_keys()
                 slices = [header.get_slice(name) for name in names]
+                self.metadata: dict[str, str] = header.metadata() or {}
         except (SafetensorError, OSError) as error:
             raise CheckpointError(_fault(path, start, size, error)) from None
         self.entries: dict[str, Entry] = {}

@@ -35,9 +35,12 @@ from pushforward.samplers.euler import Euler
 from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
 from pushforward.sd3 import generation, images
+from pushforward.sd3.adapters import Adapters
 from pushforward.sd3.editing import Editing
 from pushforward.sd3.files import parts_to_write, read_parts
 from pushforward.sd3.latent_model import LatentModel
+from pushforward.sd3.lora import Adapting
+from pushforward.sd3.lora_training import Trained
 from pushforward.sd3.memory import Memory, memory_of_parts
 from pushforward.sd3.progress import Pictures, Progress, Watch
 from pushforward.sd3.prompts import Prompts, checked_prompts
@@ -53,7 +56,7 @@ _LOADING = threading.Lock()  # of tokenizers, which are loaded once
 
 
 @export("StableDiffusion3")
-class StableDiffusion3(Editing):
+class StableDiffusion3(Editing, Adapting):
     """Stable Diffusion 3 or 3.5: from prompts to images, with a `PathModel` over latents and all of its verbs.
 
     `model` is that PathModel, for latents of the default image size; `model_for(size)` is one for another size, with the same
@@ -89,6 +92,7 @@ class StableDiffusion3(Editing):
         for part in (transformer, vae, *self.encoders.values()):
             part.eval()
         self.residence = Residence({"transformer": transformer, "vae": vae, **self.encoders}, self.device, offload, REMEDY)
+        self.adapters, self.training = Adapters({"transformer": transformer, **self.encoders}), None
         self.pictures = Pictures(self.decoded, vae.latent_channels, vae.factor)
         self._models: dict[tuple[int, int], LatentModel] = {}
         self._encoding: Prompts | None = None
@@ -134,6 +138,7 @@ class StableDiffusion3(Editing):
 
     def save(self, path: str | Path, layout: Layout = "single") -> Path:
         """Write all parts into a single .safetensors file ("single", without tokenizers) or a folder ("diffusers"), and return its path."""
+        self._check_saved_as_is()
         return write_sd3(path, parts_to_write(self.transformer, self.vae, self.encoders, self.tokenizer_folders, self.shift), layout)
 
     def memory(self, size: tuple[int, int] | None = None, n: int = 1, tokens: int = 256) -> Memory:
@@ -170,6 +175,9 @@ class StableDiffusion3(Editing):
                 tokenizers = {kind: find(kind) for kind in self.encoders}
                 self._encoding = Prompts(self.encoders, tokenizers, self.transformer.context_width, self.residence)
             return self._encoding
+
+    def _forget_prompts(self) -> None:
+        self._encoding = None
 
     def encode_prompt(self, prompts: str | Sequence[str] | TextContext, tokens: int = 256) -> TextContext:
         """Return the text encodings of n prompts, the condition of the model; encodings are cached.
