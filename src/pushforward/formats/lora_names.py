@@ -1,7 +1,7 @@
 """Names of modules in LoRA files of Stable Diffusion 3, whoever wrote them.
 
-A name is a prefix and the path of the module, in the naming of the original single file or of diffusers. Prefixes that end with an underscore
-belong to names whose dots are underscores: kohya (`lora_unet_`), OneTrainer (`lora_transformer_`), LyCORIS (`lycoris_`).
+A name is a prefix and the path of the module, in the naming of the original single file or of diffusers. Prefixes that end with an
+underscore belong to names whose dots are underscores: kohya (`lora_unet_`), OneTrainer (`lora_transformer_`), LyCORIS (`lycoris_`).
 """
 
 from collections.abc import Iterator, Mapping

@@ -47,7 +47,7 @@ def write_lora(path: str | Path, lora: LoRA, components: Mapping[str, nn.Module]
         raise UserError(f"layout is {layout!r}, but it must be 'diffusers' or 'kohya'.")
     path, tensors, ranks = Path(path), dict[str, Tensor](), dict[str, dict[str, int]]()
     for part, changes in lora.parts.items():
-        own = [one for one in PREFIXES[part] if one.endswith("_") == (layout == "kohya")][0]
+        own = next(one for one in PREFIXES[part] if one.endswith("_") == (layout == "kohya"))
         names = list(named_places(part, components[part], "diffusers" if layout == "diffusers" else "single"))
         for name, place in names:
             here = [one for one in changes if one.module == place.module and _overlap(one, place)]
@@ -74,7 +74,7 @@ def write_lora(path: str | Path, lora: LoRA, components: Mapping[str, nn.Module]
         dora = any(name.endswith("lora_magnitude_vector") for name in tensors)
         metadata[HEADER] = json.dumps({key: value for own, one in ranks.items() for key, value in _settings(own, one, dora).items()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = {name: lambda tensor=tensor: tensor.contiguous() for name, tensor in tensors.items()}  # type: ignore[misc]
+    made = {name: lambda tensor=tensor: tensor.contiguous() for name, tensor in tensors.items()}
     write_atomically(path, lambda temporary: write_tensors(temporary, made, metadata))
     return path
 
@@ -87,18 +87,14 @@ def _joined(place: Place, changes: list[LowRank]) -> Factors:
     """Return the sum of some changes as one change of all rows of a place."""
     parts = [_cut(place, one) for one in changes]
     if len({id(one.down) for one in changes}) == 1 or all(torch.equal(parts[0][0], down) for down, *_ in parts):
-        down, up = parts[0][0], sum((up for _, up, _ in parts[1:]), parts[0][1])
+        down, up = parts[0][0], sum((one for _, one, _ in parts[1:]), parts[0][1])
     else:
         down, up = torch.cat([down for down, *_ in parts]), torch.cat([up for _, up, _ in parts], dim=1)
-    magnitudes = [magnitude for *_, magnitude in parts]
-    if all(one is None for one in magnitudes):
-        magnitude = None
-    elif len(parts) == 1:
-        magnitude = magnitudes[0]
-    elif all(one is not None and one.shape[1] == 1 for one in magnitudes) and sum(len(one.up) for one in changes) == place.rows:
-        magnitude = sum(magnitudes[1:], magnitudes[0])  # type: ignore[arg-type]
-    else:
+    magnitudes = [one for *_, one in parts if one is not None]
+    covered = sum(len(one.up) for one in changes) == place.rows  # then rows of zeros of one are filled by another
+    if magnitudes and len(parts) > 1 and not (covered and len(magnitudes) == len(parts) and all(one.shape[1] == 1 for one in magnitudes)):
         raise UserError(f"the DoRA of {place.module} changes queries, keys and values apart, which one module of kohya cannot express.")
+    magnitude = sum(magnitudes[1:], magnitudes[0]) if magnitudes else None
     if place.swapped:
         up = torch.cat(up.chunk(2)[::-1])
         magnitude = magnitude if magnitude is None or magnitude.shape[1] != 1 else torch.cat(magnitude.chunk(2)[::-1])

@@ -20,7 +20,15 @@ from pushforward.formats.config import call_checked, dump_yaml, from_plain, load
 from pushforward.formats.diffusers_folder import check_diffusers, diffusers_config, fill_diffusers, is_diffusers
 from pushforward.formats.files import MANIFEST, check_folder, check_replaceable, write_folder
 from pushforward.formats.run import POINTERS, Checkpoints, checkpoints
-from pushforward.formats.wrapped import check_described, own_names, own_state, state_to_save, unwrapped, without_random
+from pushforward.formats.wrapped import (
+    check_described,
+    frozen_names,
+    own_names,
+    own_state,
+    state_to_save,
+    unwrapped,
+    without_random,
+)
 from pushforward.registry import export
 
 CONFIG, WEIGHTS, RAW = "config.yaml", "model.safetensors", "raw.safetensors"
@@ -228,8 +236,9 @@ def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], so
     Raises:
         CheckpointError: names or shapes differ; the message gives the first of each kind.
     """
-    problem = misfit(own_state(model), tensors)
+    optional = frozen_names(model) - tensors.keys()
+    problem = misfit({key: one for key, one in own_state(model).items() if key not in optional}, tensors)
     if problem:
         raise CheckpointError(f"{source} does not fit the model: {problem}; it was trained with another architecture.")
     names = own_names(model)
-    model.load_state_dict({names[key]: one for key, one in tensors.items()})
+    model.load_state_dict({names[key]: one for key, one in tensors.items()}, strict=not optional)

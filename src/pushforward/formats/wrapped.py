@@ -70,6 +70,20 @@ def own_state(model: nn.Module) -> dict[str, Tensor]:
     return {own: state[key] for own, key in own_names(model).items()}
 
 
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return what checkpoints hold: the state, of a model with `saves_frozen = False` without frozen parameters."""
+    frozen = frozen_names(model)
+    return {own: tensor for own, tensor in own_state(model).items() if own not in frozen}
+
+
+def frozen_names(model: nn.Module) -> set[str]:
+    """Return the own names of the parameters that checkpoints leave out."""
+    if getattr(model, "saves_frozen", True):
+        return set()
+    kept = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {own for own, key in own_names(model).items() if key in kept}
+
+
 def state_to_save(model: nn.Module) -> dict[str, Tensor]:
     """Return what a file holds of a model: its state under its own names, parametrised tensors as the values that they have now.
 

@@ -8,7 +8,6 @@ and keys in the 3.5 models (5.3.1); steps shifted towards noise, as large images
 """
 
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,11 +39,12 @@ from pushforward.sd3.editing import Editing
 from pushforward.sd3.files import parts_to_write, read_parts
 from pushforward.sd3.latent_model import LatentModel
 from pushforward.sd3.lora import Adapting
-from pushforward.sd3.lora_training import Trained
 from pushforward.sd3.memory import Memory, memory_of_parts
 from pushforward.sd3.progress import Pictures, Progress, Watch
-from pushforward.sd3.prompts import Prompts, checked_prompts
+from pushforward.sd3.prompting import Prompting
+from pushforward.sd3.prompts import checked_prompts
 from pushforward.sd3.residence import Residence
+from pushforward.sd3.text_model import PromptedTransformer
 from pushforward.sd3.tokenizers import Tokenizer, find_tokenizer
 
 REMEDY = (
@@ -52,11 +52,9 @@ REMEDY = (
     "batch_size=1 or a smaller size (`memory` returns what each needs)"
 )
 
-_LOADING = threading.Lock()  # of tokenizers, which are loaded once
-
 
 @export("StableDiffusion3")
-class StableDiffusion3(Editing, Adapting):
+class StableDiffusion3(Prompting, Editing, Adapting):
     """Stable Diffusion 3 or 3.5: from prompts to images, with a `PathModel` over latents and all of its verbs.
 
     `model` is that PathModel, for latents of the default image size; `model_for(size)` is one for another size, with the same
@@ -92,10 +90,9 @@ class StableDiffusion3(Editing, Adapting):
         for part in (transformer, vae, *self.encoders.values()):
             part.eval()
         self.residence = Residence({"transformer": transformer, "vae": vae, **self.encoders}, self.device, offload, REMEDY)
-        self.adapters, self.training = Adapters({"transformer": transformer, **self.encoders}), None
+        self.adapters = Adapters({"transformer": transformer, **self.encoders})
         self.pictures = Pictures(self.decoded, vae.latent_channels, vae.factor)
         self._models: dict[tuple[int, int], LatentModel] = {}
-        self._encoding: Prompts | None = None
         side = min(1024, int(len(transformer.positions) ** 0.5) * self.step)
         self.size = (side, side)
 
@@ -155,39 +152,24 @@ class StableDiffusion3(Editing, Adapting):
         """The rectified flow over latents (n, 16, height / 8, width / 8) of the default size."""
         return self.model_for(self.size)
 
+    @property
+    def text_model(self) -> PathModel:
+        """The same with the text encoders inside, for their training: its condition is what `tokens_of` returns."""
+        return self._model_of(PromptedTransformer(self.transformer, self.encoders), self.size)
+
     def model_for(self, size: tuple[int, int]) -> LatentModel:
         """Return the rectified flow over latents of images of this (height, width); all share the network."""
-        height, width = (side // self.vae.factor for side in images.checked_size(size, self.step))
-        if (height, width) not in self._models:
-            sampler = Euler(generation.STEPS, grid=Shifted(self.shift, generation.LEVELS))
-            model = LatentModel(self.transformer, (self.vae.latent_channels, height, width), sampler).eval()
-            model.base.to(self.device)
-            self._models.setdefault((height, width), model)  # that of another thread, if it was faster
-        return self._models[height, width]
+        size = images.checked_size(size, self.step)
+        if size not in self._models:
+            self._models.setdefault(size, self._model_of(self.transformer, size))  # that of another thread, if it was faster
+        return self._models[size]
 
-    @property
-    def _prompts(self) -> Prompts:
-        find = self.tokenizer
-        if find is None:
-            raise UserError("this model has no tokenizers; use from_pretrained, or pass a TextContext instead of prompts.")
-        with _LOADING:
-            if self._encoding is None:
-                tokenizers = {kind: find(kind) for kind in self.encoders}
-                self._encoding = Prompts(self.encoders, tokenizers, self.transformer.context_width, self.residence)
-            return self._encoding
-
-    def _forget_prompts(self) -> None:
-        self._encoding = None
-
-    def encode_prompt(self, prompts: str | Sequence[str] | TextContext, tokens: int = 256) -> TextContext:
-        """Return the text encodings of n prompts, the condition of the model; encodings are cached.
-
-        Args:
-            prompts: a text, or n of them; a `TextContext` is returned unchanged, on the device.
-            tokens: number of T5 tokens, 1 to 512.
-        """
-        checked = checked_prompts(prompts)
-        return (checked if isinstance(checked, TextContext) else self._prompts(checked, tokens)).to(self.device)
+    def _model_of(self, net: nn.Module, size: tuple[int, int]) -> LatentModel:
+        height, width = (side // self.vae.factor for side in size)
+        sampler = Euler(generation.STEPS, grid=Shifted(self.shift, generation.LEVELS))
+        model = LatentModel(net, (self.vae.latent_channels, height, width), sampler).eval()
+        model.base.to(self.device)
+        return model
 
     @torch.no_grad()
     def sample(

@@ -72,13 +72,13 @@ class Adapters:
 
     def _restore(self) -> None:
         for one in self._merged:
-            if one.module.weight._version != one.version:  # type: ignore[union-attr]
+            if one.module.weight._version != one.version:
                 raise UserError(
                     "the weights have been trained or loaded since a LoRA was merged into them, which restoring the originals would undo; "
                     "save the model, and load it again."
                 )
         for one in self._merged:
-            one.module.weight.data = one.original.to(one.module.weight)  # type: ignore[union-attr, arg-type]
+            one.module.weight.data = one.original.to(one.module.weight)  # type: ignore[arg-type]
         for module in self._attached:
             detach(module)
         self._merged, self._attached = [], []

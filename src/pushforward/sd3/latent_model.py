@@ -15,6 +15,8 @@ from pushforward.times import LogitNormal
 class LatentModel(PathModel):
     """A PathModel whose states stay float32 for any network dtype: in bfloat16 the rounding of 28 updates would accumulate."""
 
+    saves_frozen = False  # a LoRA's checkpoints hold the LoRA; the two billion numbers that it is added to are in their own file
+
     def __init__(self, net: nn.Module | Callable[..., Tensor], shape: Sequence[int], sampler: Sampler) -> None:
         super().__init__(net, shape, Linear(), "velocity", LogitNormal(), sampler=sampler)
 

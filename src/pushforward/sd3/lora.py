@@ -23,7 +23,7 @@ class Adapting:
     """
 
     adapters: Adapters
-    training: Trained | None
+    training: Trained | None = None
 
     def load_lora(self, path: str | Path, weight: float = 1.0, name: str | None = None, *, text_encoders: bool = True) -> str:
         """Load a LoRA or DoRA onto the model, in addition to those loaded before.
@@ -142,8 +142,8 @@ class Adapting:
             Its parameters.
 
         Raises:
-            UserError: peft is not installed, an option is out of range, no Linear matches, another LoRA is trained, or one is loaded and not
-                merged.
+            UserError: peft is not installed, an option is out of range, no Linear matches, another LoRA is trained, or one is
+                loaded and not merged.
         """
         self._check_no_training("add_lora")
         if self.adapters.loras and not self.adapters.merging:

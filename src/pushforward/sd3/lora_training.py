@@ -81,10 +81,10 @@ class Trained:
         Raises:
             UserError: the model's network has no LoRA of these Linears.
         """
-        components = dict(self.components)
+        components: dict[str, Any] = dict(self.components)
         if model is not None:
             net = getattr(model, "net", None)
-            components |= net.components if isinstance(net, HasComponents) else {"transformer": net}
+            components |= getattr(net, "components", {"transformer": net})
         parts = {}
         for part, own in self.components.items():
             network = components[part]
@@ -99,14 +99,9 @@ class Trained:
         for network in self.components.values():
             for path, layer in _layers(network).items():
                 network.set_submodule(path, layer.base_layer)
+            del network.peft_config  # peft's mark that there are adapters
         for p, required in self._required:
             p.requires_grad_(required)
-
-
-class HasComponents:
-    """A network around others, by part."""
-
-    components: Mapping[str, nn.Module]
 
 
 def _imported_peft() -> Any:

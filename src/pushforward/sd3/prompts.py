@@ -3,7 +3,7 @@
 import collections
 import threading
 import warnings
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Protocol
 
 import torch
@@ -86,7 +86,7 @@ class Prompts:
         Warns:
             UserWarning: a prompt is longer than an encoder reads; once for each encoder, with the words that it leaves out.
         """
-        self._check(tokens)
+        self.check(tokens)
         wanted = list(dict.fromkeys(prompts))
         with _CACHE:  # other threads may add and remove encodings: what this call needs is held in `found`
             found = {prompt: self._kept[prompt, tokens] for prompt in wanted if (prompt, tokens) in self._kept}
@@ -102,7 +102,27 @@ class Prompts:
         rows = [found[prompt] for prompt in prompts]
         return TextContext(torch.cat([row.context for row in rows]), torch.cat([row.pooled for row in rows]))
 
-    def _check(self, tokens: int) -> None:
+    def forget(self) -> None:
+        """Discard the cached encodings."""
+        with _CACHE:
+            self._kept.clear()
+
+    def ids(self, kind: str, prompts: list[str], tokens: int) -> Tensor:
+        """Return the ids (n, tokens) of prompts for an encoder, at most as many as it reads; warn of what they leave out."""
+        encoder: Any = self.encoders[kind]
+        if kind in CLIPS:
+            tokens = min(tokens, encoder.config.max_position_embeddings)
+        ids, lost = self.tokenizers[kind].encode(prompts, tokens)
+        for words in filter(None, lost):
+            shortened = words if len(words) <= 2 * SHOWN + 5 else f"{words[:SHOWN]} ... {words[-SHOWN:]}"
+            warnings.warn(
+                f"{ENCODERS[kind]} sees {tokens} tokens of a prompt, which leaves out its end {shortened!r}; shorten the prompt.",
+                stacklevel=2,
+            )
+        return ids
+
+    def check(self, tokens: int) -> None:
+        """Raise unless prompts can be encoded with this number of T5 tokens."""
         if not is_whole(tokens) or not 1 <= tokens <= MOST_TOKENS:
             raise UserError(f"tokens is {shown(tokens)}, but T5 uses 1 to {MOST_TOKENS} tokens; 256 is a common choice.")
         for kind in CLIPS:
@@ -115,41 +135,42 @@ class Prompts:
     @torch.no_grad()
     def _encode(self, prompts: list[str], tokens: int) -> list[TextContext]:
         """Return the encodings of prompts, each computed separately, so that its bits do not depend on the others."""
-        clips = [self._read(kind, prompts, CLIP_TOKENS) for kind in CLIPS]
-        states, pooled = (
-            [torch.cat([encoded[which] for encoded in one], dim=-1) for one in zip(*clips, strict=True)] for which in ("state", "pooled")
-        )
-        width = states[0].shape[-1]
-        if width > self.channels:
-            raise UserError(
-                f"the CLIPs return {width} channels, but a context token has {self.channels}; the files do not belong together."
-            )
-        t5 = [states[0].new_zeros(1, tokens, self.channels)] * len(prompts)
+        clips = zip(*(self._read(kind, prompts, CLIP_TOKENS) for kind in CLIPS), strict=True)
+        t5: list[Any] = [None] * len(prompts)
         if "t5" in self.encoders:
-            t5 = [encoded["state"].to(states[0].dtype) for encoded in self._read("t5", prompts, tokens)]
-        if t5[0].shape[-1] != self.channels:
-            raise UserError(
-                f"T5 returns {t5[0].shape[-1]} channels, but a context token has {self.channels}; the files do not belong together."
-            )
-        padded = [F.pad(one, (0, self.channels - width)) for one in states]
-        return [TextContext(torch.cat((a, b), dim=1), c) for a, b, c in zip(padded, t5, pooled, strict=True)]
+            t5 = [encoded["state"] for encoded in self._read("t5", prompts, tokens)]
+        return [joined(pair, last, tokens, self.channels) for pair, last in zip(clips, t5, strict=True)]
 
     def _read(self, kind: str, prompts: list[str], tokens: int) -> list[dict[str, Tensor]]:
         encoder: Any = self.encoders[kind]
-        if kind in CLIPS:
-            tokens = min(tokens, encoder.config.max_position_embeddings)
-        ids, lost = self.tokenizers[kind].encode(prompts, tokens)
-        for words in filter(None, lost):
-            shortened = words if len(words) <= 2 * SHOWN + 5 else f"{words[:SHOWN]} ... {words[-SHOWN:]}"
-            warnings.warn(
-                f"{ENCODERS[kind]} sees {tokens} tokens of a prompt, which leaves out its end {shortened!r}; shorten the prompt.",
-                stacklevel=2,
-            )
+        ids = self.ids(kind, prompts, tokens)
         made = []
         with self.residence.using(kind):
             device = next(encoder.parameters()).device
             for row in ids:
-                output = encoder(row[None].to(device), output_hidden_states=kind in CLIPS)
-                state = output.hidden_states[-2] if kind in CLIPS else output.last_hidden_state
-                made.append({"state": state.cpu()} | ({"pooled": output.text_embeds.cpu()} if kind in CLIPS else {}))
+                made.append({name: one.cpu() for name, one in states_of(kind, encoder, row[None].to(device)).items()})
         return made
+
+
+def states_of(kind: str, encoder: Any, ids: Tensor) -> dict[str, Tensor]:
+    """Return what an encoder contributes for ids (n, tokens): "state" (n, tokens, width), and of a CLIP "pooled" (n, width)."""
+    output = encoder(ids, output_hidden_states=kind in CLIPS)
+    if kind not in CLIPS:
+        return {"state": output.last_hidden_state}
+    return {"state": output.hidden_states[-2], "pooled": output.text_embeds}
+
+
+def joined(clips: Sequence[Mapping[str, Tensor]], t5: Tensor | None, tokens: int, channels: int) -> TextContext:
+    """Return the condition that the states of CLIP-L, CLIP-G and T5 are; without T5, `tokens` rows of zeros take its place.
+
+    Raises:
+        UserError: the encoders have other widths than the transformer needs.
+    """
+    states, pooled = (torch.cat([encoded[which] for encoded in clips], dim=-1) for which in ("state", "pooled"))
+    width = states.shape[-1]
+    if width > channels:
+        raise UserError(f"the CLIPs return {width} channels, but a context token has {channels}; the files do not belong together.")
+    t5 = states.new_zeros(len(states), tokens, channels) if t5 is None else t5.to(states.dtype)
+    if t5.shape[-1] != channels:
+        raise UserError(f"T5 returns {t5.shape[-1]} channels, but a context token has {channels}; the files do not belong together.")
+    return TextContext(torch.cat((F.pad(states, (0, channels - width)), t5), dim=1), pooled)

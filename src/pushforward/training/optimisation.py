@@ -1,5 +1,6 @@
 """AdamW, its schedule, and averaged weights."""
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -38,14 +39,15 @@ class Averaged(AveragedModel):
     """An exponential moving average of a model's weights, whose decay warms up as (1 + updates) / (10 + updates).
 
     Args:
-        model: whose weights are averaged; the average starts as a copy.
+        model: whose weights are averaged; the average starts as a copy, which shares the frozen parameters.
         decay: reached after the warm-up.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, use_buffers=False)
+        super().__init__(nn.Identity(), use_buffers=False)
+        self.module = copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
         self.decay = decay
-        pairs = [(a, c) for a, c in zip(self.module.parameters(), model.parameters(), strict=True) if a.is_floating_point()]
+        pairs = [(a, c) for a, c in zip(self.module.parameters(), model.parameters(), strict=True) if a.is_floating_point() and a is not c]
         # Cached: collecting the parameters of both models takes longer than averaging small ones.
         self._averages, self._currents = [a.detach() for a, _ in pairs], [c.detach() for _, c in pairs]
 

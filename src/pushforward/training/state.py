@@ -15,7 +15,7 @@ from pushforward.errors import CheckpointError, UserError
 from pushforward.formats.config import to_plain
 from pushforward.formats.model import RAW, WEIGHTS, load_weights, model_config, read_weights, versions, write_model
 from pushforward.formats.run import checkpoints
-from pushforward.formats.wrapped import own_state
+from pushforward.formats.wrapped import trained_state
 from pushforward.training.step import Step
 
 STATE = "training.pt"
@@ -91,8 +91,8 @@ def snapshot(step: Step, progress: Progress, data: str | None, config: Mapping[s
         "scaler": step.scaler.state_dict(),
         "guard": step.guard.state(),
     }
-    raw = None if average is None else own_state(model)
-    return Snapshot(progress.step, whole, own_state(model if average is None else average.module), raw, state)
+    raw = None if average is None else trained_state(model)
+    return Snapshot(progress.step, whole, trained_state(model if average is None else average.module), raw, state)
 
 
 def newest(out: Path | None) -> Path:

@@ -1,0 +1,259 @@
+"""LoRAs on a pipeline: strengths, exact merging, the same output as diffusers both ways, and files of text encoders."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import pushforward as pf
+from pushforward.errors import CheckpointError, NoCheckpointError, UserError
+
+pytestmark = pytest.mark.usefixtures("float32")
+PROMPT = "a red fox in the snow"
+
+
+@pytest.fixture
+def sd3(tiny):
+    return pf.StableDiffusion3.from_pretrained(tiny("medium-3.5").folder)
+
+
+@pytest.fixture
+def files(sd3, tmp_path):
+    """Return two LoRAs of all attentions and one MLP, as files."""
+    return [written(sd3, tmp_path / f"{name}.safetensors", seed=k, dora=k == 1) for k, name in enumerate(("style", "subject"))]
+
+
+def written(sd3, path, seed=0, layout="diffusers", **options):
+    """Write a random LoRA that `add_lora` made, and leave the model as it was."""
+    generator = torch.Generator().manual_seed(seed)
+    for p in sd3.add_lora(4, targets=["attention.qkv", "attention.out", "mlp.0"], seed=seed, **options):
+        p.data += 0.2 * torch.randn(p.shape, generator=generator)
+    sd3.save_lora(path, layout)
+    sd3.unload_lora()
+    return path
+
+
+def inputs():
+    generator = torch.Generator().manual_seed(7)
+    text = pf.TextContext(torch.randn(2, 5, 128, generator=generator), torch.randn(2, 112, generator=generator))
+    return torch.randn(2, 16, 12, 8, generator=generator), torch.tensor([0.3, 0.9]), text
+
+
+@torch.no_grad()
+def output(sd3):
+    """Return the transformer's output, without fast paths: bits are compared."""
+    with pf.fast.disabled():
+        return sd3.transformer(*inputs())
+
+
+def relative(a, b):
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def test_merging_computes_the_same_bits_and_unmerging_restores_them(sd3, files):
+    plain, weights = output(sd3), {name: one.clone() for name, one in sd3.transformer.state_dict().items()}
+    assert sd3.load_lora(files[0]) == "style"
+    sd3.load_lora(files[1], 0.5, "s")
+    beside = output(sd3)
+    assert relative(beside, plain) > 0.01
+    sd3.merge_lora()
+    assert torch.equal(output(sd3), beside)
+    assert type(sd3.transformer.blocks[0].image.attention.qkv) is torch.nn.Linear
+    sd3.unmerge_lora()
+    assert torch.equal(output(sd3), beside)
+    assert sd3.loras == {"style": 1.0, "s": 0.5}
+    sd3.unload_lora()
+    after = sd3.transformer.state_dict()
+    assert list(after) == list(weights)  # in the same order, by which optimisers identify parameters
+    assert all(torch.equal(after[name], one) for name, one in weights.items())
+
+
+def test_strengths_add_up(sd3, files):
+    """W + a (W1 - W) + b (W2 - W), also of a DoRA, in any order, merged or not; 0 is no change at all."""
+    weight = sd3.transformer.blocks[1].image.attention.qkv.weight
+    plain = weight.detach().clone()
+    single = []
+    for file in files:
+        name = sd3.load_lora(file)
+        sd3.merge_lora()
+        single.append(weight.detach().clone())
+        sd3.unload_lora(name)
+        assert torch.equal(weight, plain)
+    wanted = plain + 0.5 * (single[0] - plain) - 2 * (single[1] - plain)
+    for order in (files, files[::-1]):
+        for file in order:
+            sd3.load_lora(file)
+        sd3.set_lora({"style": 0.5, "subject": -2})
+        sd3.merge_lora()
+        torch.testing.assert_close(weight.detach(), wanted, rtol=0, atol=1e-5)
+        sd3.set_lora({"style": 0, "subject": 0})
+        assert torch.equal(weight, plain)
+        sd3.unload_lora()
+
+
+def test_unmerged_ones_hold_in_every_verb(sd3, files):
+    """The fast path of the blocks reads weights: it declines, and the rows of text encoders are not touched."""
+    sd3.load_lora(files[0])
+    with torch.no_grad():
+        found = sd3.transformer(*inputs())
+    assert torch.equal(found, output(sd3))
+
+
+def test_sampling_and_offloading(tiny, sd3, files):
+    options = {"size": (64, 64), "steps": 2, "generator": 0, "output": "latents"}
+    sd3.load_lora(files[0])
+    images = sd3.sample(PROMPT, **options)
+    offloaded = pf.StableDiffusion3.from_pretrained(tiny("medium-3.5").folder, offload=True)
+    offloaded.load_lora(files[0])
+    assert torch.equal(offloaded.sample(PROMPT, **options), images)
+    offloaded.merge_lora()
+    assert relative(offloaded.sample(PROMPT, **options), images) < 1e-4
+
+
+def test_bfloat16_is_rounded_once(tiny, files):
+    sd3 = pf.StableDiffusion3.from_pretrained(tiny("medium-3.5").folder, dtype=torch.bfloat16)
+    weight = sd3.transformer.blocks[0].image.attention.qkv.weight
+    plain = weight.detach().clone()
+    sd3.load_lora(files[0])
+    sd3.merge_lora()
+    lora = load_file(files[0])
+    delta = torch.cat([lora[f"transformer.transformer_blocks.0.attn.to_{one}.lora_B.weight"] for one in "qkv"])
+    delta = delta @ lora["transformer.transformer_blocks.0.attn.to_q.lora_A.weight"]
+    assert torch.equal(weight, (plain.float() + delta).bfloat16())
+    sd3.unmerge_lora()
+    assert torch.equal(weight, plain)
+
+
+@pytest.fixture
+def peer(tiny):
+    """Return a fresh pipeline of diffusers: peft changes its modules."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    made = diffusers.StableDiffusion3Pipeline.from_pretrained(tiny("medium-3.5").folder)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def images_of(peer, steps=2):
+    noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    options = {"num_inference_steps": steps, "guidance_scale": 3.0, "height": 64, "width": 64, "latents": noise, "output_type": "pt"}
+    return peer([PROMPT], **options).images, noise
+
+
+def ours(sd3, noise, steps=2):
+    return sd3.sample(PROMPT, steps=steps, guidance=3.0, size=(64, 64), latents=noise, output="tensor")
+
+
+def test_ours_gives_the_same_images_in_diffusers(sd3, peer, tmp_path):
+    """Of transformer and both CLIPs, alpha twice the rank, through the file that diffusers looks for in a folder."""
+    written(sd3, tmp_path / "pytorch_lora_weights.safetensors", alpha=8, text_encoders=True)
+    before, noise = images_of(peer)
+    peer.load_lora_weights(tmp_path)
+    after, _ = images_of(peer)
+    sd3.load_lora(tmp_path)
+    assert float((after - before).abs().max()) > 0.01
+    torch.testing.assert_close(ours(sd3, noise), after, rtol=0, atol=2e-4)
+    sd3.unload_lora()
+    sd3.load_lora(tmp_path, text_encoders=False)  # those of the encoders do count
+    assert float((ours(sd3, noise) - after).abs().max()) > 0.01
+
+
+def test_dora_of_ours_gives_the_same_images_in_diffusers(sd3, peer, tmp_path):
+    written(sd3, tmp_path / "pytorch_lora_weights.safetensors", dora=True)
+    peer.load_lora_weights(tmp_path)
+    after, noise = images_of(peer)
+    sd3.load_lora(tmp_path)
+    torch.testing.assert_close(ours(sd3, noise), after, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("alpha", [4, 8])
+def test_theirs_gives_the_same_images_here(sd3, peer, tmp_path, alpha):
+    """As diffusers' training scripts write it: q, k and v with A of their own; the header states alpha."""
+    import peft
+    from diffusers.training_utils import _collate_lora_metadata
+
+    targets = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "norm_out.linear", "proj_out"]
+    config = peft.LoraConfig(r=4, lora_alpha=alpha, target_modules=targets, init_lora_weights=False)
+    text = peft.LoraConfig(r=2, lora_alpha=alpha, target_modules=["q_proj", "v_proj", "fc1"], init_lora_weights=False)
+    parts = {
+        "transformer": (peer.transformer, config),
+        "text_encoder": (peer.text_encoder, text),
+        "text_encoder_2": (peer.text_encoder_2, text),
+    }
+    torch.manual_seed(0)
+    for module, one in parts.values():
+        peft.inject_adapter_in_model(one, module)  # what `add_adapter` calls
+    layers = {f"{part}_lora_layers": peft.get_peft_model_state_dict(module) for part, (module, _) in parts.items()}
+    metadata = _collate_lora_metadata({part: module for part, (module, _) in parts.items()})
+    type(peer).save_lora_weights(tmp_path, **layers, **metadata)
+    wanted, noise = images_of(peer)
+    before = ours(sd3, noise)
+    sd3.load_lora(tmp_path)
+    assert float((before - wanted).abs().max()) > 0.01
+    torch.testing.assert_close(ours(sd3, noise), wanted, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("prefix", ["text_encoder_3.", "lora_te3_", "text_encoders.t5xxl.transformer."])
+def test_text_encoders_of_all_prefixes(sd3, tmp_path, prefix):
+    """W + (alpha / r) B A by hand in T5, whose encodings are cached: another LoRA, another encoding."""
+    name = "encoder.block.1.layer.0.SelfAttention.o"
+    linear = sd3.encoders["t5"].get_submodule(name)
+    before, weight = sd3.encode_prompt(PROMPT), linear.weight.detach().clone()
+    down, up = torch.randn(2, weight.shape[1]), torch.randn(len(weight), 2)
+    base = prefix + (name.replace(".", "_") if prefix.endswith("_") else name)
+    file = {f"{base}.lora_down.weight": down, f"{base}.lora_up.weight": up, f"{base}.alpha": torch.tensor(0.5)}
+    save_file(file, tmp_path / "t5.safetensors")
+    sd3.load_lora(tmp_path / "t5.safetensors")
+    torch.testing.assert_close(linear.weight, weight + 0.25 * up @ down, rtol=0, atol=1e-5)
+    after = sd3.encode_prompt(PROMPT)
+    assert not torch.equal(after.context, before.context)
+    sd3.unload_lora()
+    assert torch.equal(sd3.encode_prompt(PROMPT).context, before.context)
+
+
+def test_what_cannot_be_is_refused(tiny, sd3, files, tmp_path):
+    with pytest.raises(UserError, match="no LoRA to merge"):
+        sd3.merge_lora()
+    with pytest.raises(UserError, match="there is no LoRA 'x'; none is loaded"):
+        sd3.set_lora({"x": 1})
+    with pytest.raises(NoCheckpointError, match="there is no file"):
+        sd3.load_lora(tmp_path / "none.safetensors")
+    with pytest.raises(UserError, match="weight is nan"):
+        sd3.load_lora(files[0], float("nan"))
+    sd3.load_lora(files[0])
+    with pytest.raises(UserError, match="a LoRA named 'style' is loaded"):
+        sd3.load_lora(files[0])
+    with pytest.raises(UserError, match="did you mean 'style'"):
+        sd3.unload_lora("styl")
+    with pytest.raises(UserError, match="not merged"):
+        sd3.save(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="call merge_lora"):
+        sd3.add_lora()
+    other = pf.StableDiffusion3.from_pretrained(tiny("medium").folder)
+    with pytest.raises(CheckpointError, match="LoRA for another model"):
+        other.load_lora(files[0])
+    assert other.loras == {}
+
+
+def test_merged_weights_are_saved_and_training_them_is_noticed(sd3, files, tmp_path):
+    sd3.load_lora(files[0])
+    sd3.merge_lora()
+    sd3.save(tmp_path / "model.safetensors")
+    again = pf.StableDiffusion3.from_pretrained(tmp_path / "model.safetensors")
+    assert torch.equal(output(again), output(sd3))
+    with torch.no_grad():
+        sd3.transformer.blocks[0].image.attention.qkv.weight.add_(1)
+    with pytest.raises(UserError, match="have been trained or loaded since"):
+        sd3.unmerge_lora()
+
+
+def test_a_loaded_one_is_written_in_another_layout(sd3, files, tmp_path):
+    sd3.load_lora(files[0])
+    wanted = output(sd3)
+    sd3.save_lora(tmp_path / "kohya.safetensors", "kohya", name="style")
+    sd3.unload_lora()
+    sd3.load_lora(tmp_path / "kohya.safetensors")
+    assert relative(output(sd3), wanted) < 1e-5
