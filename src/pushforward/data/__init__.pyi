@@ -4,6 +4,7 @@ from pushforward.data.dataset import Dataset as Dataset
 from pushforward.data.mixture import GaussianMixture as GaussianMixture
 from pushforward.data.lazy import LazyDataset as LazyDataset
 from pushforward.data.pairs import Pairs as Pairs
+from pushforward.data.prior import PriorPreservation as PriorPreservation
 from pushforward.schema import Schema as Schema
 from pushforward.data.sklearn_tables import breast_cancer as breast_cancer
 from pushforward.data.densities import checkerboard as checkerboard
