@@ -1,10 +1,12 @@
 """LoRAs on a pipeline: strengths, exact merging, the same output as diffusers both ways, and files of text encoders."""
 
+import PIL.Image
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import pushforward as pf
+from pushforward.cli import main
 from pushforward.errors import CheckpointError, NoCheckpointError, UserError
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -257,3 +259,46 @@ def test_a_loaded_one_is_written_in_another_layout(sd3, files, tmp_path):
     sd3.unload_lora()
     sd3.load_lora(tmp_path / "kohya.safetensors")
     assert relative(output(sd3), wanted) < 1e-5
+
+
+def failed(capsys, *arguments):
+    """The exit status and the sentence of a command that fails."""
+    capsys.readouterr()
+    try:
+        status = main(["generate", *map(str, arguments)])
+    except SystemExit as stop:
+        status = stop.code
+    return status, capsys.readouterr().err
+
+
+def test_generate_with_loras_and_again_from_the_image(tiny, sd3, files, tmp_path, capsys):
+    folder, out = tiny("medium-3.5").folder, tmp_path / "fox.png"
+    small = ["--steps", "2", "--height", "32", "--width", "32", "--seed", "5"]
+    given = ["--lora", str(files[0]), str(files[1]), "--lora-weight", "0.5", "2"]
+    assert main(["generate", str(folder), PROMPT, *small, *given, "--out", str(out)]) == 0
+    for file, weight in zip(files, (0.5, 2), strict=True):
+        sd3.load_lora(file, weight)
+    sd3.merge_lora()
+    wanted = sd3.sample(PROMPT, steps=2, size=(32, 32), generator=5)[0]
+    assert PIL.Image.open(out).tobytes() == wanted.tobytes()
+    assert main(["generate", "--from", str(out), "--out", str(tmp_path / "again.png")]) == 0
+    assert (tmp_path / "again.png").read_bytes() == out.read_bytes()
+    written(pf.StableDiffusion3.from_pretrained(folder), files[0], seed=9)
+    status, message = failed(capsys, "--from", out, "--out", tmp_path / "other.png")
+    assert (status, "which has changed since" in message) == (2, True)
+
+
+def test_mistakes_about_loras_are_found_before_a_model_is_loaded(files, tmp_path, capsys):
+    save_file({"x.hada_w1_a": torch.zeros(2)}, tmp_path / "loha.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(files[0].read_bytes()[:-10])
+    for arguments, wanted, exit_status in (
+        (["--lora", tmp_path / "none.safetensors"], "there is no file", 2),
+        (["--lora", tmp_path / "loha.safetensors"], "a LoHa", 2),
+        (["--lora", tmp_path / "cut.safetensors"], "is truncated", 1),
+        (["--lora", files[0], "--lora-weight", "1", "2"], "--lora-weight has 2 numbers for 1 files", 2),
+        (["--lora", files[0], "--lora-weight", "nan"], "--lora-weight is nan", 2),
+        (["--lora", files[0], files[0]], "a file twice", 2),
+    ):
+        status, message = failed(capsys, "no-such-model", PROMPT, *arguments)
+        assert (status, wanted in message) == (exit_status, True), message
+        assert message.count("\n") == 1

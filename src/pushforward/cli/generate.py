@@ -15,6 +15,7 @@ import tyro
 from pushforward._checks import real, whole
 from pushforward._images import upright
 from pushforward.cli.drawing import clip_of
+from pushforward.cli.loras import DIGESTS, check_loras, check_unchanged, digests, merge_loras
 from pushforward.cli.options import check_whole, parse
 from pushforward.cli.preview import shown
 from pushforward.cli.run import check_file, device_of
@@ -62,6 +63,8 @@ class Generate(SamplerOptions):
         skip_layers: blocks for skip-layer guidance, such as 7 8 9 for Stable Diffusion 3.5 medium.
         skip_scale: scale of skip-layer guidance.
         skip_steps: range (start stop) of skip-layer guidance, as fractions of the steps.
+        lora: LoRA or DoRA files (.safetensors of diffusers, kohya, ComfyUI, ...), which are merged into the weights.
+        lora_weight: their weights, one for all or one each; 1 is full strength.
         tokens: number of T5 tokens of the prompt, 1 to 512.
         t5: whether to use the text encoder T5.
         dtype: dtype of the weights; "stored" is that of the file.
@@ -95,6 +98,8 @@ class Generate(SamplerOptions):
     skip_layers: tuple[int, ...] = ()
     skip_scale: float = 2.8
     skip_steps: tuple[float, float] = (0.01, 0.2)
+    lora: tuple[str, ...] = ()
+    lora_weight: tuple[float, ...] = (1.0,)
     tokens: int = 256
     t5: bool = True
     dtype: Literal["stored", "float32", "bfloat16", "float16"] = "stored"
@@ -140,6 +145,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.memory:
         print(model.memory(size, min(options.batch_size, options.n), options.tokens))
         return 0
+    merge_loras(model, options.lora, options.lora_weight)
     shift = model.shift if options.shift is None else options.shift
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
     seeds = list(range(seed, seed + options.n))
@@ -187,6 +193,7 @@ def _options(arguments: Sequence[str]) -> Generate:
         raise UserError('there is no model; give one, and a prompt: pushforward generate MODEL "a red fox".')
     if not options.prompt and source is None and not options.memory:
         raise UserError('there is no prompt; give one: pushforward generate MODEL "a red fox".')
+    check_unchanged(str(source), settings, options.lora)
     if options.out.suffix.lower() != ".png":
         raise UserError(f"--out is {options.out}, but images are written as .png, which stores their settings; use this suffix.")
     return options
@@ -211,6 +218,7 @@ def _check(options: Generate) -> None:
     times_of(_sampler(options, shift), shift)
     _guidance(options)
     _skip_layers(options)
+    check_loras(options.lora, options.lora_weight)
     for name, path in (("--out", options.out), ("--preview", options.preview)):
         if path is not None and not options.memory:
             check_file(path, name)
@@ -247,7 +255,7 @@ def _skip_layers(options: Generate) -> SkipLayers | None:
 def _repeated(path: Path, settings: dict[str, Any]) -> Generate:
     hints = typing.get_type_hints(Generate)
     known = [field.name for field in dataclasses.fields(Generate) if field.name not in OF_THE_CALL]
-    strange = sorted(settings.keys() - {*known, "version", "image_sha256", "mask_sha256"})
+    strange = sorted(settings.keys() - {*known, "version", "image_sha256", "mask_sha256", DIGESTS})
     if strange:
         raise UserError(
             f"--from is {path}, whose settings have {strange[0]!r}, which this version does not know; install the version that wrote it."
@@ -269,7 +277,11 @@ def _settings(options: Generate) -> dict[str, Any]:
     for name in ("image", "mask"):
         if settings[name] is not None:
             settings[f"{name}_sha256"] = digest(settings[name])
-    return {"version": pushforward.__version__, **{name: str(one) if isinstance(one, Path) else one for name, one in settings.items()}}
+    return {
+        "version": pushforward.__version__,
+        **digests(options.lora),
+        **{name: str(one) if isinstance(one, Path) else one for name, one in settings.items()},
+    }
 
 
 def _size(options: Generate, model: StableDiffusion3, image: PIL.Image.Image | None) -> tuple[int, int]:

@@ -95,7 +95,7 @@ def read_lora(path: str | Path, components: Mapping[str, nn.Module], *, text_enc
 
     Source: for each layout the code that writes or reads it: diffusers' SD3LoraLoaderMixin, kohya's lora_sd3.py, ComfyUI's lora.py, peft.
     """
-    file = open_tensors(_file(Path(path)))
+    file = open_tensors(lora_file(Path(path)))
     found = _modules(file)
     known = places(components)
     if not text_encoders:
@@ -114,8 +114,21 @@ def read_lora(path: str | Path, components: Mapping[str, nn.Module], *, text_enc
     return LoRA({part: tuple(changes) for part, changes in parts.items()})
 
 
-def _file(path: Path) -> Path:
-    """Return the file of a path that may be the folder of one."""
+def check_lora(path: str | Path) -> None:
+    """Raise unless a path is a complete file with a LoRA, of whatever model; its tensors are not read.
+
+    Raises:
+        CheckpointError: as `read_lora`.
+    """
+    _modules(open_tensors(lora_file(Path(path))))
+
+
+def lora_file(path: Path) -> Path:
+    """Return the file of a path that may be the folder of one.
+
+    Raises:
+        NoCheckpointError: the folder has no such file, or several.
+    """
     if not path.is_dir():
         return path
     here = [path / name for name in FILES if (path / name).is_file()] or sorted(path.glob("*.safetensors"))

@@ -1,0 +1,47 @@
+"""The options --lora and --lora-weight: checked before a model is loaded, merged into it, and stored by their digests."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pushforward._checks import real
+from pushforward.errors import UserError
+from pushforward.formats.lora import check_lora, lora_file
+from pushforward.sd3.lora import Adapting
+from pushforward.sd3.png import digest
+
+DIGESTS = "lora_sha256"  # the entry of an image's settings
+
+
+def check_loras(files: Sequence[str], weights: Sequence[float]) -> None:
+    """Raise for files that are no LoRA, and for weights that do not belong to them; tensors are not read."""
+    for weight in weights:
+        real("--lora-weight", weight, hint="1 is full strength")
+    if len(weights) not in (1, len(files)):
+        raise UserError(f"--lora-weight has {len(weights)} numbers for {len(files)} files of --lora; give one for all, or one each.")
+    if len(set(files)) < len(files):
+        raise UserError("--lora has a file twice; give it once, with the sum of its weights.")
+    for file in files:
+        check_lora(file)
+
+
+def merge_loras(model: Adapting, files: Sequence[str], weights: Sequence[float]) -> None:
+    """Merge LoRAs into a model, with one weight for all or one each."""
+    for file, weight in zip(files, weights if len(weights) > 1 else [weights[0]] * len(files), strict=True):
+        model.load_lora(file, weight, name=file)
+    if files:
+        model.merge_lora()
+
+
+def digests(files: Sequence[str]) -> dict[str, Any]:
+    """Return what the settings of an image hold of the files besides their names."""
+    return {DIGESTS: [digest(lora_file(Path(file))) for file in files]} if files else {}
+
+
+def check_unchanged(source: str, settings: Mapping[str, Any], files: Sequence[str]) -> None:
+    """Raise if a file that an image was made with has changed since."""
+    stored = settings.get("lora"), settings.get(DIGESTS)
+    known = dict(zip(*stored, strict=False)) if all(isinstance(one, list) for one in stored) else {}  # type: ignore[arg-type]
+    for file in files:
+        if file in known and digest(lora_file(Path(file))) != known[file]:
+            raise UserError(f"--from is {source}, made with --lora {file}, which has changed since; give the file as it was.")
