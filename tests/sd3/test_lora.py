@@ -55,13 +55,13 @@ def test_merging_computes_the_same_bits_and_unmerging_restores_them(sd3, files):
     plain, weights = output(sd3), {name: one.clone() for name, one in sd3.transformer.state_dict().items()}
     assert sd3.load_lora(files[0]) == "style"
     sd3.load_lora(files[1], 0.5, "s")
-    beside = output(sd3)
-    assert relative(beside, plain) > 0.01
+    unmerged = output(sd3)
+    assert relative(unmerged, plain) > 0.01
     sd3.merge_lora()
-    assert torch.equal(output(sd3), beside)
+    assert torch.equal(output(sd3), unmerged)
     assert type(sd3.transformer.blocks[0].image.attention.qkv) is torch.nn.Linear
     sd3.unmerge_lora()
-    assert torch.equal(output(sd3), beside)
+    assert torch.equal(output(sd3), unmerged)
     assert sd3.loras == {"style": 1.0, "s": 0.5}
     sd3.unload_lora()
     after = sd3.transformer.state_dict()

@@ -1,4 +1,4 @@
-"""Names of modules in LoRA files of Stable Diffusion 3, whoever wrote them.
+"""Names of modules in LoRA files of Stable Diffusion 3.
 
 A name is a prefix and the path of the module, in the naming of the original single file or of diffusers. Prefixes that end with an
 underscore belong to names whose dots are underscores: kohya (`lora_unet_`), OneTrainer (`lora_transformer_`), LyCORIS (`lycoris_`).

@@ -1,4 +1,4 @@
-"""What peft and diffusers state about a LoRA beside its tensors: alpha by module, in the header or in adapter_config.json."""
+"""What peft and diffusers state about a LoRA apart from its tensors: alpha by module, in the header or in adapter_config.json."""
 
 import math
 from collections.abc import Mapping
@@ -76,12 +76,12 @@ def read_settings(file: TensorFile, raw: bool) -> LoRASettings:
                 by_prefix[prefix] = own
         if not by_prefix:
             by_prefix[""] = stated
-    beside = file.path.with_name(CONFIG)
-    if raw and beside.is_file():
+    config = file.path.with_name(CONFIG)
+    if raw and config.is_file():
         try:
-            by_prefix[RAW] = _object(file.path, regular(beside, CheckpointError).read_text(encoding="utf-8"), CONFIG)
+            by_prefix[RAW] = _object(file.path, regular(config, CheckpointError).read_text(encoding="utf-8"), CONFIG)
         except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{beside} cannot be read ({error}); download it again.") from None
+            raise CheckpointError(f"{config} cannot be read ({error}); download it again.") from None
     for settings in by_prefix.values():
         start = settings.get("init_lora_weights")
         if isinstance(start, str) and start.lower().startswith(CHANGED_BASE):

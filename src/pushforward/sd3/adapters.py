@@ -38,7 +38,7 @@ class Adapters:
         self._merged: list[Merged] = []
 
     def set(self, loras: Mapping[str, LoRA], strengths: Mapping[str, float], merging: bool) -> None:
-        """Apply these LoRAs, with a strength each, instead of those so far; merged into the weights, or beside them.
+        """Apply these LoRAs, with a strength each, instead of those so far; merged into the weights, or computed with each use of them.
 
         Raises:
             UserError: merged weights have been trained or loaded since, so that the originals cannot be restored.

@@ -56,7 +56,7 @@ class Trained:
             chosen[kind] = _matching(components[kind], ENCODER_TARGETS[kind])
         self.components = {part: components[part] for part in chosen}
         self._required = [(p, p.requires_grad) for one in self.components.values() for p in one.parameters()]
-        # peft reads alpha as a number, and its type says int
+        # alpha may be any number, but its type in peft is int
         settings: dict[str, Any] = {
             "r": rank,
             "lora_alpha": alpha,
