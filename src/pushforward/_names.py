@@ -55,7 +55,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "data.GaussianMixture": ("pushforward.data.mixture", "A mixture of isotropic Gaussians: the ground truth that samplers, likelihoods and losses are tested against."),
     "data.LazyDataset": ("pushforward.data.lazy", "Read examples x from their source when a batch needs them; labels are held in memory."),
     "data.Pairs": ("pushforward.data.pairs", "Samples x, their conditions and the noise each was generated from: `reflow` returns them, the Trainer passes them to the loss."),
-    "data.PriorPreservation": ("pushforward.data.prior", "Mix examples of a subject (\"a photo of sks dog\") and of its prior (\"a photo of a dog\", such as the model's own samples) in every batch."),
+    "data.PriorPreservation": ("pushforward.data.prior", "Mix in every batch examples of a subject (\"a photo of sks dog\") and of its class, the prior (\"a photo of a dog\")."),
     "data.Schema": ("pushforward.schema", "The columns of a table and its classes: what a data set knows of its source, and a model of its samples."),
     "data.breast_cancer": ("pushforward.data.sklearn_tables", "Breast tumours from scikit-learn: 569 tumours, malignant or benign, 30 measurements of their cells' nuclei."),
     "data.checkerboard": ("pushforward.data.densities", "The uniform density on the dark fields of a 4 by 4 board in the plane, without labels."),

@@ -12,6 +12,7 @@ from pushforward.errors import CheckpointError, NoCheckpointError
 from pushforward.formats.lora_names import Place, part_of, places
 from pushforward.formats.lora_settings import RAW, LoRASettings, read_settings
 from pushforward.formats.sd3_find import open_tensors
+from pushforward.formats.sd3_parts import FLOAT8
 from pushforward.formats.tensor_file import TensorFile
 from pushforward.nn.lora import LowRank
 from pushforward.registry import export
@@ -60,11 +61,6 @@ class LoRA:
     def __len__(self) -> int:
         return sum(map(len, self.parts.values()))
 
-    @property
-    def size(self) -> int:
-        """Number of numbers in all tensors."""
-        return sum(one.down.numel() + one.up.numel() for changes in self.parts.values() for one in changes)
-
 
 @export("formats.read_lora")
 def read_lora(path: str | Path, components: Mapping[str, nn.Module], *, text_encoders: bool = True) -> LoRA:
@@ -81,7 +77,7 @@ def read_lora(path: str | Path, components: Mapping[str, nn.Module], *, text_enc
         text_encoders: whether to read changes of text encoders; False leaves them out.
 
     Returns:
-        The changes, whose tensors are in memory in their stored dtype.
+        The changes, whose tensors are in memory in their stored dtype, 8-bit floats as bfloat16.
 
     Raises:
         NoCheckpointError: it holds no LoRA, one of another model (the message names modules that do not fit), one of a text encoder that
@@ -218,7 +214,7 @@ def _values(file: TensorFile, name: str) -> Tensor:
     tensor = file.mapped(name)
     if not tensor.is_floating_point():
         raise CheckpointError(f"{file.path}: {name} is stored as {tensor.dtype}, but a LoRA holds floats; convert it to bfloat16.")
-    return tensor.clone()
+    return tensor.to(torch.bfloat16) if tensor.dtype in FLOAT8 else tensor.clone()
 
 
 def _matrix(file: TensorFile, name: str) -> Tensor:
