@@ -59,7 +59,10 @@ def widths_of(hidden: Any, network: str, usual: tuple[int, ...]) -> tuple[int, .
 
 def is_real(value: Any) -> bool:
     """Return whether a value is a finite number of Python or numpy."""
-    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+    try:
+        return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+    except OverflowError:  # an integer beyond the range of floats
+        return False
 
 
 class CheckedNumbers:

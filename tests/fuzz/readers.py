@@ -12,6 +12,7 @@ import numpy
 import pandas
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import pushforward as pf
 from pushforward.cli import compare, info
@@ -198,6 +199,28 @@ def _sd3(folder: Path) -> None:
     tiny_sd3.build(folder)
 
 
+def _mmdit() -> dict[str, torch.nn.Module]:
+    sizes = {"depth": 2, "heads": 1, "head_width": 8, "context_width": 4, "pooled_width": 4, "positions": 2, "null_tokens": 1}
+    return {"transformer": pf.nn.MMDiT((1, 4, 4), **sizes)}
+
+
+def _lora(folder: Path) -> None:
+    settings = {"r": 2, "lora_alpha": 4, "alpha_pattern": {"attn.to_q": 1}, "use_rslora": True, "init_lora_weights": "gaussian"}
+    tensors = {"lora_A.weight": torch.ones(2, 8), "lora_B.weight": torch.ones(8, 2), "lora_magnitude_vector": torch.ones(8)}
+    for prefix, name in (("transformer.", "header"), ("base_model.model.", "adapter_model")):
+        file = {f"{prefix}transformer_blocks.0.attn.to_{one}.{end}": each.clone() for one in "qk" for end, each in tensors.items()}
+        header = {"lora_adapter_metadata": json.dumps({f"{prefix}{key}": one for key, one in settings.items()})}
+        save_file(file, folder / f"{name}.safetensors", header if name == "header" else None)
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+
+
+def _read_lora(folder: Path) -> None:
+    for name in ("header", "adapter_model"):
+        lora = pf.formats.read_lora(folder / f"{name}.safetensors", _mmdit())
+        for one in lora.parts["transformer"]:
+            one.delta(torch.ones(8, 8))
+
+
 def _sd3_folder(folder: Path) -> None:
     read_parts(folder / "folder", None, "cpu", None, True)
     for kind, name in (("clip_l", "tokenizer"), ("t5", "tokenizer_3")):
@@ -272,4 +295,5 @@ READERS = [
         "sd3 file", _sd3, ("single.safetensors",), lambda folder: read_parts(folder / "single.safetensors", None, "cpu", None, True), 0.3
     ),
     Reader("sd3 folder", _sd3, SETTINGS, _sd3_folder, 0.3),
+    Reader("lora", _lora, ("*.safetensors", "*.json"), _read_lora),
 ]
