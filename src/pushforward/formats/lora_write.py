@@ -29,7 +29,7 @@ def write_lora(path: str | Path, lora: LoRA, components: Mapping[str, nn.Module]
 
     The layout "diffusers" is read equally by diffusers and ComfyUI, of which only the former reads the header: it has the names of
     diffusers, no alpha tensors, and a header with lora_alpha = r. "kohya" has kohya's names, `.alpha` tensors and one change for queries,
-    keys and values; where these have different A, it stacks them, with a block diagonal B.
+    keys and values; where these have different A, it stacks them, with a block diagonal B. diffusers itself does not load LoRAs of T5.
 
     Args:
         path: the .safetensors file; diffusers looks for pytorch_lora_weights.safetensors in a folder.
