@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import register_pytree_node
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from pushforward._checks import event_shape, shown, whole
 from pushforward.errors import ConditionError, DtypeError
@@ -155,6 +156,10 @@ class TextContext:
             torch.where(mask[:, None, None], self.context, other.context), torch.where(mask[:, None], self.pooled, other.pooled)
         )
 
+    def pin_memory(self) -> "TextContext":
+        """Return it in pinned memory, as a DataLoader asks for it."""
+        return type(self)(self.context.pin_memory(), self.pooled.pin_memory())
+
     def repeat(self, n: int) -> "TextContext":
         """Return all rows n times over, one copy after the other."""
         return type(self)(self.context.repeat(n, 1, 1), self.pooled.repeat(n, 1))
@@ -170,3 +175,11 @@ def register_context(kind: type[TextContext]) -> None:
 
 
 register_context(TextContext)
+
+
+def _collated(rows: Sequence[TextContext], **_: Any) -> TextContext:
+    """Return the rows of a batch, each a batch of one, as one record."""
+    return TextContext(torch.cat([row.context for row in rows]), torch.cat([row.pooled for row in rows]))
+
+
+default_collate_fn_map[TextContext] = _collated  # what `torch.utils.data.default_collate` documents for types of one's own

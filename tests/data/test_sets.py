@@ -9,10 +9,12 @@ import torch
 from pushforward import registry
 from pushforward.data.densities import checkerboard, eight_gaussians, moons, pinwheel, spirals
 from pushforward.data.digits import digits
-from pushforward.data.fashion_mnist import DEBIAN
+from pushforward.data.emoji import DEBIAN as FONT
+from pushforward.data.fashion_mnist import DEBIAN as CLOTHES
 from pushforward.data.load import load
 from pushforward.data.mixture import mixture
 from pushforward.data.splits import SPLITS
+from pushforward.data.stamps import DEBIAN as STAMPS
 from pushforward.errors import UserError
 
 DENSITIES = [moons, eight_gaussians, checkerboard, spirals, pinwheel, mixture]
@@ -106,7 +108,19 @@ def test_blades_of_the_pinwheel_are_each_other_turned_by_a_fifth():
 LOADERS = [entry.name.removeprefix("data.") for entry in registry.entries("data", loader=True)]
 
 
-@pytest.mark.parametrize("name", [one for one in LOADERS if one != "fashion_mnist" or DEBIAN.is_dir()])
+INSTALLED = {"fashion_mnist": CLOTHES, "emoji": FONT, "stamps": STAMPS}  # by packages of Debian
+SLOW = ("emoji", "stamps")  # pictures are drawn or resized
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(one, marks=[pytest.mark.slow] if one in SLOW else [])
+        for one in LOADERS
+        if one not in INSTALLED or INSTALLED[one].exists()
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*are left out")
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_loader_of_the_registry_gives_every_split(name, split):
     assert load(name, split).name == name

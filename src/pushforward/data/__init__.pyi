@@ -11,6 +11,7 @@ from pushforward.data.densities import checkerboard as checkerboard
 from pushforward.data.sklearn_tables import diabetes as diabetes
 from pushforward.data.digits import digits as digits
 from pushforward.data.densities import eight_gaussians as eight_gaussians
+from pushforward.data.emoji import emoji as emoji
 from pushforward.data.fashion_mnist import fashion_mnist as fashion_mnist
 from pushforward.data.sklearn_tables import iris as iris
 from pushforward.data.dataset import keep_batch as keep_batch
@@ -19,5 +20,6 @@ from pushforward.data.mixture import mixture as mixture
 from pushforward.data.densities import moons as moons
 from pushforward.data.densities import pinwheel as pinwheel
 from pushforward.data.densities import spirals as spirals
+from pushforward.data.stamps import stamps as stamps
 from pushforward.data.mixture import three_gaussians as three_gaussians
 from pushforward.data.sklearn_tables import wine as wine

@@ -166,6 +166,10 @@ class Dataset(torch_data.Dataset[Batch]):
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self._held.device)
         return self._held[chosen].to(torch.float32), None if self.cond is None else self.cond[chosen]
 
+    def readable(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, list[int]]:
+        """Return the examples x with these indices that can be read, and their indices: all, except in a set of image files."""
+        return self.batch(indices)[0], torch.as_tensor(indices).tolist()
+
     def take(self, n: int) -> "Dataset":
         """Return the set of the first n examples."""
         if not 1 <= n <= len(self):

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from pushforward._files import regular, regular_folder
 from pushforward.data.arrays import as_events, number_labels
+from pushforward.data.captioned import warn_left_out
 from pushforward.data.checks import refuse_not_finite
+from pushforward.data.folder_captions import Choice
 from pushforward.data.images import ImageDataset, checked_image_options
 from pushforward.data.lazy import LazyDataset
 from pushforward.data.splits import split_named, split_within
@@ -79,6 +81,7 @@ def read_hub(
     caption: str | None = None,
     size: int | None = None,
     channels: int = 3,
+    missing: str = "refuse",
     config: str | None = None,
 ) -> LazyDataset:
     """Return one split of a set of the Hugging Face Hub, downloaded on first use.
@@ -93,9 +96,10 @@ def read_hub(
         caption: column of captions; by default `text`, if there is one in addition to images.
         size: pixels of an image's side.
         channels: 3, or 1 for greyscale.
+        missing: what to do if captions are missing or empty: "refuse" the set, or "drop" these images.
         config: configuration of the set, if it has several.
     """
-    return _split(name, load_parts(name, config), split, seed, image, columns, label, caption, size, channels)
+    return _split(name, load_parts(name, config), split, seed, image, columns, label, caption, size, channels, missing)
 
 
 def read_saved(
@@ -109,6 +113,7 @@ def read_saved(
     caption: str | None = None,
     size: int | None = None,
     channels: int = 3,
+    missing: str = "refuse",
 ) -> LazyDataset:
     """Return one split of a folder that `datasets.Dataset.save_to_disk` (or of a DatasetDict) wrote; see `read_hub`."""
     datasets = _datasets(str(path))
@@ -118,7 +123,7 @@ def read_saved(
         raise
     except Exception as error:
         raise DamagedDataError(f"{path} cannot be read by datasets ({_first_line(error)}); save it again.") from None
-    return _split(path.name, _parts(path.name, found), split, seed, image, columns, label, caption, size, channels)
+    return _split(path.name, _parts(path.name, found), split, seed, image, columns, label, caption, size, channels, missing)
 
 
 def load_parts(name: str, config: str | None = None) -> dict[str, Any]:
@@ -168,6 +173,7 @@ def _split(
     caption: str | None,
     size: int | None,
     channels: int,
+    missing: str,
 ) -> LazyDataset:
     features = parts["train"].features
     kinds = {column: type(feature).__name__ for column, feature in features.items()}
@@ -185,18 +191,40 @@ def _split(
             f"{name} has the columns {', '.join(kinds)}; select the image column with image=, or numeric columns with columns=."
         )
     size = checked_image_options(name, size, channels)
+    choice = Choice(missing)
     caption = caption or ("text" if "text" in kinds else None)
+    captions, kept = (None, torch.arange(len(rows))) if caption is None else _captions(name, table, caption, rows, choice)
     return ImageDataset(
         name,
         HubImages(table.select_columns([image]).cast_column(image, _datasets(name).Image(decode=False)), image),
-        rows,
+        rows[kept],
         size,
         channels,
-        cond,
+        None if cond is None else cond[kept],
         classes=classes,
         class_names=class_names,
-        captions=None if caption is None else [str(text) for text in table.select_columns([caption])[rows.tolist()][caption]],
+        captions=captions,
     )
+
+
+def _captions(name: str, table: Any, caption: str, rows: Tensor, choice: Choice) -> tuple[list[str] | None, Tensor]:
+    """Return the captions of some rows, None if there are none, and the places of the rows that are used.
+
+    Raises:
+        DataError: only some rows have a caption, and the choice is to refuse.
+    """
+    texts = ["" if text is None else str(text).strip() for text in table.select_columns([caption])[rows.tolist()][caption]]
+    bare = [f"row {row}" for row, text in zip(rows.tolist(), texts, strict=True) if not text]
+    if len(bare) == len(texts):
+        return None, torch.arange(len(rows))
+    if bare and choice.missing == "refuse":
+        raise DataError(
+            f"{name}: {bare[0]} has no caption in the column {caption!r}, nor have {len(bare) - 1} more of {len(texts)} images; leave them "
+            "out with missing='drop', or give another caption=."
+        )
+    warn_left_out(name, len(texts), {"without a caption": bare})
+    kept = [place for place, text in enumerate(texts) if text]
+    return [texts[place] for place in kept], torch.tensor(kept)
 
 
 def _only(kinds: Mapping[str, str], kind: str) -> str | None:

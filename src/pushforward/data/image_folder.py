@@ -3,22 +3,21 @@
 The layout is that of Hugging Face's `imagefolder`, a superset of torchvision's `ImageFolder`.
 """
 
-import csv
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
 import torch
 
-from pushforward._files import json_of, regular
+from pushforward._files import regular
+from pushforward.data.captioned import warn_left_out
+from pushforward.data.folder_captions import Choice, chosen, walk
 from pushforward.data.images import ImageDataset, checked_image_options
 from pushforward.data.splits import split_named, split_within
 from pushforward.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-METADATA = ("metadata.csv", "metadata.jsonl")
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,19 @@ class FileSource:
 
 def holds_images(path: Path) -> bool:
     """Return whether there is an image anywhere in a folder."""
-    return any(file.lower().endswith(SUFFIXES) for file in _walk(path))
+    return any(file.lower().endswith(SUFFIXES) for file in walk(path))
 
 
-def read_images(path: Path, split: str, seed: int, *, size: int | None = None, channels: int = 3) -> ImageDataset:
+def read_images(
+    path: Path,
+    split: str,
+    seed: int,
+    *,
+    size: int | None = None,
+    channels: int = 3,
+    missing: str = "refuse",
+    smallest: int | None = None,
+) -> ImageDataset:
     """Return one split of a folder of images, which are decoded on access.
 
     Two or more sub-folders are the classes, sorted by name; images in the folder itself or in a single sub-folder have no labels. If the
@@ -64,12 +72,18 @@ def read_images(path: Path, split: str, seed: int, *, size: int | None = None, c
         seed: seed of the permutation.
         size: side length in pixels: the shorter side is resized to it, then the image is centre-cropped.
         channels: 3, or 1 for greyscale.
+        missing: what to do if only some images have captions: "refuse", or "drop" the others, and also those that cannot be opened.
+        smallest: leave out images with a shorter side of fewer pixels; None is any.
 
     Raises:
-        DataError: there are no images, there are images next to class folders, or only some images have captions.
-        UserError: the size is missing, or size or channels are not allowed.
+        DataError: there are no images, there are images next to class folders, or only some images have captions and `missing` is "refuse".
+        UserError: the size is missing, or an option is not allowed.
+
+    Warns:
+        UserWarning: images were left out: how many, why, and the first.
     """
     size = checked_image_options(str(path), size, channels)
+    choice = Choice(missing, smallest)
     root = path.resolve()
     folders = _folders(root)
     given = {split_named(folder): folder for folder in folders}
@@ -78,13 +92,16 @@ def read_images(path: Path, split: str, seed: int, *, size: int | None = None, c
     files = {part: _files(root / folder) for part, folder in given.items() if part is not None}
     names = sorted({_class(file) for part in files.values() for file in part})
     number = {name: place for place, name in enumerate(names)}
+    used = split if split in files else "train"
+    total = len(files[used])
+    files[used], captions, left_out = chosen(root / given[used], files[used], choice)
+    warn_left_out(str(path), total, left_out)
     labels = {part: numpy.array([number[_class(file)] for file in found]) for part, found in files.items()} if len(names) > 1 else {}
     try:
         part, rows = split_within(split, {one: len(found) for one, found in files.items()}, seed, labels.get("train"))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     here = root / given[part]
-    captions = _captions(here, files[part])
     return ImageDataset(
         root.name,
         FileSource(here, tuple(files[part])),
@@ -106,62 +123,12 @@ def _class(file: str) -> str:
     return file.rpartition("/")[0].partition("/")[0]
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Yield the relative paths of all files in a folder except hidden ones, with slashes."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = [one for one in folders if not one.startswith(".")]
-        inside = Path(place).relative_to(folder).as_posix()
-        yield from (file if inside == "." else f"{inside}/{file}" for file in files if not file.startswith("."))
-
-
 def _files(folder: Path) -> list[str]:
     """Return the images of a folder and its sub-folders, sorted by path."""
-    found = [file for file in _walk(folder) if file.lower().endswith(SUFFIXES)]
+    found = [file for file in walk(folder) if file.lower().endswith(SUFFIXES)]
     if not found:
         raise DataError(f"{folder} holds no images; they end in {', '.join(SUFFIXES)}.")
     loose = [file for file in found if "/" not in file]
     if loose and len(loose) < len(found):
         raise DataError(f"{folder} holds {len(loose)} images next to its class folders, such as {loose[0]}; move them to a class.")
     return sorted(found)
-
-
-def _captions(folder: Path, files: Sequence[str]) -> list[str] | None:
-    """Return the caption of each file, or None if there are none."""
-    table = next((folder / name for name in METADATA if (folder / name).is_file()), None)
-    if table is not None:
-        known = _metadata(table)
-        source = str(table)
-    else:
-        texts = {file for file in _walk(folder) if file.endswith(".txt")}
-        sidecar = {file: f"{file.rpartition('.')[0]}.txt" for file in files}
-        known = {file: _caption(folder / text) for file, text in sidecar.items() if text in texts}
-        source = "a .txt file next to it"
-    if not known:
-        return None
-    missing = [file for file in files if file not in known]
-    if missing:
-        raise DataError(
-            f"{folder / missing[0]} has no caption in {source}, nor have {len(missing) - 1} more of {len(files)} images; "
-            "give every image a caption, or none."
-        )
-    return [known[file] for file in files]
-
-
-def _caption(path: Path) -> str:
-    try:
-        return regular(path, DataError).read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); write the caption in UTF-8.") from None
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    """Return the captions by file name of a metadata file; a file without the column text yields none."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file)) if path.suffix == ".csv" else [json_of(line) for line in file if line.strip()]
-    except (ValueError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read ({error}); write it in UTF-8 with the columns file_name and text.") from None
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or not row.get("file_name"):
-            raise DataError(f"{path}: record {number} has no file_name for its caption; add it.")
-    return {str(row["file_name"]).removeprefix("./"): str(row["text"]).strip() for row in rows if row.get("text")}

@@ -72,22 +72,36 @@ class ImageDataset(LazyDataset):
             x[k], taken[k] = self._next_readable(place % len(self))
         return x, taken
 
+    def readable(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, list[int]]:
+        """Return the images with these indices that can be read, and their indices; none is replaced, the others are in `unreadable`."""
+        found = [(index, self._decoded(index, "left out")) for index in torch.as_tensor(indices).tolist()]
+        kept = [(index, image) for index, image in found if isinstance(image, Tensor)]
+        x = torch.stack([image for _, image in kept]) if kept else torch.empty(0, *self.shape)
+        return x.to(torch.float32), [index for index, _ in kept]
+
     def _next_readable(self, place: int) -> tuple[Tensor, int]:
-        channels, size, _ = self.shape
         latest = ""
         for step in range(len(self)):
             here = (place + step) % len(self)
-            row = int(self.rows[here])
-            if self._failed[row]:
-                continue
-            try:
-                return decoded(self.source.open(row), size, channels), here
-            except Exception as error:  # PIL raises many exception types for damaged files
-                self._failed[row], latest = 1, f"{self.source.name(row)} ({str(error).rstrip('.')})"
-                warnings.warn(f"{self.source.name(row)} cannot be read ({error}); it is replaced by the next image.", stacklevel=2)
+            found = self._decoded(here, "replaced by the next image")
+            if isinstance(found, Tensor):
+                return found, here
+            latest = found or latest
         raise DamagedDataError(
             f"{self.name}: none of its {len(self)} images can be read, such as {latest or self.unreadable[0]}; check the files."
         )
+
+    def _decoded(self, place: int, otherwise: str) -> Tensor | str:
+        """Return an image, or why it cannot be read, after a warning of what happens otherwise; "" if that was warned of before."""
+        row = int(self.rows[place])
+        if self._failed[row]:
+            return ""
+        try:
+            return decoded(self.source.open(row), self.shape[1], self.shape[0])
+        except Exception as error:  # PIL raises many exception types for damaged files
+            self._failed[row] = 1
+            warnings.warn(f"{self.source.name(row)} cannot be read ({error}); it is {otherwise}.", stacklevel=4)
+            return f"{self.source.name(row)} ({str(error).rstrip('.')})"
 
     def _signature(self, places: Tensor) -> bytes:
         return self.source.signature(self.rows[places].tolist())

@@ -2,7 +2,6 @@
 
 import collections
 import threading
-import warnings
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Protocol
 
@@ -14,13 +13,12 @@ from pushforward._checks import is_whole, shown
 from pushforward.conditions import TextContext
 from pushforward.errors import UserError
 from pushforward.sd3.text_encoders import ENCODERS
-from pushforward.sd3.tokenizers import Tokenizer
+from pushforward.sd3.tokenizers import Tokenizer, warn_lost
 
 CLIP_TOKENS = 77
 MOST_TOKENS = 512
 KEPT = 256  # number of cached prompt encodings: 2.7 MB each at 333 tokens of 4096 channels in bfloat16
 CLIPS = ("clip_l", "clip_g")
-SHOWN = 60  # letters of either end of lost words in a warning
 _CACHE = threading.Lock()  # of all caches, as a lock in each could not be copied
 
 
@@ -113,12 +111,7 @@ class Prompts:
         if kind in CLIPS:
             tokens = min(tokens, encoder.config.max_position_embeddings)
         ids, lost = self.tokenizers[kind].encode(prompts, tokens)
-        for words in filter(None, lost):
-            shortened = words if len(words) <= 2 * SHOWN + 5 else f"{words[:SHOWN]} ... {words[-SHOWN:]}"
-            warnings.warn(
-                f"{ENCODERS[kind]} sees {tokens} tokens of a prompt, which leaves out its end {shortened!r}; shorten the prompt.",
-                stacklevel=2,
-            )
+        warn_lost(ENCODERS[kind], tokens, lost)
         return ids
 
     def check(self, tokens: int) -> None:

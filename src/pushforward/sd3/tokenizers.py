@@ -4,6 +4,7 @@ Single files hold no tokenizer. CLIP-L and CLIP-G share a vocabulary and differ 
 """
 
 import importlib.util
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ NEEDED = {
     "clip_g": (("tokenizer.json",), ("vocab.json", "merges.txt")),
     "t5": (("tokenizer.json",), ("spiece.model",)),
 }
+SHOWN = 60  # letters of either end of lost words in a warning
 FILES = ("*.json", "merges.txt", "spiece.model")
 REMEDY = "give tokenizers=FOLDER with tokenizer/, tokenizer_2/ and tokenizer_3/, as in the diffusers folder of Stable Diffusion 3"
 
@@ -36,12 +38,13 @@ class Tokenizer:
     Args:
         backend: a `tokenizers.Tokenizer`.
         pad: the padding id.
+        special: whether its special tokens are added, of which the last one ends each prompt.
     """
 
-    def __init__(self, backend: Any, pad: int) -> None:
+    def __init__(self, backend: Any, pad: int, special: bool = True) -> None:
         backend.no_truncation()
         backend.no_padding()
-        self.backend, self.pad = backend, pad
+        self.backend, self.pad, self.special = backend, pad, special
 
     def __call__(self, prompts: Sequence[str], tokens: int) -> Tensor:
         return self.encode(prompts, tokens)[0]
@@ -55,14 +58,32 @@ class Tokenizer:
         """
         rows, lost = [], []
         for prompt in prompts:
-            one = self.backend.encode(prompt)  # encode_batch would start a pool of threads, which does not survive a fork
-            ids, cut = one.ids, ""
+            # encode_batch would start a pool of threads, which does not survive a fork
+            one = self.backend.encode(prompt, add_special_tokens=self.special)
+            ids, cut, room = one.ids, "", tokens - self.special
             if len(ids) > tokens:
-                cut = prompt[_word_start(prompt, one.offsets[tokens - 1][0]) :].strip()
-                ids = [*ids[: tokens - 1], ids[-1]]
+                cut = prompt[_word_start(prompt, one.offsets[room][0]) :].strip()
+                ids = [*ids[:room], *ids[len(ids) - self.special :]]
             rows.append(ids + [self.pad] * (tokens - len(ids)))
             lost.append(cut)
         return torch.tensor(rows), lost
+
+
+def warn_lost(encoder: str, tokens: int, lost: Sequence[str]) -> None:
+    """Warn of the ends of prompts that an encoder does not see.
+
+    Args:
+        encoder: its name.
+        tokens: the tokens that it sees.
+        lost: what `Tokenizer.encode` left out of each prompt.
+    """
+    cut = [words for words in lost if words]
+    if cut:
+        words = cut[0] if len(cut[0]) <= 2 * SHOWN + 5 else f"{cut[0][:SHOWN]} ... {cut[0][-SHOWN:]}"
+        others = f" (and those of {len(cut) - 1} more of {len(lost)})" if len(cut) > 1 else ""
+        warnings.warn(
+            f"{encoder} sees {tokens} tokens of a prompt, which leaves out its end{others} {words!r}; shorten the prompt.", stacklevel=3
+        )
 
 
 def _word_start(text: str, place: int) -> int:

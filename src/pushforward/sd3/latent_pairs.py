@@ -1,0 +1,138 @@
+"""Cached latents and encoded captions as a data set."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward._checks import shown
+from pushforward.conditions import TextContext
+from pushforward.data.dataset import Dataset
+from pushforward.data.lazy import LazyDataset
+from pushforward.data.splits import check_split
+from pushforward.errors import CheckpointError, UserError
+from pushforward.formats.tensor_file import TensorFile
+from pushforward.registry import export
+from pushforward.sd3.cache_files import INDEX, NONE, check_same, fingerprint_of, latents_file, read_index, text_file
+from pushforward.sd3.text_layout import Part, TextLayout
+
+
+@export("sd3.LatentPairs")
+class LatentPairs(LazyDataset):
+    """Latents (N, channels, height, width) with a `TextContext` each, which `sd3.cache_latents` wrote; batches are read from mapped files.
+
+    Mirrored latents, if there are some, are further examples, behind the others. Any part that trains a model on a `Dataset` takes it, with
+    any number of DataLoader workers. `text` is the layout of the encoders, by which a model drops them one by one without loading them.
+
+    Args:
+        folder: the folder that was given to `cache_latents`.
+        split: "train", "validation" or "test".
+        flips: whether mirrored latents are in the set.
+        vae: the autoencoder, or what identifies it, that the latents must be of; None does not check.
+        text: the text encoders, or what identifies them, likewise.
+
+    Raises:
+        NoCheckpointError: there is no finished cache.
+        CheckpointError: a file is damaged.
+        UserError: the cache is of another autoencoder or other text encoders.
+
+    Example:
+        >>> from pushforward import sd3
+        >>> x, cond = sd3.LatentPairs("cache")[:8]  # doctest: +SKIP
+        >>> x.shape, cond.context.shape  # doctest: +SKIP
+        (torch.Size([8, 4, 16, 16]), torch.Size([8, 32, 256]))
+    """
+
+    def __init__(self, folder: str | Path, split: str = "train", *, flips: bool = True, vae: Any = None, text: Any = None) -> None:
+        check_split(split)
+        self.folder = (Path(folder) / split).resolve()  # workers may start in another working directory
+        index = read_index(self.folder)
+        self.plan: dict[str, Any] = index["plan"]
+        wanted = {} if vae is None else {"vae": vae if isinstance(vae, str) else fingerprint_of(vae)}
+        check_same(
+            self.folder, self.plan, wanted | ({} if text is None else {"text": text if isinstance(text, str) else text.fingerprint()})
+        )
+        self._files: dict[Path, TensorFile] = {}
+        self._captions: tuple[str, ...] = tuple(index["captions"])
+        self._per_shard: int = self.plan["per_shard"]
+        shards = range(len(index["counts"]))
+        self._starts = torch.tensor([0, *index["counts"]]).cumsum(0)
+        self._caption, self.sources = (
+            torch.cat([self._mapped(latents_file(self.folder, k), name) for k in shards]) for name in ("caption", "row")
+        )
+        if len(self._caption) != int(self._starts[-1]):
+            raise CheckpointError(
+                f"{self.folder / INDEX} counts {int(self._starts[-1])} latents, but the files have {len(self._caption)}; cache them again."
+            )
+        none = TextContext(*(self._mapped(self.folder / NONE, name).clone() for name in ("context", "pooled")))
+        parts = tuple(Part(one["name"], *(tuple(one[key]) for key in ("tokens", "channels", "pooled"))) for one in index["parts"])
+        self.text = TextLayout(parts, none, self.plan["null"])
+        count = len(self._caption)
+        rows = torch.arange(2 * count if flips and self.plan["flips"] else count)  # behind the others the mirrored ones
+        super().__init__(f"{Path(folder).name}/{split}", rows, index["shape"])
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The caption of each example."""
+        return tuple(self._captions[k] for k in self._caption[self.rows % len(self._caption)].tolist())
+
+    def batch(self, indices: Sequence[int] | Tensor) -> Any:
+        """Return the examples with these indices as one batch: latents in float32, and their `TextContext`."""
+        rows = self.rows[torch.as_tensor(indices, dtype=torch.int64).cpu()]
+        chosen = self._caption[rows % len(self._caption)]
+        context, pooled = (torch.empty(len(rows), *getattr(self.text.none, name).shape[1:]) for name in ("context", "pooled"))
+        for shard in (chosen // self._per_shard).unique().tolist():
+            here, path = (chosen // self._per_shard == shard).nonzero().flatten(), text_file(self.folder, shard)
+            for out, name in ((context, "context"), (pooled, "pooled")):
+                out[here] = self._mapped(path, name)[chosen[here] % self._per_shard].float()
+        return self._read(torch.as_tensor(indices, dtype=torch.int64).cpu())[0], TextContext(context, pooled)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self.batch(range(*index.indices(len(self))))
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.name} has no example {index}; it has {len(self)}.")
+        x, cond = self.batch([index % len(self)])
+        return x[0], cond
+
+    def with_cond(self, cond: Any, classes: int | None = None) -> Dataset:
+        """Raise: the conditions are the cached encodings."""
+        raise UserError(
+            f"{self.name} has the encoded captions as conditions, which are not replaced by {shown(cond)}; cache other captions."
+        )
+
+    def in_memory(self, most: int | None = None) -> Dataset:
+        """Return the latents, or the first `most` of them, as a set in memory, without their captions."""
+        x = self.batch(range(len(self) if most is None else min(most, len(self))))[0]
+        return Dataset(self.name, x)
+
+    def fingerprint(self) -> str:
+        """Return the first 16 hexadecimal digits of a SHA-256 of what identifies encoders, data and options, and of the rows."""
+        digest = hashlib.sha256(json.dumps(self.plan, sort_keys=True).encode() + repr(self.shape).encode())
+        digest.update(self.rows.numpy().tobytes() + self.sources.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def _read(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        rows, x = self.rows[places], torch.empty(len(places), *self.shape)
+        place, mirrored = rows % len(self._caption), rows >= len(self._caption)
+        shards = torch.bucketize(place, self._starts[1:], right=True)
+        for name, wanted in (("latents", ~mirrored), ("flipped", mirrored)):
+            for shard in shards[wanted].unique().tolist():
+                here = (wanted & (shards == shard)).nonzero().flatten()
+                x[here] = self._mapped(latents_file(self.folder, shard), name)[place[here] - self._starts[shard]].float()
+        return x, places
+
+    def _mapped(self, path: Path, name: str) -> Tensor:
+        file = self._files.get(path)
+        if file is None:
+            file = self._files[path] = TensorFile(path)
+        if name not in file.entries:
+            raise CheckpointError(f"{path} has no {name}, so it is not a file of cached latents; cache them again.")
+        return file.mapped(name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_files": {}}  # maps are opened again in another process
