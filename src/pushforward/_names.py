@@ -249,6 +249,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "sd3.Memory": ("pushforward.sd3.memory", "Memory of a run in bytes, by component."),
     "sd3.Progress": ("pushforward.sd3.progress", "The argument of `callback` in `StableDiffusion3.sample`, after each evaluation of the guided network."),
     "sd3.PromptTokens": ("pushforward.sd3.text_model", "Token ids of n prompts, the condition of a model whose text encoders are trained; a pytree, cut and moved like a tensor."),
+    "sd3.PromptEncoders": ("pushforward.sd3.prompt_encoders", "Encode prompts with the encoders of Stable Diffusion 3, whose outputs are dropped one by one."),
     "sd3.TextEncoders": ("pushforward.sd3.text", "Several text encoders as one: their tokens follow each other in the context, their vectors in pooled."),
     "sd3.cache_latents": ("pushforward.sd3.latent_cache", "Write the latents and encoded captions of a data set to a folder, and return them as a data set."),
     "sd3.memory_of": ("pushforward.sd3.memory", "Return the memory of a public model without its files, from the same networks with fake tensors."),

@@ -22,12 +22,12 @@ def png(grey):
     return {"bytes": file.getvalue(), "path": f"{grey}.png"}
 
 
-def photos(count, broken=()):
+def photos(count, broken=(), bare=()):
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"]), "text": datasets.Value("string")}
     )
     images = [png(k) | ({"bytes": b"no image"} if k in broken else {}) for k in range(count)]
-    columns = {"image": images, "label": [k % 2 for k in range(count)], "text": [f"grey {k}" for k in range(count)]}
+    columns = {"image": images, "label": [k % 2 for k in range(count)], "text": [None if k in bare else f"grey {k}" for k in range(count)]}
     return datasets.Dataset.from_dict(columns, features=features)
 
 
@@ -44,6 +44,23 @@ def test_a_saved_set_of_images_has_labels_captions_and_splits(tmp_path):
     assert (data.shape, data.levels, data.class_names) == ((1, 8, 8), 256, ("cat", "dog"))
     assert torch.equal(data.cond, torch.tensor(greys(data)) % 2)
     assert data.captions == tuple(f"grey {grey}" for grey in greys(data))
+
+
+def test_captions_that_lack_are_refused_or_their_images_left_out(tmp_path):
+    photos(30, bare=(3, 4)).save_to_disk(tmp_path / "saved")
+    with pytest.raises(
+        DataError, match=r"saved: row \d+ has no caption in the column 'text', nor have \d more of \d+ images; .* missing='drop'"
+    ):
+        for split in SPLITS:
+            load(tmp_path / "saved", split, size=8)
+    with pytest.warns(UserWarning, match=r"saved: \d of \d+ images are left out: \d without a caption \(row"):
+        parts = [load(tmp_path / "saved", split, size=8, channels=1, missing="drop") for split in SPLITS]
+    assert sorted(grey for part in parts for grey in greys(part)) == sorted({*range(30)} - {3, 4})
+    for part in parts:
+        assert part.captions == tuple(f"grey {grey}" for grey in greys(part))
+        assert torch.equal(part.cond, torch.tensor(greys(part)) % 2)
+    photos(30, bare=range(30)).save_to_disk(tmp_path / "bare")
+    assert load(tmp_path / "bare", size=8).captions is None
 
 
 def test_a_set_with_parts_keeps_them(tmp_path):

@@ -224,6 +224,37 @@ def test_captions_that_lack_are_refused_by_name(flat):
         load(flat, size=8)
 
 
+def test_images_without_a_caption_and_small_ones_are_left_out_if_wanted(flat):
+    for k in range(18):
+        (flat / f"{k:02}.txt").write_text(f"grey {k}" if k else " \n")  # two have no file, and one an empty one
+    paint(flat / "19.png", 19, size=(40, 3))
+    (flat / "19.txt").write_text("wide")
+    (flat / "05.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"00.png has no caption in a .txt file next to it, nor have 1 more of 20 .* with missing='drop'"):
+        load(flat, size=8)
+    words = r"flat: 4 of 20 images are left out: 2 without a caption \(00.png, 18.png\); 1 smaller than 4 pixels \(19.png\); "
+    with pytest.warns(UserWarning, match=words + r"1 that cannot be opened \(05.png\)"):
+        parts = [load(flat, split, size=8, channels=1, missing="drop", smallest=4) for split in SPLITS]
+    assert [len(part) for part in parts] == [14, 1, 1]
+    for part in parts:
+        assert part.captions == tuple(f"grey {grey}" for grey in greys(part))
+    with pytest.raises(DataError, match="none of its 20 images is left: 2 have no caption, 17 are too small"):
+        load(flat, size=8, missing="drop", smallest=41)
+    with pytest.raises(UserError, match="missing is 'skip', but of captions it is 'refuse' or 'drop'"):
+        load(flat, size=8, missing="skip")
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be read")
+def test_what_can_be_read_of_a_batch_is_not_replaced(damaged):
+    folder, names = damaged
+    data = load(folder, size=4)
+    x, kept = data.readable([1, 2, 3, 4])
+    assert kept == [1, 4]
+    assert torch.equal(x, torch.stack([data[1][0], data[4][0]]))
+    assert data.readable([2, 3])[0].shape == (0, 3, 4, 4)
+    assert set(data.unreadable) < set(names)
+
+
 @pytest.mark.filterwarnings("ignore:.*cannot be read")
 def test_a_folder_of_nothing_readable_is_refused_when_it_is_read(flat):
     for file in flat.iterdir():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pushforward._files import json_of, regular
 from pushforward.errors import CheckpointError, NoCheckpointError, UserError
@@ -37,10 +38,15 @@ def text_file(folder: Path, shard: int) -> Path:
 
 def fingerprint_of(vae: AutoencoderKL) -> str:
     """Return the first 16 hexadecimal digits of a SHA-256 of an autoencoder's weights, scale and shift."""
-    digest = hashlib.sha256(repr((vae.scale, vae.shift)).encode())
-    for name, tensor in sorted(vae.state_dict().items()):
+    return weights_digest(vae, repr((vae.scale, vae.shift)))
+
+
+def weights_digest(module: nn.Module, others: str = "") -> str:
+    """Return the first 16 hexadecimal digits of a SHA-256 of a module's weights by name, and of other facts."""
+    digest = hashlib.sha256(others.encode())
+    for name, tensor in sorted(module.state_dict().items()):
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 

@@ -47,8 +47,7 @@ class TextEncoders:
     """
 
     def __init__(self, encoders: Sequence[TextEncoder], null: Null = "zeros") -> None:
-        if null not in NULLS:
-            raise UserError(f"null is {null!r}, but it must be 'zeros' or 'empty', the encoding of the empty prompt.")
+        checked_null(null)
         if not encoders:
             raise UserError("there is no text encoder; give at least one, such as 'minilm'.")
         self.encoders = tuple(encoders)
@@ -154,7 +153,14 @@ def text_encoders(
             f"tokens is {tokens!r}, but it must be an integer of at least 2, or one for each of {len(wanted)} encoders; try 32."
         )
     folders = [_checked(one) for one in wanted]  # all names, before anything is read
+    checked_null(null)
     return TextEncoders([_encoder(*one, device) for one in zip(wanted, folders, counts, strict=True)], null)
+
+
+def checked_null(null: Any) -> None:
+    """Raise unless a value is a choice of what stands for no prompt."""
+    if null not in NULLS:
+        raise UserError(f"null is {shown(null)}, but it must be 'zeros' or 'empty', the encoding of the empty prompt.")
 
 
 def _checked(name: Any) -> Path | None:
