@@ -164,7 +164,9 @@ def test_images_that_cannot_be_read_and_those_without_a_caption_are_left_out(tmp
 
 def test_names_of_classes_are_captions_of_a_set_without(tmp_path, vae):
     data = pf.data.Dataset("pets", torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 1, 0]), class_names=("cat", "dog"), levels=256)
-    assert cached(data, tmp_path, vae).captions == ("cat", "dog", "dog", "cat")
+    assert cached(data, tmp_path / "names", vae).captions == ("cat", "dog", "dog", "cat")
+    numbered = pf.data.Dataset("digits", data.x, data.cond, levels=256)
+    assert cached(numbered, tmp_path / "numbers", vae).captions == ("0", "1", "1", "0")
 
 
 @pytest.mark.parametrize(

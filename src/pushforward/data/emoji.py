@@ -33,7 +33,7 @@ def emoji(
     skins: bool = True,
     seed: int = 0,
 ) -> CaptionedDataset:
-    """Emoji of a colour font with captions: about 1,400 pictures of Debian's Noto Color Emoji, 3,600 with sequences.
+    """Emoji of a colour font with captions: about 1,400 pictures of Debian's Noto Color Emoji, 3,800 with sequences.
 
     Without `labels` they are the font's single code points, captioned by Unicode's names. With `labels` they are what the file lists, also
     sequences (skin colours, flags, families), captioned by label and tags. A glyph that several emoji share is one example with several

@@ -26,7 +26,7 @@ DEBIAN = Path("/usr/share/tuxpaint/stamps")
 def stamps(
     split: str = "train", *, size: int = 32, folder: str | Path | None = None, language: str = "en", seed: int = 0
 ) -> CaptionedDataset:
-    """Photographs and drawings of Tux Paint with captions in about 60 languages: some 780 PNG images in 16 classes.
+    """Photographs and drawings of Tux Paint with captions in over 60 languages: some 780 PNG images in 16 classes.
 
     The pictures are on white, in a square that holds all of each. Classes are the folders at the top (animals, food, ...), in which the
     splits, 80/10/10 by `seed`, are stratified. Stamps that are drawn as SVG only are left out.

@@ -50,7 +50,7 @@ def cache_latents(
         vae: the autoencoder.
         text: the text encoders.
         split: "train", "validation" or "test": what `data` is.
-        captions: one text for each image; None is `data.captions`, or the names of the classes of a set without.
+        captions: one text for each image; None is `data.captions`, or the names or numbers of the classes of a set without.
         flips: whether to encode each image mirrored too.
         dtype: torch.float32, or torch.bfloat16 for half the size.
         batch_size: images encoded together.
@@ -122,8 +122,9 @@ def _captions(data: Any, given: Sequence[str] | None) -> list[str]:
     if not isinstance(data, Dataset):
         raise UserError(f"data is {shown(data)}, but it must be a pushforward.data.Dataset of images; pf.data.load returns one.")
     captions = getattr(data, "captions", None) if given is None else given
-    if captions is None and data.class_names is not None and data.cond is not None:
-        captions = [str(data.class_names[label]) for label in data.cond.tolist()]
+    if captions is None and data.classes is not None and data.cond is not None:
+        names = data.class_names or range(data.classes)
+        captions = [str(names[label]) for label in data.cond.tolist()]
     if captions is None:
         raise DataError(f"{data.name} has no captions; give captions=, one text for each image, or use data that have some.")
     texts = [(one or "").strip() if isinstance(one, str) or one is None else shown(one) for one in captions]

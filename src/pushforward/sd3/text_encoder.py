@@ -26,7 +26,7 @@ class TextEncoder(Protocol):
     pooled_width: int
 
     def __call__(self, prompts: Sequence[str]) -> Encoded:
-        """Return states (n, tokens, width) and vectors (n, pooled_width) of n prompts, each computed on its own."""
+        """Return states (n, tokens, width) and vectors (n, pooled_width) of n prompts, which do not depend on each other."""
         ...
 
     def fingerprint(self) -> str:

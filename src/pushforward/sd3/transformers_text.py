@@ -15,6 +15,7 @@ from pushforward.sd3.text_encoders import imported_transformers
 from pushforward.sd3.tokenizers import Tokenizer, warn_lost
 
 CLIPS = ("clip", "clip_text_model")
+AT_ONCE = 32  # prompts encoded together
 
 
 class Transformer:
@@ -76,20 +77,24 @@ class Transformer:
     def __call__(self, prompts: Sequence[str]) -> Encoded:
         ids, lost = self.tokenizer.encode(prompts, self.tokens)
         warn_lost(self.name, self.tokens, lost)
-        rows = [self._one(row[None].to(self.device)) for row in ids]  # each on its own, so that its bits do not depend on the others
-        return torch.cat([states for states, _ in rows]), torch.cat([pooled for _, pooled in rows])
+        counts = torch.full((len(ids),), self.tokens) if self.is_clip else (ids != PADDING).sum(1).clamp(1)
+        # Prompts of equal length together, so that no padding is in any of them.
+        batches = [rows for count in counts.unique() for rows in (counts == count).nonzero().flatten().split(AT_ONCE)]
+        encoded = [self._batch(ids[rows, : int(counts[rows[0]])].to(self.device)) for rows in batches]
+        order = torch.cat(batches).argsort().to(self.device)
+        return torch.cat([states for states, _ in encoded])[order], torch.cat([pooled for _, pooled in encoded])[order]
 
-    def _one(self, ids: Tensor) -> Encoded:
+    def _batch(self, ids: Tensor) -> Encoded:
+        """Return states (n, self.tokens, width) and vectors of n prompts of equal length."""
         if self.is_clip:
             output = self.model(ids, output_hidden_states=True)
             return output.hidden_states[-2].float(), output.text_embeds.float()
-        there = ids != PADDING
-        count = max(1, int(there.sum()))
-        output = self.model(input_ids=ids[:, :count].clamp(0), attention_mask=torch.ones_like(ids[:, :count]))
-        states = output.last_hidden_state.float()
+        there = (ids != PADDING)[..., None]  # all, except in a prompt without any token
+        output = self.model(input_ids=ids.clamp(0), attention_mask=torch.ones_like(ids))
+        states = torch.where(there, output.last_hidden_state.float(), 0)
         own = None if self.mean else getattr(output, "pooler_output", None)
-        pooled = mean_of(states, there[:, :count, None]) if own is None else own.float()
-        return F.pad(states, (0, 0, 0, self.tokens - count)), pooled
+        pooled = mean_of(states, there) if own is None else own.float()
+        return F.pad(states, (0, 0, 0, self.tokens - ids.shape[1])), pooled
 
     def fingerprint(self) -> str:
         return files_digest(self._files)
