@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 import pushforward as pf
 from pushforward.cli import compare, info
+from pushforward.data.emoji_names import labelled_emoji
 from pushforward.data.idx import read_idx
 from pushforward.formats.config import load_yaml
 from pushforward.formats.files import MANIFEST
@@ -23,6 +24,7 @@ from pushforward.formats.model import build, load_weights, read_weights
 from pushforward.formats.run import checkpoints
 from pushforward.sd3.files import read_parts
 from pushforward.sd3.png import loaded, read_settings, write_png
+from pushforward.sd3.text_layout import TextLayout, parts_of
 from pushforward.sd3.tokenizers import find_tokenizer
 from pushforward.training.processes import processes
 from pushforward.training.state import restore
@@ -173,6 +175,35 @@ def _read_images(folder: Path) -> None:
     data[:]
 
 
+def _stamps(folder: Path) -> None:
+    for k in range(12):
+        Image.new("RGBA", (9, 8), (20 * k, 30, 40, 200)).save(folder / f"{k:02}.png")
+        (folder / f"{k:02}.txt").write_text(f"Number {k}.\nfr.utf8=Numéro {k}.\n")
+
+
+def _labels(folder: Path) -> None:
+    record = {"hexcode": "2600-FE0F", "label": "sun", "tags": ["bright"], "skins": [{"hexcode": "2600-1F3FB", "label": "light sun"}]}
+    (folder / "data.json").write_text(json.dumps([record, {"hexcode": "2601", "label": "cloud"}]))
+
+
+class _Text:
+    """A text encoder for caches."""
+
+    layout = TextLayout(parts_of(["text"], [2], [3], [3]), pf.TextContext(torch.zeros(1, 2, 3), torch.zeros(1, 3)), "zeros")
+
+    def __call__(self, prompts: list[str]) -> pf.TextContext:
+        return pf.TextContext(torch.ones(len(prompts), 2, 3), torch.ones(len(prompts), 3))
+
+    def fingerprint(self) -> str:
+        return "text"
+
+
+def _cached(folder: Path) -> None:
+    vae = pf.nn.AutoencoderKL(1, 2, (2,), groups=1, blocks=1)
+    data = pf.data.Dataset("x", torch.zeros(6, 1, 4, 4), torch.tensor([0, 1] * 3), levels=256)
+    pf.sd3.cache_latents(data, folder / "cache", vae, _Text(), per_shard=2, flips=True)
+
+
 def _hub(folder: Path) -> None:
     import datasets
 
@@ -281,6 +312,9 @@ READERS = [
         lambda folder: pf.data.load(folder / "x.parquet", label="y"),
     ),
     Reader("images", _images, ("*",), _read_images),
+    Reader("stamps", _stamps, ("*",), lambda folder: pf.data.load("stamps", folder=folder, size=8), 0.5),
+    Reader("labels of emoji", _labels, ("data.json",), lambda folder: labelled_emoji(folder / "data.json", "en", True, True)),
+    Reader("cached latents", _cached, ("cache/train/*",), lambda folder: pf.sd3.LatentPairs(folder / "cache")[:]),
     Reader("images with csv", _images_csv, ("metadata.csv",), _read_images, 0.3),
     Reader("images with txt", _images_txt, ("*.txt",), _read_images, 0.3),
     Reader(

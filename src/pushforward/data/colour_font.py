@@ -26,28 +26,34 @@ class ColourFont:
     """
 
     def __init__(self, path: Path) -> None:
-        from fontTools.ttLib import TTFont, TTLibError  # importing it takes 0.1 s, which other data sets avoid
+        from fontTools.ttLib import TTFont  # importing it takes 0.1 s, which other data sets avoid
 
-        self.path = path
         try:
             content = regular(path, DataError).read_bytes()
             with TTFont(io.BytesIO(content), lazy=True) as tables:
-                self.size = _size(tables)
-                self.code_points = frozenset(tables.getBestCmap() or ())
-        except (TTLibError, OSError, AssertionError, KeyError, ValueError) as error:
+                size, self.code_points = _size(tables), frozenset(tables.getBestCmap() or ())
+            self.shapes_sequences = bool(features.check("raqm"))
+            engine = ImageFont.Layout.RAQM if self.shapes_sequences else ImageFont.Layout.BASIC
+            font = None if size is None else ImageFont.truetype(io.BytesIO(content), size, layout_engine=engine)
+        except Exception as error:  # fontTools raises many exception types for damaged files
             raise DataError(f"{path} cannot be read as a font ({error}); give a colour font such as NotoColorEmoji.ttf.") from None
-        if self.size is None:
+        if font is None:
             raise DataError(
                 f"{path} has no coloured glyphs that are drawn here (tables CBDT, sbix, or COLR of version 0); give another font."
             )
-        self.shapes_sequences = bool(features.check("raqm"))
-        engine = ImageFont.Layout.RAQM if self.shapes_sequences else ImageFont.Layout.BASIC
-        self._font = ImageFont.truetype(io.BytesIO(content), self.size, layout_engine=engine)
+        self._font = font
         ascent, descent = self._font.getmetrics()
         self.height = ascent + descent
 
-    def has(self, text: str) -> bool:
-        """Return whether the font may draw a text as one glyph: it has its code points, and joins those of a sequence."""
+    def picture(self, text: str, background: tuple[int, int, int]) -> Image.Image | None:
+        """Return the one glyph of a text on a background, cropped to what is drawn, or None if the font does not draw it."""
+        try:
+            return self._drawn(text, background) if self._joins(text) else None
+        except (OSError, RuntimeError, ValueError):  # of FreeType and raqm, for a damaged glyph
+            return None
+
+    def _joins(self, text: str) -> bool:
+        """Return whether the font has all visible code points of a text, and one glyph for a sequence of them."""
         visible = [letter for letter in text if ord(letter) not in INVISIBLE]
         if not visible or not all(ord(letter) in self.code_points for letter in visible):
             return False
@@ -55,8 +61,7 @@ class ColourFont:
             return True
         return self.shapes_sequences and self._font.getlength(text) <= ONE_GLYPH * self._font.getlength(visible[0])
 
-    def picture(self, text: str, background: tuple[int, int, int]) -> Image.Image | None:
-        """Return a text's glyph on a background, cropped to what is drawn, or None if nothing is."""
+    def _drawn(self, text: str, background: tuple[int, int, int]) -> Image.Image | None:
         left, top, right, bottom = (round(one) for one in self._font.getbbox(text))
         if right <= left or bottom <= top:
             return None

@@ -105,7 +105,7 @@ def _drawn(
     names: dict[bytes, list[str]] = {}
     pictures, missing = [], []
     for one in listed:
-        picture = font.picture(one.text, background) if font.has(one.text) else None
+        picture = font.picture(one.text, background)
         if picture is None:
             missing.append(one.name)
             continue

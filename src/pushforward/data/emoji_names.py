@@ -58,7 +58,7 @@ def labelled_emoji(path: Path, language: str, tags: bool, skins: bool) -> list[E
             for group, record in enumerate(records)
             for one in (record, *(record.get("skins", ()) if skins else ()))
         ]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise DataError(
             f"{file} cannot be read as labels of emoji ({type(error).__name__}: {error}); it must be a list of records with hexcode and "
             "label, such as en/data.json of the npm package emojibase-data."

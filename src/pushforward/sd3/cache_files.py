@@ -2,15 +2,18 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from pushforward._checks import whole
 from pushforward._files import json_of, regular
 from pushforward.errors import CheckpointError, NoCheckpointError, UserError
 from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.sd3.text_layout import Part
 
 FORMAT = 1
 PLAN, INDEX, NONE = "plan.json", "index.json", "none.safetensors"
@@ -62,17 +65,18 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read ({error}); remove the folder and cache the latents again.") from None
 
 
-def check_same(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_same(folder: Path, held: Any, wanted: Mapping[str, Any]) -> None:
     """Raise if the cache in a folder is not the one that is wanted.
 
     Args:
         folder: the folder.
-        held: the facts of the cache.
+        held: the facts of the cache, as its file states them.
         wanted: those that it must have.
 
     Raises:
         UserError: one differs; the message states what it is of.
     """
+    held = held if isinstance(held, Mapping) else {}
     for fact, what in WHAT.items():
         if fact in wanted and held.get(fact) != wanted[fact]:
             raise UserError(
@@ -81,19 +85,47 @@ def check_same(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any])
             )
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Index:
+    """The index of a finished cache: its facts, the parts of a condition, the latents' shape, how many each shard has, and all captions."""
+
+    plan: dict[str, Any]
+    parts: tuple[Part, ...]
+    shape: tuple[int, int, int]
+    counts: tuple[int, ...]
+    captions: tuple[str, ...]
+    per_shard: int
+    flips: bool
+
+
+def read_index(folder: Path) -> Index:
     """Return the index of a finished cache.
 
     Raises:
         NoCheckpointError: there is none, or it is not finished.
         CheckpointError: it is damaged.
+        UserError: another version of this library wrote it.
     """
     if not (folder / INDEX).is_file():
         state = "is not finished: call cache_latents again, which continues it" if (folder / PLAN).is_file() else "holds no cached latents"
         raise NoCheckpointError(f"{folder} {state}.")
-    index = read_json(folder / INDEX)
-    needed = ("plan", "parts", "shape", "counts", "captions")
-    if not isinstance(index, dict) or any(name not in index for name in needed) or not isinstance(index["plan"], dict):
-        raise CheckpointError(f"{folder / INDEX} is not the index of cached latents; remove the folder and cache them again.")
-    check_same(folder, index["plan"], {"format": FORMAT})
-    return index
+    held = read_json(folder / INDEX)
+    if isinstance(held, dict) and isinstance(held.get("plan"), dict) and "format" in held["plan"]:
+        check_same(folder, held["plan"], {"format": FORMAT})
+    try:
+        plan = dict(held["plan"])
+        parts = tuple(Part(str(one["name"]), *(_range(one[key]) for key in ("tokens", "channels", "pooled"))) for one in held["parts"])
+        channels, height, width = (whole("shape", side, 1) for side in held["shape"])
+        counts = tuple(whole("counts", count, 0) for count in held["counts"])
+        captions = tuple(one for one in held["captions"] if isinstance(one, str))
+        if len(captions) != len(held["captions"]) or plan["null"] not in ("zeros", "empty") or not sum(counts):
+            raise ValueError("it has another form")
+        per_shard = whole("per_shard", plan["per_shard"], 1)
+        return Index(plan, parts, (channels, height, width), counts, captions, per_shard, bool(plan["flips"]))
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{folder / INDEX} is not the index of cached latents; remove the folder and cache them again.") from None
+
+
+def _range(value: Any) -> tuple[int, int]:
+    first, last = (whole("a place", one, 0) for one in value)
+    return first, last

@@ -17,8 +17,8 @@ from pushforward.data.splits import check_split
 from pushforward.errors import CheckpointError, UserError
 from pushforward.formats.tensor_file import TensorFile
 from pushforward.registry import export
-from pushforward.sd3.cache_files import INDEX, NONE, check_same, fingerprint_of, latents_file, read_index, text_file
-from pushforward.sd3.text_layout import Part, TextLayout
+from pushforward.sd3.cache_files import INDEX, NONE, Index, check_same, fingerprint_of, latents_file, read_index, text_file
+from pushforward.sd3.text_layout import TextLayout
 
 
 @export("sd3.LatentPairs")
@@ -51,29 +51,41 @@ class LatentPairs(LazyDataset):
         check_split(split)
         self.folder = (Path(folder) / split).resolve()  # workers may start in another working directory
         index = read_index(self.folder)
-        self.plan: dict[str, Any] = index["plan"]
+        self.plan, self._captions, self._per_shard = index.plan, index.captions, index.per_shard
         wanted = {} if vae is None else {"vae": vae if isinstance(vae, str) else fingerprint_of(vae)}
-        check_same(
-            self.folder, self.plan, wanted | ({} if text is None else {"text": text if isinstance(text, str) else text.fingerprint()})
-        )
+        wanted |= {} if text is None else {"text": text if isinstance(text, str) else text.fingerprint()}
+        check_same(self.folder, self.plan, wanted)
         self._files: dict[Path, TensorFile] = {}
-        self._captions: tuple[str, ...] = tuple(index["captions"])
-        self._per_shard: int = self.plan["per_shard"]
-        shards = range(len(index["counts"]))
-        self._starts = torch.tensor([0, *index["counts"]]).cumsum(0)
+        self._starts = torch.tensor([0, *index.counts]).cumsum(0)
+        none = TextContext(*(self._mapped(self.folder / NONE, name).clone() for name in ("context", "pooled")))
+        self.text = TextLayout(index.parts, none, self.plan["null"])
+        self._check(index)
+        shards = range(len(index.counts))
         self._caption, self.sources = (
             torch.cat([self._mapped(latents_file(self.folder, k), name) for k in shards]) for name in ("caption", "row")
         )
-        if len(self._caption) != int(self._starts[-1]):
-            raise CheckpointError(
-                f"{self.folder / INDEX} counts {int(self._starts[-1])} latents, but the files have {len(self._caption)}; cache them again."
-            )
-        none = TextContext(*(self._mapped(self.folder / NONE, name).clone() for name in ("context", "pooled")))
-        parts = tuple(Part(one["name"], *(tuple(one[key]) for key in ("tokens", "channels", "pooled"))) for one in index["parts"])
-        self.text = TextLayout(parts, none, self.plan["null"])
         count = len(self._caption)
-        rows = torch.arange(2 * count if flips and self.plan["flips"] else count)  # behind the others the mirrored ones
-        super().__init__(f"{Path(folder).name}/{split}", rows, index["shape"])
+        if not 0 <= int(self._caption.min()) <= int(self._caption.max()) < len(index.captions):
+            raise CheckpointError(f"{self.folder} has latents of captions that are not in {INDEX}; remove the folder and cache them again.")
+        rows = torch.arange(2 * count if flips and index.flips else count)  # behind the others the mirrored ones
+        super().__init__(f"{Path(folder).name}/{split}", rows, index.shape)
+
+    def _check(self, index: Index) -> None:
+        """Raise unless all files are there with the shapes that the index states."""
+        wanted: list[tuple[Path, str, tuple[int, ...]]] = []
+        for shard, count in enumerate(index.counts):
+            path = latents_file(self.folder, shard)
+            wanted += [(path, name, (count,)) for name in ("caption", "row")]
+            wanted += [(path, name, (count, *index.shape)) for name in ("latents", *(["flipped"] if index.flips else [])) if count]
+        for shard, start in enumerate(range(0, len(index.captions), index.per_shard)):
+            count, path = min(index.per_shard, len(index.captions) - start), text_file(self.folder, shard)
+            wanted += [(path, name, (count, *getattr(self.text.none, name).shape[1:])) for name in ("context", "pooled")]
+        for path, name, shape in wanted:
+            if self._mapped(path, name).shape != shape:
+                raise CheckpointError(
+                    f"{path} has {name} of shape {tuple(self._mapped(path, name).shape)} instead of {shape}; remove the folder and cache "
+                    "the latents again."
+                )
 
     @property
     def captions(self) -> tuple[str, ...]:
