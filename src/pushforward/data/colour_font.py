@@ -12,6 +12,7 @@ from pushforward.errors import DataError
 
 SCALABLE = 128  # pixels of an em of layered glyphs
 ONE_GLYPH = 1.4  # a sequence is one glyph if it is not wider than this many of its first
+LARGEST = 1 << 22  # pixels of a glyph
 INVISIBLE = {0xFE0F, 0x200D, *range(0xE0020, 0xE0080)}  # a variation selector, a joiner and tags: they only choose glyphs
 
 
@@ -63,7 +64,7 @@ class ColourFont:
 
     def _drawn(self, text: str, background: tuple[int, int, int]) -> Image.Image | None:
         left, top, right, bottom = (round(one) for one in self._font.getbbox(text))
-        if right <= left or bottom <= top:
+        if right <= left or bottom <= top or (right - left) * (bottom - top) > LARGEST:
             return None
         canvas = Image.new("RGBA", (right - left, bottom - top))
         ImageDraw.Draw(canvas).text((-left, -top), text, font=self._font, embedded_color=True)
