@@ -99,7 +99,8 @@ def read_hub(
         missing: what to do if captions are missing or empty: "refuse" the set, or "drop" these images.
         config: configuration of the set, if it has several.
     """
-    return _split(name, load_parts(name, config), split, seed, image, columns, label, caption, size, channels, missing)
+    choice = Choice(missing)  # checked before anything is downloaded
+    return _split(name, load_parts(name, config), split, seed, image, columns, label, caption, size, channels, choice)
 
 
 def read_saved(
@@ -116,14 +117,14 @@ def read_saved(
     missing: str = "refuse",
 ) -> LazyDataset:
     """Return one split of a folder that `datasets.Dataset.save_to_disk` (or of a DatasetDict) wrote; see `read_hub`."""
-    datasets = _datasets(str(path))
+    choice, datasets = Choice(missing), _datasets(str(path))
     try:
         found = datasets.load_from_disk(str(regular_folder(path, DataError)))
     except DataError:
         raise
     except Exception as error:
         raise DamagedDataError(f"{path} cannot be read by datasets ({_first_line(error)}); save it again.") from None
-    return _split(path.name, _parts(path.name, found), split, seed, image, columns, label, caption, size, channels, missing)
+    return _split(path.name, _parts(path.name, found), split, seed, image, columns, label, caption, size, channels, choice)
 
 
 def load_parts(name: str, config: str | None = None) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def _split(
     caption: str | None,
     size: int | None,
     channels: int,
-    missing: str,
+    choice: Choice,
 ) -> LazyDataset:
     features = parts["train"].features
     kinds = {column: type(feature).__name__ for column, feature in features.items()}
@@ -191,7 +192,6 @@ def _split(
             f"{name} has the columns {', '.join(kinds)}; select the image column with image=, or numeric columns with columns=."
         )
     size = checked_image_options(name, size, channels)
-    choice = Choice(missing)
     caption = caption or ("text" if "text" in kinds else None)
     captions, kept = (None, torch.arange(len(rows))) if caption is None else _captions(name, table, caption, rows, choice)
     return ImageDataset(

@@ -54,7 +54,7 @@ class Transformer:
         try:
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
             self.is_clip = config.model_type in CLIPS
-            self.model = _model(transformers, config, folder).eval().requires_grad_(False).to(self.device)
+            self.model = _model(transformers, config, folder).eval().requires_grad_(False).to(self.device, torch.float32)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             backend = tokenizer.backend_tokenizer
         except Exception as error:  # transformers and its Rust parsers raise many exception types
@@ -114,7 +114,7 @@ def minilm(tokens: int = TOKENS, device: torch.device | str = "cpu") -> Transfor
 
 def _model(transformers: Any, config: Any, folder: Path) -> Any:
     """Return the text encoder in a folder: of CLIP its text model with projection, of a model that also decodes its encoder."""
-    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     if config.model_type in CLIPS:
         return transformers.CLIPTextModelWithProjection.from_pretrained(folder, **options)
     if config.model_type in ("t5", "mt5", "umt5"):
