@@ -215,7 +215,7 @@ def gradients(model: nn.Module, x: Tensor, cond: Any) -> list[Tensor]:
     """Return the gradients of the loss, and of the log-likelihood of a flow, by x and by all parameters, in the order of their names."""
     x = x.clone().requires_grad_()
     loss = model.loss(x, cond, generator=torch.Generator().manual_seed(5))
-    if model.sampler is None:
+    if model.sampler is None and "log_prob" in model.verbs:
         loss = loss + model.log_prob(x, cond).sum()
     named = sorted((name.replace(".inner.", ".").replace("._orig_mod.", "."), p) for name, p in model.named_parameters() if p.requires_grad)
     return list(torch.autograd.grad(loss, [x, *(p for _, p in named)], allow_unused=True, materialize_grads=True))

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import pytest
 import torch
@@ -65,6 +66,11 @@ def marginal(truth: GaussianMixture, path, t: float) -> GaussianMixture:
 def by(model, sampler):
     """Return the argument that makes a model solve with this sampler: none for one whose map is exact, or that solves no ODE."""
     return {} if model.sampler is None or "encode" not in model.verbs else {"sampler": sampler}
+
+
+def latents(model, x):
+    """Return what `decode` takes, equally many: x itself where noise has its shape."""
+    return x if model.latent_shape == model.shape else x.flatten(1)[:, : math.prod(model.latent_shape)].unflatten(1, model.latent_shape)
 
 
 def paired(model, noise):

@@ -8,7 +8,7 @@ import conditional
 import pytest
 import torch
 from conditional import like
-from examples import SOLVED, by, examples, generators, non_contiguous, one_in, paired
+from examples import SOLVED, by, examples, generators, latents, non_contiguous, one_in, paired
 
 from pushforward import registry
 from pushforward.bijections.standardise import Standardise
@@ -54,9 +54,10 @@ def needs(model, verb):
 
 
 def value(model, x, cond, solver=None):
-    """Return log_prob of x, of a model without a density the data that x as noise becomes."""
+    """Return log_prob of x, of a model without a density the data that x as noise becomes, of an autoencoder its latents."""
     options = {} if solver is None else by(model, solver)
-    return model.log_prob(x, cond, **options) if "log_prob" in model.verbs else model.decode(x, cond, **options)
+    verb = model.log_prob if "log_prob" in model.verbs else model.encode if not model.invertible else model.decode
+    return verb(x, cond, **options)
 
 
 def _within(model, solved):
@@ -94,7 +95,10 @@ def test_decode_undoes_encode(subject, solver, within):
     model, x, cond = subject
     needs(model, "encode")
     z = model.encode(x, cond, **by(model, solver))
-    assert z.shape == x.shape
+    assert z.shape == (len(x), *model.latent_shape)
+    if not model.invertible:
+        assert model.decode(z, cond).shape == x.shape
+        return
     torch.testing.assert_close(model.decode(z, cond, **by(model, solver)), x, rtol=0, atol=_within(model, within))
 
 
@@ -148,7 +152,7 @@ def test_preprocessing_is_undone_by_decode_and_sample(subject):
     model, x, cond = subject
     model.preprocess = Standardise(model.shape)
     model.initialise(5 + 3 * torch.randn(20, *model.shape), None if cond is None else cond[torch.arange(20) % len(x)])
-    if "encode" in model.verbs:
+    if "encode" in model.verbs and model.invertible:
         back = model.decode(model.encode(x, cond, **by(model, QUICK)), cond, **by(model, QUICK))
         torch.testing.assert_close(back, x, rtol=0, atol=30 * QUICKLY)
     needs(model, "log_prob")
@@ -237,10 +241,12 @@ def test_log_prob_has_gradients_by_x_and_parameters(differentiable):
 
 def test_encode_and_decode_have_gradients(differentiable):
     model, x, cond = differentiable
-    for verb in (getattr(model, verb) for verb in ("encode", "decode") if verb in model.verbs):
-        x = x.detach().requires_grad_()
-        verb(x, cond, **by(model, STEPS)).sum().backward()
-        assert x.grad.abs().sum() > 0
+    for verb in ("encode", "decode"):
+        if verb not in model.verbs:
+            continue
+        given = (x if verb == "encode" else latents(model, x)).detach().requires_grad_()
+        getattr(model, verb)(given, cond, **by(model, STEPS)).sum().backward()
+        assert given.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -280,7 +286,7 @@ def test_the_callers_tensors_are_not_written(subject):
     model, x, cond = subject
     before, labels = x.clone(), None if cond is None else cond.clone()
     solver = by(model, STEPS)
-    model.loss(x, cond, **paired(model, x)), value(model, x, cond, STEPS), model.decode(x, cond, **solver)
+    model.loss(x, cond, **paired(model, x)), value(model, x, cond, STEPS), model.decode(latents(model, x), cond, **solver)
     model.sample(len(x), cond, **solver)
     assert torch.equal(x, before)
     assert cond is None or torch.equal(cond, labels)
@@ -305,8 +311,8 @@ def test_no_rows_give_no_rows(subject):
     assert model.sample(0, none).shape == (0, *model.shape)
     assert len(value(model, x[:0], none)) == 0
     if "encode" in model.verbs:
-        assert model.encode(x[:0], none, **by(model, STEPS)).shape == (0, *model.shape)
-    assert model.decode(x[:0], none).shape == (0, *model.shape)
+        assert model.encode(x[:0], none, **by(model, STEPS)).shape == (0, *model.latent_shape)
+    assert model.decode(latents(model, x)[:0], none).shape == (0, *model.shape)
 
 
 def test_a_copy_and_its_state_dict_are_the_same_model(subject):
@@ -381,6 +387,17 @@ def _wrong_numbers(model, x, cond):
     )
 
 
+def _wrong_conditions(model, x, cond):
+    if not model.conditioning:
+        return (
+            (lambda: model.sample(4, torch.tensor([0, 1, 2, 0])), ConditionError, "cond is torch.int64 .* was built without conditions"),
+        )
+    return (
+        *(_wrong_labels if model.classes else _wrong_numbers)(model, x, cond),
+        (lambda: model.loss(x, cond[:2]), ConditionError, r"cond has shape \(2,.*\), but its leading dimension must be 4"),
+    )
+
+
 def test_wrong_input_is_refused_by_name(subject):
     model, x, cond = subject
     model = model.float()
@@ -395,10 +412,9 @@ def test_wrong_input_is_refused_by_name(subject):
         (lambda: model.loss(x[0]), ShapeError, f"x has shape {one}"),
         (lambda: model.log_prob(x.double(), cond), DtypeError, "x is torch.float64, but the model's parameters are torch.float32"),
         (lambda: model.encode(x.long(), cond), DtypeError, "x is torch.int64"),
-        (lambda: model.decode(part, cond), ShapeError, f"z has shape {wrong}"),
+        (lambda: model.decode(latents(model, x)[..., :1], cond), ShapeError, r"z has shape \(4, .*\), but this model needs \(n, "),
         (lambda: model.loss(x, cond, noise=x[:1]), ShapeError, rf"noise has shape \(1, .*\), but this model needs {needed}"),
-        *(_wrong_labels if model.classes else _wrong_numbers)(model, x, cond),
-        (lambda: model.loss(x, cond[:2]), ConditionError, r"cond has shape \(2,.*\), but its leading dimension must be 4"),
+        *_wrong_conditions(model, x, cond),
         (lambda: model.sample(4, 3), ConditionError, "cond is int"),
         (lambda: model.sample(-1), UserError, "n is -1"),
         (lambda: model.sample(2, temperature=0.0), UserError, "temperature is 0.0"),
@@ -418,6 +434,8 @@ def test_what_a_verb_cannot_use_is_refused_by_name(subject):
     unknown = UserError, useless if exact else "did you mean 'exact'"
     if "log_prob" not in model.verbs:
         unknown = NotInvertibleError, "so the model has no log_prob; use a model of the velocity"
+    if not model.invertible:
+        useless, unknown = "has no use for it, as its decoder is one pass", (NotInvertibleError, "so the model has no log_prob; use evalua")
     for call, error, message in (
         (
             lambda: model.sample(len(x), cond, sampler="euler"),
@@ -428,10 +446,14 @@ def test_what_a_verb_cannot_use_is_refused_by_name(subject):
         (lambda: model.log_prob(x, cond, divergence="exakt"), *unknown),
         *(
             (
-                (lambda: model.log_prob(x, cond, sampler=QUICK), UserError, f"sampler is Dopri5.*{useless}"),
+                (lambda: model.log_prob(x, cond, sampler=QUICK), *((UserError, useless) if model.invertible else unknown)),
                 (lambda: model.encode(x, cond, sampler=QUICK), UserError, useless),
-                (lambda: model.decode(x, guidance=2.0), (UserError, ConditionError), wanting if guidable else f"{useless}|cond is None"),
-                (lambda: model.loss(x, cond, noise=x), UserError, "noise is given, but a normalizing flow finds each row's noise"),
+                (
+                    lambda: model.decode(latents(model, x), guidance=2.0),
+                    (UserError, ConditionError),
+                    wanting if guidable else f"{useless}|cond is None",
+                ),
+                (lambda: model.loss(x, cond, noise=x), UserError, "noise is given, but a(n autoencoder draws| normalizing flow finds)"),
             )
             if exact
             else ()

@@ -3,7 +3,7 @@
 import conditional
 import pytest
 import torch
-from examples import by, examples, some_of
+from examples import by, examples, latents, some_of
 
 import pushforward as pf
 from pushforward.samplers.heun import Heun
@@ -22,7 +22,11 @@ def _fixed(model):
 def _results(model, x, cond):
     with torch.no_grad():
         samples = model.sample(len(x), cond, **_fixed(model), generator=torch.Generator().manual_seed(0))
-        return samples, *(getattr(model, verb)(x, cond, **_fixed(model)) for verb in VERBS if verb in model.verbs)
+        return samples, *(getattr(model, verb)(_given(model, verb, x), cond, **_fixed(model)) for verb in VERBS if verb in model.verbs)
+
+
+def _given(model, verb, x):
+    return latents(model, x) if verb == "decode" else x
 
 
 @pytest.mark.parametrize("subject", MODELS)
@@ -55,6 +59,7 @@ def test_an_exported_verb_takes_any_number_of_rows(subject, verb):
     model, x, cond = subject.example()
     if verb not in model.verbs:
         pytest.skip(f"has no {verb}")
+    x = _given(model, verb, x)
     if verb == "log_prob" and model.sampler is not None:
         pytest.skip("torch.export does not trace torch.func, by which divergences are computed")
     model, batch = model.eval(), torch.export.Dim("n", min=2)

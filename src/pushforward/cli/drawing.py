@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import UserError
+from pushforward.families.autoencoder import Autoencoder
 from pushforward.families.flow_map import FlowMap
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
@@ -51,7 +52,7 @@ def check_sampler(model: GenerativeModel, sampler: Sampler | None) -> None:
     Raises:
         UserError: the model has no use for it, or its grid does not fit the model's path.
     """
-    if isinstance(model, FlowMap):
+    if isinstance(model, FlowMap | Autoencoder):
         model.check_sampler(sampler)
         return
     if not isinstance(model, PathModel):

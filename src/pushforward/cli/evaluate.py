@@ -23,6 +23,7 @@ from pushforward.errors import UserError
 from pushforward.evaluation.judge import EVALUATIONS, HELD, judge
 from pushforward.evaluation.judgement import Judgement
 from pushforward.evaluation.pictures import loss_curve
+from pushforward.evaluation.reconstruction import Reconstruction
 from pushforward.evaluation.report import write_report
 from pushforward.evaluation.run_pictures import draw
 from pushforward.evaluation.units import STANDARDISED
@@ -174,9 +175,11 @@ def show(judged: Judgement, folder: Path) -> None:
                 f"{judged.recognised:.1%} (real {judged.split} data: {judged.classifier_accuracy:.1%})",
             )
         )
-    own = judged.likelihood[0]
+    if judged.reconstruction is not None:
+        rows += _of_reconstruction(judged.reconstruction)
+    own = judged.likelihood[0] if judged.likelihood else None
     for name in ("pooled", "conditional", "mixture"):
-        value = getattr(own, name)
+        value = getattr(own, name, None)
         if value is not None:
             comparable = ("pooled", "mixture") if name != "conditional" else (name,)  # densities that do not see the class
             others = [getattr(row, one) for row in judged.likelihood[1:] for one in comparable]
@@ -196,3 +199,12 @@ def show(judged: Judgement, folder: Path) -> None:
         table.add_row(name, value)
     console.print(table)
     print(f"report: {folder / 'report.html'}")
+
+
+def _of_reconstruction(found: Reconstruction) -> list[tuple[str, Any]]:
+    """Return the rows of an autoencoder's reconstructions."""
+    return [
+        ("reconstruction", f"PSNR {found.psnr:.2f} dB, mean absolute error {found.mean_absolute_error:.4f} of the range"),
+        ("latents", f"{' x '.join(map(str, found.latent_shape))}, mean {found.latent_mean:.3f}, standard deviation {found.latent_std:.3f}"),
+        ("KL to N(0, I)", f"{found.kl_per_dimension:.3f} nats per number of a latent"),
+    ]

@@ -17,6 +17,7 @@ from pushforward.cli.mistakes import sentence
 from pushforward.errors import PushforwardError, UserError
 
 T = TypeVar("T")
+LIVE = ("perceptual",)  # arguments that are functions, which only Python can give
 FIELDS = {"net": "nn", "path": "paths", "times": "times", "pairing": "pairings", "sampler": "samplers"}  # and the group of their choices
 
 
@@ -105,7 +106,7 @@ def check_positive(options: Any, *names: str) -> None:
 
 
 def preset_record(preset: Callable[..., Any], defaults: Mapping[str, Any]) -> type:
-    """Return a dataclass of a preset's keyword arguments, except those that the data determines.
+    """Return a dataclass of a preset's keyword arguments, except those that the data determines and functions.
 
     A network becomes a choice `net:unet --net.channels 64`, and so do paths, times, pairings and samplers: every registered one that
     can be described by settings.
@@ -114,7 +115,7 @@ def preset_record(preset: Callable[..., Any], defaults: Mapping[str, Any]) -> ty
     helps = argument_helps(preset)
     fields = []
     for name, parameter in inspect.signature(preset).parameters.items():
-        if name in from_data(preset):
+        if name in from_data(preset) or name in LIVE:
             continue
         default = defaults.get(name, parameter.default)
         annotation = _option(name, hints[name])

@@ -13,6 +13,7 @@ from pushforward.evaluation.outliers import outlier_detector as outlier_detector
 from pushforward.evaluation.flow_pictures import picture_layers as picture_layers
 from pushforward.evaluation.coverage import precision_recall as precision_recall
 from pushforward.evaluation.quantise import quantise as quantise
+from pushforward.evaluation.reconstruction import reconstruction as reconstruction
 from pushforward.evaluation.distances import sliced_wasserstein as sliced_wasserstein
 from pushforward.evaluation.distances import sliced_wasserstein_draws as sliced_wasserstein_draws
 from pushforward.evaluation.straightness import straightness as straightness

@@ -19,7 +19,9 @@ from pushforward.evaluation.given import given
 from pushforward.evaluation.judgement import Comparison, Judgement, Likelihood, Quality
 from pushforward.evaluation.likelihood import bits_per_dim
 from pushforward.evaluation.quantise import quantise
+from pushforward.evaluation.reconstruction import reconstruction
 from pushforward.evaluation.units import distance_unit, likelihood_unit
+from pushforward.families.autoencoder import Autoencoder
 from pushforward.families.checks import device_of
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
@@ -72,7 +74,8 @@ def judge(
 
     Returns:
         (numbers, samples (n, *shape) in the data's units, their labels (n,) or None). The numbers' likelihoods are in bits per dimension
-        (times `per_bit` in `likelihood_unit`), their distances in `distance_unit`: "data", or "standardised" for tables.
+        (times `per_bit` in `likelihood_unit`), their distances in `distance_unit`: "data", or "standardised" for tables. An autoencoder
+        has a `reconstruction` and no likelihoods.
 
     Example:
         >>> import pushforward as pf
@@ -137,7 +140,11 @@ class _Judge:
         made = self.draw(self.cond, self.samples)
         self.judged.seconds_per_1000_samples = (time.perf_counter() - started) * 1000 / self.samples
         judge_of_classes = self.recognise(made)
-        self.likelihoods()
+        if isinstance(self.model, Autoencoder):
+            self.say(f"reconstructing {len(self.scored)} test examples")
+            self.judged.reconstruction = reconstruction(self.model, self.scored)
+        else:
+            self.likelihoods()
         self.distances(made)
         if self.evaluations:
             self.by_evaluations(judge_of_classes)
@@ -231,7 +238,8 @@ class _Judge:
 
 def sampling(model: GenerativeModel, guidance: Guidance | float | None) -> str:
     """Return what samples are drawn with, as text."""
-    own = "an exact map" if not model.solved else f"{model.sampler}"
+    exact = "a decoder" if isinstance(model, Autoencoder) else "an exact map"
+    own = exact if not model.solved else f"{model.sampler}"
     own += f", then {model.sampler}" if not model.solved and model.sampler is not None else ""
     return own if guidance is None else f"{own} with {guidance if isinstance(guidance, Guidance) else CFG(guidance)} (likelihoods without)"
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pushforward.evaluation.reconstruction import Reconstruction
 from pushforward.evaluation.units import BITS, DATA, per_bit
 
 
@@ -53,7 +54,8 @@ class Judgement:
     """All metrics of an evaluation, in the order of the report.
 
     Likelihoods are held in bits per dimension whatever the data, and reported in `likelihood_unit`: `per_bit` converts them. Distances are
-    in `distance_unit`: the data's, or for tables standard deviations of the training data.
+    in `distance_unit`: the data's, or for tables standard deviations of the training data. An autoencoder has reconstructions in place of
+    likelihoods.
     """
 
     split: str
@@ -82,6 +84,7 @@ class Judgement:
     scored: int = 0
     scored_draws: int = 1
     verdict: list[str] = field(default_factory=list)
+    reconstruction: Reconstruction | None = None
 
     @property
     def per_bit(self) -> float:

@@ -15,8 +15,10 @@ from pushforward.evaluation.compared import compared
 from pushforward.evaluation.flow_pictures import has_layers, picture_layers
 from pushforward.evaluation.judgement import Judgement
 from pushforward.evaluation.pictures import by_evaluations, neighbours, picture_of, quality_curve, save_figure, trajectory
+from pushforward.evaluation.reconstruction_pictures import picture_of_reconstructions
 from pushforward.evaluation.table_pictures import corner, marginals
 from pushforward.evaluation.units import STANDARDISED
+from pushforward.families.autoencoder import Autoencoder
 from pushforward.families.model import GenerativeModel
 from pushforward.functional.levels import Levels
 from pushforward.guidance.guidance import Guidance
@@ -70,6 +72,8 @@ def draw(
         caption = f"Samples, not selected{solved}" + (", one class a column." if grid and labels is not None else f".{names}")
         path = add("samples", caption)
         picture_of(shown, path, labels=None if labels is None else labels[: len(shown)], levels=model.levels, columns=columns)
+    if isinstance(model, Autoencoder):
+        picture_of_reconstructions(model, test, add("reconstructions", "Held-out images, each above its reconstruction."))
     if schema is not None:
         for name, (figure, caption) in _of_table(schema, train, test, made if labels is None else _as_frequent(made, labels, test)).items():
             save_figure(figure, add(name, caption))

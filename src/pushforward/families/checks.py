@@ -44,9 +44,9 @@ def checked_temperature(temperature: Any) -> float:
     return float(temperature)
 
 
-def check_states(x: Any, name: str, model: Any, n: int | None = None) -> None:
-    """Raise an error for states without the event's shape, the model's dtype, its device, or n rows."""
-    shape = model.shape
+def check_states(x: Any, name: str, model: Any, n: int | None = None, shape: tuple[int, ...] | None = None) -> None:
+    """Raise an error for states without the event's shape (or another one), the model's dtype, its device, or n rows."""
+    shape = model.shape if shape is None else shape
     if not isinstance(x, Tensor):
         raise UserError(f"{name} is {shown(x)}, but it must be a tensor; use torch.as_tensor({name}, dtype={model.dtype}).")
     if x.layout is not torch.strided:

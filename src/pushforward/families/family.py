@@ -33,6 +33,16 @@ class Family(nn.Module):
         return ("loss", "sample", "log_prob", "encode", "decode")
 
     @property
+    def invertible(self) -> bool:
+        """Whether decode(encode(x)) is x, up to a solver's tolerance; of an autoencoder it is only close to x."""
+        return True
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of what `encode` returns, and the base draws, for one event: the event's own, except for an autoencoder."""
+        return self.shape
+
+    @property
     def solved(self) -> bool:
         """Whether a sampler solves the map in steps; otherwise it is exact, in one pass, and a sampler at most finishes samples."""
         return self.sampler is not None
@@ -75,9 +85,10 @@ class Family(nn.Module):
         return self._checked_noise(self.base.sample(n, generator=generator), n)
 
     def _checked_noise(self, noise: Tensor, n: int) -> Tensor:
-        if not isinstance(noise, Tensor) or tuple(noise.shape) != (n, *self.shape):
+        if not isinstance(noise, Tensor) or tuple(noise.shape) != (n, *self.latent_shape):
             what = f"of shape {tuple(noise.shape)}" if isinstance(noise, Tensor) else type(noise).__name__
-            raise ShapeError(f"the base {type(self.base).__name__} drew {what}, but {n} events of this model need {(n, *self.shape)}.")
+            needed = (n, *self.latent_shape)
+            raise ShapeError(f"the base {type(self.base).__name__} drew {what}, but {n} events of this model need {needed}.")
         return noise
 
     def _check_density(self) -> None:
@@ -113,8 +124,8 @@ class Family(nn.Module):
         first = checks.first_floating(self)
         return torch.get_default_dtype() if first is None else first.dtype
 
-    def _check(self, x: Tensor, name: str, n: int | None = None) -> None:
-        checks.check_states(x, name, self, n)
+    def _check(self, x: Tensor, name: str, n: int | None = None, shape: tuple[int, ...] | None = None) -> None:
+        checks.check_states(x, name, self, n, shape)
 
     def _checked_cond(self, cond: Any, n: int, look: bool = True) -> Any:
         return checks.checked_cond(cond, n, self, look)

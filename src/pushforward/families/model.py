@@ -279,3 +279,9 @@ class GenerativeModel(Family):
                 fit_condition(network, cond)
         if self.preprocess is not None:
             self.preprocess.initialise(x + 0.5 * cells(self.levels, x), cond)
+
+    def settle(self, x: Tensor, cond: Any = None) -> None:
+        """Fit what follows from the weights to training data x (n, *shape): nothing by default.
+
+        The Trainer calls it before it keeps weights, where a family defines it.
+        """

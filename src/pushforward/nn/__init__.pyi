@@ -3,6 +3,7 @@ from pushforward.nn.autoencoder_kl import AutoencoderKL as AutoencoderKL
 from pushforward.nn.causal import CausalTransformer as CausalTransformer
 from pushforward.nn.layers import Dequantise as Dequantise
 from pushforward.nn.dit import DiT as DiT
+from pushforward.nn.feature_distance import FeatureDistance as FeatureDistance
 from pushforward.nn.embedding import LabelEmbedding as LabelEmbedding
 from pushforward.nn.made import MADE as MADE
 from pushforward.nn.mlp import MLP as MLP

@@ -41,7 +41,9 @@ def check_model(model: GenerativeModel, x: Tensor, cond: Any = None, *, solved: 
     model = copy.deepcopy(model).eval()
     if "encode" in model.verbs:
         z = model.encode(x, cond, **by)
-        agree("decode undoes encode", model.decode(z, cond, **by), x, solved)
+        demand("a latent has the stated shape", z.shape == (len(x), *model.latent_shape), tuple(z.shape))
+        if model.invertible:
+            agree("decode undoes encode", model.decode(z, cond, **by), x, solved)
     if "log_prob" in model.verbs:
         by_hand = model.base.log_prob(z) + log_abs_det_by_autograd(lambda x: model.encode(x, cond, **by), x)
         agree("log_prob is the base's density and the Jacobian's", model.log_prob(x, cond, **by), by_hand, solved)

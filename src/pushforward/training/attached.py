@@ -1,12 +1,15 @@
-"""What a model is given while it trains, and loses afterwards."""
+"""What a model is given while it trains, and loses afterwards; what follows from its weights once they are kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from pushforward.families.flow_map import FlowMap
+from pushforward.families.model import GenerativeModel
 from pushforward.families.on_path import OnPath
+
+SETTLED = 256  # training examples that what follows from the weights is fitted to
 
 
 def attach(model: Any, averaged: Any, watch: Callable[[Tensor, Tensor], None]) -> None:
@@ -15,6 +18,15 @@ def attach(model: Any, averaged: Any, watch: Callable[[Tensor, Tensor], None]) -
         model.watch = watch
     if isinstance(model, FlowMap):
         model.follow_average(averaged)
+
+
+def settle(models: Sequence[GenerativeModel], rows: Callable[[int], tuple[Tensor, Any]]) -> None:
+    """Fit what follows from the weights of models, such as the scale of latents, to training examples; `rows` returns the given number."""
+    settling = [model for model in models if type(model).settle is not GenerativeModel.settle]
+    if settling:
+        x, cond = rows(SETTLED)
+        for model in settling:
+            model.settle(x, cond)
 
 
 def detach(model: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pushforward.data.dataset import Dataset
+from pushforward.families.autoencoder import Autoencoder
 from pushforward.training.progress import Callback
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class SampleGrid(Callback):
 
     At each of them if the run states how often it validates, otherwise at about ten. Images are a grid, points of a plane a scatter plot,
     rows of a table the marginals of the eight columns that differ most from validation data. Conditions that are vectors or images are
-    the first ones of validation data. Where that fails, there is a warning in place of a picture.
+    the first ones of validation data. Of an autoencoder, validation images are above their reconstructions. Where that fails, there is a
+    warning in place of a picture.
 
     Args:
         folder: output folder.
@@ -49,9 +51,15 @@ class SampleGrid(Callback):
         # These import matplotlib, which a run needs late and other commands never.
         from pushforward.evaluation.given import given
         from pushforward.evaluation.pictures import picture_of, save_figure
+        from pushforward.evaluation.reconstruction_pictures import picture_of_reconstructions
         from pushforward.evaluation.run_pictures import marginals_of
 
         model = trainer.averaged_model
+        if isinstance(model, Autoencoder):
+            real = trainer.data if trainer.validation is None else trainer.validation
+            self.folder.mkdir(parents=True, exist_ok=True)
+            picture_of_reconstructions(model, real, self._path(trainer), title=f"step {trainer.step}")
+            return
         columns = min(model.classes or 10, MOST)
         n = 100 // columns * columns if len(model.shape) > 1 else 1000
         shown = columns if len(model.shape) > 1 else model.classes
@@ -66,9 +74,12 @@ class SampleGrid(Callback):
         finally:
             model.train(training)
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"step-{trainer.step:06d}.png"
+        path = self._path(trainer)
         table = marginals_of(real, made, PANELS) if isinstance(real, Dataset) and model.shape != (2,) else None
         if table is not None:
             save_figure(table[0], path)
             return
         picture_of(made, path, labels=labels, levels=model.levels, title=f"step {trainer.step}", columns=columns)
+
+    def _path(self, trainer: "Trainer") -> Path:
+        return self.folder / f"step-{trainer.step:06d}.png"

@@ -18,7 +18,7 @@ from pushforward.formats.lock import check_unlocked, locked
 from pushforward.formats.run import check_start, clear_run
 from pushforward.formats.wrapped import unwrapped
 from pushforward.registry import export
-from pushforward.training.attached import attach, detach
+from pushforward.training.attached import attach, detach, settle
 from pushforward.training.best import Best, fits_in_memory
 from pushforward.training.facts import facts
 from pushforward.training.failures import diverged, rescued, stopped
@@ -235,6 +235,7 @@ class Trainer:
                 with phases("save", host=True):
                     self.save()
             since = time.perf_counter()
+        self._settle()
         stop.close()
 
     def _check_skips(self, norm: float, judging: bool) -> None:
@@ -290,7 +291,11 @@ class Trainer:
         return folder
 
     def _snapshot(self) -> Snapshot:
+        self._settle()
         return snapshot(self._step, self.progress, self._fingerprint, self.extra_config)
+
+    def _settle(self) -> None:
+        settle([self.model, *([] if self._step.average is None else [self.averaged_model])], self._feed.rows)
 
     def _notify(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
