@@ -197,7 +197,7 @@ class Autoencoder(GenerativeModel):
         """Fit scale and shift of the latents to those of data: their mean is then 0 and their deviation 1, over all numbers.
 
         Args:
-            data: images x (n, *shape), a data set, or an iterable of batches x or (x, cond), such as a DataLoader.
+            data: images x (n, *shape), a data set, or an iterable of images or batches x or (x, cond), such as a DataLoader.
             batch_size: images that are encoded together.
 
         Returns:

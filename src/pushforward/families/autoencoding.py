@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pushforward._precision import wide
@@ -63,12 +64,23 @@ class Frozen:
 
 
 def batches_of(data: Any, size: int) -> Iterator[Tensor]:
-    """Yield the images of a tensor or a data set in batches, or those of an iterable of batches x or (x, cond)."""
+    """Yield batches of the images of a tensor, a data set, or an iterable of images or batches, alone or first in a tuple."""
     if isinstance(data, Tensor):
         yield from data.split(size)
-    elif hasattr(data, "batch") and hasattr(data, "__len__"):
+        return
+    if hasattr(data, "batch") and hasattr(data, "__len__"):
         for start in range(0, len(data), size):
             yield data.batch(range(start, min(start + size, len(data))))[0]
-    else:
-        for batch in data:
-            yield batch[0] if isinstance(batch, tuple | list) else batch
+        return
+    rows: list[Tensor] = []
+    for one in data:
+        x = one[0] if isinstance(one, tuple | list) else one
+        if x.ndim == 4:
+            yield x
+            continue
+        rows.append(x)
+        if len(rows) == size:
+            yield torch.stack(rows)
+            rows = []
+    if rows:
+        yield torch.stack(rows)

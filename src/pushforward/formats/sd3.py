@@ -130,7 +130,7 @@ def _stored(path: Path, parts: Sequence[str], file_variant: str | None) -> tuple
         return split(Stored.of(path, {path: open_tensors(path)})), None
     names = {"transformer": "transformer", "vae": "vae", **ENCODERS}
     there = {name: path / one for name, one in names.items() if (path / one).is_dir()}
-    if "transformer" in there:
+    if "transformer" in there or ("vae" in there and "transformer" not in parts):
         wanted = [name for name in there if ("text_encoders" if name in ENCODERS else name) in parts]
         stored = {name: folder_part(there[name], file_variant) for name in wanted}
         if not is_sd3(stored.get("transformer")):

@@ -130,7 +130,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         made = StableDiffusion3(
             transformer, vae, encoders, find, device=device, offload=offload, shift=setting(files.scheduler, "shift", 3.0)
         )
-        made.variant, made.tokenizer_folders = files.variant, files.tokenizers
+        made.variant, made.tokenizer_folders, made.pictures.preview = files.variant, files.tokenizers, Pictures.cached(path, vae)
         return made
 
     def save(self, path: str | Path, layout: Layout = "single") -> Path:

@@ -47,7 +47,7 @@ class FeatureDistance(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return distances (n,) of images x and y (n, channels, height, width) in [-1, 1]."""
         with torch.no_grad():
-            known = _layers(self.features(x), len(x))
+            known = [one.detach() for one in _layers(self.features(x), len(x))]
         made = _layers(self.features(y), len(y))
         distance = y.new_zeros(len(y))
         for one, other in zip(known, made, strict=True):

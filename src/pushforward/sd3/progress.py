@@ -14,6 +14,8 @@ from pushforward.paths.prediction import Prediction
 from pushforward.registry import export
 from pushforward.samplers.denoiser import Denoiser
 from pushforward.sd3.images import finished, to_pil
+from pushforward.sd3.latent_preview import Preview as LinearPreview
+from pushforward.sd3.latent_preview import cached_preview, least_squares
 
 Preview = Literal["linear", "decoded"]
 
@@ -74,32 +76,32 @@ class _Watched(Guided):
 
 
 class Pictures:
-    """Converts latents to images: decoded, or with the linear map from 16 to 3 channels that best approximates the decoder.
+    """Converts latents to images: decoded, or by a linear `Preview`.
 
-    The map is fitted once, by least squares, to the decoder's output for latents that are constant over 8 by 8 squares.
+    Unless one is given as `preview`, it is fitted once to the decoder's output for latents that are constant over 8 by 8 squares.
 
     Args:
-        decode: maps latents (n, 16, height, width) to images (n, 3, factor height, factor width) in [-1, 1].
+        decode: maps latents (n, channels, height, width) to images (n, 3, factor height, factor width) in [-1, 1].
         channels: channels of a latent.
         factor: pixels per latent position, along each side.
     """
 
+    cached = staticmethod(cached_preview)
+
     def __init__(self, decode: Callable[[Tensor], Tensor], channels: int, factor: int) -> None:
         self.decode, self.channels, self.factor = decode, channels, factor
-        self.map: Tensor | None = None
+        self.preview: LinearPreview | None = None
 
     def __call__(self, latents: Tensor, preview: Preview) -> Tensor:
         """Return images (n, 3, ...) in [0, 1]."""
         if preview == "decoded":
             return finished(self.decode(latents))
-        if self.map is None:
-            self.map = self._fitted().to(latents)
-        return finished(torch.einsum("nchw,cd->ndhw", latents, self.map[:-1]) + self.map[-1][:, None, None])
+        if self.preview is None:
+            self.preview = self._fitted()
+        return self.preview(latents)
 
     @torch.no_grad()
-    def _fitted(self) -> Tensor:
+    def _fitted(self) -> LinearPreview:
         squares = torch.randn(1, self.channels, 8, 8, generator=torch.Generator().manual_seed(0))
         latents = squares.repeat_interleave(8, 2).repeat_interleave(8, 3)
-        seen = torch.nn.functional.avg_pool2d(self.decode(latents).float().cpu(), self.factor)
-        known = torch.cat((latents, torch.ones_like(latents[:, :1])), dim=1)[0].flatten(1).T
-        return torch.linalg.lstsq(known.double(), seen[0].flatten(1).T.double()).solution.float()
+        return least_squares([(latents, torch.nn.functional.avg_pool2d(self.decode(latents).float().cpu(), self.factor))])
