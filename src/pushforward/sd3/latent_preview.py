@@ -1,4 +1,4 @@
-"""Small previews of latents without the decoder: a linear map from their channels to colours, kept in a file beside the autoencoder."""
+"""Small previews of latents without the decoder: a linear map from their channels to colours, in a file next to the autoencoder."""
 
 import hashlib
 import json
@@ -47,12 +47,12 @@ class Preview:
         return finished(torch.einsum("nchw,cd->ndhw", latents, weight) + bias[:, None, None])
 
     def save(self, model: str | Path) -> Path:
-        """Write it beside the autoencoder of a saved Stable Diffusion 3, whose `from_pretrained` then uses it, and return the file.
+        """Write it next to the autoencoder of a saved Stable Diffusion 3, whose `from_pretrained` then uses it, and return the file.
 
         Args:
             model: a folder of diffusers, or a single .safetensors file.
         """
-        file = _beside(Path(model))
+        file = _file_of(Path(model))
         if not file.parent.is_dir():
             raise UserError(f"{model} is no saved Stable Diffusion 3 with an autoencoder; save the model first.")
         write_text(file, json.dumps({"weight": self.weight.tolist(), "bias": self.bias.tolist(), "vae": self.vae}) + "\n")
@@ -107,12 +107,12 @@ def least_squares(pairs: Iterable[tuple[Tensor, Tensor]], vae: str = "") -> Prev
 
 
 def cached_preview(model: str | Path, vae: AutoencoderKL) -> Preview | None:
-    """Return the preview that is kept beside a saved model, or None if there is none.
+    """Return the preview that is kept next to a saved model, or None if there is none.
 
     Raises:
         CheckpointError: it belongs to another autoencoder, or is damaged.
     """
-    file = _beside(Path(model))
+    file = _file_of(Path(model))
     if not file.is_file():
         return None
     held = read_json(file)
@@ -136,5 +136,5 @@ def fingerprint(vae: AutoencoderKL) -> str:
     return digest.hexdigest()[:16]
 
 
-def _beside(model: Path) -> Path:
+def _file_of(model: Path) -> Path:
     return model.with_name(f"{model.stem}.{FILE}") if model.suffix == ".safetensors" else model / "vae" / FILE
