@@ -163,6 +163,23 @@ def test_the_commands_take_it_as_any_preset(tmp_path, monkeypatch, capsys):
     assert "an autoencoder has no use for it, as its decoder is one pass" in capsys.readouterr().err
 
 
+def test_it_is_described_and_has_settings_of_its_own():
+    found = pf.evaluation.explain({"own": build()}, torch.rand(2, 3, 8, 8))
+    assert found["map"]["own"] == "an encoder and a decoder, which approximates its inverse"
+    assert (found["latent"]["own"], found["likelihood"]["own"]) == ("32 numbers for 192", "none")
+    chosen = pf.training.defaults("autoencoder_kl", pf.data.load("digits"))
+    assert (chosen.model, chosen.training) == ({}, {"batch_size": 16, "lr": 2e-3})
+
+
+def test_a_training_step_in_bfloat16_is_close_to_one_in_float32():
+    x = torch.rand(16, 3, 8, 8)
+    losses = []
+    for precision in ("float32", "bf16"):
+        torch.manual_seed(0)
+        losses.append(pf.Trainer(build(), x, validation=x, steps=2, batch_size=16, precision=precision).fit().best)
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_what_an_autoencoder_cannot_be_is_refused_by_name():
     for call, error, message in (
         (lambda: pf.models.autoencoder_kl((2,)), ShapeError, r"shape is \(2,\), but the autoencoder is for images \(channels, height"),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pushforward.bijections.chain import Chain
 from pushforward.errors import NotInvertibleError
+from pushforward.families.autoencoder import Autoencoder
 from pushforward.families.continuous_flow import ContinuousFlow
 from pushforward.families.flow_map import FlowMap
 from pushforward.families.model import GenerativeModel
@@ -66,7 +67,7 @@ def _answers(model: GenerativeModel, x: Tensor) -> dict[str, str]:
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "trained by": _training(model),
         "likelihood": _likelihood(model, x, scoring, d),
-        "latent": f"{d} numbers for {d}",
+        "latent": f"{math.prod(model.latent_shape)} numbers for {d}",
         "decode(encode(x)) - x": _round_trip(model, x),
         "evaluations a sample": "1 pass" if not model.solved else f"{sampling.calls + _finishes(model)}",
         "time a sample": f"{1e6 * made / n:.0f} µs",
@@ -76,6 +77,8 @@ def _answers(model: GenerativeModel, x: Tensor) -> dict[str, str]:
 
 def _noise_to_data(model: GenerativeModel) -> str:
     sampler = model.sampler
+    if isinstance(model, Autoencoder):
+        return "the decoder"
     if not model.solved or sampler is None:
         return "the inverse of each layer, in turn" + (f", then {sampler}" if sampler is not None else "")
     return f"{'jump' if sampler.jumps else 'solve'} from t = 1 to 0, by {sampler}"
@@ -96,6 +99,8 @@ def _map(model: GenerativeModel) -> str:
         return f"dx/dt = v(x, t), whose marginals are those of the path {model.path}"
     if isinstance(model, FlowMap):
         return f"the state at r of the trajectory through x at t, along the path {model.path}"
+    if isinstance(model, Autoencoder):
+        return "an encoder and a decoder, which approximates its inverse"
     return "dx/dt = v(x, t), invertible by integration"
 
 
@@ -111,6 +116,8 @@ def _training(model: GenerativeModel) -> str:
         return f"regression on the conditional {model.prediction}"
     if isinstance(model, FlowMap):
         return f"regression by {type(model.objective).__name__}, {'a teacher' if model.teacher is not None else 'no teacher'}"
+    if isinstance(model, Autoencoder):
+        return "reconstruction and a KL term"
     through = "" if isinstance(model, NormalizingFlow) else f", through {model.loss_sampler}" if isinstance(model, ContinuousFlow) else ""
     return f"maximum likelihood{through}"
 

@@ -54,7 +54,8 @@ def defaults(preset: str, data: Dataset) -> Defaults:
     Below 1,000 examples splines, which are more flexible, drop 0.6 and have noise of 4.5 / sqrt(n), and other flows learn at half the rate.
 
     Models of small images with a network of their own choice get a U-Net of 32 channels and one block a level, and batches of 64: on 8 x 8
-    digits it has a sixth of the default U-Net's parameters. Other models and larger data keep the defaults of the preset and of the
+    digits it has a sixth of the default U-Net's parameters. Autoencoders of images get batches of 16: many small steps reconstruct them
+    better than as many examples in fewer steps. Other models and larger data keep the defaults of the preset and of the
     Trainer, with data standardised.
 
     Args:
@@ -87,6 +88,8 @@ def defaults(preset: str, data: Dataset) -> Defaults:
     reason = f"{examples:,} examples of {features} features"
     if examples >= SMALL:
         return Defaults(model)
+    if "kl_weight" in takes:
+        return Defaults(model, {"batch_size": min(16, examples), "lr": 2e-3}, reason)
     if "net" in takes and takes["net"].default is None and len(data.shape) == 3 and all(side % 2 == 0 for side in data.shape[1:]):
         return Defaults(model | {"net": UNet.Config(channels=32, depth=1)}, {"batch_size": min(64, examples)}, reason)
     if "dropout" not in takes:
