@@ -9,6 +9,7 @@ import pytest
 import torch
 from conditional import like
 from examples import SOLVED, by, examples, generators, latents, non_contiguous, one_in, paired
+from torch.utils._pytree import tree_leaves
 
 from pushforward import registry
 from pushforward.bijections.standardise import Standardise
@@ -284,12 +285,12 @@ def test_the_loss_of_blocks_is_the_mean_of_theirs(subject):
 
 def test_the_callers_tensors_are_not_written(subject):
     model, x, cond = subject
-    before, labels = x.clone(), None if cond is None else cond.clone()
+    before, given = x.clone(), copy.deepcopy(cond)
     solver = by(model, STEPS)
     model.loss(x, cond, **paired(model, x)), value(model, x, cond, STEPS), model.decode(latents(model, x), cond, **solver)
     model.sample(len(x), cond, **solver)
     assert torch.equal(x, before)
-    assert cond is None or torch.equal(cond, labels)
+    assert all(torch.equal(one, two) for one, two in zip(tree_leaves(cond), tree_leaves(given), strict=True) if one is not None)
 
 
 def test_expanded_and_non_contiguous_rows_are_as_good_as_copies(subject):
@@ -387,7 +388,18 @@ def _wrong_numbers(model, x, cond):
     )
 
 
+def _wrong_texts(model, x, cond):
+    needs = r"but this model needs a TextContext of \(4, 5, 6\) and \(4, 5\)"
+    return (
+        (lambda: model.loss(x, torch.tensor([0, 1, 5, 0])), ConditionError, f"cond is a Tensor, {needs}"),
+        (lambda: model.sample(4, type(cond)(cond.context[:, 1:], cond.pooled)), ConditionError, rf"of \(4, 4, 6\) and .*{needs}"),
+        (lambda: model.loss(x, cond[:2]), ConditionError, r"cond has shape \(2,.*\), but its leading dimension must be 4"),
+    )
+
+
 def _wrong_conditions(model, x, cond):
+    if not model.conditioning and cond is not None:
+        return _wrong_texts(model, x, cond)
     if not model.conditioning:
         return (
             (lambda: model.sample(4, torch.tensor([0, 1, 2, 0])), ConditionError, "cond is torch.int64 .* was built without conditions"),
@@ -429,7 +441,7 @@ def test_what_a_verb_cannot_use_is_refused_by_name(subject):
     model, x, cond = subject
     exact = model.sampler is None
     guidable = not exact or any(hasattr(one, "guided") for one in model.modules())
-    wanting = "guidance 2 needs a condition|guidance is 2.0, but|cond is None, but this model needs"
+    wanting = "guidance 2 needs a condition|needs texts to follow|guidance is 2.0, but|cond is None, but this model needs"
     useless = "has no use for it, as its map is exact"
     unknown = UserError, useless if exact else "did you mean 'exact'"
     if "log_prob" not in model.verbs:

@@ -32,6 +32,7 @@ def from_data(preset: Callable[..., Any]) -> dict[str, str | None]:
         "cond_features": "cond_features",
         "cond_image": "cond_image",
         "schema": "schema",
+        "text": None,  # of the text encoders that encode the captions
     }
     takes = inspect.signature(preset).parameters
     names["values" if "values" in takes else "levels"] = "levels"

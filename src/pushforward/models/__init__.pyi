@@ -10,6 +10,8 @@ from pushforward.pairings import Pairing
 from pushforward.paths.path import Path
 from pushforward.samplers.sampler import Sampler
 from pushforward.schema import Schema
+from pushforward.sd3.text_latents import TextLatents
+from pushforward.sd3.text_layout import TextPart
 from pushforward.times import Times
 from pushforward.weightings import MinSNR, NoiseLoss, Unit
 from torch import Tensor
@@ -991,6 +993,48 @@ def score_sde(
         >>> model = score_sde(shape=(2,))
         >>> model.log_prob(torch.randn(8, 2)).shape
         torch.Size([8])
+    """
+
+def sd3(
+    net: NetConfig | Callable[..., Any] | None = None,
+    shape: Sequence[int] = (16, 8, 8),
+    *,
+    text: Sequence[TextPart] = ...,
+    times: Times = ...,
+    drop_text: float = 0.1,
+    null_text: Literal['zeros', 'empty'] = 'zeros',
+    sampler: Sampler = ...,
+    schema: Schema | None = None,
+) -> TextLatents:
+    """Regress the velocity noise - data of latents along x_t = (1 - t) data + t noise, conditional on texts.
+
+    Args:
+        net: an MMDiT or its configuration, whose text widths follow from the encoders; None is 6 blocks of 4 heads of 64 channels.
+        shape: (channels, height, width) of a latent.
+        text: what each text encoder fills of a `TextContext`, as `sd3.text_encoders(...).layout.parts` states it.
+        times: which t to train on, of which 1 is noise: the paper's is LogitNormal(0, 1), `Shifted` towards noise for large images.
+        drop_text: share of the rows that are trained without any text; each of k encoders is dropped with probability drop_text^(1/k),
+            0.46 for three of them.
+        null_text: what stands for no text: "zeros", or "empty", the encoding of the empty prompt.
+        sampler: how samples and encodings are solved by default.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
+            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+
+    Returns:
+        A PathModel on the linear path with velocity prediction, whose condition is a `TextContext`.
+
+    Raises:
+        ConditionError: the network is not one for texts.
+
+    Example:
+        >>> import torch, pushforward as pf
+        >>> net = pf.nn.MMDiT.Config(patch=2, depth=1, heads=2, head_width=8, positions=4, base_size=4)
+        >>> model = pf.models.sd3(net, (4, 8, 8), text=[pf.sd3.TextPart("mine", tokens=(0, 3), channels=(0, 6), pooled=(0, 5))])
+        >>> texts = pf.TextContext(torch.randn(2, 3, 6), torch.randn(2, 5))
+        >>> model.sample(2, texts, guidance=2.0).shape
+        torch.Size([2, 4, 8, 8])
+
+    Source: Esser et al., 2403.03206, sections 3.1 and 4.
     """
 
 def shortcut(

@@ -6,6 +6,7 @@ from pushforward.sd3.progress import Progress as Progress
 from pushforward.sd3.prompt_encoders import PromptEncoders as PromptEncoders
 from pushforward.sd3.text_model import PromptTokens as PromptTokens
 from pushforward.sd3.text import TextEncoders as TextEncoders
+from pushforward.sd3.text_layout import TextPart as TextPart
 from pushforward.sd3.latent_cache import cache_latents as cache_latents
 from pushforward.sd3.latent_preview import fit_preview as fit_preview
 from pushforward.sd3.memory import memory_of as memory_of

@@ -13,7 +13,7 @@ from pushforward._checks import whole
 from pushforward._files import json_of, regular
 from pushforward.errors import CheckpointError, NoCheckpointError, UserError
 from pushforward.nn.autoencoder_kl import AutoencoderKL
-from pushforward.sd3.text_layout import Part
+from pushforward.sd3.text_layout import TextPart
 
 FORMAT = 1
 PLAN, INDEX, NONE = "plan.json", "index.json", "none.safetensors"
@@ -90,7 +90,7 @@ class Index:
     """The index of a finished cache: its facts, the parts of a condition, the latents' shape, how many each shard has, and all captions."""
 
     plan: dict[str, Any]
-    parts: tuple[Part, ...]
+    parts: tuple[TextPart, ...]
     shape: tuple[int, int, int]
     counts: tuple[int, ...]
     captions: tuple[str, ...]
@@ -114,7 +114,9 @@ def read_index(folder: Path) -> Index:
         check_same(folder, held["plan"], {"format": FORMAT})
     try:
         plan = dict(held["plan"])
-        parts = tuple(Part(str(one["name"]), *(_range(one[key]) for key in ("tokens", "channels", "pooled"))) for one in held["parts"])
+        parts = tuple(
+            TextPart(str(one["encoder"]), *(_range(one[key]) for key in ("tokens", "channels", "pooled"))) for one in held["parts"]
+        )
         channels, height, width = (whole("shape", side, 1) for side in held["shape"])
         counts = tuple(whole("counts", count, 0) for count in held["counts"])
         captions = tuple(one for one in held["captions"] if isinstance(one, str))

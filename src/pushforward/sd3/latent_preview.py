@@ -1,6 +1,5 @@
 """Small previews of latents without the decoder: a linear map from their channels to colours, in a file next to the autoencoder."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pushforward.formats.files import write_text
 from pushforward.formats.sd3_find import read_json
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.registry import export
+from pushforward.sd3.cache_files import fingerprint_of
 from pushforward.sd3.images import finished
 
 FILE = "latent_preview.json"
@@ -86,7 +86,7 @@ def fit_preview(vae: AutoencoderKL, images: Any, *, batch_size: int = 16) -> Pre
     batches = images.split(batch_size) if isinstance(images, Tensor) else images
     like = next(vae.parameters())
     pairs = ((vae.encode(x.to(like)), F.avg_pool2d(x.float(), vae.factor)) for x in batches)
-    return least_squares(pairs, fingerprint(vae))
+    return least_squares(pairs, fingerprint_of(vae))
 
 
 def least_squares(pairs: Iterable[tuple[Tensor, Tensor]], vae: str = "") -> Preview:
@@ -116,7 +116,7 @@ def cached_preview(model: str | Path, vae: AutoencoderKL) -> Preview | None:
     if not file.is_file():
         return None
     held = read_json(file)
-    if held.get("vae") != fingerprint(vae):
+    if held.get("vae") != fingerprint_of(vae):
         raise CheckpointError(f"{file} was fitted to another autoencoder; remove it, or fit it again with sd3.fit_preview.")
     try:
         weight, bias = torch.tensor(held["weight"]), torch.tensor(held["bias"])
@@ -126,14 +126,6 @@ def cached_preview(model: str | Path, vae: AutoencoderKL) -> Preview | None:
     if not fits:
         raise CheckpointError(f"{file} is damaged: its weight has shape {tuple(weight.shape)}; remove it.")
     return Preview(weight, bias, held["vae"])
-
-
-def fingerprint(vae: AutoencoderKL) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of an autoencoder's weights, scale and shift."""
-    digest = hashlib.sha256(repr((vae.scale, vae.shift)).encode())
-    for name, tensor in sorted(vae.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _file_of(model: Path) -> Path:

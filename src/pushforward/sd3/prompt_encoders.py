@@ -12,7 +12,7 @@ from pushforward.registry import export
 from pushforward.sd3.cache_files import weights_digest
 from pushforward.sd3.prompts import CLIP_TOKENS, CLIPS
 from pushforward.sd3.text import checked_null
-from pushforward.sd3.text_layout import Null, Part, TextLayout
+from pushforward.sd3.text_layout import Null, TextLayout, TextPart
 
 
 @export("sd3.PromptEncoders")
@@ -48,11 +48,11 @@ class PromptEncoders:
         count = min(CLIP_TOKENS, *(one.max_position_embeddings for one in clips))
         parts, channel, place = [], 0, 0
         for kind, one in zip(CLIPS, clips, strict=True):
-            parts.append(Part(kind, (0, count), (channel, channel + one.hidden_size), (place, place + one.projection_dim)))
+            parts.append(TextPart(kind, (0, count), (channel, channel + one.hidden_size), (place, place + one.projection_dim)))
             channel, place = channel + one.hidden_size, place + one.projection_dim
         width = model.transformer.context_width
         if "t5" in model.encoders:
-            parts.append(Part("t5", (count, count + tokens), (0, width), (0, 0)))
+            parts.append(TextPart("t5", (count, count + tokens), (0, width), (0, 0)))
         blank = TextContext(torch.zeros(1, count + tokens, width), torch.zeros(1, place))
         self.layout = TextLayout(tuple(parts), self([""]).to("cpu", torch.float32) if null == "empty" else blank, null)
 

@@ -7,20 +7,49 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pushforward._checks import is_whole, shown
 from pushforward.conditions import TextContext
-from pushforward.errors import ConditionError
+from pushforward.errors import ConditionError, UserError
+from pushforward.registry import export
 
 Null = Literal["zeros", "empty"]
 
 
+@export("sd3.TextPart", example=lambda: TextPart("minilm", (0, 32), (0, 384), (0, 384)))
 @dataclass(frozen=True)
-class Part:
-    """The tokens and channels of the context, and the channels of pooled, from (including) to (excluding), that one encoder fills."""
+class TextPart:
+    """What one text encoder fills of a `TextContext`: ranges of the context's tokens and channels, and of the channels of pooled.
 
-    name: str
+    Args:
+        encoder: its name.
+        tokens, channels, pooled: (first, first after the last); pooled may be empty.
+
+    Raises:
+        UserError: a range is negative, or one that must not be empty is.
+
+    Example:
+        >>> pf.sd3.TextPart("minilm", tokens=(0, 32), channels=(0, 384), pooled=(0, 384)).encoder
+        'minilm'
+    """
+
+    encoder: str
     tokens: tuple[int, int]
     channels: tuple[int, int]
     pooled: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        for name, least in (("tokens", 1), ("channels", 1), ("pooled", 0)):
+            span = getattr(self, name)
+            whole = isinstance(span, tuple | list) and len(span) == 2 and all(is_whole(one) for one in span)
+            if not whole or span[0] < 0 or span[1] - span[0] < least:
+                held = list(span) if isinstance(span, tuple | list) else shown(span)
+                raise UserError(f"{name} of the text encoder {self.encoder} is {held}, but it is (first, end), of at least {least}.")
+            object.__setattr__(self, name, tuple(span))
+
+
+def sizes_of(parts: Sequence[TextPart]) -> tuple[int, int, int]:
+    """Return how many tokens and channels the context of these parts has, and how many channels pooled."""
+    return max(one.tokens[1] for one in parts), max(one.channels[1] for one in parts), max(one.pooled[1] for one in parts)
 
 
 @dataclass(frozen=True)
@@ -33,14 +62,14 @@ class TextLayout:
         null: what that is: "zeros", or "empty", the encoding of the empty prompt.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[TextPart, ...]
     none: TextContext
     null: Null
 
     @property
     def names(self) -> tuple[str, ...]:
         """The encoders' names."""
-        return tuple(part.name for part in self.parts)
+        return tuple(part.encoder for part in self.parts)
 
     @property
     def tokens(self) -> int:
@@ -89,10 +118,10 @@ class TextLayout:
         return TextContext(context, pooled)
 
 
-def parts_of(names: Sequence[str], tokens: Sequence[int], widths: Sequence[int], pooled: Sequence[int]) -> tuple[Part, ...]:
+def parts_of(names: Sequence[str], tokens: Sequence[int], widths: Sequence[int], pooled: Sequence[int]) -> tuple[TextPart, ...]:
     """Return the parts of encoders whose contexts follow each other along tokens, and their pooled vectors along channels."""
     parts, token, channel = [], 0, 0
     for name, count, width, length in zip(names, tokens, widths, pooled, strict=True):
-        parts.append(Part(name, (token, token + count), (0, width), (channel, channel + length)))
+        parts.append(TextPart(name, (token, token + count), (0, width), (channel, channel + length)))
         token, channel = token + count, channel + length
     return tuple(parts)
