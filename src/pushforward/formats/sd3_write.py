@@ -116,8 +116,6 @@ def _fill(folder: Path, files: SD3Files) -> None:
     if files.transformer is not None:
         net = files.transformer
         parts["transformer"] = dict(_stored(net.state_dict(), transformer_sources(net, "diffusers"))), _transformer_config(net)
-    if files.vae is not None:
-        parts["vae"] = dict(_stored(files.vae.state_dict(), autoencoder_sources(files.vae, "diffusers"))), _autoencoder_config(files.vae)
     for kind, tensors in files.text_encoders.items():
         config = files.text_configs[kind]
         made: Tensors = {name: lambda tensor=tensor: tensor for name, tensor in tensors.items()}  # type: ignore[misc]
@@ -125,6 +123,9 @@ def _fill(folder: Path, files: SD3Files) -> None:
             width, like = int(config["hidden_size"]), next(iter(tensors.values()))
             made[PROJECTION] = lambda width=width, like=like: torch.eye(width, dtype=like.dtype)  # type: ignore[misc]
         parts[ENCODERS[kind]] = made, config
+    if files.vae is not None:
+        (folder / "vae").mkdir()
+        fill_autoencoder(folder / "vae", files.vae)
     for name, (made, config) in parts.items():
         (folder / name).mkdir()
         file = "model" if name in ENCODERS.values() else "diffusion_pytorch_model"
@@ -137,6 +138,13 @@ def _fill(folder: Path, files: SD3Files) -> None:
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     there = {name: list(kind) if (folder / name).is_dir() else [None, None] for name, kind in CLASSES.items()}
     _write_json(folder / INDEX, {"_class_name": "StableDiffusion3Pipeline", **there})
+
+
+def fill_autoencoder(folder: Path, vae: AutoencoderKL) -> None:
+    """Write an autoencoder's tensors and config.json into a folder, as diffusers names them."""
+    tensors: Tensors = dict(_stored(vae.state_dict(), autoencoder_sources(vae, "diffusers")))
+    write_tensors(folder / "diffusion_pytorch_model.safetensors", tensors, {"format": "pt"})
+    _write_json(folder / "config.json", _autoencoder_config(vae))
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
