@@ -44,6 +44,7 @@ from pushforward.sd3.progress import Pictures, Progress, Watch
 from pushforward.sd3.prompting import Prompting
 from pushforward.sd3.prompts import checked_prompts
 from pushforward.sd3.residence import Residence
+from pushforward.sd3.run_files import is_run, read_run
 from pushforward.sd3.text_model import PromptedTransformer
 from pushforward.sd3.tokenizers import Tokenizer, find_tokenizer
 
@@ -111,7 +112,8 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         """Return the model of a file, a folder or a Hub id.
 
         Args:
-            path: a single .safetensors file, a diffusers folder, or a Hub id such as stabilityai/stable-diffusion-3.5-medium.
+            path: a single .safetensors file, a diffusers folder, a run of `pushforward train sd3`, or a Hub id such as
+                stabilityai/stable-diffusion-3.5-medium.
             dtype: dtype of the weights; None is the stored one (bfloat16 for 8 bits). The autoencoder is float32 where this is float16.
             device: device of the computation, such as "cuda".
             tokenizers: a folder with tokenizer, tokenizer_2 and tokenizer_3; None uses the model's own, else the public ones.
@@ -124,13 +126,16 @@ class StableDiffusion3(Prompting, Editing, Adapting):
             CheckpointError: the file is not Stable Diffusion 3, truncated, or lacks tensors.
             UserError: the path does not exist, or the repository is gated.
         """
-        transformer, vae, encoders, files = read_parts(path, dtype, "cpu" if offload else device, text_encoders, t5)
-        vae.memory(slicing=True, tiling=tiling)
-        find = functools.partial(find_tokenizer, own=files.tokenizers, given=tokenizers)
-        made = StableDiffusion3(
-            transformer, vae, encoders, find, device=device, offload=offload, shift=setting(files.scheduler, "shift", 3.0)
-        )
-        made.variant, made.tokenizer_folders, made.pictures.preview = files.variant, files.tokenizers, Pictures.cached(path, vae)
+        place = "cpu" if offload else device
+        run = Path(path).expanduser()
+        parts = read_run(run, dtype, place) if is_run(run) else read_parts(path, dtype, place, text_encoders, t5)
+        parts.vae.memory(slicing=True, tiling=tiling)
+        find = functools.partial(find_tokenizer, own=parts.files.tokenizers, given=tokenizers)
+        shift = setting(parts.files.scheduler, "shift", 3.0)
+        made = StableDiffusion3(parts.transformer, parts.vae, parts.encoders, find, device=device, offload=offload, shift=shift)
+        made.variant, made.tokenizer_folders, made.texts = parts.files.variant, parts.files.tokenizers, parts.texts
+        made.pictures.preview = Pictures.cached(path, parts.vae)
+        made.size = made.size if parts.size is None else tuple(side * parts.vae.factor for side in parts.size)
         return made
 
     def save(self, path: str | Path, layout: Layout = "single") -> Path:

@@ -1,11 +1,13 @@
 """Loads the parts of a Stable Diffusion 3 from files, and writes them."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from pushforward.conditions import TextContext
 from pushforward.errors import NoCheckpointError
 from pushforward.formats.sd3 import SD3Files, read_sd3
 from pushforward.nn.autoencoder_kl import AutoencoderKL
@@ -14,9 +16,18 @@ from pushforward.sd3 import hub
 from pushforward.sd3.text_encoders import text_encoder
 
 
-def read_parts(
-    path: str | Path, dtype: torch.dtype | None, device: torch.device | str, text_encoders: Any, t5: bool
-) -> tuple[MMDiT, AutoencoderKL, dict[str, nn.Module], SD3Files]:
+class Parts(NamedTuple):
+    """The parts of a Stable Diffusion 3, the other content of its files, and, of a run, what encodes its texts and its (height, width)."""
+
+    transformer: MMDiT
+    vae: AutoencoderKL
+    encoders: dict[str, nn.Module]
+    files: SD3Files
+    texts: Callable[..., TextContext] | None = None
+    size: tuple[int, ...] | None = None
+
+
+def read_parts(path: str | Path, dtype: torch.dtype | None, device: torch.device | str, text_encoders: Any, t5: bool) -> Parts:
     """Return transformer, autoencoder and text encoders, and the other content of the files.
 
     Raises:
@@ -33,7 +44,7 @@ def read_parts(
         for kind, tensors in files.text_encoders.items()
         if kind != "t5" or t5
     }
-    return files.transformer, files.vae, encoders, files
+    return Parts(files.transformer, files.vae, encoders, files)
 
 
 def parts_to_write(

@@ -27,6 +27,7 @@ class Prompting:
     residence: Residence
     device: torch.device
     training: Trained | None = None
+    texts: Callable[..., TextContext] | None = None  # of a run trained here, in place of encoders and tokenizers
     _encoding: Prompts | None = None
 
     @property
@@ -55,10 +56,14 @@ class Prompting:
         checked = checked_prompts(prompts)
         if self.training is not None:
             self._forget_prompts()
-        return (checked if isinstance(checked, TextContext) else self._prompts(checked, tokens)).to(self.device)
+        if isinstance(checked, TextContext):
+            return checked.to(self.device)
+        return (self._prompts if self.texts is None else self.texts)(checked, tokens).to(self.device)
 
     def tokens_of(self, prompts: str | Sequence[str], tokens: int = 256) -> PromptTokens:
         """Return the token ids of n prompts, the condition of `text_model`, with this number of T5 tokens."""
+        if self.texts is not None:
+            raise UserError("this model is a run, whose text encoders are not trained; train its transformer on encoded prompts.")
         texts, own = checked_prompts(prompts), self._prompts
         if isinstance(texts, TextContext):
             raise UserError("prompts is a TextContext, which is encoded already; give texts.")
