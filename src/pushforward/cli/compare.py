@@ -16,13 +16,12 @@ from pushforward.cli.contestants import Contestant, check_same_data, check_uncha
 from pushforward.cli.explained import explained
 from pushforward.cli.options import check_positive, check_whole, parse
 from pushforward.cli.reported import show, show_reported
-from pushforward.cli.run import device_of, load_data, notify
+from pushforward.cli.run import described_run, device_of, load_data, notify
 from pushforward.data.load import options_from_text
 from pushforward.errors import UserError
 from pushforward.evaluation.judge import EVALUATIONS, HELD
 from pushforward.evaluation.measured import Measured
 from pushforward.evaluation.yardstick import Yardstick
-from pushforward.formats.model import described, located
 
 DESCRIPTION = "Train or load several models of one data set, and measure them in one table."
 
@@ -106,7 +105,7 @@ def compare(options: Compare, command: str) -> int:
     if runs:
         section = check_same_data(runs, section)
         for folder in runs:
-            described(located(folder, options.checkpoint))  # all of them, before anything is measured
+            described_run(folder, options.checkpoint)  # all of them, before anything is measured
     groups = grouped(runs, labels_of(presets))
     assert section is not None
     out = options.out or (Path("runs") / f"compare-{Path(section['name']).stem}" if presets else None)

@@ -15,6 +15,8 @@ from pushforward.errors import ConfigError, UserError
 from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml
 from pushforward.training.settings import Settings
 
+SECTIONS = ("preset", "model", "data", "texts", "training", "versions")
+
 
 def base_config(given: Sequence[str]) -> dict[str, Any]:
     """Return the configuration that --config names, or the run's own under --resume, before parsing the other options."""
@@ -48,11 +50,9 @@ def section_of(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     section = config.get(name, {})
     if not isinstance(section, dict):
         raise ConfigError(f"the section {name} is {section!r}, but it must be a mapping.")
-    unknown = [key for key in config if key not in ("preset", "model", "data", "training", "versions")]
+    unknown = [key for key in config if key not in SECTIONS]
     if unknown:
-        raise ConfigError(
-            f"configuration: {registry.unknown('section', str(unknown[0]), ['preset', 'model', 'data', 'training', 'versions'])}"
-        )
+        raise ConfigError(f"configuration: {registry.unknown('section', str(unknown[0]), SECTIONS)}")
     return section
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pushforward.cli.conditions import labels_of
 from pushforward.cli.options import check_whole, named, parse
 from pushforward.cli.records import fields_of, values_of
-from pushforward.cli.run import check_file, check_no_data, device_of, load_data, run_config
+from pushforward.cli.run import check_file, check_no_data, described_run, device_of, load_data, run_config
 from pushforward.cli.samples import check_form, check_out, write_samples
 from pushforward.data.given import as_dataset
 from pushforward.data.numpy_files import open_npy, opened_npz, read_member
@@ -23,7 +23,7 @@ from pushforward.evaluation.judge import HELD
 from pushforward.evaluation.pictures import picture_of
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
-from pushforward.formats.model import check_intact, described, located, with_weights
+from pushforward.formats.model import check_intact, located, with_weights
 
 SCALES = {"flow-edit": (1.5, 5.5), "rf-inversion": (1.0, 3.0)}  # of a model trained with --drop-cond
 
@@ -89,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Edit, arguments, prog="pushforward edit", description="Edit examples of one class into another, without training.")
     device, folder = device_of(options.device), located(options.run, options.checkpoint)
-    model = described(folder)
+    model = described_run(options.run, options.checkpoint)
     method = options.chosen(bool(model.drop_cond))
     method.check_model(model)
     source, target = (labels_of(label, 1, model, name) for name, label in (("source", options.source), ("target", options.target)))

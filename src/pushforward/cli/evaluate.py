@@ -17,7 +17,7 @@ from pushforward.cli.conditions import labels_of
 from pushforward.cli.drawing import check_clip, check_drawing, check_sampler, clip_of
 from pushforward.cli.guidance import guidance_of
 from pushforward.cli.options import check_whole, parse
-from pushforward.cli.run import check_folder, data_section, device_of, load_data, notify, run_config
+from pushforward.cli.run import check_folder, data_section, described_run, device_of, load_data, notify, run_config
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.errors import UserError
 from pushforward.evaluation.judge import EVALUATIONS, HELD, judge
@@ -30,7 +30,7 @@ from pushforward.evaluation.units import STANDARDISED
 from pushforward.evaluation.verdict import verdict
 from pushforward.formats.config import dump_yaml
 from pushforward.formats.files import write_text
-from pushforward.formats.model import check_intact, described, located, with_weights
+from pushforward.formats.model import check_intact, located, with_weights
 from pushforward.formats.run import checkpoints, step_of
 from pushforward.training.progress import read_metrics
 
@@ -103,7 +103,7 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
     section = data_section(config) if options.data is None else {"name": options.data}
     check_folder(out, f"the report of {folder} is written into {out}")
     weights = located(folder, options.checkpoint)
-    model = described(weights)
+    model = described_run(folder, options.checkpoint)
     by_ode = model.solved
     if not by_ode and (options.sampler or options.steps or options.sampler_options or options.divergence != "auto"):
         raise UserError(f"--sampler, --steps or --divergence is given, but {config.get('preset')} does not solve an ODE; leave them out.")

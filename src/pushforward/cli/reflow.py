@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from pushforward.cli.options import check_positive, check_whole, parse
-from pushforward.cli.run import check_folder, device_of, load_data, notify, run_config, write_config
+from pushforward.cli.run import check_folder, described_run, device_of, load_data, notify, run_config, write_config
 from pushforward.cli.train import finish
 from pushforward.data.pairs import Pairs
 from pushforward.errors import UserError
@@ -19,7 +19,7 @@ from pushforward.families.checks import device_of as model_device
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import call_checked, to_plain
-from pushforward.formats.model import described, load, located, model_config
+from pushforward.formats.model import load, model_config
 from pushforward.formats.run import check_free, checkpoints, step_of
 from pushforward.training.grids import SampleGrid
 from pushforward.training.progress import MetricsFile, ProgressBar, read_metrics
@@ -119,7 +119,7 @@ def check_pairs(options: OnPairs, outs: Sequence[Path]) -> PathModel:
         elif checkpoints(out).newest_whole() is None:
             newest(out)  # raises
         check_folder(out, f"--out is {out}")
-    return _as_path_model(described(located(options.run, options.checkpoint)), options.run)
+    return _as_path_model(described_run(options.run, options.checkpoint), options.run)
 
 
 def path_model(folder: Path, options: OnPairs) -> PathModel:

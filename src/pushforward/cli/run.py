@@ -12,9 +12,12 @@ from pushforward._checks import usable_device
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import load
 from pushforward.errors import ConfigError, UserError
+from pushforward.families.model import GenerativeModel
 from pushforward.formats.config import dump_yaml, load_yaml
 from pushforward.formats.diffusers_folder import diffusers_config, is_diffusers
 from pushforward.formats.files import write_text
+from pushforward.formats.model import described, located
+from pushforward.sd3.text_latents import TextLatents
 
 CONFIG = "config.yaml"
 
@@ -66,6 +69,18 @@ def run_config(run: Path) -> dict[str, Any]:
     if not run.is_dir():
         raise ConfigError(f"{run} is not a run folder; train one with `pushforward train`, or give the folder that --out named.")
     return diffusers_config(run) if is_diffusers(run) else load_yaml(run / CONFIG)
+
+
+def described_run(run: Path, checkpoint: str = "best") -> GenerativeModel:
+    """Return the model of a run without its weights, as `described` does, for commands that work on its data's own units.
+
+    Raises:
+        UserError: it makes images of texts, whose latents are not what such a command expects.
+    """
+    model = described(located(run, checkpoint))
+    if isinstance(model, TextLatents):
+        raise UserError(f"{run} makes images of texts; use `pushforward generate {run} PROMPT`, which decodes its latents.")
+    return model
 
 
 def check_file(path: Path, option: str) -> None:

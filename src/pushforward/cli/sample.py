@@ -14,11 +14,11 @@ from pushforward.cli.conditions import conditions_of, labels_of
 from pushforward.cli.drawing import check_clip, check_drawing, clip_of
 from pushforward.cli.guidance import guidance_of
 from pushforward.cli.options import check_positive, check_whole, parse
-from pushforward.cli.run import check_file, check_no_data, device_of
+from pushforward.cli.run import check_file, check_no_data, described_run, device_of
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.cli.samples import check_form, check_out, write_samples
 from pushforward.errors import UserError
-from pushforward.formats.model import check_intact, described, located, with_weights
+from pushforward.formats.model import check_intact, located, with_weights
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Sample, arguments, prog="pushforward sample", description="Draw samples from a run or a saved model.")
     device, folder = device_of(options.device), located(options.run, options.checkpoint)
-    model = described(folder)
+    model = described_run(options.run, options.checkpoint)
     check_out(options.out, model.shape)
     check_no_data(options.out, "--out", options.run)
     check_clip(model, options.clip)

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +33,7 @@ from pushforward.training.settings import Settings
 from pushforward.training.tracing import Profile, TensorBoard
 from pushforward.training.trainer import Trainer
 
+TEXT_TO_IMAGE = "sd3"  # the preset whose data are encoded first
 MOST = 20  # columns of a table that are printed
 
 
@@ -84,6 +85,10 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError(registry.unknown("preset", str(preset), known))
     if config.get("preset", preset) != preset:
         refuse_preset(str(preset), config, "--resume" in given)
+    if preset == TEXT_TO_IMAGE:
+        from pushforward.cli import train_sd3  # imports this module, and text encoders that no other run needs
+
+        return train_sd3.train(given, config)
     return _train(str(preset), given, config)
 
 
@@ -99,25 +104,60 @@ def _place_of_preset(given: Sequence[str], known: Sequence[str]) -> int | None:
 
 
 def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
-    function = registry.get(f"models.{preset}")
-    settings = settings_of(config.get("training", {}))
-    model_section = section_of(config, "model")
-    data_section = section_of(config, "data")
-    units = standardised(inspect.signature(function).parameters)
-    from_config = model_defaults(function, model_section)
-    run_default = Run(data=str(data_section.get("name", "")))
-    parsed = parsed_options(preset, given, run_default, settings, {**units, **from_config})
+    defaulted = standardised(inspect.signature(registry.get(f"models.{preset}")).parameters)
+    parsed = asked(preset, given, config, defaulted)
     options: Run = parsed.run
-    if not options.data:
+    source = opened(preset, options, parsed.training, config)
+    chosen = Defaults()
+    if not config:  # a configuration states what it was made for
+        chosen = defaults(preset, source.train)
+        parsed = parsed_options(preset, given, Run(), Settings(**chosen.training), chosen.model)
+        chosen = chosen.among({**vars(parsed.model), **vars(parsed.training)})
+    trainer = start(
+        preset, arguments_of(parsed), parsed.training, source.train, source.validation, source.out,
+        section=source.section, device=source.device, resume=options.resume, overwrite=options.overwrite,
+        callbacks=watching(options, source.out), chosen=chosen,
+    )  # fmt: skip
+    trainer.fit()
+    return finish(trainer)
+
+
+def asked(preset: str, given: Sequence[str], config: Mapping[str, Any], defaults: Mapping[str, Any], **sections: Any) -> Any:
+    """Return the options of a command line over those of a configuration, checked: sections run, training, model and further ones.
+
+    Raises:
+        UserError: there is no data, or an option cannot be used.
+    """
+    model = model_defaults(registry.get(f"models.{preset}"), section_of(config, "model"))
+    run = Run(data=str(section_of(config, "data").get("name", "")))
+    parsed = parsed_options(preset, given, run, settings_of(config.get("training", {})), {**defaults, **model}, **sections)
+    if not parsed.run.data:
         raise UserError(f"train {preset} needs data: give --data moons (`pushforward list data` shows all), or the path of a file.")
+    arguments_of(parsed)
+    return parsed
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run is trained on and where: its data, the section of the configuration that names them, its folder and device."""
+
+    train: Dataset
+    validation: Dataset
+    section: dict[str, Any]
+    out: Path
+    device: torch.device
+
+
+def opened(preset: str, options: Run, settings: Settings, config: Mapping[str, Any]) -> Source:
+    """Return the data of a run, after checking its folder, in all processes."""
     section: dict[str, Any] = {"name": options.data}
+    before = section_of(config, "data")
     if options.data_options:
         section |= options_from_text(options.data, options.data_options)
-    elif options.data == data_section.get("name"):
-        section |= data_options(data_section)
-    arguments_of(parsed)
+    elif options.data == before.get("name"):
+        section |= data_options(before)
     out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
-    among = processes(parsed.training.timeout)
+    among = processes(settings.timeout)
     with among.watched():
         if not options.resume:
             among.of_main(lambda: _check_out(out, options.overwrite), "checking the run folder")
@@ -125,21 +165,13 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
             device = device_of(options.device, among.local_rank)
             train, validation = load_data(section, "train"), load_data(section, "validation")
             section["fingerprint"] = train.fingerprint()
-    chosen = Defaults()
-    if not config:  # a configuration states what it was made for
-        chosen = defaults(preset, train)
-        parsed = parsed_options(preset, given, run_default, Settings(**chosen.training), chosen.model)
-        chosen = chosen.among({**vars(parsed.model), **vars(parsed.training)})
+    return Source(train, validation, section, out, device)
+
+
+def watching(options: Run, out: Path) -> list[Callback]:
+    """Return the callbacks that the options ask for."""
     callbacks: list[Callback] = [TensorBoard(out / "tensorboard")] if options.tensorboard else []
-    if options.profile:
-        callbacks.append(Profile(out / "trace.json", options.profile))
-    trainer = start(
-        preset, arguments_of(parsed), parsed.training, train, validation, out,
-        section=section, device=device, resume=options.resume, overwrite=options.overwrite,
-        callbacks=callbacks, chosen=chosen,
-    )  # fmt: skip
-    trainer.fit()
-    return finish(trainer)
+    return [*callbacks, Profile(out / "trace.json", options.profile)] if options.profile else callbacks
 
 
 def arguments_of(parsed: Any) -> dict[str, Any]:
@@ -160,15 +192,15 @@ def _check_out(out: Path, overwrite: bool) -> None:
     check_folder(out, f"--out is {out}")
 
 
-def parsed_options(preset: str, given: Sequence[str], run: Run, settings: Settings, model: Mapping[str, Any]) -> Any:
-    """Return the options of a command line, with these defaults of its sections run, training and model."""
+def parsed_options(preset: str, given: Sequence[str], run: Run, settings: Settings, model: Mapping[str, Any], **sections: Any) -> Any:
+    """Return the options of a command line, with these defaults of its sections run, training and model, and of further ones."""
     record = preset_record(registry.get(f"models.{preset}"), model)
-    sections = (("run", Run, run), ("training", Settings, settings), ("model", record, record()))
-    fields = [(name, Annotated[kind, tyro.conf.arg(name="")], field(default=default)) for name, kind, default in sections]
+    every = {"run": run, "training": settings, "model": record(), **sections}
+    fields = [(name, Annotated[type(one), tyro.conf.arg(name="")], field(default=one)) for name, one in every.items()]
     whole = dataclasses.make_dataclass("Train", fields, frozen=True)
     parsed = parse(whole, given, prog=f"pushforward train {preset}", description=registry.summary(f"models.{preset}"))
     if getattr(parsed.model, "circular", False) and model.get("preprocess", "none") != "none":  # angles keep their own units
-        return parsed_options(preset, given, run, settings, {**model, "preprocess": "none"})
+        return parsed_options(preset, given, run, settings, {**model, "preprocess": "none"}, **sections)
     return parsed
 
 
@@ -187,21 +219,29 @@ def start(
     callbacks: Sequence[Callback] = (),
     chosen: Defaults | None = None,
     grids: bool = True,
+    sections: Mapping[str, Any] | None = None,
+    prepare: Callable[[Any], None] | None = None,
 ) -> Trainer:
-    """Return a Trainer for a preset on data, after creating its run folder, which `check_free` has accepted, and writing config.yaml."""
+    """Return a Trainer for a preset on data, after creating its run folder, which `check_free` has accepted, and writing config.yaml.
+
+    `sections` are further ones of the configuration; `prepare` changes the model before anything is made of it.
+    """
     among = processes(settings.timeout)
     torch.manual_seed(settings.seed)
     function = registry.get(f"models.{preset}")
     decided = {name: getattr(train, of) for name, of in from_data(function).items() if of is not None}
     model: GenerativeModel = function(**arguments, **decided)
-    whole = {**model_config(model), "data": dict(section), "training": to_plain(vars(settings))}
+    if prepare is not None:
+        prepare(model)
+    own = {"data": dict(section), **(sections or {})}
+    whole = {**model_config(model), **own, "training": to_plain(vars(settings))}
     if resume:
         with among.watched():
             among.of_main(lambda: refuse_changes(run_config(out), whole, out), "checking the run folder")
-    watching: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl"), *([SampleGrid(out / "samples")] if grids else [])]
+    always: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl"), *([SampleGrid(out / "samples")] if grids else [])]
     trainer = Trainer(
-        model.to(device), train, validation=validation, out=out, resume=resume, overwrite=overwrite, callbacks=[*watching, *callbacks],
-        config={"data": dict(section)}, **vars(settings),
+        model.to(device), train, validation=validation, out=out, resume=resume, overwrite=overwrite, callbacks=[*always, *callbacks],
+        config=own, **vars(settings),
     )  # fmt: skip
     with among.watched():
         among.of_main(lambda: write_config(out, whole), "writing the configuration")
@@ -224,6 +264,16 @@ def _shown(schema: Schema) -> str:
 
 
 def finish(trainer: Trainer) -> int:
+    """Print the result of training and what to do next, and return the exit status."""
+    status = report(trainer)
+    if status == 0 and trainer.processes.main:
+        schema = trainer.model.schema
+        form = "csv" if schema is not None and schema.columns else "png"
+        print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.{form}")
+    return status
+
+
+def report(trainer: Trainer) -> int:
     """Print the result of training and return the exit status."""
     if not trainer.processes.main:
         return 0 if trainer.stopped_by is None else 128 + int(trainer.stopped_by)
@@ -241,7 +291,4 @@ def finish(trainer: Trainer) -> int:
         print(behind)
     best = f"validation loss {trainer.best:.4f} at best"
     print(f"trained {trainer.step} steps{early} in {trainer.seconds:.0f} s; {best}; the run is {trainer.out}.")
-    schema = trainer.model.schema
-    form = "csv" if schema is not None and schema.columns else "png"
-    print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.{form}")
     return 0

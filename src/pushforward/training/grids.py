@@ -1,10 +1,12 @@
 """Samples during training: PNGs drawn at validations."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from pushforward.data.dataset import Dataset
 from pushforward.families.autoencoder import Autoencoder
@@ -83,3 +85,36 @@ class SampleGrid(Callback):
 
     def _path(self, trainer: "Trainer") -> Path:
         return self.folder / f"step-{trainer.step:06d}.png"
+
+
+class CaptionGrid(SampleGrid):
+    """Draw samples of a text-to-image model for the first captions of validation data, under the images themselves as decoded latents.
+
+    Args:
+        folder: output folder.
+        decode: maps latents (n, *shape) to images (n, 3, height, width) in [0, 1].
+        guidance: scale of classifier-free guidance.
+        evaluation_seed: seed of the noise.
+    """
+
+    COUNT = 24
+
+    def __init__(self, folder: Path, decode: Callable[[Tensor], Tensor], guidance: float = 3.0, evaluation_seed: int = 0) -> None:
+        super().__init__(folder, evaluation_seed)
+        self.decode, self.guidance = decode, guidance
+
+    def _draw(self, trainer: "Trainer") -> None:
+        from pushforward.evaluation.captioned import captioned
+
+        data: Any = trainer.data if trainer.validation is None else trainer.validation
+        model = trainer.averaged_model
+        n = min(self.COUNT, len(data))
+        x, cond = data.batch(range(n))
+        x, cond = x.to(trainer.device), cond.to(trainer.device)
+        training = model.training
+        try:
+            made = model.eval().sample(n, cond, guidance=self.guidance, generator=torch.Generator().manual_seed(self.seed))
+        finally:
+            model.train(training)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        captioned(self.decode(made), data.captions[:n], self._path(trainer), real=self.decode(x), title=f"step {trainer.step}")

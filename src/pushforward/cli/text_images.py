@@ -1,0 +1,151 @@
+"""What `pushforward train sd3` does before the flow is trained: the autoencoder, and latents and captions encoded once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pushforward.cli.run import notify
+from pushforward.cli.train import Source
+from pushforward.data.dataset import Dataset
+from pushforward.errors import ConfigError, DataError
+from pushforward.families.autoencoder import Autoencoder
+from pushforward.formats.autoencoder_folder import read_autoencoder_of, write_autoencoder_folder
+from pushforward.formats.model import load
+from pushforward.formats.run import clear_run
+from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.sd3.images import finished
+from pushforward.sd3.latent_cache import cache_latents
+from pushforward.sd3.latent_pairs import LatentPairs
+from pushforward.sd3.run_files import VAE
+from pushforward.sd3.text import TextEncoders, text_encoders
+from pushforward.sd3.text_layout import Null
+from pushforward.training.processes import Processes
+
+AUTOENCODER, CACHE = "autoencoder", "latents"  # folders of a run
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Text encoders, autoencoder and encoded data of a text-to-image model.
+
+    Args:
+        text_encoders: minilm, wordllama, or folders of text encoders of transformers; each is dropped by itself in training.
+        text_tokens: tokens that each of them sees.
+        autoencoder: a run of autoencoder_kl, a folder of diffusers or a Stable Diffusion 3 file; by default one is trained first, into the
+            run's folder autoencoder.
+        autoencoder_steps: steps of that training, of 8 images each: a small autoencoder of 8 channels at a quarter of the sides.
+        cache: folder of encoded latents and captions, which other runs of the same data can share; by default the run's folder latents.
+        mirrored: whether each image is also learned mirrored.
+    """
+
+    text_encoders: tuple[str, ...] = ("minilm",)
+    text_tokens: int = 32
+    autoencoder: Path | None = None
+    autoencoder_steps: int = 4000
+    cache: Path | None = None
+    mirrored: bool = False
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The data of a text-to-image model: latents with encoded captions, and what encoded them."""
+
+    train: LatentPairs
+    validation: LatentPairs
+    vae: AutoencoderKL
+    texts: TextEncoders
+
+    @torch.no_grad()
+    def images(self, latents: Tensor) -> Tensor:
+        """Return the images (n, 3, height, width) in [0, 1] of latents."""
+        return finished(self.vae.decode(latents))
+
+
+def checked_captions(train: Dataset) -> None:
+    """Raise unless a data set has texts.
+
+    Raises:
+        DataError: it has neither captions nor names of classes.
+    """
+    if getattr(train, "captions", None) is None and train.class_names is None:
+        raise DataError(
+            f"{train.name} has no captions; give images with a .txt file each or a metadata.csv of file_name and text, a set of Hugging "
+            "Face with a column of texts, or --data emoji."
+        )
+
+
+def encoded(
+    options: Texts,
+    null_text: Null,
+    source: Source,
+    *,
+    among: Processes,
+    overwrite: bool,
+    trained: Callable[[Path], Autoencoder | int],
+) -> Encoded | int:
+    """Return the encoded data of a run, or an exit status if a signal ended the training of its autoencoder.
+
+    Args:
+        options: the command line's.
+        null_text: what stands for no text.
+        source: images with captions, the run's folder, and the device.
+        among: the processes; the first one writes.
+        overwrite: whether to remove what a former run left.
+        trained: trains an autoencoder in a folder and returns it, or an exit status.
+    """
+    out = source.out
+    texts = text_encoders(options.text_encoders, null_text, tokens=options.text_tokens, device=source.device)
+    given = None if options.autoencoder is None else given_autoencoder(options.autoencoder)
+    if overwrite:
+        among.of_main(lambda: _clear(out), "removing the former run")
+    if not (out / VAE).is_dir():
+        if given is None:
+            model = trained(out / AUTOENCODER)
+            if isinstance(model, int):
+                return model
+            given = model.autoencoder()
+        vae = given
+        among.of_main(lambda: str(write_autoencoder_folder(out / VAE, vae)), "writing the autoencoder")
+    vae = read_autoencoder_of(out / VAE, device=source.device)
+    cache = options.cache or out / CACHE
+
+    def pairs(split: str, data: Dataset) -> LatentPairs:
+        mirrored = options.mirrored and split == "train"
+        if among.main:
+            notify(f"encoding the {len(data)} images and captions of {split} into {cache / split}")
+        among.of_main(lambda: str(cache_latents(data, cache, vae, texts, split=split, flips=mirrored).folder), "encoding")
+        return LatentPairs(cache, split)
+
+    return Encoded(pairs("train", source.train), pairs("validation", source.validation), vae, texts)
+
+
+def given_autoencoder(path: Path) -> AutoencoderKL:
+    """Return the autoencoder of a run of autoencoder_kl, of a folder of diffusers or of a file.
+
+    Raises:
+        ConfigError: the run is of another preset.
+        NoCheckpointError: there is none.
+    """
+    if not (path / "config.yaml").is_file():
+        return read_autoencoder_of(path)
+    model = load(path)
+    if not isinstance(model, Autoencoder):
+        raise ConfigError(f"--autoencoder is {path}, a run of another preset; give one of `pushforward train autoencoder_kl`.")
+    return model.autoencoder()
+
+
+def _clear(out: Path) -> None:
+    """Remove what a former run of text to image wrote into its folder: checkpoints, the autoencoder, and the encoded data."""
+    for run in (out, out / AUTOENCODER):
+        if run.is_dir():
+            clear_run(run)
+    for pattern in (f"{VAE}/*", f"{CACHE}/*/*"):
+        for file in out.glob(pattern):
+            if file.suffix in (".json", ".safetensors"):
+                file.unlink()
+    for folder in (out / VAE, *out.glob(f"{CACHE}/*")):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
