@@ -21,7 +21,7 @@ class Sizes:
 
     depth: int = 2
     heads: int = 2
-    dual: int = 0
+    dual: tuple[int, ...] = ()
     qk_norm: bool = False
     positions: int = 24  # side of the position table; the public ones have 3 or 6 times the patches of a usual latent
     patches: int = 8
@@ -32,9 +32,10 @@ class Sizes:
 
 VARIANTS = {
     "medium": Sizes(vae_blocks=2),
-    "medium-3.5": Sizes(depth=3, dual=2, qk_norm=True, positions=48),
+    "medium-3.5": Sizes(depth=3, dual=(0, 1), qk_norm=True, positions=48),
     "large-3.5": Sizes(depth=3, heads=3, qk_norm=True),
-    "odd": Sizes(depth=2, heads=3, dual=1, qk_norm=True, positions=13, patches=4, latent=(8, 14), stray=True),
+    "odd": Sizes(depth=2, heads=3, dual=(0,), qk_norm=True, positions=13, patches=4, latent=(8, 14), stray=True),
+    "scattered": Sizes(depth=4, heads=1, dual=(1, 3), qk_norm=True),
 }
 CLIP_L, CLIP_G, T5, TEXT_TOKENS = 64, 48, 128, 77  # widths; 64 + 48 = 112 channels of CLIP are padded to the 128 of T5
 KINDS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"}
@@ -111,7 +112,7 @@ def _parts(diffusers, transformers, sizes: Sizes, tokenizers) -> dict[str, nn.Mo
             pooled_projection_dim=CLIP_L + CLIP_G,
             pos_embed_max_size=sizes.positions,
             qk_norm="rms_norm" if sizes.qk_norm else None,
-            dual_attention_layers=tuple(range(sizes.dual)),
+            dual_attention_layers=sizes.dual,
         ),
         "vae": diffusers.AutoencoderKL(
             block_out_channels=(32, 32, 64, 64),

@@ -16,6 +16,7 @@ from pushforward.models.flow_matching import flow_matching
 from pushforward.nn.config import NetConfig
 from pushforward.nn.dit import DiT
 from pushforward.nn.mlp import MLP
+from pushforward.nn.mmdit import MMDiT
 from pushforward.nn.unet import UNet
 from pushforward.pairings import MinibatchOT, Pairing
 from pushforward.paths import Path as GaussianPath
@@ -51,6 +52,8 @@ def test_a_record_comes_back_equal(make):
         VariancePreserving(0.2, 17.0),
         Shifted(LogitNormal(0.5, 2.0), 7.0),
         Euler(13, Karras(3.0)),
+        MMDiT.Config(dual=13),
+        MMDiT.Config(dual=(1, 3)),
         MinibatchOT("ignore", 3.0),
         MLP.Config((3, 4, 5), "elu", 2),
         UNet.Config(8, (1, 2, 4), dropout=0.5),

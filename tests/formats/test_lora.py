@@ -21,22 +21,24 @@ DIFFUSERS = [  # of two blocks, of which the last has no output of the text
     "norm1.linear",
     "norm1_context.linear",
 ]
-FIRST = ["attn.to_add_out", "ff_context.net.0.proj", "ff_context.net.2", "attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"]
+FIRST = ["attn.to_add_out", "ff_context.net.0.proj", "ff_context.net.2"]
+SECOND = ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"]  # a second attention, of the last block alone
 AROUND = ["norm_out.linear", "proj_out", "context_embedder", "time_text_embed.timestep_embedder.linear_1", "pos_embed.proj"]
 SINGLE = [f"x_block.{one}" for one in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "adaLN_modulation.1")]
 SINGLE += ["context_block.attn.qkv", "context_block.adaLN_modulation.1"]
-SINGLE_FIRST = ["context_block.attn.proj", "context_block.mlp.fc1", "context_block.mlp.fc2", "x_block.attn2.qkv", "x_block.attn2.proj"]
+SINGLE_FIRST = ["context_block.attn.proj", "context_block.mlp.fc1", "context_block.mlp.fc2"]
+SINGLE_SECOND = ["x_block.attn2.qkv", "x_block.attn2.proj"]
 SINGLE_AROUND = ["final_layer.adaLN_modulation.1", "final_layer.linear", "x_embedder.proj", "y_embedder.mlp.2"]
 MODULES = {
-    "diffusers": [f"transformer_blocks.{k}.{one}" for k in range(2) for one in (DIFFUSERS + FIRST if k == 0 else DIFFUSERS)] + AROUND,
-    "single": [f"joint_blocks.{k}.{one}" for k in range(2) for one in (SINGLE + SINGLE_FIRST if k == 0 else SINGLE)] + SINGLE_AROUND,
+    "diffusers": [f"transformer_blocks.{k}.{one}" for k in range(2) for one in (*DIFFUSERS, *(FIRST, SECOND)[k])] + AROUND,
+    "single": [f"joint_blocks.{k}.{one}" for k in range(2) for one in (*SINGLE, *(SINGLE_FIRST, SINGLE_SECOND)[k])] + SINGLE_AROUND,
 }
 
 
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    made = MMDiT((4, 8, 8), depth=2, heads=2, context_width=12, pooled_width=10, positions=6, null_tokens=2, dual=1)
+    made = MMDiT((4, 8, 8), depth=2, heads=2, context_width=12, pooled_width=10, positions=6, null_tokens=2, dual=(1,))
     for p in made.parameters():
         torch.nn.init.normal_(p, std=0.1)
     return made.eval()

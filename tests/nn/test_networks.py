@@ -169,6 +169,11 @@ def small_autoencoder():
         (lambda: MMDiT((2,)), r"shape is \(2,\), but MMDiT needs images"),
         (lambda: MMDiT((1, 4, 4), depth=0), "depth is 0, but it must be at least 1"),
         (lambda: MMDiT((1, 4, 4), depth=2, heads=1, dual=3), "dual is 3, but it counts blocks, of which there are 2"),
+        (
+            lambda: MMDiT((1, 4, 4), depth=2, heads=1, dual=(0, 2)),
+            r"dual is \(0, 2\), but it is a number of blocks, or different ones of 0 to 1",
+        ),
+        (lambda: MMDiT((1, 4, 4), depth=2, heads=1, dual="1"), "dual is '1'"),
         (lambda: MMDiT((1, 4, 4), depth=1, heads=1, head_width=6), "heads and head_width are 1 and 6"),
         (lambda: MMDiT.Config().build((1, 4, 4), 3), "classes is 3, but MMDiT reads text .*; use DiT for labels"),
         (lambda: MMDiT.Config().build((1, 4, 4), cond_features=3), "cond_features is 3, but MMDiT reads text"),

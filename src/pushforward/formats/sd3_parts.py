@@ -27,7 +27,8 @@ def variant(net: MMDiT) -> str:
     """Return the public model that a transformer matches, with its sizes if they differ."""
     image = net.blocks[0].get_submodule("image")
     heads = int(image.attention.heads)  # type: ignore[union-attr, arg-type]
-    kind = (image.attention.norm_q is not None, image.second is not None)  # type: ignore[union-attr]
+    second = any(block.get_submodule("image").second is not None for block in net.blocks)
+    kind = (image.attention.norm_q is not None, second)  # type: ignore[union-attr]
     if kind not in PUBLIC:
         return f"unknown variant of SD3.5 medium ({len(net.blocks)} blocks, {heads} heads)"
     name, size = PUBLIC[kind]
@@ -61,10 +62,6 @@ def read_transformer(
     if depth > len(stored):
         raise CheckpointError(f"{stored.where} has a block {depth - 1} of {under}, but only {len(stored)} tensors; download it again.")
     second = [k for k in range(depth) if f"{block}{k}.{names['second']}" in stored]
-    if second != list(range(len(second))):
-        raise CheckpointError(
-            f"{stored.where} has second attentions in blocks {second} of {under}, but only the first blocks may have one."
-        )
     if len(first) != 4 or len(positions) != 3 or len(mlp) != 2:
         raise CheckpointError(
             f"{stored.where}: {names['first']} is {first}, {names['positions']} {positions}, which does not match any SD3."
@@ -83,7 +80,7 @@ def read_transformer(
             pooled_width=stored.shape(names["pooled"])[1],
             positions=math.isqrt(positions[1]),
             qk_norm=norm in stored,
-            dual=len(second),
+            dual=len(second) if second == list(range(len(second))) else second,
             mlp_ratio=mlp[0] // mlp[1],
         )
     return _filled(net, stored, transformer_sources(net, layout), dtype, device, f"it looks like {variant(net)}", kept=("positions",))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward._checks import is_whole, shown
 from pushforward._precision import dtype_of, wide
 from pushforward.conditions import TextContext, register_context
 from pushforward.dispatch import dispatched
@@ -54,7 +55,8 @@ class MMDiT(Blocks):
         positions: side of the position table, in patches.
         base_size: number of patches of the positions' unit grid: entry k of the table is coordinate k base_size / positions.
         qk_norm: whether queries and keys are normalised (Stable Diffusion 3.5).
-        dual: how many of the first blocks have a second attention, over image tokens only (13 in Stable Diffusion 3.5 medium).
+        dual: the blocks that have a second attention, over image tokens only: how many of the first ones (13 in Stable Diffusion 3.5
+            medium), or their numbers from 0, such as (1, 3).
         mlp_ratio: width of an MLP's hidden layer in units of a token's.
         null_tokens: number of text tokens for `cond=None`, all zeros, as is the pooled text.
 
@@ -80,7 +82,7 @@ class MMDiT(Blocks):
         positions: int = 192
         base_size: int = 64
         qk_norm: bool = True
-        dual: int = 0
+        dual: int | tuple[int, ...] = 0
         mlp_ratio: int = 4
         null_tokens: int = 333
         name: ClassVar[str] = "nn.MMDiT"
@@ -123,7 +125,7 @@ class MMDiT(Blocks):
         positions: int = 192,
         base_size: int = 64,
         qk_norm: bool = True,
-        dual: int = 0,
+        dual: int | Sequence[int] = 0,
         mlp_ratio: int = 4,
         null_tokens: int = 333,
     ) -> None:
@@ -133,8 +135,7 @@ class MMDiT(Blocks):
         for name, value in {"patch": patch, "depth": depth, "heads": heads, "positions": positions, "null_tokens": null_tokens}.items():
             if value < 1:
                 raise UserError(f"{name} is {value}, but it must be at least 1.")
-        if not 0 <= dual <= depth:
-            raise UserError(f"dual is {dual}, but it counts blocks, of which there are {depth}.")
+        second = _blocks_of(dual, depth)
         width = heads * head_width
         if width % 4:
             raise UserError(f"heads and head_width are {heads} and {head_width}, but positions need their product to be a multiple of 4.")
@@ -146,7 +147,7 @@ class MMDiT(Blocks):
         )
         self.context = nn.Linear(context_width, width)
         self.blocks = nn.ModuleList(
-            JointBlock(width, heads, mlp_ratio, qk_norm, second=k < dual, last=k == depth - 1) for k in range(depth)
+            JointBlock(width, heads, mlp_ratio, qk_norm, second=k in second, last=k == depth - 1) for k in range(depth)
         )
         self.modulation, self.last = nn.Linear(width, 2 * width), nn.Linear(width, channels * patch * patch)
         for layer in (self.modulation, self.last):
@@ -216,6 +217,19 @@ class MMDiT(Blocks):
         top, left = (table.shape[0] - rows) // 2, (table.shape[1] - columns) // 2
         window = table[top : top + rows, left : left + columns]
         return window.reshape(rows * columns, self.width).to(dtype_of(self))
+
+
+def _blocks_of(dual: int | Sequence[int], depth: int) -> frozenset[int]:
+    """Return the numbers of the blocks with a second attention, of `depth` blocks."""
+    if is_whole(dual):
+        if not 0 <= dual <= depth:
+            raise UserError(f"dual is {dual}, but it counts blocks, of which there are {depth}.")
+        return frozenset(range(dual))
+    listed = isinstance(dual, Sequence) and not isinstance(dual, str)
+    if not listed or not all(is_whole(k) and 0 <= k < depth for k in dual) or len(set(dual)) != len(dual):
+        given = tuple(dual) if listed else shown(dual)
+        raise UserError(f"dual is {given}, but it is a number of blocks, or different ones of 0 to {depth - 1}, such as (1, 3).")
+    return frozenset(dual)
 
 
 def position_table(side: int, base_size: int, width: int, dtype: torch.dtype) -> Tensor:
