@@ -37,7 +37,6 @@ BLOCK = f"{M}joint_blocks.1.x_block.attn.qkv.weight"
         (lambda held: held.update({BLOCK: torch.zeros(384, 128, dtype=torch.int8)}), "qkv.weight is stored as torch.int8, but weights are"),
         (lambda held: held.update({f"{M}x_embedder.proj.weight": torch.zeros(128, 64)}), "which does not match any SD3"),
         (lambda held: held.update({f"{M}joint_blocks.1.x_block.attn2.qkv.weight": torch.zeros(1)}), "lacks 3 tensors"),
-        (lambda held: held.update({f"{M}scaled_fp8": torch.zeros(2)}), "8-bit weights with separate scales"),
         (lambda held: held.pop("first_stage_model.decoder.up.3.block.1.conv1.bias"), "first decoder.up.3.block.1.conv1.bias"),
         (
             lambda held: held.update({"first_stage_model.quant_conv.bias": torch.zeros(1)}),

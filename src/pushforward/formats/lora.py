@@ -12,8 +12,8 @@ from pushforward.errors import CheckpointError, NoCheckpointError
 from pushforward.formats.lora_names import Place, part_of, places
 from pushforward.formats.lora_settings import RAW, LoRASettings, read_settings
 from pushforward.formats.sd3_find import open_tensors
-from pushforward.formats.sd3_parts import FLOAT8
 from pushforward.formats.tensor_file import TensorFile
+from pushforward.nn.eight_bits import FLOAT8
 from pushforward.nn.lora import LowRank
 from pushforward.registry import export
 

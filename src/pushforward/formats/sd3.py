@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import NoCheckpointError, UserError
+from pushforward.formats.scaled import check_quantisation
 from pushforward.formats.sd3_find import (
     ENCODERS,
     TOKENIZERS,
@@ -24,6 +25,7 @@ from pushforward.formats.sd3_find import (
 from pushforward.formats.sd3_parts import read_autoencoder, read_transformer, variant
 from pushforward.formats.tensor_file import Stored
 from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.nn.eight_bits import Weights, checked_weights
 from pushforward.nn.mmdit import MMDiT
 from pushforward.registry import export
 
@@ -38,7 +40,8 @@ class SD3Files:
     Args:
         transformer: the MMDiT.
         vae: the autoencoder.
-        text_encoders: tensors of "clip_l", "clip_g" and "t5" under transformers' names, memory-mapped in their stored dtype.
+        text_encoders: tensors of "clip_l", "clip_g" and "t5" under transformers' names, memory-mapped in their stored dtype, with
+            the scales of 8-bit weights.
         text_configs: their config.json, empty if the file has none.
         tokenizers: tokenizer folders under the same names.
         scheduler: settings of the scheduler, such as shift; empty if the file has none.
@@ -62,7 +65,9 @@ def read_sd3(
     device: torch.device | str = "cpu",
     parts: Sequence[str] = PARTS,
     text_encoders: str | Path | Sequence[str | Path] | Mapping[str, str | Path] | None = None,
+    transformer: str | Path | None = None,
     file_variant: str | None = None,
+    weights: Weights = "full",
 ) -> SD3Files:
     """Read a Stable Diffusion 3 or 3.5 from a single .safetensors file or a diffusers folder; sizes are inferred from the tensors.
 
@@ -75,7 +80,10 @@ def read_sd3(
         device: device of transformer and VAE.
         parts: the parts to read, from "transformer", "vae" and "text_encoders".
         text_encoders: separate text encoder files, or a folder of them, used instead of those in `path`.
+        transformer: a separate file of the transformer, used instead of that in `path`: .safetensors or .gguf.
         file_variant: preferred file variant of a folder, such as "fp16".
+        weights: how the transformer keeps the weights of its blocks: "full" is in `dtype`, "fp8" and "int8" are 8 bits with a scale for
+            each row, widened at each use. 8-bit floats in the file keep their bits with "fp8".
 
     Returns:
         The parts.
@@ -98,30 +106,43 @@ def read_sd3(
         raise UserError(f"parts has {unknown[0]!r}, but the parts are {', '.join(PARTS)}.")
     if not path.exists():
         raise NoCheckpointError(f"there is no file or folder {path}; give a .safetensors file or a diffusers folder.")
+    checked_weights(weights)
     stored, folder = _stored(path, parts, file_variant)
+    if transformer is not None and "transformer" in parts:
+        stored["transformer"] = _transformer(Path(transformer))
     encoders = {name: stored[name] for name in ENCODERS if name in stored}
     if text_encoders is not None and "text_encoders" in parts:
         for name, file in encoder_files(text_encoders).items():
             encoders[name] = Stored.of(file, {file: open_tensors(file)})
-    transformer = vae = None
+    for one in (*stored.values(), *encoders.values()):
+        check_quantisation(one)
+    net = vae = None
     if "transformer" in stored and "transformer" in parts:
         config = read_json(folder / "transformer" / "config.json") if folder else {}
         with shapes_checked(f"{path}: the transformer"):
-            transformer = read_transformer(stored["transformer"], layout_of(stored["transformer"]), config, dtype, device)
+            net = read_transformer(stored["transformer"], layout_of(stored["transformer"]), config, dtype, device, weights)
     if "vae" in stored and "vae" in parts:
         config = read_json(folder / "vae" / "config.json") if folder else {}
         with shapes_checked(f"{path}: the autoencoder"):
             vae = read_autoencoder(stored["vae"], layout_of(stored["vae"]), config, dtype, device)
     with_text = "text_encoders" in parts
     return SD3Files(
-        transformer,
+        net,
         vae,
         {name: {key: one.mapped(key) for key in one} for name, one in encoders.items()} if with_text else {},
         {name: read_json(folder / ENCODERS[name] / "config.json") if folder else {} for name in encoders} if with_text else {},
         {name: folder / one for name, one in TOKENIZERS.items() if (folder / one).is_dir()} if folder else {},
         read_json(folder / "scheduler" / "scheduler_config.json") if folder else {},
-        "" if transformer is None else variant(transformer),
+        "" if net is None else variant(net),
     )
+
+
+def _transformer(path: Path) -> Stored:
+    """Return the stored tensors of a transformer in a file of its own."""
+    found = split(Stored.of(path, {path: open_tensors(path)}))
+    if "transformer" not in found:
+        raise NoCheckpointError(f"transformer is {path}, which holds none; give a .safetensors or .gguf file of SD3's transformer.")
+    return found["transformer"]
 
 
 def _stored(path: Path, parts: Sequence[str], file_variant: str | None) -> tuple[dict[str, Stored], Path | None]:

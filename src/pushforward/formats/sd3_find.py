@@ -8,6 +8,7 @@ from typing import Any
 from pushforward._checks import is_real, is_whole, shown
 from pushforward._files import is_file_name, json_of, regular
 from pushforward.errors import CheckpointError, ConfigError, NoCheckpointError, PushforwardError, UserError
+from pushforward.formats.gguf_file import GGUFFile
 from pushforward.formats.sd3_names import Layout
 from pushforward.formats.tensor_file import Stored, TensorFile
 
@@ -38,10 +39,10 @@ OTHERS = (
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """Open a safetensors file; raise for files with a pickle's suffix, since a pickle can run code."""
+    """Open a safetensors or a GGUF file; raise for files with a pickle's suffix, since a pickle can run code."""
     if path.suffix.lower() in PICKLES:
         raise NoCheckpointError(f"{path} is a pickle, which can run code and is never opened; convert it to .safetensors.")
-    return TensorFile(path)
+    return GGUFFile(path) if path.suffix.lower() == ".gguf" else TensorFile(path)
 
 
 def split(everything: Stored) -> dict[str, Stored]:

@@ -2,22 +2,19 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from pushforward.errors import CheckpointError, NoCheckpointError, UserError
+from pushforward.errors import CheckpointError, NoCheckpointError
+from pushforward.formats.sd3_fill import filled
 from pushforward.formats.sd3_find import setting
-from pushforward.formats.sd3_names import Layout, Source, autoencoder_sources, count, transformer_sources
+from pushforward.formats.sd3_names import Layout, autoencoder_sources, count, transformer_sources
 from pushforward.formats.tensor_file import Stored
 from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.nn.eight_bits import Weights
 from pushforward.nn.mmdit import MMDiT
-
-N = TypeVar("N", bound=nn.Module)
-FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
 
 # Blocks and heads of the public models, by the features that distinguish them: QK normalisation and a second attention.
 PUBLIC = {(False, False): ("SD3 medium", 24), (True, True): ("SD3.5 medium", 24), (True, False): ("SD3.5 large", 38)}
@@ -37,7 +34,12 @@ def variant(net: MMDiT) -> str:
 
 
 def read_transformer(
-    stored: Stored, layout: Layout, config: Mapping[str, Any], dtype: torch.dtype | None, device: torch.device | str
+    stored: Stored,
+    layout: Layout,
+    config: Mapping[str, Any],
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    weights: Weights = "full",
 ) -> MMDiT:
     """Build the transformer from stored tensors.
 
@@ -47,12 +49,11 @@ def read_transformer(
         config: diffusers' config.json, of which only entries that tensors do not determine are used; may be empty.
         dtype: dtype of the weights; None uses the most common stored one, bfloat16 for 8 bits. Positions keep their stored dtype.
         device: device of the tensors.
+        weights: how the weights of the blocks are kept.
 
     Raises:
         CheckpointError: tensors are missing or have wrong shapes; the message gives the first, with the closest variant.
     """
-    if any(name.endswith((".scale_weight", ".weight_scale")) or name == "scaled_fp8" for name in stored):
-        raise NoCheckpointError(f"{stored.where} holds 8-bit weights with separate scales, which are not supported; use the unscaled file.")
     names = _TRANSFORMER_ANCHORS[layout]
     first, positions = stored.shape(names["first"]), stored.shape(names["positions"])
     block = names["block"]
@@ -83,7 +84,8 @@ def read_transformer(
             dual=len(second) if second == list(range(len(second))) else second,
             mlp_ratio=mlp[0] // mlp[1],
         )
-    return _filled(net, stored, transformer_sources(net, layout), dtype, device, f"it looks like {variant(net)}", kept=("positions",))
+    looks = f"it looks like {variant(net)}"
+    return filled(net, stored, transformer_sources(net, layout), dtype, device, looks, kept=("positions",), weights=weights)
 
 
 _TRANSFORMER_ANCHORS: dict[Layout, dict[str, str]] = {
@@ -132,60 +134,4 @@ def read_autoencoder(
             scale=setting(config, "scaling_factor", 1.5305),
             shift=setting({"shift_factor": config.get("shift_factor") or 0.0}, "shift_factor", 0.0) if config else 0.0609,
         )
-    return _filled(net, stored, autoencoder_sources(net, layout), dtype, device, f"it looks like an autoencoder of widths {widths}")
-
-
-def _filled(
-    net: N,
-    stored: Stored,
-    sources: Mapping[str, Source],
-    dtype: torch.dtype | None,
-    device: torch.device | str,
-    looks: str,
-    kept: tuple[str, ...] = (),
-) -> N:
-    """Fill a network on the meta device with its tensors, and return it in eval mode."""
-    expected = {name: source.shape for source in sources.values() for name in source.names}
-    missing = [name for name in expected if name not in stored]
-    if missing:
-        raise CheckpointError(f"{stored.where} lacks {len(missing)} tensors ({looks}), first {missing[0]}; download or convert it again.")
-    for name, shape in expected.items():
-        if stored.entry(name).shape != shape:
-            raise CheckpointError(f"{stored.where}: {name} is {stored.entry(name).shape}, but must be {shape} ({looks}).")
-        stored_as = stored.entry(name).dtype
-        if not stored_as.is_floating_point:
-            raise CheckpointError(f"{stored.where}: {name} is stored as {stored_as}, but weights are floats; convert the file to bfloat16.")
-    if dtype is not None and (not dtype.is_floating_point or dtype in FLOAT8):
-        raise UserError(f"dtype is {dtype}, but weights must have a floating dtype for computation; use torch.bfloat16 or torch.float32.")
-    common = usual_dtype(stored, expected)
-    own = net.state_dict()
-    tensors = {
-        key: _tensor(stored, source, own[key].shape, _wanted(stored.entry(source.names[0]).dtype, dtype, common, key in kept)).to(device)
-        for key, source in sources.items()
-    }
-    net.load_state_dict(tensors, assign=True)
-    return net.eval()
-
-
-def usual_dtype(stored: Stored, names: Mapping[str, Any]) -> torch.dtype:
-    """Return the dtype of most stored bytes among the names; bfloat16 for 8-bit formats, which are storage only."""
-    sizes: Counter[torch.dtype] = Counter()
-    for name in names:
-        sizes[stored.entry(name).dtype] += stored.entry(name).size
-    common = sizes.most_common(1)[0][0]
-    return torch.bfloat16 if common in FLOAT8 else common
-
-
-def _wanted(here: torch.dtype, dtype: torch.dtype | None, common: torch.dtype, keep: bool) -> torch.dtype:
-    return here if keep and here not in FLOAT8 else dtype or common
-
-
-def _tensor(stored: Stored, source: Source, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """Return one tensor: memory-mapped if unchanged, else a new one filled without the map."""
-    entries = [stored.entry(name) for name in source.names]
-    if len(entries) == 1 and entries[0].dtype == dtype and not source.swapped:
-        return stored.mapped(source.names[0]).view(shape)
-    whole = torch.empty(shape, dtype=dtype)
-    for name, part in zip(source.names, whole.chunk(len(entries)), strict=True):
-        stored.read_into(name, part)
-    return torch.cat(whole.chunk(2)[::-1]) if source.swapped else whole
+    return filled(net, stored, autoencoder_sources(net, layout), dtype, device, f"it looks like an autoencoder of widths {widths}")

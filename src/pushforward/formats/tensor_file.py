@@ -49,11 +49,12 @@ _BUFFER = 1 << 22
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a file: dtype, shape and the offset of its data."""
+    """One tensor of a file: dtype, shape and the offset of its data; `coded` if it is stored in fewer bits than its dtype has."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     start: int
+    coded: bool = False
 
     @property
     def size(self) -> int:

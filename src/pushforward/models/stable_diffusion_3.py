@@ -28,6 +28,7 @@ from pushforward.guidance.inpaint import Inpaint
 from pushforward.guidance.measured import Units
 from pushforward.guidance.skip_layers import SkipLayers
 from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.nn.eight_bits import Weights
 from pushforward.nn.mmdit import MMDiT
 from pushforward.registry import export
 from pushforward.samplers.euler import Euler
@@ -108,6 +109,8 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         t5: bool = True,
         offload: bool = False,
         tiling: bool = False,
+        transformer: str | Path | None = None,
+        weights: Weights = "full",
     ) -> "StableDiffusion3":
         """Return the model of a file, a folder or a Hub id.
 
@@ -119,8 +122,10 @@ class StableDiffusion3(Prompting, Editing, Adapting):
             tokenizers: a folder with tokenizer, tokenizer_2 and tokenizer_3; None uses the model's own, else the public ones.
             text_encoders: separate files of text encoders, or their folder, in place of those in `path`.
             t5: whether to use T5; without it its embeddings are zeros, which saves 9.5 GB.
-            offload: whether to move each component to the device only while it is used.
+            offload: whether to move each component to the device only while it is used; "blocks" is one block of it at a time.
             tiling: whether the autoencoder processes tiles: a large image in the memory of a small one, with nearly the same result.
+            transformer: a separate file of the transformer, .safetensors or .gguf, in place of that in `path`.
+            weights: "full" keeps weights in `dtype`; "fp8" and "int8" keep those of the layers in 8 bits and widen them at each use.
 
         Raises:
             CheckpointError: the file is not Stable Diffusion 3, truncated, or lacks tensors.
@@ -128,7 +133,8 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         """
         place = "cpu" if offload else device
         run = Path(path).expanduser()
-        parts = read_run(run, dtype, place) if is_run(run) else read_parts(path, dtype, place, text_encoders, t5)
+        options: Any = {"transformer": transformer, "weights": weights}
+        parts = read_run(run, dtype, place, **options) if is_run(run) else read_parts(path, dtype, place, text_encoders, t5, **options)
         parts.vae.memory(slicing=True, tiling=tiling)
         find = functools.partial(find_tokenizer, own=parts.files.tokenizers, given=tokenizers)
         shift = setting(parts.files.scheduler, "shift", 3.0)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pushforward._precision import uncast, wide
+from pushforward.nn.eight_bits import kept
 
 TINY = 1e-12  # of a norm, so that a row of zeros stays zero
 
@@ -95,6 +96,9 @@ def attach(module: nn.Module, changes: Changes) -> None:
 
 def detach(module: nn.Module) -> None:
     """Restore a Linear to what it was before `attach`: the same parameters, in the same order."""
+    if kept(module):
+        del module.parametrizations.weight[-1]  # type: ignore[union-attr, operator]
+        return
     parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
     bias = module._parameters.pop("bias")  # torch registers the weight again, behind the bias: optimisers identify parameters by order
     module._parameters["bias"] = bias

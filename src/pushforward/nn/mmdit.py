@@ -219,7 +219,7 @@ class MMDiT(Blocks):
         return window.reshape(rows * columns, self.width).to(dtype_of(self))
 
 
-def _blocks_of(dual: int | Sequence[int], depth: int) -> frozenset[int]:
+def _blocks_of(dual: Any, depth: int) -> frozenset[int]:
     """Return the numbers of the blocks with a second attention, of `depth` blocks."""
     if is_whole(dual):
         if not 0 <= dual <= depth:

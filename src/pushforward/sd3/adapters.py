@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pushforward.errors import UserError
 from pushforward.formats.lora import LoRA
+from pushforward.nn.eight_bits import kept
 from pushforward.nn.lora import LowRank, attach, changed, detach
 
 
@@ -41,8 +42,13 @@ class Adapters:
         """Apply these LoRAs, with a strength each, instead of those so far; merged into the weights, or computed with each use of them.
 
         Raises:
-            UserError: merged weights have been trained or loaded since, so that the originals cannot be restored.
+            UserError: merged weights have been trained or loaded since, so that the originals cannot be restored; or weights in 8 bits
+                cannot be merged into.
         """
+        if merging and any(kept(module) for one in self.components.values() for module in one.modules()):
+            raise UserError(
+                "the weights are kept in 8 bits, which merging would round; use load_lora alone, or load the model with weights='full'."
+            )
         self._restore()
         self.loras, self.strengths, self.merging = dict(loras), dict(strengths), merging and bool(loras)
         for (part, path), changes in self._by_module().items():

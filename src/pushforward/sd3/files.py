@@ -11,6 +11,7 @@ from pushforward.conditions import TextContext
 from pushforward.errors import NoCheckpointError
 from pushforward.formats.sd3 import SD3Files, read_sd3
 from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.nn.eight_bits import Weights
 from pushforward.nn.mmdit import MMDiT
 from pushforward.sd3 import hub
 from pushforward.sd3.text_encoders import text_encoder
@@ -27,20 +28,28 @@ class Parts(NamedTuple):
     size: tuple[int, ...] | None = None
 
 
-def read_parts(path: str | Path, dtype: torch.dtype | None, device: torch.device | str, text_encoders: Any, t5: bool) -> Parts:
+def read_parts(
+    path: str | Path,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    text_encoders: Any,
+    t5: bool,
+    transformer: str | Path | None = None,
+    weights: Weights = "full",
+) -> Parts:
     """Return transformer, autoencoder and text encoders, and the other content of the files.
 
     Raises:
         NoCheckpointError: the transformer or the autoencoder is missing.
     """
-    files = read_sd3(hub.local(path), dtype=dtype, device=device, text_encoders=text_encoders)
+    files = read_sd3(hub.local(path), dtype=dtype, device=device, text_encoders=text_encoders, transformer=transformer, weights=weights)
     if files.transformer is None or files.vae is None:
         part = "transformer" if files.transformer is None else "autoencoder (vae)"
         raise NoCheckpointError(f"{path} has no {part}, which is required to generate images; give the complete model.")
     if next(files.vae.parameters()).dtype == torch.float16:
         files.vae.float()  # its activations exceed float16's range
     encoders = {
-        kind: text_encoder(kind, tensors, files.text_configs.get(kind), dtype=dtype)
+        kind: text_encoder(kind, tensors, files.text_configs.get(kind), dtype=dtype, weights=weights)
         for kind, tensors in files.text_encoders.items()
         if kind != "t5" or t5
     }

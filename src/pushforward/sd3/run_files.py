@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from pushforward.errors import ConfigError, NoCheckpointError
+from pushforward.errors import ConfigError, NoCheckpointError, UserError
 from pushforward.formats.autoencoder_folder import read_autoencoder_of
 from pushforward.formats.config import load_yaml
 from pushforward.formats.model import load
 from pushforward.formats.sd3 import SD3Files
+from pushforward.nn.eight_bits import Weights
 from pushforward.nn.mmdit import MMDiT
 from pushforward.samplers.grids import Shifted
 from pushforward.sd3.files import Parts
@@ -25,13 +26,19 @@ def is_run(path: Path) -> bool:
     return (path / CONFIG).is_file() and (path / "checkpoints").is_dir()
 
 
-def read_run(path: Path, dtype: torch.dtype | None, device: torch.device | str) -> Parts:
+def read_run(
+    path: Path, dtype: torch.dtype | None, device: torch.device | str, transformer: Any = None, weights: Weights = "full"
+) -> Parts:
     """Return the parts of a run, with averaged weights.
 
     Raises:
+        UserError: another transformer or weights of 8 bits are asked for.
         NoCheckpointError: the run is not one of text to image, or has no checkpoint or autoencoder.
         ConfigError: its configuration names no text encoders.
     """
+    if transformer is not None or weights != "full":
+        given = f"transformer is {transformer}" if transformer is not None else f"weights is {weights!r}"
+        raise UserError(f"{given}, but {path} is a run, whose own transformer is small; leave it out.")
     config = load_yaml(path / CONFIG)
     if config.get("preset") != "sd3":
         raise NoCheckpointError(

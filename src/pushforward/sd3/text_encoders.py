@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import CheckpointError, UserError
+from pushforward.formats.scaled import scale_name, scale_of
 from pushforward.formats.sd3_find import shapes_checked
+from pushforward.nn.eight_bits import FLOAT8, Weights, keep, layer_linears, quantised, widened
 
 ENCODERS = {"clip_l": "CLIP-L", "clip_g": "CLIP-G", "t5": "T5"}
 ACTIVATIONS = {"clip_l": "quick_gelu", "clip_g": "gelu"}
@@ -28,6 +30,7 @@ def text_encoder(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    weights: Weights = "full",
 ) -> nn.Module:
     """Return a transformers text encoder with these tensors, in eval mode.
 
@@ -37,6 +40,7 @@ def text_encoder(
         config: a folder's config.json; None or {} infers sizes from the tensors.
         dtype: dtype of the weights; None keeps the stored one, and converts 8-bit floats to bfloat16.
         device: target device.
+        weights: how the weights of the layers are kept.
 
     Raises:
         CheckpointError: tensors are missing or have a wrong shape; the message gives the first.
@@ -64,7 +68,7 @@ def text_encoder(
             )
         with torch.device("meta"):
             model = make(settings)
-    _assign(model, tensors, kind, dtype, device)
+    _assign(model, tensors, kind, dtype, device, weights)
     return model.eval().requires_grad_(False)
 
 
@@ -110,8 +114,38 @@ def t5_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _assign(model: nn.Module, tensors: Mapping[str, Tensor], kind: str, dtype: torch.dtype | None, device: torch.device | str) -> None:
+def _assign(
+    model: nn.Module, tensors: Mapping[str, Tensor], kind: str, dtype: torch.dtype | None, device: torch.device | str, weights: Weights
+) -> None:
     own = model.state_dict()
+    _check(own, tensors, kind)
+    moved: dict[int, Tensor] = {}  # tied weights stay tied
+
+    def wanted(name: str, tensor: Tensor) -> torch.dtype:
+        wide = _compute_dtype(tensor.dtype, dtype)
+        # its outputs exceed float16's range
+        return torch.float32 if kind == "t5" and wide == torch.float16 and name.endswith("DenseReluDense.wo.weight") else wide
+
+    def placed(name: str, tensor: Tensor) -> Tensor:
+        if id(tensor) not in moved:
+            moved[id(tensor)] = _wide(tensors, name, wanted(name, tensor), kind).to(device)
+        return moved[id(tensor)]
+
+    small = {} if weights == "full" else {f"{path}.weight": one for path, one in layer_linears(model).items()}
+    with torch.no_grad():
+        model.load_state_dict({name: placed(name, tensors[name]) for name in own if name not in small}, assign=True, strict=not small)
+        for name, linear in small.items():
+            values, scale = _in_8_bits(tensors, name, kind, weights)
+            keep(linear, values.to(device), scale.to(device), wanted(name, tensors[name]))
+    for module in model.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_meta:  # CLIP's position ids, which files may omit
+                assert name == "position_ids", name
+                module.register_buffer(name, torch.arange(buffer.shape[-1], device=device)[None], persistent=False)
+
+
+def _check(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], kind: str) -> None:
+    """Raise unless there is a tensor of floats, or of 8 bits with a scale, for each of the model's own."""
     missing = sorted(own.keys() - tensors.keys())
     shapes = [key for key in sorted(own.keys() & tensors.keys()) if own[key].shape != tensors[key].shape]
     if missing or shapes:
@@ -121,27 +155,32 @@ def _assign(model: nn.Module, tensors: Mapping[str, Tensor], kind: str, dtype: t
         raise CheckpointError(
             f"the text encoder {ENCODERS[kind]} is not complete: {what} (of {len(own)} tensors); download the file again."
         )
-    integers = [key for key in sorted(own) if not tensors[key].is_floating_point()]
-    if integers:
-        raise CheckpointError(
-            f"the text encoder {ENCODERS[kind]} stores {integers[0]} as {tensors[integers[0]].dtype}, but weights are floats; "
-            "convert the file to bfloat16."
-        )
-    moved: dict[int, Tensor] = {}  # tied weights stay tied
+    for key in sorted(own):
+        stored = tensors[key].dtype
+        if not stored.is_floating_point and not (stored == torch.int8 and scale_name(key, tensors)):
+            raise CheckpointError(
+                f"the text encoder {ENCODERS[kind]} stores {key} as {stored}, but weights are floats; convert the file to bfloat16."
+            )
 
-    def placed(name: str, tensor: Tensor) -> Tensor:
-        wanted = _compute_dtype(tensor.dtype, dtype)
-        if kind == "t5" and wanted == torch.float16 and name.endswith("DenseReluDense.wo.weight"):
-            wanted = torch.float32  # its outputs exceed float16's range
-        return moved.setdefault(id(tensor), tensor.to(device=device, dtype=wanted))
 
-    with torch.no_grad():
-        model.load_state_dict({name: placed(name, tensors[name]) for name in own}, assign=True)
-    for module in model.modules():
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            if buffer.is_meta:  # CLIP's position ids, which files may omit
-                assert name == "position_ids", name
-                module.register_buffer(name, torch.arange(buffer.shape[-1], device=device)[None], persistent=False)
+def _scale(tensors: Mapping[str, Tensor], name: str, kind: str) -> Tensor | None:
+    named = scale_name(name, tensors)
+    return None if named is None else scale_of(f"the text encoder {ENCODERS[kind]}", named, tensors[named], len(tensors[name]))
+
+
+def _wide(tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype, kind: str) -> Tensor:
+    """Return a weight in a dtype of computation, with its scale applied."""
+    scale = _scale(tensors, name, kind)
+    return tensors[name].to(dtype) if scale is None else widened(tensors[name], scale, torch.promote_types(dtype, torch.float32)).to(dtype)
+
+
+def _in_8_bits(tensors: Mapping[str, Tensor], name: str, kind: str, weights: Weights) -> tuple[Tensor, Tensor]:
+    """Return a weight in 8 bits with its scales: the stored bits if they are of this kind, else quantised."""
+    stored = tensors[name]
+    if stored.dtype in (FLOAT8 if weights == "fp8" else (torch.int8,)):
+        scale = _scale(tensors, name, kind)
+        return stored, (torch.ones(1, 1) if scale is None else scale).expand(len(stored), 1).contiguous()
+    return quantised(_wide(tensors, name, torch.float32, kind), weights)
 
 
 def _compute_dtype(stored: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:

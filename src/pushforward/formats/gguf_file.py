@@ -1,0 +1,93 @@
+"""GGUF files, the containers of llama.cpp: tensors in blocks of a few bits, widened when they are read.
+
+Files of Stable Diffusion 3 hold the transformer under the names of the original single file. The package gguf of llama.cpp reads the
+container, memory-mapped, and knows how each kind of block is widened.
+"""
+
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from pushforward.errors import CheckpointError, NoCheckpointError, UserError
+from pushforward.formats.tensor_file import Entry, TensorFile
+
+PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+SHAPE = "comfy.gguf.orig_shape."  # of tensors that the converter for ComfyUI has flattened
+ROWS = 1 << 22  # numbers that are widened together
+
+
+class GGUFFile(TensorFile):
+    """An open GGUF file, whose coded tensors are float32 when they are read.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: the package gguf is not installed.
+        CheckpointError: the file is truncated or damaged.
+        NoCheckpointError: it is missing, no GGUF, or its tensors have the names of llama.cpp.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise NoCheckpointError(f"there is no file {path}; give the path of a .gguf file.")
+        self.gguf = _imported_gguf()
+        self.path, self.metadata = path, {}
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise NoCheckpointError(f"{path} is not a GGUF file; give one that is, or a .safetensors file.")
+        try:
+            self.reader: Any = self.gguf.GGUFReader(path)
+            if self.reader.byte_order == "S":
+                raise ValueError("its bytes are in the order of another machine")
+            self.tensors: dict[str, Any] = {one.name: one for one in self.reader.tensors}
+            self.entries = {name: self._entry(one) for name, one in self.tensors.items()}
+        except (ValueError, IndexError, KeyError, OverflowError, MemoryError, OSError) as error:  # what numpy raises of damaged numbers
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise CheckpointError(f"{path} cannot be read ({reason}); download it again.") from None
+        if any(name.startswith(("enc.blk.", "blk.")) for name in self.entries):
+            raise NoCheckpointError(f"{path} has the tensor names of llama.cpp, which are not read; give a .safetensors file of this part.")
+
+    def _entry(self, one: Any) -> Entry:
+        kind = one.tensor_type.name
+        field = self.reader.fields.get(f"{SHAPE}{one.name}")
+        shape = tuple(int(side) for side in (reversed(one.shape.tolist()) if field is None else [field.parts[k][0] for k in field.data]))
+        if min(shape, default=0) < 0 or math.prod(shape) != one.n_elements:
+            raise ValueError(f"{one.name} has {one.n_elements} numbers, but the shape {shape}")
+        return Entry(PLAIN.get(kind, torch.float32), shape, one.data_offset, kind not in PLAIN)
+
+    def mapped(self, name: str) -> Tensor:
+        """Return a tensor: a copy, as blocks of bits cannot be used as they are."""
+        entry = self.entries[name]
+        made = torch.empty(entry.shape, dtype=entry.dtype)
+        self.read_into(name, made)
+        return made
+
+    def read_into(self, name: str, out: Tensor) -> None:
+        """Fill a contiguous tensor of the stored size, some rows of blocks at a time."""
+        one = self.tensors[name]
+        kind, flat, start = one.tensor_type, out.view(-1), 0
+        data = one.data.reshape(-1, one.data.shape[-1]) if one.data.ndim else one.data.reshape(1, 1)
+        rows = max(1, ROWS // data.shape[1])
+        for k in range(0, len(data), rows):
+            try:
+                wide = self.gguf.quants.dequantize(numpy.array(data[k : k + rows]), kind)
+            except NotImplementedError:
+                raise NoCheckpointError(f"{self.path} holds {name} as {kind.name}, which gguf cannot widen; give another file.") from None
+            part = torch.from_numpy(wide).reshape(-1)
+            flat[start : start + len(part)].copy_(part)
+            start += len(part)
+
+
+def _imported_gguf() -> ModuleType:
+    try:
+        import gguf
+    except ImportError:
+        raise UserError("GGUF files need the package gguf, which is not installed; run: pip install 'pushforward[sd3]'.") from None
+    module: ModuleType = gguf
+    return module
