@@ -21,7 +21,7 @@ def through_blocks(net: Any, image: Tensor, text: Tensor, embedding: Tensor, ski
     if image.device.type != "cpu":
         return NotImplemented
     text, work = text.clone(memory_format=torch.contiguous_format), Workspace(image)  # a prepared text belongs to the caller
-    for k, block in enumerate(net.blocks):
-        if k not in skip:
+    for block, on_device in net.in_turn([block for k, block in enumerate(net.blocks) if k not in skip]):
+        with on_device:
             advance(block, image, text, embedding, work)
     return image

@@ -44,14 +44,14 @@ from pushforward.sd3.memory import Memory, memory_of_parts
 from pushforward.sd3.progress import Pictures, Progress, Watch
 from pushforward.sd3.prompting import Prompting
 from pushforward.sd3.prompts import checked_prompts
-from pushforward.sd3.residence import Residence
+from pushforward.sd3.residence import Offload, Residence
 from pushforward.sd3.run_files import is_run, read_run
 from pushforward.sd3.text_model import PromptedTransformer
 from pushforward.sd3.tokenizers import Tokenizer, find_tokenizer
 
 REMEDY = (
-    "use offload=True (one component on the device at a time), tiling=True (the autoencoder by tiles), t5=False, dtype=torch.bfloat16, "
-    "batch_size=1 or a smaller size (`memory` returns what each needs)"
+    "use offload=True (one component on the device at a time) or 'blocks', tiling=True (the autoencoder by tiles), weights='int8', "
+    "t5=False, dtype=torch.bfloat16, batch_size=1 or a smaller size (`memory` returns what each needs)"
 )
 
 
@@ -69,7 +69,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         encoders: text encoders "clip_l", "clip_g" and "t5", modules of transformers; with {} prompts must be a `TextContext`.
         tokenizers: a function from an encoder's name to its tokenizer, called at the first prompt.
         device: device of the computation.
-        offload: whether to move each component to the device only while it is used.
+        offload: whether to move each component to the device only while it is used; "blocks" is one block of it at a time.
         shift: shift of the time grid towards noise.
 
     Source: Esser et al., 2403.03206.
@@ -83,7 +83,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         tokenizers: Callable[[str], Tokenizer] | None = None,
         *,
         device: torch.device | str = "cpu",
-        offload: bool = False,
+        offload: Offload = False,
         shift: float = 3.0,
     ) -> None:
         self.transformer, self.vae, self.encoders, self.shift = transformer, vae, encoders or {}, shift
@@ -107,7 +107,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         tokenizers: str | Path | None = None,
         text_encoders: Any = None,
         t5: bool = True,
-        offload: bool = False,
+        offload: Offload = False,
         tiling: bool = False,
         transformer: str | Path | None = None,
         weights: Weights = "full",

@@ -1,5 +1,6 @@
 """Module versions of the functions of the same name: attention, patches, standardisation, dequantisation."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -78,6 +79,13 @@ class Blocks(nn.Module):
     """
 
     activation_checkpointing: bool = False
+    placement: Any = None  # device placement of the blocks: see `in_turn`
+
+    def in_turn(self, blocks: Sequence[nn.Module]) -> list[tuple[nn.Module, AbstractContextManager[None]]]:
+        """Return blocks that are computed in this order, with contexts in which they are on their device."""
+        if self.placement is None:
+            return [(block, nullcontext()) for block in blocks]
+        return [(one, self.placement.using(one, after)) for one, after in zip(blocks, [*blocks[1:], None], strict=True)]
 
     def run(self, block: nn.Module, *args: Tensor | None) -> Any:
         """Return the outputs of a block."""

@@ -178,8 +178,8 @@ class MMDiT(Blocks):
     @dispatched
     def through_blocks(self, image: Tensor, text: Tensor, embedding: Tensor, skip: Sequence[int] = ()) -> Tensor:
         """Return the image tokens after all blocks except those to skip."""
-        for k, block in enumerate(self.blocks):
-            if k not in skip:
+        for block, on_device in self.in_turn([block for k, block in enumerate(self.blocks) if k not in skip]):
+            with on_device:
                 image, text = self.run(block, image, text, embedding)
         return image
 

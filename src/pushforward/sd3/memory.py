@@ -9,7 +9,7 @@ import contextlib
 import functools
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,8 +22,10 @@ from torch.utils._pytree import tree_leaves
 from pushforward.conditions import TextContext
 from pushforward.errors import UserError
 from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.nn.eight_bits import Weights, checked_weights, keep_all
 from pushforward.nn.mmdit import MMDiT
 from pushforward.registry import export, unknown
+from pushforward.sd3.layers import layers_of
 from pushforward.sd3.text_encoders import imported_transformers
 
 GB = 1e9
@@ -37,10 +39,13 @@ class Memory:
     Args:
         weights: of each component.
         work: peak in addition to the weights, while it is used.
+        streamed: weights on the device at most with offload="blocks": those outside of layers, and two layers, of which one is computed
+            while the next one is copied.
     """
 
     weights: Mapping[str, int]
     work: Mapping[str, int]
+    streamed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def together(self) -> int:
@@ -52,9 +57,15 @@ class Memory:
         """Peak with offload=True: one component on the device at a time."""
         return max(self.weights[name] + self.work[name] for name in self.weights)
 
+    @property
+    def by_blocks(self) -> int:
+        """Peak with offload="blocks": one component at a time, and of its layers two."""
+        return max(self.streamed.get(name, self.weights[name]) + self.work[name] for name in self.weights)
+
     def __str__(self) -> str:
         rows = [f"{name:<12} {self.weights[name] / GB:7.2f} {self.work[name] / GB:7.2f}" for name in self.weights]
-        ends = [f"peak, all on the device  {self.together / GB:.2f} GB", f"peak, offload=True       {self.offloaded / GB:.2f} GB"]
+        peaks = {"all on the device": self.together, "offload=True": self.offloaded, "offload='blocks'": self.by_blocks}
+        ends = [f"peak, {name:<17}  {one / GB:.2f} GB" for name, one in peaks.items()]
         return "\n".join(["component    weights    work  (GB)", *rows, *ends])
 
 
@@ -81,7 +92,16 @@ def memory_of_parts(
 
     work = {name: peak(functools.partial(read, name)) for name in encoders}
     work |= {"transformer": peak(step), "vae": peak(lambda: vae.decode(latents(vae)))}
-    return Memory({name: bytes_of(one) for name, one in {**encoders, "transformer": transformer, "vae": vae}.items()}, work)
+    parts = {**encoders, "transformer": transformer, "vae": vae}
+    streamed = {name: _streamed(one) for name, one in parts.items() if name != "vae"}
+    return Memory({name: bytes_of(one) for name, one in parts.items()}, work, streamed)
+
+
+def _streamed(network: nn.Module) -> int:
+    """Return the most bytes of a network on the device if its layers are copied one by one, each while the one before is computed."""
+    lists = [[bytes_of(layer) for layer in layers] for layers in layers_of(network)]
+    pairs = [sum(sizes[k : k + 2]) for sizes in lists for k in range(len(sizes))]
+    return bytes_of(network) - sum(map(sum, lists)) + max(pairs, default=0)
 
 
 def _device(module: nn.Module) -> torch.device:
@@ -97,6 +117,7 @@ def memory_of(
     n: int = 1,
     t5: bool = True,
     tiling: bool = False,
+    weights: Weights = "full",
 ) -> Memory:
     """Return the memory of a public model without its files, from the same networks with fake tensors.
 
@@ -107,12 +128,13 @@ def memory_of(
         n: images per batch.
         t5: whether to include T5.
         tiling: whether the autoencoder is tiled.
+        weights: "full", or how the weights of the layers are kept in 8 bits: "fp8" or "int8".
 
     Returns:
         Bytes by component.
 
     Raises:
-        UserError: an unknown variant, or transformers is not installed.
+        UserError: an unknown variant or form of weights, or transformers is not installed.
 
     Example:
         >>> memory = memory_of("medium-3.5", t5=False, tiling=True, size=(256, 256))
@@ -123,6 +145,7 @@ def memory_of(
     """
     if variant not in VARIANTS:
         raise UserError(unknown("variant", variant, VARIANTS))
+    checked_weights(weights)
     transformers = imported_transformers()
     with torch.device("meta"):
         transformer = MMDiT((16, 128, 128), **VARIANTS[variant])
@@ -132,7 +155,7 @@ def memory_of(
             encoders["t5"] = transformers.T5EncoderModel(transformers.T5Config(**T5))
     vae.to(torch.float32 if dtype == torch.float16 else dtype)
     for part in (transformer, *encoders.values()):
-        part.to(dtype)  # not by torch's default dtype, which is that of all threads
+        keep_all(part.to(dtype), weights)  # not by torch's default dtype, which is that of all threads
     with FakeTensorMode(allow_non_fake_inputs=True):
         for part in (transformer, vae, *encoders.values()):
             part.eval().to_empty(device="cpu")
