@@ -255,6 +255,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "sd3.Preview": ("pushforward.sd3.latent_preview", "A linear map from latents to images of the latents' height and width, as `sd3.fit_preview` returns it."),
     "sd3.Progress": ("pushforward.sd3.progress", "The argument of `callback` in `StableDiffusion3.sample`, after each evaluation of the guided network."),
     "sd3.PromptEncoders": ("pushforward.sd3.prompt_encoders", "Encode prompts with the encoders of Stable Diffusion 3, whose outputs are dropped one by one."),
+    "sd3.ProgressBar": ("pushforward.sd3.progress_bar", "A callback of `StableDiffusion3.sample`: the images of the present chunk, evaluations, time of the path, time left."),
     "sd3.PromptTokens": ("pushforward.sd3.text_model", "Token ids of n prompts, the condition of a model whose text encoders are trained; a pytree, cut and moved like a tensor."),
     "sd3.TextEncoders": ("pushforward.sd3.text", "Several text encoders as one: their tokens follow each other in the context, their vectors in pooled."),
     "sd3.TextPart": ("pushforward.sd3.text_layout", "What one text encoder fills of a `TextContext`: ranges of the context's tokens and channels, and of the channels of pooled."),

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import PIL.Image
+import PIL.ImageChops
 import PIL.PngImagePlugin
 import pytest
 import torch
@@ -74,6 +75,28 @@ def test_each_of_many_images_can_be_made_again_alone(folder, tmp_path, capsys):
     assert "2 images of 48x32 (seed 8) are in" in capsys.readouterr().out
     assert main(["generate", "--from", str(tmp_path / "cat-9.png"), "--out", str(tmp_path / "again.png")]) == 0
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "cat-9.png").read_bytes()
+
+
+def test_a_file_of_prompts_makes_an_image_of_each_and_each_again(folder, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("a cat\n\n  a red fox 狐狸 \n", encoding="utf-8")
+    given = ["--prompts", str(tmp_path / "prompts.txt"), *SMALL, "--seed", "4", "-n", "2", "--batch-size", "3", "--guidance", "1"]
+    assert main(["generate", folder, *given, "--out", str(tmp_path / "made.png")]) == 0
+    assert "4 images of 48x32 (seed 4) are in" in capsys.readouterr().out
+    images = [PIL.Image.open(tmp_path / f"made-{seed}.png") for seed in range(4, 8)]
+    assert [one.text["prompt"] for one in images] == ["a cat", "a cat", "a red fox 狐狸", "a red fox 狐狸"]
+    assert main(["generate", "--from", str(tmp_path / "made-6.png"), "--out", str(tmp_path / "again.png")]) == 0
+    difference = PIL.ImageChops.difference(PIL.Image.open(tmp_path / "again.png"), images[2]).getextrema()
+    assert max(most for _, most in difference) <= 1  # a batch may change last bits
+
+
+def test_weights_in_8_bits_by_blocks_are_those_of_python(folder, tmp_path):
+    given = ["--weights", "int8", "--offload-blocks", "--transformer", str(tmp_path / "transformer.safetensors"), *SMALL, "--seed", "5"]
+    shutil.copy(f"{folder}/transformer/diffusion_pytorch_model.safetensors", tmp_path / "transformer.safetensors")
+    assert main(["generate", folder, "a fox", *given, "--out", str(tmp_path / "made.png")]) == 0
+    model = pf.StableDiffusion3.from_pretrained(folder, weights="int8")
+    assert PIL.Image.open(tmp_path / "made.png").tobytes() == model.sample("a fox", steps=2, size=(32, 48), generator=5)[0].tobytes()
+    assert main(["generate", "--from", str(tmp_path / "made.png"), "--out", str(tmp_path / "again.png")]) == 0
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "made.png").read_bytes()
 
 
 def test_all_options_make_a_picture_that_can_be_made_again(fox, folder, tmp_path, monkeypatch):
@@ -217,6 +240,8 @@ UNLOADED = [
     (["--clip", "often"], "--clip is 'often'"),
     (["--out", "{fox}/made.png"], "is no folder"),
     (["--preview", "{fox}/seen.png"], "is no folder"),
+    (["--prompts", "nowhere.txt"], "--prompts is nowhere.txt, but there is a prompt too"),
+    (["--transformer", "nowhere.gguf"], "--transformer is nowhere.gguf, which is no file"),
     (["--text-encoders", "nowhere"], "--text-encoders is nowhere, which does not exist"),
     (["--tokenizers", "nowhere/"], "--tokenizers is nowhere/, but there is no such folder"),
     (["--mask", "{fox}"], "--mask is given without an image"),

@@ -13,11 +13,12 @@ import torch
 import tyro
 
 from pushforward._checks import real, whole
-from pushforward._images import upright
 from pushforward.cli.drawing import clip_of
-from pushforward.cli.loras import DIGESTS, check_loras, check_unchanged, digests, merge_loras
+from pushforward.cli.loras import DIGESTS, apply_loras, check_loras, check_unchanged, digests
 from pushforward.cli.options import check_whole, parse
+from pushforward.cli.pictures import pictures_of
 from pushforward.cli.preview import shown
+from pushforward.cli.prompts import prompts_of
 from pushforward.cli.run import check_file, device_of
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.errors import UserError
@@ -26,12 +27,13 @@ from pushforward.guidance.cfg import CFG
 from pushforward.guidance.guidance import Guidance
 from pushforward.guidance.skip_layers import SkipLayers
 from pushforward.models.stable_diffusion_3 import StableDiffusion3
+from pushforward.nn.eight_bits import Weights
 from pushforward.samplers.euler import Euler
 from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
 from pushforward.sd3.generation import LEVELS, STEPS, times_of
 from pushforward.sd3.hub import is_hub_id
-from pushforward.sd3.png import digest, loaded, read_settings, write_png
+from pushforward.sd3.png import digest, read_settings, write_png
 from pushforward.sd3.prompts import MOST_TOKENS
 
 
@@ -46,8 +48,9 @@ class Generate(SamplerOptions):
         model: a .safetensors file, a diffusers folder, or a Hub id such as stabilityai/stable-diffusion-3.5-medium.
         prompt: description of the image.
         repeat: a PNG whose settings to use; other options override them.
+        prompts: a text file with a prompt in each line, in place of PROMPT.
         negative: negative prompt.
-        n: number of images; seeds are incremented from --seed.
+        n: number of images of each prompt; seeds are incremented from --seed.
         seed: seed of the first image; by default a new one, which is printed.
         guidance: guidance scale; values up to 1 disable guidance.
         interval: times (low high) at which to guide, from 0 (image) to 1 (noise).
@@ -68,12 +71,15 @@ class Generate(SamplerOptions):
         tokens: number of T5 tokens of the prompt, 1 to 512.
         t5: whether to use the text encoder T5.
         dtype: dtype of the weights; "stored" is that of the file.
+        weights: "fp8" and "int8" keep the weights of the layers in 8 bits and widen them at each use.
         tiling: whether to decode in tiles, which saves memory and changes the image slightly.
         offload: whether to keep each component on the device only while it is used: slower, with much less memory.
+        offload_blocks: the same by blocks of a component, with less memory still.
         batch_size: images per batch. With more than 1, an image may differ in its last bits from the same seed alone.
         device: "auto", "cpu", "cuda", ...
         tokenizers: folder with tokenizer, tokenizer_2 and tokenizer_3, for a model without its own.
         text_encoders: folder of separate files clip_l, clip_g and t5xxl, for a model without its own.
+        transformer: a separate file of the transformer, .safetensors or .gguf, in place of the model's.
         out: output PNG; several images have their seed in the name.
         preview: a PNG that is updated at each step with a small preview of the expected image.
         memory: only print the memory that the run would need.
@@ -82,6 +88,7 @@ class Generate(SamplerOptions):
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = ""
     prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = ""
     repeat: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    prompts: Path | None = None
     negative: str = ""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
     seed: int | None = None
@@ -103,12 +110,15 @@ class Generate(SamplerOptions):
     tokens: int = 256
     t5: bool = True
     dtype: Literal["stored", "float32", "bfloat16", "float16"] = "stored"
+    weights: Weights = "full"
     tiling: bool = False
     offload: bool = False
+    offload_blocks: bool = False
     batch_size: int = 1
     device: str = "auto"
     tokenizers: str | None = None
     text_encoders: Path | None = None
+    transformer: Path | None = None
     out: Path = Path("image.png")
     preview: Path | None = None
     memory: bool = False
@@ -119,18 +129,14 @@ class Generate(SamplerOptions):
 
 SIDE = 16  # pixels that the sides of images are multiples of: 8 of the autoencoder, 2 of the network's patches
 # Options that do not change the image, or only apply to one call: not stored in the PNG.
-OF_THE_CALL = ("repeat", "n", "offload", "batch_size", "device", "out", "preview", "memory")
+OF_THE_CALL = ("repeat", "prompts", "n", "offload", "offload_blocks", "batch_size", "device", "out", "preview", "memory")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = _options(arguments)
     _check(options)
-    given = {
-        name: None if path is None else upright(loaded(path, f"--{name}"))
-        for name, path in (("image", options.image), ("mask", options.mask))
-    }
-    _check_pictures(options, given["image"], given["mask"])
+    given, prompts = pictures_of(options), prompts_of(options.prompt, options.prompts, options.n)
     model = StableDiffusion3.from_pretrained(
         options.model,
         dtype=None if options.dtype == "stored" else getattr(torch, options.dtype),
@@ -138,19 +144,21 @@ def run(arguments: Sequence[str]) -> int:
         tokenizers=options.tokenizers,
         text_encoders=options.text_encoders,
         t5=options.t5,
-        offload=options.offload,
+        offload="blocks" if options.offload_blocks else options.offload,
         tiling=options.tiling,
+        transformer=options.transformer,
+        weights=options.weights,
     )
     size = _size(options, model, given["image"])
     if options.memory:
-        print(model.memory(size, min(options.batch_size, options.n), options.tokens))
+        print(model.memory(size, min(options.batch_size, len(prompts)), options.tokens))
         return 0
-    merge_loras(model, options.lora, options.lora_weight)
+    apply_loras(model, options.lora, options.lora_weight, merge=options.weights == "full")
     shift = model.shift if options.shift is None else options.shift
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
-    seeds = list(range(seed, seed + options.n))
+    seeds = list(range(seed, seed + len(prompts)))
     made = model.sample(
-        [options.prompt] * options.n,
+        prompts,
         options.negative,
         size=size,
         sampler=_sampler(options, shift),
@@ -165,11 +173,11 @@ def run(arguments: Sequence[str]) -> int:
         batch_size=options.batch_size,
         callback=shown(options.preview),
     )
-    paths = [options.out if options.n == 1 else options.out.with_stem(f"{options.out.stem}-{one}") for one in seeds]
-    for image, path, one in zip(made, paths, seeds, strict=True):
-        write_png(image, path, _settings(dataclasses.replace(options, seed=one, height=size[0], width=size[1])))
-    which = f"{options.n} images of {size[1]}x{size[0]}" if options.n > 1 else f"an image of {size[1]}x{size[0]}"
-    print(f"{which} (seed {seed}) {'are' if options.n > 1 else 'is'} in {', '.join(map(str, paths))}.")
+    paths = [options.out if len(seeds) == 1 else options.out.with_stem(f"{options.out.stem}-{one}") for one in seeds]
+    for image, path, one, prompt in zip(made, paths, seeds, prompts, strict=True):
+        write_png(image, path, _settings(dataclasses.replace(options, prompt=prompt, seed=one, height=size[0], width=size[1])))
+    which = f"{len(seeds)} images of {size[1]}x{size[0]}" if len(seeds) > 1 else f"an image of {size[1]}x{size[0]}"
+    print(f"{which} (seed {seed}) {'are' if len(seeds) > 1 else 'is'} in {', '.join(map(str, paths))}.")
     return 0
 
 
@@ -191,7 +199,7 @@ def _options(arguments: Sequence[str]) -> Generate:
             raise UserError(f"--from is {source}, made with --{name} {picture}, which has changed since; give the {name} as it was.")
     if not options.model:
         raise UserError('there is no model; give one, and a prompt: pushforward generate MODEL "a red fox".')
-    if not options.prompt and source is None and not options.memory:
+    if not options.prompt and options.prompts is None and source is None and not options.memory:
         raise UserError('there is no prompt; give one: pushforward generate MODEL "a red fox".')
     check_unchanged(str(source), settings, options.lora)
     if options.out.suffix.lower() != ".png":
@@ -222,24 +230,12 @@ def _check(options: Generate) -> None:
     for name, path in (("--out", options.out), ("--preview", options.preview)):
         if path is not None and not options.memory:
             check_file(path, name)
+    if options.transformer is not None and not options.transformer.is_file():
+        raise UserError(f"--transformer is {options.transformer}, which is no file; give a .safetensors or .gguf file.")
     if options.text_encoders is not None and not options.text_encoders.exists():
         raise UserError(f"--text-encoders is {options.text_encoders}, which does not exist; give the folder with clip_l, clip_g and t5xxl.")
     if options.tokenizers is not None and not Path(options.tokenizers).is_dir() and not is_hub_id(options.tokenizers):
         raise UserError(f"--tokenizers is {options.tokenizers}, but there is no such folder; give the one of a diffusers model.")
-
-
-def _check_pictures(options: Generate, image: PIL.Image.Image | None, mask: PIL.Image.Image | None) -> None:
-    """Raise an error for options that need an image if there is none, and for sizes that differ from its own."""
-    if image is None:
-        for name, value in (("--mask", mask), ("--strength", options.strength)):
-            if value is not None:
-                raise UserError(f"{name} is given without an image; give --image too, or leave it out.")
-        return
-    width, height = image.size
-    if (options.height or height, options.width or width) != (height, width):
-        raise UserError(f"--image is {height}x{width} (height x width), but --height or --width differ; resize it, or leave them out.")
-    if mask is not None and mask.size != image.size:
-        raise UserError(f"--mask is {mask.height}x{mask.width}, but --image is {height}x{width} (height x width); resize it.")
 
 
 def _guidance(options: Generate) -> Guidance | None:

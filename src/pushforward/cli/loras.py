@@ -25,11 +25,11 @@ def check_loras(files: Sequence[str], weights: Sequence[float]) -> None:
         check_lora(file)
 
 
-def merge_loras(model: Adapting, files: Sequence[str], weights: Sequence[float]) -> None:
-    """Merge LoRAs into a model, with one weight for all or one each."""
+def apply_loras(model: Adapting, files: Sequence[str], weights: Sequence[float], merge: bool) -> None:
+    """Load LoRAs onto a model, with one weight for all or one each, and merge them, which weights in 8 bits would round."""
     for file, weight in zip(files, weights if len(weights) > 1 else [weights[0]] * len(files), strict=True):
         model.load_lora(file, weight, name=file)
-    if files:
+    if files and merge:
         model.merge_lora()
 
 

@@ -6,17 +6,18 @@ from typing import Any
 
 from pushforward.formats.files import write_atomically
 from pushforward.sd3.progress import Progress
+from pushforward.sd3.progress_bar import ProgressBar
 
 
 def shown(preview: Path | None) -> Any:
     """Return the progress callback: a line on the terminal, and a preview image if requested."""
     if preview is None and not sys.stderr.isatty():
         return None
+    bar = ProgressBar()
 
     def show(progress: Progress) -> None:
         if sys.stderr.isatty():
-            end = "\n" if progress.done == progress.total else ""
-            print(f"\r{progress.done}/{progress.total or '?'}  t = {progress.t:.3f} ", end=end, file=sys.stderr, flush=True)
+            bar(progress)
         if preview is not None:
             write_atomically(preview, lambda temporary: progress.images()[0].save(temporary, format="PNG"))
 

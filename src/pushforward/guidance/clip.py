@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pushforward.dispatch import ability
 from pushforward.errors import UserError
 from pushforward.functional.clipping import clipped
-from pushforward.functional.prediction import per_row
 from pushforward.guidance.around import Around
 from pushforward.guidance.guidance import Guidance, Guided, around_inner, plain_of
 from pushforward.paths.prediction import Prediction
@@ -99,14 +97,4 @@ class _Clipped(Guided):
 
     def _clipped(self, prediction: Prediction) -> Prediction:
         """Return a prediction of the same kind with clipped data: what is in range keeps its value exactly."""
-        x, t, kind = prediction.x, prediction.t, prediction.kind
-        # In the dtype of x or wider, whatever dtype autocast lets the network return.
-        value = prediction.value.to(torch.promote_types(x.dtype, prediction.value.dtype))
-        data = Prediction(prediction.path, kind, value, x, t).data
-        if kind == "data":
-            value = self.clip.clipped(data)
-        else:
-            _, b = prediction.path.coefficients("data", kind, t)
-            b = torch.as_tensor(b)
-            value = torch.addcmul(value, self.clip.clipped(data) - data, per_row(torch.where(b.isfinite(), b, 0.0), value))
-        return Prediction(prediction.path, kind, value, x, t, prediction.share)
+        return prediction.with_data(self.clip.clipped)

@@ -41,7 +41,7 @@ from pushforward.sd3.files import parts_to_write, read_parts
 from pushforward.sd3.latent_model import LatentModel
 from pushforward.sd3.lora import Adapting
 from pushforward.sd3.memory import Memory, memory_of_parts
-from pushforward.sd3.progress import Pictures, Progress, Watch
+from pushforward.sd3.progress import Pictures, Progress, Watch, solved
 from pushforward.sd3.prompting import Prompting
 from pushforward.sd3.prompts import checked_prompts
 from pushforward.sd3.residence import Offload, Residence
@@ -224,9 +224,9 @@ class StableDiffusion3(Prompting, Editing, Adapting):
             latents: initial noise (n, 16, height / 8, width / 8), instead of a random sample.
             shift: shift of the time grid towards noise; None is the model's, 3. (The paper's for other sizes: 3 sqrt(pixels) / 1024.)
             tokens: number of T5 tokens in the context, 1 to 512.
-            output: "pil", "tensor" (n, 3, height, width) in [0, 1], or "latents".
+            output: "pil", "tensor" (n, 3, height, width) or "array" (n, height, width, 3), float32 in [0, 1], or "latents".
             batch_size: images per chunk; None processes all together.
-            callback: called with an `sd3.Progress` after each evaluation of the network.
+            callback: called with an `sd3.Progress` after each evaluation of the network; it may change the expected latents, and stop.
 
         Raises:
             UserError: arguments exclude each other or are out of range, or sides are not divisible by 16.
@@ -271,14 +271,15 @@ class StableDiffusion3(Prompting, Editing, Adapting):
                     low = images.shrunk(painted, self.vae.factor).to(noise).expand(n, -1, -1, -1)[rows].expand_as(noise)
                     here = Inpaint(known[rows], low, noise, here)
             if callback is not None:
-                here = Watch(callback, part.evaluations, self.pictures, here)
+                here = Watch(callback, part.evaluations, self.pictures, range(n)[rows], n, here)
             part = loop_of(here, None) or part
             with self.residence.using("transformer"):
-                x = part(model.denoiser(cond[rows], here), x, start, 0.0, draw)
+                x, stopped = solved(part, model.denoiser(cond[rows], here), x, start, draw)
             generation.check_images(x, rows, part, self.transformer.last.weight.dtype)
             made.append(x if output == "latents" else self._finished(x, given, painted, rows, n))
-        result = torch.cat(made)
-        return images.to_pil(result) if output == "pil" else result
+            if stopped:
+                break
+        return images.returned(torch.cat(made), output)
 
     def _pixels(self, size: tuple[int, int]) -> Units:
         """Return the units of images in [0, 1], in which guidance by a measurement reads it."""

@@ -1,9 +1,12 @@
 """A network's prediction along a path, converted to the quantity that is asked for."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from pushforward.errors import UserError
-from pushforward.functional.prediction import Kind, combine
+from pushforward.functional.prediction import Kind, combine, per_row
 from pushforward.paths.path import Path
 
 
@@ -22,6 +25,19 @@ class Prediction:
             return self.value
         a, b = self.path.coefficients(self.kind, kind, self.t)
         return combine(a, self.x, b, self.value)
+
+    def with_data(self, change: Callable[[Tensor], Tensor]) -> "Prediction":
+        """Return a prediction of the same kind with changed data: the noise follows from it and x; where sigma is 0 nothing changes."""
+        # In the dtype of x or wider, whatever dtype autocast lets the network return.
+        value = self.value.to(torch.promote_types(self.x.dtype, self.value.dtype))
+        data = Prediction(self.path, self.kind, value, self.x, self.t).data
+        if self.kind == "data":
+            value = change(data)
+        else:  # what is not changed keeps its value exactly
+            _, b = self.path.coefficients("data", self.kind, self.t)
+            b = torch.as_tensor(b)
+            value = torch.addcmul(value, change(data) - data, per_row(torch.where(b.isfinite(), b, 0.0), value))
+        return Prediction(self.path, self.kind, value, self.x, self.t, self.share)
 
     @property
     def velocity(self) -> Tensor:

@@ -43,7 +43,7 @@ class Editing(Inversion):
             negative: negative prompts of guidance.
             generator: a seed, or any generator argument of `sample`.
             tokens: number of T5 tokens in the context.
-            output: "pil", "tensor" (n, 3, height, width) in [0, 1], or "latents".
+            output: "pil", "tensor" (n, 3, height, width) or "array" (n, height, width, 3), float32 in [0, 1], or "latents".
             batch_size: images per chunk; None is all.
 
         Raises:

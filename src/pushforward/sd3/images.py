@@ -16,13 +16,13 @@ from pushforward._checks import is_whole
 from pushforward._images import BLACK, WHITE, Mode, check_range, in_8_bits
 from pushforward.errors import DtypeError, ShapeError, UserError
 
-Output = Literal["pil", "tensor", "latents"]
+Output = Literal["pil", "tensor", "array", "latents"]
 
 
 def checked_output(output: Any) -> None:
     """Raise an error unless this is a form in which images are returned."""
     if output not in get_args(Output):
-        raise UserError(f"output is {output!r}, but it is 'pil', 'tensor' or 'latents'.")
+        raise UserError(f"output is {output!r}, but it is 'pil', 'tensor', 'array' or 'latents'.")
 
 
 def checked_size(size: Any, step: int) -> tuple[int, int]:
@@ -147,6 +147,13 @@ def shrunk(mask: Tensor, factor: int) -> Tensor:
 def finished(images: Tensor) -> Tensor:
     """Convert the autoencoder's images to [0, 1], float32."""
     return (images.float() / 2 + 0.5).clamp(0, 1)
+
+
+def returned(made: Tensor, output: Output) -> Any:
+    """Return latents, or images (n, 3, height, width) in [0, 1], in the form that is asked for."""
+    if output == "pil":
+        return to_pil(made)
+    return made.permute(0, 2, 3, 1).contiguous().cpu().numpy() if output == "array" else made
 
 
 def to_pil(images: Tensor) -> list[PIL.Image.Image]:

@@ -70,8 +70,7 @@ class Inversion:
         """Return latents in the form that is asked for."""
         if output == "latents":
             return latents
-        made = images.finished(self.decoded(latents)).cpu()
-        return images.to_pil(made) if output == "pil" else made
+        return images.returned(images.finished(self.decoded(latents)).cpu(), output)
 
     def _encoded(self, given: Tensor) -> Tensor:
         images.checked_size((given.shape[2], given.shape[3]), self.step)
@@ -131,7 +130,7 @@ class Inversion:
             negative: negative prompts of guidance.
             sampler: solver of the ODE, as in `encode`.
             tokens: number of T5 tokens in the context.
-            output: "pil", "tensor" (n, 3, height, width) in [0, 1], or "latents".
+            output: "pil", "tensor" (n, 3, height, width) or "array" (n, height, width, 3), float32 in [0, 1], or "latents".
         """
         images.checked_output(output)
         prompts, negative = checked_prompts(prompts), checked_prompts(negative, "negative")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pushforward._checks import is_whole, shown
 from pushforward.conditions import TextContext
 from pushforward.errors import UserError
+from pushforward.sd3.prompt_syntax import warn_of_syntax
 from pushforward.sd3.text_encoders import ENCODERS
 from pushforward.sd3.tokenizers import Tokenizer, warn_lost
 
@@ -82,7 +83,8 @@ class Prompts:
             UserError: tokens is out of range, or CLIP-L or CLIP-G is missing.
 
         Warns:
-            UserWarning: a prompt is longer than an encoder reads; once for each encoder, with the words that it leaves out.
+            UserWarning: a prompt is longer than an encoder reads (once for each encoder, with the words that it leaves out), or has
+                the syntax of other programs for weights.
         """
         self.check(tokens)
         wanted = list(dict.fromkeys(prompts))
@@ -90,6 +92,7 @@ class Prompts:
             found = {prompt: self._kept[prompt, tokens] for prompt in wanted if (prompt, tokens) in self._kept}
         new = [prompt for prompt in wanted if prompt not in found]
         if new:
+            warn_of_syntax(new)
             found.update(zip(new, self._encode(new, tokens), strict=True))
         with _CACHE:
             for prompt in wanted:

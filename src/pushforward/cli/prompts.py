@@ -1,0 +1,27 @@
+"""The prompts of `pushforward generate`: one, or a file with one in each line, and n images of each."""
+
+from pathlib import Path
+
+from pushforward._files import regular
+from pushforward.errors import UserError
+
+
+def prompts_of(prompt: str, file: Path | None, n: int) -> list[str]:
+    """Return the prompt of each image.
+
+    Raises:
+        UserError: both are given, or the file cannot be read or has no prompts.
+    """
+    if file is None:
+        return [prompt] * n
+    if prompt:
+        raise UserError(f"--prompts is {file}, but there is a prompt too ({prompt!r}); give one of them.")
+    try:
+        lines = regular(file, UserError).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise UserError(f"--prompts is {file}, which cannot be read ({reason}); give a text file with a prompt in each line.") from None
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise UserError(f"--prompts is {file}, which is empty; write a prompt in each line.")
+    return [text for text in texts for _ in range(n)]
