@@ -100,6 +100,16 @@ print(f"log p = {float(density.log_prob[0]):.0f} ± {float(density.standard_erro
 
 # --8<-- [start:watch]
 sd3.sample("a fox", steps=4, size=(64, 64), callback=lambda seen: seen.images()[0].save(f"step-{seen.done}.png"))
+sd3.sample(["a fox", "a cat", "a map"], steps=4, size=(64, 64), batch_size=2, callback=pf.sd3.ProgressBar())
+
+
+def steer(progress):
+    if progress.done == 3:
+        progress.stop()  # the images are those expected now
+    return progress.latents.clamp(-3, 3)  # what the sampler uses; None changes nothing
+
+
+sd3.sample("a fox", steps=4, size=(64, 64), callback=steer)
 # --8<-- [end:watch]
 
 # --8<-- [start:model]
@@ -112,10 +122,26 @@ model.loss(latents, cond, generator=torch.Generator().manual_seed(0)).backward()
 # --8<-- [start:memory]
 for name in ("medium", "medium-3.5", "large-3.5"):
     memory = pf.sd3.memory_of(name, tiling=True)
-    peaks = {"all on the device": memory.together, "offload=True": memory.offloaded, "t5=False": memory.together - memory.weights["t5"]}
+    peaks = {"all on the device": memory.together, "offload=True": memory.offloaded, "offload='blocks'": memory.by_blocks}
+    peaks["t5=False"] = memory.together - memory.weights["t5"]
     print(f"{name:11}", ", ".join(f"{switch} {peak / 1e9:.1f} GB" for switch, peak in peaks.items()))
 print(f"\n{pf.sd3.memory_of('medium-3.5', tiling=True)}")
 # --8<-- [end:memory]
+
+# --8<-- [start:small]
+options = {"steps": 4, "size": (64, 64), "generator": 1, "output": "latents"}
+exact = sd3.sample("a fox", **options)
+for weights in ("fp8", "int8"):
+    small = pf.StableDiffusion3.from_pretrained(folder, weights=weights, offload="blocks")
+    error = (small.sample("a fox", **options) - exact).square().mean().sqrt() / exact.std()
+    size = small.memory().weights["transformer"] / sd3.memory().weights["transformer"]
+    print(f"{weights}: {size:.0%} of the bytes of the float32 transformer, latents off by {float(error):.1%}")
+# --8<-- [end:small]
+
+# --8<-- [start:peaks]
+memory = pf.sd3.memory_of("large-3.5", weights="int8", tiling=True)
+print(f"large-3.5, int8: {memory.together / 1e9:.1f} GB, offload=True {memory.offloaded / 1e9:.1f} GB")
+# --8<-- [end:peaks]
 
 options = ["--steps", "4", "--height", "64", "--width", "96", "--seed", "7"]
 assert main(["generate", str(folder), "a red fox in the snow", *options]) == 0

@@ -290,6 +290,15 @@ def test_stable_diffusion_3_5_medium_fits_12_gb_with_offloading():
     assert memory.weights["transformer"] == 2 * (2_243_171_520 + 384 * 384 * 1536)  # SD3.md's count, and the table of positions
 
 
+@pytest.mark.slow
+def test_the_large_model_in_8_bits_fits_12_gb_and_by_blocks_2_gb():
+    """8.06 billion parameters (SD3.md), of which all but 1 % are in 8 bits; the positions, 192² of 2432 channels, are not."""
+    memory = pf.sd3.memory_of("large-3.5", weights="int8", tiling=True)
+    assert memory.weights["transformer"] == pytest.approx(8_056_627_520 + 2 * 192 * 192 * 2432, rel=0.01)
+    assert memory.offloaded < 9e9
+    assert memory.by_blocks < 1.5e9
+
+
 def test_what_is_too_large_says_which_switch_helps(model, monkeypatch):
     def full(latents):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -996,7 +996,7 @@ def score_sde(
     """
 
 def sd3(
-    net: NetConfig | Callable[..., Any] | None = None,
+    net: NetConfig | Callable[..., Any] | None = ...,
     shape: Sequence[int] = (16, 8, 8),
     *,
     text: Sequence[TextPart] = ...,
@@ -1009,7 +1009,7 @@ def sd3(
     """Regress the velocity noise - data of latents along x_t = (1 - t) data + t noise, conditional on texts.
 
     Args:
-        net: an MMDiT or its configuration, whose text widths follow from the encoders; None is 6 blocks of 4 heads of 64 channels.
+        net: an MMDiT or its configuration, whose text widths follow from the encoders.
         shape: (channels, height, width) of a latent.
         text: what each text encoder fills of a `TextContext`, as `sd3.text_encoders(...).layout.parts` states it.
         times: which t to train on, of which 1 is noise: the paper's is LogitNormal(0, 1), `Shifted` towards noise for large images.

@@ -3,8 +3,8 @@ from pushforward.sd3.latent_pairs import LatentPairs as LatentPairs
 from pushforward.sd3.memory import Memory as Memory
 from pushforward.sd3.latent_preview import Preview as Preview
 from pushforward.sd3.progress import Progress as Progress
-from pushforward.sd3.prompt_encoders import PromptEncoders as PromptEncoders
 from pushforward.sd3.progress_bar import ProgressBar as ProgressBar
+from pushforward.sd3.prompt_encoders import PromptEncoders as PromptEncoders
 from pushforward.sd3.text_model import PromptTokens as PromptTokens
 from pushforward.sd3.text import TextEncoders as TextEncoders
 from pushforward.sd3.text_layout import TextPart as TextPart
