@@ -145,6 +145,7 @@ def test_on_a_gpu_it_agrees_and_needs_less_memory(tiny):
     assert torch.equal(made[True], made["blocks"])
 
 
+@pytest.mark.slow
 def test_the_peak_by_blocks_is_two_layers(lazy):
     memory = lazy.memory((64, 48))
     blocks = [sum(one.numel() * one.element_size() for one in layers.tensors_of(block)) for block in lazy.transformer.blocks]

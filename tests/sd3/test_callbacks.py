@@ -24,7 +24,8 @@ from pushforward.sd3.progress_bar import ProgressBar
 from pushforward.sd3.prompt_syntax import warn_of_syntax
 
 GRID, SIZE = Shifted(3.0, 1000), (64, 48)
-SAMPLERS = [Euler(3, GRID), Heun(2, GRID), DPMSolverPP(3, grid=GRID), DPMSolverPP(3, "SDE-2M", grid=GRID), Dopri5(1e-2, 1e-2)]
+SAMPLERS = [Euler(3, GRID), Heun(2, GRID), DPMSolverPP(3, grid=GRID), DPMSolverPP(3, "SDE-2M", grid=GRID)]
+ADAPTIVE = Dopri5(1e-2, 1e-2)
 pytestmark = pytest.mark.usefixtures("float32")
 
 
@@ -37,7 +38,7 @@ def quick(model, prompts="a fox", **options):
     return model.sample(prompts, **({"size": SIZE, "generator": 0, "guidance": 1.0, "output": "latents"} | options))
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("sampler", [*SAMPLERS, pytest.param(ADAPTIVE, marks=pytest.mark.slow)], ids=lambda one: type(one).__name__)
 def test_changed_latents_are_what_the_sampler_uses(model, sampler):
     """Clipping by a callback is clipping by guidance; what is returned unchanged changes nothing."""
     plain = quick(model, sampler=sampler)
@@ -58,7 +59,7 @@ def test_changes_in_place_have_no_effect(model):
     assert torch.equal(quick(model, steps=2, callback=lambda now: [now.latents.zero_()]), quick(model, steps=2))
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("sampler", [*SAMPLERS, ADAPTIVE], ids=lambda one: type(one).__name__)
 def test_stop_returns_what_is_expected_so_far(model, sampler):
     """For each image of the chunk, also where an adaptive sampler has finished some of them."""
     seen = []
