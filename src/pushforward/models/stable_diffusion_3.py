@@ -44,15 +44,10 @@ from pushforward.sd3.memory import Memory, memory_of_parts
 from pushforward.sd3.progress import Pictures, Progress, Watch, solved
 from pushforward.sd3.prompting import Prompting
 from pushforward.sd3.prompts import checked_prompts
-from pushforward.sd3.residence import Offload, Residence
+from pushforward.sd3.residence import REMEDY, Offload, Residence
 from pushforward.sd3.run_files import is_run, read_run
 from pushforward.sd3.text_model import PromptedTransformer
 from pushforward.sd3.tokenizers import Tokenizer, find_tokenizer
-
-REMEDY = (
-    "use offload=True (one component on the device at a time) or 'blocks', tiling=True (the autoencoder by tiles), weights='int8', "
-    "t5=False, dtype=torch.bfloat16, batch_size=1 or a smaller size (`memory` returns what each needs)"
-)
 
 
 @export("StableDiffusion3")

@@ -16,6 +16,12 @@ from pushforward.sd3.layers import MOVING, Homes, Layers, copy_to, restore, tens
 Offload = bool | Literal["blocks"]
 
 
+REMEDY = (
+    "use offload=True (one component on the device at a time) or 'blocks', tiling=True (the autoencoder by tiles), weights='int8', "
+    "t5=False, dtype=torch.bfloat16, batch_size=1 or a smaller size (`memory` returns what each needs)"
+)
+
+
 class Residence:
     """Device placement of each component, with optional offloading.
 
