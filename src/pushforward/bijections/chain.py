@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.columns import features_of, through, with_columns
-from pushforward.bijections.pixels import PixelAffines, callable_steps, with_runs
+from pushforward.bijections.pixels import PixelAffine, PixelAffines, callable_steps, with_runs
 from pushforward.bijections.reversible import reversible
 from pushforward.dispatch import plainly_called
 from pushforward.errors import ShapeError, UserError
@@ -80,6 +80,12 @@ class Chain(Bijection):
     @with_columns
     def inverse(self, z: Any, cond: Any = None) -> tuple[Any, Any]:
         return through(self.runs(), z, cond, inverse=True)
+
+    def units(self) -> list[nn.Module]:
+        """Return the steps that are compiled and sharded one by one: those with networks; none where activations are recomputed."""
+        if self.memory == "reversible":
+            return []
+        return [one for one in self.steps if not isinstance(one, PixelAffine | Chain) and any(True for _ in one.parameters())]
 
     def runs(self) -> list[Any]:
         """Return the modules to call in turn: the steps, with adjacent unmodified pixel-affine steps merged into one."""

@@ -73,12 +73,15 @@ class Dequantise(nn.Module):
 
 
 class Blocks(nn.Module):
-    """A network made of blocks; with `activation_checkpointing` their activations are recomputed in the backward pass instead of stored.
+    """A network made of blocks, which are recomputed (`activation_checkpointing`), compiled and sharded one by one.
+
+    With `activation_checkpointing` their activations are recomputed in the backward pass instead of stored.
 
     Source: Chen et al., Training deep nets with sublinear memory cost, 1604.06174.
     """
 
     activation_checkpointing: bool = False
+    blocks: Any
     placement: Any = None  # device placement of the blocks: see `in_turn`
 
     def in_turn(self, blocks: Sequence[nn.Module]) -> list[tuple[nn.Module, AbstractContextManager[None]]]:
@@ -86,6 +89,10 @@ class Blocks(nn.Module):
         if self.placement is None:
             return [(block, nullcontext()) for block in blocks]
         return [(one, self.placement.using(one, after)) for one, after in zip(blocks, [*blocks[1:], None], strict=True)]
+
+    def units(self) -> list[nn.Module]:
+        """Return the blocks, in the order of `run`."""
+        return list(self.blocks)
 
     def run(self, block: nn.Module, *args: Tensor | None) -> Any:
         """Return the outputs of a block."""

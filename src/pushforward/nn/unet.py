@@ -203,6 +203,9 @@ class UNet(Blocks):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
+    def units(self) -> list[nn.Module]:
+        return [block for part in (*(one.blocks for one in self.down), self.middle, *(one.blocks for one in self.up)) for block in part]
+
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None, r: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
         context = None
         if self.image is not None:

@@ -179,6 +179,10 @@ class UNet2D(Blocks):
             here = width
         self.norm, self.last = nn.GroupNorm(groups, here, eps), nn.Conv2d(here, outputs * images, 3, padding=1)
 
+    def units(self) -> list[nn.Module]:
+        stages = [*self.down, *([] if self.middle is None else [self.middle]), *self.up]
+        return [block for stage in stages for block in (*stage.blocks, *stage.attentions)]
+
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None, r: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
         embedding = F.silu(self._embedded(t, cond, r, guidance))
         h = self.first(2 * x - 1 if self.centred else x)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ class ContinuousConsistency(ConsistencyFunction):
     Ours: without their learned weight of the loss by time.
     """
 
+    uses_jvp: ClassVar[bool] = True
     mean: float = -1.0
     std: float = 1.4
     warmup: float = 0.1

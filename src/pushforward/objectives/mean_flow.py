@@ -1,7 +1,7 @@
 """MeanFlow: the average velocity from its own total derivative."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ class IntervalObjective(AverageVelocity):
         offset: the smallest such divisor; the loss is a sum over the event.
     """
 
+    uses_jvp: ClassVar[bool] = True
     times: Times = field(default_factory=lambda: LogitNormal(-0.4, 1.0))
     instantaneous: float = 0.75
     power: float = 1.0

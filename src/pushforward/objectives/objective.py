@@ -61,6 +61,8 @@ class Objective(CheckedNumbers):
     outputs: ClassVar[int] = 1
     solves_ode: ClassVar[bool] = False  # whether it also learns the velocity
     reads_guidance: ClassVar[bool] = False  # whether a guidance scale is an input of the network
+    uses_jvp: ClassVar[bool] = False  # whether its losses differentiate the network by forward mode
+    uses_average: ClassVar[bool] = False  # whether they call the network with averaged weights
 
     def losses(self, model: FlowMapping, x: Tensor, noise: Tensor, cond: Any, generator: _random.Generators) -> Losses:
         """Return the losses of data and noise (n, *shape), both in the model's units."""

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class Shortcut(AverageVelocity):
     Source: Frans, Hafner, Levine and Abbeel, One step diffusion via shortcut models, 2024, arXiv 2410.12557, section 3.
     """
 
+    uses_average: ClassVar[bool] = True
     smallest: int = 128
     bootstrap: float = 0.125
     guidance: float = 1.0

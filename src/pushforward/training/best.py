@@ -1,9 +1,11 @@
 """The weights that were best on validation: kept in memory, and written with the next checkpoint."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.model import WEIGHTS, load_weights, read_weights
@@ -18,21 +20,37 @@ class Best:
 
     def __init__(self) -> None:
         self.held: Snapshot | None = None
+        self.weights: Mapping[str, Tensor] | None = None  # alone, of a sharded model that is never written
+        self.step = -1
         self.saved = self.lasting = True
+        self._before: tuple[Snapshot | None, bool] = (None, True)
 
     def keep(self, snapshot: Snapshot, lasting: bool) -> None:
         """Keep the snapshot of this step: a copy if it is `lasting`, otherwise as it is, until it is written before the next step."""
         self.held, self.saved, self.lasting = snapshot.copied() if lasting else snapshot, False, lasting
+        self.step = snapshot.step
 
-    def write(self, out: Path, now: Snapshot) -> Path:
-        """Write the kept snapshot if it has not been, then the one of now; return the folder of the latter."""
-        is_now = self.held is not None and self.held.step == now.step
-        if not is_now:
-            self.write_kept(out)
-        folder = now.write(out, best=is_now)
+    def mark(self, step: int, weights: Mapping[str, Tensor] | None) -> None:
+        """Note that this step is the best: its weights are kept alone, or None are, as its checkpoint is written before the next step."""
+        self.step, self.weights = step, weights
+
+    def due(self, now: Snapshot) -> list[tuple[Snapshot, bool]]:
+        """Return what a checkpoint of now writes, and whether each is the best: the kept snapshot if it has not been written, and now."""
+        self._before = self.held, self.saved
+        is_now = self.step == now.step
+        parts = [*([] if is_now or self.held is None or self.saved else [(self.held, True)]), (now, is_now)]
         self.saved = True
         self.held = self.held if self.lasting else None
-        return folder
+        return parts
+
+    def unwritten(self) -> None:
+        """Note that what was due last could not be written."""
+        self.held, self.saved = self._before
+
+    def write(self, out: Path, now: Snapshot) -> None:
+        """Write what is due."""
+        for snapshot, best in self.due(now):
+            snapshot.write(out, best)
 
     def write_kept(self, out: Path) -> None:
         """Write the kept snapshot if it has not been, for a run that ends without a checkpoint of its last step."""
@@ -48,8 +66,9 @@ class Best:
             out: run folder, whose checkpoint is read where the best validation was in an earlier session.
         """
         model = copy.deepcopy(like).eval()
-        if self.held is not None:
-            load_weights(model, self.held.weights, Path("the best weights"))
+        weights = self.weights if self.held is None else self.held.weights
+        if weights is not None:
+            load_weights(model, weights, Path("the best weights"))
         elif out is not None and checkpoints(out).pointed("best") is not None:
             file = checkpoints(out).path("best") / WEIGHTS
             load_weights(model, read_weights(file), file)

@@ -1,15 +1,22 @@
 """torch.compile and its prerequisites."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
 
 
-def compile_networks(model: GenerativeModel, device: torch.device) -> None:
+def compile_networks(model: GenerativeModel, device: torch.device, blocks: Sequence[nn.Module] = ()) -> None:
     """Compile the networks of a model in place.
+
+    Args:
+        model: the model.
+        device: where it trains.
+        blocks: what is compiled in their place, one by one: of a sharded model, whose weights are gathered between them.
 
     Raises:
         UserError: on a CPU, when the linker cannot find torch (see `obstacle`).
@@ -17,7 +24,9 @@ def compile_networks(model: GenerativeModel, device: torch.device) -> None:
     why = obstacle() if device.type == "cpu" else ""
     if why:
         raise UserError(f"compile=True: {why}; or train without compile")
-    for network in model.networks():
+    for block in blocks:
+        block.forward = torch.compile(block.forward)  # not its call, whose hooks gather the weights
+    for network in () if blocks else model.networks():
         network.compile()
 
 

@@ -3,8 +3,6 @@
 import math
 from dataclasses import dataclass
 
-from torch import nn
-
 
 @dataclass
 class Guard:
@@ -39,15 +37,15 @@ class Guard:
         self.skipped += not taken
         return taken
 
-    def gives_up(self, limit: int, judged: nn.Module | None) -> bool:
+    def gives_up(self, limit: int, judging: bool, broken: bool) -> bool:
         """Return whether a run must end: after `limit` skipped steps in a row, or 3 if its weights are about to be judged or saved.
 
         Args:
             limit: number of consecutive skipped steps.
-            judged: the model that is about to be judged or saved, which must not have broken weights; None if it is not.
+            judging: whether the weights are about to be judged or saved.
+            broken: whether they are then known not to be finite.
         """
-        broken = judged is not None and (self.in_row >= 3 or not all(bool(p.isfinite().all()) for p in judged.parameters()))
-        return broken or self.in_row >= limit
+        return broken or (judging and self.in_row >= 3) or self.in_row >= limit
 
     def state(self) -> dict[str, float]:
         """Return the state for a checkpoint."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from pushforward.training.settings import Settings
+from pushforward.training.shards import local
 
 
 def optimiser(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
@@ -41,15 +42,17 @@ class Averaged(AveragedModel):
     Args:
         model: whose weights are averaged; the average starts as a copy, which shares the frozen parameters.
         decay: reached after the warm-up.
+        copied: a copy that was made already, as of a sharded model; its frozen parameters are its own.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, copied: nn.Module | None = None) -> None:
         super().__init__(nn.Identity(), use_buffers=False)
-        self.module = copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
+        frozen = {id(p): p for p in model.parameters() if not p.requires_grad}
+        self.module = copy.deepcopy(model, frozen) if copied is None else copied
         self.decay = decay
-        pairs = [(a, c) for a, c in zip(self.module.parameters(), model.parameters(), strict=True) if a.is_floating_point() and a is not c]
+        pairs = [(a, c) for a, c in zip(self.module.parameters(), model.parameters(), strict=True) if c.requires_grad]
         # Cached: collecting the parameters of both models takes longer than averaging small ones.
-        self._averages, self._currents = [a.detach() for a, _ in pairs], [c.detach() for _, c in pairs]
+        self._averages, self._currents = [local(a) for a, _ in pairs], [local(c) for _, c in pairs]
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:

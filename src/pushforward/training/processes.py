@@ -35,6 +35,7 @@ class Processes:
         local_rank: rank of this process on its machine, which is its device index.
         words: process group for metrics and errors, or None for a single process.
         store: key-value store whose entries outlive their process, or None.
+        timeout: how long a process waits for the others.
     """
 
     rank: int = 0
@@ -42,7 +43,9 @@ class Processes:
     local_rank: int = 0
     words: Any = None
     store: Any = None
+    timeout: timedelta = timedelta(seconds=600)
     _last_note: float = field(default=0.0, init=False)
+    _background: Any = field(default=None, init=False)
 
     def own_device(self, device: str | torch.device) -> str | torch.device:
         """Return the device of this process: "cuda" assigns one GPU to each process of a machine."""
@@ -52,6 +55,12 @@ class Processes:
     def main(self) -> bool:
         """Whether this is the process that writes files and prints (rank 0)."""
         return self.rank == 0
+
+    def background(self) -> Any:
+        """Return a process group for a thread of each process beside the main one; it is made once all processes ask for it."""
+        if self._background is None:
+            self._background = dist.new_group(backend="gloo", timeout=self.timeout)
+        return self._background
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of a float64 CPU tensor over all processes."""
@@ -158,7 +167,7 @@ class Processes:
         Args:
             destroy: whether the group was created here and must be destroyed.
         """
-        self.words = self.store = None  # the last reference: the group's threads are joined
+        self.words = self.store = self._background = None  # the last reference: the group's threads are joined
         if destroy:
             with contextlib.suppress(Exception):
                 dist.destroy_process_group()
@@ -222,7 +231,7 @@ def _join(wait: timedelta) -> Processes:
         store = PrefixStore(f"pushforward/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     size = dist.get_world_size()
     words = dist.new_group(backend="gloo", timeout=wait) if size > 1 else None
-    found = Processes(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", dist.get_rank())), words, store)
+    found = Processes(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", dist.get_rank())), words, store, wait)
     del words
     atexit.register(found.part, destroy=store is not None)
     return found

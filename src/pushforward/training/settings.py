@@ -48,6 +48,11 @@ class Settings:
         skip_limit: number of consecutive skipped steps (not finite, or spikes) that ends the run.
         unused_parameters: for several processes, set if some losses do not use all parameters; detected automatically for the first loss.
         timeout: seconds that a process waits for the others before it fails and reports them.
+        parallel: for several processes: "ddp" keeps all weights in each, "fsdp" shards weights, gradients, optimiser and average over all,
+            "hybrid" over the `shard_size` processes of a group, with copies between groups. "auto" is "ddp" where half of the memory
+            suffices for these; else "hybrid" where one machine's processes suffice, and "fsdp" where they do not.
+        shard_size: processes of a group of "hybrid"; 0 is those of one machine.
+        async_checkpoints: write checkpoints in the background, from a copy in main memory, while training goes on.
     """
 
     steps: int = 2000
@@ -79,11 +84,14 @@ class Settings:
     skip_limit: int = 10
     unused_parameters: bool = False
     timeout: float = 600.0
+    parallel: Literal["auto", "ddp", "fsdp", "hybrid"] = "auto"
+    shard_size: int = 0
+    async_checkpoints: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("log_every", 1), ("accumulate", 1), ("skip_limit", 1), ("warmup", 0)):
             whole(name, getattr(self, name), least)
-        for name in ("block", "checkpoint_every", "seed", "workers", "shift"):
+        for name in ("block", "checkpoint_every", "seed", "workers", "shift", "shard_size"):
             whole(name, getattr(self, name), 0)
         for name in ("validate_every", "patience"):
             if getattr(self, name) is not None:
@@ -103,11 +111,15 @@ class Settings:
         pair = tuple(self.betas) if isinstance(self.betas, list | tuple) else ()
         if len(pair) != 2 or not all(is_real(beta) and 0 <= beta < 1 for beta in pair):
             raise UserError(f"betas is {self.betas}, but it is two decays of at least 0 and below 1; (0.9, 0.99) is usual.")
-        for name in ("compile", "activation_checkpointing", "channels_last", "flip", "unused_parameters"):
+        for name in ("compile", "activation_checkpointing", "channels_last", "flip", "unused_parameters", "async_checkpoints"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} is {getattr(self, name)!r}, but it is True or False.")
         if self.precision not in ("float32", "bf16", "fp16"):
             raise UserError(f"precision is {self.precision!r}, but it is one of 'float32', 'bf16', 'fp16'.")
+        if self.parallel not in ("auto", "ddp", "fsdp", "hybrid"):
+            raise UserError(f"parallel is {self.parallel!r}, but it is one of 'auto', 'ddp', 'fsdp', 'hybrid'.")
+        if self.shard_size and self.parallel != "hybrid":
+            raise UserError(f"shard_size is {self.shard_size}, but only parallel='hybrid' has groups, not {self.parallel!r}; leave it out.")
         if not is_real(self.ema) or not 0 <= self.ema < 1:
             raise UserError(f"ema is {self.ema}, but a decay is at least 0 and below 1; 0.999 is usual, 0 keeps no average.")
         if self.block and self.batch_size % self.block and self.batch_size > self.block:
@@ -175,6 +187,9 @@ class GivenSettings(TypedDict, total=False):
     skip_limit: int
     unused_parameters: bool
     timeout: float
+    parallel: Literal["auto", "ddp", "fsdp", "hybrid"]
+    shard_size: int
+    async_checkpoints: bool
 
 
 def settings_of(given: Mapping[str, Any]) -> Settings:

@@ -1,21 +1,23 @@
 """The training state in a checkpoint, and how a run resumes from it."""
 
-import copy
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from pushforward._files import regular
 from pushforward.errors import CheckpointError, UserError
 from pushforward.formats.config import to_plain
 from pushforward.formats.model import RAW, WEIGHTS, load_weights, model_config, read_weights, versions, write_model
 from pushforward.formats.run import checkpoints
-from pushforward.formats.wrapped import trained_state
+from pushforward.formats.wrapped import own_state, trained_state
+from pushforward.training.moments import with_moments, without_moments
+from pushforward.training.shards import on_main, part_of
 from pushforward.training.step import Step
 
 STATE = "training.pt"
@@ -50,6 +52,7 @@ class Snapshot:
         weights: the averaged weights, or the trained ones if there is no average.
         raw: the trained weights, None if there is no average.
         state: progress, optimiser, scaler and guard.
+        shards: the optimiser's moments where they are sharded, by parameter and moment.
     """
 
     step: int
@@ -57,15 +60,28 @@ class Snapshot:
     weights: Mapping[str, Tensor]
     raw: Mapping[str, Tensor] | None
     state: Mapping[str, Any]
+    shards: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def copied(self) -> "Snapshot":
-        """Return the snapshot with its own copy of all tensors, which further steps do not change."""
-        return copy.deepcopy(self)
+    def copied(self, device: str | None = None) -> "Snapshot":
+        """Return the snapshot with its own copy of all tensors, which further steps do not change; on another device if one is given."""
 
-    def write(self, out: Path, best: bool) -> Path:
-        """Write it as a checkpoint of a run folder, `best` if its weights are the best on validation so far."""
+        def own(one: Tensor) -> Tensor:
+            return one.detach().clone() if device is None else one.detach().to(device, copy=True)
+
+        held = (self.config, self.weights, self.raw, self.state)
+        return Snapshot(self.step, *tree_map_only(Tensor, own, held), dict(self.shards))
+
+    def write(self, out: Path, best: bool, share: Callable[[Path], None] = lambda folder: None) -> Path:
+        """Write it as a checkpoint of a run folder.
+
+        Args:
+            out: the run folder.
+            best: whether its weights are the best on validation so far.
+            share: writes the shards of all processes into the checkpoint's folder.
+        """
 
         def fill(folder: Path) -> None:
+            share(folder)
             write_model(folder, self.config, self.weights, self.raw)
             torch.save(dict(self.state), folder / STATE)
 
@@ -73,7 +89,7 @@ class Snapshot:
 
 
 def snapshot(step: Step, progress: Progress, data: str | None, config: Mapping[str, Any]) -> Snapshot:
-    """Return the snapshot of a run, which shares its tensors.
+    """Return the snapshot of a run, which shares its tensors; of a sharded one all processes must call it, and the first has the weights.
 
     Args:
         step: holds model, average, optimiser, scaler and guard.
@@ -91,8 +107,15 @@ def snapshot(step: Step, progress: Progress, data: str | None, config: Mapping[s
         "scaler": step.scaler.state_dict(),
         "guard": step.guard.state(),
     }
-    raw = None if average is None else trained_state(model)
-    return Snapshot(progress.step, whole, trained_state(model if average is None else average.module), raw, state)
+    shards = {} if step.sharded is None else step.sharded.moments(step.optimiser)
+    if step.sharded is not None:
+        state["optimiser"] = without_moments(step.optimiser)
+    states = [None if one is None else trained_state(one) for one in (model, None if average is None else average.module)]
+    if step.sharded is not None:
+        states = [None if one is None else on_main(one, step.processes.main) for one in states]
+    trained, averaged = states
+    assert trained is not None
+    return Snapshot(progress.step, whole, *((trained, None) if averaged is None else (averaged, trained)), state, shards)
 
 
 def newest(out: Path | None) -> Path:
@@ -120,15 +143,16 @@ def restore(folder: Path, step: Step, data: str | None) -> Progress:
         CheckpointError: it cannot be read, belongs to another architecture, or was trained on other data.
     """
     trained = folder / (RAW if (folder / RAW).exists() else WEIGHTS)
-    load_weights(step.model, read_weights(trained), trained)
+    _load(step.model, trained)
     try:
-        state = torch.load(regular(folder / STATE, CheckpointError), map_location=step.device, weights_only=True)
+        place = step.device if step.sharded is None else "cpu"
+        state = torch.load(regular(folder / STATE, CheckpointError), map_location=place, weights_only=True)
         if data is not None and state["data"] not in (None, data):
             raise CheckpointError(
                 f"the training data has changed since {folder} (fingerprint {state['data']}, now {data}); "
                 "use the same data, or start a new run with another --out."
             )
-        step.optimiser.load_state_dict(state["optimiser"])
+        step.optimiser.load_state_dict(with_moments(state["optimiser"], step.optimiser, step.model, folder))
         if state["scaler"]:
             step.scaler.load_state_dict(state["scaler"])
         for name, now in step.guard.state().items():
@@ -141,6 +165,12 @@ def restore(folder: Path, step: Step, data: str | None) -> Progress:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise CheckpointError(f"{folder / STATE} cannot be resumed from: {reason}.") from None
     if step.average is not None:
-        load_weights(step.average.module, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+        _load(step.average.module, folder / WEIGHTS)
         step.average.n_averaged.fill_(progress.step - step.guard.skipped)
     return progress
+
+
+def _load(model: torch.nn.Module, file: Path) -> None:
+    """Load the weights of a file, of which a sharded model takes its part."""
+    own = own_state(model)
+    load_weights(model, {name: part_of(one, own[name]) if name in own else one for name, one in read_weights(file).items()}, file)

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pushforward.augmentations import Augmentation, Flip, Shift
 from pushforward.errors import UserError
+from pushforward.families.flow_map import FlowMap
 from pushforward.families.model import GenerativeModel
 from pushforward.nn.layers import Blocks
 from pushforward.training.compiling import compile_networks
@@ -19,6 +20,8 @@ from pushforward.training.optimisation import Averaged, learning_rate, optimiser
 from pushforward.training.order import BlockGenerators, generator_at, seed_of
 from pushforward.training.processes import Processes
 from pushforward.training.settings import Settings
+from pushforward.training.sharding import Sharded
+from pushforward.training.shards import full, local
 from pushforward.training.telemetry import Phases
 
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,16 +35,25 @@ class Step:
         settings: the training settings.
         processes: the processes that share the micro-blocks of a batch.
         device: device of the model.
-        rows: for several processes, rows (x, cond) of training data, the same in all, to find parameters that the loss does not use.
+        rows: for DDP, rows (x, cond) of training data, the same in all, to find parameters that the loss does not use.
+        group: number of processes that share one copy of the model (FSDP); 1 if each has its own.
     """
 
     def __init__(
-        self, model: GenerativeModel, settings: Settings, processes: Processes, device: torch.device, rows: tuple[Tensor, Any] | None = None
+        self,
+        model: GenerativeModel,
+        settings: Settings,
+        processes: Processes,
+        device: torch.device,
+        rows: tuple[Tensor, Any] | None = None,
+        group: int = 1,
     ) -> None:
         self.model, self.settings, self.processes, self.device = model, settings, processes, device
         prepare(model, settings)  # first, because a different memory layout reallocates the parameters
+        self.sharded = Sharded(model, device, processes.size, group, settings.compile) if group > 1 else None
         self.optimiser = optimiser(model, settings)
-        self.average = Averaged(model, settings.ema) if settings.ema else None
+        copied = None if self.sharded is None or not settings.ema else self.sharded.copied()
+        self.average = Averaged(model, settings.ema, copied) if settings.ema else None
         self.parameters = list(model.parameters())
         self.autocast = AUTOCAST[settings.precision]
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
@@ -53,7 +65,7 @@ class Step:
         if settings.shift:
             self.augmentations.append(Shift(settings.shift))
         self.has_dropout = any(isinstance(one, nn.modules.dropout._DropoutNd) and one.p > 0 for one in model.modules())
-        if settings.compile:
+        if settings.compile and self.sharded is None:
             compile_networks(model, device)
         self.whole: nn.Module = model if rows is None else self._distributed(*rows)
 
@@ -101,7 +113,7 @@ class Step:
         self.optimiser.zero_grad(set_to_none=True)
         for k in range(s.accumulate):
             with self._synchronised(k == s.accumulate - 1):
-                with self.phases("forward"), self._precision():
+                with self.phases("forward"), self._precision(), self._targets():
                     some, own = slice(k * rows, (k + 1) * rows), generators[k * part : (k + 1) * part]
                     part_cond, part_noise = (None if one is None else one[some] for one in (cond, noise))
                     loss = self.whole(self._augmented(x[some], own), part_cond, noise=part_noise, generator=own)
@@ -110,7 +122,7 @@ class Step:
                 losses.append(loss.detach())
         with self.phases("optimiser"):
             self.scaler.unscale_(self.optimiser)
-            norm = float(nn.utils.clip_grad_norm_(self.parameters, s.clip or math.inf))
+            norm = float(full(nn.utils.clip_grad_norm_(self.parameters, s.clip or math.inf)))
             taken = self._apply(norm)
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean(), norm, taken
 
@@ -130,11 +142,25 @@ class Step:
         self.scaler.update()
         return taken
 
+    def finite(self) -> bool:
+        """Return whether all weights are finite, the same in all processes."""
+        broken = not all(bool(local(p).isfinite().all()) for p in self.parameters)
+        return not float(self.processes.sum(torch.tensor(float(broken), dtype=torch.float64)))
+
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
 
+    def _targets(self) -> contextlib.AbstractContextManager[Any]:
+        """Let a loss call the network with averaged weights, if it does."""
+        follows = isinstance(self.model, FlowMap) and self.model.objective.uses_average
+        if self.sharded is None or self.average is None or not follows:
+            return contextlib.nullcontext()
+        return self.sharded.callable_parts(self.average.module)
+
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Accumulate gradients locally for all micro-batches except the last, so that they are all-reduced once."""
+        if self.sharded is not None:
+            self.sharded.synchronise(last)
         if last or not isinstance(self.whole, DistributedDataParallel):
             return contextlib.nullcontext()
         return self.whole.no_sync()

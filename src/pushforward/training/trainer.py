@@ -13,10 +13,11 @@ from torch import Tensor
 
 from pushforward._checks import usable_device
 from pushforward.data.pairs import Pairs
+from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.lock import check_unlocked, locked
-from pushforward.formats.run import check_start, clear_run
-from pushforward.formats.wrapped import unwrapped
+from pushforward.formats.run import check_start, checkpoints, clear_run
+from pushforward.formats.wrapped import own_state, unwrapped
 from pushforward.registry import export
 from pushforward.training.attached import attach, detach, settle
 from pushforward.training.best import Best, fits_in_memory
@@ -25,8 +26,10 @@ from pushforward.training.failures import diverged, rescued, stopped
 from pushforward.training.feed import Feed
 from pushforward.training.given import as_dataset, check_augmented, check_trainable, checked_callbacks
 from pushforward.training.optimisation import learning_rate
+from pushforward.training.parallel import chosen
 from pushforward.training.processes import StopSignal, processes
 from pushforward.training.progress import Callback
+from pushforward.training.saving import Saving
 from pushforward.training.settings import GivenSettings, due, settings_of
 from pushforward.training.signals import Signals
 from pushforward.training.state import Progress, Snapshot, newest, restore, snapshot
@@ -110,11 +113,16 @@ class Trainer:
             with self.processes.agreed("starting"):
                 if not resume and not isinstance(self.data, Pairs):  # pairs come from a model whose copy keeps its units
                     model.initialise(*self._feed.rows(4096))
+                kind, group = chosen(self.model, self.settings, self.processes, self.device)
                 share = self.settings.batch_size // (self.processes.size * self.settings.accumulate)
-                rows = self._feed.rows(share) if self.processes.size > 1 else None
-                self._step = Step(self.model, self.settings, self.processes, self.device, rows)
+                rows = self._feed.rows(share) if self.processes.size > 1 and kind == "ddp" else None
+                self._step = Step(self.model, self.settings, self.processes, self.device, rows, group)
             self.validating = schedule_of(self.settings, len(self.data), 0 if self.validation is None else len(self.validation))
-            self.progress, self._best = Progress(), Best()
+            self.progress, self._best, sharded = Progress(), Best(), self._step.sharded is not None
+            if self.out is not None:
+                self._saving = Saving(self.out, self._best, self.processes, sharded, self.settings.async_checkpoints)
+                if sharded:
+                    self.processes.background()
             if resume:
                 folder = self.processes.of_main(lambda: newest(self.out), "resuming")
                 with self.processes.agreed("resuming"):
@@ -124,6 +132,7 @@ class Trainer:
         self.callbacks = callbacks if self.processes.main else []
         self.signals = Signals()
         self.stopped_by: signal.Signals | None = None
+        self._gathered: GenerativeModel | None = None
 
     @property
     def step(self) -> int:
@@ -147,8 +156,26 @@ class Trainer:
 
     @property
     def averaged_model(self) -> GenerativeModel:
-        """The model with averaged weights, or the trained model if there is no average."""
+        """The model with averaged weights, or the trained model if there is no average.
+
+        Of a sharded model it is a plain copy with all weights, gathered for each validation and at the end of `fit`.
+
+        Raises:
+            UserError: the model is sharded, and its weights are not gathered now.
+        """
+        if self._step.sharded is None:
+            return self._averaged
+        if self._gathered is None:
+            raise UserError("averaged_model is sharded; its weights are gathered for validations and at the end of fit(): use it then.")
+        return self._gathered
+
+    @property
+    def _averaged(self) -> GenerativeModel:
         return self.model if self._step.average is None else self._step.average.module  # type: ignore[return-value]
+
+    def _gather(self) -> None:
+        if self._step.sharded is not None:
+            self._gathered = self._step.sharded.gathered(self._averaged)
 
     @property
     def best_model(self) -> GenerativeModel:
@@ -173,17 +200,21 @@ class Trainer:
         """
         self.model.train()
         over_time = LossOverTime()
-        attach(self.model, self.averaged_model, over_time.add)
+        attach(self.model, self._averaged, over_time.add)
         lock = locked(self.out) if self.out is not None and self.processes.main else contextlib.nullcontext()
         with lock, self.signals.watched(), self.processes.watched():
             self._notify("on_start")
             try:
                 self._loop(over_time)
+                self._finish_saving()
+                self._gather()
             except OSError as error:  # a full disk, a folder that became read-only
-                if self.out is None or not self.processes.main:
+                if self.out is None or not self.processes.main or self._step.sharded is not None:
                     raise
                 raise rescued(error, self.out, self._best, self._snapshot()) from error
             finally:
+                if self.out is not None:
+                    self._saving.join()
                 detach(self.model)
                 self._notify("on_end")
         if self.stopped_by is not None and self.processes.main:
@@ -228,9 +259,11 @@ class Trainer:
                 phases.add("all_reduce", self._step.all_reduce_seconds() * (self.step - logged))
             self._log(losses, norms, over_time, (self.step - logged) / max(now - since, 1e-9))
             losses, norms, logged = [], [], self.step
+            if self.out is not None and self._saving.pending and self._saving.written():
+                self._finish_saving()
             if validate:
                 with phases("validation"):
-                    save |= self._validate() and not fits_in_memory(self.model)
+                    save |= self._validate() and (self._step.sharded is not None or not fits_in_memory(self.model))
             if self.out is not None and (save or self.ended_early or self.stopped_by is not None):
                 with phases("save", host=True):
                     self.save()
@@ -240,8 +273,10 @@ class Trainer:
 
     def _check_skips(self, norm: float, judging: bool) -> None:
         """End a run with too many consecutive skipped steps, and never evaluate or save broken weights."""
-        if not self._step.guard.gives_up(self.settings.skip_limit, self.model if judging else None):
+        broken = judging and not self._step.finite()
+        if not self._step.guard.gives_up(self.settings.skip_limit, judging, broken):
             return
+        self._finish_saving()
         if self.out is not None and self.processes.main:
             self._best.write_kept(self.out)
         raise diverged(self.step, self._step.guard, norm, learning_rate(self.settings, self.step - 1), self.out)
@@ -268,27 +303,37 @@ class Trainer:
         """
         if self.validation is None:
             return False
+        self._gather()
         loss = validation_loss(self.averaged_model, self.validation, self.settings, self.processes, self.signals, self._feed.placed)
         self.progress.unvalidated = isinstance(loss, signal.Signals)
         if isinstance(loss, signal.Signals):  # in all processes
-            self.stopped_by = loss
+            self.stopped_by, self._gathered = loss, None
             return False
         better, self.progress.best = loss < self.best, min(self.best, loss)
         self.progress.stale = self.validating.stale(self.progress.stale, self.step, better)
-        if better and self.processes.main:
+        if better and self._gathered is not None:
+            self._best.mark(self.step, own_state(self._gathered) if self.out is None else None)
+        elif better and self.processes.main:
             self._best.keep(self._snapshot(), lasting=self.out is None or fits_in_memory(self.model))
         self._notify("on_validation", {"step": self.step, "validation_loss": loss})
+        self._gathered = None
         if self.processes.size == 1:
             self.stopped_by = self.signals.received
         return better
 
     def save(self) -> Path:
-        """Write a checkpoint of this step, and of the best, on the first process, while the others wait for it to succeed."""
+        """Write a checkpoint of this step, and of the best, which all processes call; return its folder, before it is written if
+        `async_checkpoints` is on."""
         assert self.out is not None
-        out = self.out
-        folder: Path = self.processes.of_main(lambda: self._best.write(out, self._snapshot()), "saving")
-        self._notify("on_save", folder)
-        return folder
+        self._finish_saving()
+        self._saving.start(self._snapshot())
+        if not self.settings.async_checkpoints:
+            self._finish_saving()
+        return checkpoints(self.out).folder / f"step-{self.step:06d}"
+
+    def _finish_saving(self) -> None:
+        if self.out is not None and self._saving.pending:
+            self._notify("on_save", self._saving.finish())
 
     def _snapshot(self) -> Snapshot:
         self._settle()
