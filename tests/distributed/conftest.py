@@ -9,12 +9,16 @@ from launch import SCENARIOS, torchrun
 from pushforward.training.compiling import obstacle
 
 sys.path.insert(0, str(SCENARIOS.parent))
-LAUNCHES = (["law", "law32", "unet", "verbs", "resume", "refusals", "command"], ["moody", "augmented", "reversible", "few_steps", "cut"])
+SHARDED = ["sharded_law", "sharded_resume", "sharded_refusals"]
+LAUNCHES = (
+    ["law", "law32", "unet", "verbs", "resume", "refusals", "command", *SHARDED],
+    ["moody", "augmented", "reversible", "few_steps", "cut", "sharded_kinds"],
+)
 
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
-    """Return a function (number of processes, scenario) -> the results of each process; the slow compiler has a launch of its own."""
+    """Return a function (number of processes, scenario) -> the results of each process, with their folders; the slow compiler has a launch of its own."""
     done = {}
 
     def of(number, scenario):
@@ -28,4 +32,5 @@ def results(tmp_path_factory):
             done.update(dict.fromkeys([(number, name) for name in names], folder))
         return [torch.load(done[number, scenario] / scenario / f"{rank}.pt", weights_only=True) for rank in range(number)]
 
+    of.folders = done
     return of

@@ -239,11 +239,13 @@ def broken(folder):
 
 
 def main():
+    import sharded  # which imports this file
+
     folder, among = Path(sys.argv[1]), processes(5.0 if "hung" in sys.argv else 60.0)
     for name in sys.argv[2:]:
         here = folder / name
         here.mkdir(parents=True, exist_ok=True)
-        result = globals()[name](here)
+        result = {**globals(), **vars(sharded)}[name](here)
         torch.save(result, here / f"{among.rank}.pt")
 
 

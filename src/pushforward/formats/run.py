@@ -33,6 +33,10 @@ class Checkpoints:
         """Return the names of all checkpoints, oldest first."""
         return sorted((path.name for path in self.folder.glob("step-*") if path.is_dir() and step_of(path.name) >= 0), key=step_of)
 
+    def path_of(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint, whether it exists or not."""
+        return self.folder / f"step-{step:06d}"
+
     def find(self, which: str) -> Path:
         """Return the folder of the checkpoint "best", "last" (also used if there is no best), or of this name; it is not read.
 
@@ -82,7 +86,7 @@ class Checkpoints:
 
     def write(self, step: int, fill: Callable[[Path], Any], best: bool) -> Path:
         """Write a checkpoint, update `last` (and `best`), and remove unreferenced ones except the newest `keep`."""
-        folder = self.folder / f"step-{step:06d}"
+        folder = self.path_of(step)
         write_folder(folder, fill)
         for pointer in ("last", "best") if best else ("last",):
             write_text(self.folder / pointer, folder.name + "\n")

@@ -23,9 +23,9 @@ PUBLIC = {(False, False): ("SD3 medium", 24), (True, True): ("SD3.5 medium", 24)
 def variant(net: MMDiT) -> str:
     """Return the public model that a transformer matches, with its sizes if they differ."""
     image = net.blocks[0].get_submodule("image")
-    heads = int(image.attention.heads)  # type: ignore[union-attr, arg-type]
+    heads = int(image.attention.heads)
     second = any(block.get_submodule("image").second is not None for block in net.blocks)
-    kind = (image.attention.norm_q is not None, second)  # type: ignore[union-attr]
+    kind = (image.attention.norm_q is not None, second)
     if kind not in PUBLIC:
         return f"unknown variant of SD3.5 medium ({len(net.blocks)} blocks, {heads} heads)"
     name, size = PUBLIC[kind]

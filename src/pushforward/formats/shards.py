@@ -6,6 +6,7 @@ and nothing else; the parts are read with `weights_only`.
 
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor], group: Any) -> Non
         OSError: one of them could not write.
         CheckpointError: one of them failed otherwise.
     """
-    from torch.distributed.checkpoint import FileSystemWriter, save
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     try:
         save(dict(tensors), storage_writer=FileSystemWriter(folder), process_group=group)
@@ -52,11 +54,13 @@ def read_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: the files are damaged, hold something else than tensors, or have none of this name or shape.
     """
-    from torch.distributed.checkpoint import load
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     try:
-        load(dict(tensors), storage_reader=_reader(folder), no_dist=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # each process reads for itself
+            load(dict(tensors), storage_reader=_reader(folder), no_dist=True)
     except CheckpointException as error:  # no Exception
         cause = next(iter(error.failures.values()))[0]
         reason = " ".join(str(cause).split())[:300] or type(cause).__name__
@@ -116,7 +120,7 @@ def _metadata(folder: Path) -> Any:
 
 
 def _reader(folder: Path) -> Any:
-    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import StorageMeta
 
     class Reader(FileSystemReader):  # here, as importing DCP takes a second

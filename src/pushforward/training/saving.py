@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch.distributed as dist
@@ -27,61 +27,77 @@ class Saving:
         processes: the processes of the run.
         sharded: whether each process writes its shards.
         background: whether they are written in a thread, from a copy in main memory.
+        written: called with the folder of each checkpoint that has been written.
     """
 
-    def __init__(self, out: Path, best: Best, processes: Processes, sharded: bool, background: bool) -> None:
+    def __init__(
+        self, out: Path | None, best: Best, processes: Processes, sharded: bool, background: bool, written: Callable[[Path], None]
+    ) -> None:
         self.out, self.best, self.processes, self.sharded, self.background = out, best, processes, sharded, background
+        self._on_written = written
+        self._group = processes.background() if sharded and out is not None else None
         self._parts: Parts = ()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
-    @property
-    def pending(self) -> bool:
-        """Whether a checkpoint was started whose end is not known."""
-        return bool(self._parts)
+    def save(self, now: Snapshot) -> Path:
+        """Write a checkpoint of now, and of the best, after the last one, and return its folder; in the background this returns at once.
 
-    def start(self, now: Snapshot) -> None:
-        """Write a checkpoint of now, and of the best; returns at once if this is done in the background."""
+        Raises:
+            OSError, CheckpointError, ProcessError: as `finish`.
+        """
+        assert self.out is not None
+        self.finish()
         parts = self.best.due(now)
         if self.background and not self.sharded and self.processes.main:
             parts = [(snapshot.copied("cpu"), best) for snapshot, best in parts]
-        self._parts, self._failure = parts, None
-        if not self.background:
+        self._parts = parts
+        if self.background:
+            self._thread = threading.Thread(target=self._write, args=(self.out,), name="pushforward-checkpoint", daemon=True)
+            self._thread.start()
+        else:
             self._write(self.out)
-            return
-        self._thread = threading.Thread(target=self._write, args=(self.out,), name="pushforward-checkpoint", daemon=True)
-        self._thread.start()
+            self.finish()
+        return self._folder(now)
 
-    def written(self) -> bool:
-        """Return whether the checkpoint has been written, or has failed, in all processes."""
-        return all(self.processes.gather(self._thread is None or not self._thread.is_alive()))
+    def poll(self) -> None:
+        """Finish a checkpoint that has been written, or has failed, in all processes by now."""
+        if self._parts and all(self.processes.gather(self._thread is None or not self._thread.is_alive())):
+            self.finish()
 
-    def finish(self) -> Path:
-        """Wait for the checkpoint and return its folder.
+    def finish(self) -> None:
+        """Wait for a checkpoint that is being written.
 
         Raises:
             OSError: the folder cannot be written.
-            CheckpointError: neither can shards; they are saved elsewhere, and the message gives the path.
+            CheckpointError: the folder of shards cannot; they are saved elsewhere, and the message gives the path.
             ProcessError: another process failed.
         """
+        if not self._parts:
+            return
         self.join()
-        parts, self._parts = self._parts, ()
+        parts, failure = self._parts, self._failure
+        self._parts, self._failure = (), None
         try:
             with self.processes.agreed("saving"):
-                if self._failure is not None:
-                    raise self._failure
+                if failure is not None:
+                    raise failure
         except Exception:
             self.best.unwritten()
-            if self.sharded and any(self.processes.gather(isinstance(self._failure, OSError))):
-                self._rescue(parts)
+            if self.sharded and any(self.processes.gather(isinstance(failure, OSError))):
+                self._rescue(parts, failure)
             raise
-        return checkpoints(self.out).folder / f"step-{parts[-1][0].step:06d}"
+        self._on_written(self._folder(parts[-1][0]))
 
     def join(self) -> None:
         """Wait for this process's thread."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def _folder(self, snapshot: Snapshot) -> Path:
+        assert self.out is not None
+        return checkpoints(self.out).path_of(snapshot.step)
 
     def _write(self, out: Path) -> None:
         try:
@@ -95,15 +111,15 @@ class Saving:
 
     def _write_together(self, out: Path, snapshot: Snapshot, best: bool) -> None:
         """Write shards into the folder that the first process makes, and whose other files it writes."""
-        group, told = self.processes.background(), False
+        told = False
 
         def share(folder: Path | None) -> None:
             nonlocal told
             told = True
             place = [None if folder is None else str(folder)]
-            dist.broadcast_object_list(place, src=0, group=group)
+            dist.broadcast_object_list(place, src=0, group=self._group)
             if place[0] is not None:
-                write_shards(Path(place[0]), snapshot.shards, group)
+                write_shards(Path(place[0]), snapshot.shards, self._group)
 
         if not self.processes.main:
             share(None)
@@ -114,13 +130,14 @@ class Saving:
             if not told:
                 share(None)  # so that nobody waits for a folder that could not be made
 
-    def _rescue(self, parts: Parts) -> None:
+    def _rescue(self, parts: Parts, failure: BaseException | None) -> None:
         """Write shards into a folder of the system's temporary ones, and raise with its path; return if that fails too."""
+        assert self.out is not None
         spare = Path(self.processes.gather(tempfile.mkdtemp(prefix="pushforward-") if self.processes.main else "")[0])
-        failure, self._parts, self._failure = self._failure, parts, None
+        self._parts = parts
         self._write(spare)
         rescued = not any(self.processes.gather(self._failure is not None))
-        self._parts, self._failure = (), failure
+        self._parts, self._failure = (), None
         if not self.processes.main:
             return
         if not rescued:

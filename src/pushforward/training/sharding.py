@@ -50,10 +50,12 @@ class Sharded:
         shard(copied, self.mesh)
         copied.to_empty(device=next(self.model.parameters()).device)
         with torch.no_grad():
-            for one, other in zip(copied.parameters(), self.model.parameters(), strict=True):
+            pairs = [
+                *zip(copied.parameters(), self.model.parameters(), strict=True),
+                *zip(copied.buffers(), self.model.buffers(), strict=True),
+            ]
+            for one, other in pairs:
                 local(one).copy_(local(other))
-            for one, other in zip(copied.buffers(), self.model.buffers(), strict=True):
-                one.copy_(other)
         return copied
 
     def gathered(self, sharded: nn.Module) -> GenerativeModel:

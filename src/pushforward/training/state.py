@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,7 @@ class Snapshot:
         def own(one: Tensor) -> Tensor:
             return one.detach().clone() if device is None else one.detach().to(device, copy=True)
 
-        held = (self.config, self.weights, self.raw, self.state)
-        return Snapshot(self.step, *tree_map_only(Tensor, own, held), dict(self.shards))
+        return replace(self, **tree_map_only(Tensor, own, {"weights": self.weights, "raw": self.raw, "state": self.state}))
 
     def write(self, out: Path, best: bool, share: Callable[[Path], None] = lambda folder: None) -> Path:
         """Write it as a checkpoint of a run folder.
@@ -115,7 +114,8 @@ def snapshot(step: Step, progress: Progress, data: str | None, config: Mapping[s
         states = [None if one is None else on_main(one, step.processes.main) for one in states]
     trained, averaged = states
     assert trained is not None
-    return Snapshot(progress.step, whole, *((trained, None) if averaged is None else (averaged, trained)), state, shards)
+    weights, raw = (trained, None) if averaged is None else (averaged, trained)
+    return Snapshot(progress.step, whole, weights, raw, state, shards)
 
 
 def newest(out: Path | None) -> Path:

@@ -54,6 +54,7 @@ class Step:
         self.optimiser = optimiser(model, settings)
         copied = None if self.sharded is None or not settings.ema else self.sharded.copied()
         self.average = Averaged(model, settings.ema, copied) if settings.ema else None
+        self._gathered: GenerativeModel | None = None
         self.parameters = list(model.parameters())
         self.autocast = AUTOCAST[settings.precision]
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
@@ -68,6 +69,31 @@ class Step:
         if settings.compile and self.sharded is None:
             compile_networks(model, device)
         self.whole: nn.Module = model if rows is None else self._distributed(*rows)
+
+    @property
+    def averaged(self) -> GenerativeModel:
+        """The model with averaged weights, or the trained one if there is no average, as it is updated."""
+        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
+
+    def usable_average(self) -> GenerativeModel:
+        """Return the model with averaged weights in a form that one process may call alone.
+
+        Raises:
+            UserError: it is sharded, and not gathered now.
+        """
+        if self.sharded is None:
+            return self.averaged
+        if self._gathered is None:
+            raise UserError("averaged_model is sharded; its weights are gathered for validations and at the end of fit(): use it then.")
+        return self._gathered
+
+    def gather(self) -> None:
+        """Gather the averaged weights if they are sharded; all processes call it."""
+        self._gathered = None if self.sharded is None else self.sharded.gathered(self.averaged)
+
+    def release(self) -> None:
+        """Give up the gathered weights."""
+        self._gathered = None
 
     def _distributed(self, x: Tensor, cond: Any) -> DistributedDataParallel:
         """Return the model in DDP: its gradients are averaged over processes during the backward pass."""

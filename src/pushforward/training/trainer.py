@@ -13,10 +13,9 @@ from torch import Tensor
 
 from pushforward._checks import usable_device
 from pushforward.data.pairs import Pairs
-from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.lock import check_unlocked, locked
-from pushforward.formats.run import check_start, checkpoints, clear_run
+from pushforward.formats.run import check_start, clear_run
 from pushforward.formats.wrapped import own_state, unwrapped
 from pushforward.registry import export
 from pushforward.training.attached import attach, detach, settle
@@ -29,6 +28,7 @@ from pushforward.training.optimisation import learning_rate
 from pushforward.training.parallel import chosen
 from pushforward.training.processes import StopSignal, processes
 from pushforward.training.progress import Callback
+from pushforward.training.run_state import RunState
 from pushforward.training.saving import Saving
 from pushforward.training.settings import GivenSettings, due, settings_of
 from pushforward.training.signals import Signals
@@ -40,7 +40,7 @@ from pushforward.types import HasFingerprint
 
 
 @export("Trainer")
-class Trainer:
+class Trainer(RunState):
     """Train a model for a number of steps, in one process or, under torchrun, in several.
 
     The data order and all random numbers are functions of (seed, step, block): a resumed run is bit-identical to an uninterrupted one,
@@ -119,10 +119,8 @@ class Trainer:
                 self._step = Step(self.model, self.settings, self.processes, self.device, rows, group)
             self.validating = schedule_of(self.settings, len(self.data), 0 if self.validation is None else len(self.validation))
             self.progress, self._best, sharded = Progress(), Best(), self._step.sharded is not None
-            if self.out is not None:
-                self._saving = Saving(self.out, self._best, self.processes, sharded, self.settings.async_checkpoints)
-                if sharded:
-                    self.processes.background()
+            background = self.settings.async_checkpoints
+            self._saving = Saving(self.out, self._best, self.processes, sharded, background, lambda folder: self._notify("on_save", folder))
             if resume:
                 folder = self.processes.of_main(lambda: newest(self.out), "resuming")
                 with self.processes.agreed("resuming"):
@@ -132,60 +130,6 @@ class Trainer:
         self.callbacks = callbacks if self.processes.main else []
         self.signals = Signals()
         self.stopped_by: signal.Signals | None = None
-        self._gathered: GenerativeModel | None = None
-
-    @property
-    def step(self) -> int:
-        """Number of completed steps."""
-        return self.progress.step
-
-    @property
-    def best(self) -> float:
-        """Lowest validation loss so far."""
-        return self.progress.best
-
-    @property
-    def seconds(self) -> float:
-        """Training time in seconds, over all sessions of the run."""
-        return self.progress.seconds
-
-    @property
-    def skipped(self) -> int:
-        """Number of steps skipped because their gradient was not finite or a spike."""
-        return self._step.guard.skipped
-
-    @property
-    def averaged_model(self) -> GenerativeModel:
-        """The model with averaged weights, or the trained model if there is no average.
-
-        Of a sharded model it is a plain copy with all weights, gathered for each validation and at the end of `fit`.
-
-        Raises:
-            UserError: the model is sharded, and its weights are not gathered now.
-        """
-        if self._step.sharded is None:
-            return self._averaged
-        if self._gathered is None:
-            raise UserError("averaged_model is sharded; its weights are gathered for validations and at the end of fit(): use it then.")
-        return self._gathered
-
-    @property
-    def _averaged(self) -> GenerativeModel:
-        return self.model if self._step.average is None else self._step.average.module  # type: ignore[return-value]
-
-    def _gather(self) -> None:
-        if self._step.sharded is not None:
-            self._gathered = self._step.sharded.gathered(self._averaged)
-
-    @property
-    def best_model(self) -> GenerativeModel:
-        """A copy of the model, in eval mode, with the averaged weights that were best on validation; the last ones without validation."""
-        return self._best.model(self.averaged_model, self.out)
-
-    @property
-    def ended_early(self) -> bool:
-        """Whether validation has not improved for as long as `patience` allows."""
-        return self.validating.ended(self.progress.stale)
 
     def fit(self) -> "Trainer":
         """Train to the last step, until validation no longer improves, or until Ctrl-C or SIGTERM, which complete the step and save.
@@ -200,21 +144,20 @@ class Trainer:
         """
         self.model.train()
         over_time = LossOverTime()
-        attach(self.model, self._averaged, over_time.add)
+        attach(self.model, self._step.averaged, over_time.add)
         lock = locked(self.out) if self.out is not None and self.processes.main else contextlib.nullcontext()
         with lock, self.signals.watched(), self.processes.watched():
             self._notify("on_start")
             try:
                 self._loop(over_time)
-                self._finish_saving()
-                self._gather()
+                self._saving.finish()
+                self._step.gather()
             except OSError as error:  # a full disk, a folder that became read-only
                 if self.out is None or not self.processes.main or self._step.sharded is not None:
                     raise
                 raise rescued(error, self.out, self._best, self._snapshot()) from error
             finally:
-                if self.out is not None:
-                    self._saving.join()
+                self._saving.join()
                 detach(self.model)
                 self._notify("on_end")
         if self.stopped_by is not None and self.processes.main:
@@ -259,8 +202,7 @@ class Trainer:
                 phases.add("all_reduce", self._step.all_reduce_seconds() * (self.step - logged))
             self._log(losses, norms, over_time, (self.step - logged) / max(now - since, 1e-9))
             losses, norms, logged = [], [], self.step
-            if self.out is not None and self._saving.pending and self._saving.written():
-                self._finish_saving()
+            self._saving.poll()
             if validate:
                 with phases("validation"):
                     save |= self._validate() and (self._step.sharded is not None or not fits_in_memory(self.model))
@@ -276,7 +218,7 @@ class Trainer:
         broken = judging and not self._step.finite()
         if not self._step.guard.gives_up(self.settings.skip_limit, judging, broken):
             return
-        self._finish_saving()
+        self._saving.finish()
         if self.out is not None and self.processes.main:
             self._best.write_kept(self.out)
         raise diverged(self.step, self._step.guard, norm, learning_rate(self.settings, self.step - 1), self.out)
@@ -303,37 +245,30 @@ class Trainer:
         """
         if self.validation is None:
             return False
-        self._gather()
+        self._step.gather()
         loss = validation_loss(self.averaged_model, self.validation, self.settings, self.processes, self.signals, self._feed.placed)
         self.progress.unvalidated = isinstance(loss, signal.Signals)
         if isinstance(loss, signal.Signals):  # in all processes
-            self.stopped_by, self._gathered = loss, None
+            self.stopped_by = loss
             return False
         better, self.progress.best = loss < self.best, min(self.best, loss)
         self.progress.stale = self.validating.stale(self.progress.stale, self.step, better)
-        if better and self._gathered is not None:
-            self._best.mark(self.step, own_state(self._gathered) if self.out is None else None)
+        if better and self._step.sharded is not None:
+            self._best.mark(self.step, own_state(self.averaged_model) if self.out is None else None)
         elif better and self.processes.main:
             self._best.keep(self._snapshot(), lasting=self.out is None or fits_in_memory(self.model))
         self._notify("on_validation", {"step": self.step, "validation_loss": loss})
-        self._gathered = None
+        self._step.release()
         if self.processes.size == 1:
             self.stopped_by = self.signals.received
         return better
 
     def save(self) -> Path:
-        """Write a checkpoint of this step, and of the best, which all processes call; return its folder, before it is written if
-        `async_checkpoints` is on."""
-        assert self.out is not None
-        self._finish_saving()
-        self._saving.start(self._snapshot())
-        if not self.settings.async_checkpoints:
-            self._finish_saving()
-        return checkpoints(self.out).folder / f"step-{self.step:06d}"
+        """Start a checkpoint of this step, and of the best, for which all processes call it; return its folder.
 
-    def _finish_saving(self) -> None:
-        if self.out is not None and self._saving.pending:
-            self._notify("on_save", self._saving.finish())
+        It has been written when this returns, or with `async_checkpoints` before the next one is and when `fit` returns.
+        """
+        return self._saving.save(self._snapshot())
 
     def _snapshot(self) -> Snapshot:
         self._settle()
