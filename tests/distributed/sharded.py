@@ -1,6 +1,8 @@
 """What several processes do in the tests of sharding; as `scenarios.py`, which runs these too."""
 
+import resource
 import shutil
+import signal
 
 import torch
 from scenarios import images, model, state, train
@@ -37,7 +39,11 @@ def outcome(one, data, **settings):
     trained = train(one, data, callbacks=[losses], **settings)
     averaged = trained.averaged_model.eval()
     whole = {key: value.full_tensor() if hasattr(value, "full_tensor") else value for key, value in trained.model.state_dict().items()}
-    return {"weights": {**{f"raw.{key}": one for key, one in whole.items()}, **averaged.state_dict()}, "losses": losses.values, "drawn": drawn(averaged)}
+    return {
+        "weights": {**{f"raw.{key}": one for key, one in whole.items()}, **averaged.state_dict()},
+        "losses": losses.values,
+        "drawn": drawn(averaged),
+    }
 
 
 def transformer(**options):
@@ -137,6 +143,7 @@ def sharded_refusals(folder):
         "folder": lambda: train(model(), data, out="/proc/nowhere", parallel="fsdp"),
         "background": lambda: train(model(), data, out="/proc/nowhere", parallel="fsdp", async_checkpoints=True),
         "background_ddp": lambda: train(model(), data, out="/proc/nowhere", async_checkpoints=True),
+        "full": lambda: _on_a_full_disk(folder, data),
         "architecture": lambda: _resumed_with_another(folder, data),
         "early": lambda: pf.Trainer(model(), data, parallel="fsdp", steps=1).averaged_model,
     }
@@ -155,6 +162,19 @@ def _with_scalar():
     one = model(pairing=pf.pairings.Independent(), classes=None, drop_cond=0.0)
     one.net.scale = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
     return one
+
+
+def _on_a_full_disk(folder, data):
+    """The second process alone cannot write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
+    if not processes().main:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        train(model(), data, out=folder / "full", parallel="fsdp")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
 def _resumed_with_another(folder, data):

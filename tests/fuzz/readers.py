@@ -22,6 +22,7 @@ from pushforward.formats.config import load_yaml
 from pushforward.formats.files import MANIFEST
 from pushforward.formats.model import build, load_weights, read_weights
 from pushforward.formats.run import checkpoints
+from pushforward.formats.shards import METADATA, read_shards, stored_shards, write_shards
 from pushforward.sd3.files import read_parts
 from pushforward.sd3.png import loaded, read_settings, write_png
 from pushforward.sd3.text_layout import TextLayout, parts_of
@@ -110,6 +111,14 @@ def _pointers(folder: Path) -> None:
     for which in ("best", "last"):
         found.path(which)
     found.newest_whole()
+
+
+SHARDS = {"a": torch.arange(600.0).view(30, 20), "b": torch.ones(5)}
+
+
+def _read_shards(folder: Path) -> None:
+    stored_shards(folder)
+    read_shards(folder, {name: torch.zeros_like(one) for name, one in SHARDS.items()})
 
 
 def _resumed(folder: Path) -> None:
@@ -289,6 +298,7 @@ READERS = [
     Reader("run", _run, ("run/config.yaml", "run/metrics.jsonl", "run/evaluation.json"), _shown, 0.5),
     Reader("checkpoints", _run, (f"run/checkpoints/*/{MANIFEST}", "run/checkpoints/best", "run/checkpoints/last"), _pointers),
     Reader("training state", _run, ("run/checkpoints/*/training.pt",), _resumed),
+    Reader("shards", lambda folder: write_shards(folder, SHARDS, None), (METADATA, "*.distcp"), _read_shards),
     Reader("npy", lambda folder: numpy.save(folder / "x.npy", _drawn(0)), ("x.npy",), lambda folder: pf.data.load(folder / "x.npy")),
     Reader("npy mapped", _mapped, ("*.npy",), lambda folder: pf.data.load(folder)[:]),
     Reader("npz", _npz, ("x.npz",), lambda folder: pf.data.load(folder / "x.npz")),

@@ -106,7 +106,8 @@ def _metadata(folder: Path) -> Any:
             raise ValueError(f"it has more than {MOST_BYTES} bytes")
         with path.open("rb") as file:
             found = _Unpickler(file).load()
-        if not isinstance(found, Metadata) or not all(isinstance(one, TensorStorageMetadata) for one in found.state_dict_metadata.values()):
+        tensors = found.state_dict_metadata.values() if isinstance(found, Metadata) else [None]
+        if not all(isinstance(one, TensorStorageMetadata) and isinstance(one.size, torch.Size) for one in tensors):
             raise ValueError("it describes something else than tensors")
         for one in found.storage_data.values():
             if not is_file_name(one.relative_path) or getattr(one, "transform_descriptors", None):

@@ -22,8 +22,14 @@ def rescued(error: OSError, out: Path, best: Best, now: Snapshot) -> Exception:
         return error
     saved = checkpoints(spare)
     what = f"step {now.step} is" if saved.pointed("best") is None else f"step {now.step} and the best weights are"
+    return saved_elsewhere(error, out, what, saved.folder)
+
+
+def saved_elsewhere(error: BaseException | None, out: Path, what: str, folder: Path) -> CheckpointError:
+    """Return the error that a run folder could not be written (in another process if no error is given), and where a run is saved."""
+    place, reason = getattr(error, "filename", None) or out, getattr(error, "strerror", None) or error or "another process failed"
     return CheckpointError(
-        f"cannot write {error.filename or out}: {error.strerror or error}; {what} saved in {saved.folder}: "
+        f"cannot write {place}: {reason}; {what} saved in {folder}: "
         f"free some space, copy what it holds into {out / 'checkpoints'}, and continue with --resume."
     )
 

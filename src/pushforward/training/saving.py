@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from pushforward.errors import CheckpointError
 from pushforward.formats.run import checkpoints
 from pushforward.formats.shards import write_shards
 from pushforward.training.best import Best
+from pushforward.training.failures import saved_elsewhere
 from pushforward.training.processes import Processes
 from pushforward.training.state import Snapshot
 
@@ -143,7 +143,4 @@ class Saving:
         if not rescued:
             shutil.rmtree(spare, ignore_errors=True)
             return
-        raise CheckpointError(
-            f"cannot write {self.out}: {failure or 'another process failed'}; step {parts[-1][0].step} is saved in "
-            f"{checkpoints(spare).folder}: free some space, copy what it holds into {self.out / 'checkpoints'}, and continue with --resume."
-        ) from failure
+        raise saved_elsewhere(failure, self.out, f"step {parts[-1][0].step} is", checkpoints(spare).folder) from failure
