@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 import pushforward as pf
+from pushforward.training.order import BlockGenerators
 from pushforward.training.processes import processes
 from pushforward.training.shards import local
 from pushforward.training.telemetry import memory_mb
 
-STEPS, SAVES = 6, 3
+STEPS, SAVES, LARGER = 6, 3, 16
 SIZES = {"heads": 8, "head_width": 64, "context_width": 64, "pooled_width": 64, "positions": 16, "base_size": 8, "null_tokens": 16}
 
 
@@ -40,34 +41,23 @@ def held(tensors: Iterable[Tensor | None]) -> int:
     return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}.values())
 
 
-class Run(pf.training.Callback):
-    """The seconds of each step of the first process."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def on_every_step(self, trainer: pf.Trainer) -> None:
-        self.ends.append(time.perf_counter())
-
-
 def measured(kind: str, background: bool) -> dict[str, float]:
     """Return what one way costs in this process."""
-    clock = Run()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(processes().gather(folder)[0]) / "run"
         trainer = pf.Trainer(
             transformer(), torch.randn(64, 4, 16, 16), out=out, steps=STEPS, batch_size=4, block=1, parallel=kind, checkpoint_every=0,
-            validate_every=0, async_checkpoints=background, callbacks=[clock],
+            validate_every=0, async_checkpoints=background,
         )  # fmt: skip
         step, number = trainer._step, sum(p.numel() for p in trainer.model.parameters())
-        losses = [step(k, *trainer._feed.placed((torch.randn(2, 4, 16, 16), None, None))) for k in range(2)]
-        assert all(taken for *_, taken in losses)
+        x = torch.randn(2, 4, 16, 16)
+        for k in range(2):
+            step(k, x, None)
         parameters = list(trainer.model.parameters())
         moments = [one for own in step.optimiser.state.values() for one in own.values() if isinstance(one, Tensor)]
         parts = {"weights": held(parameters), "gradients": held(p.grad for p in parameters), "moments": held(moments)}
         parts["average"] = held(trainer._step.averaged.parameters())
-        clock.ends.append(time.perf_counter())
-        seconds, x = [], torch.randn(2, 4, 16, 16)
+        seconds = []
         for k in range(2, STEPS):
             began = time.perf_counter()
             step(k, x, None)
@@ -86,13 +76,12 @@ def measured(kind: str, background: bool) -> dict[str, float]:
                 trainer._saving.poll()
             slowed.append(extra)
         peak = memory_mb(torch.device("cpu"))
-        found = {
-            "parameters": number,
-            "step": usual,
-            "stall": sorted(stalls)[SAVES // 2],
-            "slowed": sorted(slowed)[SAVES // 2],
-            "peak_mb": peak,
-        }
+        x, began = torch.randn(LARGER, 4, 16, 16), time.perf_counter()
+        step.generators = BlockGenerators(0, range(LARGER))
+        step(0, x, None)
+        larger = time.perf_counter() - began
+        found = {"parameters": number, "step": usual, "larger step": larger, "peak_mb": peak}
+        found |= {"stall": sorted(stalls)[SAVES // 2], "slowed": sorted(slowed)[SAVES // 2]}
         processes().gather(None)  # the first process removes the folder
     return found | {name: size / 1e6 for name, size in parts.items()}
 
@@ -111,11 +100,11 @@ def main() -> None:
             run = subprocess.run([*command, kind, when], capture_output=True, text=True, check=True)
             rows[kind, when] = json.loads(run.stdout.strip().splitlines()[-1])
             print(kind, when, {name: round(value, 3) for name, value in rows[kind, when].items()}, flush=True)
-    total = {kind: sum(rows[kind, "at once"][name] for name in ("weights", "gradients", "moments")) for kind in ("ddp", "fsdp")}
-    print(
-        f"weights, gradients and moments: {total['ddp']:.0f} MB as copies, {total['fsdp']:.0f} MB in shards, {total['fsdp'] / total['ddp']:.3f}"
-    )
-    print(f"a step in shards takes {rows['fsdp', 'at once']['step'] / rows['ddp', 'at once']['step']:.2f} times as long")
+    ddp, fsdp = rows["ddp", "at once"], rows["fsdp", "at once"]
+    copies, shards = (sum(one[name] for name in ("weights", "gradients", "moments")) for one in (ddp, fsdp))
+    print(f"weights, gradients and moments: {copies:.0f} MB as copies, {shards:.0f} MB in shards, {shards / copies:.3f}")
+    ratio, larger = fsdp["step"] / ddp["step"], fsdp["larger step"] / ddp["larger step"]
+    print(f"a step in shards takes {ratio:.2f} times as long, with {LARGER} images a process {larger:.2f}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ LAUNCHES = (
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
-    """Return a function (number of processes, scenario) -> the results of each process, with their folders; the slow compiler has a launch of its own."""
+    """Return a function (number of processes, scenario) -> the results of each process; the slow compiler has a launch of its own."""
     done = {}
 
     def of(number, scenario):

@@ -5,7 +5,7 @@ import shutil
 import signal
 
 import torch
-from scenarios import images, model, state, train
+from scenarios import images, model, train
 
 import pushforward as pf
 from pushforward.errors import PushforwardError

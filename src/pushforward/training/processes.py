@@ -45,7 +45,7 @@ class Processes:
     store: Any = None
     timeout: timedelta = timedelta(seconds=600)
     _last_note: float = field(default=0.0, init=False)
-    _background: Any = field(default=None, init=False)
+    _background: dict[int, Any] = field(default_factory=dict, init=False)
 
     def own_device(self, device: str | torch.device) -> str | torch.device:
         """Return the device of this process: "cuda" assigns one GPU to each process of a machine."""
@@ -56,11 +56,11 @@ class Processes:
         """Whether this is the process that writes files and prints (rank 0)."""
         return self.rank == 0
 
-    def background(self) -> Any:
-        """Return a process group for a thread of each process beside the main one; it is made once all processes ask for it."""
-        if self._background is None:
-            self._background = dist.new_group(backend="gloo", timeout=self.timeout)
-        return self._background
+    def background(self, first: int) -> Any:
+        """Return a process group of the first processes, for a thread beside the main one; all processes must ask for it."""
+        if first not in self._background:
+            self._background[first] = dist.new_group(list(range(first)), backend="gloo", timeout=self.timeout)
+        return self._background[first]
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of a float64 CPU tensor over all processes."""
@@ -167,7 +167,8 @@ class Processes:
         Args:
             destroy: whether the group was created here and must be destroyed.
         """
-        self.words = self.store = self._background = None  # the last reference: the group's threads are joined
+        self.words = self.store = None
+        self._background.clear()  # the last reference: the group's threads are joined
         if destroy:
             with contextlib.suppress(Exception):
                 dist.destroy_process_group()

@@ -5,6 +5,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
@@ -13,6 +14,7 @@ from pushforward.formats.shards import write_shards
 from pushforward.training.best import Best
 from pushforward.training.failures import saved_elsewhere
 from pushforward.training.processes import Processes
+from pushforward.training.shards import on_main
 from pushforward.training.state import Snapshot
 
 Parts = Sequence[tuple[Snapshot, bool]]
@@ -25,17 +27,18 @@ class Saving:
         out: run folder.
         best: the best weights, written with the next checkpoint.
         processes: the processes of the run.
-        sharded: whether each process writes its shards.
+        shards: number of processes that share one copy of the model, each of which writes its part; 0 if each has its own.
         background: whether they are written in a thread, from a copy in main memory.
         written: called with the folder of each checkpoint that has been written.
     """
 
     def __init__(
-        self, out: Path | None, best: Best, processes: Processes, sharded: bool, background: bool, written: Callable[[Path], None]
+        self, out: Path | None, best: Best, processes: Processes, shards: int, background: bool, written: Callable[[Path], None]
     ) -> None:
-        self.out, self.best, self.processes, self.sharded, self.background = out, best, processes, sharded, background
+        self.out, self.best, self.processes, self.sharded, self.background = out, best, processes, shards > 0, background
         self._on_written = written
-        self._group = processes.background() if sharded and out is not None else None
+        # Of all processes, and of those of the first copy.
+        self._group, self._copy = [processes.background(one) if shards and out is not None else None for one in (processes.size, shards)]
         self._parts: Parts = ()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -113,13 +116,16 @@ class Saving:
         """Write shards into the folder that the first process makes, and whose other files it writes."""
         told = False
 
-        def share(folder: Path | None) -> None:
+        def share(folder: Path | None) -> Sequence[Any]:
             nonlocal told
             told = True
             place = [None if folder is None else str(folder)]
             dist.broadcast_object_list(place, src=0, group=self._group)
-            if place[0] is not None:
-                write_shards(Path(place[0]), snapshot.shards, self._group)
+            if place[0] is None:
+                return ()
+            write_shards(Path(place[0]), snapshot.shards, self._group)
+            member = self._copy != dist.GroupMember.NON_GROUP_MEMBER
+            return [on_main(some, self._copy) if some is not None and member else None for some in (snapshot.weights, snapshot.raw)]
 
         if not self.processes.main:
             share(None)

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from pushforward.families.model import GenerativeModel
 from pushforward.training.compiling import compile_networks
-from pushforward.training.moments import named_moments
 from pushforward.training.shards import full, local, on_host
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ class Sharded:
         # The same processes with what they keep in main memory.
         self.host = self.mesh if device.type == "cpu" else init_device_mesh("cpu", shape, mesh_dim_names=names)
         self.model: Any = model
+        self.group = group
         self.empty = skeleton(model)
         if compiled:
             compile_networks(model, device, units(model))
@@ -64,9 +64,9 @@ class Sharded:
         whole.load_state_dict({name: full(one) for name, one in sharded.state_dict().items()}, assign=True)
         return whole.train(sharded.training)
 
-    def moments(self, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """Return copies of the optimiser's moments, each process's part in its main memory."""
-        return {name: on_host(one, self.host) for name, one in named_moments(optimiser, self.model).items()}
+    def on_host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return copies of tensors, each process's part in its main memory."""
+        return {name: on_host(one, self.host) for name, one in tensors.items()}
 
     @contextmanager
     def callable_parts(self, sharded: Any) -> Iterator[None]:

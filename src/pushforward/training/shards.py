@@ -1,8 +1,11 @@
 """Tensors that may be sharded over processes (DTensor): the part of this process, and the whole."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -33,21 +36,41 @@ def part_of(whole: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(whole.to(one.device), one.device_mesh, one.placements, src_data_rank=None)
 
 
-def on_main(tensors: Mapping[str, Tensor], main: bool) -> dict[str, Tensor]:
-    """Return copies of whole tensors in the main memory of the first process, gathered one by one; no other process keeps any."""
-    whole = ((name, full(one), is_sharded(one)) for name, one in tensors.items())
-    return {name: one.to("cpu", copy=not gathered) for name, one, gathered in whole if main}
-
-
-def on_host(sharded: Tensor, mesh: Any) -> Tensor:
-    """Return a copy of a sharded tensor, each part in the main memory of its process.
+def on_host(tensor: Tensor, mesh: Any) -> Tensor:
+    """Return a copy of a tensor in main memory; of a sharded one, each process's part.
 
     Args:
-        sharded: the tensor.
+        tensor: the tensor, sharded or not.
         mesh: the mesh of its processes, of CPUs.
     """
+    one: Any = tensor
+    own = local(tensor).to("cpu", copy=True)
+    if not is_sharded(tensor):
+        return own
     from torch.distributed.tensor import DTensor
 
-    one: Any = sharded
-    own = local(sharded).to("cpu", copy=True)
     return DTensor.from_local(own, mesh, one.placements, run_check=False, shape=one.shape, stride=one.stride())
+
+
+def on_main(tensors: Mapping[str, Tensor], group: Any) -> dict[str, Tensor]:
+    """Return whole tensors on the first process of a group, gathered one by one, and nothing on the others; all of them call it.
+
+    Args:
+        tensors: tensors in main memory, those that are sharded by rows (as FSDP does) over the processes of the group.
+        group: process group of the processes that share one copy, in the order of their parts.
+    """
+    main, found = dist.get_rank(group) == 0, {}
+    for name, one in tensors.items():
+        whole = _gathered(one, group, main) if is_sharded(one) else one
+        if main:
+            found[name] = whole
+    return found
+
+
+def _gathered(sharded: Tensor, group: Any, main: bool) -> Any:
+    own, parts = local(sharded), dist.get_world_size(group)
+    rows = math.ceil(sharded.shape[0] / parts)  # of each part but the last ones
+    padded = own if len(own) == rows else torch.cat((own, own.new_zeros(rows - len(own), *own.shape[1:])))
+    every = [torch.empty_like(padded) for _ in range(parts)] if main else None
+    dist.gather(padded.contiguous(), every, dst=0, group=group)
+    return None if every is None else torch.cat(every)[: sharded.shape[0]]

@@ -1,7 +1,7 @@
 """The training state in a checkpoint, and how a run resumes from it."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from pushforward.formats.config import to_plain
 from pushforward.formats.model import RAW, WEIGHTS, load_weights, model_config, read_weights, versions, write_model
 from pushforward.formats.run import checkpoints
 from pushforward.formats.wrapped import own_state, trained_state
-from pushforward.training.moments import with_moments, without_moments
-from pushforward.training.shards import on_main, part_of
+from pushforward.training.moments import named_moments, with_moments, without_moments
+from pushforward.training.shards import part_of
 from pushforward.training.step import Step
 
 STATE = "training.pt"
@@ -70,25 +70,25 @@ class Snapshot:
 
         return replace(self, **tree_map_only(Tensor, own, {"weights": self.weights, "raw": self.raw, "state": self.state}))
 
-    def write(self, out: Path, best: bool, share: Callable[[Path], None] = lambda folder: None) -> Path:
+    def write(self, out: Path, best: bool, share: Callable[[Path], Sequence[Any]] | None = None) -> Path:
         """Write it as a checkpoint of a run folder.
 
         Args:
             out: the run folder.
             best: whether its weights are the best on validation so far.
-            share: writes the shards of all processes into the checkpoint's folder.
+            share: of a sharded model: lets all processes write their shards into the checkpoint's folder, and returns the whole weights.
         """
 
         def fill(folder: Path) -> None:
-            share(folder)
-            write_model(folder, self.config, self.weights, self.raw)
+            weights, raw = (self.weights, self.raw) if share is None else share(folder)
+            write_model(folder, self.config, weights, raw)
             torch.save(dict(self.state), folder / STATE)
 
         return checkpoints(out).write(self.step, fill, best)
 
 
 def snapshot(step: Step, progress: Progress, data: str | None, config: Mapping[str, Any]) -> Snapshot:
-    """Return the snapshot of a run, which shares its tensors; of a sharded one all processes must call it, and the first has the weights.
+    """Return the snapshot of a run, which shares its tensors; of a sharded one it has copies of this process's parts, in main memory.
 
     Args:
         step: holds model, average, optimiser, scaler and guard.
@@ -106,12 +106,12 @@ def snapshot(step: Step, progress: Progress, data: str | None, config: Mapping[s
         "scaler": step.scaler.state_dict(),
         "guard": step.guard.state(),
     }
-    shards = {} if step.sharded is None else step.sharded.moments(step.optimiser)
+    states = [None if one is None else trained_state(one) for one in (model, None if average is None else average.module)]
+    shards: dict[str, Tensor] = {}
     if step.sharded is not None:
         state["optimiser"] = without_moments(step.optimiser)
-    states = [None if one is None else trained_state(one) for one in (model, None if average is None else average.module)]
-    if step.sharded is not None:
-        states = [None if one is None else on_main(one, step.processes.main) for one in states]
+        shards = step.sharded.on_host(named_moments(step.optimiser, model))
+        states = [None if one is None else step.sharded.on_host(one) for one in states]
     trained, averaged = states
     assert trained is not None
     weights, raw = (trained, None) if averaged is None else (averaged, trained)

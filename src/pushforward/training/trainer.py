@@ -118,9 +118,9 @@ class Trainer(RunState):
                 rows = self._feed.rows(share) if self.processes.size > 1 and kind == "ddp" else None
                 self._step = Step(self.model, self.settings, self.processes, self.device, rows, group)
             self.validating = schedule_of(self.settings, len(self.data), 0 if self.validation is None else len(self.validation))
-            self.progress, self._best, sharded = Progress(), Best(), self._step.sharded is not None
-            background = self.settings.async_checkpoints
-            self._saving = Saving(self.out, self._best, self.processes, sharded, background, lambda folder: self._notify("on_save", folder))
+            self.progress, self._best, sharded = Progress(), Best(), self._step.sharded
+            shards, background = 0 if sharded is None else sharded.group, self.settings.async_checkpoints
+            self._saving = Saving(self.out, self._best, self.processes, shards, background, lambda folder: self._notify("on_save", folder))
             if resume:
                 folder = self.processes.of_main(lambda: newest(self.out), "resuming")
                 with self.processes.agreed("resuming"):
