@@ -3,6 +3,7 @@
 import resource
 import shutil
 import signal
+from unittest import mock
 
 import torch
 from scenarios import images, model, train
@@ -38,11 +39,12 @@ def outcome(one, data, **settings):
     losses = Losses()
     trained = train(one, data, callbacks=[losses], **settings)
     averaged = trained.averaged_model.eval()
+    own = drawn(trained.model.eval())  # by all processes together, where it is sharded
     whole = {key: value.full_tensor() if hasattr(value, "full_tensor") else value for key, value in trained.model.state_dict().items()}
     return {
         "weights": {**{f"raw.{key}": one for key, one in whole.items()}, **averaged.state_dict()},
         "losses": losses.values,
-        "drawn": drawn(averaged),
+        "drawn": torch.cat((drawn(averaged), own)),
     }
 
 
@@ -143,7 +145,8 @@ def sharded_refusals(folder):
         "folder": lambda: train(model(), data, out="/proc/nowhere", parallel="fsdp"),
         "background": lambda: train(model(), data, out="/proc/nowhere", parallel="fsdp", async_checkpoints=True),
         "background_ddp": lambda: train(model(), data, out="/proc/nowhere", async_checkpoints=True),
-        "full": lambda: _on_a_full_disk(folder, data),
+        "full": lambda: _on_a_full_disk(folder / "full", data),
+        "weights": lambda: _without_room_for_weights(folder / "weights", data),
         "architecture": lambda: _resumed_with_another(folder, data),
         "early": lambda: pf.Trainer(model(), data, parallel="fsdp", steps=1).averaged_model,
     }
@@ -164,17 +167,23 @@ def _with_scalar():
     return one
 
 
-def _on_a_full_disk(folder, data):
-    """The second process alone cannot write."""
+def _on_a_full_disk(out, data):
+    """The second process alone cannot write its shards."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
     if not processes().main:
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
     try:
-        train(model(), data, out=folder / "full", parallel="fsdp")
+        train(model(), data, out=out, parallel="fsdp")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
+
+
+def _without_room_for_weights(out, data):
+    """The first process alone fails, in the middle of what all exchange."""
+    with mock.patch("pushforward.training.state.write_weights", side_effect=OSError(28, "No space left on device")):
+        train(model(), data, out=out, parallel="fsdp")
 
 
 def _resumed_with_another(folder, data):

@@ -83,5 +83,7 @@ def test_what_cannot_be_sharded_is_said_in_every_process(results):
         assert "does not fit the model" in said["architecture"]
         assert "its weights are gathered for validations" in said["early"]
         assert "in process 1" in said["full"]
+        assert ("OSError" if rank == 0 else "process 0 of 2 failed while saving") in said["weights"]
+        assert "No space left on device" in said["weights"]
         for place in ("folder", "background", "background_ddp"):
             assert ("is saved in" if rank == 0 else "process 0 of 2 failed while saving") in said[place]

@@ -117,7 +117,12 @@ def write_model(
     (folder / CONFIG).write_text(dump_yaml(config), encoding="utf-8")
     for name, tensors in ((WEIGHTS, weights), (RAW, raw)):
         if tensors is not None:
-            save_file({key: one.detach().contiguous() for key, one in tensors.items()}, folder / name)
+            write_weights(folder / name, tensors)
+
+
+def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors into a safetensors file."""
+    save_file({key: one.detach().contiguous() for key, one in tensors.items()}, path)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

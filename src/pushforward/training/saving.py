@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,27 +114,30 @@ class Saving:
 
     def _write_together(self, out: Path, snapshot: Snapshot, best: bool) -> None:
         """Write shards into the folder that the first process makes, and whose other files it writes."""
-        told = False
+        started: Iterator[Any] | None = None
 
-        def share(folder: Path | None) -> Sequence[Any]:
-            nonlocal told
-            told = True
-            place = [None if folder is None else str(folder)]
-            dist.broadcast_object_list(place, src=0, group=self._group)
-            if place[0] is None:
-                return ()
-            write_shards(Path(place[0]), snapshot.shards, self._group)
-            member = self._copy != dist.GroupMember.NON_GROUP_MEMBER
-            return [on_main(some, self._copy) if some is not None and member else None for some in (snapshot.weights, snapshot.raw)]
+        def share(folder: Path) -> Iterator[Any]:
+            nonlocal started
+            started = self._exchanged(folder, snapshot)
+            return started
 
-        if not self.processes.main:
-            share(None)
-            return
         try:
-            snapshot.write(out, best, share)
-        finally:
-            if not told:
-                share(None)  # so that nobody waits for a folder that could not be made
+            if self.processes.main:
+                snapshot.write(out, best, share)
+        finally:  # what is left to exchange, so that nobody waits for a process that failed; for the others this is all
+            for _ in self._exchanged(None, snapshot) if started is None else started:
+                pass
+
+    def _exchanged(self, folder: Path | None, snapshot: Snapshot) -> Iterator[tuple[str, Any]]:
+        """Write this process's shards into the folder that the first process states, and yield the files of weights that it gathers."""
+        place = [None if folder is None else str(folder)]
+        dist.broadcast_object_list(place, src=0, group=self._group)
+        if place[0] is None:
+            return
+        write_shards(Path(place[0]), snapshot.shards, self._group)
+        if self._copy != dist.GroupMember.NON_GROUP_MEMBER:
+            for name, tensors in snapshot.files():
+                yield name, on_main(tensors, self._copy)
 
     def _rescue(self, parts: Parts, failure: BaseException | None) -> None:
         """Write shards into a folder of the system's temporary ones, and raise with its path; return if that fails too."""

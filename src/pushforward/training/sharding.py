@@ -64,9 +64,9 @@ class Sharded:
         whole.load_state_dict({name: full(one) for name, one in sharded.state_dict().items()}, assign=True)
         return whole.train(sharded.training)
 
-    def on_host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return copies of tensors, each process's part in its main memory."""
-        return {name: on_host(one, self.host) for name, one in tensors.items()}
+    def on_host(self, tensors: Mapping[str, Tensor], copied: bool) -> dict[str, Tensor]:
+        """Return tensors with each process's part in its main memory, as copies or where they are if they are there."""
+        return {name: on_host(one, self.host, copied) for name, one in tensors.items()}
 
     @contextmanager
     def callable_parts(self, sharded: Any) -> Iterator[None]:

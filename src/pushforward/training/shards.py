@@ -36,15 +36,16 @@ def part_of(whole: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(whole.to(one.device), one.device_mesh, one.placements, src_data_rank=None)
 
 
-def on_host(tensor: Tensor, mesh: Any) -> Tensor:
-    """Return a copy of a tensor in main memory; of a sharded one, each process's part.
+def on_host(tensor: Tensor, mesh: Any, copied: bool) -> Tensor:
+    """Return a tensor in main memory; of a sharded one, each process's part.
 
     Args:
         tensor: the tensor, sharded or not.
         mesh: the mesh of its processes, of CPUs.
+        copied: whether it shares no memory with the tensor.
     """
     one: Any = tensor
-    own = local(tensor).to("cpu", copy=True)
+    own = local(tensor).to("cpu", copy=copied)
     if not is_sharded(tensor):
         return own
     from torch.distributed.tensor import DTensor

@@ -1,7 +1,7 @@
 """The training state in a checkpoint, and how a run resumes from it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_map_only
 
 from pushforward._files import regular
 from pushforward.errors import CheckpointError, UserError
-from pushforward.formats.config import to_plain
-from pushforward.formats.model import RAW, WEIGHTS, load_weights, model_config, read_weights, versions, write_model
+from pushforward.formats.config import dump_yaml, to_plain
+from pushforward.formats.model import CONFIG, RAW, WEIGHTS, load_weights, model_config, read_weights, versions, write_model, write_weights
 from pushforward.formats.run import checkpoints
 from pushforward.formats.wrapped import own_state, trained_state
 from pushforward.training.moments import named_moments, with_moments, without_moments
@@ -70,25 +70,34 @@ class Snapshot:
 
         return replace(self, **tree_map_only(Tensor, own, {"weights": self.weights, "raw": self.raw, "state": self.state}))
 
-    def write(self, out: Path, best: bool, share: Callable[[Path], Sequence[Any]] | None = None) -> Path:
+    def files(self) -> list[tuple[str, Mapping[str, Tensor]]]:
+        """Return the files of weights, by name."""
+        return [(WEIGHTS, self.weights), *([] if self.raw is None else [(RAW, self.raw)])]
+
+    def write(self, out: Path, best: bool, share: Callable[[Path], Iterable[tuple[str, Mapping[str, Tensor]]]] | None = None) -> Path:
         """Write it as a checkpoint of a run folder.
 
         Args:
             out: the run folder.
             best: whether its weights are the best on validation so far.
-            share: of a sharded model: lets all processes write their shards into the checkpoint's folder, and returns the whole weights.
+            share: of a sharded model: lets all processes write their shards into the checkpoint's folder, and yields the files of weights,
+                gathered one after the other.
         """
 
         def fill(folder: Path) -> None:
-            weights, raw = (self.weights, self.raw) if share is None else share(folder)
-            write_model(folder, self.config, weights, raw)
+            if share is None:
+                write_model(folder, self.config, self.weights, self.raw)
+            else:
+                (folder / CONFIG).write_text(dump_yaml(self.config), encoding="utf-8")
+                for name, tensors in share(folder):
+                    write_weights(folder / name, tensors)
             torch.save(dict(self.state), folder / STATE)
 
         return checkpoints(out).write(self.step, fill, best)
 
 
 def snapshot(step: Step, progress: Progress, data: str | None, config: Mapping[str, Any]) -> Snapshot:
-    """Return the snapshot of a run, which shares its tensors; of a sharded one it has copies of this process's parts, in main memory.
+    """Return the snapshot of a run, which shares its tensors; of a sharded one it has this process's parts, in main memory.
 
     Args:
         step: holds model, average, optimiser, scaler and guard.
@@ -110,8 +119,9 @@ def snapshot(step: Step, progress: Progress, data: str | None, config: Mapping[s
     shards: dict[str, Tensor] = {}
     if step.sharded is not None:
         state["optimiser"] = without_moments(step.optimiser)
-        shards = step.sharded.on_host(named_moments(step.optimiser, model))
-        states = [None if one is None else step.sharded.on_host(one) for one in states]
+        copied = step.settings.async_checkpoints
+        shards = step.sharded.on_host(named_moments(step.optimiser, model), copied)
+        states = [None if one is None else step.sharded.on_host(one, copied) for one in states]
     trained, averaged = states
     assert trained is not None
     weights, raw = (trained, None) if averaged is None else (averaged, trained)
