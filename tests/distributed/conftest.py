@@ -12,7 +12,7 @@ sys.path.insert(0, str(SCENARIOS.parent))
 SHARDED = ["sharded_law", "sharded_resume", "sharded_refusals"]
 LAUNCHES = (
     ["law", "law32", "unet", "verbs", "resume", "refusals", "command", *SHARDED],
-    ["moody", "augmented", "reversible", "few_steps", "cut", "sharded_kinds"],
+    ["moody", "augmented", "reversible", "few_steps", "cut", "sharded_kinds", "sharded_more"],
 )
 
 

@@ -83,10 +83,10 @@ def both(make, data, **settings):
 def sharded_law(folder):
     """A network that is one shard, with labels, transport, validation and an odd number of rows; and one of blocks."""
     moons = {"validation": pf.data.moons("validation", n=50)}
-    digits = pf.data.digits("train").take(64).x
+    rows = pf.data.digits("train").take(64).x
     return {
         "mlp": both(model, pf.data.moons(n=100), **moons),
-        "mmdit": both(transformer, digits, steps=3, accumulate=2, activation_checkpointing=True),
+        "mmdit": both(transformer, rows, steps=3, block=4, accumulate=2, activation_checkpointing=True),
     }
 
 
@@ -114,19 +114,34 @@ def _again(folder, name, one, data, **settings):
     return outcome(one, data, out=folder / name, resume=True, **settings)
 
 
-def sharded_resume(folder):
-    """A run under FSDP whose checkpoints are written in the background, and one under DDP; what continues them, shared in any way."""
-    data, validation = pf.data.digits("train").take(64).x, pf.data.digits("validation").take(32).x
+def digits():
+    """Data, and options of a run that leaves checkpoints of steps 4 and 8."""
+    validation = pf.data.digits("validation").take(32).x
     options = {"validation": validation, "validate_every": 4, "checkpoint_every": 4, "log_every": 1}
+    return pf.data.digits("train").take(64).x, options
+
+
+def sharded_resume(folder):
+    """A run under FSDP whose checkpoints are written in the background, and what continues it, shared in the same way or not."""
+    data, options = digits()
     found = {"straight": outcome(transformer(), data, out=folder / "run", parallel="fsdp", async_checkpoints=True, **options)}
-    found["synchronous"] = outcome(transformer(), data, out=folder / "synchronous", parallel="fsdp", **options)
     torch.manual_seed(99)
     found["fsdp"] = _again(folder, "fsdp", transformer(), data, parallel="fsdp", **options)
     found["ddp"] = _again(folder, "ddp", transformer(), data, parallel="ddp", **options)
-    ddp = folder / "from"
-    ddp.mkdir(exist_ok=True)
-    outcome(transformer(), data, out=ddp / "run", parallel="ddp", async_checkpoints=True, **options)
-    found["from_ddp"] = _again(ddp, "fsdp", transformer(), data, parallel="fsdp", **options)
+    return found
+
+
+def sharded_more(folder):
+    """Runs whose checkpoints are written at once, of copies, and of shards in groups, each of which another kind continues."""
+    data, options = digits()
+    found = {"straight": outcome(transformer(), data, out=folder / "run", parallel="fsdp", **options)}
+    kinds = {"ddp": {}} | ({"hybrid": {"shard_size": 2}} if processes().size == 4 else {})
+    for kind, more in kinds.items():
+        place = folder / kind
+        place.mkdir(exist_ok=True)
+        found[f"to {kind}"] = _again(folder, f"to {kind}", transformer(), data, parallel=kind, **more, **options)
+        outcome(transformer(), data, out=place / "run", parallel=kind, async_checkpoints=True, **more, **options)
+        found[f"from {kind}"] = _again(place, "fsdp", transformer(), data, parallel="fsdp", **options)
     return found
 
 

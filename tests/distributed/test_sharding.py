@@ -7,7 +7,6 @@ import sharded
 import torch
 from test_data_parallel import distance
 
-import pushforward as pf
 from pushforward.formats.run import checkpoints
 
 BOUND = 1e-9  # AdamW divides by tiny second moments, which enlarges rounding
@@ -47,26 +46,32 @@ def test_shards_in_other_precisions_and_compiled_give_what_copies_give(results, 
         agree(each[kind]["fsdp"], each[kind]["ddp"], bound)
 
 
-@pytest.mark.parametrize("how", ["fsdp", "synchronous"])
-def test_a_resumed_run_of_shards_ends_with_the_same_bits(results, number, how):
+def test_a_resumed_run_of_shards_ends_with_the_same_bits(results, number):
     for each in results(number, "sharded_resume"):
-        assert all(torch.equal(each[how]["weights"][key], one) for key, one in each["straight"]["weights"].items())
+        assert all(torch.equal(each["fsdp"]["weights"][key], one) for key, one in each["straight"]["weights"].items())
 
 
-@pytest.mark.parametrize("how", ["ddp", "from_ddp"])
-def test_copies_continue_shards_and_shards_continue_copies(results, number, how):
+def test_copies_continue_shards(results, number):
     for each in results(number, "sharded_resume"):
-        assert distance(each[how]["weights"], each["straight"]["weights"]) < BOUND
+        assert distance(each["ddp"]["weights"], each["straight"]["weights"]) < BOUND
+
+
+@pytest.mark.slow
+def test_shards_of_any_number_and_copies_continue_each_other(results, number):
+    quick = results(number, "sharded_resume")
+    for each, background in zip(results(number, "sharded_more"), quick, strict=True):
+        assert all(torch.equal(background["straight"]["weights"][key], one) for key, one in each["straight"]["weights"].items())
+        assert len(each) == (3 if number == 2 else 5)
+        for one in each.values():
+            assert distance(one["weights"], each["straight"]["weights"]) < BOUND
 
 
 def test_one_process_continues_shards_of_many(results, number, tmp_path):
     first = results(number, "sharded_resume")[0]
     shutil.copytree(results.folders[number, "sharded_resume"] / "sharded_resume" / "run", tmp_path / "run")
     shutil.rmtree(checkpoints(tmp_path / "run").folder / "step-000008")
-    data, validation = pf.data.digits("train").take(64).x, pf.data.digits("validation").take(32).x
-    alone = sharded.outcome(
-        sharded.transformer(), data, out=tmp_path / "run", resume=True, validation=validation, parallel="fsdp", checkpoint_every=4
-    )
+    data, options = sharded.digits()
+    alone = sharded.outcome(sharded.transformer(), data, out=tmp_path / "run", resume=True, parallel="fsdp", **options)
     assert distance(alone["weights"], first["straight"]["weights"]) < BOUND
 
 
