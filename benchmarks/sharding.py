@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.sharding
 
 Each way has its own pair of processes. Bytes are those of the tensors that a process holds between two steps: weights, gradients, AdamW's
-moments and the average. The stall of a save is the time until training goes on; `background` also states by how much the steps that
+moments and the average. The stall of a save is the time until training continues; `background` also states by how much the steps that
 follow are slower in total until it has been written.
 """
 
@@ -96,11 +96,11 @@ def main() -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "benchmarks.sharding"]
     rows = {}
     for kind in ("ddp", "fsdp"):
-        for when in ("at once", "background"):
+        for when in ("synchronous", "background"):
             run = subprocess.run([*command, kind, when], capture_output=True, text=True, check=True)
             rows[kind, when] = json.loads(run.stdout.strip().splitlines()[-1])
             print(kind, when, {name: round(value, 3) for name, value in rows[kind, when].items()}, flush=True)
-    ddp, fsdp = rows["ddp", "at once"], rows["fsdp", "at once"]
+    ddp, fsdp = rows["ddp", "synchronous"], rows["fsdp", "synchronous"]
     copies, shards = (sum(one[name] for name in ("weights", "gradients", "moments")) for one in (ddp, fsdp))
     print(f"weights, gradients and moments: {copies:.0f} MB as copies, {shards:.0f} MB in shards, {shards / copies:.3f}")
     ratio, larger = fsdp["step"] / ddp["step"], fsdp["larger step"] / ddp["larger step"]

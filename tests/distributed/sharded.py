@@ -60,11 +60,20 @@ def flow(name, *args, **options):
     return getattr(pf.models, name)(*args, **options).double()
 
 
+def _frozen(one):
+    """A model of which a block is neither trained nor saved."""
+    one.net.blocks[0].requires_grad_(False)
+    one.saves_frozen = False
+    return one
+
+
 SMALL = {"channels": (8, 8), "down": ("conv attention", "conv"), "up": ("conv", "conv attention"), "groups": 4, "depth": 1}
 KINDS = {
     "unet": lambda: images(pf.nn.UNet.Config(channels=8, multipliers=(1, 2), depth=1)),
     "unet_2d": lambda: images(pf.nn.UNet2D.Config(**SMALL)),
     "dit": lambda: images(pf.nn.DiT.Config(patch=4, width=16, depth=2, heads=2)),
+    "frozen": lambda: _frozen(images(pf.nn.DiT.Config(patch=4, width=16, depth=2, heads=2))),
+    "variance": lambda: flow("ddpm", pf.nn.DiT.Config(patch=4, width=16, depth=1, heads=2), (1, 8, 8), classes=10, learn_variance=True),
     "glow": lambda: flow("glow", 1, 8, 2, 2, 8, values=17, classes=10),
     "tarflow": lambda: flow("tarflow", (1, 8, 8), layers=2, width=16, depth=2, heads=2, classes=10, levels=17),
     "nsf": lambda: flow("nsf", 64, layers=3),
@@ -105,7 +114,7 @@ def sharded_precision(folder):
 
 
 def _again(folder, name, one, data, **settings):
-    """A run that goes on from the first checkpoint of another one."""
+    """A run that continues from the first checkpoint of another one."""
     if processes().main:
         shutil.copytree(folder / "run", folder / name)
         shutil.rmtree(checkpoints(folder / name).folder / "step-000008")
@@ -132,7 +141,7 @@ def sharded_resume(folder):
 
 
 def sharded_more(folder):
-    """Runs whose checkpoints are written at once, of copies, and of shards in groups, each of which another kind continues."""
+    """Runs whose checkpoints are synchronous, of copies, and of shards in groups, each of which another kind continues."""
     data, options = digits()
     found = {"straight": outcome(transformer(), data, out=folder / "run", parallel="fsdp", **options)}
     kinds = {"ddp": {}} | ({"hybrid": {"shard_size": 2}} if processes().size == 4 else {})

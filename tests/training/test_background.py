@@ -1,4 +1,4 @@
-"""Checkpoints that are written in the background: the same files, in order, while training goes on; a failure is not lost."""
+"""Checkpoints that are written in the background: the same files, in order, while training continues; a failure is not lost."""
 
 import threading
 import time
@@ -49,18 +49,18 @@ def slowly(monkeypatch):
 
 
 def test_the_files_are_those_of_checkpoints_written_at_once(tmp_path, monkeypatch):
-    _, saved = run(tmp_path / "at once")
+    _, saved = run(tmp_path / "synchronous")
     assert saved == [("step-000004", 4), ("step-000008", 8), ("step-000012", 12)]
     write = state.write_model
     monkeypatch.setattr(state, "write_model", lambda *args: (time.sleep(0.2), write(*args)))
     trained, seen = run(tmp_path / "background", async_checkpoints=True)
     assert [name for name, _ in seen] == [name for name, _ in saved]
-    for name in checkpoints(tmp_path / "at once").names():
+    for name in checkpoints(tmp_path / "synchronous").names():
         for file in (WEIGHTS, RAW):
-            one, other = (checkpoints(tmp_path / how).folder / name / file for how in ("at once", "background"))
+            one, other = (checkpoints(tmp_path / how).folder / name / file for how in ("synchronous", "background"))
             assert one.read_bytes() == other.read_bytes()
     for pointer in ("last", "best"):
-        assert checkpoints(tmp_path / "at once").pointed(pointer) == checkpoints(tmp_path / "background").pointed(pointer)
+        assert checkpoints(tmp_path / "synchronous").pointed(pointer) == checkpoints(tmp_path / "background").pointed(pointer)
     assert trained.best_model is not None
 
 

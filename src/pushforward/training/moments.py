@@ -1,4 +1,4 @@
-"""The optimiser's state in checkpoints: whole, or without the moments, which lie in shards beside it; either is read into either."""
+"""The optimiser's state in checkpoints: whole, or without the moments, which are files of shards; any model reads either form."""
 
 import copy
 from collections.abc import Mapping

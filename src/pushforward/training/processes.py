@@ -57,7 +57,7 @@ class Processes:
         return self.rank == 0
 
     def background(self, first: int) -> Any:
-        """Return a process group of the first processes, for a thread beside the main one; all processes must ask for it."""
+        """Return a process group of the first processes, for a background thread; all processes must ask for it."""
         if first not in self._background:
             self._background[first] = dist.new_group(list(range(first)), backend="gloo", timeout=self.timeout)
         return self._background[first]

@@ -1,4 +1,4 @@
-"""What a Trainer tells of its run: how far it is, and its models."""
+"""The state of a Trainer's run: how far it is, and its models."""
 
 from pathlib import Path
 

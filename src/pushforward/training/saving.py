@@ -1,4 +1,4 @@
-"""Checkpoints of a run while it trains: by the first process, or of shards by all; at once, or in the background from a copy."""
+"""Checkpoints of a run while it trains: by the first process, or of shards by all; synchronously, or in the background from a copy."""
 
 import shutil
 import tempfile
@@ -44,7 +44,7 @@ class Saving:
         self._thread: threading.Thread | None = None
 
     def save(self, now: Snapshot) -> Path:
-        """Write a checkpoint of now, and of the best, after the last one, and return its folder; in the background this returns at once.
+        """Write a checkpoint of now, and of the best, after the last one, and return its folder; in the background immediately.
 
         Raises:
             OSError, CheckpointError, ProcessError: as `finish`.
@@ -124,7 +124,7 @@ class Saving:
         try:
             if self.processes.main:
                 snapshot.write(out, best, share)
-        finally:  # what is left to exchange, so that nobody waits for a process that failed; for the others this is all
+        finally:  # what is left to exchange, so that no process waits for one that failed; for the others this is all
             for _ in self._exchanged(None, snapshot) if started is None else started:
                 pass
 

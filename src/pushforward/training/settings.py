@@ -52,7 +52,7 @@ class Settings:
             "hybrid" over the `shard_size` processes of a group, with copies between groups. "auto" is "ddp" where half of the memory
             suffices for these; else "hybrid" where one machine's processes suffice, and "fsdp" where they do not.
         shard_size: processes of a group of "hybrid"; 0 is those of one machine.
-        async_checkpoints: write checkpoints in the background, from a copy in main memory, while training goes on.
+        async_checkpoints: write checkpoints in the background, from a copy in main memory, while training continues.
     """
 
     steps: int = 2000

@@ -45,7 +45,7 @@ class Sharded:
         shard(model, self.mesh)
 
     def copied(self) -> nn.Module:
-        """Return a copy that is sharded alike, such as an average; no process ever holds all of its weights."""
+        """Return a copy that is sharded in the same way, such as an average; no process ever holds all of its weights."""
         copied = copy.deepcopy(self.empty)
         shard(copied, self.mesh)
         copied.to_empty(device=next(self.model.parameters()).device)
@@ -59,7 +59,7 @@ class Sharded:
         return copied
 
     def gathered(self, sharded: nn.Module) -> GenerativeModel:
-        """Return a plain model with all weights of one that is sharded alike; all processes must call it."""
+        """Return a plain model with all weights of one that is sharded in the same way; all processes must call it."""
         whole = copy.deepcopy(self.empty)
         whole.load_state_dict({name: full(one) for name, one in sharded.state_dict().items()}, assign=True)
         return whole.train(sharded.training)
