@@ -20,13 +20,16 @@ def attach(model: Any, averaged: Any, watch: Callable[[Tensor, Tensor], None]) -
         model.follow_average(averaged)
 
 
+def settles(model: GenerativeModel) -> bool:
+    """Return whether something follows from a model's weights that is fitted before they are kept, such as the scale of latents."""
+    return type(model).settle is not GenerativeModel.settle
+
+
 def settle(models: Sequence[GenerativeModel], rows: Callable[[int], tuple[Tensor, Any]]) -> None:
-    """Fit what follows from the weights of models, such as the scale of latents, to training examples; `rows` returns the given number."""
-    settling = [model for model in models if type(model).settle is not GenerativeModel.settle]
-    if settling:
-        x, cond = rows(SETTLED)
-        for model in settling:
-            model.settle(x, cond)
+    """Fit what follows from the weights of models to training examples; `rows` returns the given number."""
+    x, cond = rows(SETTLED)
+    for model in models:
+        model.settle(x, cond)
 
 
 def detach(model: Any) -> None:

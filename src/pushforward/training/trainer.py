@@ -18,7 +18,7 @@ from pushforward.formats.lock import check_unlocked, locked
 from pushforward.formats.run import check_start, clear_run
 from pushforward.formats.wrapped import own_state, unwrapped
 from pushforward.registry import export
-from pushforward.training.attached import attach, detach, settle
+from pushforward.training.attached import attach, detach, settle, settles
 from pushforward.training.best import Best, fits_in_memory
 from pushforward.training.facts import facts
 from pushforward.training.failures import diverged, rescued, stopped
@@ -275,7 +275,8 @@ class Trainer(RunState):
         return snapshot(self._step, self.progress, self._fingerprint, self.extra_config)
 
     def _settle(self) -> None:
-        settle([self.model, *([] if self._step.average is None else [self.averaged_model])], self._feed.rows)
+        if settles(self.model):
+            settle([self.model, *([] if self._step.average is None else [self.averaged_model])], self._feed.rows)
 
     def _notify(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
