@@ -12,7 +12,20 @@ from rich.console import Console
 from rich.table import Table
 
 import pushforward as pf
-from benchmarks import aliasing, continuous, few_steps, flows, glow, image_networks, jacobi, likelihood, mmdit, solvers, training  # noqa: F401  (they register their rows)
+from benchmarks import (  # noqa: F401  (they register their rows)
+    aliasing,
+    continuous,
+    few_steps,
+    flows,
+    glow,
+    image_networks,
+    jacobi,
+    likelihood,
+    mmdit,
+    sd3_training,
+    solvers,
+    training,
+)
 from benchmarks.rows import FLOOR, OURS, ROWS, Row, plain_row
 
 PEERS = ("torchdiffeq", "torchode", "zuko", "diffusers", "flow_matching", "nflows", "normflows", "FrEIA", "torchflows")

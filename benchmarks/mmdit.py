@@ -32,7 +32,7 @@ def mmdit() -> list[Row]:
     torch.manual_seed(0)
     found = []
     for qk_norm in (False, True):
-        ours, peer = _networks(qk_norm)
+        ours, peer = networks(qk_norm)
         for tokens, turns in ((256, 12), (1024, 6), (4096, 1)):
             for batch in (1, 2):
                 if qk_norm and (tokens, batch) != (1024, 1):
@@ -42,7 +42,7 @@ def mmdit() -> list[Row]:
     return found
 
 
-def _networks(qk_norm: bool) -> tuple[MMDiT, SD3Transformer2DModel]:
+def networks(qk_norm: bool) -> tuple[MMDiT, SD3Transformer2DModel]:
     """Return our network and diffusers' with the same random weights and equal outputs."""
     ours = MMDiT((16, 128, 128), depth=DEPTH, heads=HEADS, context_width=CONTEXT, pooled_width=POOLED, qk_norm=qk_norm).eval()
     for p in ours.parameters():
