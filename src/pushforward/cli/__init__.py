@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "train or load several models and measure them in one table: pushforward compare nsf ddpm --data digits --seconds 60",
     "reflow": "train a run's model on its own pairs of noise and sample, to straighten its trajectories",
     "distill": "distill a run's model into a one-step sampler",
+    "finetune": "fine-tune Stable Diffusion 3 on images with captions: pushforward finetune MODEL --data FOLDER",
     "generate": 'generate images with Stable Diffusion 3 or 3.5: pushforward generate MODEL "a red fox" --out fox.png',
     "list": "list the public names: presets, data sets, samplers, paths, networks, ...",
     "info": "describe a run or a saved model: preset, settings, progress, checkpoints",

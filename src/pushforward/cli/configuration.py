@@ -13,6 +13,7 @@ from pushforward.cli.options import from_data
 from pushforward.cli.run import run_config
 from pushforward.errors import ConfigError, UserError
 from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml
+from pushforward.formats.run import FINETUNE
 from pushforward.training.settings import Settings
 
 SECTIONS = ("preset", "model", "data", "texts", "training", "versions")
@@ -75,9 +76,9 @@ def model_defaults(function: Any, section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
-    """Raise if the model or data to resume differs from the run's."""
+    """Raise if the model or data to resume differs from the run's, or what was fine-tuned."""
     now = yaml.safe_load(dump_yaml(now))
-    for name in ("preset", "data", "model"):
+    for name in ("preset", "data", "model", FINETUNE):
         if before.get(name) != now.get(name):
             old, new = before.get(name), now.get(name)
             if isinstance(old, dict) and isinstance(new, dict):

@@ -18,7 +18,7 @@ from pushforward.cli.loras import DIGESTS, apply_loras, check_loras, check_uncha
 from pushforward.cli.options import check_whole, parse
 from pushforward.cli.pictures import pictures_of
 from pushforward.cli.preview import shown
-from pushforward.cli.prompts import prompts_of
+from pushforward.cli.prompts import check_encoders, prompts_of
 from pushforward.cli.run import check_file, device_of
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.errors import UserError
@@ -32,7 +32,6 @@ from pushforward.samplers.euler import Euler
 from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
 from pushforward.sd3.generation import LEVELS, STEPS, times_of
-from pushforward.sd3.hub import is_hub_id
 from pushforward.sd3.png import digest, read_settings, write_png
 from pushforward.sd3.prompts import MOST_TOKENS
 
@@ -232,10 +231,7 @@ def _check(options: Generate) -> None:
             check_file(path, name)
     if options.transformer is not None and not options.transformer.is_file():
         raise UserError(f"--transformer is {options.transformer}, which is no file; give a .safetensors or .gguf file.")
-    if options.text_encoders is not None and not options.text_encoders.exists():
-        raise UserError(f"--text-encoders is {options.text_encoders}, which does not exist; give the folder with clip_l, clip_g and t5xxl.")
-    if options.tokenizers is not None and not Path(options.tokenizers).is_dir() and not is_hub_id(options.tokenizers):
-        raise UserError(f"--tokenizers is {options.tokenizers}, but there is no such folder; give the one of a diffusers model.")
+    check_encoders("--text-encoders", options.text_encoders, options.tokenizers)
 
 
 def _guidance(options: Generate) -> Guidance | None:

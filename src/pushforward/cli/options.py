@@ -133,14 +133,14 @@ def argument_helps(thing: Callable[..., Any]) -> dict[str, str]:
 
 def _option(name: str, annotation: Any) -> Any:
     if name == "net":
-        return _choice("nn", None) | None
+        return choice("nn", None) | None
     if name == "teacher":
         return str | None
     field = getattr(annotation, "__name__", "").lower()
-    return _choice(FIELDS[field], annotation) if field in FIELDS else annotation
+    return choice(FIELDS[field], annotation) if field in FIELDS else annotation
 
 
-def _choice(group: str, kind: type | None) -> Any:
+def choice(group: str, kind: type | None) -> Any:
     """Return the union of a group's settings records, each as a subcommand."""
     found = []
     for entry in registry.entries(group):

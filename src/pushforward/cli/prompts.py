@@ -1,9 +1,10 @@
-"""The prompts of `pushforward generate`: one, or a file with one in each line, and n images of each."""
+"""The prompts of `pushforward generate`: one, or a file with one in each line, and n images of each; and the files that encode them."""
 
 from pathlib import Path
 
 from pushforward._files import regular
 from pushforward.errors import UserError
+from pushforward.sd3.hub import is_hub_id
 
 
 def prompts_of(prompt: str, file: Path | None, n: int) -> list[str]:
@@ -25,3 +26,15 @@ def prompts_of(prompt: str, file: Path | None, n: int) -> list[str]:
     if not texts:
         raise UserError(f"--prompts is {file}, which is empty; write a prompt in each line.")
     return [text for text in texts for _ in range(n)]
+
+
+def check_encoders(option: str, encoders: Path | None, tokenizers: str | None) -> None:
+    """Raise unless separate text encoders and tokenizers exist, or may be on the Hub.
+
+    Raises:
+        UserError: they do not; `option` is how the encoders were given.
+    """
+    if encoders is not None and not encoders.exists():
+        raise UserError(f"{option} is {encoders}, which does not exist; give the folder with clip_l, clip_g and t5xxl.")
+    if tokenizers is not None and not Path(tokenizers).is_dir() and not is_hub_id(tokenizers):
+        raise UserError(f"--tokenizers is {tokenizers}, but there is no such folder; give the one of a diffusers model.")

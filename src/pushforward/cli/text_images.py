@@ -1,14 +1,15 @@
 """What `pushforward train sd3` does before the flow is trained: the autoencoder, and latents and captions encoded once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from pushforward.cli.run import notify
-from pushforward.cli.train import Source
+from pushforward.cli.train import RunOptions, Source
 from pushforward.data.dataset import Dataset
 from pushforward.errors import ConfigError, DataError
 from pushforward.families.autoencoder import Autoencoder
@@ -19,11 +20,13 @@ from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.sd3.images import finished
 from pushforward.sd3.latent_cache import cache_latents
 from pushforward.sd3.latent_pairs import LatentPairs
+from pushforward.sd3.latent_write import EncodesText
 from pushforward.sd3.run_files import VAE
 from pushforward.sd3.text import TextEncoders, text_encoders
 from pushforward.sd3.text_layout import Null
 from pushforward.training.processes import Processes
 
+Options = TypeVar("Options", bound=RunOptions)
 AUTOENCODER, CACHE = "autoencoder", "latents"  # folders of a run
 
 
@@ -100,7 +103,7 @@ def encoded(
     texts = text_encoders(options.text_encoders, null_text, tokens=options.text_tokens, device=source.device)
     given = None if options.autoencoder is None else given_autoencoder(options.autoencoder)
     if overwrite:
-        among.of_main(lambda: _clear(out), "removing the former run")
+        among.of_main(lambda: clear(out), "removing the former run")
     if not (out / VAE).is_dir():
         if given is None:
             model = trained(out / AUTOENCODER)
@@ -112,14 +115,36 @@ def encoded(
     vae = read_autoencoder_of(out / VAE, device=source.device)
     cache = options.cache or out / CACHE
 
-    def pairs(split: str, data: Dataset) -> LatentPairs:
-        mirrored = options.mirrored and split == "train"
-        if among.main:
-            notify(f"encoding the {len(data)} images and captions of {split} into {cache / split}")
-        among.of_main(lambda: str(cache_latents(data, cache, vae, texts, split=split, flips=mirrored).folder), "encoding")
-        return LatentPairs(cache, split)
+    train = pairs_of(source.train, cache, "train", vae, texts, among, mirrored=options.mirrored)
+    return Encoded(train, pairs_of(source.validation, cache, "validation", vae, texts, among), vae, texts)
 
-    return Encoded(pairs("train", source.train), pairs("validation", source.validation), vae, texts)
+
+def pairs_of(
+    data: Dataset,
+    cache: Path,
+    split: str,
+    vae: AutoencoderKL,
+    texts: EncodesText,
+    among: Processes,
+    *,
+    mirrored: bool = False,
+    caption: str = "",
+) -> LatentPairs:
+    """Return latents and captions of a set, which the first process encodes unless the cache holds them; one caption may be that of all."""
+    captions = [caption] * len(data) if caption else None
+    if among.main:
+        notify(f"encoding the {len(data)} images and captions of {split} into {cache / split}")
+    among.of_main(lambda: str(cache_latents(data, cache, vae, texts, split=split, captions=captions, flips=mirrored).folder), "encoding")
+    return LatentPairs(cache, split)
+
+
+def of_images(options: Options, **more: str) -> Options:
+    """Return the options so that images without a caption in a folder or a set of the Hub are left out, unless they state otherwise.
+
+    `more` are further options of such data, likewise.
+    """
+    listed = Path(options.data).is_dir() or options.data.startswith("hf:")
+    return replace(options, data_options={"missing": "drop", **more, **options.data_options}) if listed else options
 
 
 def given_autoencoder(path: Path) -> AutoencoderKL:
@@ -137,7 +162,7 @@ def given_autoencoder(path: Path) -> AutoencoderKL:
     return model.autoencoder()
 
 
-def _clear(out: Path) -> None:
+def clear(out: Path) -> None:
     """Remove what a former run of text to image wrote into its folder: checkpoints, the autoencoder, and the encoded data."""
     for run in (out, out / AUTOENCODER):
         if run.is_dir():

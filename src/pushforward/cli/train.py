@@ -19,10 +19,11 @@ from pushforward.cli.run import check_folder, data_options, device_of, load_data
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import options_from_text
-from pushforward.errors import UserError
+from pushforward.data.splits import LEAST
+from pushforward.errors import DataError, UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.config import to_plain
-from pushforward.formats.model import model_config
+from pushforward.formats.model import model_config, versions
 from pushforward.formats.run import check_free
 from pushforward.schema import Schema
 from pushforward.training.defaults import Defaults, defaults, standardised
@@ -38,7 +39,7 @@ MOST = 20  # columns of a table that are printed
 
 
 @dataclass(frozen=True)
-class Run:
+class RunOptions:
     """Data source and output options of a training run.
 
     Args:
@@ -47,11 +48,8 @@ class Run:
         data_options: options of the data set, as NAME VALUE pairs, such as `label species` for a .csv.
         out: run folder; by default runs/PRESET-DATA.
         device: "auto" (an accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
-        sampler_options: options of the model's sampler as NAME VALUE pairs, such as `grid karras grid.rho 5`; `pushforward list
-            samplers.ddim` explains those of ddim.
         overwrite: replace an existing run.
         resume: continue from the newest intact checkpoint of the run, with its settings.
-        config: a config.yaml to take settings from; other options override it.
         tensorboard: write metrics for TensorBoard into the run's folder tensorboard (needs the extra `log`).
         profile: steps that torch's profiler traces into the run's trace.json; 0 for none.
     """
@@ -60,12 +58,24 @@ class Run:
     data_options: dict[str, str] = field(default_factory=dict)
     out: Path | None = None
     device: str = "auto"
-    sampler_options: dict[str, str] = field(default_factory=dict)
     overwrite: bool = False
     resume: bool = False
-    config: Path | None = None
     tensorboard: bool = False
     profile: int = 0
+
+
+@dataclass(frozen=True)
+class Run(RunOptions):
+    """Data source and output options of the training of a preset.
+
+    Args:
+        sampler_options: options of the model's sampler as NAME VALUE pairs, such as `grid karras grid.rho 5`; `pushforward list
+            samplers.ddim` explains those of ddim.
+        config: a config.yaml to take settings from; other options override it.
+    """
+
+    sampler_options: dict[str, str] = field(default_factory=dict)
+    config: Path | None = None
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -148,8 +158,11 @@ class Source:
     device: torch.device
 
 
-def opened(preset: str, options: Run, settings: Settings, config: Mapping[str, Any]) -> Source:
-    """Return the data of a run, after checking its folder, in all processes."""
+def opened(preset: str, options: RunOptions, settings: Settings, config: Mapping[str, Any], few: bool = False) -> Source:
+    """Return the data of a run, after checking its folder, in all processes.
+
+    With `few`, training data that are too few to be split are their own validation data.
+    """
     section: dict[str, Any] = {"name": options.data}
     before = section_of(config, "data")
     if options.data_options:
@@ -163,12 +176,18 @@ def opened(preset: str, options: Run, settings: Settings, config: Mapping[str, A
             among.of_main(lambda: _check_out(out, options.overwrite), "checking the run folder")
         with among.agreed("loading the data"):
             device = device_of(options.device, among.local_rank)
-            train, validation = load_data(section, "train"), load_data(section, "validation")
+            train = load_data(section, "train")
+            try:
+                validation = load_data(section, "validation")
+            except DataError:
+                if not few or len(train) >= LEAST:
+                    raise
+                validation = train
             section["fingerprint"] = train.fingerprint()
     return Source(train, validation, section, out, device)
 
 
-def watching(options: Run, out: Path) -> list[Callback]:
+def watching(options: RunOptions, out: Path) -> list[Callback]:
     """Return the callbacks that the options ask for."""
     callbacks: list[Callback] = [TensorBoard(out / "tensorboard")] if options.tensorboard else []
     return [*callbacks, Profile(out / "trace.json", options.profile)] if options.profile else callbacks
@@ -196,12 +215,16 @@ def parsed_options(preset: str, given: Sequence[str], run: Run, settings: Settin
     """Return the options of a command line, with these defaults of its sections run, training and model, and of further ones."""
     record = preset_record(registry.get(f"models.{preset}"), model)
     every = {"run": run, "training": settings, "model": record(), **sections}
-    fields = [(name, Annotated[type(one), tyro.conf.arg(name="")], field(default=one)) for name, one in every.items()]
-    whole = dataclasses.make_dataclass("Train", fields, frozen=True)
-    parsed = parse(whole, given, prog=f"pushforward train {preset}", description=registry.summary(f"models.{preset}"))
+    parsed = parsed_records(every, given, prog=f"pushforward train {preset}", description=registry.summary(f"models.{preset}"))
     if getattr(parsed.model, "circular", False) and model.get("preprocess", "none") != "none":  # angles keep their own units
         return parsed_options(preset, given, run, settings, {**model, "preprocess": "none"}, **sections)
     return parsed
+
+
+def parsed_records(records: Mapping[str, Any], given: Sequence[str], *, prog: str, description: str) -> Any:
+    """Return records with the options of a command line over their values."""
+    fields = [(name, Annotated[type(one), tyro.conf.arg(name="")], field(default=one)) for name, one in records.items()]
+    return parse(dataclasses.make_dataclass("Records", fields, frozen=True), given, prog=prog, description=description)
 
 
 def start(
@@ -226,7 +249,6 @@ def start(
 
     `sections` are further ones of the configuration; `prepare` changes the model before anything is made of it.
     """
-    among = processes(settings.timeout)
     torch.manual_seed(settings.seed)
     function = registry.get(f"models.{preset}")
     decided = {name: getattr(train, of) for name, of in from_data(function).items() if of is not None}
@@ -234,11 +256,45 @@ def start(
     if prepare is not None:
         prepare(model)
     own = {"data": dict(section), **(sections or {})}
-    whole = {**model_config(model), **own, "training": to_plain(vars(settings))}
+    always: list[Callback] = [SampleGrid(out / "samples")] if grids else []
+    trainer = begin(
+        preset, model, settings, train, validation, out, own, device=device, resume=resume, overwrite=overwrite,
+        callbacks=[*always, *callbacks],
+    )  # fmt: skip
+    if trainer.processes.main:
+        if chosen is not None and str(chosen):
+            notify(str(chosen))
+        if train.schema is not None and train.schema.columns:
+            notify(_shown(train.schema))
+    return trainer
+
+
+def begin(
+    name: str,
+    model: GenerativeModel,
+    settings: Settings,
+    train: Any,
+    validation: Any,
+    out: Path,
+    sections: Mapping[str, Any],
+    *,
+    device: torch.device,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Trainer:
+    """Return a Trainer for a model on data, after creating its run folder, which `check_free` has accepted, and writing config.yaml.
+
+    `name` is what the line about its start calls the model; `sections` are those of the configuration besides the model's own.
+    """
+    among = processes(settings.timeout)
+    own = dict(sections)
+    described = {"versions": versions()} if model.config is None else model_config(model)
+    whole = {**described, **own, "training": to_plain(vars(settings))}
     if resume:
         with among.watched():
             among.of_main(lambda: refuse_changes(run_config(out), whole, out), "checking the run folder")
-    always: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl"), *([SampleGrid(out / "samples")] if grids else [])]
+    always: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl")]
     trainer = Trainer(
         model.to(device), train, validation=validation, out=out, resume=resume, overwrite=overwrite, callbacks=[*always, *callbacks],
         config=own, **vars(settings),
@@ -246,13 +302,9 @@ def start(
     with among.watched():
         among.of_main(lambda: write_config(out, whole), "writing the configuration")
     if among.main:
-        parameters = sum(p.numel() for p in model.parameters())
+        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         where = f"{device}" if among.size == 1 else f"{among.size} processes on {device.type}"
-        notify(f"{preset} on {train!r}: {parameters:,} parameters, {where}, {settings.steps - trainer.step} steps into {out}")
-        if chosen is not None and str(chosen):
-            notify(str(chosen))
-        if train.schema is not None and train.schema.columns:
-            notify(_shown(train.schema))
+        notify(f"{name} on {train!r}: {parameters:,} parameters, {where}, {settings.steps - trainer.step} steps into {out}")
     return trainer
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pushforward import registry
-from pushforward.cli.text_images import Encoded, Texts, checked_captions, encoded
+from pushforward.cli.text_images import Encoded, Texts, checked_captions, encoded, of_images
 from pushforward.cli.train import TEXT_TO_IMAGE, Run, Source, arguments_of, asked, opened, parsed_options, report, start, watching
 from pushforward.families.autoencoder import Autoencoder
 from pushforward.formats.config import call_checked, to_plain
@@ -28,7 +28,7 @@ def train(given: Sequence[str], config: Mapping[str, Any]) -> int:
     parsed = asked(TEXT_TO_IMAGE, given, config or {"training": to_plain(vars(FLOW))}, {}, texts=texts)
     with torch.device("meta"):  # the network is refused before the autoencoder is trained
         registry.get(f"models.{TEXT_TO_IMAGE}")(**arguments_of(parsed))
-    options: Run = parsed.run if config else _dropping(parsed.run)
+    options: Run = parsed.run if config else of_images(parsed.run)
     source = opened(TEXT_TO_IMAGE, options, parsed.training, config)
     checked_captions(source.train)
     ready = encoded(
@@ -40,7 +40,7 @@ def train(given: Sequence[str], config: Mapping[str, Any]) -> int:
     arguments = {**arguments_of(parsed), "text": ready.texts.layout.parts}
     trainer = start(
         TEXT_TO_IMAGE, arguments, parsed.training, ready.train, ready.validation, source.out,
-        section=source.section, device=source.device, resume=options.resume, overwrite=options.overwrite, grids=False,
+        section=source.section, device=source.device, resume=options.resume, grids=False,
         callbacks=[CaptionGrid(source.out / "samples", ready.images), *watching(options, source.out)],
         sections={"texts": to_plain(vars(parsed.texts))}, prepare=lambda model: _set_empty(model, ready),
     )  # fmt: skip
@@ -49,12 +49,6 @@ def train(given: Sequence[str], config: Mapping[str, Any]) -> int:
     if status == 0 and trainer.processes.main:
         print(f'next: pushforward generate {source.out} "{ready.validation.captions[0]}" --guidance 3 --out image.png')
     return status
-
-
-def _dropping(options: Run) -> Run:
-    """Return the options so that images without a caption in a folder or a set of the Hub are left out, unless they state otherwise."""
-    listed = Path(options.data).is_dir() or options.data.startswith("hf:")
-    return replace(options, data_options={"missing": "drop", **options.data_options}) if listed else options
 
 
 def _set_empty(model: Any, ready: Encoded) -> None:

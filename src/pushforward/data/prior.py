@@ -54,6 +54,9 @@ class PriorPreservation:
     def __len__(self) -> int:
         return math.lcm(len(self.subject), len(self.prior))  # so that each example of a set occurs equally often
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.subject!r}, {self.prior!r}, weight {self.weight:g})"
+
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         x, cond = self.batch([index])
         return x[0], None if cond is None else cond[0]

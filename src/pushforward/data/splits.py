@@ -11,6 +11,7 @@ from pushforward.errors import DataError, UserError
 from pushforward.registry import unknown
 
 SPLITS = ("train", "validation", "test")
+LEAST = 10  # examples that can be split
 
 
 def check_split(split: str) -> None:
@@ -21,8 +22,8 @@ def check_split(split: str) -> None:
 
 def split_sizes(count: int) -> tuple[int, int, int]:
     """Return the sizes of an 80/10/10 split of `count` examples, which must be at least 10."""
-    if count < 10:
-        raise DataError(f"there are {count} examples, but a split into train, validation and test needs at least 10.")
+    if count < LEAST:
+        raise DataError(f"there are {count} examples, but a split into train, validation and test needs at least {LEAST}.")
     tenth = count // 10
     return count - 2 * tenth, tenth, tenth
 
@@ -63,7 +64,7 @@ def _spread(count: int, chosen: int) -> numpy.ndarray:
 def split_within(split: str, counts: Mapping[str, int], seed: int, labels: numpy.ndarray | None = None) -> tuple[str, Tensor]:
     """Return the part of a source that holds a split, and the indices in it, for a source that may already have splits.
 
-    Missing validation and test splits are each a seeded, stratified tenth of train.
+    Missing validation and test splits are each a seeded, stratified tenth of train; of fewer than 10 examples all are train.
 
     Args:
         split: "train", "validation" or "test".
@@ -79,7 +80,7 @@ def split_within(split: str, counts: Mapping[str, int], seed: int, labels: numpy
         return split, split_indices("train", (counts[split], 0, 0), seed)
     count = counts["train"]
     lacking = [one for one in SPLITS[1:] if one not in counts]
-    if lacking and count < 10:
+    if lacking and count < LEAST and split != "train":
         split_sizes(count)  # raises
     taken = [count // 10 if one in lacking else 0 for one in SPLITS[1:]]
     return "train", split_indices(split, (count - sum(taken), *taken), seed, labels)

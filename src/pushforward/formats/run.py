@@ -13,6 +13,7 @@ from pushforward.formats.files import MANIFEST, check_folder, write_folder, writ
 
 CONFIG = "config.yaml"
 POINTERS = ("best", "last")
+FINETUNE = "finetune"  # the section of config.yaml that states what was fine-tuned, in place of a model of a preset
 # What the library writes into a run folder; any other file is the user's and is never removed.
 PICTURES = ("samples", "marginals", "corner", "loss", "trajectory", "quality", "layers", "neighbours", "evaluations")
 FILES = (
@@ -157,7 +158,8 @@ def _has_config(folder: Path) -> bool:
         config = load_yaml(folder / CONFIG)
     except (ConfigError, OSError):
         return False
-    return isinstance(config, dict) and all(isinstance(config.get(name), dict) for name in ("model", "training"))
+    held = [name for name in ("model", FINETUNE, "training") if isinstance(config, dict) and isinstance(config.get(name), dict)]
+    return "training" in held and len(held) > 1
 
 
 def clear_run(folder: Path) -> None:

@@ -21,14 +21,25 @@ def local(path: str | Path) -> Path:
     Raises:
         UserError: there is no such file, folder or repository, or it is gated; the message explains how to log in.
     """
-    here = Path(path).expanduser()
+    here, name = Path(path).expanduser(), str(path)
+    check_place(path)
     if here.exists():
         return here
-    name = str(path)
-    if isinstance(path, Path) or not is_hub_id(name) or name.endswith((".safetensors", ".ckpt")):
-        raise UserError(f"{path} does not exist; give a .safetensors file, a diffusers folder, or a Hub id such as {EXAMPLE}.")
     with hub_errors(name, "the model", "download it elsewhere and give its folder or its .safetensors file"):
         return Path(downloaded(name, WANTED))
+
+
+def check_place(path: str | Path) -> None:
+    """Raise unless a path exists or may be a Hub id; nothing is downloaded.
+
+    Raises:
+        UserError: it does not exist, and cannot be one.
+    """
+    name = str(path)
+    if Path(path).expanduser().exists():
+        return
+    if isinstance(path, Path) or not is_hub_id(name) or name.endswith((".safetensors", ".ckpt")):
+        raise UserError(f"{path} does not exist; give a .safetensors file, a diffusers folder, or a Hub id such as {EXAMPLE}.")
 
 
 def is_hub_id(name: str) -> bool:

@@ -94,14 +94,17 @@ class LatentPairs(LazyDataset):
 
     def batch(self, indices: Sequence[int] | Tensor) -> Any:
         """Return the examples with these indices as one batch: latents in float32, and their `TextContext`."""
-        rows = self.rows[torch.as_tensor(indices, dtype=torch.int64).cpu()]
-        chosen = self._caption[rows % len(self._caption)]
-        context, pooled = (torch.empty(len(rows), *getattr(self.text.none, name).shape[1:]) for name in ("context", "pooled"))
+        places = torch.as_tensor(indices, dtype=torch.int64).cpu()
+        return self._read(places)[0], self._texts(self._caption[self.rows[places] % len(self._caption)])
+
+    def _texts(self, chosen: Tensor) -> Any:
+        """Return the condition of the captions with these numbers."""
+        context, pooled = (torch.empty(len(chosen), *getattr(self.text.none, name).shape[1:]) for name in ("context", "pooled"))
         for shard in (chosen // self._per_shard).unique().tolist():
             here, path = (chosen // self._per_shard == shard).nonzero().flatten(), text_file(self.folder, shard)
             for out, name in ((context, "context"), (pooled, "pooled")):
                 out[here] = self._mapped(path, name)[chosen[here] % self._per_shard].float()
-        return self._read(torch.as_tensor(indices, dtype=torch.int64).cpu())[0], TextContext(context, pooled)
+        return TextContext(context, pooled)
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):

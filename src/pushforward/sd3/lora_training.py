@@ -43,7 +43,7 @@ class Trained:
         dora: bool,
         seed: int,
     ) -> None:
-        peft = _imported_peft()
+        peft = imported_peft()
         whole("rank", rank, 1, hint="16 is usual")
         alpha = float(rank if alpha is None else real("alpha", alpha, hint="None is the rank"))
         if alpha == 0:
@@ -51,9 +51,9 @@ class Trained:
         if not is_real(dropout) or not 0 <= dropout < 1:
             raise UserError(f"dropout is {shown(dropout)}, but it must be from 0 to below 1; 0 is usual.")
         whole("seed", seed, 0, 2**63 - 1)
-        chosen = {"transformer": _matching(components["transformer"], targets)}
+        chosen = {"transformer": matching(components["transformer"], targets)}
         for kind in _encoders(text_encoders, components):
-            chosen[kind] = _matching(components[kind], ENCODER_TARGETS[kind])
+            chosen[kind] = matching(components[kind], ENCODER_TARGETS[kind])
         self.components = {part: components[part] for part in chosen}
         self._required = [(p, p.requires_grad) for one in self.components.values() for p in one.parameters()]
         # alpha may be any number, but its type in peft is int
@@ -104,7 +104,8 @@ class Trained:
             p.requires_grad_(required)
 
 
-def _imported_peft() -> Any:
+def imported_peft() -> Any:
+    """Return the module peft, or raise with installation instructions."""
     try:
         import peft
     except ImportError:
@@ -112,7 +113,7 @@ def _imported_peft() -> Any:
     return peft
 
 
-def _matching(network: nn.Module, targets: Sequence[str]) -> list[str]:
+def matching(network: nn.Module, targets: Sequence[str]) -> list[str]:
     """Return the paths of Linears that end with one of the targets."""
     if isinstance(targets, str) or not targets:
         raise UserError(f"targets is {targets!r}, but it must be a list of ends of paths, such as {list(ATTENTION)}.")

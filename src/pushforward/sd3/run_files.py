@@ -10,6 +10,7 @@ from pushforward.errors import ConfigError, NoCheckpointError, UserError
 from pushforward.formats.autoencoder_folder import read_autoencoder_of
 from pushforward.formats.config import load_yaml
 from pushforward.formats.model import load
+from pushforward.formats.run import FINETUNE
 from pushforward.formats.sd3 import SD3Files
 from pushforward.nn.eight_bits import Weights
 from pushforward.nn.mmdit import MMDiT
@@ -32,7 +33,7 @@ def read_run(
     """Return the parts of a run, with averaged weights.
 
     Raises:
-        UserError: another transformer or weights of 8 bits are asked for.
+        UserError: another transformer or weights of 8 bits are asked for, or the run is a fine-tuning, whose result is a file in it.
         NoCheckpointError: the run is not one of text to image, or has no checkpoint or autoencoder.
         ConfigError: its configuration names no text encoders.
     """
@@ -40,6 +41,8 @@ def read_run(
         given = f"transformer is {transformer}" if transformer is not None else f"weights is {weights!r}"
         raise UserError(f"{given}, but {path} is a run, whose own transformer is small; leave it out.")
     config = load_yaml(path / CONFIG)
+    if FINETUNE in config and "preset" not in config:
+        raise UserError(_of_finetuning(path, config[FINETUNE]))
     if config.get("preset") != "sd3":
         raise NoCheckpointError(
             f"{path} is a run of the preset {config.get('preset')}, which makes no images of texts; use `pushforward sample {path}`."
@@ -54,6 +57,14 @@ def read_run(
     scheduler = {"shift": float(grid.factor) if isinstance(grid, Shifted) else 1.0}
     texts = text_encoders(names, model.null_text, tokens=tokens, device=device)
     return Parts(net, vae, {}, SD3Files(net, vae, scheduler=scheduler, variant="a run of sd3"), RunTexts(texts), model.shape[1:])
+
+
+def _of_finetuning(path: Path, section: Any) -> str:
+    """Return what to give in place of a run of `pushforward finetune` on a model in files."""
+    tuned = section if isinstance(section, dict) else {}
+    if tuned.get("full"):
+        return f"{path} holds a fine-tuned model; give {path / 'model'}."
+    return f"{path} holds a LoRA; give {tuned.get('model', 'the model')} --lora {path / 'lora.safetensors'}."
 
 
 def _text_encoders(config: dict[str, Any], path: Path) -> tuple[list[str], int]:

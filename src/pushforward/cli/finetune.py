@@ -1,0 +1,93 @@
+"""`pushforward finetune MODEL --data FOLDER`: fine-tune a Stable Diffusion 3 on images with captions, by a LoRA or all weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pushforward.cli.configuration import base_config, refuse_changes
+from pushforward.cli.run import load_data, write_config
+from pushforward.cli.text_images import checked_captions, clear, of_images
+from pushforward.cli.train import begin, opened, report, watching
+from pushforward.cli.tuned import loaded, next_command, written
+from pushforward.cli.tuning import asked, plain_of, run_of
+from pushforward.data.dataset import Dataset
+from pushforward.data.prior import PriorPreservation
+from pushforward.errors import UserError
+from pushforward.formats.autoencoder_folder import read_autoencoder_of
+from pushforward.formats.config import to_plain
+from pushforward.formats.model import versions
+from pushforward.formats.run import FINETUNE
+from pushforward.sd3.run_files import VAE
+from pushforward.training.grids import CaptionGrid
+from pushforward.training.processes import processes
+
+SIZE = 1024  # pixels of a side, of models that are no runs
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    given = list(arguments)
+    config = base_config(given) if "--resume" in given else {}
+    parsed = asked(given, config)
+    tuning, settings = parsed.tuning, parsed.training
+    size = str(_size(tuning))
+    options = parsed.run if config else of_images(parsed.run, size=size)
+    source = opened("finetune", options, settings, {"data": config["data"]} if config else {}, few=True)
+    if not tuning.caption:
+        checked_captions(source.train)
+    prior = None if tuning.prior is None else _prior(tuning, size)
+    sections = {"data": source.section, FINETUNE: plain_of(tuning)}
+    if config:
+        refuse_changes(config, {**config, **sections}, source.out)
+    base = loaded(tuning, source)
+    if not config:
+        whole = {**sections, "training": to_plain(vars(settings)), "versions": versions()}
+        processes(settings.timeout).of_main(lambda: _prepared(source.out, whole, options.overwrite), "writing the configuration")
+    train, validation = base.pairs(source.train, "train"), base.pairs(source.validation, "validation")
+    data: Any = train
+    if prior is not None:
+        data = PriorPreservation(train, base.pairs(prior, "train", of_prior=True), tuning.prior_weight)
+    model = base.model(validation.shape, settings.seed)
+    trainer = begin(
+        "full fine-tuning" if tuning.full else "a LoRA", model, settings, data, validation, source.out, {**sections, **base.sections},
+        device=source.device, resume=(source.out / "checkpoints").is_dir(),
+        callbacks=[CaptionGrid(source.out / "samples", base.images), *watching(options, source.out)],
+    )  # fmt: skip
+    trainer.fit()
+    status = report(trainer)
+    if status == 0 and trainer.processes.main:
+        result = written(base, trainer)
+        print(f"{result} is written; next: {next_command(base, result, validation.captions[0])}")
+    return status
+
+
+def _prepared(out: Path, config: dict[str, Any], overwrite: bool) -> None:
+    """Write the configuration into a folder without a former run, so that even the encoding of its data can be resumed."""
+    if overwrite:
+        clear(out)
+    write_config(out, config)
+
+
+def _size(tuning: Any) -> int:
+    """Return the side of the images in pixels.
+
+    Raises:
+        UserError: the one that is given is not the run's, all of whose weights are trained at its own.
+    """
+    flow = run_of(tuning.model)
+    if flow is None:
+        return SIZE if tuning.size is None else tuning.size
+    vae = read_autoencoder_of(Path(tuning.model).expanduser() / VAE)
+    own = flow.shape[1] * vae.factor
+    if tuning.size is not None and tuning.size != own:
+        raise UserError(f"--size is {tuning.size}, but {tuning.model} is a run on images of {own} pixels; leave --size out.")
+    return own
+
+
+def _prior(tuning: Any, size: str) -> Dataset:
+    """Return the images of the subject's class."""
+    options = {"size": int(size), "missing": "drop"}
+    found = load_data({"name": str(tuning.prior), **options}, "train")
+    if not tuning.prior_caption:
+        checked_captions(found)
+    return found
