@@ -13,9 +13,18 @@ from safetensors.torch import load_file
 import pushforward as pf
 from pushforward.cli import main
 from pushforward.formats.config import load_yaml
+from pushforward.training.grids import CaptionGrid
 
-SETTINGS = ("--steps", 2, "--batch-size", 4, "--log-every", 1, "--size", 32, "--tokens", 16)
+QUICK = ("--steps", 2, "--batch-size", 4, "--log-every", 1, "--validate-every", 0)
+SETTINGS = (*QUICK, "--size", 32, "--tokens", 16)
 needs_words = pytest.mark.skipif(importlib.util.find_spec("wordllama") is None, reason="wordllama is not installed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_grids():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CaptionGrid, "COUNT", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +137,12 @@ def test_all_weights_become_a_model_of_its_own(sd3, folder, tmp_path):
 @needs_words
 def test_a_run_is_fine_tuned_by_a_lora_and_as_a_whole(folder, tmp_path, capsys):
     base = tmp_path / "base"
-    small = ("--steps", 2, "--batch-size", 4, "net:mm-dit", "--net.depth", 1, "--net.heads", 1, "--net.head-width", 8)
+    small = (*QUICK, "net:mm-dit", "--net.depth", 1, "--net.heads", 1, "--net.head-width", 8)
     data = ("--data", folder / "class", "--data-options", "size", 8, "--text-encoders", "wordllama", "--text-tokens", 4)
     assert main(list(map(str, ("train", "sd3", *data, "--autoencoder-steps", 1, "--out", base, *small)))) == 0
     for words in ((), ("--full",)):
         out = tmp_path / f"out{len(words)}"
-        for more in ((), ("--overwrite",)):
-            assert finetune(base, "--data", folder / "subject", "--steps", 2, "--batch-size", 4, *words, *more, "--out", out) == 0
+        assert finetune(base, "--data", folder / "subject", *QUICK, *words, "--out", out) == 0
         model = (str(base), "--lora", str(out / "lora.safetensors")) if not words else (str(out),)
         shared = ("--steps", "1", "--seed", "1", "--out", str(tmp_path / "a.png"))
         assert main(["generate", model[0], "a cat", *shared, *model[1:]]) == 0
@@ -194,9 +202,10 @@ def test_what_does_not_fit_the_model_is_refused_before_anything_is_encoded(sd3, 
         assert not (tmp_path / "out").exists()
 
 
-def test_a_cache_of_another_caption_is_refused(sd3, folder, tmp_path, capsys):
+def test_a_cache_serves_other_runs_and_one_of_other_captions_is_refused(sd3, folder, tmp_path, capsys):
     cache = ("--data", folder / "subject", "--cache", tmp_path / "cache", *SETTINGS)
     assert finetune(sd3, *cache, "--out", tmp_path / "a") == 0
-    assert finetune(sd3, *cache, "--out", tmp_path / "b") == 0
+    assert finetune(sd3, *cache, "--rank", 2, "--out", tmp_path / "a", "--overwrite") == 0
+    assert {len(one) for name, one in load_file(tmp_path / "a" / "lora.safetensors").items() if "lora_A" in name} == {2}
     assert finetune(sd3, *cache, "--caption", "a dog", "--out", tmp_path / "c") == 2
     assert "holds latents cached with other data" in capsys.readouterr().err

@@ -202,10 +202,13 @@ def test_images_beside_folders_are_refused(classes):
         load(classes, size=8)
 
 
-def test_too_few_images_and_folders_without_any_are_refused(tmp_path):
-    paint(tmp_path / "few" / "one.png", 0)
-    with pytest.raises(DataError, match="there are 1 examples, but a split"):
-        load(tmp_path / "few", size=8)
+def test_too_few_images_are_all_train_and_folders_without_any_are_refused(tmp_path):
+    for k in range(9):
+        paint(tmp_path / "few" / f"{k}.png", 0)
+    assert sorted(load(tmp_path / "few", size=8).rows.tolist()) == list(range(9))
+    for split in ("validation", "test"):
+        with pytest.raises(DataError, match="there are 9 examples, but a split"):
+            load(tmp_path / "few", split, size=8)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"is a folder without data; a folder holds x.npy"):
         load(tmp_path / "empty")

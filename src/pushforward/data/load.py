@@ -50,9 +50,9 @@ def load(name_or_path: Any, split: str = "train", *, seed: int = 0, **options: A
     """Load one split of a data set by name, of a local file or folder by path, or of a DataFrame, array or set of torch.
 
     Choose on validation, report on test. A name refers to a function in the registry's group `data` with the fact `loader=True`
-    (`pushforward list data` shows them, including those of other packages), or is "hf:owner/name" for a Hugging Face data set. Data
-    without splits are split 80/10/10 by a seeded permutation, stratified if there are labels. Folders are not read into memory: they
-    are returned as a `LazyDataset`.
+    (`pushforward list data` shows them, including those of other packages), or is "hf:owner/name" for a Hugging Face data set. Data without
+    splits are split 80/10/10 by a seeded permutation, stratified if there are labels; fewer than 10 examples are all train. Folders are not
+    read into memory: they are returned as a `LazyDataset`.
 
     Args:
         name_or_path: a name, or the path of a file: .npy with an array (N, *shape); .npz with x and optional y, or with
