@@ -42,7 +42,7 @@ def run(*lines: str) -> None:
 
 
 write("shapes", [(f"a {colour} {shape}", picture(shape, colour)) for _ in range(60) for shape in SHAPES for colour in COLOURS])
-write("mine", [("my square", picture("square", "blue", stripe="orange")) for _ in range(4)])
+write("mine", [("my square", picture("square", "purple", stripe="white")) for _ in range(4)])
 write("squares", [(f"a {colour} square", picture("square", colour)) for _ in range(8) for colour in COLOURS])
 
 run(
@@ -51,7 +51,7 @@ run(
     "net:mm-dit --net.depth 3 --net.heads 3 --net.head-width 32 --net.positions 8 --net.base-size 8",
 )
 run(
-    "pushforward finetune shapes-model --data mine --prior squares --out my-square --steps 200 --lr 3e-3 --batch-size 16",
+    "pushforward finetune shapes-model --data mine --prior squares --out my-square --steps 300 --lr 2e-3 --batch-size 16",
     "--rank 8 --targets attention.qkv attention.out mlp.0 mlp.2 modulation --validate-every 0",
 )
 run('pushforward generate shapes-model "my square" --lora my-square/lora.safetensors --guidance 3 --seed 1 --out mine.png')

@@ -44,6 +44,13 @@ SENTENCES = {
     "sample runs/x --sampler-options eta": "--sampler-options takes pairs of NAME VALUE, but a name has no value; "
     "see `pushforward sample --help`.",
     "sample runs/x --sampler ddim --sampler-options etta 1": "'etta' is not a known option of ddim; did you mean 'eta'?",
+    "finetune": "there is no model; give one, and images with captions: pushforward finetune MODEL --data FOLDER.",
+    "finetune m --rank abc": "--rank is 'abc', but it must be an integer; see `pushforward finetune --help`.",
+    "finetune m --rnk 4": "'--rnk' is not a known option; did you mean '--rank'?",
+    "finetune m --layout comfy": "--layout is 'comfy', but it is one of 'diffusers', 'kohya'.",
+    "finetune m times:logit-normal --times.std 0": "std is 0.0, but the std of a logit-normal must be positive; try 1.",
+    "finetune m --data moons": "m does not exist; give a .safetensors file, a diffusers folder, or a Hub id such as "
+    "stabilityai/stable-diffusion-3.5-medium.",
     "demo --threads 0": "--threads is 0, but it must be at least 1.",
 }
 

@@ -9,7 +9,7 @@ from pushforward.cli.run import load_data, write_config
 from pushforward.cli.text_images import checked_captions, clear, of_images
 from pushforward.cli.train import begin, opened, report, watching
 from pushforward.cli.tuned import loaded, next_command, written
-from pushforward.cli.tuning import asked, plain_of, run_of
+from pushforward.cli.tuning import asked, check_apart, plain_of, run_of
 from pushforward.data.dataset import Dataset
 from pushforward.data.prior import PriorPreservation
 from pushforward.errors import UserError
@@ -33,6 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     size = str(_size(tuning))
     options = parsed.run if config else of_images(parsed.run, size=size)
     source = opened("finetune", options, settings, {"data": config["data"]} if config else {}, few=True)
+    check_apart(source.out, tuning)
     if not tuning.caption:
         checked_captions(source.train)
     prior = None if tuning.prior is None else _prior(tuning, size)

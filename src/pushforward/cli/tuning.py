@@ -150,8 +150,16 @@ def _check(tuning: Any, run: RunOptions, settings: Settings) -> None:
         raise UserError(f"--prior is {tuning.prior}, which is no folder; give a folder of images of the subject's class.")
     if tuning.prior is None and (tuning.prior_caption or tuning.prior_weight != Tuning.prior_weight):
         raise UserError("there is a weight or caption of the prior, but no --prior; give the folder of its images, or leave it out.")
-    out, model = run.out, Path(tuning.model).expanduser()
-    if out is not None and model.exists() and out.resolve() in (model.resolve(), *model.resolve().parents):
+
+
+def check_apart(out: Path, tuning: Any) -> None:
+    """Raise if a run's folder holds the model, which overwriting it would remove.
+
+    Raises:
+        UserError: it does.
+    """
+    place = Path(tuning.model).expanduser()
+    if place.exists() and out.resolve() in (place.resolve(), *place.resolve().parents):
         raise UserError(f"--out is {out}, which holds the model that is fine-tuned; give another folder.")
 
 
