@@ -16,7 +16,7 @@ from pushforward._files import json_of, regular
 from pushforward.cli.budget import VALIDATIONS, affordable
 from pushforward.cli.contestants import Contestant
 from pushforward.cli.run import CONFIG, notify, run_config
-from pushforward.cli.train import start
+from pushforward.cli.starting import start
 from pushforward.data.dataset import Dataset
 from pushforward.errors import PushforwardError, UserError
 from pushforward.evaluation.comparison_pictures import samples_picture

@@ -11,7 +11,7 @@ import torch
 from pushforward.cli.evaluate import Evaluate, evaluate, show
 from pushforward.cli.options import check_whole, parse
 from pushforward.cli.run import check_folder, device_of, load_data, notify
-from pushforward.cli.train import finish, start
+from pushforward.cli.starting import finish, start
 from pushforward.formats.run import check_free
 from pushforward.nn.mlp import MLP
 from pushforward.training.settings import Settings

@@ -6,8 +6,9 @@ from typing import Any
 
 from pushforward.cli.configuration import base_config, refuse_changes
 from pushforward.cli.run import load_data, write_config
+from pushforward.cli.starting import begin, report
 from pushforward.cli.text_images import checked_captions, clear, of_images
-from pushforward.cli.train import begin, opened, report, watching
+from pushforward.cli.train import opened, watching
 from pushforward.cli.tuned import loaded, next_command, written
 from pushforward.cli.tuning import asked, check_apart, plain_of, run_of
 from pushforward.data.dataset import Dataset

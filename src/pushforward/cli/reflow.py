@@ -11,7 +11,7 @@ import tyro
 
 from pushforward.cli.options import check_positive, check_whole, parse
 from pushforward.cli.run import check_folder, described_run, device_of, load_data, notify, run_config, write_config
-from pushforward.cli.train import finish
+from pushforward.cli.starting import finish
 from pushforward.data.pairs import Pairs
 from pushforward.errors import UserError
 from pushforward.evaluation.straightness import straightness

@@ -2,8 +2,7 @@
 
 import dataclasses
 import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,30 +11,23 @@ import torch
 import tyro
 
 from pushforward import registry
-from pushforward.cli.configuration import base_config, model_defaults, refuse_changes, refuse_preset, section_of, settings_of
-from pushforward.cli.gaussian import behind_gaussian
-from pushforward.cli.options import from_data, parse, preset_record
-from pushforward.cli.run import check_folder, data_options, device_of, load_data, notify, run_config, write_config
+from pushforward.cli.configuration import base_config, model_defaults, refuse_preset, section_of, settings_of
+from pushforward.cli.options import parse, preset_record
+from pushforward.cli.run import check_folder, data_options, device_of, load_data
 from pushforward.cli.samplers import SamplerOptions
+from pushforward.cli.starting import finish, start
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import options_from_text
 from pushforward.data.splits import LEAST
 from pushforward.errors import DataError, UserError
-from pushforward.families.model import GenerativeModel
-from pushforward.formats.config import to_plain
-from pushforward.formats.model import model_config, versions
 from pushforward.formats.run import check_free
-from pushforward.schema import Schema
 from pushforward.training.defaults import Defaults, defaults, standardised
-from pushforward.training.grids import SampleGrid
 from pushforward.training.processes import processes
-from pushforward.training.progress import Callback, MetricsFile, ProgressBar
+from pushforward.training.progress import Callback
 from pushforward.training.settings import Settings
 from pushforward.training.tracing import Profile, TensorBoard
-from pushforward.training.trainer import Trainer
 
 TEXT_TO_IMAGE = "sd3"  # the preset whose data are encoded first
-MOST = 20  # columns of a table that are printed
 
 
 @dataclass(frozen=True)
@@ -225,122 +217,3 @@ def parsed_records(records: Mapping[str, Any], given: Sequence[str], *, prog: st
     """Return records with the options of a command line over their values."""
     fields = [(name, Annotated[type(one), tyro.conf.arg(name="")], field(default=one)) for name, one in records.items()]
     return parse(dataclasses.make_dataclass("Records", fields, frozen=True), given, prog=prog, description=description)
-
-
-def start(
-    preset: str,
-    arguments: Mapping[str, Any],
-    settings: Settings,
-    train: Dataset,
-    validation: Dataset,
-    out: Path,
-    *,
-    section: Mapping[str, Any],
-    device: torch.device,
-    resume: bool = False,
-    overwrite: bool = False,
-    callbacks: Sequence[Callback] = (),
-    chosen: Defaults | None = None,
-    grids: bool = True,
-    sections: Mapping[str, Any] | None = None,
-    prepare: Callable[[Any], None] | None = None,
-) -> Trainer:
-    """Return a Trainer for a preset on data, after creating its run folder, which `check_free` has accepted, and writing config.yaml.
-
-    `sections` are further ones of the configuration; `prepare` changes the model before anything is made of it.
-    """
-    torch.manual_seed(settings.seed)
-    function = registry.get(f"models.{preset}")
-    decided = {name: getattr(train, of) for name, of in from_data(function).items() if of is not None}
-    model: GenerativeModel = function(**arguments, **decided)
-    if prepare is not None:
-        prepare(model)
-    own = {"data": dict(section), **(sections or {})}
-    always: list[Callback] = [SampleGrid(out / "samples")] if grids else []
-    trainer = begin(
-        preset, model, settings, train, validation, out, own, device=device, resume=resume, overwrite=overwrite,
-        callbacks=[*always, *callbacks],
-    )  # fmt: skip
-    if trainer.processes.main:
-        if chosen is not None and str(chosen):
-            notify(str(chosen))
-        if train.schema is not None and train.schema.columns:
-            notify(_shown(train.schema))
-    return trainer
-
-
-def begin(
-    name: str,
-    model: GenerativeModel,
-    settings: Settings,
-    train: Any,
-    validation: Any,
-    out: Path,
-    sections: Mapping[str, Any],
-    *,
-    device: torch.device,
-    resume: bool = False,
-    overwrite: bool = False,
-    callbacks: Sequence[Callback] = (),
-) -> Trainer:
-    """Return a Trainer for a model on data, after creating its run folder, which `check_free` has accepted, and writing config.yaml.
-
-    `name` is what the line about its start calls the model; `sections` are those of the configuration besides the model's own.
-    """
-    among = processes(settings.timeout)
-    own = dict(sections)
-    described = {"versions": versions()} if model.config is None else model_config(model)
-    whole = {**described, **own, "training": to_plain(vars(settings))}
-    if resume:
-        with among.watched():
-            among.of_main(lambda: refuse_changes(run_config(out), whole, out), "checking the run folder")
-    always: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl")]
-    trainer = Trainer(
-        model.to(device), train, validation=validation, out=out, resume=resume, overwrite=overwrite, callbacks=[*always, *callbacks],
-        config=own, **vars(settings),
-    )  # fmt: skip
-    with among.watched():
-        among.of_main(lambda: write_config(out, whole), "writing the configuration")
-    if among.main:
-        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        where = f"{device}" if among.size == 1 else f"{among.size} processes on {device.type}"
-        notify(f"{name} on {train!r}: {parameters:,} parameters, {where}, {settings.steps - trainer.step} steps into {out}")
-    return trainer
-
-
-def _shown(schema: Schema) -> str:
-    """Return the columns of a table with the scales that were chosen, the first of many."""
-    lines = str(schema).splitlines()
-    more = [f"and {len(lines) - MOST} columns more, listed in config.yaml"] if len(lines) > MOST else []
-    return "\n".join(f"  {line}" for line in [*lines[:MOST], *more])
-
-
-def finish(trainer: Trainer) -> int:
-    """Print the result of training and what to do next, and return the exit status."""
-    status = report(trainer)
-    if status == 0 and trainer.processes.main:
-        schema = trainer.model.schema
-        form = "csv" if schema is not None and schema.columns else "png"
-        print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.{form}")
-    return status
-
-
-def report(trainer: Trainer) -> int:
-    """Print the result of training and return the exit status."""
-    if not trainer.processes.main:
-        return 0 if trainer.stopped_by is None else 128 + int(trainer.stopped_by)
-    if trainer.stopped_by is not None:
-        print(f"pushforward: stopped at step {trainer.step}, which is saved; continue with --resume --out {trainer.out}.", file=sys.stderr)
-        return 128 + int(trainer.stopped_by)
-    unreadable = getattr(trainer.data, "unreadable", ())
-    if unreadable:
-        print(f"{len(unreadable)} images could not be read and were replaced by others: {', '.join(unreadable[:5])}", file=sys.stderr)
-    if trainer.skipped:
-        print(f"{trainer.skipped} steps without a usable gradient were skipped.", file=sys.stderr)
-    early = f" of {trainer.settings.steps}, as validation no longer improved," if trainer.ended_early else ""
-    behind = behind_gaussian(trainer)
-    if behind:
-        print(behind)
-    best = f"validation loss {trainer.best:.4f} at best"
-    print(f"trained {trainer.step} steps{early} in {trainer.seconds:.0f} s; {best}; the run is {trainer.out}.")
-    return 0

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from pushforward import registry
+from pushforward.cli.starting import report, start
 from pushforward.cli.text_images import Encoded, Texts, checked_captions, encoded, of_images
-from pushforward.cli.train import TEXT_TO_IMAGE, Run, Source, arguments_of, asked, opened, parsed_options, report, start, watching
+from pushforward.cli.train import TEXT_TO_IMAGE, Run, Source, arguments_of, asked, opened, parsed_options, watching
 from pushforward.families.autoencoder import Autoencoder
 from pushforward.formats.config import call_checked, to_plain
 from pushforward.training.grids import CaptionGrid
