@@ -1,8 +1,8 @@
 """Stable Diffusion 3 in training and from prompt to image, next to diffusers' modules.
 
-A training step is loss, gradients and AdamW of the same network with the same weights, diffusers' in a plain loop. Activation checkpointing is
-measured against the same step without it. From prompt to image both pipelines run three text encoders, 28 steps with guidance and the
-autoencoder, on random checkpoints (`tests/tiny_sd3.py`); each call has a prompt of its own, as encodings are cached here.
+A training step is loss, gradients and AdamW of the same network with the same weights, diffusers' in a plain loop. Activation
+checkpointing is measured against the same step without it. From prompt to image both pipelines run three text encoders, 28 steps with
+guidance and the autoencoder, on random checkpoints (`tests/tiny_sd3.py`); each call has a prompt of its own, as encodings are cached here.
 """
 
 import importlib.util
