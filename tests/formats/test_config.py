@@ -54,6 +54,7 @@ def test_a_record_comes_back_equal(make):
         Euler(13, Karras(3.0)),
         MMDiT.Config(dual=13),
         MMDiT.Config(dual=(1, 3)),
+        MMDiT.Config(position_axes=1),
         MinibatchOT("ignore", 3.0),
         MLP.Config((3, 4, 5), "elu", 2),
         UNet.Config(8, (1, 2, 4), dropout=0.5),
@@ -63,6 +64,12 @@ def test_a_record_comes_back_equal(make):
 )
 def test_a_record_with_its_own_values_comes_back_equal(record):
     assert from_plain(through_yaml(record), type(record), "it") == record
+
+
+def test_a_record_of_an_older_version_has_the_defaults_of_newer_settings():
+    plain = through_yaml(MMDiT.Config(depth=2))
+    assert plain.pop("position_axes") == 2
+    assert from_plain(plain, MMDiT.Config, "it") == MMDiT.Config(depth=2)
 
 
 def test_a_record_says_its_public_name():

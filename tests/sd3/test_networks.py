@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 import pushforward as pf
 from pushforward.conditions import TextContext
 from pushforward.errors import ConditionError
+from pushforward.formats.sd3 import SD3Files
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.mmdit import MMDiT, PreparedText, position_table
 from pushforward.training.compiling import obstacle
@@ -96,6 +97,30 @@ def test_the_autoencoder_is_that_of_diffusers(tiny, references, variant, layout)
 def test_the_position_table_from_scratch_is_that_of_diffusers():
     reference = diffusers.models.embeddings.PatchEmbed(16, 16, 2, 4, 32, pos_embed_max_size=24)
     torch.testing.assert_close(position_table(24, 8, 32, torch.float32), reference.pos_embed[0], rtol=0, atol=1e-6)
+
+
+def test_positions_of_one_axis_are_the_sines_of_the_number_in_reading_order():
+    table = position_table(6, 3, 8, torch.float64, axes=1)
+    number, frequency = torch.arange(36.0, dtype=torch.float64)[:, None], torch.tensor([1, 0.1, 0.01, 0.001], dtype=torch.float64)
+    phase = number * 3 / 6 * frequency
+    torch.testing.assert_close(table, torch.cat((phase.sin(), phase.cos()), dim=1))
+    window = MMDiT((1, 8, 8), depth=1, heads=1, head_width=8, positions=6, base_size=3, position_axes=1).placed(2, 3)
+    torch.testing.assert_close(window, table.float()[[13, 14, 15, 19, 20, 21]])  # rows 2 and 3, columns 1 to 3
+
+
+@pytest.mark.parametrize("layout", ["single", "diffusers"])
+def test_files_hold_positions_of_one_axis(tmp_path, layout):
+    net = MMDiT((16, 8, 8), depth=2, heads=2, head_width=64, context_width=6, pooled_width=5, positions=4, position_axes=1)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.05)
+    path = pf.formats.write_sd3(tmp_path / "net.safetensors", SD3Files(net), layout)
+    x, t = torch.randn(2, 16, 8, 6), torch.tensor([0.25, 0.5])  # whose thousandfold is not rounded
+    cond = TextContext(torch.randn(2, 3, 6), torch.randn(2, 5))
+    truth = net(x, t, cond)
+    assert torch.equal(pf.formats.read_sd3(path).transformer(x, t, cond), truth)
+    if layout == "diffusers":
+        reference = diffusers.SD3Transformer2DModel.from_pretrained(path / "transformer")
+        assert error(reference(x, cond.context, cond.pooled, 1000 * t).sample, truth) < 2e-5
 
 
 def test_a_grid_beyond_the_table_stretches_it():

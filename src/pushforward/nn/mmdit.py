@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,8 @@ class MMDiT(Blocks):
         pooled_width: channels of the pooled text.
         positions: side of the position table, in patches.
         base_size: number of patches of the positions' unit grid: entry k of the table is coordinate k base_size / positions.
+        position_axes: 2 encodes the column in half of a patch's channels and the row in the other half; 1 encodes in all of them its number
+            in reading order, row * positions + column, as if the patches were words. Files hold the table itself, whichever it is.
         qk_norm: whether queries and keys are normalised (Stable Diffusion 3.5).
         dual: the blocks that have a second attention, over image tokens only: how many of the first ones (13 in Stable Diffusion 3.5
             medium), or their numbers from 0, such as (1, 3).
@@ -85,6 +87,7 @@ class MMDiT(Blocks):
         dual: int | tuple[int, ...] = 0
         mlp_ratio: int = 4
         null_tokens: int = 333
+        position_axes: Literal[1, 2] = 2
         name: ClassVar[str] = "nn.MMDiT"
 
         def build(
@@ -128,6 +131,7 @@ class MMDiT(Blocks):
         dual: int | Sequence[int] = 0,
         mlp_ratio: int = 4,
         null_tokens: int = 333,
+        position_axes: Literal[1, 2] = 2,
     ) -> None:
         super().__init__()
         self.shape = image_sides("MMDiT", shape)
@@ -135,6 +139,8 @@ class MMDiT(Blocks):
         for name, value in {"patch": patch, "depth": depth, "heads": heads, "positions": positions, "null_tokens": null_tokens}.items():
             if value < 1:
                 raise UserError(f"{name} is {value}, but it must be at least 1.")
+        if position_axes not in (1, 2):
+            raise UserError(f"position_axes is {shown(position_axes)}, but it is 2 (column and row) or 1 (patches in reading order).")
         second = _blocks_of(dual, depth)
         width = heads * head_width
         if width % 4:
@@ -153,7 +159,8 @@ class MMDiT(Blocks):
         for layer in (self.modulation, self.last):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        self.register_buffer("positions", position_table(positions, base_size, width, self.last.weight.dtype))
+        table = position_table(positions, base_size, width, self.last.weight.dtype, position_axes)
+        self.register_buffer("positions", table)
 
     def forward(self, x: Tensor, t: Tensor, cond: TextContext | None = None, skip: Sequence[int] = ()) -> Tensor:
         """Return the prediction (n, channels, height, width) at x and t (n,).
@@ -232,13 +239,18 @@ def _blocks_of(dual: Any, depth: int) -> frozenset[int]:
     return frozenset(dual)
 
 
-def position_table(side: int, base_size: int, width: int, dtype: torch.dtype) -> Tensor:
+def position_table(side: int, base_size: int, width: int, dtype: torch.dtype, axes: int = 2) -> Tensor:
     """Return the positions (side², width): for each patch [sin, cos] of the column's coordinate, then of the row's.
 
-    coordinate = k base_size / side,    omega_j = 10000^(-j / (width / 4))
+        coordinate = k base_size / side,    omega_j = 10000^(-j / (width / (2 axes)))
+
+    With one axis k is the number of the patch in reading order, and [sin, cos] of its coordinate fill all channels.
     """
-    omega = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    phase = (torch.arange(side, dtype=torch.float64) * (base_size / side))[:, None] * omega
+    frequencies = width // (2 * axes)
+    omega = 10000.0 ** (-torch.arange(frequencies, dtype=torch.float64) / frequencies)
+    phase = (torch.arange(side ** (3 - axes), dtype=torch.float64) * (base_size / side))[:, None] * omega
     waves = torch.cat((phase.sin(), phase.cos()), dim=1).to(dtype)  # sines of float64, a table in dtype
+    if axes == 1:
+        return waves
     columns, rows = waves[None, :].expand(side, side, -1), waves[:, None].expand(side, side, -1)
     return torch.cat((columns, rows), dim=2).flatten(0, 1)
