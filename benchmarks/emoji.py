@@ -38,6 +38,7 @@ def shares(found: Tensor) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.emoji", description="Do pictures of a run show what their prompts name?")
     parser.add_argument("run", help="a run of `pushforward train sd3 --data emoji`")
+    parser.add_argument("--checkpoint", default="best", help="best on validation, whose prompts are new, or last")
     parser.add_argument("--prompts", type=int, default=200, help="prompts of each set")
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--steps", type=int, default=28)
@@ -47,7 +48,7 @@ def main() -> int:
     sets = {split: load_data(section, split) for split in ("train", "validation", "test")}
     glyphs = torch.cat([one.x for one in sets.values()]) / 255
     names = [set(some) for one in sets.values() for some in one.names]
-    sd3 = pf.StableDiffusion3.from_pretrained(options.run)
+    sd3 = pf.StableDiffusion3.from_pretrained(f"{options.run}/checkpoints/{options.checkpoint}")
     for split, what in (("train", "seen"), ("test", "new")):
         data = sets[split].take(min(options.prompts, len(sets[split])))
         own, x = [set(some) for some in data.names], data.x / 255

@@ -45,7 +45,7 @@ from pushforward.sd3.progress import Pictures, Progress, Watch, solved
 from pushforward.sd3.prompting import Prompting
 from pushforward.sd3.prompts import checked_prompts
 from pushforward.sd3.residence import REMEDY, Offload, Residence
-from pushforward.sd3.run_files import is_run, read_run
+from pushforward.sd3.run_files import read_run, run_of
 from pushforward.sd3.text_model import PromptedTransformer
 from pushforward.sd3.tokenizers import Tokenizer, find_tokenizer
 
@@ -110,7 +110,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         """Return the model of a file, a folder or a Hub id.
 
         Args:
-            path: a single .safetensors file, a diffusers folder, a run of `pushforward train sd3`, or a Hub id such as
+            path: a single .safetensors file, a diffusers folder, a run of `pushforward train sd3` or its checkpoint, or a Hub id such as
                 stabilityai/stable-diffusion-3.5-medium.
             dtype: dtype of the weights; None is the stored one (bfloat16 for 8 bits). The autoencoder is float32 where this is float16.
             device: device of the computation, such as "cuda".
@@ -127,9 +127,10 @@ class StableDiffusion3(Prompting, Editing, Adapting):
             UserError: the path does not exist, or the repository is gated.
         """
         place = "cpu" if offload else device
-        run = Path(path).expanduser()
+        local = Path(path).expanduser()
         options: Any = {"transformer": transformer, "weights": weights}
-        parts = read_run(run, dtype, place, **options) if is_run(run) else read_parts(path, dtype, place, text_encoders, t5, **options)
+        run = run_of(local)
+        parts = read_run(local, dtype, place, **options) if run else read_parts(path, dtype, place, text_encoders, t5, **options)
         parts.vae.memory(slicing=True, tiling=tiling)
         find = functools.partial(find_tokenizer, own=parts.files.tokenizers, given=tokenizers)
         shift = setting(parts.files.scheduler, "shift", 3.0)

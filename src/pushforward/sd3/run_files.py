@@ -23,8 +23,14 @@ CONFIG, VAE = "config.yaml", "vae"
 
 
 def is_run(path: Path) -> bool:
-    """Return whether a folder is a run of the preset sd3."""
+    """Return whether a folder is a run."""
     return (path / CONFIG).is_file() and (path / "checkpoints").is_dir()
+
+
+def run_of(path: Path) -> Path | None:
+    """Return the run that a path is, or that it is a checkpoint of (RUN/checkpoints/last), None if it is neither."""
+    run = path.parent.parent if path.parent.name == "checkpoints" else path
+    return run if is_run(run) else None
 
 
 def read_run(
@@ -40,9 +46,10 @@ def read_run(
     if transformer is not None or weights != "full":
         given = f"transformer is {transformer}" if transformer is not None else f"weights is {weights!r}"
         raise UserError(f"{given}, but {path} is a run, whose own transformer is small; leave it out.")
-    config = load_yaml(path / CONFIG)
+    run = run_of(path) or path
+    config = load_yaml(run / CONFIG)
     if FINETUNE in config and "preset" not in config:
-        raise UserError(_of_finetuning(path, config[FINETUNE]))
+        raise UserError(_of_finetuning(run, config[FINETUNE]))
     if config.get("preset") != "sd3":
         raise NoCheckpointError(
             f"{path} is a run of the preset {config.get('preset')}, which makes no images of texts; use `pushforward sample {path}`."
@@ -51,7 +58,7 @@ def read_run(
     model = load(path)
     if not isinstance(model, TextLatents) or not isinstance(model.net, MMDiT):
         raise NoCheckpointError(f"{path} has a network of its own in place of an MMDiT; load it with pushforward.load.")
-    vae = read_autoencoder_of(path / VAE, dtype=dtype, device=device)
+    vae = read_autoencoder_of(run / VAE, dtype=dtype, device=device)
     net = model.net.to(device=device, dtype=dtype)
     grid = getattr(model.sampler, "grid", None)
     scheduler = {"shift": float(grid.factor) if isinstance(grid, Shifted) else 1.0}
