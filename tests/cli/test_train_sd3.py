@@ -123,11 +123,18 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(pictures, tmp_path
         assert not (tmp_path / "out").exists()
 
 
-def test_overwriting_replaces_autoencoder_and_latents_and_nothing_of_the_users(run, pictures, tmp_path):
+def test_overwriting_replaces_a_run_and_nothing_of_the_users(run, pictures, tmp_path, capsys):
     out = tmp_path / "again"
     options = ("--data", pictures, "--data-options", "size", 8, "--text-encoders", "wordllama", "--text-tokens", 6, "--out", out)
     assert main(command(*options, "--autoencoder", run / "vae", *SMALL)) == 0
-    (out / "vae" / "notes.txt").write_text("mine")
+    assert main(command(*options, "--autoencoder", tmp_path / "no", *SMALL)) == 2, "nothing is overwritten without the option"
     (out / "latents" / "train" / "mine.txt").write_text("mine")
-    assert main(command(*options, "--autoencoder-steps", 1, "--overwrite", *SMALL)) == 2
-    assert (out / "vae" / "notes.txt").read_text() == (out / "latents" / "train" / "mine.txt").read_text() == "mine"
+    before = (out / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert main(command(*options, "--autoencoder-steps", 1, "--overwrite", *SMALL)) == 0
+    assert before != (out / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert (out / "latents" / "train" / "mine.txt").read_text() == "mine"
+    (out / "vae" / "notes.txt").write_text("mine")
+    capsys.readouterr()
+    assert main(command(*options, "--overwrite", *SMALL)) == 2
+    assert "vae holds notes.txt, which would be lost" in capsys.readouterr().err
+    assert (out / "checkpoints" / "last").is_file(), "refused before anything is removed"

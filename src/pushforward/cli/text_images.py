@@ -11,12 +11,13 @@ from torch import Tensor
 from pushforward.cli.run import notify
 from pushforward.cli.train import RunOptions, Source
 from pushforward.data.dataset import Dataset
-from pushforward.errors import ConfigError, DataError
+from pushforward.errors import ConfigError, DataError, UserError
 from pushforward.families.autoencoder import Autoencoder
-from pushforward.formats.autoencoder_folder import read_autoencoder_of, write_autoencoder_folder
+from pushforward.formats.autoencoder_folder import check_autoencoder_folder, read_autoencoder_of, write_autoencoder_folder
 from pushforward.formats.model import load
 from pushforward.formats.run import clear_run
 from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.sd3.cache_files import fingerprint_of
 from pushforward.sd3.images import finished
 from pushforward.sd3.latent_cache import cache_latents
 from pushforward.sd3.latent_pairs import LatentPairs
@@ -87,6 +88,7 @@ def encoded(
     *,
     among: Processes,
     overwrite: bool,
+    resume: bool,
     trained: Callable[[Path], Autoencoder | int],
 ) -> Encoded | int:
     """Return the encoded data of a run, or an exit status if a signal ended the training of its autoencoder.
@@ -97,11 +99,14 @@ def encoded(
         source: images with captions, the run's folder, and the device.
         among: the processes; the first one writes.
         overwrite: whether to remove what a former run left.
+        resume: whether the run is continued, with the autoencoder that it holds.
         trained: trains an autoencoder in a folder and returns it, or an exit status.
     """
     out = source.out
     texts = text_encoders(options.text_encoders, null_text, tokens=options.text_tokens, device=source.device)
-    given = None if options.autoencoder is None else given_autoencoder(options.autoencoder)
+    kept = resume and (out / VAE).is_dir()
+    given = None if options.autoencoder is None or kept else given_autoencoder(options.autoencoder)
+    check_autoencoder_folder(out / VAE)
     if overwrite:
         among.of_main(lambda: clear(out), "removing the former run")
     if not (out / VAE).is_dir():
@@ -113,6 +118,8 @@ def encoded(
         vae = given
         among.of_main(lambda: str(write_autoencoder_folder(out / VAE, vae)), "writing the autoencoder")
     vae = read_autoencoder_of(out / VAE, device=source.device)
+    if given is not None and fingerprint_of(given) != fingerprint_of(vae):
+        raise UserError(f"{out / VAE} holds another autoencoder than {options.autoencoder}; give another --out, or --overwrite.")
     cache = options.cache or out / CACHE
 
     train = pairs_of(source.train, cache, "train", vae, texts, among, mirrored=options.mirrored)

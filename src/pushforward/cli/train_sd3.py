@@ -34,7 +34,7 @@ def train(given: Sequence[str], config: Mapping[str, Any]) -> int:
     checked_captions(source.train)
     ready = encoded(
         parsed.texts, parsed.model.null_text, source, among=processes(parsed.training.timeout), overwrite=options.overwrite,
-        trained=lambda folder: _autoencoder(folder, source, parsed.texts.autoencoder_steps, parsed.training.seed),
+        resume=options.resume, trained=lambda folder: _autoencoder(folder, source, parsed.texts.autoencoder_steps, parsed.training.seed),
     )  # fmt: skip
     if isinstance(ready, int):
         return ready

@@ -15,13 +15,22 @@ from pushforward.nn.autoencoder_kl import AutoencoderKL
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 
+def check_autoencoder_folder(folder: Path) -> None:
+    """Raise unless an autoencoder may be written here.
+
+    Raises:
+        UserError: the folder holds anything else.
+    """
+    check_replaceable(folder, (CONFIG, WEIGHTS), CONFIG)
+
+
 def write_autoencoder_folder(folder: Path, vae: AutoencoderKL) -> Path:
     """Write an autoencoder to a folder that diffusers' AutoencoderKL.from_pretrained and `read_autoencoder_of` read, atomically.
 
     Raises:
         UserError: the folder holds anything else.
     """
-    check_replaceable(folder, (CONFIG, WEIGHTS), CONFIG)
+    check_autoencoder_folder(folder)
     write_folder(folder, lambda temporary: fill_autoencoder(temporary, vae), manifest=False)
     return folder
 
