@@ -15,6 +15,7 @@ from pushforward.cli.options import FIELDS, choice
 from pushforward.cli.prompts import check_encoders
 from pushforward.cli.train import RunOptions, parsed_records
 from pushforward.errors import UserError
+from pushforward.families.dropped import checked_share
 from pushforward.formats.config import call_checked, from_plain, to_plain
 from pushforward.formats.lora_write import LoRALayout
 from pushforward.formats.model import described, located
@@ -23,7 +24,7 @@ from pushforward.sd3.hub import check_place
 from pushforward.sd3.lora_training import ATTENTION, imported_peft
 from pushforward.sd3.prompts import MOST_TOKENS
 from pushforward.sd3.run_files import is_run
-from pushforward.sd3.text_latents import TextLatents, checked_share
+from pushforward.sd3.text_latents import TextLatents
 from pushforward.times import Times
 from pushforward.training.settings import Settings
 
@@ -170,7 +171,7 @@ def _check_numbers(tuning: Any, settings: Settings) -> None:
     if tuning.alpha is not None and real("--alpha", tuning.alpha) == 0:
         raise UserError("--alpha is 0, which switches the LoRA off; by default it is the rank.")
     whole("--tokens", tuning.tokens, 1, MOST_TOKENS)
-    checked_share(tuning.drop_text)
+    checked_share("drop_text", tuning.drop_text)
     if not real("--prior-weight", tuning.prior_weight) > 0:
         raise UserError(f"--prior-weight is {tuning.prior_weight}, but it must be above 0; 1 is half of each batch.")
     share = tuning.prior_weight / (1 + tuning.prior_weight)

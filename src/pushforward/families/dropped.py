@@ -10,10 +10,16 @@ from pushforward.conditions import Conditioning, dropped
 from pushforward.errors import ConditionError, UserError
 
 
+def checked_share(name: str, share: float) -> float:
+    """Return the share of training rows whose condition is dropped, or raise an error that names the argument."""
+    if not is_real(share) or not 0 <= share < 1:
+        raise UserError(f"{name} is {share}, but it is a share from 0 to below 1; 0.1 is usual.")
+    return share
+
+
 def checked_drop_cond(drop_cond: float, kind: Conditioning, null: Any = None) -> float:
     """Return the share of conditions to drop, or raise an error if it is invalid."""
-    if not is_real(drop_cond) or not 0 <= drop_cond < 1:
-        raise UserError(f"drop_cond is {drop_cond}, but it is a share from 0 to below 1; 0.1 is usual.")
+    checked_share("drop_cond", drop_cond)
     if drop_cond and not kind and null is None:
         raise ConditionError(
             f"drop_cond is {drop_cond}, but the model has no conditions to drop; give classes=K, cond_features=k or cond_image=(c, h, w), "

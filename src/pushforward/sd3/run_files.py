@@ -18,6 +18,7 @@ from pushforward.samplers.grids import Shifted
 from pushforward.sd3.files import Parts
 from pushforward.sd3.text import TextEncoders, text_encoders
 from pushforward.sd3.text_latents import TextLatents
+from pushforward.types import OnGrid
 
 CONFIG, VAE = "config.yaml", "vae"
 
@@ -60,7 +61,7 @@ def read_run(
         raise NoCheckpointError(f"{path} has a network of its own in place of an MMDiT; load it with pushforward.load.")
     vae = read_autoencoder_of(run / VAE, dtype=dtype, device=device)
     net = model.net.to(device=device, dtype=dtype)
-    grid = getattr(model.sampler, "grid", None)
+    grid = model.sampler.grid if isinstance(model.sampler, OnGrid) else None
     scheduler = {"shift": float(grid.factor) if isinstance(grid, Shifted) else 1.0}
     texts = text_encoders(names, model.null_text, tokens=tokens, device=device)
     return Parts(net, vae, {}, SD3Files(net, vae, scheduler=scheduler, variant="a run of sd3"), RunTexts(texts), model.shape[1:])

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from pushforward import _random
-from pushforward._checks import is_real, shown
+from pushforward._checks import shown
 from pushforward.conditions import TextContext, register_context
 from pushforward.errors import ConditionError, UserError
+from pushforward.families.dropped import checked_share
 from pushforward.families.path_model import PathModel
 from pushforward.guidance.around import as_guidance
 from pushforward.guidance.guidance import Guidance, Guided
@@ -69,7 +70,7 @@ class TextLatents(PathModel):
     ) -> None:
         super().__init__(net, shape, Linear(), "velocity", times, sampler=sampler)
         self.text, self.null_text = checked_parts(text), null_text
-        self.drop_text = checked_share(drop_text)
+        self.drop_text = checked_share("drop_text", drop_text)
         tokens, width, pooled = sizes_of(self.text)
         self.register_buffer("empty_context", torch.zeros(1, tokens, width))
         self.register_buffer("empty_pooled", torch.zeros(1, pooled))
@@ -131,13 +132,6 @@ class TextLatents(PathModel):
                 f"cond is a {type(cond).__name__}{shapes}, but this model needs a TextContext of {sizes[0]} and {sizes[1]}; encode the "
                 "texts by the encoders that it was trained with."
             )
-
-
-def checked_share(drop_text: float) -> float:
-    """Return the share of rows without text, or raise an error."""
-    if not is_real(drop_text) or not 0 <= drop_text < 1:
-        raise UserError(f"drop_text is {drop_text}, but it is a share from 0 to below 1; 0.1 is usual.")
-    return drop_text
 
 
 def checked_parts(text: Sequence[TextPart]) -> tuple[TextPart, ...]:
