@@ -153,6 +153,17 @@ def test_two_halves_are_one_step():
     torch.testing.assert_close(model.objective.two_halves(model, x, t, d, None), average(x, t, r=t - d), rtol=0, atol=EXACT)
 
 
+def test_a_loss_calls_the_network_equally_often_whatever_is_drawn():
+    """Processes that share the weights of one network gather them together at each call; others would wait for ever."""
+    model, x, counts = pf.models.shortcut(pf.nn.MLP.Config((4,)), (2,)), torch.randn(4, 2), set()
+    for seed in range(20):  # of which several draw no longer step among four rows
+        calls = []
+        with torch.nn.modules.module.register_module_forward_hook(lambda module, *_, calls=calls: calls.append(module)):
+            model.loss(x, generator=torch.Generator().manual_seed(seed))
+        counts.add(sum(module is model.net for module in calls))
+    assert counts == {3}
+
+
 def test_renoised_samples_have_the_datas_distribution():
     """Mean and deviation of 20,000 samples of 4 jumps, to 5 standard errors; jumps of a shortcut model may start at any of its times."""
     model = exact_model(MeanFlow).eval()

@@ -52,6 +52,10 @@ def test_auto_keeps_copies_of_what_cannot_be_sharded(model, monkeypatch):
     few_steps = pf.models.meanflow(pf.nn.MLP.Config((16,)), (2,))
     assert kind(few_steps, monkeypatch, 0.1) == ("ddp", 1)
     assert kind(model, monkeypatch, 0.1, unused_parameters=True) == ("ddp", 1)
+    adaptive = pf.models.ffjord(pf.nn.MLP.Config((16,)), (2,), loss_sampler=pf.samplers.Dopri5())
+    assert kind(adaptive, monkeypatch, 0.1) == ("ddp", 1)
+    with pytest.raises(UserError, match="its loss is solved by Dopri5, whose number of calls of the network differs between processes"):
+        kind(adaptive, monkeypatch, 9.0, parallel="fsdp")
 
 
 def test_a_group_of_hybrid_is_a_machine_unless_it_is_stated(model, monkeypatch):

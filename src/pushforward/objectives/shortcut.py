@@ -71,10 +71,13 @@ class Shortcut(AverageVelocity):
             cond = model.dropped(cond, ~longer & (u < self.bootstrap + (1 - self.bootstrap) * model.drop_cond))
         z = model.path.mix(x, noise, t)
         target = model.target(x, noise, z, t, cond).to(t.dtype)
-        if bool(longer.any()):
+        if self.bootstrap:
             rows = longer.nonzero().flatten()
+            if not len(rows):  # processes that share a model's weights call its network equally often: one row, which is not used
+                rows = rows.new_zeros(1)
             given = None if cond is None else cond[rows]
-            target = target.index_copy(0, rows, self.two_halves(model, z[rows], t[rows], d[rows], given).to(target.dtype))
+            learned = target.index_copy(0, rows, self.two_halves(model, z[rows], t[rows], d[rows], given).to(target.dtype))
+            target = torch.where(per_row(longer, target).bool(), learned, target)
         plain = squared(self.average(model.net, z, t, t - d, cond) - target) / max(1, x[:1].numel())
         return Losses(t, plain, plain)
 

@@ -11,6 +11,7 @@ from pushforward._memory import free_memory
 from pushforward.errors import UserError
 from pushforward.families.flow_map import FlowMap
 from pushforward.families.model import GenerativeModel
+from pushforward.samplers.sampler import AdaptiveSampler
 from pushforward.training.processes import Processes
 from pushforward.training.settings import Settings
 
@@ -67,6 +68,9 @@ def obstacle(model: GenerativeModel, settings: Settings) -> str:
         return f"{name} differentiates its network by forward mode (torch.func.jvp), which the hooks that gather shards do not support"
     if settings.unused_parameters:
         return "unused_parameters is on, and processes with gradients of different parameters cannot share them in shards"
+    solver = getattr(model, "loss_sampler", None)
+    if isinstance(solver, AdaptiveSampler):
+        return f"its loss is solved by {type(solver).__name__}, whose number of calls of the network differs between processes"
     if settings.channels_last:
         return "channels_last is on, and only contiguous weights can be sharded"
     if any(getattr(one, "memory", "full") == "reversible" for one in model.modules()):
