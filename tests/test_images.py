@@ -88,7 +88,7 @@ def test_a_file_is_read_like_the_image_in_it(tmp_path, mode, suffix):
     assert numpy.array_equal(in_8_bits(Image.open(path), "RGB"), as_rgb(shown))
     square = image.crop((0, 0, 2, 2))
     square.save(path)
-    assert numpy.array_equal(decoded(path, 2, 3).permute(1, 2, 0), as_rgb(shown)[:2, :2])
+    assert numpy.array_equal(decoded(path, (2, 2), 3).permute(1, 2, 0), as_rgb(shown)[:2, :2])
 
 
 def transparent(mode, transparency):
@@ -167,7 +167,7 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path, suffix):
     frames = [Image.new("RGB", (4, 4), (level, level, level)) for level in (40, 200, 90)]
     options = {"lossless": True} if suffix == ".webp" else {}
     frames[0].save(tmp_path / f"x{suffix}", save_all=True, append_images=frames[1:], **options)
-    assert decoded(tmp_path / f"x{suffix}", 4, 1).unique().tolist() == [40]
+    assert decoded(tmp_path / f"x{suffix}", (4, 4), 1).unique().tolist() == [40]
 
 
 @pytest.mark.parametrize(

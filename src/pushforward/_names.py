@@ -50,6 +50,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "bijections.TransformerAutoregressive": ("pushforward.bijections.causal", "Shift and scale each patch of an image with parameters that a causal transformer predicts from the patches before it."),
     "bijections.Unconditional": ("pushforward.bijections.unconditional", "A bijection called without the condition that its chain is called with."),
     "bijections.Whiten": ("pushforward.bijections.whiten", "Subtract the data's mean and remove their correlations, by the Cholesky factor of their covariance."),
+    "data.Bucketed": ("pushforward.data.bucketed", "Data sets of examples of different shapes as one, whose batches are each of one shape."),
     "data.Column": ("pushforward.schema", "One feature of a table: a real number, an integer, the number of a category, or whether another column's value is missing."),
     "data.Dataset": ("pushforward.data.dataset", "An in-memory, map-style torch data set of (x, cond)."),
     "data.GaussianMixture": ("pushforward.data.mixture", "A mixture of isotropic Gaussians: the ground truth that samplers, likelihoods and losses are tested against."),

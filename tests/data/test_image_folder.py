@@ -84,25 +84,25 @@ def test_the_middle_is_cut_out_of_the_resized_image(tmp_path):
     for third in range(3):
         image[:, 8 * third : 8 * third + 8, third] = 200
     Image.fromarray(image).save(tmp_path / "wide.png")
-    x = decoded(tmp_path / "wide.png", 8, 3)
+    x = decoded(tmp_path / "wide.png", (8, 8), 3)
     assert torch.equal(x, torch.tensor([0, 200, 0], dtype=torch.uint8)[:, None, None].expand(3, 8, 8))
 
 
 def test_an_image_of_the_size_asked_for_is_not_touched(tmp_path):
     pixels = numpy.random.RandomState(0).randint(256, size=(9, 9, 3), dtype=numpy.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
-    assert numpy.array_equal(decoded(tmp_path / "x.png", 9, 3).permute(1, 2, 0), pixels)
+    assert numpy.array_equal(decoded(tmp_path / "x.png", (9, 9), 3).permute(1, 2, 0), pixels)
 
 
 def test_sixteen_bits_become_eight_and_a_photo_is_turned_upright(tmp_path):
     Image.fromarray(numpy.full((4, 4), 0x80FF, numpy.uint16)).save(tmp_path / "deep.png")
-    assert decoded(tmp_path / "deep.png", 4, 1).unique().tolist() == [0x80]
+    assert decoded(tmp_path / "deep.png", (4, 4), 1).unique().tolist() == [0x80]
     lying = numpy.zeros((4, 4), numpy.uint8)
     lying[:, :2] = 255  # bright on the left, and on top once it is turned
     tags = Image.Exif()
     tags[0x0112] = 6
     Image.fromarray(lying).save(tmp_path / "lying.png", exif=tags)
-    assert decoded(tmp_path / "lying.png", 4, 1)[0, :2].unique().tolist() == [255]
+    assert decoded(tmp_path / "lying.png", (4, 4), 1)[0, :2].unique().tolist() == [255]
 
 
 def test_captions_from_a_table_belong_to_their_images(flat):

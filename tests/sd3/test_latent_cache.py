@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, default_collate
 import pushforward as pf
 from pushforward import sd3
 from pushforward.conditions import TextContext
+from pushforward.data.bucketed import Bucketed
 from pushforward.data.captioned import CaptionedDataset
 from pushforward.errors import CheckpointError, DataError, NoCheckpointError, NotFiniteError, ShapeError, UserError
 from pushforward.samplers.euler import Euler
@@ -245,3 +246,42 @@ def test_a_trainer_trains_and_validates_on_them(pairs, workers):
     assert (trainer.step, trainer.best < float("inf")) == (4, True)
     listed = pf.Trainer(model_of(pairs), [pairs[k] for k in range(50)], validation=[pairs[k] for k in range(10)], **settings).fit()
     assert listed.best == pytest.approx(trainer.best, rel=1e-5), "rows in a list are the same data"
+
+
+def _bucketed(pictures):
+    """Pictures of two shapes, of which the first five are wide."""
+    wide = CaptionedDataset("wide", pictures.x[:5].repeat(1, 1, 1, 2).to(torch.uint8), pictures.captions[:5], [["w"]] * 5)
+    return Bucketed("pictures", [wide, pictures.subset(range(5, 25))], (3, 8, 8))
+
+
+def test_images_in_buckets_are_cached_in_buckets(pictures, tmp_path, vae):
+    images, seen = _bucketed(pictures), []
+    pairs = cached(images, tmp_path, vae, flips=True, progress=lambda done, total: seen.append((done, total)))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["8x16", "8x8"]
+    assert seen == [(5, 25), (15, 25), (25, 25)]
+    assert (len(pairs), pairs.shape) == (50, (2, 4, 4))
+    assert sorted(pairs.captions) == sorted(pictures.captions * 2)
+    x, cond = pairs.batch([2, 6])
+    with torch.no_grad():
+        wide = images.batch([2, 1])[0] / 127.5 - 1
+        torch.testing.assert_close(x, torch.stack([vae.encode(wide)[0], vae.encode(wide.flip(3))[1]]), rtol=0, atol=1e-5)
+    assert torch.equal(cond.context, Counting()([images.captions[2], images.captions[1]]).context)
+    text = Counting()
+    assert cached(images, tmp_path, vae, text, flips=True).fingerprint() == pairs.fingerprint()
+    assert text.seen == []
+
+
+def test_a_loss_of_other_sides_is_that_of_a_model_of_those_sides(pictures, tmp_path, vae):
+    pairs = cached(_bucketed(pictures), tmp_path, vae)
+    net = pf.nn.MMDiT((2, 4, 4), depth=1, heads=2, head_width=8, context_width=3, pooled_width=3, positions=8, base_size=2, null_tokens=4)
+    torch.nn.init.normal_(net.last.weight)
+    square, wide = (LatentModel(net, shape, Euler(2)) for shape in ((2, 4, 4), (2, 4, 8)))
+    x, cond = pairs.batch(range(5))
+    assert x.shape == (5, 2, 4, 8)
+    losses = [model.loss(x, cond, generator=torch.Generator().manual_seed(0)) for model in (square, wide)]
+    assert torch.equal(*losses)
+    with pytest.raises(ShapeError, match=r"x has shape \(5, 3, 4, 8\), but this model needs \(n, 2, 4, 8\)"):
+        square.loss(torch.zeros(5, 3, 4, 8), cond)
+    trainer = pf.Trainer(square, pairs, steps=6, batch_size=4, ema=0, seed=0)
+    trainer.fit()
+    assert trainer.step == 6

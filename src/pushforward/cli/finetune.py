@@ -38,6 +38,8 @@ def run(arguments: Sequence[str]) -> int:
     if not tuning.caption:
         checked_captions(source.train)
     prior = None if tuning.prior is None else _prior(tuning, size)
+    if prior is not None and source.train.groups is not None:
+        raise UserError(f"--prior is {tuning.prior}, but images in buckets are not mixed with others in a batch; leave out one of them.")
     sections = {"data": source.section, FINETUNE: plain_of(tuning)}
     if config:
         refuse_changes(config, {**config, **sections}, source.out)
@@ -58,8 +60,8 @@ def run(arguments: Sequence[str]) -> int:
     trainer.fit()
     status = report(trainer)
     if status == 0 and trainer.processes.main:
-        result = written(base, trainer)
-        print(f"{result} is written; next: {next_command(base, result, validation.captions[0])}")
+        result, caption = written(base, trainer), (validation.captions or ("",))[0]
+        print(f"{result} is written; next: {next_command(base, result, caption)}")
     return status
 
 

@@ -34,6 +34,7 @@ from pushforward.samplers.sampler import Sampler
 from pushforward.sd3.generation import LEVELS, STEPS, times_of
 from pushforward.sd3.png import digest, read_settings, write_png
 from pushforward.sd3.prompts import MOST_TOKENS
+from pushforward.sd3.run_files import run_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Generate(SamplerOptions):
             quantile: `--clip 5`, `--clip 5 dynamic 0.999`. The latents of usual images have a standard deviation of about 1.
         rescale: CFG rescale factor from 0 to 1, which reduces the inflated contrast of guidance.
         shift: shift of the time grid towards noise; by default the model's, 3.
-        height: side of the image in pixels, divisible by 16; by default 1024, or that of --image.
-        width: side of the image in pixels, divisible by 16; by default 1024, or that of --image.
+        height: side of the image in pixels, divisible by 16 (of a run by less); by default 1024, or that of --image.
+        width: side of the image in pixels, divisible by 16 (of a run by less); by default 1024, or that of --image.
         image: an image to start from.
         strength: fraction of the noising of --image, above 0 and at most 1; 0.6 by default, or 1 with --mask.
         mask: an image that is white where to repaint.
@@ -210,8 +211,9 @@ def _check(options: Generate) -> None:
     """Raise an error for what cannot be: numbers out of range, paths that do not exist or cannot be written; nothing is loaded yet."""
     for name, value in (("-n", options.n), ("--batch-size", options.batch_size)):
         whole(name, value, 1)
+    step = SIDE if run_of(Path(options.model).expanduser()) is None else 1  # a run's parts have their own, which its sizes are checked by
     for name, side in (("--height", options.height), ("--width", options.width)):
-        if side is not None and whole(name, side, 1, hint="it is in pixels, such as 1024") % SIDE:
+        if side is not None and whole(name, side, 1, hint="it is in pixels, such as 1024") % step:
             raise UserError(f"{name} is {side}, but it must be divisible by {SIDE}; try {max(SIDE, round(side / SIDE) * SIDE)}.")
     whole("--tokens", options.tokens, 1, MOST_TOKENS)
     if options.seed is not None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pushforward.cli.run import notify
 from pushforward.cli.train import RunOptions, Source
+from pushforward.data.bucketed import Bucketed, shapes_of
 from pushforward.data.dataset import Dataset
 from pushforward.errors import ConfigError, DataError, UserError
 from pushforward.families.autoencoder import Autoencoder
@@ -19,6 +20,7 @@ from pushforward.formats.run import clear_run
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.sd3.cache_files import fingerprint_of
 from pushforward.sd3.images import finished
+from pushforward.sd3.latent_buckets import cached_pairs
 from pushforward.sd3.latent_cache import cache_latents
 from pushforward.sd3.latent_pairs import LatentPairs
 from pushforward.sd3.latent_write import EncodesText
@@ -29,6 +31,7 @@ from pushforward.training.processes import Processes
 
 Options = TypeVar("Options", bound=RunOptions)
 AUTOENCODER, CACHE = "autoencoder", "latents"  # folders of a run
+FACTOR = 4  # by which the autoencoder that is trained first reduces an image's sides
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,15 @@ class Texts:
 class Encoded:
     """The data of a text-to-image model: latents with encoded captions, and what encoded them."""
 
-    train: LatentPairs
-    validation: LatentPairs
+    train: LatentPairs | Bucketed
+    validation: LatentPairs | Bucketed
     vae: AutoencoderKL
     texts: TextEncoders
+
+    @property
+    def caption(self) -> str:
+        """One of the captions."""
+        return (self.validation.captions or ("",))[0]
 
     @torch.no_grad()
     def images(self, latents: Tensor) -> Tensor:
@@ -74,7 +82,7 @@ def checked_captions(train: Dataset) -> None:
     Raises:
         DataError: it has neither captions nor names of classes.
     """
-    if getattr(train, "captions", None) is None and train.class_names is None:
+    if train.captions is None and train.class_names is None:
         raise DataError(
             f"{train.name} has no captions; give images with a .txt file each or a metadata.csv of file_name and text, a set of Hugging "
             "Face with a column of texts, or --data emoji."
@@ -86,6 +94,7 @@ def encoded(
     null_text: Null,
     source: Source,
     *,
+    patch: int,
     among: Processes,
     overwrite: bool,
     resume: bool,
@@ -97,6 +106,7 @@ def encoded(
         options: the command line's.
         null_text: what stands for no text.
         source: images with captions, the run's folder, and the device.
+        patch: side of a patch of latents.
         among: the processes; the first one writes.
         overwrite: whether to remove what a former run left.
         resume: whether the run is continued, with the autoencoder that it holds.
@@ -105,8 +115,11 @@ def encoded(
     out = source.out
     texts = text_encoders(options.text_encoders, null_text, tokens=options.text_tokens, device=source.device)
     kept = resume and (out / VAE).is_dir()
-    given = None if options.autoencoder is None or kept else given_autoencoder(options.autoencoder)
+    held = out / VAE if kept else options.autoencoder
+    given = None if held is None else given_autoencoder(held)
     check_autoencoder_folder(out / VAE)
+    for data in (source.train, source.validation):
+        check_sides(data, patch * (FACTOR if given is None else given.factor))
     if overwrite:
         among.of_main(lambda: clear(out), "removing the former run")
     if not (out / VAE).is_dir():
@@ -126,6 +139,18 @@ def encoded(
     return Encoded(train, pairs_of(source.validation, cache, "validation", vae, texts, among), vae, texts)
 
 
+def check_sides(data: Dataset, step: int) -> None:
+    """Raise unless all sides of images are multiples of so many pixels.
+
+    Raises:
+        UserError: one is not.
+    """
+    for shape in shapes_of(data):
+        if any(side % step for side in shape[1:]):
+            option = "the option buckets" if data.groups is not None else "the option size"
+            raise UserError(f"{data.name} has images of {shape[1]}x{shape[2]}, but sides must be divisible by {step}: choose {option} so.")
+
+
 def pairs_of(
     data: Dataset,
     cache: Path,
@@ -136,13 +161,13 @@ def pairs_of(
     *,
     mirrored: bool = False,
     caption: str = "",
-) -> LatentPairs:
+) -> LatentPairs | Bucketed:
     """Return latents and captions of a set, which the first process encodes unless the cache holds them; one caption may be that of all."""
     captions = [caption] * len(data) if caption else None
     if among.main:
         notify(f"encoding the {len(data)} images and captions of {split} into {cache / split}")
-    among.of_main(lambda: str(cache_latents(data, cache, vae, texts, split=split, captions=captions, flips=mirrored).folder), "encoding")
-    return LatentPairs(cache, split)
+    among.of_main(lambda: repr(cache_latents(data, cache, vae, texts, split=split, captions=captions, flips=mirrored)), "encoding")
+    return cached_pairs(data, cache, split)
 
 
 def of_images(options: Options, **more: str) -> Options:

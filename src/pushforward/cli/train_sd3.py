@@ -28,12 +28,12 @@ def train(given: Sequence[str], config: Mapping[str, Any]) -> int:
     texts = call_checked(Texts, config.get("texts", {}), "texts")
     parsed = asked(TEXT_TO_IMAGE, given, config or {"training": to_plain(vars(FLOW))}, {}, texts=texts)
     with torch.device("meta"):  # the network is refused before the autoencoder is trained
-        registry.get(f"models.{TEXT_TO_IMAGE}")(**arguments_of(parsed))
+        patch = getattr(registry.get(f"models.{TEXT_TO_IMAGE}")(**arguments_of(parsed)).net, "patch", 1)  # 1: a network of another package
     options: Run = parsed.run if config else of_images(parsed.run)
     source = opened(TEXT_TO_IMAGE, options, parsed.training, config)
     checked_captions(source.train)
     ready = encoded(
-        parsed.texts, parsed.model.null_text, source, among=processes(parsed.training.timeout), overwrite=options.overwrite,
+        parsed.texts, parsed.model.null_text, source, patch=patch, among=processes(parsed.training.timeout), overwrite=options.overwrite,
         resume=options.resume, trained=lambda folder: _autoencoder(folder, source, parsed.texts.autoencoder_steps, parsed.training.seed),
     )  # fmt: skip
     if isinstance(ready, int):
@@ -48,7 +48,7 @@ def train(given: Sequence[str], config: Mapping[str, Any]) -> int:
     trainer.fit()
     status = report(trainer)
     if status == 0 and trainer.processes.main:
-        print(f'next: pushforward generate {source.out} "{ready.validation.captions[0]}" --guidance 3 --out image.png')
+        print(f'next: pushforward generate {source.out} "{ready.caption}" --guidance 3 --out image.png')
     return status
 
 

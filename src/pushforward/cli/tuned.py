@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from pushforward import registry
-from pushforward.cli.text_images import CACHE, pairs_of
+from pushforward.cli.text_images import CACHE, check_sides, pairs_of
 from pushforward.cli.train import Source
 from pushforward.cli.tuning import run_of
+from pushforward.data.bucketed import Bucketed, shapes_of
 from pushforward.data.dataset import Dataset
 from pushforward.errors import UserError
 from pushforward.families.path_model import PathModel
@@ -21,6 +22,7 @@ from pushforward.formats.run import checkpoints
 from pushforward.models.stable_diffusion_3 import StableDiffusion3
 from pushforward.sd3.generation import sampler_of
 from pushforward.sd3.images import checked_size, finished
+from pushforward.sd3.latent_buckets import cached_pairs
 from pushforward.sd3.latent_model import LatentModel
 from pushforward.sd3.latent_pairs import LatentPairs
 from pushforward.sd3.latent_write import EncodesText
@@ -67,7 +69,7 @@ class Base:
         """Whether the result is a run of text to image."""
         return self.flow is not None and bool(self.tuning.full)
 
-    def pairs(self, data: Dataset, split: str, of_prior: bool = False) -> LatentPairs:
+    def pairs(self, data: Dataset, split: str, of_prior: bool = False) -> LatentPairs | Bucketed:
         """Return the latents of images with their encoded captions, or with the captions' tokens if text encoders are trained."""
         cache = self.tuning.cache or self.source.out / CACHE
         folder, caption = (cache / "prior", self.tuning.prior_caption) if of_prior else (cache, self.tuning.caption)
@@ -75,7 +77,9 @@ class Base:
         with self.sd3.residence.using("vae"):
             among = processes()
             found = pairs_of(data, folder, split, self.sd3.vae, self.texts, among, mirrored=mirrored, caption=caption)
-        return TokenPairs(folder, split, self._tokens) if self.tuning.text_encoders else found
+        if not self.tuning.text_encoders:
+            return found
+        return cached_pairs(data, folder, split, lambda place, split: TokenPairs(place, split, self._tokens))
 
     def model(self, shape: tuple[int, ...], seed: int) -> PathModel:
         """Return the flow over latents of a shape, in which only what is trained requires gradients."""
@@ -127,8 +131,10 @@ def loaded(tuning: Any, source: Source) -> Base:
     options: dict[str, Any] = {"tokenizers": tuning.tokenizers, "text_encoders": tuning.encoders, "t5": tuning.t5}
     offload = source.device.type != "cpu"  # its parts are encoders first, and then only the transformer is trained
     sd3 = StableDiffusion3.from_pretrained(path, dtype=dtype, device=source.device, offload=offload, **options)
-    height, width = checked_size(source.train.shape[1:], sd3.step)
+    checked_size(source.train.shape[1:], sd3.step)
+    check_sides(source.train, sd3.step)
     most = int(len(sd3.transformer.positions) ** 0.5) * sd3.step
+    height, width = max((shape[1:] for shape in shapes_of(source.train)), key=max)
     if max(height, width) > most:
         raise UserError(f"the images are {width}x{height}, but the positions of {path} end at {most} pixels; give a smaller --size.")
     if not tuning.full:

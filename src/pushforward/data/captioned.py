@@ -44,7 +44,7 @@ class CaptionedDataset(Dataset):
         """Return the set of the examples with these indices, in this order, with their captions and names."""
         part: Any = super().subset(indices)
         places = torch.as_tensor(indices).tolist()
-        part.captions, part.names = (tuple(held[place] for place in places) for held in (self.captions, self.names))
+        part.captions, part.names = (tuple(held[place] for place in places) for held in (self.captions or (), self.names))
         return part
 
     def fingerprint(self) -> str:

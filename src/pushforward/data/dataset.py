@@ -69,6 +69,8 @@ class Dataset(torch_data.Dataset[Batch]):
     """
 
     schema: Schema | None
+    captions: tuple[str, ...] | None = None  # the caption of each example, of a set that has some
+    groups: Tensor | None = None  # the number of each example's shape (N,), of a set with several: see `Bucketed`
 
     def __init__(
         self,

@@ -16,7 +16,8 @@ from pushforward.data.arrays import as_events, number_labels
 from pushforward.data.captioned import warn_left_out
 from pushforward.data.checks import refuse_not_finite
 from pushforward.data.folder_captions import Choice
-from pushforward.data.images import ImageDataset, checked_image_options
+from pushforward.data.image_buckets import images_of
+from pushforward.data.images import checked_image_options
 from pushforward.data.lazy import LazyDataset
 from pushforward.data.splits import split_named, split_within
 from pushforward.errors import DamagedDataError, DataError, UserError
@@ -82,6 +83,7 @@ def read_hub(
     size: int | None = None,
     channels: int = 3,
     missing: str = "refuse",
+    buckets: int | None = None,
     config: str | None = None,
 ) -> LazyDataset:
     """Return one split of a set of the Hugging Face Hub, downloaded on first use.
@@ -97,10 +99,11 @@ def read_hub(
         size: pixels of an image's side.
         channels: 3, or 1 for greyscale.
         missing: what to do if captions are missing or empty: "refuse" the set, or "drop" these images.
+        buckets: pixels of which sides are multiples, so that images keep their aspect ratios; see `read_images`.
         config: configuration of the set, if it has several.
     """
     choice = Choice(missing)  # checked before anything is downloaded
-    return _split(name, load_parts(name, config), split, seed, image, columns, label, caption, size, channels, choice)
+    return _split(name, load_parts(name, config), split, seed, image, columns, label, caption, size, channels, choice, buckets)
 
 
 def read_saved(
@@ -115,6 +118,7 @@ def read_saved(
     size: int | None = None,
     channels: int = 3,
     missing: str = "refuse",
+    buckets: int | None = None,
 ) -> LazyDataset:
     """Return one split of a folder that `datasets.Dataset.save_to_disk` (or of a DatasetDict) wrote; see `read_hub`."""
     choice, datasets = Choice(missing), _datasets(str(path))
@@ -124,7 +128,7 @@ def read_saved(
         raise
     except Exception as error:
         raise DamagedDataError(f"{path} cannot be read by datasets ({_first_line(error)}); save it again.") from None
-    return _split(path.name, _parts(path.name, found), split, seed, image, columns, label, caption, size, channels, choice)
+    return _split(path.name, _parts(path.name, found), split, seed, image, columns, label, caption, size, channels, choice, buckets)
 
 
 def load_parts(name: str, config: str | None = None) -> dict[str, Any]:
@@ -175,6 +179,7 @@ def _split(
     size: int | None,
     channels: int,
     choice: Choice,
+    buckets: int | None,
 ) -> LazyDataset:
     features = parts["train"].features
     kinds = {column: type(feature).__name__ for column, feature in features.items()}
@@ -194,13 +199,14 @@ def _split(
     size = checked_image_options(name, size, channels)
     caption = caption or ("text" if "text" in kinds else None)
     captions, kept = (None, torch.arange(len(rows))) if caption is None else _captions(name, table, caption, rows, choice)
-    return ImageDataset(
+    return images_of(
         name,
         HubImages(table.select_columns([image]).cast_column(image, _datasets(name).Image(decode=False)), image),
         rows[kept],
         size,
         channels,
         None if cond is None else cond[kept],
+        buckets=buckets,
         classes=classes,
         class_names=class_names,
         captions=captions,

@@ -11,9 +11,12 @@ import numpy
 import torch
 
 from pushforward._files import regular
+from pushforward.data.bucketed import bucket_sides
 from pushforward.data.captioned import warn_left_out
 from pushforward.data.folder_captions import Choice, chosen, walk
-from pushforward.data.images import ImageDataset, checked_image_options
+from pushforward.data.image_buckets import images_of
+from pushforward.data.images import checked_image_options
+from pushforward.data.lazy import LazyDataset
 from pushforward.data.splits import split_named, split_within
 from pushforward.errors import DataError
 
@@ -58,7 +61,8 @@ def read_images(
     channels: int = 3,
     missing: str = "refuse",
     smallest: int | None = None,
-) -> ImageDataset:
+    buckets: int | None = None,
+) -> LazyDataset:
     """Return one split of a folder of images, which are decoded on access.
 
     Two or more sub-folders are the classes, sorted by name; images in the folder itself or in a single sub-folder have no labels. If the
@@ -74,6 +78,8 @@ def read_images(
         channels: 3, or 1 for greyscale.
         missing: what to do if only some images have captions: "refuse", or "drop" the others, and also those that cannot be opened.
         smallest: leave out images with a shorter side of fewer pixels; None is any.
+        buckets: keep aspect ratios from 1/4 to 4: sides are multiples of so many pixels, with about size^2 pixels in all; a batch has
+            images of one height and width. None crops all to squares.
 
     Raises:
         DataError: there are no images, there are images next to class folders, or only some images have captions and `missing` is "refuse".
@@ -84,6 +90,8 @@ def read_images(
     """
     size = checked_image_options(str(path), size, channels)
     choice = Choice(missing, smallest)
+    if buckets is not None:
+        bucket_sides(size, buckets)
     root = path.resolve()
     folders = _folders(root)
     given = {split_named(folder): folder for folder in folders}
@@ -102,7 +110,7 @@ def read_images(
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     here = root / given[part]
-    return ImageDataset(
+    return images_of(
         root.name,
         FileSource(here, tuple(files[part])),
         rows,
@@ -110,6 +118,7 @@ def read_images(
         channels,
         torch.from_numpy(labels[part])[rows] if labels else None,
         classes=len(names) if labels else None,
+        buckets=buckets,
         class_names=names if labels else None,
         captions=None if captions is None else [captions[row] for row in rows.tolist()],
     )

@@ -28,7 +28,7 @@ class ImageSource(Protocol):
 
 
 class ImageDataset(LazyDataset):
-    """Decode the images of a batch, resized and cropped to squares.
+    """Decode the images of a batch, resized and cropped to one height and width.
 
     An unreadable image is replaced by the next readable one of the set, with its label. The replacement is deterministic, so that a
     resumed run sees the same data. The list of unreadable images is shared by all worker processes of a DataLoader.
@@ -39,7 +39,7 @@ class ImageDataset(LazyDataset):
         name: str,
         source: ImageSource,
         rows: Tensor,
-        size: int,
+        sides: tuple[int, int],
         channels: int,
         cond: Tensor | None = None,
         *,
@@ -47,7 +47,7 @@ class ImageDataset(LazyDataset):
         class_names: Sequence[str] | None = None,
         captions: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(name, rows, (channels, size, size), cond, classes=classes, levels=256, class_names=class_names)
+        super().__init__(name, rows, (channels, *sides), cond, classes=classes, levels=256, class_names=class_names)
         self.source = source
         self.captions = None if captions is None else tuple(captions)
         self._failed = torch.zeros(len(source), dtype=torch.uint8).share_memory_()
@@ -97,7 +97,7 @@ class ImageDataset(LazyDataset):
         if self._failed[row]:
             return ""
         try:
-            return decoded(self.source.open(row), self.shape[1], self.shape[0])
+            return decoded(self.source.open(row), (self.shape[1], self.shape[2]), self.shape[0])
         except Exception as error:  # PIL raises many exception types for damaged files
             self._failed[row] = 1
             warnings.warn(f"{self.source.name(row)} cannot be read ({error}); it is {otherwise}.", stacklevel=4)
@@ -118,21 +118,22 @@ def checked_image_options(what: str, size: int | None, channels: int) -> int:
     return size
 
 
-def decoded(file: Path | IO[bytes], size: int, channels: int) -> Tensor:
-    """Return an image as uint8 (channels, size, size): its shorter side resized to `size`, centre-cropped.
+def decoded(file: Path | IO[bytes], sides: tuple[int, int], channels: int) -> Tensor:
+    """Return an image as uint8 (channels, height, width): resized so that it covers these sides, and centre-cropped.
 
     It is upright, its transparent parts show white, and every mode of PIL is read as the table in `_images` states.
 
     Args:
         file: a path or an open file of any format that PIL reads.
-        size: pixels of a side.
+        sides: height and width in pixels.
         channels: 1 for greyscale, 3 for RGB.
 
     Raises:
         UserError: it holds numbers outside the range of its mode.
     """
     mode: Mode = "L" if channels == 1 else "RGB"
+    height, width = sides
     with opened(file) as image:
-        image.draft(mode, (2 * size, 2 * size))  # a much larger JPEG is decoded at reduced size, which is faster
-        fitted = ImageOps.fit(in_8_bits(image, mode), (size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(numpy.array(fitted).reshape(size, size, channels).transpose(2, 0, 1))
+        image.draft(mode, (2 * width, 2 * height))  # a much larger JPEG is decoded at reduced size, which is faster
+        fitted = ImageOps.fit(in_8_bits(image, mode), (width, height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(numpy.array(fitted).reshape(height, width, channels).transpose(2, 0, 1))

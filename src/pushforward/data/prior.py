@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from pushforward._checks import real
+from pushforward.data.bucketed import groups_of
 from pushforward.data.gather import is_map_style
 from pushforward.data.rows import Rows
 from pushforward.errors import DataError, UserError
@@ -47,6 +48,8 @@ class PriorPreservation:
         for name, one in (("subject", subject), ("prior", prior)):
             if not is_map_style(one) or len(one) == 0:
                 raise DataError(f"{name} is no map-style set with at least one example; give a data.Dataset or another one.")
+        if any(groups_of(one) is not None for one in (subject, prior)):
+            raise DataError("subject or prior has examples of several shapes, but a batch mixes both; load them without buckets.")
         if not real("weight", weight) > 0:
             raise UserError(f"weight is {weight}, but it must be above 0; 1 is half of each batch.")
         self.subject, self.prior, self.weight = subject, prior, float(weight)

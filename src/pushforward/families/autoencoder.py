@@ -1,7 +1,6 @@
 """Autoencoders of images: fewer numbers than an image has, from which a decoder draws it again; no density, and no exact inverse."""
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -73,6 +72,7 @@ class Autoencoder(GenerativeModel):
     Source: Kingma and Welling, Auto-encoding variational Bayes, 2013, arXiv 1312.6114; Rombach et al., 2112.10752, section 3.1.
     """
 
+    any_sides = True
     latent_mean: Tensor
     latent_std: Tensor
 
@@ -164,7 +164,7 @@ class Autoencoder(GenerativeModel):
         y: Tensor = self.decoder(z)
         error = (x - y).to(wide(x))
         per_image = (error.abs() if self.reconstruction == "l1" else error.square()).flatten(1).sum(1)
-        loss = (per_image + self.kl_weight * gaussian_kl(mean, log_variance)).mean() / math.prod(self.shape)
+        loss = (per_image + self.kl_weight * gaussian_kl(mean, log_variance)).mean() / x[0].numel()
         return loss if self._perceptual is None else loss + self.perceptual_weight * self._perceptual(x, y)
 
     # The verbs.

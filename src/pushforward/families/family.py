@@ -124,8 +124,17 @@ class Family(nn.Module):
         first = checks.first_floating(self)
         return torch.get_default_dtype() if first is None else first.dtype
 
+    any_sides = False  # whether images may have another height and width than `shape`, which samples have
+
+    def _shape_for(self, x: Any) -> tuple[int, ...]:
+        """Return the shape that examples of x must have: the model's, with x's own sides where the model takes any."""
+        ours: tuple[int, ...] = self.shape
+        if self.any_sides and isinstance(x, Tensor) and x.ndim == 4 and x[:1].numel():
+            return (ours[0], *x.shape[2:])
+        return ours
+
     def _check(self, x: Tensor, name: str, n: int | None = None, shape: tuple[int, ...] | None = None) -> None:
-        checks.check_states(x, name, self, n, shape)
+        checks.check_states(x, name, self, n, self._shape_for(x) if shape is None else shape)
 
     def _checked_cond(self, cond: Any, n: int, look: bool = True) -> Any:
         return checks.checked_cond(cond, n, self, look)

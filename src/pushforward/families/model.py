@@ -103,7 +103,7 @@ class GenerativeModel(Family):
         if self.levels is not None and noise is None:
             x, log_q = self.dequantised(x, generator)
         if noise is not None:
-            self._check(noise, "noise", x.shape[0])
+            self._check(noise, "noise", x.shape[0], tuple(x.shape[1:]))
         z, pre = self._to_model(x)
         if self.training and self.input_noise:
             z = torch.add(z, _random.normal(z.shape, generator, z.device, z.dtype), alpha=self.input_noise)

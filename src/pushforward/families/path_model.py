@@ -178,10 +178,15 @@ class PathModel(OnPath):
         denoiser = Denoiser(self.net, self.path, self.prediction, cond)
         return denoiser if steered is None else steered(denoiser)
 
+    def _noise_for(self, x: Tensor, generator: _random.Generators) -> Tensor:
+        """Return the noise (n, *shape) of the rows of a loss."""
+        noise: Tensor = self.base.sample(x.shape[0], generator=generator)
+        return noise
+
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
         n = x.shape[0]
         if noise is None:
-            noise = self.base.sample(n, generator=generator)
+            noise = self._noise_for(x, generator)
             x, noise, cond = self.pairing(x, noise, cond, generator)
         noise = noise / self._noise_scale
         low, high = self.interval

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pushforward._checks import shown, whole
+from pushforward.data.bucketed import Bucketed
 from pushforward.data.captioned import warn_left_out
 from pushforward.data.dataset import Dataset
 from pushforward.data.images import ImageDataset
@@ -18,6 +19,7 @@ from pushforward.formats.files import write_text
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.registry import export
 from pushforward.sd3.cache_files import FORMAT, INDEX, PLAN, check_same, fingerprint_of, read_json
+from pushforward.sd3.latent_buckets import cached_pairs, in_buckets
 from pushforward.sd3.latent_pairs import LatentPairs
 from pushforward.sd3.latent_write import DTYPES, EncodesText, Images, write_captions, write_index, write_latents
 
@@ -37,7 +39,7 @@ def cache_latents(
     per_shard: int = 1024,
     vae_fingerprint: str | None = None,
     progress: Callable[[int, int], Any] | None = None,
-) -> LatentPairs:
+) -> LatentPairs | Bucketed:
     """Write the latents and encoded captions of a data set to a folder, and return them as a data set.
 
     Latents are the means of the autoencoder's distribution, scaled and shifted; equal captions are encoded and stored once. Images that
@@ -45,7 +47,8 @@ def cache_latents(
     an interruption, it continues with the next one, and called again when it was finished, it computes nothing.
 
     Args:
-        data: one split of images, pixels with levels or numbers in [-1, 1], with captions.
+        data: one split of images, pixels with levels or numbers in [-1, 1], with captions; of images in buckets (`data.Bucketed`) each has
+            a folder of its own.
         folder: where to write; the split gets a folder in it.
         vae: the autoencoder.
         text: the text encoders.
@@ -83,6 +86,14 @@ def cache_latents(
     whole("batch_size", batch_size, 1)
     whole("per_shard", per_shard, 1)
     texts = _captions(data, captions)
+    if isinstance(data, Bucketed):
+        for part in data.parts:
+            _latent_shape(part, vae)
+        shared: dict[str, Any] = {"flips": flips, "dtype": dtype, "batch_size": batch_size, "per_shard": per_shard}
+        shared["vae_fingerprint"] = fingerprint_of(vae) if vae_fingerprint is None else vae_fingerprint
+        for part, place, own, counted in in_buckets(data, Path(folder), texts, progress):
+            cache_latents(part, place, vae, text, split=split, captions=own, progress=counted, **shared)
+        return cached_pairs(data, folder, split)
     shape = _latent_shape(data, vae)
     plan = {
         "format": FORMAT,
@@ -121,7 +132,7 @@ def _captions(data: Any, given: Sequence[str] | None) -> list[str]:
     """Return the caption of each image, "" where there is none."""
     if not isinstance(data, Dataset):
         raise UserError(f"data is {shown(data)}, but it must be a pushforward.data.Dataset of images; pf.data.load returns one.")
-    captions = getattr(data, "captions", None) if given is None else given
+    captions: Sequence[Any] | None = data.captions if given is None else given
     if captions is None and data.classes is not None and data.cond is not None:
         names = data.class_names or range(data.classes)
         captions = [str(names[label]) for label in data.cond.tolist()]

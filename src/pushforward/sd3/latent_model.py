@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pushforward.families.path_model import PathModel
 from pushforward.guidance.around import as_guidance
 from pushforward.guidance.guidance import Guidance, Guided
 from pushforward.paths.linear import Linear
 from pushforward.samplers.denoiser import Denoiser
 from pushforward.samplers.sampler import Sampler
 from pushforward.sd3.generation import with_negative
+from pushforward.sd3.latent_path import LatentPath
 from pushforward.times import LogitNormal, Times
 
 
-class LatentModel(PathModel):
+class LatentModel(LatentPath):
     """A PathModel whose states stay float32 for any network dtype: in bfloat16 the rounding of 28 updates would accumulate.
 
     Args:

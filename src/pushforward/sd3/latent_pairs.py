@@ -88,7 +88,7 @@ class LatentPairs(LazyDataset):
                 )
 
     @property
-    def captions(self) -> tuple[str, ...]:
+    def captions(self) -> tuple[str, ...]:  # type: ignore[override]
         """The caption of each example."""
         return tuple(self._captions[k] for k in self._caption[self.rows % len(self._caption)].tolist())
 

@@ -11,13 +11,13 @@ from pushforward._checks import shown
 from pushforward.conditions import TextContext, register_context
 from pushforward.errors import ConditionError, UserError
 from pushforward.families.dropped import checked_share
-from pushforward.families.path_model import PathModel
 from pushforward.guidance.around import as_guidance
 from pushforward.guidance.guidance import Guidance, Guided
 from pushforward.paths.linear import Linear
 from pushforward.samplers.denoiser import Denoiser
 from pushforward.samplers.sampler import Sampler
 from pushforward.sd3.generation import with_negative
+from pushforward.sd3.latent_path import LatentPath
 from pushforward.sd3.text_layout import Null, TextLayout, TextPart, sizes_of
 from pushforward.times import Times
 
@@ -29,7 +29,7 @@ class NoText(TextContext):
 register_context(NoText)
 
 
-class TextLatents(PathModel):
+class TextLatents(LatentPath):
     """A rectified flow over latents, conditional on the tokens and pooled vectors of several text encoders.
 
     In training each encoder of each row is dropped by itself, so that samples can be guided, and drawn without some of them:

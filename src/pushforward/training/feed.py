@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pushforward._memory import check_room
-from pushforward.training.order import Batch, Order, as_batch, batches, fetched
+from pushforward.training.buckets import evenly, of_one_shape, order_of
+from pushforward.training.order import Batch, as_batch, batches, fetched
 from pushforward.training.processes import Processes
 from pushforward.training.settings import Settings
 from pushforward.training.signals import Signals
@@ -39,7 +40,7 @@ class Feed:
     def start(self, step: int) -> Iterator[Any]:
         """Return the batches from a step to the last, not yet placed."""
         s, among = self.settings, self.processes
-        order = Order(len(self.data), s.batch_size, s.seed, step, s.steps, among.rank, among.size)
+        order = order_of(self.data, s.batch_size, s.seed, step, s.steps, among.rank, among.size)
         return iter(batches(self.data, order, s.workers, pinned=self.device.type == "cuda", timeout=s.timeout))
 
     def next(self, loader: Iterator[Any], signals: Signals) -> Batch | None:
@@ -59,9 +60,8 @@ class Feed:
         return x, cond, noise if noise is None else noise.to(self.device, self.dtype, non_blocking=True)
 
     def rows(self, most: int) -> tuple[Tensor, Any]:
-        """Return up to `most` rows, spread evenly over the set, with their conditions."""
-        rows = torch.linspace(0, len(self.data) - 1, min(most, len(self.data))).long().tolist()
-        x, cond, _ = as_batch(fetched(self.data, rows))
+        """Return up to `most` rows of one shape, spread evenly over the set, with their conditions."""
+        x, cond, _ = as_batch(fetched(self.data, evenly(of_one_shape(self.data), most)))
         return x.to(self.device, self.dtype), None if cond is None else self._condition(cond)
 
     def _condition(self, cond: Any, **options: Any) -> Any:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pushforward._checks import shown
 from pushforward._pandas import is_frame
+from pushforward.data.bucketed import groups_of
 from pushforward.data.dataset import Dataset
 from pushforward.data.gather import is_map_style, of_loader
 from pushforward.data.given import check_columns, for_model
@@ -46,6 +47,8 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
         )
     if len(data) == 0:
         raise UserError(f"the {what} is empty; give at least one example.")
+    if groups_of(data) is not None and not model.any_sides:
+        raise UserError(f"the {what} has examples of several shapes, but this model's are all {model.shape}; load it without buckets.")
     if isinstance(data, Dataset):
         shape = data.shape
         check_columns(data, model, f"the {what}")
@@ -63,9 +66,14 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
         shape = tuple(as_batch(fetched(data, [0]))[0].shape[1:])
     else:
         return data
-    if shape != model.shape:
+    if shape != model.shape and not _other_sides(shape, model):
         raise ShapeError(f"{name} has examples of shape {shape}, but the model's events have {model.shape}; reshape them.")
     return data
+
+
+def _other_sides(shape: tuple[int, ...], model: GenerativeModel) -> bool:
+    """Return whether examples differ from the model's only in height and width, which its loss takes."""
+    return model.any_sides and len(shape) == 3 and shape[0] == model.shape[0]
 
 
 def check_trainable(model: GenerativeModel) -> None:

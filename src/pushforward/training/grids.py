@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pushforward.data.dataset import Dataset
 from pushforward.families.autoencoder import Autoencoder
+from pushforward.training.buckets import of_one_shape
 from pushforward.training.progress import Callback
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class SampleGrid(Callback):
         model = trainer.averaged_model
         if isinstance(model, Autoencoder):
             real = trainer.data if trainer.validation is None else trainer.validation
+            real = real.subset(of_one_shape(real)) if getattr(real, "groups", None) is not None else real
             self.folder.mkdir(parents=True, exist_ok=True)
             picture_of_reconstructions(model, real, self._path(trainer), title=f"step {trainer.step}")
             return
@@ -108,8 +110,9 @@ class CaptionGrid(SampleGrid):
 
         data: Any = trainer.data if trainer.validation is None else trainer.validation
         model = trainer.averaged_model
-        n = min(self.COUNT, len(data))
-        x, cond = data.batch(range(n))
+        rows = of_one_shape(data)[: self.COUNT]
+        n = len(rows)
+        x, cond = data.batch(rows)
         x, cond = x.to(trainer.device), cond.to(trainer.device)
         training = model.training
         try:
@@ -117,4 +120,6 @@ class CaptionGrid(SampleGrid):
         finally:
             model.train(training)
         self.folder.mkdir(parents=True, exist_ok=True)
-        captioned(self.decode(made), data.captions[:n], self._path(trainer), real=self.decode(x), title=f"step {trainer.step}")
+        captioned(
+            self.decode(made), [data.captions[row] for row in rows], self._path(trainer), real=self.decode(x), title=f"step {trainer.step}"
+        )

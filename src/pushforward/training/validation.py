@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pushforward.data.dataset import Dataset
 from pushforward.families.model import GenerativeModel
+from pushforward.training.buckets import batches_in_turn
 from pushforward.training.order import Batch, as_batch, fetched, generator_at
 from pushforward.training.processes import Processes
 from pushforward.training.settings import Settings, due
@@ -107,9 +108,9 @@ def _add_losses(
     sums: Tensor, model: GenerativeModel, data: Dataset, settings: Settings, processes: Processes, placed: Callable[[Batch], Batch]
 ) -> None:
     """Add the losses of this process's share of the data, and its number of examples, to the first two sums."""
-    size = settings.batch_size
-    for start in range(0, len(data), size)[processes.rank :: processes.size]:
-        x, cond, noise = placed(as_batch(fetched(data, range(start, min(start + size, len(data))))))
+    for rows in batches_in_turn(data, settings.batch_size)[processes.rank :: processes.size]:
+        start = rows[0]
+        x, cond, noise = placed(as_batch(fetched(data, rows)))
         for draw in range(DRAWS):
             generator = generator_at(settings.seed, 2, start, draw)
             before = generator.get_state()
