@@ -21,7 +21,7 @@ class GroupedOrder(Sampler[list[int]]):
     """The batch indices of each step, of one group each; within a group they are in the order of `Order`.
 
     The group of step s is the one in whose share of [0, 1) the fractional part of s times the golden ratio is, so that groups are taken in
-    proportion to their sizes, in every process alike and from any step on.
+    proportion to their sizes, equally in every process and from any step on.
 
     Args:
         groups: the group of each example (N,).
