@@ -16,7 +16,7 @@ PY  = .venv/bin/python
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-faults lint types format names docs docs-serve bench clean
+.PHONY: help demo test test-slow test-faults gpu-check lint types format names docs docs-serve bench clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-slow: .venv/.stamp-dev ## The slow tests (every solver, compiled, several p
 
 test-faults: .venv/.stamp-dev ## The tests that kill processes, fill disks and cut files
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m faults $(ARGS)
+
+gpu-check: .venv/.stamp-dev ## What only a GPU can show, in 8 minutes, as a page in gpu-check/; skipped where there is none
+	@$(PY) -m benchmarks.gpu_check $(ARGS)
 
 lint: .venv/.stamp-dev ## Lint (ruff), without changing anything
 	@$(PY) -m ruff check .

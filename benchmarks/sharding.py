@@ -28,11 +28,15 @@ STEPS, SAVES, LARGER = 6, 3, 16
 SIZES = {"heads": 8, "head_width": 64, "context_width": 64, "pooled_width": 64, "positions": 16, "base_size": 8, "null_tokens": 16}
 
 
-def transformer() -> pf.families.PathModel:
+def network() -> pf.nn.MMDiT:
     """Return an MMDiT of 50 million parameters on latents of 4 x 16 x 16, untrained."""
+    return pf.nn.MMDiT.Config(patch=2, depth=6, **SIZES).build((4, 16, 16))
+
+
+def transformer() -> pf.families.PathModel:
+    """Return the rectified flow of that network."""
     torch.manual_seed(0)
-    net = pf.nn.MMDiT.Config(patch=2, depth=6, **SIZES).build((4, 16, 16))
-    return pf.families.PathModel(net, (4, 16, 16), path=pf.paths.Linear())
+    return pf.families.PathModel(network(), (4, 16, 16), path=pf.paths.Linear())
 
 
 def held(tensors: Iterable[Tensor | None]) -> int:
