@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy
 import pandas
 import torch
+from fuzz.more_readers import MORE
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -338,6 +339,7 @@ READERS = [
     Reader(
         "sd3 file", _sd3, ("single.safetensors",), lambda folder: read_parts(folder / "single.safetensors", None, "cpu", None, True), 0.3
     ),
-    Reader("sd3 folder", _sd3, SETTINGS, _sd3_folder, 0.3),
+    Reader("sd3 folder", _sd3, SETTINGS, _sd3_folder, 0.2),
     Reader("lora", _lora, ("*.safetensors", "*.json"), _read_lora),
+    *(Reader(*one) for one in MORE),
 ]

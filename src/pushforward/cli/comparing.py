@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward._files import json_of, regular
+from pushforward._files import bytes_of, json_of, text_of
 from pushforward.cli.budget import VALIDATIONS, affordable
 from pushforward.cli.contestants import Contestant
 from pushforward.cli.run import CONFIG, notify, run_config
@@ -146,7 +146,7 @@ class Measuring:
     def _key(self, weights: Path) -> str:
         """A digest of the weights and of how they are measured."""
         manifest = weights / MANIFEST
-        state = regular(manifest, UserError).read_bytes() if manifest.is_file() else str(weights.resolve()).encode()
+        state = bytes_of(manifest, UserError) if manifest.is_file() else str(weights.resolve()).encode()
         settings = (tuple(self.evaluations), self.scored, step_of(self.checkpoint), self.yardstick.size, self.yardstick.test.fingerprint())
         return hashlib.sha256(state + repr(settings).encode()).hexdigest()[:16]
 
@@ -163,7 +163,7 @@ def _cost(run: Path, step: int) -> dict[str, Any]:
 def _read(kept: Path) -> Measured | None:
     """Return a measurement that is kept in a file, or None if there is none that can be read, so that it is taken again."""
     try:
-        return Measured.from_plain(json_of(regular(kept, UserError).read_text(encoding="utf-8"))) if kept.is_file() else None
+        return Measured.from_plain(json_of(text_of(kept, UserError), finite=False)) if kept.is_file() else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
 

@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as Printed
 
-from pushforward._files import json_of, regular
+from pushforward._files import json_of
+from pushforward._files import text_of as text_in
 from pushforward.cli.contestants import digest_of, name_of
 from pushforward.cli.run import check_folder
 from pushforward.errors import UserError
@@ -36,7 +37,7 @@ def check_folder_of(out: Path | None, settings: Mapping[str, Any]) -> None:
     if not (out / JSON).is_file():
         raise UserError(f"--out is {out}, which holds no comparison; give a new folder.")
     try:
-        before = json_of(regular(out / JSON, UserError).read_text(encoding="utf-8"))["settings"]
+        before = json_of(text_in(out / JSON, UserError), finite=False)["settings"]
         differing = next((name for name, value in settings.items() if before[name] != json.loads(json.dumps(value))), None)
     except (OSError, ValueError, LookupError, TypeError):
         raise UserError(f"{out / JSON} is not readable, so the comparison cannot be continued; give a new folder.") from None

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pushforward._files import regular
+from pushforward._files import text_of
 from pushforward.errors import UserError
 from pushforward.sd3.hub import is_hub_id
 
@@ -18,7 +18,7 @@ def prompts_of(prompt: str, file: Path | None, n: int) -> list[str]:
     if prompt:
         raise UserError(f"--prompts is {file}, but there is a prompt too ({prompt!r}); give one of them.")
     try:
-        lines = regular(file, UserError).read_text(encoding="utf-8-sig").splitlines()
+        lines = text_of(file, UserError, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise UserError(f"--prompts is {file}, which cannot be read ({reason}); give a text file with a prompt in each line.") from None

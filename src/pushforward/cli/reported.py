@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pushforward._files import json_of, regular
+from pushforward._files import json_of, text_of
 from pushforward.cli.run import notify, run_config
 from pushforward.errors import UserError
 from pushforward.evaluation.units import BITS, DATA, NATS, STANDARDISED, per_bit
@@ -57,7 +57,7 @@ def _reached(folder: Path) -> dict[str, str]:
 def _evaluated(folder: Path) -> dict[str, str] | None:
     """Return a run's results, or None if it has no evaluation.json, or one that is incomplete or of another tool."""
     try:
-        return _judged(json_of(regular(folder / EVALUATION, UserError).read_text(encoding="utf-8")))
+        return _judged(json_of(text_of(folder / EVALUATION, UserError), finite=False))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         return None
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy
 from PIL import Image, ImageDraw, ImageFont, features
 
-from pushforward._files import regular
+from pushforward._files import bytes_of
 from pushforward.errors import DataError
 
 SCALABLE = 128  # pixels of an em of layered glyphs
 ONE_GLYPH = 1.4  # a sequence is one glyph if it is not wider than this many of its first
 LARGEST = 1 << 22  # pixels of a glyph
+LARGEST_FONT = 256 << 20  # bytes
 INVISIBLE = {0xFE0F, 0x200D, *range(0xE0020, 0xE0080)}  # a variation selector, a joiner and tags: they only choose glyphs
 
 
@@ -30,7 +31,7 @@ class ColourFont:
         from fontTools.ttLib import TTFont  # importing it takes 0.1 s, which other data sets avoid
 
         try:
-            content = regular(path, DataError).read_bytes()
+            content = bytes_of(path, DataError, LARGEST_FONT)
             with TTFont(io.BytesIO(content), lazy=True) as tables:
                 size, self.code_points = _size(tables), frozenset(tables.getBestCmap() or ())
             self.shapes_sequences = bool(features.check("raqm"))

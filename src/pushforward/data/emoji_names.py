@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pushforward._files import json_of, regular
+from pushforward._files import json_of, text_of
 from pushforward.errors import DataError, UserError
 
 PICTURES = ("So", "Sk", "Sm", "Po", "Pd")  # categories of code points that emoji fonts draw, apart from ASCII
@@ -52,7 +52,7 @@ def labelled_emoji(path: Path, language: str, tags: bool, skins: bool) -> list[E
     """
     file = _file(path, language)
     try:
-        records = json_of(regular(file, DataError).read_text(encoding="utf-8"))
+        records = json_of(text_of(file, DataError))
         listed = [
             _emoji(one, record, tags, group)
             for group, record in enumerate(records)

@@ -1,13 +1,14 @@
 """The captions of a folder of images, and which of its images are left out."""
 
 import csv
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pushforward._checks import whole
-from pushforward._files import json_of, regular
+from pushforward._files import MOST_LINES, json_of, text_of
 from pushforward._images import opened
 from pushforward.errors import DataError, UserError
 
@@ -96,7 +97,7 @@ def _captions(folder: Path, files: Sequence[str]) -> tuple[dict[str, str] | None
 
 def _caption(path: Path) -> str:
     try:
-        return regular(path, DataError).read_text(encoding="utf-8").strip()
+        return text_of(path, DataError).strip()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}); write the caption in UTF-8.") from None
 
@@ -104,8 +105,11 @@ def _caption(path: Path) -> str:
 def _metadata(path: Path) -> dict[str, str]:
     """Return the captions by file name of a metadata file; a file without the column text yields none."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file)) if path.suffix == ".csv" else [json_of(line) for line in file if line.strip()]
+        text = text_of(path, DataError, MOST_LINES, encoding="utf-8-sig")
+        lines = text.split("\n")  # not splitlines: a caption may hold other separators
+        rows = list(csv.DictReader(io.StringIO(text))) if path.suffix == ".csv" else [json_of(line) for line in lines if line.strip()]
+    except DataError:
+        raise
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}); write it in UTF-8 with the columns file_name and text.") from None
     for number, row in enumerate(rows, 1):

@@ -11,7 +11,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from pushforward._files import regular, regular_folder
+from pushforward._checks import shown
+from pushforward._files import bytes_of, is_file_name, json_of, regular_folder, text_of
 from pushforward.data.arrays import as_events, number_labels
 from pushforward.data.captioned import warn_left_out
 from pushforward.data.checks import refuse_not_finite
@@ -28,18 +29,28 @@ HUB = "hf:"
 
 @dataclass(frozen=True)
 class HubImages:
-    """The encoded images in a column of a table."""
+    """The encoded images in a column of a table; with a folder, images that the table names by their paths must lie in it."""
 
     table: Any
     column: str
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.table)
 
     def open(self, row: int) -> Path | io.BytesIO:
-        """Return an encoded image: its bytes, or the path in the table."""
+        """Return an encoded image: its bytes, or the path in the table.
+
+        Raises:
+            DataError: the path is not in the folder.
+        """
         encoded = self.table[row][self.column]
-        return Path(encoded["path"]) if encoded["bytes"] is None else io.BytesIO(encoded["bytes"])
+        if encoded["bytes"] is not None:
+            return io.BytesIO(encoded["bytes"])
+        path = Path(encoded["path"])
+        if self.folder is not None and not path.resolve().is_relative_to(self.folder.resolve()):
+            raise DataError(f"{self.folder} names the image {path}, which is not in it; save the set again, with the images in its table.")
+        return path
 
     def name(self, row: int) -> str:
         """Return the name of an image in messages."""
@@ -48,9 +59,7 @@ class HubImages:
     def signature(self, rows: Sequence[int]) -> bytes:
         """Return the size of the table, and the content of some of its images."""
         held = [self.open(row) for row in rows]
-        return repr(len(self)).encode() + b"".join(
-            regular(one, DataError).read_bytes() if isinstance(one, Path) else one.getvalue() for one in held
-        )
+        return repr(len(self)).encode() + b"".join(bytes_of(one, DataError) if isinstance(one, Path) else one.getvalue() for one in held)
 
 
 class HubTable(LazyDataset):
@@ -123,12 +132,27 @@ def read_saved(
     """Return one split of a folder that `datasets.Dataset.save_to_disk` (or of a DatasetDict) wrote; see `read_hub`."""
     choice, datasets = Choice(missing), _datasets(str(path))
     try:
-        found = datasets.load_from_disk(str(regular_folder(path, DataError)))
+        _check_names(regular_folder(path, DataError))
+        found = datasets.load_from_disk(str(path))
     except DataError:
         raise
     except Exception as error:
         raise DamagedDataError(f"{path} cannot be read by datasets ({_first_line(error)}); save it again.") from None
-    return _split(path.name, _parts(path.name, found), split, seed, image, columns, label, caption, size, channels, choice, buckets)
+    return _split(path.name, _parts(path.name, found), split, seed, image, columns, label, caption, size, channels, choice, buckets, path)
+
+
+def _check_names(folder: Path) -> None:
+    """Raise unless the tables and parts that a saved set names are in its folder.
+
+    Raises:
+        DataError: it names another place.
+    """
+    for path in (*folder.rglob("state.json"), *folder.rglob("dataset_dict.json")):
+        held = json_of(text_of(path, DataError), finite=False)
+        files = [one.get("filename") for one in held.get("_data_files") or ()]
+        for name in (*files, *(held.get("splits") or ())):
+            if not isinstance(name, str) or not is_file_name(name):
+                raise DataError(f"{path} names {shown(name)}, which is not in this folder; save the set again.")
 
 
 def load_parts(name: str, config: str | None = None) -> dict[str, Any]:
@@ -180,6 +204,7 @@ def _split(
     channels: int,
     choice: Choice,
     buckets: int | None,
+    folder: Path | None = None,
 ) -> LazyDataset:
     features = parts["train"].features
     kinds = {column: type(feature).__name__ for column, feature in features.items()}
@@ -201,7 +226,7 @@ def _split(
     captions, kept = (None, torch.arange(len(rows))) if caption is None else _captions(name, table, caption, rows, choice)
     return images_of(
         name,
-        HubImages(table.select_columns([image]).cast_column(image, _datasets(name).Image(decode=False)), image),
+        HubImages(table.select_columns([image]).cast_column(image, _datasets(name).Image(decode=False)), image, folder),
         rows[kept],
         size,
         channels,

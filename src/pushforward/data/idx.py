@@ -15,7 +15,7 @@ from typing import IO
 import numpy
 
 from pushforward._files import regular
-from pushforward._memory import check_unpacked
+from pushforward._memory import check_room, check_unpacked
 from pushforward.errors import DamagedDataError, DataError
 
 UNSIGNED_BYTE = 0x08
@@ -50,6 +50,8 @@ def read_idx(path: Path, axes: int) -> numpy.ndarray:
                 raise DamagedDataError(
                     f"{path} has {path.stat().st_size - start} bytes of data, but its shape {shape} needs {needed}: download it again."
                 )
+            else:
+                check_room(str(path), needed, "give a smaller file")
             content = file.read(needed)
             excess = file.read(1)  # also reaches the checksum of gzip
     except (OSError, EOFError, zlib.error) as error:

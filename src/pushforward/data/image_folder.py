@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from pushforward._files import regular
+from pushforward._files import bytes_of
 from pushforward.data.bucketed import bucket_sides
 from pushforward.data.captioned import warn_left_out
 from pushforward.data.folder_captions import Choice, chosen, walk
@@ -43,7 +43,7 @@ class FileSource:
 
     def signature(self, rows: Sequence[int]) -> bytes:
         """Return the names of all files, and the content of some."""
-        held = [regular(self.open(row), DataError).read_bytes() for row in rows]
+        held = [bytes_of(self.open(row), DataError) for row in rows]
         return "\n".join(self.files).encode() + b"".join(len(one).to_bytes(8, "little") + one for one in held)
 
 

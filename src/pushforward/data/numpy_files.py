@@ -15,8 +15,8 @@ from numpy.lib import format as npy
 from numpy.lib.npyio import NpzFile
 
 from pushforward._files import regular
-from pushforward._memory import check_unpacked
-from pushforward.errors import DamagedDataError, DataError
+from pushforward._memory import check_room, check_unpacked
+from pushforward.errors import DamagedDataError, DataError, PushforwardError
 
 Array = numpy.ndarray
 
@@ -32,6 +32,8 @@ def open_npy(path: Path, mapped: bool = False) -> Array:
             if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
                 file.seek(0)
                 _check_header(path, file, path.stat().st_size)
+        if not mapped:
+            check_room(str(path), path.stat().st_size, "read it with mapped=True, which leaves it on the disk")
         array = numpy.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     if not isinstance(array, Array):
         array.close()
@@ -91,7 +93,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         regular(path, DataError)
         yield
-    except DataError:
+    except PushforwardError:
         raise
     except Exception as error:
         raise _refusal(path, error) from None

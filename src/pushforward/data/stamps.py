@@ -11,7 +11,7 @@ from PIL import ImageColor
 from torch import Tensor
 
 from pushforward import registry
-from pushforward._files import regular
+from pushforward._files import text_of
 from pushforward._images import in_8_bits, opened
 from pushforward.data.captioned import CaptionedDataset, in_square, warn_left_out
 from pushforward.data.images import checked_image_options
@@ -131,7 +131,7 @@ def _stems(root: Path) -> dict[str, set[str]]:
 
 def _captions(path: Path) -> dict[str, str]:
     """Return the captions of a stamp by language: the first line is English, others are LANGUAGE.utf8=CAPTION."""
-    lines = regular(path, DataError).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = text_of(path, DataError, encoding="utf-8-sig", errors="replace").splitlines()
     others = (line.partition(".utf8=") for line in lines[1:])
     found = {"en": lines[0] if lines else ""} | {language: text for language, mark, text in others if mark}
     return {language: text.strip() for language, text in found.items() if text.strip()}

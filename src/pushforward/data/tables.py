@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy
 
 from pushforward._files import regular
+from pushforward._memory import check_room
 from pushforward.data.arrays import split_of
 from pushforward.data.dataset import Dataset
 from pushforward.data.raw import Names, Raw, names_of, unreadable
@@ -17,6 +18,7 @@ from pushforward.data.tabulate import Missing, Scales, tabulated
 from pushforward.errors import DataError, UserError
 
 Rows = list[tuple[int, list[str]]]  # (line of the file, cells)
+CELLS = 8  # bytes in memory for each of a file, as cells are text first
 MISSING = {"", "na", "n/a", "nan", "null", "none"}  # of a column of numbers; in one of words only an empty cell is missing
 
 
@@ -97,7 +99,8 @@ def read_csv(
 
 def _rows(path: Path, delimiter: str) -> Rows:
     try:
-        with open(regular(path, DataError), newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
+        check_room(str(path), CELLS * regular(path, DataError).stat().st_size, "give a file of fewer rows, or a .parquet or .npy file")
+        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
             reader = csv.reader(file, delimiter=delimiter)
             return [(reader.line_num, cells) for cells in reader if cells]
     except UnicodeDecodeError as error:

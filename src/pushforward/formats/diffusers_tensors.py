@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pushforward._files import regular
 from pushforward.errors import CheckpointError, PushforwardError
+from pushforward.formats.saved_file import load_saved
 from pushforward.formats.sd3_find import folder_part
 from pushforward.formats.tensor_file import Stored
 
@@ -64,7 +64,7 @@ class Tensors:
 def _unpickled(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file that torch.save wrote, by torch's reader of weights alone, which runs no code."""
     try:
-        read = torch.load(regular(path, CheckpointError), map_location="cpu", weights_only=True)
+        read = load_saved(regular(path, CheckpointError))
     except PushforwardError:
         raise
     except Exception as error:  # a damaged pickle fails in many ways

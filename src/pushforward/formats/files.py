@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from pushforward._files import is_file_name, json_of, regular
+from pushforward._files import is_file_name, json_of, text_of
 from pushforward.errors import CheckpointError, UserError
 
 MANIFEST = "manifest.json"
@@ -116,7 +116,7 @@ def check_folder(folder: Path) -> None:
         CheckpointError: the manifest or a file is missing, truncated or modified; the message gives the file.
     """
     try:
-        manifest = json_of(regular(folder / MANIFEST, CheckpointError).read_text(encoding="utf-8"))
+        manifest = json_of(text_of(folder / MANIFEST, CheckpointError))
         if not all(map(is_file_name, manifest)):
             raise ValueError("a path elsewhere")
         expected = {str(name): (int(facts["bytes"]), str(facts["sha256"])) for name, facts in manifest.items()}

@@ -47,7 +47,7 @@ class GGUFFile(TensorFile):
                 raise ValueError("its bytes are in the order of another machine")
             self.tensors: dict[str, Any] = {one.name: one for one in self.reader.tensors}
             self.entries = {name: self._entry(one) for name, one in self.tensors.items()}
-        except (ValueError, IndexError, KeyError, OverflowError, MemoryError, OSError) as error:  # what numpy raises of damaged numbers
+        except Exception as error:  # gguf and numpy raise many types of damaged numbers, RecursionError of nested lists
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise CheckpointError(f"{path} cannot be read ({reason}); download it again.") from None
         if any(name.startswith(("enc.blk.", "blk.")) for name in self.entries):

@@ -11,7 +11,7 @@ from typing import Any
 
 import filelock
 
-from pushforward._files import json_of, regular
+from pushforward._files import json_of, text_of
 from pushforward.errors import RunExistsError
 from pushforward.formats.files import write_text
 
@@ -72,7 +72,7 @@ def _facts() -> dict[str, Any]:
 
 def _holder(run: Path) -> str:
     try:
-        facts = json_of(regular(run / HOLDER, RunExistsError).read_text(encoding="utf-8"))
+        facts = json_of(text_of(run / HOLDER, RunExistsError))
         return f"process {facts['process']} on {facts['host']} since {facts['since']}"
     except (OSError, ValueError, KeyError, TypeError, RunExistsError):
         return "another process"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pushforward._checks import is_real, shown
-from pushforward._files import json_of, regular
+from pushforward._files import json_of, text_of
 from pushforward.errors import CheckpointError, NoCheckpointError
 from pushforward.formats.tensor_file import TensorFile
 
@@ -79,7 +79,7 @@ def read_settings(file: TensorFile, raw: bool) -> LoRASettings:
     config = file.path.with_name(CONFIG)
     if raw and config.is_file():
         try:
-            by_prefix[RAW] = _object(file.path, regular(config, CheckpointError).read_text(encoding="utf-8"), CONFIG)
+            by_prefix[RAW] = _object(file.path, text_of(config, CheckpointError), CONFIG)
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{config} cannot be read ({error}); download it again.") from None
     for settings in by_prefix.values():
@@ -94,7 +94,7 @@ def read_settings(file: TensorFile, raw: bool) -> LoRASettings:
 
 def _object(path: Path, text: str, what: str) -> Mapping[str, Any]:
     try:
-        value = json_of(text)
+        value = json_of(text, finite=False)  # alpha is checked where it is used
     except ValueError as error:
         raise CheckpointError(f"{path}: {what} is not JSON ({error}); download it again.") from None
     if not isinstance(value, dict):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pushforward._files import text_of
 from pushforward.errors import CheckpointError, ConfigError, NoCheckpointError, RunExistsError
 from pushforward.formats.config import load_yaml
 from pushforward.formats.files import MANIFEST, check_folder, write_folder, write_text
@@ -71,7 +72,7 @@ class Checkpoints:
     def pointed(self, pointer: str) -> str | None:
         """Return the name of the checkpoint that "best" or "last" points to, or None if it points to none."""
         file = self.folder / pointer
-        name = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
+        name = text_of(file, CheckpointError, errors="replace").strip() if file.is_file() else ""
         return name if name in self.names() else None
 
     def newest_whole(self, before: str | None = None) -> Path | None:
@@ -163,12 +164,18 @@ def _has_config(folder: Path) -> bool:
 
 
 def clear_run(folder: Path) -> None:
-    """Remove what the library wrote into a run folder, and nothing else."""
+    """Remove what the library wrote into a run folder, and nothing else: of a link to another place the link, not what is there."""
     if _has_config(folder):
         (folder / CONFIG).unlink()
+    for name in FOLDERS:
+        if (folder / name).is_symlink():
+            (folder / name).unlink()
     own = checkpoints(folder)
     for one in (*(own.folder / name for name in own.names()), *own.folder.glob(".step-*")):
-        shutil.rmtree(one)
+        if one.is_symlink():
+            one.unlink()
+        else:
+            shutil.rmtree(one)
     for pattern in FILES:
         for file in folder.glob(pattern):
             if not file.is_dir():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pushforward._checks import is_real, is_whole, shown
-from pushforward._files import is_file_name, json_of, regular
+from pushforward._files import is_file_name, json_of, text_of
 from pushforward.errors import CheckpointError, ConfigError, NoCheckpointError, PushforwardError, UserError
 from pushforward.formats.gguf_file import GGUFFile
 from pushforward.formats.sd3_names import Layout
@@ -142,7 +142,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ConfigError: it is not JSON, or not a mapping.
     """
     try:
-        read = json_of(regular(path, ConfigError).read_text(encoding="utf-8"))
+        read = json_of(text_of(path, ConfigError), finite=False)  # diffusers writes -Infinity; who uses a number checks it
     except FileNotFoundError:
         return {}
     except ValueError as error:

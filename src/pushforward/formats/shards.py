@@ -1,21 +1,23 @@
 """Tensors sharded over processes as files, by torch's distributed checkpoints (DCP): each process writes its part, any number reads them.
 
 DCP keeps where each part lies in a pickled file `.metadata`. It is read with an unpickler that builds DCP's own records, sizes and dtypes,
-and nothing else; the parts are read with `weights_only`.
+and nothing else; the parts are checked (see `saved_file`), and read with `weights_only`.
 """
 
+import io
 import os
 import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from pushforward._files import is_file_name, regular
 from pushforward.errors import CheckpointError
+from pushforward.formats.saved_file import check_pickle, check_saved
 
 METADATA = ".metadata"
 MOST_BYTES = 256 << 20  # of the metadata: about a hundred for each part of a tensor
@@ -104,8 +106,9 @@ def _metadata(folder: Path) -> Any:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES} bytes")
-        with path.open("rb") as file:
-            found = _Unpickler(file).load()
+        content = path.read_bytes()
+        check_pickle(content)
+        found = _Unpickler(io.BytesIO(content)).load()
         tensors = found.state_dict_metadata.values() if isinstance(found, Metadata) else [None]
         if not all(isinstance(one, TensorStorageMetadata) and isinstance(one.size, torch.Size) for one in tensors):
             raise ValueError("it describes something else than tensors")
@@ -120,6 +123,33 @@ def _metadata(folder: Path) -> Any:
     return found
 
 
+class _Part(io.RawIOBase):
+    """A part of an open file, as a file."""
+
+    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
+        self.file, self.start, self.length, self.place = file, start, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.length}[whence]
+        if place < 0:
+            raise ValueError("it is truncated")
+        self.place = place
+        return place
+
+    def readinto(self, buffer: Any) -> int:
+        self.file.seek(self.start + self.place)
+        read = self.file.read(max(0, min(len(buffer), self.length - self.place)))
+        buffer[: len(read)] = read
+        self.place += len(read)
+        return len(read)
+
+
 def _reader(folder: Path) -> Any:
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import StorageMeta
@@ -129,5 +159,9 @@ def _reader(folder: Path) -> Any:
             found = _metadata(folder)
             found.storage_meta = StorageMeta(load_id=self.load_id)
             return found
+
+        def _slice_file(self, file: Any, place: Any) -> Any:
+            check_saved(io.BufferedReader(_Part(file, place.offset, place.length)))
+            return super()._slice_file(file, place)
 
     return Reader(folder)

@@ -12,12 +12,22 @@ import yaml
 from pushforward._files import regular
 from pushforward.errors import ConfigError
 
-MOST_BYTES = 16 << 20  # of a file, also with each alias written out
+MOST_BYTES = 2 << 20  # of a file: PyYAML takes some 5 s for as many
+MOST_WRITTEN_OUT = 16 << 20  # characters with each alias written out
 MOST_DEPTH = 50  # levels of mappings and lists
 MOST_BITS = 64  # of an integer
 
 
-class _Loader(yaml.SafeLoader):
+# libyaml parses seven times as fast, where PyYAML was built with it. Its own composer recurses in C, where nothing counts the levels.
+_FAST: dict[str, Any] = {"__init__": lambda self, text: yaml.CSafeLoader.__init__(self, text)}
+_Parser: Any = type("_Parser", (yaml.composer.Composer, yaml.CSafeLoader), _FAST) if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+class _Loader(_Parser):
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.anchors: dict[str, yaml.Node] = {}  # of the composer, whose own __init__ is not called then
+
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if len(node.value) <= 2 * MOST_BITS:  # a longer one takes quadratic time
             value: int = super().construct_yaml_int(node)
@@ -66,6 +76,16 @@ def _parsed(text: str) -> Any:
         loader.dispose()
 
 
+def _check_keys(node: yaml.Node) -> None:
+    """Raise if a mapping states a key twice, of which the safe loader takes the last."""
+    seen = set()
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(key, yaml.ScalarNode):
+            if (key.tag, key.value) in seen:
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value[:100]!r} is there twice", key.start_mark)
+            seen.add((key.tag, key.value))
+
+
 def _size(node: yaml.Node, depth: int, known: dict[int, int | None]) -> int:
     """Return the characters of a node with each alias written out, or raise if they are too many or without end."""
     key = id(node)
@@ -81,10 +101,11 @@ def _size(node: yaml.Node, depth: int, known: dict[int, int | None]) -> int:
     if isinstance(node, yaml.ScalarNode):
         size += len(node.value)
     else:
+        _check_keys(node)
         parts = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
         for part in parts:
             size += _size(part, depth + 1, known)
-            if size > MOST_BYTES:
+            if size > MOST_WRITTEN_OUT:
                 raise yaml.composer.ComposerError(None, None, "aliases that stand for too much", node.start_mark)
     known[key] = size
     return size

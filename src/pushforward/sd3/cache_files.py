@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pushforward._checks import whole
-from pushforward._files import json_of, regular
+from pushforward._files import json_of, text_of
 from pushforward.errors import CheckpointError, NoCheckpointError, UserError
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.sd3.text_layout import TextPart
@@ -60,7 +60,7 @@ def read_json(path: Path) -> Any:
         CheckpointError: it cannot be read.
     """
     try:
-        return json_of(regular(path, CheckpointError).read_text(encoding="utf-8"))
+        return json_of(text_of(path, CheckpointError))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); remove the folder and cache the latents again.") from None
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pushforward._checks import shown
 from pushforward.errors import CheckpointError, UserError
 from pushforward.formats.scaled import scale_name, scale_of
 from pushforward.formats.sd3_find import shapes_checked
@@ -47,6 +48,7 @@ def text_encoder(
         UserError: transformers is not installed.
     """
     transformers = imported_transformers()
+    check_no_kernels(f"the text encoder {ENCODERS[kind]}", config)
     tensors = {name: one for name, one in tensors.items() if name not in STRAY}
     with shapes_checked(f"the text encoder {ENCODERS[kind]}"):
         if kind == "t5":
@@ -79,6 +81,20 @@ def imported_transformers() -> Any:
     except ImportError:
         raise UserError("the text encoders need transformers, which is not installed; run: pip install 'pushforward[sd3]'.") from None
     return transformers
+
+
+def check_no_kernels(where: object, config: Any) -> None:
+    """Raise if a config.json names code that transformers would download and run: attention from a repository of kernels.
+
+    Raises:
+        CheckpointError: it does, at any depth.
+    """
+    for key, value in config.items() if isinstance(config, Mapping) else ():
+        if str(key).endswith("_implementation") and "/" in str(value):
+            named = f"{where} states {key} {shown(value)}"
+            raise CheckpointError(f"{named}, code of a repository, which is never run; remove it from config.json.")
+        for one in value if isinstance(value, list) else [value]:
+            check_no_kernels(where, one)
 
 
 def clip_config(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def _read(kind: str, folder: Path, own_padding: bool = True) -> Tokenizer:
     regular_folder(folder, CheckpointError)
     reader = transformers.T5TokenizerFast if kind == "t5" else transformers.CLIPTokenizerFast
     try:
-        call = reader.from_pretrained(str(folder), local_files_only=True)
+        call = reader.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # its Rust parser raises a bare Exception for a file that is not JSON
         raise CheckpointError(f"{folder} holds no tokenizer of {ENCODERS[kind]} that can be read ({error}); {REMEDY}.") from None
     return Tokenizer(call.backend_tokenizer, 0 if kind == "clip_g" and not own_padding else call.pad_token_id)

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward._files import regular_folder
+from pushforward._memory import bounded_building
 from pushforward.errors import CheckpointError, NoCheckpointError, UserError
+from pushforward.formats.sd3_find import read_json
 from pushforward.sd3.text_encoder import PADDING, TOKENS, Encoded, files_digest, mean_of, package_folder
-from pushforward.sd3.text_encoders import imported_transformers
+from pushforward.sd3.text_encoders import check_no_kernels, imported_transformers
 from pushforward.sd3.tokenizers import Tokenizer, warn_lost
 
 CLIPS = ("clip", "clip_text_model")
@@ -45,6 +47,7 @@ class Transformer:
                 f"{folder} is no text encoder: it has no config.json; give a folder that transformers' save_pretrained wrote."
             )
         regular_folder(folder, CheckpointError)
+        check_no_kernels(folder, read_json(folder / "config.json"))
         self._files = sorted(one for pattern in ("*.safetensors", "*.json", "*.txt", "*.model") for one in folder.glob(pattern))
         self.name, self.mean, self.device = folder.name if name is None else name, mean, torch.device(device)
         transformers = imported_transformers()
@@ -52,10 +55,12 @@ class Transformer:
         shown = bars.is_progress_bar_enabled()
         bars.disable_progress_bar()
         try:
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             self.is_clip = config.model_type in CLIPS
-            self.model = _model(transformers, config, folder).eval().requires_grad_(False).to(self.device, torch.float32)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            with bounded_building(f"the text encoder {self.name}"):
+                model = _model(transformers, config, folder)
+            self.model = model.eval().requires_grad_(False).to(self.device, torch.float32)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             backend = tokenizer.backend_tokenizer
         except Exception as error:  # transformers and its Rust parsers raise many exception types
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -114,7 +119,7 @@ def minilm(tokens: int = TOKENS, device: torch.device | str = "cpu") -> Transfor
 
 def _model(transformers: Any, config: Any, folder: Path) -> Any:
     """Return the text encoder in a folder: of CLIP its text model with projection, of a model that also decodes its encoder."""
-    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
     if config.model_type in CLIPS:
         return transformers.CLIPTextModelWithProjection.from_pretrained(folder, **options)
     if config.model_type in ("t5", "mt5", "umt5"):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pushforward._files import json_of
+from pushforward._files import MOST_LINES, json_of, text_of
+from pushforward.errors import CheckpointError
 from pushforward.formats.files import write_text
 from pushforward.registry import export
 
@@ -118,7 +119,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return text_of(path, CheckpointError, MOST_LINES, errors="replace").splitlines() if path.is_file() else []
 
 
 def _is_count(value: Any) -> bool:
@@ -140,7 +141,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 def _parsed(line: str) -> Any:
     """Return the value of a line of JSON, or None for any other, such as an incomplete one."""
     try:
-        return json_of(line)
+        return json_of(line, finite=False)  # a loss may be NaN
     except ValueError:
         return None
 

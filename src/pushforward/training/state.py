@@ -15,6 +15,7 @@ from pushforward.errors import CheckpointError, UserError
 from pushforward.formats.config import dump_yaml, to_plain
 from pushforward.formats.model import CONFIG, RAW, WEIGHTS, load_weights, model_config, read_weights, versions, write_model, write_weights
 from pushforward.formats.run import checkpoints
+from pushforward.formats.saved_file import load_saved
 from pushforward.formats.wrapped import own_state, trained_state
 from pushforward.training.moments import named_moments, with_moments, without_moments
 from pushforward.training.shards import part_of
@@ -156,7 +157,7 @@ def restore(folder: Path, step: Step, data: str | None) -> Progress:
     _load(step.model, trained)
     try:
         place = step.device if step.sharded is None else "cpu"
-        state = torch.load(regular(folder / STATE, CheckpointError), map_location=place, weights_only=True)
+        state = load_saved(regular(folder / STATE, CheckpointError), place)
         if data is not None and state["data"] not in (None, data):
             raise CheckpointError(
                 f"the training data has changed since {folder} (fingerprint {state['data']}, now {data}); "
