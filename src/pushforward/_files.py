@@ -34,7 +34,7 @@ def regular(path: Path, error: type[PushforwardError]) -> Path:
 
 def is_file_name(name: str) -> bool:
     """Return whether a name that a file states can be that of a file in the same folder, and of nothing elsewhere."""
-    return bool(name) and name == Path(name).name and "\0" not in name and len(name.encode("utf-8", "replace")) <= 255
+    return name not in ("", "..") and name == Path(name).name and "\0" not in name and len(name.encode("utf-8", "replace")) <= 255
 
 
 def regular_folder(folder: Path, error: type[PushforwardError]) -> Path:

@@ -55,8 +55,11 @@ def _check_opened(image: Image.Image) -> None:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Return an image turned as its EXIF orientation states, without that tag."""
-    return ImageOps.exif_transpose(image)
+    """Return an image turned as its EXIF orientation states, without that tag; as it is stored if its EXIF is damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # PIL raises many exception types, among them SyntaxError; the pixels are intact
+        return image
 
 
 def in_8_bits(image: Image.Image, mode: Mode, background: int = WHITE) -> Image.Image:

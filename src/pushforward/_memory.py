@@ -7,9 +7,9 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from torch.nn.modules.module import register_module_module_registration_hook, re
 
 from pushforward.errors import DataError, OutOfMemoryError, UserError
 
+T = TypeVar("T")
 VARIABLE = "PUSHFORWARD_MAX_BYTES"  # the environment variable in place of the limit of unpacked data
 ALWAYS, RATIO = 1 << 30, 100  # what is unpacked may have this many bytes, or be this many times as large as the file
 MODULES = 20_000  # most parts of a network: a loop over 10^12 layers would end only when the memory does
@@ -123,25 +124,64 @@ def memory_errors(what: str, remedy: str, device: torch.device | str = "the devi
         raise OutOfMemoryError(f"{where} is too small for {what}; {remedy}.") from error
 
 
+class _Large(Exception):
+    """A network has more than ALWAYS bytes."""
+
+
+def built_within_memory(what: str, make: Callable[[], T]) -> T:
+    """Return the network that a function makes, within the bounds of `bounded_building`.
+
+    One of more than ALWAYS bytes is made without values first, so that it is known whether all of it fits before gigabytes are filled.
+
+    Raises:
+        OutOfMemoryError: there is not enough memory.
+        UserError: there are too many parts.
+    """
+    start = torch.get_rng_state()
+    try:
+        with bounded_building(what, upto=ALWAYS):
+            return make()
+    except _Large:
+        torch.set_rng_state(start)
+    try:
+        with torch.device("meta"), bounded_building(what, meta=True):
+            make()
+    except (OutOfMemoryError, UserError):
+        raise
+    except Exception:  # of a network that reads its own weights while it is built, which meta tensors do not have
+        pass
+    torch.set_rng_state(start)
+    with bounded_building(what):
+        return make()
+
+
 @contextlib.contextmanager
-def bounded_building(what: str) -> Iterator[None]:
+def bounded_building(what: str, upto: float = math.inf, meta: bool = False) -> Iterator[None]:
     """Context in which networks are built: their weights must fit into the free main memory, and their parts must be less than MODULES.
 
-    Each weight is counted as it is registered, before it is filled. Those on other devices, meta and fake tensors are not counted.
+    Each weight is counted as it is registered, before it is filled. Those on other devices and fake tensors are not counted.
+
+    Args:
+        what: names the network in messages.
+        upto: bytes; more of them raise `_Large`.
+        meta: whether meta tensors are counted, in place of those in main memory.
 
     Raises:
         OutOfMemoryError: there is not enough memory.
         UserError: there are too many parts.
     """
     mine, counted, free = threading.get_ident(), {"bytes": 0, "parts": 0}, free_memory()
+    place = "meta" if meta else "cpu"
     remedy = "give smaller numbers"
 
     def weight(module: nn.Module, name: str, one: Any) -> None:
-        if threading.get_ident() != mine or one is None or one.device.type != "cpu" or isinstance(one, FakeTensor):
+        if threading.get_ident() != mine or one is None or one.device.type != place or isinstance(one, FakeTensor):
             return
         counted["bytes"] += one.numel() * one.element_size()
         if counted["bytes"] > free:
             raise OutOfMemoryError(f"{what} needs more than the {free:.3g} bytes of main memory that are free; {remedy}.")
+        if counted["bytes"] > upto:
+            raise _Large
 
     def part(module: nn.Module, name: str, one: Any) -> None:
         counted["parts"] += threading.get_ident() == mine

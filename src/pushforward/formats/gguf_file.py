@@ -18,6 +18,7 @@ from pushforward.formats.tensor_file import Entry, TensorFile
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SHAPE = "comfy.gguf.orig_shape."  # of tensors that the converter for ComfyUI has flattened
+MOST_READS = 1 << 22  # numbers and strings of a header; the vocabularies of language models have a million
 ROWS = 1 << 22  # numbers that are widened together
 
 
@@ -42,7 +43,7 @@ class GGUFFile(TensorFile):
             if file.read(4) != b"GGUF":
                 raise NoCheckpointError(f"{path} is not a GGUF file; give one that is, or a .safetensors file.")
         try:
-            self.reader: Any = self.gguf.GGUFReader(path)
+            self.reader: Any = _reader_of(self.gguf)(path)
             if self.reader.byte_order == "S":
                 raise ValueError("its bytes are in the order of another machine")
             self.tensors: dict[str, Any] = {one.name: one for one in self.reader.tensors}
@@ -82,6 +83,21 @@ class GGUFFile(TensorFile):
             part = torch.from_numpy(wide).reshape(-1)
             flat[start : start + len(part)].copy_(part)
             start += len(part)
+
+
+def _reader_of(gguf: ModuleType) -> Any:
+    """Return a GGUFReader that ends with its file: what gguf reads behind it is empty, so that a list of 2^60 numbers has no end."""
+
+    class Reader(gguf.GGUFReader):  # type: ignore[name-defined]
+        reads = 0
+
+        def _get(self, offset: Any, dtype: Any, count: Any = 1, *args: Any, **kwargs: Any) -> Any:
+            self.reads += 1
+            if int(offset) + int(count) * numpy.dtype(dtype).itemsize > len(self.data) or self.reads > MOST_READS:
+                raise ValueError("its header states more than the file holds")
+            return super()._get(offset, dtype, count, *args, **kwargs)
+
+    return Reader
 
 
 def _imported_gguf() -> ModuleType:

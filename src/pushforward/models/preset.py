@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, overload
 
 from pushforward import registry
 from pushforward._checks import event_shape, is_whole, shown, whole
-from pushforward._memory import bounded_building
+from pushforward._memory import built_within_memory
 from pushforward.conditions import Conditioning
 from pushforward.errors import ConditionError, UserError
 from pushforward.families.model import GenerativeModel
@@ -145,12 +145,14 @@ def preset(function: Any = None, /, **defaults: Any) -> Any:
         bound.apply_defaults()
         arguments = bound.arguments
         _fill_in(arguments, kind)
-        with bounded_building(f"{function.__name__} with these settings"):
+
+        def make() -> GenerativeModel:
             if kind is None:
-                model: GenerativeModel = function(*bound.args, **bound.kwargs)
-            else:
-                rest = {name: value for name, value in arguments.items() if name not in shared}
-                model = function(kind(**{name: arguments[name] for name in shared}), **rest)
+                return function(*bound.args, **bound.kwargs)
+            rest = {name: value for name, value in arguments.items() if name not in shared}
+            return function(kind(**{name: arguments[name] for name in shared}), **rest)
+
+        model = built_within_memory(f"{function.__name__} with these settings", make)
         if not isinstance(model, GenerativeModel):
             raise UserError(
                 f"the preset {function.__name__} returned {shown(model)}, but it must return a GenerativeModel; return its model."

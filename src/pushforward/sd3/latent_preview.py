@@ -122,7 +122,13 @@ def cached_preview(model: str | Path, vae: AutoencoderKL) -> Preview | None:
         weight, bias = torch.tensor(held["weight"]), torch.tensor(held["bias"])
         fits = weight.shape == (vae.latent_channels, vae.channels) and bias.shape == (vae.channels,)
         fits = fits and all(bool(one.isfinite().all()) for one in (weight, bias))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: of torch, for a mapping in the place of a number
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:  # RuntimeError: of torch, for a mapping in the place of a number
         raise CheckpointError(f"{file} is damaged ({shown(error)}); remove it.") from None
     if not fits:
         raise CheckpointError(f"{file} is damaged: its weight has shape {tuple(weight.shape)}; remove it.")
