@@ -18,7 +18,7 @@ MOST_DEPTH = 50  # levels of mappings and lists
 MOST_BITS = 64  # of an integer
 
 
-# libyaml parses seven times as fast, where PyYAML was built with it. Its own composer recurses in C, where nothing counts the levels.
+# libyaml parses five times as fast, where PyYAML was built with it. Its own composer recurses in C, where nothing counts the levels.
 _FAST: dict[str, Any] = {"__init__": lambda self, text: yaml.CSafeLoader.__init__(self, text)}
 _Parser: Any = type("_Parser", (yaml.composer.Composer, yaml.CSafeLoader), _FAST) if yaml.__with_libyaml__ else yaml.SafeLoader
 
