@@ -32,6 +32,7 @@ from pushforward.formats.run import checkpoints, clear_run
 from pushforward.formats.sd3_find import folder_part, read_json
 from pushforward.formats.tensor_file import TensorFile
 from pushforward.sd3.cache_files import read_json as read_cache
+from pushforward.sd3.files import read_parts
 from pushforward.sd3.text_encoders import text_encoder
 from pushforward.sd3.transformers_text import Transformer
 from pushforward.training.progress import read_metrics
@@ -510,9 +511,9 @@ def test_the_sizes_of_stable_diffusion(tmp_path):
         file = tmp_path / "folder" / part / "config.json"
         intact = file.read_text()
         file.write_text(json.dumps(json.loads(intact) | entries))
-        guarded(tmp_path, lambda: pf.formats.read_sd3(tmp_path / "folder"))
+        guarded(tmp_path, lambda: read_parts(tmp_path / "folder", None, "cpu", None, True))
         with pytest.raises(PushforwardError):
-            pf.formats.read_sd3(tmp_path / "folder")
+            read_parts(tmp_path / "folder", None, "cpu", None, True)
         file.write_text(intact)
 
 
