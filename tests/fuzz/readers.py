@@ -185,6 +185,12 @@ def _read_images(folder: Path) -> None:
     data[:]
 
 
+def _read_buckets(folder: Path) -> None:
+    data = pf.data.load(folder, "train", size=8, buckets=2)
+    for indices in ([k] for k in range(len(data))):
+        data.batch(indices)
+
+
 def _stamps(folder: Path) -> None:
     for k in range(12):
         Image.new("RGBA", (9, 8), (20 * k, 30, 40, 200)).save(folder / f"{k:02}.png")
@@ -323,6 +329,7 @@ READERS = [
         lambda folder: pf.data.load(folder / "x.parquet", label="y"),
     ),
     Reader("images", _images, ("*",), _read_images),
+    Reader("images in buckets", _images, ("[0-9]*",), _read_buckets),
     Reader("stamps", _stamps, ("*",), lambda folder: pf.data.load("stamps", folder=folder, size=8), 0.5),
     Reader("labels of emoji", _labels, ("data.json",), lambda folder: labelled_emoji(folder / "data.json", "en", True, True)),
     Reader("cached latents", _cached, ("cache/train/*",), lambda folder: pf.sd3.LatentPairs(folder / "cache")[:]),
