@@ -21,6 +21,7 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from pushforward.errors import ProcessError, UserError
+from pushforward.training.attempts import attempt
 
 NOTICE = 5.0  # seconds in which the remaining processes report themselves after a failure
 
@@ -36,6 +37,7 @@ class Processes:
         words: process group for metrics and errors, or None for a single process.
         store: key-value store whose entries outlive their process, or None.
         timeout: how long a process waits for the others.
+        launch: name of the command that started the processes, the same after each restart by torchrun; "" if it is not known.
     """
 
     rank: int = 0
@@ -44,6 +46,7 @@ class Processes:
     words: Any = None
     store: Any = None
     timeout: timedelta = timedelta(seconds=600)
+    launch: str = ""
     _last_note: float = field(default=0.0, init=False)
     _background: dict[int, Any] = field(default_factory=dict, init=False)
 
@@ -224,15 +227,16 @@ def processes(timeout: float = 600.0) -> Processes:
 
 def _join(wait: timedelta) -> Processes:
     """Initialise the process group, or add a gloo group if one is initialised already."""
-    store = None
+    store, launch = None, ""
     if not dist.is_initialized():
         store, rank, size = next(iter(rendezvous("env://", timeout=wait)))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=wait)
-        store = PrefixStore(f"pushforward/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        name, launch = attempt(store, rank, size, wait)
+        dist.init_process_group(backend, store=PrefixStore(f"group/{name}", store), rank=rank, world_size=size, timeout=wait)
+        store = PrefixStore(f"pushforward/{name}", store)
     size = dist.get_world_size()
     words = dist.new_group(backend="gloo", timeout=wait) if size > 1 else None
-    found = Processes(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", dist.get_rank())), words, store, wait)
+    found = Processes(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", dist.get_rank())), words, store, wait, launch)
     del words
     atexit.register(found.part, destroy=store is not None)
     return found
