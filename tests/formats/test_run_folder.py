@@ -1,6 +1,7 @@
 """Run folders: checkpoints are ordered as numbers, only what is a run is replaced, and one process at a time writes."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from pushforward.cli import main
 from pushforward.errors import RunExistsError
 from pushforward.evaluation.pictures import loss_curve, picture_of
 from pushforward.formats.lock import HOLDER, LOCK, locked
-from pushforward.formats.run import checkpoints, is_run, step_of
+from pushforward.formats.run import begun, checkpoints, is_run, mark_launch, step_of
 from pushforward.training.progress import read_metrics
 
 TINY = ["train", "rectified_flow", "--data", "moons", "--data-options", "n", "100", "--steps", "2", "--batch-size", "16", "--block", "8"]
@@ -288,3 +289,93 @@ def test_a_picture_replaces_the_old_one_only_when_it_is_finished(tmp_path, monke
             draw()
     assert [one.name for one in tmp_path.iterdir()] == ["samples.png"]
     assert path.read_bytes() == before
+
+
+def _killed_at_replace(number):
+    """Return an os.replace whose process ends at one call, without any of the clean-up that an exception would do."""
+    calls, replace = [], os.replace
+
+    def killing(*paths):
+        calls.append(paths)
+        if len(calls) == number:
+            os._exit(9)
+        replace(*paths)
+
+    return killing
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_kill_while_a_checkpoint_replaces_one_of_its_step_leaves_one(tmp_path, number):
+    """Before the former one is moved, after it, and while the files that point to it are written."""
+    own = checkpoints(tmp_path)
+    own.write(3, lambda folder: (folder / "a").write_text("former"), best=True)
+    process = multiprocessing.get_context("fork").Process(target=_write_and_die, args=(own, number))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    own.recover()
+    whole = own.newest_whole()
+    assert whole.name == "step-000003"
+    assert (whole / "a").read_text() == ("former" if number < 3 else "new")
+
+
+def _write_and_die(own, number):
+    os.replace = _killed_at_replace(number)
+    own.write(3, lambda folder: (folder / "a").write_text("new"), best=True)
+
+
+def test_a_run_killed_before_its_best_checkpoint_is_pointed_to_finds_it_again(tmp_path):
+    """The files that point to checkpoints are written after them: the last checkpoint states which step is the best."""
+    data, settings = torch.randn(64, 2), {"steps": 8, "batch_size": 16, "checkpoint_every": 2, "validate_every": 2, "warmup": 0, "lr": 0.01}
+    start = lambda resume: pf.Trainer(  # noqa: E731
+        pf.models.rectified_flow(pf.nn.MLP.Config((8,)), (2,)), data, validation=data, out=tmp_path, resume=resume, **settings
+    )
+    start(False).fit()
+    own = checkpoints(tmp_path)
+    best = own.pointed("best")
+    assert best is not None
+    for pointer in ("last", "best"):
+        (own.folder / pointer).write_text("step-000001\n")
+    start(True)
+    assert (own.pointed("last"), own.pointed("best")) == ("step-000008", best)
+
+
+def test_auto_continues_what_is_there_and_begins_what_is_not(tmp_path):
+    data = torch.randn(64, 2)
+    start = lambda resume: pf.Trainer(  # noqa: E731
+        pf.models.rectified_flow(pf.nn.MLP.Config((8,)), (2,)), data, out=tmp_path, resume=resume, steps=4, batch_size=16
+    )
+    (tmp_path / "metrics.jsonl").write_text("")  # of a run that was killed before its first checkpoint
+    assert start("auto").fit().step == 4
+    assert start("auto").step == 4
+    with pytest.raises(pf.errors.UserError, match="resume is 'yes', but it is True, False or 'auto'"):
+        start("yes")
+
+
+def test_the_command_with_auto_begins_continues_and_names_what_it_needs(tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.yaml").write_text("model: {a: 1}\ntraining: {b: 2}\n")  # of a run that was killed before its first checkpoint
+    train = ["train", "rectified_flow", "--data", "moons", "--steps", "2", "--batch-size", "16", "--validate-every", "0"]
+    for form in (["--resume", "auto"], ["--resume=auto"]):
+        assert main([*train, "--out", str(out), *form, "net:mlp", "--net.hidden", "8"]) == 0
+    assert ", 0 steps into" in capsys.readouterr().err
+    assert main([*train, "--resume", "auto"]) == 2
+    assert "--resume auto needs the run to continue or to begin: give --out FOLDER." in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    assert main([*train, "--out", str(tmp_path / "other"), "--resume", "auto"]) == 2
+    assert "is not a run" in capsys.readouterr().err
+
+
+def test_a_launch_continues_its_own_run_only(tmp_path):
+    run = tmp_path / "run"
+    assert begun(run, False, False, "one") == (False, False)
+    mark_launch(run, "one")
+    assert begun(run, False, True, "one") == (False, False)  # it has replaced the former run already
+    checkpoints(run).write(1, lambda folder: (folder / "a").write_text("a"), best=False)
+    assert begun(run, False, True, "one") == (True, False)
+    assert begun(run, False, True, "two") == (False, True)
+    assert begun(run, True, False, "") == (True, False)
+    with pytest.raises(RunExistsError, match="holds a run already"):
+        begun(run, False, False, "two")

@@ -13,7 +13,7 @@ from pushforward.cli.options import from_data
 from pushforward.cli.run import run_config
 from pushforward.errors import ConfigError, UserError
 from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml
-from pushforward.formats.run import FINETUNE
+from pushforward.formats.run import FINETUNE, checkpoints
 from pushforward.training.settings import Settings
 
 SECTIONS = ("preset", "model", "data", "texts", "training", "versions")
@@ -21,13 +21,36 @@ SECTIONS = ("preset", "model", "data", "texts", "training", "versions")
 
 def base_config(given: Sequence[str]) -> dict[str, Any]:
     """Return the configuration that --config names, or the run's own under --resume, before parsing the other options."""
-    peek = {flag: given[k + 1] for k, flag in enumerate(given[:-1]) if flag in ("--config", "--out")}
-    peek |= {flag: value for flag, _, value in (one.partition("=") for one in given) if value and flag in ("--config", "--out")}
+    peek = _named(given)
     if "--resume" in given:
         if "--out" not in peek:
             raise UserError("--resume needs the run to continue: give --out FOLDER.")
         return run_config(Path(peek["--out"]))
     return load_yaml(Path(peek["--config"])) if "--config" in peek else {}
+
+
+def settled(given: Sequence[str]) -> list[str]:
+    """Return a command line whose `--resume auto` is --resume if the run has a checkpoint, and --overwrite, of an unfinished start, if not.
+
+    Raises:
+        UserError: the run is not given.
+    """
+    found = list(given)
+    place = next((k for k, one in enumerate(found) if one == "--resume=auto" or found[k : k + 2] == ["--resume", "auto"]), None)
+    if place is None:
+        return found
+    rest = found[place + 1 if found[place] == "--resume=auto" else place + 2 :]
+    others = [*found[:place], *rest]
+    out = _named(others).get("--out")
+    if out is None:
+        raise UserError("--resume auto needs the run to continue or to begin: give --out FOLDER.")
+    return [*found[:place], "--resume" if checkpoints(Path(out)).names() else "--overwrite", *rest]
+
+
+def _named(given: Sequence[str]) -> dict[str, str]:
+    """Return the values of --config and --out on a command line."""
+    named = {flag: given[k + 1] for k, flag in enumerate(given[:-1]) if flag in ("--config", "--out")}
+    return named | {flag: value for flag, _, value in (one.partition("=") for one in given) if value and flag in ("--config", "--out")}
 
 
 def refuse_preset(preset: str, config: Mapping[str, Any], resume: bool) -> None:

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     if config:
         refuse_changes(config, {**config, **sections}, source.out)
     base = loaded(tuning, source)
-    if not config:
+    if not config and not source.resume:
         whole = {**sections, "training": to_plain(vars(settings)), "versions": versions()}
         processes(settings.timeout).of_main(lambda: _prepared(source.out, whole, options.overwrite), "writing the configuration")
     train, validation = base.pairs(source.train, "train"), base.pairs(source.validation, "validation")

@@ -11,7 +11,7 @@ import torch
 import tyro
 
 from pushforward import registry
-from pushforward.cli.configuration import base_config, model_defaults, refuse_preset, section_of, settings_of
+from pushforward.cli.configuration import base_config, model_defaults, refuse_preset, section_of, settings_of, settled
 from pushforward.cli.options import parse, preset_record
 from pushforward.cli.run import check_folder, data_options, device_of, load_data
 from pushforward.cli.samplers import SamplerOptions
@@ -20,7 +20,7 @@ from pushforward.data.dataset import Dataset
 from pushforward.data.load import options_from_text
 from pushforward.data.splits import LEAST
 from pushforward.errors import DataError, UserError
-from pushforward.formats.run import check_free
+from pushforward.formats.run import check_free, checkpoints, is_launched
 from pushforward.training.defaults import Defaults, defaults, standardised
 from pushforward.training.processes import processes
 from pushforward.training.progress import Callback
@@ -41,7 +41,7 @@ class RunOptions:
         out: run folder; by default runs/PRESET-DATA.
         device: "auto" (an accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
         overwrite: replace an existing run.
-        resume: continue from the newest intact checkpoint of the run, with its settings.
+        resume: continue from the newest intact checkpoint of the run, with its settings; `--resume auto` begins the run if there is none.
         tensorboard: write metrics for TensorBoard into the run's folder tensorboard (needs the extra `log`).
         profile: steps that torch's profiler traces into the run's trace.json; 0 for none.
     """
@@ -72,7 +72,7 @@ class Run(RunOptions):
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    given = list(arguments)
+    given = settled(arguments)
     config = base_config(given)
     known = [name.removeprefix("models.") for name in registry.names("models")]
     place = _place_of_preset(given, known)
@@ -117,7 +117,7 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
         chosen = chosen.among({**vars(parsed.model), **vars(parsed.training)})
     trainer = start(
         preset, arguments_of(parsed), parsed.training, source.train, source.validation, source.out,
-        section=source.section, device=source.device, resume=options.resume, overwrite=options.overwrite,
+        section=source.section, device=source.device, resume=source.resume, overwrite=options.overwrite,
         callbacks=watching(options, source.out), chosen=chosen,
     )  # fmt: skip
     trainer.fit()
@@ -141,13 +141,17 @@ def asked(preset: str, given: Sequence[str], config: Mapping[str, Any], defaults
 
 @dataclass(frozen=True)
 class Source:
-    """What a run is trained on and where: its data, the section of the configuration that names them, its folder and device."""
+    """What a run is trained on and where: its data, the section of the configuration that names them, its folder and device.
+
+    `resume` is whether it continues a run, which may be one that this launch of torchrun began.
+    """
 
     train: Dataset
     validation: Dataset
     section: dict[str, Any]
     out: Path
     device: torch.device
+    resume: bool
 
 
 def opened(preset: str, options: RunOptions, settings: Settings, config: Mapping[str, Any], few: bool = False) -> Source:
@@ -164,8 +168,7 @@ def opened(preset: str, options: RunOptions, settings: Settings, config: Mapping
     out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
     among = processes(settings.timeout)
     with among.watched():
-        if not options.resume:
-            among.of_main(lambda: _check_out(out, options.overwrite), "checking the run folder")
+        resume = options.resume or among.of_main(lambda: _continued(out, options.overwrite, among.launch), "checking the run folder")
         with among.agreed("loading the data"):
             device = device_of(options.device, among.local_rank)
             train = load_data(section, "train")
@@ -176,7 +179,7 @@ def opened(preset: str, options: RunOptions, settings: Settings, config: Mapping
                     raise
                 validation = train
             section["fingerprint"] = train.fingerprint()
-    return Source(train, validation, section, out, device)
+    return Source(train, validation, section, out, device, resume)
 
 
 def watching(options: RunOptions, out: Path) -> list[Callback]:
@@ -198,9 +201,13 @@ def arguments_of(parsed: Any) -> dict[str, Any]:
     return arguments
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
+def _continued(out: Path, overwrite: bool, launch: str) -> bool:
+    """Return whether a run that was not to resume continues one of its own launch, after checking its folder."""
+    if is_launched(out, launch):
+        return bool(checkpoints(out).names())
     check_free(out, overwrite)
     check_folder(out, f"--out is {out}")
+    return False
 
 
 def parsed_options(preset: str, given: Sequence[str], run: Run, settings: Settings, model: Mapping[str, Any], **sections: Any) -> Any:

@@ -34,14 +34,14 @@ def train(given: Sequence[str], config: Mapping[str, Any]) -> int:
     checked_captions(source.train)
     ready = encoded(
         parsed.texts, parsed.model.null_text, source, patch=patch, among=processes(parsed.training.timeout), overwrite=options.overwrite,
-        resume=options.resume, trained=lambda folder: _autoencoder(folder, source, parsed.texts.autoencoder_steps, parsed.training.seed),
+        resume=source.resume, trained=lambda folder: _autoencoder(folder, source, parsed.texts.autoencoder_steps, parsed.training.seed),
     )  # fmt: skip
     if isinstance(ready, int):
         return ready
     arguments = {**arguments_of(parsed), "text": ready.texts.layout.parts}
     trainer = start(
         TEXT_TO_IMAGE, arguments, parsed.training, ready.train, ready.validation, source.out,
-        section=source.section, device=source.device, resume=options.resume, grids=False,
+        section=source.section, device=source.device, resume=source.resume, grids=False,
         callbacks=[CaptionGrid(source.out / "samples", ready.images), *watching(options, source.out)],
         sections={"texts": to_plain(vars(parsed.texts))}, prepare=lambda model: _set_empty(model, ready),
     )  # fmt: skip

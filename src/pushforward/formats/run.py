@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pushforward._files import text_of
 from pushforward.errors import CheckpointError, ConfigError, NoCheckpointError, RunExistsError
@@ -14,12 +14,13 @@ from pushforward.formats.files import MANIFEST, check_folder, write_folder, writ
 
 CONFIG = "config.yaml"
 POINTERS = ("best", "last")
+LAUNCH = ".launch"  # names the launch of torchrun that started a run
 FINETUNE = "finetune"  # the section of config.yaml that states what was fine-tuned, in place of a model of a preset
 # What the library writes into a run folder; any other file is the user's and is never removed.
 PICTURES = ("samples", "marginals", "corner", "loss", "trajectory", "quality", "layers", "neighbours", "evaluations")
 FILES = (
     *("metrics.jsonl", "report.html", "evaluation.json", "trace.json", *(f"{name}.png" for name in PICTURES)),
-    *("checkpoints/last", "checkpoints/best", "samples/step-*.png", "tensorboard/events.*"),
+    *("checkpoints/last", "checkpoints/best", "samples/step-*.png", "tensorboard/events.*", LAUNCH),
 )
 FOLDERS = ("checkpoints", "samples", "tensorboard")
 
@@ -86,6 +87,20 @@ class Checkpoints:
                 return self.folder / name
         return None
 
+    def recover(self) -> None:
+        """Move back a checkpoint whose process was killed while it replaced it by another one of the same step."""
+        for left in self.folder.glob(".step-*.old"):
+            folder = self.folder / left.name.removeprefix(".").partition(".")[0]
+            if not folder.exists():
+                left.rename(folder)
+
+    def point(self, last: int, best: int) -> None:
+        """Let `last` and `best` point to the checkpoints of these steps, if they exist: a process may be killed before it has done so."""
+        for pointer, step in (("last", last), ("best", best)):
+            name = self.path_of(step).name
+            if name in self.names() and self.pointed(pointer) != name:
+                write_text(self.folder / pointer, name + "\n")
+
     def write(self, step: int, fill: Callable[[Path], Any], best: bool) -> Path:
         """Write a checkpoint, update `last` (and `best`), and remove unreferenced ones except the newest `keep`."""
         folder = self.path_of(step)
@@ -146,6 +161,42 @@ def check_start(out: Path, resume: bool, overwrite: bool) -> None:
         check_free(out, overwrite)
     elif checkpoints(out).names():
         raise RunExistsError(f"{out} holds a run already; resume=True continues it, overwrite=True replaces it, or give another folder.")
+
+
+def is_launched(out: Path, launch: str) -> bool:
+    """Return whether the run in a folder was started by this launch of torchrun, before it restarted its processes.
+
+    Args:
+        out: the folder, whether it exists or not.
+        launch: name of the launch, "" if there is none.
+    """
+    file = out / LAUNCH
+    return bool(launch) and file.is_file() and file.read_text(encoding="utf-8", errors="replace").strip() == launch
+
+
+def begun(out: Path, resume: bool | Literal["auto"], overwrite: bool, launch: str) -> tuple[bool, bool]:
+    """Return whether a run continues what is in its folder, and whether it replaces it, after checking that it may.
+
+    The run that this launch of torchrun started is continued, and "auto" continues any; both begin where there is no checkpoint yet.
+
+    Raises:
+        RunExistsError: as `check_start`.
+    """
+    own = is_launched(out, launch)
+    if (own or resume == "auto") and checkpoints(out).names():
+        return True, False
+    if own:
+        return False, False
+    check_start(out, resume is True, overwrite)
+    return resume is True, overwrite and resume is not True
+
+
+def mark_launch(out: Path, launch: str) -> None:
+    """Note which launch of torchrun started the run of a folder, if one did; a folder that cannot be written stays as it is."""
+    with contextlib.suppress(OSError):  # the first checkpoint will report it
+        if launch:
+            out.mkdir(parents=True, exist_ok=True)
+            write_text(out / LAUNCH, launch + "\n")
 
 
 def is_run(folder: Path) -> bool:

@@ -34,6 +34,7 @@ class Progress:
         seconds: training time over all sessions.
         unvalidated: whether a signal cut the validation of this step short.
         stale: validations since the best one that count towards an early end.
+        best_step: step of the lowest validation loss, or -1 before the first validation.
     """
 
     step: int = 0
@@ -41,6 +42,7 @@ class Progress:
     seconds: float = 0.0
     unvalidated: bool = False
     stale: int = 0
+    best_step: int = -1
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ def newest(out: Path | None) -> Path:
     if out is None:
         raise UserError("resume=True needs the run folder to resume: give out=FOLDER.")
     saved = checkpoints(out)
+    saved.recover()
     folder = saved.newest_whole()
     if folder is None:
         raise CheckpointError(f"{out} has no intact checkpoint to resume from; start again with overwrite.")
@@ -169,7 +172,7 @@ def restore(folder: Path, step: Step, data: str | None) -> Progress:
         for name, now in step.guard.state().items():
             setattr(step.guard, name, type(now)(state["guard"][name]))
         known = (int(state["step"]), float(state["best"]), float(state["seconds"]))
-        progress = Progress(*known, bool(state.get("unvalidated", False)), int(state.get("stale", 0)))
+        progress = Progress(*known, bool(state.get("unvalidated", False)), int(state.get("stale", 0)), int(state.get("best_step", -1)))
     except CheckpointError:
         raise
     except Exception as error:  # unpickling, and the optimiser's state of another content, raise many types

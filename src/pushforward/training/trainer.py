@@ -6,16 +6,17 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from pushforward._checks import usable_device
 from pushforward.data.pairs import Pairs
+from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.lock import check_unlocked, locked
-from pushforward.formats.run import check_start, clear_run
+from pushforward.formats.run import begun, checkpoints, clear_run, mark_launch
 from pushforward.formats.wrapped import own_state, unwrapped
 from pushforward.registry import export
 from pushforward.training.attached import attach, detach, settle, settles
@@ -56,7 +57,8 @@ class Trainer(RunState):
         validation: data to choose the best weights on (`best_model`) and to end early by (the setting `patience`), of any kind that `data`
             may be, or None.
         out: run folder for metrics and checkpoints, or None to keep nothing.
-        resume: whether to continue from the newest complete checkpoint of `out`.
+        resume: whether to continue from the newest complete checkpoint of `out`; "auto" continues if there is one, and begins if not.
+            When torchrun has restarted its processes, they continue the run that they began, whatever `resume` and `overwrite` are.
         overwrite: whether to replace a run that is in `out`; it is removed once the new one has been built. Other files stay.
         callbacks: called around steps (`training.Callback`), in the first process.
         device: training device; None leaves the model where it is. "cuda" assigns one GPU to each process of a machine.
@@ -83,7 +85,7 @@ class Trainer(RunState):
         *,
         validation: Any = None,
         out: str | Path | None = None,
-        resume: bool = False,
+        resume: bool | Literal["auto"] = False,
         overwrite: bool = False,
         callbacks: Sequence[Callback] = (),
         device: str | torch.device | None = None,
@@ -101,13 +103,14 @@ class Trainer(RunState):
             self.data = as_dataset(data, "data", "training data", model)
             self.validation = None if validation is None else as_dataset(validation, "validation", "validation data", model)
             self.out, self.extra_config = None if out is None else Path(out), dict(config or {})
-            if self.out is not None and self.processes.main:
-                check_unlocked(self.out)
-                check_start(self.out, resume, overwrite)
+            if not (isinstance(resume, bool) or resume == "auto"):
+                raise UserError(f"resume is {resume!r}, but it is True, False or 'auto'.")
             self.device, self.dtype = next(model.parameters()).device, model.dtype
             self._feed = Feed(self.data, self.settings, self.processes, self.device, self.dtype)
             self._fingerprint = self.data.fingerprint() if isinstance(self.data, HasFingerprint) else None
         with self.processes.watched():
+            if self.out is not None:
+                resume, overwrite = self.processes.of_main(lambda: self._begun(resume, overwrite), "starting")
             if self.processes.size > 1:
                 self.processes.check_same(facts(self.model, self.settings, self._fingerprint or len(self.data)))
             with self.processes.agreed("starting"):
@@ -125,11 +128,20 @@ class Trainer(RunState):
                 folder = self.processes.of_main(lambda: newest(self.out), "resuming")
                 with self.processes.agreed("resuming"):
                     self.progress = restore(folder, self._step, self._fingerprint)
-            elif overwrite and self.out is not None and self.processes.main:
-                clear_run(self.out)
+                    if self.out is not None and self.processes.main:
+                        checkpoints(self.out).point(self.step, self.progress.best_step)
+            elif self.out is not None and self.processes.main:
+                if overwrite:
+                    clear_run(self.out)
+                mark_launch(self.out, self.processes.launch)
         self.callbacks = callbacks if self.processes.main else []
         self.signals = Signals()
         self.stopped_by: signal.Signals | None = None
+
+    def _begun(self, resume: bool | Literal["auto"], overwrite: bool) -> tuple[bool, bool]:
+        assert self.out is not None
+        check_unlocked(self.out)
+        return begun(self.out, resume, overwrite, self.processes.launch)
 
     def fit(self) -> "Trainer":
         """Train to the last step, until validation no longer improves, or until Ctrl-C or SIGTERM, which complete the step and save.
@@ -252,11 +264,14 @@ class Trainer(RunState):
             self.stopped_by = loss
             return False
         better, self.progress.best = loss < self.best, min(self.best, loss)
+        self.progress.best_step = self.step if better else self.progress.best_step
         self.progress.stale = self.validating.stale(self.progress.stale, self.step, better)
         if better and self._step.sharded is not None:
             self._best.mark(self.step, own_state(self.averaged_model) if self.out is None else None)
         elif better and self.processes.main:
             self._best.keep(self._snapshot(), lasting=self.out is None or fits_in_memory(self.model))
+        elif better and self.out is None:  # the other processes find them in no run folder
+            self._best.mark(self.step, {name: one.clone() for name, one in own_state(self.averaged_model).items()})
         self._notify("on_validation", {"step": self.step, "validation_loss": loss})
         self._step.release()
         if self.processes.size == 1:
