@@ -99,6 +99,10 @@ class ProcessError(PushforwardError):
         self.exit_status = exit_status
 
 
+class WorkerError(PushforwardError):
+    """A worker process that loads data was terminated or does not respond."""
+
+
 class AliasingError(PushforwardError, RuntimeError):
     """Memory is written that other elements, a caller or the backward pass still need; `report` is what was found."""
 

@@ -11,7 +11,7 @@ from pushforward.training.compiling import obstacle
 sys.path.insert(0, str(SCENARIOS.parent))
 SHARDED = ["sharded_law", "sharded_resume", "sharded_refusals"]
 LAUNCHES = (
-    ["law", "law32", "unet", "verbs", "resume", "refusals", "command", *SHARDED],
+    ["law", "law32", "unet", "verbs", "resume", "refusals", "best", "command", *SHARDED],
     ["moody", "augmented", "reversible", "few_steps", "cut", "sharded_kinds", "sharded_more"],
 )
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -182,6 +183,14 @@ def refusals(folder, **settings):
         "one": lambda: train(model(), data.x[:0] if among.rank else data),
         "resume": lambda: train(model(), data, out=folder / "nothing", resume=True),
         "folder": lambda: train(model(), data, out="/proc/nowhere", checkpoint_every=2),
+        "code": lambda: _with_other("pushforward.training.facts.code_digest", lambda: "0123" if among.rank else "abcd"),
+        "torch": lambda: _with_other("torch.__version__", f"2.{among.rank}.0"),
+        "validation": lambda: train(model(), data, validation=None if among.rank else data),
+        "out": lambda: train(model(), data, out=None if among.rank else folder / "one"),
+        "resumed": lambda: train(model(), data, out=folder / "two", resume=bool(among.rank), steps=1, validate_every=0),
+        "dtype": lambda: train(model(torch.float32 if among.rank else torch.float64), data),
+        "frozen": lambda: train(_frozen(model(), among.rank), data),
+        "architecture": lambda: _resumed_with_another(folder / "three", data),
     }
     said = {}
     for name, attempt in attempts.items():
@@ -191,6 +200,31 @@ def refusals(folder, **settings):
         except (PushforwardError, OSError) as error:
             said[name] = f"{type(error).__name__}: {error}"
     return said
+
+
+def _with_other(name, value):
+    with mock.patch(name, value):
+        train(model(), pf.data.moons(n=100))
+
+
+def _frozen(one, rank):
+    next(one.parameters()).requires_grad_(not rank)
+    return one
+
+
+def _resumed_with_another(out, data):
+    """A wider network than that of the checkpoints."""
+    train(model(), data, out=out, steps=1, validate_every=0)
+    torch.manual_seed(0)
+    wider = pf.models.rectified_flow(pf.nn.MLP.Config((32,)), (2,), classes=2, preprocess="standardise").double()
+    train(wider, data, out=out, resume=True)
+
+
+def best(folder, **settings):
+    """The best weights of a run without a folder, which are not the last ones: its learning rate is too high."""
+    one = train(model(), pf.data.moons(n=100), validation=pf.data.moons("validation", n=50), steps=40, lr=0.3, schedule="constant", ema=0.0)
+    trained = {key: value.clone() for key, value in one.averaged_model.state_dict().items()}
+    return {"weights": one.best_model.state_dict(), "last": trained}
 
 
 def command(folder, **settings):

@@ -93,6 +93,13 @@ def test_a_validation_that_is_cut_in_one_process_is_cut_in_all_and_done_again(re
         assert each == {"0-1": [4, 15, 8, True, True], "1-2": [8, 2, 8, True, True]}
 
 
+def test_the_best_weights_are_those_of_the_first_process_in_all(results, number):
+    first, *others = results(number, "best")
+    assert distance(first["weights"], first["last"]) > 1e-3
+    for one in others:
+        assert all(torch.equal(first["weights"][key], one["weights"][key]) for key in first["weights"])
+
+
 def test_what_differs_between_processes_is_named_in_all_of_them(results):
     for said in results(2, "refusals"):
         assert "process 1 of 2 has training.lr 0.02, but process 0 has 0.01" in said["rate"]
@@ -100,6 +107,15 @@ def test_what_differs_between_processes_is_named_in_all_of_them(results):
         assert "process 1 of 2 has data" in said["data"]
         assert "is 3 micro-blocks of 11, which 2 processes with accumulate 1 cannot share equally" in said["shares"]
         assert "no intact checkpoint" in said["resume"]
+        assert "process 1 of 2 has code '0123', but process 0 has 'abcd'" in said["code"]
+        assert "process 1 of 2 has torch '2.1.0', but process 0 has '2.0.0'" in said["torch"]
+        assert "process 1 of 2 has validation data None, but process 0 has" in said["validation"]
+        assert "process 1 of 2 has run folder 'none', but process 0 has 'one'" in said["out"]
+        assert said["resumed"] == ""  # as the first process decides
+        assert "of float32 on cpu', but process 0 has" in said["dtype"]
+        assert "frozen', but process 0 has" in said["frozen"]
+        assert "does not fit the model" in said["architecture"]
+        assert all("start all processes with the same command, files and versions" in said[one] for one in ("code", "torch", "dtype"))
 
 
 def test_what_fails_in_one_process_is_said_in_the_other(results):

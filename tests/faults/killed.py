@@ -6,12 +6,12 @@ import multiprocessing.connection
 import os
 import random
 import signal
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.distributed import TCPStore
 
 import pushforward as pf
 from pushforward.formats.model import RAW, WEIGHTS, read_weights
@@ -27,6 +27,7 @@ KINDS = {
     "plain": (1, {}),
     "asynchronous": (1, {"async_checkpoints": True}),
     "sharded": (2, {"parallel": "fsdp"}),
+    "of four processes": (4, {}),
     "sharded and asynchronous": (2, {"parallel": "fsdp", "async_checkpoints": True}),
 }
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree")
@@ -65,47 +66,61 @@ def model():
     return pf.models.rectified_flow(pf.nn.MLP.Config((16, 16)), (2,), **options)
 
 
-def begin(out, kind, moment=None, **settings):
-    """Start the processes of a run, which continues what is in its folder."""
+def begin(out, kind, moment=None, before=None, **settings):
+    """Start the processes of a run, which continues what is in its folder; each calls `before` with its rank."""
     for name in LATE:  # which each process would import by itself
         importlib.import_module(name)
     size, options = KINDS[kind]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = [FORK.Process(target=_train, args=(out, rank, size, port, moment, {**options, **settings})) for rank in range(size)]
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if size > 1 else None  # as torchrun's agent holds it
+    port = 0 if store is None else store.port
+    settings = {**options, **settings}
+    started = [FORK.Process(target=_train, args=(out, rank, size, port, moment, before, settings)) for rank in range(size)]
     for one in started:
+        one.store = store
         one.start()
     return started
 
 
-def end(started, seconds=120):
-    """Wait until the processes have ended, and return how; once one was killed, the others are, as torchrun does."""
+def end(started, seconds=120, together=True):
+    """Wait until the processes have ended, and return how; once one was killed, the others are if `together`, as torchrun does."""
     waiting = list(started)
     while waiting:
         done = multiprocessing.connection.wait([one.sentinel for one in waiting], timeout=seconds)
         assert done, "a process neither ends nor is killed"
         waiting = [one for one in waiting if one.is_alive()]
-        if any(one.exitcode for one in started):
+        if together and any(one.exitcode for one in started):
             for one in waiting:
                 one.kill()
     return [one.exitcode for one in started]
 
 
-def _train(out, rank, size, port, moment, settings):
+def _train(out, rank, size, port, moment, before, settings):
     if size > 1:
         where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size}
-        os.environ.update({name: str(value) for name, value in where.items()}, TORCHELASTIC_RUN_ID="killed")
+        where |= {"TORCHELASTIC_RUN_ID": "killed", "TORCHELASTIC_USE_AGENT_STORE": True}
+        os.environ.update({name: str(value) for name, value in where.items()})
     torch.manual_seed(rank + 100 * (0 if moment is None else moment.step))  # nothing may depend on it
     if moment is not None and moment.rank == rank:
         _arm(moment, out)
+    if before is not None:
+        before(rank)
     data, validation = pf.data.moons(n=200), pf.data.moons("validation", n=50)
     lines = MetricsFile(out / "metrics.jsonl")
     out.mkdir(exist_ok=True)
-    pf.Trainer(model(), data, validation=validation, out=out, resume="auto", callbacks=[lines], **{**SETTINGS, **settings}).fit()
-    processes().part(destroy=True)
-    sys.stdout.flush()
-    os._exit(0)  # the parent's test session is not to be torn down here
+    common = {"validation": validation, "out": out, "resume": "auto", "callbacks": [lines], **SETTINGS}
+    status = 0
+    try:
+        pf.Trainer(model(), settings.pop("data", data), **{**common, **settings}).fit()
+    except (pf.errors.PushforwardError, OSError) as error:
+        message(out, rank).write_text(f"{type(error).__name__}: {error}")
+        status = 1
+    processes().part(destroy=status == 0)
+    os._exit(status)  # the parent's test session is not to be torn down here
+
+
+def message(out, rank=0):
+    """Return the file with the error of a process."""
+    return out.with_name(f"{out.name}-{rank}.txt")
 
 
 def _arm(moment, out):

@@ -13,25 +13,8 @@ from pushforward.formats.run import checkpoints
 pytestmark = pytest.mark.faults
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """Return a function kind -> what a run that was never killed leaves."""
-    done = {}
-
-    def of(kind):
-        size, options = killed.KINDS[kind]
-        key = size, options.get("parallel")
-        if key not in done:
-            out = tmp_path_factory.mktemp("undisturbed") / "run"
-            assert killed.end(killed.begin(out, kind)) == [0] * size
-            done[key] = killed.outcome(out)
-        return done[key]
-
-    return of
-
-
-@pytest.mark.parametrize("kind", killed.KINDS)
-def test_twenty_kills_change_no_bit(kind, undisturbed, tmp_path):
+@pytest.mark.parametrize("kind", ["plain", "asynchronous", "sharded", "sharded and asynchronous"])
+def test_twenty_kills_change_no_bit(kind, undisturbed, record, tmp_path):
     out, size = tmp_path / "run", killed.KINDS[kind][0]
     losses, unfinished = [], 0
     for moment in killed.moments(20, seed=len(kind), size=size):
@@ -49,6 +32,7 @@ def test_twenty_kills_change_no_bit(kind, undisturbed, tmp_path):
     assert 0 <= min(losses) <= max(losses) <= most, losses
     assert unfinished > 0  # some kills were in the middle of a checkpoint
     assert not list((out / "checkpoints").glob(".step-*"))
+    record(f"killed, {kind}", times=len(losses), lost=max(losses), every=killed.EVERY, unfinished=unfinished)
 
 
 def damage(folder, how):
@@ -67,20 +51,20 @@ def damage(folder, how):
 
 
 @pytest.mark.parametrize("how", ["model.safetensors", "raw.safetensors", "training.pt", "config.yaml", "manifest.json"])
-def test_half_of_a_file_of_the_newest_checkpoint_costs_the_steps_since_the_one_before(how, undisturbed, tmp_path):
-    _resumed_after_damage(how, undisturbed, tmp_path, "plain")
+def test_half_of_a_file_of_the_newest_checkpoint_costs_the_steps_since_the_one_before(how, undisturbed, record, tmp_path):
+    _resumed_after_damage(how, undisturbed, record, tmp_path, "plain")
 
 
 @pytest.mark.parametrize("how", ["none of its files", "a flipped bit", "no manifest"])
-def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(how, undisturbed, tmp_path):
-    _resumed_after_damage(how, undisturbed, tmp_path, "plain")
+def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(how, undisturbed, record, tmp_path):
+    _resumed_after_damage(how, undisturbed, record, tmp_path, "plain")
 
 
-def test_half_of_a_shard_of_the_newest_checkpoint_costs_the_steps_since_the_one_before(undisturbed, tmp_path):
-    _resumed_after_damage("__1_0.distcp", undisturbed, tmp_path, "sharded")
+def test_half_of_a_shard_of_the_newest_checkpoint_costs_the_steps_since_the_one_before(undisturbed, record, tmp_path):
+    _resumed_after_damage("__1_0.distcp", undisturbed, record, tmp_path, "sharded")
 
 
-def _resumed_after_damage(how, undisturbed, tmp_path, kind):
+def _resumed_after_damage(how, undisturbed, record, tmp_path, kind):
     out, size = tmp_path / "run", killed.KINDS[kind][0]
     killed.end(killed.begin(out, kind, killed.Moment(57)))
     newest = checkpoints(out).newest_whole()
@@ -92,6 +76,7 @@ def _resumed_after_damage(how, undisturbed, tmp_path, kind):
     tensors, rest = killed.outcome(out)
     assert [name for name, one in tensors.items() if not torch.equal(one, expected[name])] == []
     assert rest == others
+    record("newest checkpoint damaged", lost=57 - 40, every=killed.EVERY)
 
 
 def test_a_half_copied_checkpoint_under_a_temporary_name_is_no_checkpoint(undisturbed, tmp_path):

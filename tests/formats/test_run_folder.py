@@ -368,14 +368,15 @@ def test_the_command_with_auto_begins_continues_and_names_what_it_needs(tmp_path
     assert "is not a run" in capsys.readouterr().err
 
 
-def test_a_launch_continues_its_own_run_only(tmp_path):
+def test_a_launch_continues_its_own_run_after_a_restart_only(tmp_path):
     run = tmp_path / "run"
-    assert begun(run, False, False, "one") == (False, False)
-    mark_launch(run, "one")
-    assert begun(run, False, True, "one") == (False, False)  # it has replaced the former run already
+    assert begun(run, False, False, "one 1") == (False, False)
+    mark_launch(run, "one 1")
+    assert begun(run, False, True, "one 2") == (False, False)  # it has replaced the former run already
     checkpoints(run).write(1, lambda folder: (folder / "a").write_text("a"), best=False)
-    assert begun(run, False, True, "one") == (True, False)
-    assert begun(run, False, True, "two") == (False, True)
+    assert begun(run, False, True, "one 2") == (True, False)
+    assert begun(run, False, True, "two 1") == (False, True)
     assert begun(run, True, False, "") == (True, False)
-    with pytest.raises(RunExistsError, match="holds a run already"):
-        begun(run, False, False, "two")
+    for other in ("one 1", "two 1", ""):  # again in the same processes, of another command, of one process
+        with pytest.raises(RunExistsError, match="holds a run already"):
+            begun(run, False, False, other)

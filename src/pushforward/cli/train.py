@@ -168,7 +168,7 @@ def opened(preset: str, options: RunOptions, settings: Settings, config: Mapping
     out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
     among = processes(settings.timeout)
     with among.watched():
-        resume = options.resume or among.of_main(lambda: _continued(out, options.overwrite, among.launch), "checking the run folder")
+        resume = among.of_main(lambda: options.resume or _continued(out, options.overwrite, among.launch), "checking the run folder")
         with among.agreed("loading the data"):
             device = device_of(options.device, among.local_rank)
             train = load_data(section, "train")

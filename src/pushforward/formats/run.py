@@ -168,10 +168,11 @@ def is_launched(out: Path, launch: str) -> bool:
 
     Args:
         out: the folder, whether it exists or not.
-        launch: name of the launch, "" if there is none.
+        launch: names of the launch and of this attempt, "" if there are none.
     """
     file = out / LAUNCH
-    return bool(launch) and file.is_file() and file.read_text(encoding="utf-8", errors="replace").strip() == launch
+    stored = file.read_text(encoding="utf-8", errors="replace").split() if launch and file.is_file() else []
+    return stored[:1] == launch.split()[:1] and stored != launch.split() and bool(stored)
 
 
 def begun(out: Path, resume: bool | Literal["auto"], overwrite: bool, launch: str) -> tuple[bool, bool]:

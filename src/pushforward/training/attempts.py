@@ -1,12 +1,16 @@
-"""What the processes that torchrun starts agree upon before they have a process group: the name of this attempt, and of the launch.
+"""What the processes that torchrun starts agree upon before they have a process group: the name of this attempt, of the launch, and theirs.
 
 The agent's store outlives its processes: after a restart it still holds the addresses of those that were terminated, under the names that
 the new ones would use. TORCHELASTIC_RESTART_COUNT does not separate them, as only the machine whose process failed counts it.
 """
 
+import contextlib
+import os
+import socket
 import time
 import uuid
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from pushforward.errors import ProcessError
@@ -61,3 +65,22 @@ def _welcoming(store: Any, size: int, own: str, wait: timedelta) -> str:
         if missing:
             time.sleep(PAUSE)
     return own
+
+
+def introduced() -> str:
+    """Return where this process runs, for `runs_here` of other processes."""
+    return f"{os.getpid()} {socket.gethostname()}"
+
+
+def runs_here(who: str) -> bool:
+    """Return whether a process is known to run, which only one on the same machine can find out."""
+    number, _, host = who.partition(" ")
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except OSError:
+        return False
+    with contextlib.suppress(OSError):  # Linux only: it has ended, but its parent has not asked for its status
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True

@@ -1,11 +1,13 @@
 """What is saved, and what the error states, when a run cannot continue."""
 
+import contextlib
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from pushforward.errors import CheckpointError, DivergedError, StoppedWarning
+from pushforward.errors import CheckpointError, DivergedError, StoppedWarning, WorkerError
 from pushforward.formats.run import checkpoints
 from pushforward.training.best import Best
 from pushforward.training.guard import Guard
@@ -56,3 +58,21 @@ def stopped(by: signal.Signals, step: int, out: Path | None) -> StoppedWarning:
     """Return the warning that a signal ended a run, and how to continue it."""
     where = "nothing was saved, as there is no out" if out is None else f"{out} is saved, and resume=True continues it"
     return StoppedWarning(f"{by.name} stopped training at step {step}; {where}.")
+
+
+@contextlib.contextmanager
+def loader_named(workers: int) -> Iterator[None]:
+    """Raise an error that states what to do if a worker of the loader ends, which torch reports between any two lines, or hangs.
+
+    Raises:
+        WorkerError: it did.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader "):
+            raise
+        raise WorkerError(
+            f"a worker that loads data has ended or does not respond: {str(error).splitlines()[0].rstrip('. ')}; if memory was short, use "
+            f"fewer than --workers {workers}, and continue with --resume."
+        ) from error

@@ -21,7 +21,7 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from pushforward.errors import ProcessError, UserError
-from pushforward.training.attempts import attempt
+from pushforward.training.attempts import attempt, introduced, runs_here
 
 NOTICE = 5.0  # seconds in which the remaining processes report themselves after a failure
 
@@ -37,7 +37,7 @@ class Processes:
         words: process group for metrics and errors, or None for a single process.
         store: key-value store whose entries outlive their process, or None.
         timeout: how long a process waits for the others.
-        launch: name of the command that started the processes, the same after each restart by torchrun; "" if it is not known.
+        launch: names of the command that started the processes, the same after each restart by torchrun, and of this attempt, or "".
     """
 
     rank: int = 0
@@ -189,16 +189,26 @@ class Processes:
             self.store.set(f"noticed/{self.rank}", "1")
             others = [rank for rank in range(self.size) if rank != self.rank]
             until = time.monotonic() + NOTICE
-            while others and time.monotonic() < until:
+            left: list[int] = []
+            while others and not left and time.monotonic() < until:
                 others = [rank for rank in others if not self.store.check([f"noticed/{rank}"])]
-                if any(self.store.check([f"left/{rank}"]) for rank in others):
-                    break
+                left = [rank for rank in others if self.store.check([f"left/{rank}"])]
                 time.sleep(0.1)
-            parts = [self._last_words(rank) for rank in others]
+            if "timed out" not in str(error).lower():  # those that run have not noticed yet; in a timeout it may be one of them that hangs
+                others = [one for one in others if not runs_here(self.store.get(f"who/{one}").decode())] or others
+            parts = [self._last_words(rank) for rank in left or others]
+            self._outlive(set(range(self.size)) - {self.rank, *(left or others)})
         except RuntimeError:
             parts = ["process 0, which held the processes' store, has terminated"]
         what = "; ".join(parts) or "the connection between processes broke"
         return f"{what} (noticed by process {self.rank} of {self.size}); start again with --resume."
+
+    def _outlive(self, readers: set[int]) -> None:
+        """Let the first process, which may hold the store, wait a moment for those that still read it."""
+        self.store.set(f"read/{self.rank}", "1")
+        until = time.monotonic() + NOTICE
+        while self.main and time.monotonic() < until and not all(self.store.check([f"read/{rank}"]) for rank in readers):
+            time.sleep(0.1)
 
     def _last_words(self, rank: int) -> str:
         if self.store.check([f"left/{rank}"]):
@@ -233,7 +243,9 @@ def _join(wait: timedelta) -> Processes:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         name, launch = attempt(store, rank, size, wait)
         dist.init_process_group(backend, store=PrefixStore(f"group/{name}", store), rank=rank, world_size=size, timeout=wait)
+        launch = f"{launch} {name}"
         store = PrefixStore(f"pushforward/{name}", store)
+        store.set(f"who/{rank}", introduced())
     size = dist.get_world_size()
     words = dist.new_group(backend="gloo", timeout=wait) if size > 1 else None
     found = Processes(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", dist.get_rank())), words, store, wait, launch)

@@ -32,7 +32,7 @@ class Progress:
         step: completed steps.
         best: lowest validation loss so far.
         seconds: training time over all sessions.
-        unvalidated: whether a signal cut the validation of this step short.
+        unvalidated: whether the validation of this step is still to be done: a signal cut it short, or metrics could not be written.
         stale: validations since the best one that count towards an early end.
         best_step: step of the lowest validation loss, or -1 before the first validation.
     """

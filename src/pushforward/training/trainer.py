@@ -22,7 +22,7 @@ from pushforward.registry import export
 from pushforward.training.attached import attach, detach, settle, settles
 from pushforward.training.best import Best, fits_in_memory
 from pushforward.training.facts import facts
-from pushforward.training.failures import diverged, rescued, stopped
+from pushforward.training.failures import diverged, loader_named, rescued, stopped
 from pushforward.training.feed import Feed
 from pushforward.training.given import as_dataset, check_augmented, check_trainable, checked_callbacks
 from pushforward.training.optimisation import learning_rate
@@ -109,10 +109,10 @@ class Trainer(RunState):
             self._feed = Feed(self.data, self.settings, self.processes, self.device, self.dtype)
             self._fingerprint = self.data.fingerprint() if isinstance(self.data, HasFingerprint) else None
         with self.processes.watched():
+            if self.processes.size > 1:
+                self.processes.check_same(facts(self.model, self.settings, self.data, self.validation, self.out))
             if self.out is not None:
                 resume, overwrite = self.processes.of_main(lambda: self._begun(resume, overwrite), "starting")
-            if self.processes.size > 1:
-                self.processes.check_same(facts(self.model, self.settings, self._fingerprint or len(self.data)))
             with self.processes.agreed("starting"):
                 if not resume and not isinstance(self.data, Pairs):  # pairs come from a model whose copy keeps its units
                     model.initialise(*self._feed.rows(4096))
@@ -153,12 +153,13 @@ class Trainer(RunState):
             DivergedError: consecutive steps had no usable gradient; the message gives step, learning rate and the last good checkpoint.
             CheckpointError: the run folder cannot be written; the state is saved elsewhere, and the message gives its path.
             ProcessError: another process failed, hangs or has terminated.
+            WorkerError: a worker that loads data ended or hangs.
         """
         self.model.train()
         over_time = LossOverTime()
         attach(self.model, self._step.averaged, over_time.add)
         lock = locked(self.out) if self.out is not None and self.processes.main else contextlib.nullcontext()
-        with lock, self.signals.watched(), self.processes.watched():
+        with lock, self.signals.watched(), self.processes.watched(), loader_named(self.settings.workers):
             self._notify("on_start")
             try:
                 self._loop(over_time)
@@ -209,7 +210,7 @@ class Trainer(RunState):
             if not (due(self.step, s.log_every) or validate or save):
                 continue
             now = time.perf_counter()
-            self.progress.seconds = before + now - started
+            self.progress.seconds, self.progress.unvalidated = before + now - started, validate  # until it has been done
             if self.processes.size > 1:
                 phases.add("all_reduce", self._step.all_reduce_seconds() * (self.step - logged))
             self._log(losses, norms, over_time, (self.step - logged) / max(now - since, 1e-9))
