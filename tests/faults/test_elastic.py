@@ -55,7 +55,7 @@ def undisturbed(tmp_path_factory):
     return folder / "run"
 
 
-def test_the_workers_that_torchrun_restarts_continue_their_own_run(undisturbed, tmp_path):
+def test_the_workers_that_torchrun_restarts_continue_their_own_run(undisturbed, record, tmp_path):
     """Also if the command is to replace a former run, which they do once."""
     out, log = tmp_path / "run", tmp_path / "log"
     checkpoints(out).write(7, lambda folder: (folder / "of").write_text("another run"), best=True)
@@ -68,9 +68,10 @@ def test_the_workers_that_torchrun_restarts_continue_their_own_run(undisturbed, 
     assert first == 1500 > second
     assert second % 100 == 0
     assert same(out, undisturbed)
+    record("torchrun restarts, one agent", every=100)
 
 
-def test_two_agents_train_together_and_both_restart_when_one_loses_its_worker(undisturbed, tmp_path):
+def test_two_agents_train_together_and_both_restart_when_one_loses_its_worker(undisturbed, record, tmp_path):
     out, logs = tmp_path / "run", [tmp_path / "log-0", tmp_path / "log-1"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -92,3 +93,4 @@ def test_two_agents_train_together_and_both_restart_when_one_loses_its_worker(un
     assert first == 1500 or 1500 in later
     assert len(later) == 1
     assert same(out, undisturbed)
+    record("torchrun restarts, two agents", every=100)

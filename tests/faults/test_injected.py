@@ -138,7 +138,7 @@ def test_a_worker_of_the_loader_that_ends_or_hangs_is_named(act, settings, said,
     assert re.search(said, error), error
     assert checkpoints(out).newest_whole().name == "step-000020"
     assert continued(out, "plain", undisturbed)
-    record("loader worker", lost=AT - 1 - 20, every=killed.EVERY)
+    record(f"loader worker, {'hung' if settings else 'killed'}", lost=AT - 1 - 20, every=killed.EVERY)
 
 
 @pytest.mark.parametrize(("name", "factor"), [("NaN", float("nan")), ("spike", 1e4)])
@@ -182,6 +182,7 @@ def test_gradients_that_stay_nan_end_the_run_and_leave_its_last_good_checkpoint(
         ("process killed", lambda: os.kill(os.getpid(), signal.SIGKILL), "process 3 has terminated or hangs"),
         ("process fails", lambda: (_ for _ in ()).throw(OSError("the cable broke")), "process 3 ended: the cable broke"),
     ],
+    ids=["hangs", "killed", "fails"],
 )
 def test_a_process_in_trouble_is_named_by_each_of_the_others(name, act, said, record, tmp_path):
     out = tmp_path / "run"
@@ -233,6 +234,14 @@ def _terminated_in(where):
 def _command(arguments, where):
     if where is not None:
         _terminated_in(where)
+    take, killed.REACHED.value = Step.__call__, 0
+
+    def step(self, number, *batch):
+        taken = take(self, number, *batch)
+        killed.REACHED.value = number + 1
+        return taken
+
+    Step.__call__ = step
     os._exit(main(arguments))
 
 
@@ -252,12 +261,13 @@ def test_sigterm_of_a_scheduler_in_any_phase_loses_nothing(where, commanded, rec
     process = killed.FORK.Process(target=_command, args=(command, where))
     process.start()
     assert killed.end([process]) == [128 + signal.SIGTERM]
-    reached = checkpoints(out).newest_whole()
-    assert (reached is None) == (where == "start")
+    lost, unfinished = killed.lost(out)
+    assert (checkpoints(out).newest_whole() is None) == (where == "start")
+    assert (lost, unfinished) == (0, 0)
     process = killed.FORK.Process(target=_command, args=(command, None))
     process.start()
     assert killed.end([process]) == [0]
     tensors, rest = killed.outcome(out)
     assert [name for name, one in tensors.items() if not torch.equal(one, commanded[0][name])] == []
     assert rest[:3] == commanded[1][:3]
-    record(f"SIGTERM, {where}", lost=0, every=10)
+    record(f"SIGTERM, {where}", lost=lost, every=10)

@@ -76,7 +76,7 @@ def _resumed_after_damage(how, undisturbed, record, tmp_path, kind):
     tensors, rest = killed.outcome(out)
     assert [name for name, one in tensors.items() if not torch.equal(one, expected[name])] == []
     assert rest == others
-    record("newest checkpoint damaged", lost=57 - 40, every=killed.EVERY)
+    record(f"newest checkpoint damaged, {how}", lost=57 - 40, every=killed.EVERY)
 
 
 def test_a_half_copied_checkpoint_under_a_temporary_name_is_no_checkpoint(undisturbed, tmp_path):
