@@ -5,6 +5,7 @@ import torch
 
 import pushforward as pf
 
+
 # --8<-- [start:costs]
 def inputs(n):  # 1024 pixels: latents of 16 x 128 x 128; texts of two CLIPs and T5
     return torch.zeros(n, 16, 128, 128), torch.zeros(n), pf.TextContext(torch.zeros(n, 333, 4096), torch.zeros(n, 2048))
