@@ -16,7 +16,7 @@ PY  = .venv/bin/python
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-faults gpu-check lint types format names docs docs-serve bench clean
+.PHONY: help demo test test-slow test-faults gpu-check matrix lint types format names docs docs-serve bench clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-faults: .venv/.stamp-dev ## The tests that kill processes, fill disks and c
 
 gpu-check: .venv/.stamp-dev ## What only a GPU can show, in 8 minutes, as a page in gpu-check/; skipped where there is none
 	@$(PY) -m benchmarks.gpu_check $(ARGS)
+
+matrix: ## The tests with other versions of Python, torch and NumPy, in new environments (ARGS="--only 3.12 -- tests/laws")
+	@$(PYTHON) tools/matrix.py $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)") $(ARGS)
 
 lint: .venv/.stamp-dev ## Lint (ruff), without changing anything
 	@$(PY) -m ruff check .

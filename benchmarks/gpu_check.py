@@ -15,6 +15,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -161,7 +162,7 @@ def attention(device: torch.device) -> Iterator[Found]:
         yield Found("attention", backend.name.lower(), f"{found:.1e}", found < 0.02)
 
 
-def training(device: torch.device, out: Path) -> Iterator[Found]:
+def training(device: torch.device) -> Iterator[Found]:
     """A run that is resumed ends with the bits of one that was not; the demo trains."""
     data = pf.data.load("digits")
 
@@ -172,30 +173,17 @@ def training(device: torch.device, out: Path) -> Iterator[Found]:
         trainer.fit()
         return trainer
 
-    whole = trained(60, out / "whole")
-    trained(25, out / "parts")
-    rest = trained(60, out / "parts", resume=True)
-    pairs = zip(whole.model.state_dict().values(), rest.model.state_dict().values(), strict=True)
-    same = all(torch.equal(one, other) for one, other in pairs)
-    yield Found("training", "resumed after 25 of 60 steps", "the same bits" if same else "other bits", same)
-    command = [
-        sys.executable,
-        "-m",
-        "pushforward",
-        "demo",
-        "--device",
-        str(device),
-        "--steps",
-        "1000",
-        "--out",
-        str(out / "demo"),
-        "--overwrite",
-    ]
-    began = time.perf_counter()
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    yield Found(
-        "training", "pushforward demo --steps 1000", f"{time.perf_counter() - began:.0f} s, exit {run.returncode}", run.returncode == 0
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        whole = trained(60, Path(folder) / "whole")
+        trained(25, Path(folder) / "parts")
+        rest = trained(60, Path(folder) / "parts", resume=True)
+        pairs = zip(whole.model.state_dict().values(), rest.model.state_dict().values(), strict=True)
+        same = all(torch.equal(one, other) for one, other in pairs)
+        yield Found("training", "resumed after 25 of 60 steps", "the same bits" if same else "other bits", same)
+        began, options = time.perf_counter(), ["--device", str(device), "--steps", "1000", "--out", f"{folder}/demo"]
+        run = subprocess.run([sys.executable, "-m", "pushforward", "demo", *options], capture_output=True, text=True, check=False)
+        took = f"{time.perf_counter() - began:.0f} s, exit {run.returncode}"
+        yield Found("training", "pushforward demo --steps 1000", took, run.returncode == 0)
 
 
 @torch.no_grad()
@@ -239,11 +227,11 @@ def _waited(call: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
     return run
 
 
-def checked(device: torch.device, out: Path, seconds: float) -> list[Found]:
+def checked(device: torch.device, seconds: float) -> list[Found]:
     """Return what all parts found, in turn, until the time is over."""
     began, rows = time.perf_counter(), []
     parts: dict[str, Iterator[Found]] = {
-        "parity": parity(device), "attention": attention(device), "speed": speed(device), "training": training(device, out),
+        "parity": parity(device), "attention": attention(device), "speed": speed(device), "training": training(device),
         "precision": precision(device),
     }  # fmt: skip
     for name, part in parts.items():
@@ -274,7 +262,7 @@ def main() -> int:
     device, began = torch.device(options.device), time.perf_counter()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = checked(device, options.out, 60 * options.minutes)
+    rows = checked(device, 60 * options.minutes)
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     facts = {
         "card": card, "version": pf.__version__, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"),

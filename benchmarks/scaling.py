@@ -25,7 +25,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pushforward as pf
 from benchmarks.sharding import held, network, transformer
-from pushforward.training.order import BlockGenerators
 from pushforward.training.processes import processes
 from pushforward.training.telemetry import memory_mb
 
@@ -93,12 +92,10 @@ def measured(kind: str) -> dict[str, float]:
 
 
 def peak(images: int, recomputed: bool) -> float:
-    """Return the peak memory of this process in MB after a step on so many images."""
-    model = transformer()
+    """Return the peak memory of this process in MB after the gradients of a loss of so many images."""
+    model = transformer().train()
     model.net.activation_checkpointing = recomputed
-    trainer = pf.Trainer(model, torch.randn(images, *SHAPE), steps=2, batch_size=images, checkpoint_every=0, validate_every=0)
-    trainer._step.generators = BlockGenerators(0, [0])
-    trainer._step(0, trainer.data.x, None)
+    model.loss(torch.randn(images, *SHAPE)).backward()
     return memory_mb(torch.device("cpu"))
 
 
