@@ -72,7 +72,6 @@ class Autoencoder(GenerativeModel):
     Source: Kingma and Welling, Auto-encoding variational Bayes, 2013, arXiv 1312.6114; Rombach et al., 2112.10752, section 3.1.
     """
 
-    any_sides = True
     latent_mean: Tensor
     latent_std: Tensor
 
@@ -126,6 +125,11 @@ class Autoencoder(GenerativeModel):
 
     def conditional_networks(self) -> list[nn.Module]:
         return []
+
+    @property
+    def side_multiple(self) -> int | None:
+        """The factor by which latents are smaller than images."""
+        return int(2 ** (len(self._built["widths"]) - 1))
 
     # Training.
 

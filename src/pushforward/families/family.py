@@ -124,14 +124,17 @@ class Family(nn.Module):
         first = checks.first_floating(self)
         return torch.get_default_dtype() if first is None else first.dtype
 
-    any_sides = False  # whether images may have another height and width than `shape`, which samples have
+    @property
+    def side_multiple(self) -> int | None:
+        """Of what heights and widths of images are multiples that may differ from `shape`, which samples have; None: they may not."""
+        return None
 
     def _shape_for(self, x: Any) -> tuple[int, ...]:
-        """Return the shape that examples of x must have: the model's, with x's own sides where the model takes any."""
-        ours: tuple[int, ...] = self.shape
-        if self.any_sides and isinstance(x, Tensor) and x.ndim == 4 and x[:1].numel():
+        """Return the shape that examples of x must have: the model's, with x's own sides where the model takes those."""
+        ours, multiple = self.shape, self.side_multiple
+        if multiple and isinstance(x, Tensor) and x.ndim == 4 and all(side and side % multiple == 0 for side in x.shape[2:]):
             return (ours[0], *x.shape[2:])
-        return ours
+        return tuple(ours)
 
     def _check(self, x: Tensor, name: str, n: int | None = None, shape: tuple[int, ...] | None = None) -> None:
         checks.check_states(x, name, self, n, self._shape_for(x) if shape is None else shape)

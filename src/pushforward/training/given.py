@@ -47,7 +47,7 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
         )
     if len(data) == 0:
         raise UserError(f"the {what} is empty; give at least one example.")
-    if groups_of(data) is not None and not model.any_sides:
+    if groups_of(data) is not None and model.side_multiple is None:
         raise UserError(f"the {what} has examples of several shapes, but this model's are all {model.shape}; load it without buckets.")
     if isinstance(data, Dataset):
         shape = data.shape
@@ -73,7 +73,7 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
 
 def _other_sides(shape: tuple[int, ...], model: GenerativeModel) -> bool:
     """Return whether examples differ from the model's only in height and width, which its loss takes."""
-    return model.any_sides and len(shape) == 3 and shape[0] == model.shape[0]
+    return model.side_multiple is not None and len(shape) == 3 and shape[0] == model.shape[0]
 
 
 def check_trainable(model: GenerativeModel) -> None:

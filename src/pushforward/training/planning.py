@@ -111,6 +111,9 @@ def costs_of(
         precision: dtype of autocast, or None for none.
         activation_checkpointing: whether the blocks of a network that has some are recomputed in the backward pass.
 
+    Returns:
+        The `Costs`: numbers of weights, bytes and operations.
+
     Raises:
         UserError: activation checkpointing of a network without blocks.
 
@@ -242,6 +245,9 @@ def plan(
         cluster: what is assumed of the machines.
         ema: whether averaged weights are kept.
         shard_size: processes that share one copy under "hybrid"; None is a machine.
+
+    Returns:
+        The `Plan`: bytes in each GPU, bytes sent, and seconds.
 
     Raises:
         UserError: a number is out of range, or the shard size does not divide the processes.

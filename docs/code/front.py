@@ -1,0 +1,74 @@
+"""Noise becomes data in four ways: the picture of the front page."""
+
+import io
+
+import numpy
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+import pushforward as pf
+
+POINTS, FRAMES, LAYERS = 1200, 24, 8
+torch.manual_seed(0)
+data = pf.data.load("pinwheel", n=20000)
+net = pf.nn.MLP.Config((128, 128, 128))
+models = {
+    "nsf": pf.models.nsf(2, layers=LAYERS, hidden=(64, 64)),
+    "ddpm": pf.models.ddpm(net, (2,)),
+    "rectified_flow": pf.models.rectified_flow(net, (2,)),
+    "meanflow": pf.models.meanflow(net, (2,)),
+}
+for name, model in models.items():
+    models[name] = pf.Trainer(model, data.x, steps=600 if name == "nsf" else 1500, batch_size=256, lr=2e-3, ema=0.99, seed=0, patience=0).fit().averaged_model.eval()
+
+
+@torch.no_grad()
+def states(name):
+    """The points at each frame, from noise to data."""
+    model = models[name]
+    noise = model.base.sample(POINTS, generator=torch.Generator().manual_seed(1))
+    if name == "nsf":  # after each layer
+        found, z = [noise], noise
+        for layer in reversed(model.bijection.steps):
+            z, _ = layer.inverse(z)
+            found.append(z)
+    elif name == "meanflow":  # one jump
+        found = [noise, model.decode(noise)]
+    else:
+        sampler = pf.samplers.DDIM(FRAMES) if name == "ddpm" else pf.samplers.Euler(FRAMES)
+        found = [noise, *(state.x for state in sampler.iterate(model.denoiser(), noise, *reversed(model.interval)))]
+    found[1:] = [model._from_model(one) for one in found[1:]]
+    return [found[round(k * (len(found) - 1) / (FRAMES - 1))].numpy() for k in range(FRAMES)]
+
+
+def pictures(titles):
+    """The frames, with these titles."""
+    paths = {name: states(name) for name in models}
+    angle = numpy.arctan2(paths["rectified_flow"][0][:, 1], paths["rectified_flow"][0][:, 0])
+    for frame in [0] * 6 + list(range(FRAMES)) + [FRAMES - 1] * 14:
+        figure = Figure((9.6, 2.7), dpi=80)
+        figure.subplots_adjust(0.005, 0.01, 0.995, 0.88, wspace=0.03)
+        figure.patch.set_facecolor("#12161f")
+        for axes, (name, title) in zip(figure.subplots(1, 4), titles.items(), strict=True):
+            axes.scatter(*paths[name][frame].T, s=3, c=angle, cmap="hsv", alpha=0.8, linewidths=0)
+            axes.set(xlim=(-3.6, 3.6), ylim=(-3.6, 3.6))
+            axes.set_title(title, color="#dfe6f0", fontsize=10)
+            axes.set_axis_off()
+        held = io.BytesIO()
+        figure.savefig(held, format="png", facecolor=figure.get_facecolor())
+        yield Image.open(held).convert("RGB")
+
+
+TITLES = {
+    "nsf": "spline flow: 8 layers",
+    "ddpm": f"diffusion: DDIM, {FRAMES} steps",
+    "rectified_flow": f"rectified flow: {FRAMES} steps",
+    "meanflow": "MeanFlow: one step",
+}
+first, *rest = pictures(TITLES)
+first.save("noise_to_data.webp", save_all=True, append_images=rest, duration=90, loop=0, quality=60, method=4)
+rest[-1].save("noise_to_data.png", optimize=True)
+for name, model in models.items():
+    samples = model.sample(2000, generator=torch.Generator().manual_seed(2))
+    print(f"{name}: sliced Wasserstein distance {float(pf.evaluation.sliced_wasserstein(samples, data.x[:2000])):.3f}")
