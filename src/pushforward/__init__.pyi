@@ -6,6 +6,7 @@ from pushforward import data as data
 from pushforward import debug as debug
 from pushforward import editing as editing
 from pushforward import energies as energies
+from pushforward import estimators as estimators
 from pushforward import evaluation as evaluation
 from pushforward import families as families
 from pushforward import fast as fast

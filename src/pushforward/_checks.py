@@ -146,6 +146,23 @@ def per_sample(value: Any, x: Tensor, what: str) -> Tensor:
     return value
 
 
+def device_named(option: str, name: str | torch.device, index: int | None = None) -> torch.device:
+    """Return the device with this name; "auto" is the machine's accelerator, or the CPU if there is none.
+
+    Args:
+        option: what messages call it.
+        name: "auto", or a torch device or its name.
+        index: index of the accelerator if the name has none: one for each process of a machine.
+
+    Raises:
+        UserError: this machine does not have it.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        name = "cpu" if accelerator is None else accelerator.type
+    return usable_device(option, f"cuda:{index or 0}" if name == "cuda" else name)
+
+
 def usable_device(option: str, name: str | torch.device) -> torch.device:
     """Return the device with this name.
 

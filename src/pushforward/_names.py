@@ -96,6 +96,8 @@ NAMES: dict[str, tuple[str, str]] = {
     "energies.fit": ("pushforward.energies.fit", "Train a model from an energy by the reverse divergence: Adam, gradients clipped to norm 1, the rate falling to 0 as a cosine."),
     "energies.importance": ("pushforward.energies.importance", "Return n samples of a model with their importance weights for exp(-energy)."),
     "energies.reverse_kl": ("pushforward.energies.reverse_kl", "Return the reverse divergence of a model from exp(-energy), up to the target's log-normaliser, estimated with n samples."),
+    "estimators.FlowDensity": ("pushforward.estimators.flow_density", "The density of the rows of a table, as an estimator of scikit-learn: log-densities, samples, outliers."),
+    "estimators.FlowSampler": ("pushforward.estimators.flow_sampler", "Samples of the rows of a table, as an estimator of scikit-learn: for presets that have no density, or one that costs an ODE."),
     "evaluation.auroc": ("pushforward.evaluation.auroc", "Return the area under the ROC curve of scores: the probability that something outside scores higher than something inside."),
     "evaluation.bits_per_dim": ("pushforward.evaluation.likelihood", "Measure the negative log-likelihood of data under a model, in bits per dimension; lower is better."),
     "evaluation.classifier": ("pushforward.evaluation.classifier", "Train a classifier on real data: the best of support vector machines and nearest neighbours on held-out examples."),

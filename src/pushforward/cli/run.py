@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pushforward._checks import usable_device
+from pushforward._checks import device_named
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import load
 from pushforward.errors import ConfigError, UserError
@@ -34,10 +34,7 @@ def device_of(name: str, index: int | None = None) -> torch.device:
         name: "auto", or a torch device name.
         index: index of the accelerator if the name has none: one for each process of a machine.
     """
-    if name == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        name = "cpu" if accelerator is None else accelerator.type
-    return usable_device("--device", f"cuda:{index or 0}" if name == "cuda" else name)
+    return device_named("--device", name, index)
 
 
 def load_data(section: Mapping[str, Any], split: str) -> Dataset:

@@ -54,7 +54,7 @@ def read_frame(
     target = next(iter(names_of(name, "label", label, titles)), None)
     if target in words:
         raise UserError(f"{name}: column {target!r} is both label and categorical; use one of the two.")
-    columns = [_as_words(name, one) if one.title in words else one for one in columns]
+    columns = [as_words(name, one) if one.title in words else one for one in columns]
     table = tabulated(name, columns, label=target, accepted=words, missing=missing, scales=scales, seed=seed, exclude=left_out)
     return split_of(name, table, split, seed)
 
@@ -109,7 +109,7 @@ def _check_size(path: Path) -> None:
     check_unpacked(str(path), max(stated, 8 * facts.num_rows * facts.num_columns), path.stat().st_size)
 
 
-def _as_words(name: str, raw: Raw) -> Raw:
+def as_words(name: str, raw: Raw) -> Raw:
     """Return a column of numbers as one of integers that are words."""
     if raw.values.dtype == object or raw.problem:
         return raw

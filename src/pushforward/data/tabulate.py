@@ -78,10 +78,10 @@ def tabulated(
     target: Column | None = None
     for k, one in enumerate(columns):
         if one.title == label:
-            target = Column(one.title, "category", words=_words(name, one))
+            target = Column(one.title, "category", words=ordered_words(name, one))
             labels = encoded(name, one, target, row).astype(numpy.int64)
         elif one.values.dtype == object:
-            column = category(one.title, _words(name, one))
+            column = category(one.title, ordered_words(name, one))
             features.append((column, encoded(name, one, column, row)))
         else:
             held, gaps = one.values, one.missing
@@ -144,7 +144,7 @@ def by_schema(name: str, columns: Sequence[Raw], schema: Schema, row: Callable[[
     return Table(numpy.column_stack([values for _, values in features]), labels, schema)
 
 
-def _words(name: str, raw: Raw) -> tuple[Word, ...]:
+def ordered_words(name: str, raw: Raw) -> tuple[Word, ...]:
     """Return the distinct values of a column, sorted by size if all are integers and as text otherwise; missing is the last."""
     if raw.values.dtype != object:
         values = raw.values[~raw.missing]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from pushforward.errors import ConditionError, ShapeError
 
@@ -44,9 +44,27 @@ class GaussianSum:
         parts = [self._log_prob(block) for block in events.split(rows)]
         return (torch.cat(parts) if parts else events.new_zeros(0)).to(x.device, x.dtype)
 
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Return n draws (n, D) in float64."""
+        k = torch.multinomial(self.weights, n, replacement=True, generator=generator) if n else torch.zeros(0, dtype=torch.int64)
+        noise = torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64)
+        factors = self.factors.expand(len(self.weights), -1, -1)
+        found = torch.empty_like(noise)
+        for one in k.unique().tolist():
+            rows = k == one
+            found[rows] = self.means[one] + noise[rows] @ factors[one].T
+        return found
+
+    def posterior(self, x: Tensor) -> Tensor:
+        """Return the probabilities (n, K) of the components given x (n, D) in float64."""
+        return self._joint(x).softmax(1)
+
     def _log_prob(self, x: Tensor) -> Tensor:
+        return torch.logsumexp(self._joint(x), dim=1)
+
+    def _joint(self, x: Tensor) -> Tensor:
         scale = self.factors.diagonal(dim1=1, dim2=2).log().sum(1) + x.shape[1] / 2 * math.log(2 * math.pi)
-        return torch.logsumexp(self.weights.log() - scale - squared_distances(x, self.means, self.factors) / 2, dim=1)
+        return self.weights.log() - scale - squared_distances(x, self.means, self.factors) / 2
 
 
 class PerClass:
@@ -85,6 +103,50 @@ class PerClass:
         for label in cond.unique().tolist():
             log_prob[cond == label] = self.parts[label].log_prob(x[cond == label])
         return log_prob
+
+    def sample(self, cond: Tensor, generator: Generator | None = None) -> Tensor:
+        """Return a draw (n, D) in float64 for each class (n,)."""
+        found = torch.empty(len(cond), self.parts[0].means.shape[1], dtype=torch.float64)
+        for label in cond.unique().tolist():
+            found[cond == label] = self.parts[label].sample(int((cond == label).sum()), generator)
+        return found
+
+
+class ConditionalSum:
+    """The conditional of a joint density of Gaussians, of the first D values given the others.
+
+        p(x | c) = p(x, c) / p(c)
+
+    Args:
+        joint: the density of (x, c).
+        features: D, how many values x has.
+    """
+
+    def __init__(self, joint: GaussianSum, features: int) -> None:
+        self.joint, self.features = joint, features
+        covariances = joint.factors @ joint.factors.mT
+        self.marginal = GaussianSum(joint.weights, joint.means[:, features:], covariances[:, features:, features:])
+
+    def log_prob(self, x: Tensor, cond: Tensor) -> Tensor:
+        """Return log p(x | c) (n,) in nats for x (n, D) and c (n, C)."""
+        return self.joint.log_prob(torch.cat((x, cond.to(x)), dim=1)) - self.marginal.log_prob(cond.to(x))
+
+    def sample(self, cond: Tensor, generator: Generator | None = None) -> Tensor:
+        """Return a draw (n, D) in float64 for each condition (n, C): of a component by its posterior, then of its conditional Gaussian."""
+        d, cond = self.features, cond.detach().cpu().double()
+        found = torch.empty(len(cond), d, dtype=torch.float64)
+        if not len(cond):
+            return found
+        k = torch.multinomial(self.marginal.posterior(cond), 1, generator=generator)[:, 0]
+        noise = torch.randn(len(cond), d, generator=generator, dtype=torch.float64)
+        covariances = self.joint.factors @ self.joint.factors.mT
+        for one in k.unique().tolist():
+            rows, S = k == one, covariances[one]
+            slope = torch.linalg.solve(S[d:, d:], S[d:, :d]).T
+            factor = torch.linalg.cholesky(S[:d, :d] - slope @ S[d:, :d])
+            centred = cond[rows] - self.joint.means[one, d:]
+            found[rows] = self.joint.means[one, :d] + centred @ slope.T + noise[rows] @ factor.T
+        return found
 
 
 def squared_distances(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:

@@ -1,0 +1,200 @@
+"""What estimators share: their parameters, how they read a table and its conditions, and how samples become rows again."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from pushforward import registry
+from pushforward._checks import device_named, real, shown, whole
+from pushforward._pandas import as_pandas, is_frame
+from pushforward.data.frames import as_words
+from pushforward.data.raw import Names, Raw, names_of
+from pushforward.data.raw_frame import columns_of
+from pushforward.data.tabulate import Missing
+from pushforward.errors import ConditionError, DataError, UserError
+from pushforward.estimators.given import Conditions, raw_of
+from pushforward.estimators.members import Plan
+from pushforward.estimators.reading import Layout, Reader
+
+LEAST = 10  # rows that a flow can be fitted to
+TARGET = "y"
+
+
+class FlowEstimator(BaseEstimator):
+    """The base of estimators whose models are flows of the columns of a table."""
+
+    # Parameters, which `__init__` of a subclass keeps as they are.
+    preset: str
+    preset_options: Mapping[str, Any] | None
+    condition: Names
+    categorical: Names
+    missing: Missing
+    scales: Mapping[str, str] | None
+    dequantise: bool
+    max_steps: int | Literal["auto"]
+    batch_size: int | Literal["auto"]
+    learning_rate: float | Literal["auto"]
+    early_stopping: bool
+    validation_fraction: float
+    patience: int
+    warm_start: bool
+    random_state: Any
+    device: str
+    verbose: bool
+
+    # Set by fit.
+    n_features_in_: int
+    reader_: Reader
+    conditions_: Conditions | None
+    layout_: Layout
+    classes_: numpy.ndarray
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "model"
+        tags.target_tags.required = self._needs_target
+        tags.non_deterministic = False
+        return tags
+
+    @property
+    def _needs_target(self) -> bool:
+        return isinstance(self.condition, str) and self.condition == TARGET
+
+    def _check_options(self) -> None:
+        """Raise if a parameter is not allowed, before anything is read."""
+        known = [name.removeprefix("models.") for name in registry.names("models")]
+        if self.preset not in known:
+            raise UserError(registry.unknown("preset", str(self.preset), known))
+        for name in ("preset_options", "scales"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Mapping):
+                raise UserError(f"{name} is {shown(value)}, but it is a dictionary, or None.")
+        if self.missing not in ("refuse", "model"):
+            raise UserError(f"missing: {registry.unknown('way to treat missing values', str(self.missing), ('refuse', 'model'))}")
+        for name in ("max_steps", "batch_size"):
+            if getattr(self, name) != "auto":
+                whole(name, getattr(self, name), 1, hint="'auto' chooses by the number of rows")
+        if self.learning_rate != "auto":
+            real("learning_rate", self.learning_rate, 0, hint="'auto' chooses by the number of rows")
+        fraction = real("validation_fraction", self.validation_fraction, hint="0.2 is usual")
+        if not 0 < fraction < 1:
+            raise UserError(f"validation_fraction is {fraction}, but it is a share of the rows above 0 and below 1; 0.2 is usual.")
+        whole("patience", self.patience, 1, hint="it is a number of validations without improvement; 10 is usual")
+
+    def _device(self) -> torch.device:
+        return device_named("device", self.device)
+
+    def _plan(self) -> Plan:
+        names = {"max_steps": "steps", "batch_size": "batch_size", "learning_rate": "lr"}
+        training = {to: getattr(self, name) for name, to in names.items() if getattr(self, name) != "auto"}
+        training["patience"] = self.patience
+        return Plan(self.preset, dict(self.preset_options or {}), training, self._device(), bool(self.verbose))
+
+    def _read(self, X: Any, y: Any) -> tuple[Tensor, Tensor | None]:
+        """Fit reader, layout and conditions to a table, and return its rows (n, d) in the model's units and their conditions."""
+        self._check_options()
+        self._check_target(y)
+        refit = self.warm_start and hasattr(self, "reader_")
+        raws = self._raws(X, reset=not refit)
+        n = len(raws[0].values)
+        if n < LEAST:
+            raise DataError(
+                f"X has {n} sample{'s' * (n != 1)} (n_samples={n}), but a flow is fitted to at least {LEAST}, better hundreds; give more."
+            )
+        features, given = self._divided(raws, y)
+        if refit:
+            x = self.reader_.filled(features, self._seed())
+            return x, None if self.conditions_ is None else self.conditions_.encoded(given)
+        accepted = [one.title for one in features if one.title in self._categories(raws)]
+        self.conditions_, cond = Conditions.fitted(given, self._categories(raws)) if given else (None, None)
+        self.reader_, x = Reader.fitted(
+            features, accepted=accepted, missing=self.missing, scales=self.scales, dequantise=self.dequantise, seed=self._seed()
+        )
+        return x, cond
+
+    def _raws(self, X: Any, reset: bool = False) -> list[Raw]:
+        """Return the columns of a table, checked as scikit-learn checks them."""
+        if is_frame(X) and X.ndim == 2:
+            frame = as_pandas("X", X)
+            validate_data(self, frame, reset=reset, skip_check_array=True)
+            raws = columns_of("X", frame)
+            layout = Layout(tuple(one.title for one in raws), frame.columns, tuple(frame.dtypes))
+        else:
+            finite = "allow-nan" if self.missing == "model" else True
+            X = validate_data(self, X, reset=reset, dtype=numpy.float64, ensure_all_finite=finite, ensure_min_samples=1)
+            raws = [Raw(f"x{k}", X[:, k]) for k in range(X.shape[1])]
+            layout = Layout(tuple(one.title for one in raws))
+        if reset:
+            self.layout_ = layout
+        titles = self.layout_.titles  # by their places, where an array follows a DataFrame, of which scikit-learn has warned
+        raws = [Raw(title, one.values, one.order, one.problem) for title, one in zip(titles, raws, strict=True)]
+        names = self._categories(raws)
+        return [as_words("X", one) if one.title in names else one for one in raws]
+
+    def _categories(self, raws: Sequence[Raw]) -> list[str]:
+        return names_of("X", "categorical", self.categorical, [one.title for one in raws], numbered=True)
+
+    def _divided(self, raws: Sequence[Raw], y: Any) -> tuple[list[Raw], list[Raw]]:
+        """Return the columns that the density is of, and those that it is conditional on."""
+        if self._needs_target:
+            return list(raws), [] if y is None else self._targets(raws, y)
+        titles = [one.title for one in raws]
+        chosen = names_of("X", "condition", self.condition, titles, numbered=True)
+        if chosen and len(set(chosen)) == len(titles):
+            raise UserError(f"condition is {chosen}, which are all columns of X; leave out those whose density is wanted.")
+        return [one for one in raws if one.title not in chosen], [one for one in raws if one.title in chosen]
+
+    def _targets(self, raws: Sequence[Raw], y: Any) -> list[Raw]:
+        check_consistent_length(raws[0].values, y)
+        values = numpy.asarray(y)
+        if values.ndim == 2 and values.shape[1] == 1:
+            values = values[:, 0]
+        if values.ndim == 2:
+            return [raw_of(f"{TARGET}{k}", values[:, k]) for k in range(values.shape[1])]
+        if values.dtype.kind == "f" and type_of_target(values) not in ("binary", "multiclass"):
+            return [Raw(TARGET, values.astype(numpy.float64))]
+        words = raw_of(TARGET, values)
+        return [as_words(TARGET, words)]
+
+    def _set_classes(self) -> None:
+        if self._needs_target and self.conditions_ is not None and self.conditions_.classes:
+            self.classes_ = numpy.array(self.conditions_.columns[0].words)
+        elif hasattr(self, "classes_"):
+            del self.classes_
+
+    def _check_target(self, y: Any) -> None:
+        if self._needs_target and y is None:
+            raise ConditionError("y is None, but condition='y' requires y to be passed; give one value for each row.")
+
+    def _seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _of_rows(self, X: Any, y: Any = None) -> tuple[numpy.ndarray, Tensor | None]:
+        """Return rows (n, d) in the units of the table, and their conditions, None where these are a target that is not given."""
+        check_is_fitted(self)
+        raws = self._raws(X)
+        features, given = self._divided(raws, y)
+        cond = self.conditions_.encoded(given) if given and self.conditions_ is not None else None
+        return self.reader_.read(features), cond
+
+    def _given(self, n: int, given: Any, random: numpy.random.RandomState) -> tuple[Tensor | None, dict[str, numpy.ndarray]]:
+        """Return the conditions of n samples, and their columns by name."""
+        if self.conditions_ is None:
+            if given is not None:
+                raise ConditionError("given is a condition, but the model was fitted without; fit it with condition=, or leave given out.")
+            return None, {}
+        if given is None and self._needs_target and self.conditions_.classes:
+            shares = self.conditions_.frequencies
+            return torch.from_numpy(random.choice(len(shares), n, p=shares)), {}
+        if given is None:
+            names = ", ".join(self.conditions_.titles)
+            raise ConditionError(f"given is None, but samples are conditional on {names}; give one row of these, or one for each sample.")
+        cond, columns = self.conditions_.of(given, n)
+        return cond, {} if self._needs_target else columns

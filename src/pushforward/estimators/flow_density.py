@@ -1,0 +1,238 @@
+"""A density of tables for scikit-learn: likelihoods, samples and outliers."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy
+import torch
+from sklearn.base import OutlierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from pushforward._checks import is_real, shown, whole
+from pushforward.data.raw import Names
+from pushforward.data.tabulate import Missing
+from pushforward.errors import DataError, NotInvertibleError, UserError
+from pushforward.estimators.base import FlowEstimator
+from pushforward.estimators.fitting import FLOW, fitted, held_out_rows
+from pushforward.estimators.members import built, data_of
+from pushforward.estimators.stacking import Stacked
+from pushforward.registry import export
+
+FALSE_ALARMS = 0.05  # share of held-out rows below the offset, with contamination "auto"
+FEW, MEMBERS = 2000, 3  # rows below which there are several members, and their number
+
+
+@export("estimators.FlowDensity")
+class FlowDensity(OutlierMixin, FlowEstimator):
+    """The density of the rows of a table, as an estimator of scikit-learn: log-densities, samples, outliers.
+
+        p(x | c) = sum_k w_k mean_m p_km(x | c),    k in flow, gaussian, gaussian_mixture
+
+    Each of several members m (one from 2,000 rows on) is a flow, a Gaussian and a mixture of Gaussians fitted without a part of the rows of
+    its own, on which the flow's training ends early and the others are regularised. The weights w maximise the likelihood of the rows that
+    members have not seen, so that where a flow is no better than a mixture, the mixture counts. Outside the flow's scales the
+    Gaussians still give a density, so that a log-density is finite.
+
+    X is an array or a DataFrame. Columns of a DataFrame that hold words, bool or categories are categories; columns of integers have unit
+    cells, and a log-density is then the mean over points of the cell, a lower bound of the log-probability of the row; dates are refused.
+    Log-densities are in nats, in the units of X. Samples have the columns and types of the X that was fitted.
+
+    Args:
+        preset: name of a preset with a density (`pushforward list models`): nsf, maf, realnvp, ... are exact in one pass; those of
+            ODEs, such as flow_matching and ffjord, solve one for each row.
+        preset_options: keyword arguments of the preset, in place of those chosen by the size of the table.
+        condition: None for p(x); "y" for p(x | y), classes or numbers; names or numbers of columns of X for p(other columns | these).
+        ensemble: number of members, or "auto": 3 below 2,000 rows, otherwise 1.
+        gaussians: whether Gaussians and mixtures of them are members, too.
+        contamination: share of the training rows that `predict` takes for outliers, above 0 and at most 0.5; with "auto" its threshold is
+            what 5 % of held-out rows are below.
+        categorical: names or numbers of columns of numbers that are categories.
+        missing: "refuse" missing values, or "model" them: a category gets one more word, another column a mark, and a log-density is a mean
+            over values in its place.
+        scales: scales of columns by name, "none", "log", "logit" or "quantile", in place of those chosen.
+        dequantise: whether columns of integers have unit cells; otherwise they are taken for real numbers.
+        max_steps: steps of training at most, or "auto": 1,000 below 10,000 rows, 4,000 from 100,000 on.
+        batch_size: rows of a step, or "auto".
+        learning_rate: peak learning rate, or "auto".
+        early_stopping: whether rows are held out; otherwise one flow is trained on all of them for `max_steps`, without Gaussians.
+        validation_fraction: share of the rows held out for a single member.
+        patience: validations without improvement that end the training of a flow.
+        warm_start: whether `fit` continues with the flows of the last call, whose columns it keeps.
+        random_state: seed, or RandomState, of all random numbers.
+        device: "cpu", "auto" for an accelerator if there is one, or the name of a device.
+        verbose: whether progress is shown.
+
+    Attributes:
+        weights_: weight of each kind, by name.
+        density_: the members.
+        held_out_score_: mean log-density of held-out rows by members that had not seen them, None without early stopping.
+        offset_: the log-density below which `predict` returns -1.
+        n_steps_: steps of each flow.
+        classes_: the classes, with condition="y" and classes in y.
+
+    Raises:
+        UserError: a parameter is not allowed; it is a ValueError.
+        DataError: X cannot be read, or has too few rows.
+
+    Example:
+        >>> import numpy
+        >>> X = numpy.random.RandomState(0).normal(size=(100, 2))
+        >>> density = FlowDensity(max_steps=5, random_state=0).fit(X)
+        >>> density.score_samples(X[:3]).shape, density.sample(4, random_state=0).shape, density.predict([[9.0, 9.0]])
+        ((3,), (4, 2), array([-1]))
+
+    Source: Smyth and Wolpert, Stacked density estimation, 1997 (the weights).
+    """
+
+    def __init__(
+        self,
+        preset: str = "nsf",
+        *,
+        preset_options: Mapping[str, Any] | None = None,
+        condition: Names = None,
+        ensemble: int | Literal["auto"] = "auto",
+        gaussians: bool = True,
+        contamination: float | Literal["auto"] = "auto",
+        categorical: Names = None,
+        missing: Missing = "refuse",
+        scales: Mapping[str, str] | None = None,
+        dequantise: bool = True,
+        max_steps: int | Literal["auto"] = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: float | Literal["auto"] = "auto",
+        early_stopping: bool = True,
+        validation_fraction: float = 0.2,
+        patience: int = 10,
+        warm_start: bool = False,
+        random_state: Any = None,
+        device: str = "cpu",
+        verbose: bool = False,
+    ) -> None:
+        self.preset = preset
+        self.preset_options = preset_options
+        self.condition = condition
+        self.ensemble = ensemble
+        self.gaussians = gaussians
+        self.contamination = contamination
+        self.categorical = categorical
+        self.missing = missing
+        self.scales = scales
+        self.dequantise = dequantise
+        self.max_steps = max_steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> "FlowDensity":
+        """Fit the density to rows X (n, columns); y (n,) is only read with condition="y"."""
+        start = self.density_.members[FLOW] if self.warm_start and hasattr(self, "density_") else []
+        x, cond = self._read(X, y)
+        seed, plan = self._seed(), self._plan()
+        self._check_density(x, cond)
+        members = self._members(len(x)) if self.early_stopping else 1
+        if start and len(start) != members:
+            raise UserError(f"warm_start is True, but there are {len(start)} members and now {members}; give ensemble={len(start)}.")
+        held = held_out_rows(len(x), members, self.validation_fraction, cond, seed) if self.early_stopping else []
+        found = fitted(plan, x, cond, self.reader_, self.conditions_, held, bool(self.gaussians), seed, start)
+        self.density_: Stacked = found.density
+        self.weights_, self.n_steps_ = dict(found.density.weights), found.steps
+        self.held_out_score_ = None if found.held_out is None else float(found.held_out.mean())
+        self._set_classes()
+        self.offset_ = self._offset(X, y, found.held_out)
+        return self
+
+    def score_samples(self, X: Any, y: Any = None) -> numpy.ndarray:
+        """Return the log-density (n,) of each row, in nats; with condition="y" given y, or without it the mean over its classes."""
+        x, cond = self._of_rows(X, y)
+        return self._log_density(x, cond)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean log-density of rows, in nats: higher is better, as in a grid search."""
+        return float(self.score_samples(X, y).mean())
+
+    def decision_function(self, X: Any, y: Any = None) -> numpy.ndarray:
+        """Return the log-density (n,) of each row less the offset: negative is an outlier."""
+        check_is_fitted(self)
+        self._check_target(y)
+        difference: numpy.ndarray = self.score_samples(X, y) - self.offset_
+        return difference
+
+    def predict(self, X: Any, y: Any = None) -> numpy.ndarray:
+        """Return 1 for each row (n,), or -1 for an outlier: one whose log-density is below the offset."""
+        return numpy.where(self.decision_function(X, y) >= 0, 1, -1)
+
+    def fit_predict(self, X: Any, y: Any = None) -> numpy.ndarray:
+        """Fit the density to rows, and return 1 for each (n,), or -1 for an outlier."""
+        return self.fit(X, y).predict(X, y)
+
+    def sample(self, n_samples: int = 1, random_state: Any = None, *, given: Any = None) -> Any:
+        """Return n rows like those of X.
+
+        Args:
+            n_samples: number of rows.
+            random_state: seed or RandomState; None is the estimator's own.
+            given: the condition, one for all rows or one for each: a class, a row, a dictionary or DataFrame of columns; without it the
+                classes of condition="y" are drawn by their frequencies.
+        """
+        check_is_fitted(self)
+        n = whole("n_samples", n_samples, 1)
+        random = check_random_state(self.random_state if random_state is None else random_state)
+        cond, columns = self._given(n, given, random)
+        z = self.density_.sample(n, cond, int(random.randint(2**31 - 1)), self._device())
+        return self.layout_.rows({**self.reader_.values(z), **columns})
+
+    def _log_density(self, x: numpy.ndarray, cond: Tensor | None) -> numpy.ndarray:
+        conditions, device = self.conditions_, self._device()
+        of_classes = cond is None and conditions is not None
+        parts = []
+        for z in self.reader_.draws(x):
+            if conditions is None or not of_classes:
+                parts.append(self.density_.log_prob(z, cond, device))
+                continue
+            if not conditions.classes:
+                self._check_target(None)
+            shares = torch.tensor(conditions.frequencies, dtype=torch.float64).log()
+            each = [self.density_.log_prob(z, torch.full((len(z),), k), device) for k in range(conditions.classes)]
+            parts.append((torch.stack(each) + shares[:, None]).logsumexp(0))
+        value: numpy.ndarray = (torch.stack(parts).mean(0) - self.reader_.log_volume).numpy()
+        return value
+
+    def _offset(self, X: Any, y: Any, held_out: Tensor | None) -> float:
+        if self.contamination == "auto" and held_out is not None:
+            scores, share = held_out.numpy(), FALSE_ALARMS
+        else:
+            scores, share = self.score_samples(X, y), FALSE_ALARMS if self.contamination == "auto" else float(self.contamination)
+        known = scores[numpy.isfinite(scores)]
+        offset = float(numpy.percentile(scores, 100 * share)) if len(known) == len(scores) else -math.inf
+        return offset if math.isfinite(offset) else float(known.min(initial=0.0))
+
+    def _members(self, n: int) -> int:
+        return int((MEMBERS if n < FEW else 1) if self.ensemble == "auto" else self.ensemble)
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        if self.ensemble != "auto":
+            whole("ensemble", self.ensemble, 1, hint="it is the number of flows, or 'auto'")
+        if self.contamination != "auto" and (not is_real(self.contamination) or not 0 < self.contamination <= 0.5):
+            raise UserError(
+                f"contamination is {shown(self.contamination)}, but it is a share of the rows above 0 and at most 0.5, or 'auto'."
+            )
+
+    def _check_density(self, x: Tensor, cond: Tensor | None) -> None:
+        """Raise before training if the rows do not suffice for the members, or the preset has no density."""
+        members = self._members(len(x))
+        if 2 * members > len(x):
+            raise DataError(f"X has {len(x)} rows, but ensemble={members} holds out at least 2 for each member; give more rows.")
+        with torch.random.fork_rng([]):
+            model = built(self._plan(), data_of(x[:2], None if cond is None else cond[:2], self.reader_.model_schema, self.conditions_))
+        if "log_prob" not in model.verbs:
+            raise NotInvertibleError(f"preset is {self.preset!r}, which has no density; use nsf or maf, or FlowSampler for its samples.")
