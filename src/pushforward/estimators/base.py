@@ -21,7 +21,7 @@ from pushforward.data.tabulate import Missing
 from pushforward.errors import ConditionError, DataError, UserError
 from pushforward.estimators.given import Conditions, raw_of
 from pushforward.estimators.members import Plan
-from pushforward.estimators.reading import Layout, Reader
+from pushforward.estimators.reading import Layout, Reader, row
 
 LEAST = 10  # rows that a flow can be fitted to
 TARGET = "y"
@@ -123,6 +123,9 @@ class FlowEstimator(BaseEstimator):
         """Return the columns of a table, checked as scikit-learn checks them."""
         if is_frame(X) and X.ndim == 2:
             frame = as_pandas("X", X)
+            twice = frame.columns[frame.columns.duplicated()]
+            if len(twice):
+                raise DataError(f"X has two columns {twice[0]!r}, but each needs a name of its own; rename one.")
             validate_data(self, frame, reset=reset, skip_check_array=True)
             raws = columns_of("X", frame)
             layout = Layout(tuple(one.title for one in raws), frame.columns, tuple(frame.dtypes))
@@ -158,6 +161,9 @@ class FlowEstimator(BaseEstimator):
             values = values[:, 0]
         if values.ndim == 2:
             return [raw_of(f"{TARGET}{k}", values[:, k]) for k in range(values.shape[1])]
+        if values.dtype.kind == "f" and not numpy.isfinite(values).all():
+            first = int((~numpy.isfinite(values)).argmax())
+            raise DataError(f"y is {values[first]} in {row(first)}, but a density is conditional on it; leave such rows out, or fill it in.")
         if values.dtype.kind == "f" and type_of_target(values) not in ("binary", "multiclass"):
             return [Raw(TARGET, values.astype(numpy.float64))]
         words = raw_of(TARGET, values)

@@ -89,7 +89,7 @@ def built(plan: Plan, data: Dataset) -> GenerativeModel:
     """
     preset = registry.get(f"models.{plan.preset}")
     takes = inspect.signature(preset).parameters
-    if "schema" not in takes or "channels" in takes or "text" in takes or "kl_weight" in takes:
+    if "schema" not in takes or {"channels", "text", "kl_weight", "patch"} & set(takes):
         raise UserError(f"preset is {plan.preset!r}, which is for images, but a table has columns; take nsf, maf or flow_matching.")
     condition: dict[str, Any] = {}
     if data.cond is not None and data.classes is None:
