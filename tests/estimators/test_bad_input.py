@@ -29,7 +29,7 @@ def on_frame():
         ({"preset": "glow"}, "preset is 'glow', which is for images"),
         ({"preset": "tarflow"}, "tarflow"),
         ({"preset": "meanflow"}, "preset is 'meanflow', which has no density; use nsf or maf, or FlowSampler"),
-        ({"preset_options": {"layer": 2}}, "preset_options: 'layer' is not a known option of nsf; did you mean 'layers'"),
+        ({"preset_options": {"layer": 2}}, "preset_options: 'layer' is not a known option of maf; did you mean 'layers'"),
         ({"preset_options": 4}, "preset_options is 4, but it is a dictionary"),
         ({"contamination": 0.7}, "contamination is 0.7, but it is a share of the rows above 0 and at most 0.5"),
         ({"contamination": 0}, "contamination is 0, but"),

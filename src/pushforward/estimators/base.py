@@ -1,7 +1,7 @@
 """What estimators share: their parameters, how they read a table and its conditions, and how samples become rows again."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy
 import torch
@@ -49,6 +49,8 @@ class FlowEstimator(BaseEstimator):
     device: str
     verbose: bool
 
+    choices: ClassVar[tuple[str, ...]] = ()  # what `preset` may be besides the name of one
+
     # Set by fit.
     n_features_in_: int
     reader_: Reader
@@ -70,7 +72,7 @@ class FlowEstimator(BaseEstimator):
     def _check_options(self) -> None:
         """Raise if a parameter is not allowed, before anything is read."""
         known = [name.removeprefix("models.") for name in registry.names("models")]
-        if self.preset not in known:
+        if self.preset not in (*self.choices, *known):
             raise UserError(registry.unknown("preset", str(self.preset), known))
         for name in ("preset_options", "scales"):
             value = getattr(self, name)
@@ -91,11 +93,15 @@ class FlowEstimator(BaseEstimator):
     def _device(self) -> torch.device:
         return device_named("device", self.device)
 
-    def _plan(self) -> Plan:
+    def _preset(self, n: int) -> str:
+        """Return the preset for this many rows."""
+        return self.preset
+
+    def _plan(self, n: int) -> Plan:
         names = {"max_steps": "steps", "batch_size": "batch_size", "learning_rate": "lr"}
         training = {to: getattr(self, name) for name, to in names.items() if getattr(self, name) != "auto"}
         training["patience"] = self.patience
-        return Plan(self.preset, dict(self.preset_options or {}), training, self._device(), bool(self.verbose))
+        return Plan(self._preset(n), dict(self.preset_options or {}), training, self._device(), bool(self.verbose))
 
     def _read(self, X: Any, y: Any) -> tuple[Tensor, Tensor | None]:
         """Fit reader, layout and conditions to a table, and return its rows (n, d) in the model's units and their conditions."""
@@ -163,7 +169,9 @@ class FlowEstimator(BaseEstimator):
             return [raw_of(f"{TARGET}{k}", values[:, k]) for k in range(values.shape[1])]
         if values.dtype.kind == "f" and not numpy.isfinite(values).all():
             first = int((~numpy.isfinite(values)).argmax())
-            raise DataError(f"y is {values[first]} in {row(first)}, but a density is conditional on it; leave such rows out, or fill it in.")
+            raise DataError(
+                f"y is {values[first]} in {row(first)}, but a density is conditional on it; leave such rows out, or fill it in."
+            )
         if values.dtype.kind == "f" and type_of_target(values) not in ("binary", "multiclass"):
             return [Raw(TARGET, values.astype(numpy.float64))]
         words = raw_of(TARGET, values)

@@ -14,10 +14,11 @@ from pushforward.estimators.given import Conditions
 from pushforward.estimators.members import Plan, data_of, trained
 from pushforward.estimators.reading import Reader
 from pushforward.estimators.stacking import Stacked, log_prob, stacking_weights
-from pushforward.evaluation.baselines import MIXTURES, fit_baselines
+from pushforward.evaluation.baselines import MIXTURES, fit_baselines, refit
 from pushforward.evaluation.gaussians import ConditionalSum, GaussianSum, PerClass
 
 FITTED = 4000  # rows that mixtures of Gaussians are fitted to, at most
+LEAST = 3.0  # of the rows of a component
 FLOW = "flow"
 
 
@@ -100,6 +101,8 @@ def fitted(
             places.append(unseen)
     if not scores:
         return Fitted(Stacked(members, {FLOW: 1.0}), steps, None)
+    if gaussians:
+        members |= {kind: refitted(kind, members[kind], everything, conditions, seed) for kind in members if kind != FLOW}
     together = torch.cat(scores, dim=1)
     shares = stacking_weights(together.flatten(0, 1))
     value = (together + shares.log()).logsumexp(2).mean(0) - reader.log_volume
@@ -122,16 +125,36 @@ def gaussians_of(data: Dataset, validation: Dataset, conditions: Conditions | No
     kinds = ["gaussian", "gaussian_mixture"] if math.prod(data.shape) <= MIXTURES else ["gaussian"]
     generator = torch.Generator().manual_seed(seed)
     data = data.take(min(FITTED, len(data)))
-    if conditions is None:
-        return dict(fit_baselines(_bare(data), _bare(validation), generator, only=kinds))
-    if not conditions.classes:
+    if conditions is not None and not conditions.classes:
         joint = fit_baselines(_joint(data), _joint(validation), generator, only=kinds)
         return {kind: ConditionalSum(one, data.shape[0]) for kind, one in joint.items() if isinstance(one, GaussianSum)}
-    assert data.cond is not None
-    if int(data.cond.bincount(minlength=conditions.classes).min()) < 2:  # too few of a class for a covariance of its own
+    if conditions is None or not _several_of_each(data, conditions):
         return dict(fit_baselines(_bare(data), _bare(validation), generator, only=kinds))
     found = fit_baselines(data, validation, generator, only=[f"{kind}_per_class" for kind in kinds])
-    return {kind: one for kind, one in zip(kinds, found.values(), strict=True) if isinstance(one, PerClass)}
+    return {name.removesuffix("_per_class"): one for name, one in found.items()}
+
+
+def refitted(kind: str, members: Sequence[Any], everything: Dataset, conditions: Conditions | None, seed: int) -> list[Any]:
+    """Return sums of Gaussians on all rows, with the settings that were best for the rows each member did not see."""
+    data = everything.subset(shuffled(numpy.ones(len(everything), dtype=bool), seed)).take(min(FITTED, len(everything)))
+    found: list[Any] = []
+    for k, one in enumerate(members):
+        generator = torch.Generator().manual_seed(seed + k)
+        if isinstance(one, ConditionalSum):
+            joint = refit(kind, one.joint.chosen, _joint(data), generator, LEAST)
+            assert isinstance(joint, GaussianSum)
+            found.append(ConditionalSum(joint, one.features))
+        elif isinstance(one, PerClass):
+            found.append(refit(f"{kind}_per_class", one.chosen, data, generator, LEAST))
+        else:
+            found.append(refit(kind, one.chosen, _bare(data), generator, LEAST))
+    return found
+
+
+def _several_of_each(data: Dataset, conditions: Conditions) -> bool:
+    """Return whether each class has enough rows for a covariance of its own."""
+    assert data.cond is not None
+    return int(data.cond.bincount(minlength=conditions.classes).min()) >= 2
 
 
 def _bare(data: Dataset) -> Dataset:

@@ -20,6 +20,7 @@ from pushforward.estimators.fitting import FLOW, fitted, held_out_rows
 from pushforward.estimators.members import built, data_of
 from pushforward.estimators.stacking import Stacked
 from pushforward.registry import export
+from pushforward.training.validation import SMALL
 
 FALSE_ALARMS = 0.05  # share of held-out rows below the offset, with contamination "auto"
 FEW, MEMBERS = 2000, 3  # rows below which there are several members, and their number
@@ -42,7 +43,7 @@ class FlowDensity(OutlierMixin, FlowEstimator):
 
     Args:
         preset: name of a preset with a density (`pushforward list models`): nsf, maf, realnvp, ... are exact in one pass; those of
-            ODEs, such as flow_matching and ffjord, solve one for each row.
+            ODEs, such as flow_matching and ffjord, solve one for each row. "auto" is maf below 10,000 rows, otherwise nsf.
         preset_options: keyword arguments of the preset, in place of those chosen by the size of the table.
         condition: None for p(x); "y" for p(x | y), classes or numbers; names or numbers of columns of X for p(other columns | these).
         ensemble: number of members, or "auto": 3 below 2,000 rows, otherwise 1.
@@ -87,9 +88,11 @@ class FlowDensity(OutlierMixin, FlowEstimator):
     Source: Smyth and Wolpert, Stacked density estimation, 1997 (the weights).
     """
 
+    choices = ("auto",)
+
     def __init__(
         self,
-        preset: str = "nsf",
+        preset: str = "auto",
         *,
         preset_options: Mapping[str, Any] | None = None,
         condition: Names = None,
@@ -136,7 +139,7 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         """Fit the density to rows X (n, columns); y (n,) is only read with condition="y"."""
         start = self.density_.members[FLOW] if self.warm_start and hasattr(self, "density_") else []
         x, cond = self._read(X, y)
-        seed, plan = self._seed(), self._plan()
+        seed, plan = self._seed(), self._plan(len(x))
         self._check_density(x, cond)
         members = self._members(len(x)) if self.early_stopping else 1
         if start and len(start) != members:
@@ -215,6 +218,9 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         offset = float(numpy.percentile(scores, 100 * share)) if len(known) == len(scores) else -math.inf
         return offset if math.isfinite(offset) else float(known.min(initial=0.0))
 
+    def _preset(self, n: int) -> str:
+        return ("maf" if n < SMALL else "nsf") if self.preset == "auto" else self.preset
+
     def _members(self, n: int) -> int:
         return int((MEMBERS if n < FEW else 1) if self.ensemble == "auto" else self.ensemble)
 
@@ -233,6 +239,10 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         if 2 * members > len(x):
             raise DataError(f"X has {len(x)} rows, but ensemble={members} holds out at least 2 for each member; give more rows.")
         with torch.random.fork_rng([]):
-            model = built(self._plan(), data_of(x[:2], None if cond is None else cond[:2], self.reader_.model_schema, self.conditions_))
+            model = built(
+                self._plan(len(x)), data_of(x[:2], None if cond is None else cond[:2], self.reader_.model_schema, self.conditions_)
+            )
         if "log_prob" not in model.verbs:
-            raise NotInvertibleError(f"preset is {self.preset!r}, which has no density; use nsf or maf, or FlowSampler for its samples.")
+            raise NotInvertibleError(
+                f"preset is {self._preset(len(x))!r}, which has no density; use nsf or maf, or FlowSampler for its samples."
+            )

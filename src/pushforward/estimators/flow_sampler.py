@@ -109,7 +109,7 @@ class FlowSampler(FlowEstimator):
         held = held_out_rows(len(x), 1, self.validation_fraction, cond, seed)[0] if self.early_stopping else numpy.zeros(len(x), dtype=bool)
         validation = everything.subset(numpy.flatnonzero(held).tolist()) if held.any() else None
         self.model_: GenerativeModel
-        self.model_, self.n_steps_ = trained(self._plan(), everything.subset(shuffled(~held, seed)), validation, seed, start)
+        self.model_, self.n_steps_ = trained(self._plan(len(x)), everything.subset(shuffled(~held, seed)), validation, seed, start)
         self._set_classes()
         return self
 

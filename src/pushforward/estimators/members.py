@@ -21,7 +21,7 @@ from pushforward.training.progress import Callback, ProgressBar
 from pushforward.training.trainer import Trainer
 from pushforward.training.validation import PATIENCE, SMALL
 
-STEPS = {SMALL: 1000, 100_000: 1500, math.inf: 4000}  # by the number of rows, below which
+STEPS = {SMALL: 1000, 100_000: 1200, math.inf: 4000}  # by the number of rows, below which
 BATCH = {100_000: 512, math.inf: 1024}  # from SMALL on; `training.defaults` has those of fewer rows
 LARGE = {"layers": 6, "hidden": (96, 96)}  # of flows from SMALL on
 

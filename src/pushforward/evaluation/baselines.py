@@ -8,50 +8,34 @@ dequantised by sampling.
 
 import itertools
 import math
-import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from pushforward import _random
 from pushforward.data.dataset import Dataset
 from pushforward.data.given import as_datasets
 from pushforward.errors import DataError, UserError
+from pushforward.evaluation import builds
+from pushforward.evaluation.builds import Baseline, Sample, covariance_of, groups_of, kernels, within_class
 from pushforward.evaluation.gaussians import GaussianSum, PerClass
 from pushforward.functional.levels import cells, spread
 from pushforward.registry import export, unknown
 
-Baseline = GaussianSum | PerClass
 SHARES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.4)  # shrinkage weights of the covariance target
 RIDGES = (1e-6, 1e-3, 3e-3, 1e-2, 3e-2)  # times the mean variance
 BANDWIDTHS = (0.015, 0.03, 0.06, 0.12, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # times the standard deviation of the data
 ROUNDNESS = (0.0, 0.01, 0.1, 1.0)  # of a kernel: 0 has the shape of the data, 1 is isotropic
 COMPONENTS = (3, 6, 9, 12, 18, 30)
 COMPONENTS_PER_CLASS = (1, 2, 3, 6, 12)
+FIT_RIDGES = (1e-3, 1e-2)  # of the fit of a mixture
 MIXTURES = 256  # largest dimension for Gaussian mixtures: larger full covariances take minutes
 FITTED = 10_000  # training examples used at most: larger kernel densities take minutes per evaluation
 VALIDATION = 1000  # validation examples used at most
 KERNELS = 2**21  # kernel evaluations per setting, at most: a kernel density needs one per training example and row
 DRAWS = 2  # dequantisation draws per validation example
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """Train and validation as float64: centres (N, D), the noise's variances (D,), and validation rows (M, D) with their labels.
-
-    Columns of a table are divided by their deviation in train, so that no density depends on the units; pixels have one unit already.
-    """
-
-    x: Tensor
-    labels: Tensor | None
-    noise: Tensor
-    held: Tensor
-    held_labels: Tensor | None
-    classes: int
-    scale: Tensor  # (D,), by which the rows were divided
 
 
 @export("evaluation.fit_baselines")
@@ -117,7 +101,7 @@ def fit_baselines(
     return fitted
 
 
-def _sample(train: Dataset, validation: Dataset, generator: Generator | None) -> _Sample:
+def _sample(train: Dataset, validation: Dataset, generator: Generator | None) -> Sample:
     held, train = validation.take(min(VALIDATION, len(validation))), train.take(min(FITTED, len(train)))
     x, labels = train.x.cpu().to(torch.float64).flatten(1), train.cond
     rows, row_labels = held.x.cpu().to(torch.float64).flatten(1), held.cond
@@ -133,55 +117,54 @@ def _sample(train: Dataset, validation: Dataset, generator: Generator | None) ->
     scale = torch.where((deviation > 0) & (not isinstance(train.levels, int)), deviation, 1.0)
     held_labels = row_labels if has_labels else None
     noise = width / 12 / scale.square()
-    return _Sample(x / scale, labels if has_labels else None, noise, rows / scale, held_labels, train.classes or 0, scale)
+    return Sample(x / scale, labels if has_labels else None, noise, rows / scale, held_labels, train.classes or 0, scale)
 
 
-def _gaussian(sample: _Sample) -> GaussianSum:
-    mean, covariance = sample.x.mean(0)[None], _covariance(sample.x, sample.noise)
+def refit(name: str, chosen: Mapping[str, Any], data: Dataset, generator: Generator | None = None, least: float = 0.0) -> Baseline:
+    """Return a density of `fit_baselines` with the settings of another, such as one that was fitted without a part of the data.
 
-    def build(share: float, ridge: float) -> GaussianSum:
-        return GaussianSum(torch.ones(1), mean, _shrunk(covariance[None], covariance.diag().diag(), share, ridge))
-
-    return _best(build, itertools.product(SHARES, RIDGES), sample, ("share", "ridge"))
-
-
-def _gaussian_per_class(sample: _Sample) -> PerClass:
-    groups, weights = _groups(sample)
-    covariances, within = _within_class(sample, groups, weights)
-
-    def build(share: float, ridge: float) -> PerClass:
-        shrunk = _shrunk(covariances, within, share, ridge)
-        return PerClass([GaussianSum(torch.ones(1), x.mean(0)[None], S[None]) for x, S in zip(groups, shrunk, strict=True)], weights)
-
-    return _best(build, itertools.product(SHARES, RIDGES), sample, ("share", "ridge"))
+    Args:
+        name: "gaussian" or "gaussian_mixture", or either with "_per_class".
+        chosen: the settings, as in `chosen` of a density of this name.
+        data: the set to fit on, its first 10,000 examples at most.
+        generator: random generator of the mixture initialisation.
+        least: rows of a component below which it is left out of a mixture: one around an outlier would make that row likely.
+    """
+    sample = _sample(data, data, generator)
+    density = builds.BUILDS[name](sample, int(torch.randint(2**31 - 1, (), generator=generator)), least)(*chosen.values())
+    density.chosen = dict(chosen)
+    density.rescale(sample.scale)
+    return density
 
 
-def _kernel_density(sample: _Sample) -> GaussianSum:
-    covariance = _covariance(sample.x, sample.noise)
+def _gaussian(sample: Sample) -> GaussianSum:
+    return _best(builds.gaussian(sample), itertools.product(SHARES, RIDGES), sample, ("share", "ridge"))
+
+
+def _gaussian_per_class(sample: Sample) -> PerClass:
+    return _best(builds.gaussian_per_class(sample), itertools.product(SHARES, RIDGES), sample, ("share", "ridge"))
+
+
+def _kernel_density(sample: Sample) -> GaussianSum:
+    covariance = covariance_of(sample.x, sample.noise)
 
     def build(bandwidth: float, roundness: float) -> GaussianSum:
-        return _kernels(sample.x, covariance, bandwidth, roundness)
+        return kernels(sample.x, covariance, bandwidth, roundness)
 
     return _best_kernel(build, sample)
 
 
-def _kernel_density_per_class(sample: _Sample) -> PerClass:
-    groups, weights = _groups(sample)
-    within = _within_class(sample, groups, weights)[1]
+def _kernel_density_per_class(sample: Sample) -> PerClass:
+    groups, weights = groups_of(sample)
+    within = within_class(sample, groups, weights)[1]
 
     def build(bandwidth: float, roundness: float) -> PerClass:
-        return PerClass([_kernels(x, within, bandwidth, roundness) for x in groups], weights)
+        return PerClass([kernels(x, within, bandwidth, roundness) for x in groups], weights)
 
     return _best_kernel(build, sample)
 
 
-def _kernels(x: Tensor, covariance: Tensor, bandwidth: float, roundness: float) -> GaussianSum:
-    ball = covariance.diag().mean() * torch.eye(x.shape[1], dtype=x.dtype)
-    kernel = bandwidth**2 * _shrunk(covariance[None], ball, roundness, RIDGES[0])
-    return GaussianSum(torch.full((len(x),), 1 / len(x), dtype=x.dtype), x, kernel)
-
-
-def _best_kernel(build: Callable[..., Any], sample: _Sample) -> Any:
+def _best_kernel(build: Callable[..., Any], sample: Sample) -> Any:
     names = ("bandwidth", "roundness")
     rows = max(200, KERNELS // len(sample.x))
     coarse = _best(build, itertools.product(BANDWIDTHS, ROUNDNESS), sample, names, rows).chosen
@@ -190,59 +173,23 @@ def _best_kernel(build: Callable[..., Any], sample: _Sample) -> Any:
     return _best(build, itertools.product(widths, rounder), sample, names, 2 * rows)
 
 
-def _gaussian_mixture(sample: _Sample, seed: int) -> GaussianSum:
-    fits = {
-        (count, ridge): _expectation_maximisation(sample.x, count, ridge, sample.noise, seed)
-        for count in COMPONENTS
-        for ridge in (1e-3, 1e-2)
-    }
-
-    def build(count: int, fit_ridge: float, share: float, ridge: float) -> GaussianSum:
-        weights, means, covariances = fits[count, fit_ridge]
-        return GaussianSum(weights, means, _shrunk(covariances, torch.einsum("k,kij->ij", weights, covariances), share, ridge))
-
-    return _best_mixture(build, list(fits), sample)
+def _gaussian_mixture(sample: Sample, seed: int) -> GaussianSum:
+    return _best_mixture(builds.gaussian_mixture(sample, seed), COMPONENTS, sample)
 
 
-def _gaussian_mixture_per_class(sample: _Sample, seed: int) -> PerClass:
-    groups, weights = _groups(sample)
-    within = _within_class(sample, groups, weights)[1]
-    fits = {
-        (count, ridge): [_expectation_maximisation(x, count, ridge, sample.noise, seed) for x in groups]
-        for count in COMPONENTS_PER_CLASS
-        for ridge in (1e-3, 1e-2)
-    }
-
-    def build(count: int, fit_ridge: float, share: float, ridge: float) -> PerClass:
-        parts = [GaussianSum(w, means, _shrunk(covariances, within, share, ridge)) for w, means, covariances in fits[count, fit_ridge]]
-        return PerClass(parts, weights)
-
-    return _best_mixture(build, list(fits), sample)
+def _gaussian_mixture_per_class(sample: Sample, seed: int) -> PerClass:
+    return _best_mixture(builds.gaussian_mixture_per_class(sample, seed), COMPONENTS_PER_CLASS, sample)
 
 
-def _best_mixture(build: Callable[..., Any], fits: Sequence[tuple[int, float]], sample: _Sample) -> Any:
+def _best_mixture(build: Callable[..., Any], counts: Sequence[int], sample: Sample) -> Any:
     """Select the best fit at a medium shrinkage, then the best shrinkage."""
-    names = ("components", "fit_ridge", "share", "ridge")
+    names, fits = ("components", "fit_ridge", "share", "ridge"), itertools.product(counts, FIT_RIDGES)
     first = _best(build, [(*fit, share, RIDGES[0]) for fit in fits for share in (0.03, 0.2)], sample, names).chosen
     fit = (first["components"], first["fit_ridge"])
     return _best(build, [(*fit, share, ridge) for share in SHARES for ridge in RIDGES[:4]], sample, names)
 
 
-def _expectation_maximisation(x: Tensor, count: int, ridge: float, noise: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    from sklearn.mixture import GaussianMixture  # importing it takes half a second, only needed for fitting
-
-    regularisation = float(noise.min()) + ridge * float(x.var(0, correction=0).mean())
-    mixture = GaussianMixture(min(count, len(x)), reg_covar=max(regularisation, 1e-12), max_iter=100, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no convergence, or too few distinct points: validation decides
-        mixture.fit(x.numpy())
-    covariances = torch.from_numpy(mixture.covariances_) + (noise - noise.min()).diag()  # the fit adds the same term in each column
-    return torch.from_numpy(mixture.weights_), torch.from_numpy(mixture.means_), covariances
-
-
-def _best(
-    build: Callable[..., Any], grid: Iterable[tuple[Any, ...]], sample: _Sample, names: Sequence[str], rows: int | None = None
-) -> Any:
+def _best(build: Callable[..., Any], grid: Iterable[tuple[Any, ...]], sample: Sample, names: Sequence[str], rows: int | None = None) -> Any:
     """Return the density build(*settings) with the highest mean log p on (the first rows of) validation; settings in `chosen`."""
     best, highest = None, -math.inf
     held, labels = sample.held[:rows], None if sample.held_labels is None else sample.held_labels[:rows]
@@ -258,26 +205,3 @@ def _best(
     if best is None:
         raise DataError("no baseline fits: every covariance is singular or validation has probability 0; are all examples equal?")
     return best
-
-
-def _covariance(x: Tensor, noise: Tensor) -> Tensor:
-    return torch.cov(x.T, correction=0).reshape(x.shape[1], x.shape[1]) + noise.diag()
-
-
-def _shrunk(covariances: Tensor, target: Tensor, share: float, ridge: float) -> Tensor:
-    """(1 - share) S + share target + ridge s I for S (K, D, D), with s the mean variance of the target."""
-    identity = torch.eye(target.shape[0], dtype=target.dtype)
-    return (1 - share) * covariances + share * target + ridge * target.diag().mean() * identity
-
-
-def _groups(sample: _Sample) -> tuple[list[Tensor], Tensor]:
-    """The training rows and the relative frequency of each class."""
-    assert sample.labels is not None
-    groups = [sample.x[sample.labels == label] for label in range(sample.classes)]
-    return groups, torch.tensor([len(x) / len(sample.x) for x in groups], dtype=torch.float64)
-
-
-def _within_class(sample: _Sample, groups: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The covariance of each class (classes, D, D), and their mean weighted by class frequency."""
-    covariances = torch.stack([_covariance(x, sample.noise) for x in groups])
-    return covariances, torch.einsum("k,kij->ij", weights, covariances)
