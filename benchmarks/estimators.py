@@ -40,7 +40,7 @@ def rows_of(name: str) -> ndarray:
 
 
 def curved(n: int) -> tuple[ndarray, ndarray]:
-    """Return n rows of 10 columns, five of which depend on others by a square, a sine, a scale and a fold, and their true log-densities."""
+    """Return n rows of 10 columns, four of which depend on others by a square, a sine, a scale and a fold, and their true log-densities."""
     z = numpy.random.RandomState(0).normal(size=(n, 10))
     x = z.copy()
     x[:, 1] += x[:, 0] ** 2

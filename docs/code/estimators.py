@@ -16,17 +16,17 @@ print(more[["alcohol", "proline"]].head(3))
 
 # --8<-- [start:outliers]
 odd = test.head(3).assign(alcohol=[20.0, 13.0, 13.0], magnesium=[100.0, 400.0, 100.0])
-detector = pf.estimators.FlowDensity(contamination=0.02, random_state=0, max_steps=100).fit(train)
+detector = pf.estimators.FlowDensity(contamination=0.02, random_state=0, max_steps=50).fit(train)
 print(detector.predict(odd), detector.decision_function(odd).round(1))
 # --8<-- [end:outliers]
 
 # --8<-- [start:conditional]
 columns = ["alcohol", "color_intensity", "target"]
-given_class = pf.estimators.FlowDensity(condition="y", random_state=0, max_steps=100)
+given_class = pf.estimators.FlowDensity(condition="y", ensemble=1, random_state=0, max_steps=100)
 given_class.fit(train[columns[:2]], wine.target[train.index])
 strong = given_class.sample(500, random_state=0, given=0)
 
-given_columns = pf.estimators.FlowDensity(condition=["target", "alcohol"], categorical="target", random_state=0, max_steps=100)
+given_columns = pf.estimators.FlowDensity(condition=["target", "alcohol"], categorical="target", ensemble=1, random_state=0)
 given_columns.fit(wine[columns])
 coloured = given_columns.sample(500, random_state=0, given={"target": 2, "alcohol": 13.0})
 print(strong["alcohol"].mean().round(1), coloured["color_intensity"].mean().round(1))
@@ -37,7 +37,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer
 
-pipe = make_pipeline(PowerTransformer(), pf.estimators.FlowDensity(gaussians=False, ensemble=1, random_state=0, max_steps=100))
+pipe = make_pipeline(PowerTransformer(), pf.estimators.FlowDensity(gaussians=False, ensemble=1, random_state=0, max_steps=60))
 pipe.set_output(transform="pandas")
 search = GridSearchCV(pipe, {"flowdensity__preset": ["maf", "realnvp"]}, cv=3).fit(train)
 print(search.best_params_)

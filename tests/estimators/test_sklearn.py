@@ -62,7 +62,7 @@ def checks():
             yield pytest.param(one, check, marks=marks, id=f"{type(estimator).__name__}-{name}")
 
 
-@pytest.mark.parametrize(("estimator", "check"), checks())
+@pytest.mark.parametrize(("estimator", "check"), list(checks()))
 def test_the_checks_of_scikit_learn_pass(estimator, check):
     try:
         check(estimator)
@@ -132,9 +132,9 @@ def test_samples_have_the_columns_and_types_of_the_table():
 
 
 def test_missing_values_of_all_types_are_modelled_and_come_back():
-    x = table(200)
+    x = table(90)
     x.loc[x.index[::3], ["income", "colour", "city", "visits"]] = None
-    one = density(missing="model", max_steps=20).fit(x)
+    one = density(missing="model", max_steps=10).fit(x)
     made = one.sample(200, random_state=0)
     assert made.dtypes.to_dict() == x.dtypes.to_dict()
     assert made[["income", "colour", "city", "visits"]].isna().any().all()

@@ -12,8 +12,9 @@ from pushforward._checks import whole
 from pushforward.data.raw import Names
 from pushforward.data.tabulate import Missing
 from pushforward.estimators.base import FlowEstimator
-from pushforward.estimators.fitting import held_out_rows, shuffled, weights_of
+from pushforward.estimators.fitting import held_out_rows, weights_of
 from pushforward.estimators.members import data_of, trained
+from pushforward.estimators.reading import shuffled
 from pushforward.estimators.stacking import drawn
 from pushforward.families.model import GenerativeModel
 from pushforward.registry import export

@@ -24,6 +24,12 @@ def row(k: int) -> str:
     return f"row {k} (counted from 0)"
 
 
+def shuffled(rows: numpy.ndarray, seed: int) -> list[int]:
+    """Return the numbers of these rows in random order: parts of them are used by their place."""
+    found: list[int] = numpy.random.RandomState(seed).permutation(numpy.flatnonzero(rows)).tolist()
+    return found
+
+
 @dataclass(frozen=True)
 class Reader:
     """The features of a table, fitted to its rows.

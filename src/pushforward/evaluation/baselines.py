@@ -79,6 +79,17 @@ def fit_baselines(
     sklearn.mixture.GaussianMixture. Cost: 3 to 4 s for the digits on one core.
     """
     train, validation = as_datasets(train, validation)
+    return selected(train, validation, generator, only)
+
+
+def selected(
+    train: Dataset,
+    validation: Dataset,
+    generator: Generator | None,
+    only: Sequence[str] | None,
+    fit_ridges: Sequence[float] = FIT_RIDGES,
+) -> dict[str, Baseline]:
+    """Fit baselines to data sets, as `fit_baselines` does, with these ridges of the fits of mixtures."""
     if train.shape != validation.shape or train.levels != validation.levels:
         raise DataError(f"train is {train!r} and validation {validation!r}, but both must have the same shape and levels.")
     sample = _sample(train, validation, generator)
@@ -86,12 +97,12 @@ def fit_baselines(
     fits: dict[str, Callable[[], Baseline]] = {"gaussian": lambda: _gaussian(sample), "kernel_density": lambda: _kernel_density(sample)}
     mixtures = sample.x.shape[1] <= MIXTURES
     if mixtures:
-        fits["gaussian_mixture"] = lambda: _gaussian_mixture(sample, seed)
+        fits["gaussian_mixture"] = lambda: _gaussian_mixture(sample, seed, fit_ridges)
     if sample.labels is not None and int(sample.labels.bincount(minlength=sample.classes).min()) >= 2:
         fits["gaussian_per_class"] = lambda: _gaussian_per_class(sample)
         fits["kernel_density_per_class"] = lambda: _kernel_density_per_class(sample)
         if mixtures:
-            fits["gaussian_mixture_per_class"] = lambda: _gaussian_mixture_per_class(sample, seed)
+            fits["gaussian_mixture_per_class"] = lambda: _gaussian_mixture_per_class(sample, seed, fit_ridges)
     for name in only or ():
         if name not in fits:
             raise UserError(unknown("baseline", name, fits))
@@ -173,17 +184,17 @@ def _best_kernel(build: Callable[..., Any], sample: Sample) -> Any:
     return _best(build, itertools.product(widths, rounder), sample, names, 2 * rows)
 
 
-def _gaussian_mixture(sample: Sample, seed: int) -> GaussianSum:
-    return _best_mixture(builds.gaussian_mixture(sample, seed), COMPONENTS, sample)
+def _gaussian_mixture(sample: Sample, seed: int, ridges: Sequence[float]) -> GaussianSum:
+    return _best_mixture(builds.gaussian_mixture(sample, seed), COMPONENTS, ridges, sample)
 
 
-def _gaussian_mixture_per_class(sample: Sample, seed: int) -> PerClass:
-    return _best_mixture(builds.gaussian_mixture_per_class(sample, seed), COMPONENTS_PER_CLASS, sample)
+def _gaussian_mixture_per_class(sample: Sample, seed: int, ridges: Sequence[float]) -> PerClass:
+    return _best_mixture(builds.gaussian_mixture_per_class(sample, seed), COMPONENTS_PER_CLASS, ridges, sample)
 
 
-def _best_mixture(build: Callable[..., Any], counts: Sequence[int], sample: Sample) -> Any:
+def _best_mixture(build: Callable[..., Any], counts: Sequence[int], ridges: Sequence[float], sample: Sample) -> Any:
     """Select the best fit at a medium shrinkage, then the best shrinkage."""
-    names, fits = ("components", "fit_ridge", "share", "ridge"), itertools.product(counts, FIT_RIDGES)
+    names, fits = ("components", "fit_ridge", "share", "ridge"), itertools.product(counts, ridges)
     first = _best(build, [(*fit, share, RIDGES[0]) for fit in fits for share in (0.03, 0.2)], sample, names).chosen
     fit = (first["components"], first["fit_ridge"])
     return _best(build, [(*fit, share, ridge) for share in SHARES for ridge in RIDGES[:4]], sample, names)
