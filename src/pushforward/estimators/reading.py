@@ -99,8 +99,10 @@ class Reader:
     def read(self, raws: Sequence[Raw]) -> numpy.ndarray:
         """Return rows (n, d) in the units of the table, NaN where a value is missing.
 
+        A number that is no integer in a column that held integers is read as it is: its cell is the unit interval from there on.
+
         Raises:
-            DataError: a word is unknown, a value missing without being modelled, infinite, or no integer where all have been.
+            DataError: a word is unknown, or a value infinite, or missing without being modelled.
         """
         table = by_schema("X", raws, self.schema, row)
         x, known = table.x, {one.title: one for one in raws}
@@ -112,13 +114,6 @@ class Reader:
                 what = "infinite" if numpy.isinf(x[first, k]) else f"{x[first, k]:g}, beyond the range of float32"
                 raise DataError(f"X: column {one.title!r} is {what} in {row(first)}; replace it.")
             gaps = known[one.title].missing if one.title in marked and one.kind != "missing" else numpy.zeros(len(x), dtype=bool)
-            broken = (x[:, k] != numpy.rint(x[:, k])) & ~gaps
-            if self.cells[k] and broken.any():
-                first = int(broken.argmax())
-                raise DataError(
-                    f"X: column {one.title!r} is {x[first, k]:g} in {row(first)}, but it held integers when the model was fitted; round "
-                    "it, or fit with dequantise=False, which takes them for real numbers."
-                )
             x[gaps, k] = numpy.nan
         return x
 
