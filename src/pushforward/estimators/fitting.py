@@ -14,6 +14,7 @@ from pushforward.estimators.members import Plan, data_of, trained
 from pushforward.estimators.reading import Reader, shuffled
 from pushforward.estimators.stacking import Stacked, log_prob, stacking_weights
 
+HELD_OUT = 10_000  # rows that a single member does not see, at most
 FLOW = "flow"
 
 
@@ -33,7 +34,8 @@ class Fitted:
 
 
 def held_out_rows(n: int, members: int, fraction: float, cond: Tensor | None, seed: int) -> list[numpy.ndarray]:
-    """Return which rows (n,) each member does not see: parts of equal size for several members, a fraction for one.
+    """Return which rows (n,) each member does not see: parts of equal size for several members, a fraction of at most
+    10,000 rows for one.
 
     Classes are divided equally.
     """
@@ -44,6 +46,7 @@ def held_out_rows(n: int, members: int, fraction: float, cond: Tensor | None, se
     place[order] = numpy.arange(n)
     if members > 1:
         return [place % members == k for k in range(members)]
+    fraction = min(fraction, HELD_OUT / n)
     some = numpy.floor((place + 1) * fraction) > numpy.floor(place * fraction)
     if some.sum() in (0, n):
         some = (place == 0) if not some.any() else (place > 0)

@@ -59,7 +59,7 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         batch_size: rows of a step, or "auto".
         learning_rate: peak learning rate, or "auto".
         early_stopping: whether rows are held out; otherwise one flow is trained on all of them for `max_steps`, without Gaussians.
-        validation_fraction: share of the rows held out for a single member.
+        validation_fraction: share of the rows held out for a single member, at most 10,000.
         patience: validations without improvement that end the training of a flow.
         warm_start: whether `fit` continues with the flows of the last call, whose columns it keeps.
         random_state: seed, or RandomState, of all random numbers.

@@ -38,7 +38,7 @@ class FlowSampler(FlowEstimator):
         batch_size: rows of a step, or "auto".
         learning_rate: peak learning rate, or "auto".
         early_stopping: whether rows are held out, on which training ends early.
-        validation_fraction: share of the rows held out.
+        validation_fraction: share of the rows held out, at most 10,000.
         patience: validations without improvement that end training.
         warm_start: whether `fit` continues with the model of the last call, whose columns it keeps.
         random_state: seed, or RandomState, of all random numbers.
