@@ -101,7 +101,7 @@ class FlowEstimator(BaseEstimator):
         names = {"max_steps": "steps", "batch_size": "batch_size", "learning_rate": "lr"}
         training = {to: getattr(self, name) for name, to in names.items() if getattr(self, name) != "auto"}
         training["patience"] = self.patience
-        return Plan(self._preset(n), dict(self.preset_options or {}), training, self._device(), bool(self.verbose))
+        return Plan(self._preset(n), n, dict(self.preset_options or {}), training, self._device(), bool(self.verbose))
 
     def _read(self, X: Any, y: Any) -> tuple[Tensor, Tensor | None]:
         """Fit reader, layout and conditions to a table, and return its rows (n, d) in the model's units and their conditions."""

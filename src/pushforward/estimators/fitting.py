@@ -34,8 +34,7 @@ class Fitted:
 
 
 def held_out_rows(n: int, members: int, fraction: float, cond: Tensor | None, seed: int) -> list[numpy.ndarray]:
-    """Return which rows (n,) each member does not see: parts of equal size for several members, a fraction of at most
-    10,000 rows for one.
+    """Return which rows (n,) each member does not see: equal parts for several members, a fraction, at most 10,000, for one.
 
     Classes are divided equally.
     """

@@ -55,7 +55,7 @@ class FlowDensity(OutlierMixin, FlowEstimator):
             over values in its place.
         scales: scales of columns by name, "none", "log", "logit" or "quantile", in place of those chosen.
         dequantise: whether columns of integers have unit cells; otherwise they are taken for real numbers.
-        max_steps: steps of training at most, or "auto": 1,000 below 10,000 rows, 4,000 from 100,000 on.
+        max_steps: steps of training at most, or "auto": 1,000 below 10,000 rows, 1,200 below 100,000, otherwise 4,000.
         batch_size: rows of a step, or "auto".
         learning_rate: peak learning rate, or "auto".
         early_stopping: whether rows are held out; otherwise one flow is trained on all of them for `max_steps`, without Gaussians.

@@ -16,13 +16,14 @@ from pushforward.errors import UserError
 from pushforward.estimators.given import Conditions
 from pushforward.families.model import GenerativeModel
 from pushforward.schema import Schema
-from pushforward.training.defaults import defaults
+from pushforward.training.defaults import Defaults, defaults, standardised
 from pushforward.training.progress import Callback, ProgressBar
 from pushforward.training.trainer import Trainer
 from pushforward.training.validation import PATIENCE, SMALL
 
-STEPS = {SMALL: 1000, 100_000: 1200, math.inf: 4000}  # by the number of rows, below which
-BATCH = {100_000: 512, math.inf: 1024}  # from SMALL on; `training.defaults` has those of fewer rows
+MANY = 100_000  # rows from which flows are not regularised
+STEPS = {SMALL: 1000, MANY: 1200, math.inf: 4000}  # by the number of rows, below which
+BATCH = 1024  # of many rows; `training.defaults` has those of fewer
 LARGE = {"layers": 6, "hidden": (96, 96)}  # of flows from SMALL on
 
 
@@ -32,6 +33,7 @@ class Plan:
 
     Attributes:
         preset: the name of a preset.
+        rows: number of rows, with those held out.
         model: keyword arguments of the preset, in place of those that are chosen.
         training: settings of the Trainer, in place of those that are chosen.
         device: where it is trained.
@@ -39,6 +41,7 @@ class Plan:
     """
 
     preset: str
+    rows: int
     model: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device = torch.device("cpu")
@@ -50,8 +53,8 @@ class Plan:
         for name in self.model:
             if name not in takes:
                 raise UserError(f"preset_options: {registry.unknown(f'option of {self.preset}', str(name), takes)}")
-        chosen = defaults(self.preset, data).model
-        if len(data) >= SMALL and "layers" in takes and "hidden" in takes:
+        chosen = standardised(takes) if self.rows >= MANY else self._regularised(data).model
+        if self.rows >= SMALL and "layers" in takes and "hidden" in takes:
             chosen |= LARGE
         if self.preset == "nsf" and data.shape == (1,):  # one number has no halves to couple
             chosen["kind"] = "autoregressive"
@@ -59,13 +62,16 @@ class Plan:
 
     def settings(self, data: Dataset, held_out: bool) -> dict[str, Any]:
         """Return the settings of the Trainer for data."""
-        n = len(data)
-        chosen = defaults(self.preset, data).training | {"steps": _of(STEPS, n), "patience": PATIENCE, "log_every": 10**9}
-        chosen |= {"batch_size": min(n, _of(BATCH, n))} if n >= SMALL else {}
+        chosen = {"batch_size": BATCH} if self.rows >= MANY else self._regularised(data).training
+        chosen |= {"steps": _of(STEPS, self.rows), "patience": PATIENCE, "log_every": 10**9}
         settings = {**chosen, **self.training}
-        settings["batch_size"] = min(settings.get("batch_size", 256), n)
+        settings["batch_size"] = min(settings.get("batch_size", 256), len(data))
         settings["warmup"] = min(100, settings["steps"] // 10)
         return settings if held_out else settings | {"patience": 0}
+
+    def _regularised(self, data: Dataset) -> Defaults:
+        """Return the defaults of small data, which the first rows of larger data are: 10,000 rows overfit without, too."""
+        return defaults(self.preset, data.take(min(len(data), SMALL - 1)))
 
 
 def _of(sizes: Mapping[float, int], n: int) -> int:
