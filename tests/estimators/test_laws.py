@@ -144,6 +144,7 @@ def test_a_conditional_of_gaussians_is_their_joint_density_over_the_marginal():
     torch.testing.assert_close(conditional.log_prob(x, c), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian_mixture", "gaussian_mixture_per_class"])
 def test_samples_of_mixtures_have_their_moments(name):
     x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 0.5], [0.0, 0.3]])
@@ -155,6 +156,7 @@ def test_samples_of_mixtures_have_their_moments(name):
     torch.testing.assert_close(torch.cov(drawn.T), torch.cov(x.double().T), rtol=0.1, atol=0.1)
 
 
+@pytest.mark.slow
 def test_missing_values_are_modelled_and_their_scores_do_not_depend_on_other_rows():
     random = numpy.random.RandomState(0)
     x = random.normal(size=(120, 2))

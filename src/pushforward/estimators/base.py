@@ -51,6 +51,8 @@ class FlowEstimator(BaseEstimator):
 
     choices: ClassVar[tuple[str, ...]] = ()  # what `preset` may be besides the name of one
 
+    result: ClassVar[str]  # the attribute that `fit` sets last
+
     # Set by fit.
     n_features_in_: int
     reader_: Reader
@@ -64,6 +66,9 @@ class FlowEstimator(BaseEstimator):
         tags.target_tags.required = self._needs_target
         tags.non_deterministic = False
         return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, self.result)
 
     @property
     def _needs_target(self) -> bool:
@@ -107,7 +112,9 @@ class FlowEstimator(BaseEstimator):
         """Fit reader, layout and conditions to a table, and return its rows (n, d) in the model's units and their conditions."""
         self._check_options()
         self._check_target(y)
-        refit = self.warm_start and hasattr(self, "reader_")
+        refit = self.warm_start and hasattr(self, self.result)
+        if not refit and hasattr(self, self.result):
+            delattr(self, self.result)  # what follows may be interrupted, and would belong to other columns
         raws = self._raws(X, reset=not refit)
         n = len(raws[0].values)
         if n < LEAST:

@@ -89,6 +89,7 @@ class FlowDensity(OutlierMixin, FlowEstimator):
     """
 
     choices = ("auto",)
+    result = "density_"
 
     def __init__(
         self,

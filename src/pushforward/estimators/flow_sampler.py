@@ -62,6 +62,8 @@ class FlowSampler(FlowEstimator):
         (4, 2)
     """
 
+    result = "model_"
+
     def __init__(
         self,
         preset: str = "flow_matching",
