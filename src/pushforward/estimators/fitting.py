@@ -79,7 +79,7 @@ def fitted(
     schema = reader.model_schema
     everything = data_of(x, cond, schema, conditions)
     members: dict[str, list[Any]] = {}
-    steps, scores, places = [], [], []
+    steps, scores = [], []
     for k, rows in enumerate(held or [numpy.zeros(len(x), dtype=bool)]):
         seen, unseen = shuffled(~rows, seed + k), torch.from_numpy(numpy.flatnonzero(rows))
         data, validation = everything.subset(seen), everything.subset(unseen) if len(unseen) else None
@@ -95,7 +95,6 @@ def fitted(
             part = None if cond is None else cond[unseen]
             each = [torch.stack([log_prob(one, z, part, plan.device) for one in found.values()], 1) for z in reader.spread(x[unseen])]
             scores.append(torch.stack(each))  # (draws, rows, kinds)
-            places.append(unseen)
     if not scores:
         return Fitted(Stacked(members, {FLOW: 1.0}), steps, None)
     if gaussians:
