@@ -1,4 +1,4 @@
-"""`FlowDensity` next to scikit-learn's densities: `python -m benchmarks.estimators` writes docs/assets/results/estimators.json.
+"""`FlowDensity` next to scikit-learn's densities: `python -m benchmarks.estimators` writes its table into the guide.
 
 Held-out nats a row, in the data's own units, over five folds of scikit-learn's tables, and on one table of 10,000 rows of 10 columns.
 KernelDensity has its bandwidth by cross-validation, and GaussianMixture components and covariance type, on standardised rows. Columns of
@@ -27,6 +27,8 @@ import pushforward as pf
 
 TABLES = ("iris", "wine", "breast_cancer", "diabetes", "digits")
 RESULT = Path(__file__).parents[1] / "docs/assets/results/estimators.json"
+PAGES = [RESULT.parents[2] / language / "scikit-learn.md" for language in ("en", "zh")]
+SEPARATOR = "|---|---:|---:|---:|---:|---:|\n"
 DRAWS = 8
 ROWS, MANY = 10_000, 5_000
 OWN, OTHERS = "FlowDensity", ("KernelDensity", "GaussianMixture")
@@ -141,6 +143,14 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def write_rows(page: Path, rows: str) -> None:
+    """Replace the rows of the page's table by these."""
+    before, line, after = page.read_text(encoding="utf-8").partition(SEPARATOR)
+    rest = after.lstrip("\n").splitlines(keepends=True)
+    kept = next((k for k, one in enumerate(rest) if not one.startswith("|")), len(rest))
+    page.write_text(before + line + rows + "\n" + "".join(rest[kept:]), encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.estimators", description="FlowDensity next to scikit-learn's densities.")
     parser.add_argument("--only", choices=(*TABLES, "curved"), help="measure one table, and keep the others' results")
@@ -153,7 +163,8 @@ def main() -> int:
         ordered = {one: known[one] for one in (*TABLES, "curved") if one in known}
         RESULT.write_text(json.dumps(ordered, indent=1) + "\n")
     rows = table(json.loads(RESULT.read_text()))
-    RESULT.with_name("estimators-rows.txt").write_text(rows + "\n")
+    for page in PAGES:
+        write_rows(page, rows)
     print(rows)
     return 0
 
