@@ -48,6 +48,29 @@ def test_blocks_keep_the_line_numbers_of_the_page(docs):
         docs.blocks("```python\nx = 1\n", "page.md")
 
 
+def test_code_that_ran_is_run_again_when_it_or_the_library_changes(docs, tmp_path, monkeypatch):
+    monkeypatch.setattr(docs, "CACHE", tmp_path / "cache" / "docs")
+    log = tmp_path / "log"
+    source = f"open({str(log)!r}, 'a').write('x')\nprint('hello')\nopen('table.txt', 'w').write('| a |')\n"
+
+    def runs(*job):
+        docs.run.cache_clear()  # as a new build
+        before = len(log.read_text()) if log.exists() else 0
+        assert docs.run(*job) == ""
+        return len(log.read_text()) - before
+
+    assert runs("one.py", source, "one", "library") == 1
+    (tmp_path / "one" / "output.txt").unlink()
+    assert runs("one.py", source, "one", "library") == 0
+    assert {path.name: path.read_text() for path in (tmp_path / "one").iterdir()} == {"output.txt": "hello\n", "table.txt": "| a |"}
+    assert runs("one.py", source + "# more", "one", "library") == 1
+    assert runs("one.py", source, "one", "changed") == 1
+    failing = f"open({str(log)!r}, 'a').write('x')\nraise ValueError('no')"
+    for _ in range(2):
+        docs.run.cache_clear()
+        assert "ValueError: no" in docs.run("two.py", failing, "two", "library")
+
+
 @pytest.mark.parametrize("link", ["other.md#here", "#first", "other.md#nowhere", "#nowhere", "missing.md"])
 def test_the_command_of_make_docs_fails_on_a_dead_link(tmp_path, link):
     """With the command of the Makefile and the validation of mkdocs.yml, without running the code of the site."""

@@ -5,7 +5,8 @@ A hook of mkdocs.yml. `python tools/docs.py` only runs the code, without buildin
 Code: every file of docs/code runs in a separate process, in an empty folder. Its output and pictures are stored in
 docs/assets/code/<name>/ (output.txt, *.txt, *.png, *.svg), so that pages show actual results. The ```python blocks of a page are run
 as well, in order and in one namespace per page, unless they are includes (`--8<-- "file.py"`), which docs/code has run already.
-A failure ends the build with page and line.
+A failure ends the build with page and line. What ran well is kept in .cache/docs by a hash of the code, of the library's source and of
+the results that pages read, so that a change of one page runs that page alone; `make clean` forgets it.
 """
 
 import functools
@@ -14,6 +15,7 @@ import html
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 CODE = DOCS / "code"
 RESULTS = DOCS / "assets" / "code"
+CACHE = ROOT / ".cache" / "docs"
 REFERENCE = DOCS / "en" / "reference"
 SECONDS = 300  # time limit of one file, or of all blocks of one page
 KEPT = (".png", ".svg", ".gif", ".webp", ".txt")  # pictures, and text to include
@@ -42,7 +45,8 @@ def run_all() -> list[str]:
         source = blocks(page.read_text(encoding="utf-8"), str(page.relative_to(ROOT)))
         if source.strip():
             jobs.append((str(page.relative_to(ROOT)), source, ""))
-    library = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((ROOT / "src").rglob("*.py")))).hexdigest()
+    read = sorted([*(ROOT / "src").rglob("*.py"), *(DOCS / "assets" / "results").rglob("*.json"), ROOT / "constraints.txt"])
+    library = hashlib.sha256(b"".join(path.read_bytes() for path in read)).hexdigest()
     with ThreadPoolExecutor(2) as pool:
         return [report for report in pool.map(lambda job: run(*job, library), jobs) if report]
 
@@ -78,7 +82,42 @@ def blocks(text: str, page: str) -> str:
 
 @functools.cache  # mkdocs builds once per language, and again on each change when serving
 def run(name: str, source: str, keep: str, library: str) -> str:
-    """Run one source in a separate process; return "" or the error. `keep` is the folder of RESULTS for its output."""
+    """Run one source in a separate process, or take what it left the last time; return "" or the error.
+
+    Args:
+        name: what tracebacks call it.
+        source: the code.
+        keep: the folder of RESULTS for its output, "" for none.
+        library: what its outcome depends on besides, as a hash.
+    """
+    held = CACHE / hashlib.sha256("\0".join((name, source, keep, library)).encode()).hexdigest()[:24]
+    if held.is_dir():
+        if keep:
+            _replace(RESULTS, keep, {path.name: path.read_bytes() for path in held.iterdir()})
+        return ""
+    report, files = _ran(name, source)
+    if not report:
+        if keep:
+            _replace(RESULTS, keep, files)
+        _remember(held, files if keep else {})
+    return report
+
+
+def _remember(place: Path, files: dict[str, bytes]) -> None:
+    """Keep the files of a run for the next build; a build that is interrupted leaves nothing half-written."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    (CACHE.parent / ".gitignore").write_text("*\n")
+    folder = Path(tempfile.mkdtemp(dir=CACHE))
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    try:
+        folder.rename(place)
+    except OSError:  # another build was faster
+        shutil.rmtree(folder)
+
+
+def _ran(name: str, source: str) -> tuple[str, dict[str, bytes]]:
+    """Run one source in a separate process; return "" or the error, and the files that it leaves."""
     starter = (  # linecache knows the source, so that tracebacks and reports show its lines
         "import linecache, sys; name, source = sys.argv[1], sys.stdin.read(); "
         "linecache.cache[name] = len(source), None, source.splitlines(True), name; "
@@ -97,14 +136,12 @@ def run(name: str, source: str, keep: str, library: str) -> str:
                 timeout=SECONDS,
             )
         except subprocess.TimeoutExpired:
-            return f"{name}: still running after {SECONDS} s."
+            return f"{name}: still running after {SECONDS} s.", {}
         if done.returncode:
             lines = re.findall(rf'File "{re.escape(name)}", line (\d+)', done.stderr)
-            return f"{name}:{lines[0] if lines else '?'}: {_own_frames(done.stderr)}"
-        if keep:
-            kept = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.suffix in KEPT}
-            _replace(RESULTS, keep, {"output.txt": done.stdout.encode(), **kept})
-    return ""
+            return f"{name}:{lines[0] if lines else '?'}: {_own_frames(done.stderr)}", {}
+        kept = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.suffix in KEPT}
+        return "", {"output.txt": done.stdout.encode(), **kept}
 
 
 def _own_frames(traceback: str) -> str:

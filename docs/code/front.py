@@ -9,9 +9,9 @@ from PIL import Image
 
 import pushforward as pf
 
-POINTS, FRAMES, LAYERS = 1200, 24, 8
+POINTS, FRAMES, LAYERS = 1000, 16, 8
 torch.manual_seed(0)
-data = pf.data.load("pinwheel", n=20000)
+data = pf.data.load("moons", n=20000)
 net = pf.nn.MLP.Config((128, 128, 128))
 models = {
     "nsf": pf.models.nsf(2, layers=LAYERS, hidden=(64, 64)),
@@ -20,7 +20,8 @@ models = {
     "meanflow": pf.models.meanflow(net, (2,)),
 }
 for name, model in models.items():
-    models[name] = pf.Trainer(model, data.x, steps=600 if name == "nsf" else 1500, batch_size=256, lr=2e-3, ema=0.99, seed=0, patience=0).fit().averaged_model.eval()
+    trainer = pf.Trainer(model, data.x, steps=500 if name == "nsf" else 1200, batch_size=256, lr=2e-3, ema=0.99, seed=0, patience=0)
+    models[name] = trainer.fit().averaged_model.eval()
 
 
 @torch.no_grad()
@@ -46,13 +47,13 @@ def pictures(titles):
     """The frames, with these titles."""
     paths = {name: states(name) for name in models}
     angle = numpy.arctan2(paths["rectified_flow"][0][:, 1], paths["rectified_flow"][0][:, 0])
-    for frame in [0] * 6 + list(range(FRAMES)) + [FRAMES - 1] * 14:
+    for frame in [0] * 4 + list(range(FRAMES)) + [FRAMES - 1] * 10:
         figure = Figure((9.6, 2.7), dpi=80)
         figure.subplots_adjust(0.005, 0.01, 0.995, 0.88, wspace=0.03)
         figure.patch.set_facecolor("#12161f")
         for axes, (name, title) in zip(figure.subplots(1, 4), titles.items(), strict=True):
             axes.scatter(*paths[name][frame].T, s=3, c=angle, cmap="hsv", alpha=0.8, linewidths=0)
-            axes.set(xlim=(-3.6, 3.6), ylim=(-3.6, 3.6))
+            axes.set(xlim=(-2.6, 3.4), ylim=(-2.6, 2.8))
             axes.set_title(title, color="#dfe6f0", fontsize=10)
             axes.set_axis_off()
         held = io.BytesIO()
@@ -67,7 +68,7 @@ TITLES = {
     "meanflow": "MeanFlow: one step",
 }
 first, *rest = pictures(TITLES)
-first.save("noise_to_data.webp", save_all=True, append_images=rest, duration=90, loop=0, quality=60, method=4)
+first.save("noise_to_data.webp", save_all=True, append_images=rest, duration=120, loop=0, quality=45, method=4)
 rest[-1].save("noise_to_data.png", optimize=True)
 for name, model in models.items():
     samples = model.sample(2000, generator=torch.Generator().manual_seed(2))
