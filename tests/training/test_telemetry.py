@@ -9,8 +9,9 @@ import torch
 import pushforward as pf
 from pushforward.cli import main
 from pushforward.errors import UserError
-from pushforward.training.processes import Processes, StopSignal, processes
+from pushforward.training.processes import Processes, processes
 from pushforward.training.progress import Callback, read_metrics
+from pushforward.training.stopping import StopSignal
 from pushforward.training.telemetry import BINS, LossOverTime, Phases, by_time
 
 

@@ -68,6 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     facts = {"seconds of training": f"{trainer.seconds:.0f}"}
     judging = Evaluate(run=options.out, seed=options.seed, device=options.device)
     judged = evaluate(judging, command.strip(), facts, lambda text: notify(f"{text} ..."))
-    show(judged, options.out)
+    if judged is not None:
+        show(judged, options.out)
     notify(f"the whole command took {time.perf_counter() - began:.0f} s")
     return 0

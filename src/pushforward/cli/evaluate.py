@@ -16,6 +16,7 @@ from pushforward._checks import whole
 from pushforward.cli.conditions import labels_of
 from pushforward.cli.drawing import check_clip, check_drawing, check_sampler, clip_of
 from pushforward.cli.guidance import guidance_of
+from pushforward.cli.joined import joined
 from pushforward.cli.options import check_whole, parse
 from pushforward.cli.run import check_folder, data_section, described_run, device_of, load_data, notify, run_config
 from pushforward.cli.samplers import SamplerOptions
@@ -28,10 +29,13 @@ from pushforward.evaluation.report import write_report
 from pushforward.evaluation.run_pictures import draw
 from pushforward.evaluation.units import STANDARDISED
 from pushforward.evaluation.verdict import verdict
+from pushforward.families.model import GenerativeModel
 from pushforward.formats.config import dump_yaml
 from pushforward.formats.files import write_text
 from pushforward.formats.model import check_intact, located, with_weights
 from pushforward.formats.run import checkpoints, step_of
+from pushforward.guidance.guidance import Guidance
+from pushforward.training.leading import lead
 from pushforward.training.progress import read_metrics
 
 CHANGED = "The data have changed since the training: rows of it may be among these, so that the results look better than they are."
@@ -88,14 +92,57 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(Evaluate, arguments, prog="pushforward evaluate", description="Evaluate a run on held-out data.")
     command = "pushforward evaluate " + " ".join(shlex.quote(one) for one in arguments)
     judged = evaluate(options, command, {}, lambda text: notify(f"{text} ..."))
-    show(judged, options.out or options.run)
+    if judged is not None:
+        show(judged, options.out or options.run)
     return 0
 
 
-def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Callable[[str], None]) -> Judgement:
-    """Evaluate a run, write its evaluation.json, pictures and report.html, and return the metrics."""
+def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Callable[[str], None]) -> Judgement | None:
+    """Evaluate a run, write its evaluation.json, pictures and report.html, and return the metrics; None in other processes than the first.
+
+    They compute their rows of samples and likelihoods.
+    """
+    with joined() as among:
+        with among.agreed("reading the run"):
+            judging = _checked(options, among.local_rank)
+        return lead(among, judging.loaded, lambda load: _judged(options, judging, load, command, facts, say), "evaluating")
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """What is evaluated, whose options fit it.
+
+    Args:
+        config: the run's configuration.
+        section: the section that names the data.
+        model: the model without its weights, with the sampler that the options choose.
+        weights: their folder.
+        device: where the model is to be.
+        guidance: guidance of the samples, or None.
+        evaluations: numbers of network evaluations; none of an exact map.
+    """
+
+    config: Mapping[str, Any]
+    section: Mapping[str, Any]
+    model: GenerativeModel
+    weights: Path
+    device: torch.device
+    guidance: Guidance | float | None
+    evaluations: tuple[int, ...]
+
+    def loaded(self) -> GenerativeModel:
+        """Return the model with its weights."""
+        return with_weights(self.model, self.weights).to(self.device)
+
+
+def _checked(options: Evaluate, local_rank: int) -> _Judging:
+    """Return what is evaluated, before data and weights are read.
+
+    Raises:
+        UserError: an option does not fit the run.
+    """
     folder, out = options.run, options.out or options.run
-    device, config = device_of(options.device), run_config(folder)
+    device, config = device_of(options.device, local_rank), run_config(folder)
     if options.data is not None and "data" in config:
         raise UserError(f"--data is {options.data}, but {folder} was trained on {data_section(config)['name']}; leave it out.")
     if options.data is None and "data" not in config:
@@ -118,13 +165,27 @@ def evaluate(options: Evaluate, command: str, facts: Mapping[str, str], say: Cal
         none = labels_of(None, 1, model) if shape is None else torch.empty(0, *shape, dtype=model.dtype)
         check_drawing(model, none, None, guidance, 1.0)
     check_intact(weights)
+    return _Judging(config, section, model, weights, device, guidance, evaluations)
+
+
+def _judged(
+    options: Evaluate,
+    judging: _Judging,
+    load: Callable[[], GenerativeModel],
+    command: str,
+    facts: Mapping[str, str],
+    say: Callable[[str], None],
+) -> Judgement:
+    """Evaluate the model, write what is found, and return it."""
+    folder, out, config, section = options.run, options.out or options.run, judging.config, judging.section
+    model, guidance, evaluations = judging.model, judging.guidance, judging.evaluations
     parts = [load_data(section, part) for part in ("train", "validation", options.split)]
     if options.data is not None and (parts[0].shape != model.shape or parts[0].levels != model.levels):
         raise UserError(
             f"--data is {options.data}, whose events have shape {parts[0].shape} and levels {parts[0].levels}, but the model's have "
             f"{model.shape} and {model.levels}; they must be equal."
         )
-    model = with_weights(model, weights).to(device)
+    model = load()
     changed = section.get("fingerprint") not in (None, parts[0].fingerprint())
     if changed:
         notify(CHANGED)

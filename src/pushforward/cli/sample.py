@@ -8,17 +8,23 @@ from typing import Annotated
 
 import torch
 import tyro
+from torch import Tensor
 
 from pushforward._memory import check_room
 from pushforward.cli.conditions import conditions_of, labels_of
 from pushforward.cli.drawing import check_clip, check_drawing, clip_of
 from pushforward.cli.guidance import guidance_of
+from pushforward.cli.joined import joined
 from pushforward.cli.options import check_positive, check_whole, parse
 from pushforward.cli.run import check_file, check_no_data, described_run, device_of
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.cli.samples import check_form, check_out, write_samples
 from pushforward.errors import UserError
+from pushforward.families.model import GenerativeModel
 from pushforward.formats.model import check_intact, located, with_weights
+from pushforward.guidance.guidance import Guidance
+from pushforward.samplers.sampler import Sampler
+from pushforward.training.leading import lead
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,45 @@ class Sample(SamplerOptions):
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Sample, arguments, prog="pushforward sample", description="Draw samples from a run or a saved model.")
-    device, folder = device_of(options.device), located(options.run, options.checkpoint)
+    with joined() as among:
+        with among.agreed("reading the run"):
+            drawing = _checked(options, among.local_rank)
+        lead(among, drawing.loaded, lambda load: _written(options, drawing, load()), "sampling")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What samples are drawn with, which fits the model.
+
+    Args:
+        model: the model without its weights.
+        folder: where they are.
+        device: where the model is to be.
+        cond: the condition of each sample, or None.
+        sampler: the sampler, None for the model's own.
+        guidance: the guidance, or None.
+    """
+
+    model: GenerativeModel
+    folder: Path
+    device: torch.device
+    cond: Tensor | None
+    sampler: Sampler | None
+    guidance: Guidance | float | None
+
+    def loaded(self) -> GenerativeModel:
+        """Return the model with its weights."""
+        return with_weights(self.model, self.folder).to(self.device)
+
+
+def _checked(options: Sample, local_rank: int) -> _Drawing:
+    """Return what samples are drawn with, before any weights are read.
+
+    Raises:
+        UserError: an option does not fit the model.
+    """
+    device, folder = device_of(options.device, local_rank), located(options.run, options.checkpoint)
     model = described_run(options.run, options.checkpoint)
     check_out(options.out, model.shape)
     check_no_data(options.out, "--out", options.run)
@@ -83,19 +127,20 @@ def run(arguments: Sequence[str]) -> int:
     sampler, guidance = options.chosen(model.sampler), clip_of(options.clip, guidance_of(options.guidance))
     check_drawing(model, cond, sampler, guidance, options.temperature)
     check_intact(folder)
-    made = (
-        with_weights(model, folder)
-        .to(device)
-        .sample(
-            options.n,
-            None if cond is None else cond.to(device),
-            sampler=sampler,
-            guidance=guidance,
-            temperature=options.temperature,
-            generator=torch.Generator().manual_seed(options.seed),
-            batch_size=options.batch_size,
-        )
+    return _Drawing(model, folder, device, cond, sampler, guidance)
+
+
+def _written(options: Sample, drawing: _Drawing, model: GenerativeModel) -> None:
+    """Draw the samples, write them and print where they are."""
+    cond = drawing.cond
+    made = model.sample(
+        options.n,
+        None if cond is None else cond.to(drawing.device),
+        sampler=drawing.sampler,
+        guidance=drawing.guidance,
+        temperature=options.temperature,
+        generator=torch.Generator().manual_seed(options.seed),
+        batch_size=options.batch_size,
     )
     write_samples(made, cond, options.out, model)
     print(f"{options.n} samples of shape {model.shape} are in {options.out}.")
-    return 0

@@ -15,9 +15,10 @@ from pushforward.bijections.divergences import Divergence
 from pushforward.conditions import Conditioning
 from pushforward.errors import CheckpointError, UserError
 from pushforward.families import checks
-from pushforward.families.drawing import drawn
+from pushforward.families.drawing import densities, drawn
 from pushforward.families.family import Family
 from pushforward.families.map import Map, mapped
+from pushforward.families.sharing import among_processes
 from pushforward.functional.levels import Levels, cells, spread
 from pushforward.guidance.guidance import Guidance
 from pushforward.nn.embedding import fit_condition
@@ -148,7 +149,9 @@ class GenerativeModel(Family):
                 depend on batch_size; with one generator they do only for a stochastic sampler, which draws for one chunk after another.
             batch_size: samples per chunk; None is all.
         """
-        x, values = drawn(self, n, cond, sampler, guidance, temperature, log_prob, generator, batch_size)
+        options = {"sampler": sampler, "guidance": guidance, "temperature": temperature, "log_prob": log_prob}
+        shared = among_processes(self, "sample", n, generator, batch_size, cond=cond, **options)
+        x, values = drawn(self, n, cond, **options, generator=generator, batch_size=batch_size) if shared is None else shared
         return (x, values) if log_prob else x
 
     def rsample_and_log_prob(
@@ -188,14 +191,8 @@ class GenerativeModel(Family):
         self._check(x, "x")
         self._check_density()
         cond = self._checked_cond(cond, x.shape[0])
-        n, parts = x.shape[0], []
-        _random.checked(generator, n)
-        tied = [generator] if isinstance(generator, torch.Generator) else generator  # one draw, the same as for all rows together
-        for rows, part in _random.chunks(n, batch_size, generator if batch_size is None else tied):
-            whole_batch = rows == slice(0, n)
-            some, part_cond = (x, cond) if whole_batch else (x[rows], None if cond is None else cond[rows])
-            parts.append(self._density(some, part_cond, sampler, divergence, part))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        shared = among_processes(self, "log_prob", len(x), generator, batch_size, x=x, cond=cond, sampler=sampler, divergence=divergence)
+        return densities(self, x, cond, sampler, divergence, generator, batch_size) if shared is None else shared[0]
 
     def _density(
         self, x: Tensor, cond: Any, sampler: Sampler | None, divergence: "str | Divergence | None", generator: _random.Generators

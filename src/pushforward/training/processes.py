@@ -6,10 +6,10 @@ Metrics and errors are exchanged over gloo on the CPU, independently of the back
 import atexit
 import contextlib
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -38,6 +38,7 @@ class Processes:
         store: key-value store whose entries outlive their process, or None.
         timeout: how long a process waits for the others.
         launch: names of the command that started the processes, the same after each restart by torchrun, and of this attempt, or "".
+        remedy: what to do when a process is lost.
     """
 
     rank: int = 0
@@ -47,6 +48,7 @@ class Processes:
     store: Any = None
     timeout: timedelta = timedelta(seconds=600)
     launch: str = ""
+    remedy: str = "start again with --resume"
     _last_note: float = field(default=0.0, init=False)
     _background: dict[int, Any] = field(default_factory=dict, init=False)
 
@@ -201,7 +203,7 @@ class Processes:
         except RuntimeError:
             parts = ["process 0, which held the processes' store, has terminated"]
         what = "; ".join(parts) or "the connection between processes broke"
-        return f"{what} (noticed by process {self.rank} of {self.size}); start again with --resume."
+        return f"{what} (noticed by process {self.rank} of {self.size}); {self.remedy}."
 
     def _outlive(self, readers: set[int]) -> None:
         """Let the first process, which may hold the store, wait a moment for those that still read it."""
@@ -219,6 +221,17 @@ class Processes:
 
 _JOINED: list[Processes] = []  # at most one
 _JOINING = threading.Lock()
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let `processes` return this process only in a block: what is trained in it waits for no other process."""
+    before = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(before)
 
 
 def processes(timeout: float = 600.0) -> Processes:
@@ -227,7 +240,7 @@ def processes(timeout: float = 600.0) -> Processes:
     Args:
         timeout: seconds that a process waits for the others before it fails and reports them; set by the first call.
     """
-    if not dist.is_available() or not (dist.is_initialized() or "TORCHELASTIC_RUN_ID" in os.environ):
+    if _ALONE.get() or not dist.is_available() or not (dist.is_initialized() or "TORCHELASTIC_RUN_ID" in os.environ):
         return Processes()
     with _JOINING:
         if not _JOINED:
@@ -252,33 +265,6 @@ def _join(wait: timedelta) -> Processes:
     del words
     atexit.register(found.part, destroy=store is not None)
     return found
-
-
-class StopSignal:
-    """Agree on stopping without blocking: a signal in any process at one step reaches all at the next (immediately for one process)."""
-
-    def __init__(self, among: Processes) -> None:
-        self.among = among
-        self._asked: tuple[Any, Tensor] | None = None
-
-    def agree(self, own: signal.Signals | None) -> signal.Signals | None:
-        """Send a signal's number, or None, to the other processes; return what was received in the previous step."""
-        if self.among.size == 1:
-            return own
-        known = 0
-        if self._asked is not None:
-            work, flag = self._asked
-            work.wait()
-            known = int(flag)
-        flag = torch.tensor(own or 0)
-        self._asked = dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.among.words, async_op=True), flag
-        return signal.Signals(known) if known else None
-
-    def close(self) -> None:
-        """Wait for pending messages."""
-        if self._asked is not None:
-            self._asked[0].wait()
-            self._asked = None
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pushforward.training.feed import Feed
 from pushforward.training.given import as_dataset, check_augmented, check_trainable, checked_callbacks
 from pushforward.training.optimisation import learning_rate
 from pushforward.training.parallel import chosen
-from pushforward.training.processes import StopSignal, processes
+from pushforward.training.processes import processes
 from pushforward.training.progress import Callback
 from pushforward.training.run_state import RunState
 from pushforward.training.saving import Saving
@@ -35,6 +35,7 @@ from pushforward.training.settings import GivenSettings, due, settings_of
 from pushforward.training.signals import Signals
 from pushforward.training.state import Progress, Snapshot, newest, restore, snapshot
 from pushforward.training.step import Step
+from pushforward.training.stopping import StopSignal
 from pushforward.training.telemetry import LossOverTime, mean_losses, memory_mb
 from pushforward.training.validation import schedule_of, validation_loss
 from pushforward.types import HasFingerprint
