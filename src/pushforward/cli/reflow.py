@@ -1,5 +1,6 @@
 """`pushforward reflow RUN --rounds k`: train a run's model on its own pairs repeatedly, each round as a separate run."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,21 +10,23 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from pushforward.cli.joined import joined
 from pushforward.cli.options import check_positive, check_whole, parse
 from pushforward.cli.run import check_folder, described_run, device_of, load_data, notify, run_config, write_config
 from pushforward.cli.starting import finish
 from pushforward.data.pairs import Pairs
 from pushforward.errors import UserError
-from pushforward.evaluation.straightness import straightness
+from pushforward.evaluation.straightness import Straightness, straightness
 from pushforward.families.checks import device_of as model_device
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import call_checked, to_plain
 from pushforward.formats.model import load, model_config
-from pushforward.formats.run import check_free, checkpoints, step_of
+from pushforward.formats.run import check_free, checkpoints, is_launched, step_of
 from pushforward.training.grids import SampleGrid
+from pushforward.training.processes import Processes
 from pushforward.training.progress import MetricsFile, ProgressBar, read_metrics
-from pushforward.training.reflow import reflow
+from pushforward.training.reflow import pairs_among
 from pushforward.training.settings import Settings
 from pushforward.training.state import newest
 from pushforward.training.trainer import Trainer
@@ -41,6 +44,7 @@ class OnPairs:
         steps: optimisation steps; by default those of the run.
         lr: peak learning rate; by default half of the run's.
         batch_size: samples per step; by default the run's.
+        block: samples of a micro-block, which several processes share out; by default the run's.
         out: run folder of the result; by default derived from the run's name.
         checkpoint: "best" on validation, "last", or a name such as step-000500.
         seed: seed of pairs and training.
@@ -54,6 +58,7 @@ class OnPairs:
     steps: int | None = None
     lr: float | None = None
     batch_size: int | None = None
+    block: int | None = None
     out: Path | None = None
     checkpoint: str = "best"
     seed: int = 0
@@ -62,7 +67,7 @@ class OnPairs:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        check_whole(self, {"pairs": 10, "steps": 1, "batch_size": 1, "seed": 0})
+        check_whole(self, {"pairs": 10, "steps": 1, "batch_size": 1, "block": 1, "seed": 0})
         check_positive(self, "lr")
 
 
@@ -86,23 +91,32 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(Reflow, arguments, prog="pushforward reflow", description="Train a run's model on its own pairs of noise and sample.")
     name = str(options.out or f"{str(options.run).rstrip('/')}-reflow")
     outs = [Path(f"{name}-{number}") for number in range(1, options.rounds + 1)]
-    check_pairs(options, outs)
     teacher = options.run
-    for number, out in enumerate(outs, 1):
-        model = path_model(teacher, options)
-        status = train_on_pairs(model, model, teacher, out, options, {"reflow": {"of": str(teacher), "round": number}})
-        if status:
-            return status
-        teacher, options = out, dataclasses.replace(options, checkpoint="best")
+    with joined_for(options) as among:
+        among.of_main(lambda: repr(check_pairs(options, outs, among)), "checking the run folders")
+        for number, out in enumerate(outs, 1):
+            with among.agreed("reading the run"):
+                model = path_model(teacher, options, among)
+            status = train_on_pairs(model, model, teacher, out, options, {"reflow": {"of": str(teacher), "round": number}}, among)
+            if status:
+                return status
+            teacher, options = out, dataclasses.replace(options, checkpoint="best")
     return 0
 
 
-def check_pairs(options: OnPairs, outs: Sequence[Path]) -> PathModel:
+def joined_for(options: OnPairs) -> contextlib.AbstractContextManager[Processes]:
+    """Return the processes of a command that trains on pairs, which wait for each other as those of the run do."""
+    timeout = run_config(options.run).get("training", {}).get("timeout", Settings.timeout)
+    return joined(float(timeout), Processes.remedy)
+
+
+def check_pairs(options: OnPairs, outs: Sequence[Path], among: Processes) -> PathModel:
     """Raise if the options cannot be followed, before anything is loaded or removed; return the described model of the run.
 
     Args:
         options: the command's options.
-        outs: the run folders to write.
+        outs: the run folders to write; those that this launch of torchrun began are continued.
+        among: the processes.
 
     Raises:
         UserError: an option does not fit the run, or a folder cannot be written.
@@ -110,10 +124,12 @@ def check_pairs(options: OnPairs, outs: Sequence[Path]) -> PathModel:
     """
     device_of(options.device)
     config = run_config(options.run)
-    _settings(config, options)
+    _settings(config, options).check_shares(among.size)
     for out in outs:
         if out.resolve() in (options.run.resolve(), *options.run.resolve().parents):
             raise UserError(f"--out is {out}, the run that the pairs come from; give another folder.")
+        if is_launched(out, among.launch):
+            continue
         if not (options.resume and out.is_dir()):
             check_free(out, options.overwrite)
         elif checkpoints(out).newest_whole() is None:
@@ -122,9 +138,9 @@ def check_pairs(options: OnPairs, outs: Sequence[Path]) -> PathModel:
     return _as_path_model(described_run(options.run, options.checkpoint), options.run)
 
 
-def path_model(folder: Path, options: OnPairs) -> PathModel:
+def path_model(folder: Path, options: OnPairs, among: Processes) -> PathModel:
     """Return a run's model, which must be a path model."""
-    return _as_path_model(load(folder, checkpoint=options.checkpoint).to(device_of(options.device)), folder)
+    return _as_path_model(load(folder, checkpoint=options.checkpoint).to(device_of(options.device, among.local_rank)), folder)
 
 
 def _as_path_model(model: GenerativeModel, folder: Path) -> PathModel:
@@ -133,39 +149,49 @@ def _as_path_model(model: GenerativeModel, folder: Path) -> PathModel:
     return model
 
 
-def train_on_pairs(teacher: PathModel, student: PathModel, of: Path, out: Path, options: OnPairs, facts: Mapping[str, Any]) -> int:
+def train_on_pairs(
+    teacher: PathModel, student: PathModel, of: Path, out: Path, options: OnPairs, facts: Mapping[str, Any], among: Processes
+) -> int:
     """Train a student on its teacher's pairs into a run folder `out`, print the straightness of both, and return the exit status."""
     config = run_config(of)
     section = dict(config.get("data", {}))
     settings = _settings(config, options)
-    resume = options.resume and out.is_dir()
-    if resume and _done(out, settings):
+    resume, done = among.of_main(lambda: _continued(out, options, settings, among.launch), "checking the run folder")
+    if done:
         return 0
-    notify(f"solving {options.pairs} trajectories of {of} ...")
-    train = pairs_of(teacher, options.pairs, section, options.seed)
-    validation = pairs_of(teacher, max(1, options.pairs // VALIDATION_SHARE), section, options.seed + 1)
-    before = straightness(teacher, 1000, _cond(teacher, 1000, section, options.seed), generator=_generator(options.seed))
+    if among.main:
+        notify(f"solving {options.pairs} trajectories of {of} ...")
+    train = pairs_of(teacher, options.pairs, section, options.seed, among)
+    validation = pairs_of(teacher, max(1, options.pairs // VALIDATION_SHARE), section, options.seed + 1, among)
+    before = among.of_main(lambda: _straightness(teacher, section, options.seed), "measuring the straightness")
     whole = {**model_config(student), "data": section, **facts, "training": to_plain(vars(settings))}
     torch.manual_seed(settings.seed)
     trainer = Trainer(
         student, train, validation=validation, out=out, resume=resume, overwrite=options.overwrite, config={"data": section, **facts},
         callbacks=[ProgressBar(), MetricsFile(out / "metrics.jsonl"), SampleGrid(out / "samples")], **vars(settings),
     )  # fmt: skip
-    write_config(out, whole)
+    among.of_main(lambda: write_config(out, whole), "writing the configuration")
     trainer.fit()
     status = finish(trainer)
     if status == 0 and "reflow" in facts:
-        after = straightness(load(out), 1000, _cond(teacher, 1000, section, options.seed), generator=_generator(options.seed))
-        print(f"straightness (0 is a straight line): {before} before, {after} after.")
+        after = among.of_main(lambda: _straightness(load(out), section, options.seed), "measuring the straightness")
+        if among.main:
+            print(f"straightness (0 is a straight line): {before} before, {after} after.")
     return status
 
 
-def pairs_of(model: PathModel, n: int, section: Mapping[str, Any], seed: int) -> Pairs:
-    """Return n pairs of a model, with conditions from its training data."""
-    return reflow(model, n, _cond(model, n, section, seed), generator=_generator(seed))
+def pairs_of(model: PathModel, n: int, section: Mapping[str, Any], seed: int, among: Processes) -> Pairs:
+    """Return n pairs of a model, with conditions from its training data, which the processes compute together."""
+    with among.agreed("reading the conditions"):
+        cond = _cond(model, n, section, seed)
+    return pairs_among(among, model, n, cond, generator=_generator(seed))
 
 
-def _cond(model: PathModel, n: int, section: Mapping[str, Any], seed: int) -> Any:
+def _straightness(model: GenerativeModel, section: Mapping[str, Any], seed: int) -> Straightness:
+    return straightness(model, 1000, _cond(model, 1000, section, seed), generator=_generator(seed))
+
+
+def _cond(model: GenerativeModel, n: int, section: Mapping[str, Any], seed: int) -> Any:
     if not model.conditioning:
         return None
     cond = load_data(section, "train").cond
@@ -180,10 +206,16 @@ def _generator(seed: int) -> torch.Generator:
 def _settings(config: Mapping[str, Any], options: OnPairs) -> Settings:
     own = {**config.get("training", {}), "flip": False, "shift": 0, "seed": options.seed}
     own["lr"] = own.get("lr", Settings.lr) / 2 if options.lr is None else options.lr
-    for name in ("steps", "batch_size"):
+    for name in ("steps", "batch_size", "block"):
         if getattr(options, name) is not None:
             own[name] = getattr(options, name)
     return call_checked(Settings, own, "training")
+
+
+def _continued(out: Path, options: OnPairs, settings: Settings, launch: str) -> tuple[bool, bool]:
+    """Return whether a run folder is continued, as it was asked or as this launch of torchrun began it, and whether that is done."""
+    resume = bool(checkpoints(out).names()) if is_launched(out, launch) else options.resume and out.is_dir()
+    return resume, resume and _done(out, settings)
 
 
 def _done(out: Path, settings: Settings) -> bool:

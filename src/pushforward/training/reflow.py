@@ -18,6 +18,7 @@ from pushforward.samplers.ddim import DDIM
 from pushforward.samplers.euler import Euler
 from pushforward.samplers.sampler import Sampler
 from pushforward.times import Point
+from pushforward.training.processes import Processes
 from pushforward.training.trainer import Trainer
 
 
@@ -65,15 +66,43 @@ def reflow(
 
     Source: Liu, Gong and Liu, 2209.03003, section 2.2.
     """
+    return pairs_among(Processes(), model, n, cond, sampler=sampler, batch_size=batch_size, generator=generator)
+
+
+@torch.no_grad()
+def pairs_among(
+    among: Processes,
+    model: PathModel,
+    n: int,
+    cond: Any = None,
+    *,
+    sampler: Sampler | None = None,
+    batch_size: int = 1024,
+    generator: _random.Generators = None,
+) -> Pairs:
+    """Return what `reflow` does, bit by bit, in all processes, each of which computes some of the batches.
+
+    Raises:
+        UserError: as `reflow`.
+        ProcessError: another process failed.
+    """
     _check(model, "reflow")
     if not is_whole(n) or n < 1:
         raise UserError(f"n is {shown(n)}, but a training set needs at least 1 pair; 10,000 do for the plane.")
     rows = [some for some, _ in _random.chunks(n, batch_size)]
     _random.checked(generator, n)
     noise = model.base.sample(n, generator=generator)
-    made = [model.decode(noise[some], None if cond is None else cond[some], sampler=sampler) for some in rows]
+    made = {}
+    with among.agreed("solving trajectories"):
+        for number in range(among.rank, len(rows), among.size):
+            some = rows[number]
+            made[number] = model.decode(noise[some], None if cond is None else cond[some], sampler=sampler).cpu()
+    made = {number: x for one in among.gather(made) for number, x in one.items()}
     return Pairs(
-        torch.cat(made).cpu(), None if cond is None else cond.cpu(), noise.cpu(), classes=model.classes if cond is not None else None
+        torch.cat([made[number] for number in range(len(rows))]),
+        None if cond is None else cond.cpu(),
+        noise.cpu(),
+        classes=model.classes if cond is not None else None,
     )
 
 
