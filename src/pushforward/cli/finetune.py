@@ -7,7 +7,7 @@ from typing import Any
 from pushforward.cli.configuration import base_config, refuse_changes
 from pushforward.cli.run import load_data, write_config
 from pushforward.cli.starting import begin, report
-from pushforward.cli.text_images import checked_captions, clear, of_images
+from pushforward.cli.text_images import begin_anew, checked_captions, of_images
 from pushforward.cli.train import opened, watching
 from pushforward.cli.tuned import loaded, next_command, written
 from pushforward.cli.tuning import asked, check_apart, plain_of, run_of
@@ -44,9 +44,9 @@ def run(arguments: Sequence[str]) -> int:
     if config:
         refuse_changes(config, {**config, **sections}, source.out)
     base = loaded(tuning, source)
-    if not config and not source.resume:
-        whole = {**sections, "training": to_plain(vars(settings)), "versions": versions()}
-        processes(settings.timeout).of_main(lambda: _prepared(source.out, whole, options.overwrite), "writing the configuration")
+    if not (config or source.resume or source.launched):
+        whole, among = {**sections, "training": to_plain(vars(settings)), "versions": versions()}, processes(settings.timeout)
+        among.of_main(lambda: _prepared(source.out, whole, options.overwrite, among.launch), "writing the configuration")
     train, validation = base.pairs(source.train, "train"), base.pairs(source.validation, "validation")
     data: Any = train
     if prior is not None:
@@ -65,10 +65,9 @@ def run(arguments: Sequence[str]) -> int:
     return status
 
 
-def _prepared(out: Path, config: dict[str, Any], overwrite: bool) -> None:
+def _prepared(out: Path, config: dict[str, Any], overwrite: bool, launch: str) -> None:
     """Write the configuration into a folder without a former run, so that even the encoding of its data can be resumed."""
-    if overwrite:
-        clear(out)
+    begin_anew(out, overwrite, launch)
     write_config(out, config)
 
 

@@ -16,7 +16,7 @@ from pushforward.errors import ConfigError, DataError, UserError
 from pushforward.families.autoencoder import Autoencoder
 from pushforward.formats.autoencoder_folder import check_autoencoder_folder, read_autoencoder_of, write_autoencoder_folder
 from pushforward.formats.model import load
-from pushforward.formats.run import clear_run
+from pushforward.formats.run import clear_run, mark_launch
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.sd3.cache_files import fingerprint_of
 from pushforward.sd3.images import finished
@@ -120,8 +120,8 @@ def encoded(
     check_autoencoder_folder(out / VAE)
     for data in (source.train, source.validation):
         check_sides(data, patch * (FACTOR if given is None else given.factor))
-    if overwrite:
-        among.of_main(lambda: clear(out), "removing the former run")
+    if not (resume or source.launched):
+        among.of_main(lambda: begin_anew(out, overwrite, among.launch), "preparing the run folder")
     if not (out / VAE).is_dir():
         if given is None:
             model = trained(out / AUTOENCODER)
@@ -192,6 +192,13 @@ def given_autoencoder(path: Path) -> AutoencoderKL:
     if not isinstance(model, Autoencoder):
         raise ConfigError(f"--autoencoder is {path}, a run of another preset; give one of `pushforward train autoencoder_kl`.")
     return model.autoencoder()
+
+
+def begin_anew(out: Path, overwrite: bool, launch: str) -> None:
+    """Remove a former run if it is to be replaced, and note the launch of torchrun, whose restarts continue even the encoding."""
+    if overwrite:
+        clear(out)
+    mark_launch(out, launch)
 
 
 def clear(out: Path) -> None:

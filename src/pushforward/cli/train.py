@@ -143,7 +143,8 @@ def asked(preset: str, given: Sequence[str], config: Mapping[str, Any], defaults
 class Source:
     """What a run is trained on and where: its data, the section of the configuration that names them, its folder and device.
 
-    `resume` is whether it continues a run, which may be one that this launch of torchrun began.
+    `resume` is whether it continues a run, which may be one that this launch of torchrun began; `launched` is whether this launch began
+    it, even if there is no checkpoint yet.
     """
 
     train: Dataset
@@ -152,6 +153,7 @@ class Source:
     out: Path
     device: torch.device
     resume: bool
+    launched: bool
 
 
 def opened(preset: str, options: RunOptions, settings: Settings, config: Mapping[str, Any], few: bool = False) -> Source:
@@ -168,7 +170,7 @@ def opened(preset: str, options: RunOptions, settings: Settings, config: Mapping
     out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
     among = processes(settings.timeout)
     with among.watched():
-        resume = among.of_main(lambda: options.resume or _continued(out, options.overwrite, among.launch), "checking the run folder")
+        resume, launched = among.of_main(lambda: _continued(out, options, among.launch), "checking the run folder")
         with among.agreed("loading the data"):
             device = device_of(options.device, among.local_rank)
             train = load_data(section, "train")
@@ -179,7 +181,7 @@ def opened(preset: str, options: RunOptions, settings: Settings, config: Mapping
                     raise
                 validation = train
             section["fingerprint"] = train.fingerprint()
-    return Source(train, validation, section, out, device, resume)
+    return Source(train, validation, section, out, device, resume, launched)
 
 
 def watching(options: RunOptions, out: Path) -> list[Callback]:
@@ -201,13 +203,13 @@ def arguments_of(parsed: Any) -> dict[str, Any]:
     return arguments
 
 
-def _continued(out: Path, overwrite: bool, launch: str) -> bool:
-    """Return whether a run that was not to resume continues one of its own launch, after checking its folder."""
-    if is_launched(out, launch):
-        return bool(checkpoints(out).names())
-    check_free(out, overwrite)
-    check_folder(out, f"--out is {out}")
-    return False
+def _continued(out: Path, options: RunOptions, launch: str) -> tuple[bool, bool]:
+    """Return whether a run is continued, and whether its own launch began it, after checking its folder."""
+    launched = is_launched(out, launch)
+    if not launched and not options.resume:
+        check_free(out, options.overwrite)
+        check_folder(out, f"--out is {out}")
+    return bool(options.resume) or (launched and bool(checkpoints(out).names())), launched
 
 
 def parsed_options(preset: str, given: Sequence[str], run: Run, settings: Settings, model: Mapping[str, Any], **sections: Any) -> Any:
