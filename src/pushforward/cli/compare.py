@@ -1,8 +1,9 @@
 """`pushforward compare`: train or load several models of one data set, measure all of them equally, and write one table."""
 
+import functools
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +12,10 @@ import tyro
 
 from pushforward._checks import whole
 from pushforward.cli.comparing import Budget, Measuring, StoppedError, Training, attempted
-from pushforward.cli.comparison_files import Table, check_folder_of
+from pushforward.cli.comparison_files import Table, check_folder_of, picture_of
 from pushforward.cli.contestants import Contestant, check_same_data, check_unchanged, contestants, grouped, labels_of, split
 from pushforward.cli.explained import explained
+from pushforward.cli.joined import joined
 from pushforward.cli.options import check_positive, check_whole, parse
 from pushforward.cli.reported import show, show_reported
 from pushforward.cli.run import described_run, device_of, load_data, notify
@@ -22,6 +24,7 @@ from pushforward.errors import UserError
 from pushforward.evaluation.judge import EVALUATIONS, HELD
 from pushforward.evaluation.measured import Measured
 from pushforward.evaluation.yardstick import Yardstick
+from pushforward.training.processes import alone
 
 DESCRIPTION = "Train or load several models of one data set, and measure them in one table."
 
@@ -94,9 +97,92 @@ def run(arguments: Sequence[str]) -> int:
     return compare(options, "pushforward compare " + shlex.join(arguments))
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A comparison whose options fit together: what it measures and what it trains.
+
+    Args:
+        out: its folder, or None.
+        settings: what must be equal to continue it.
+        groups: run folders by label.
+        chosen: presets to train.
+        training: trains them, or None.
+        yardstick: what all are measured with.
+        measuring: measures them.
+    """
+
+    out: Path | None
+    settings: Mapping[str, Any]
+    groups: Mapping[str, Sequence[Path]]
+    chosen: Sequence[Contestant]
+    training: Training | None
+    yardstick: Yardstick
+    measuring: Measuring
+
+    def jobs(self, seeds: Sequence[int]) -> list[tuple[str, Callable[[], Measured]]]:
+        """Return what is measured, in the order of the table: the label of its row, and what trains and measures it."""
+        jobs: list[tuple[str, Callable[[], Measured]]] = []
+
+        def add(row: str, label: str, act: Callable[[Path | None], Measured]) -> None:
+            first = all(row != before for before, _ in jobs)  # whose samples are drawn
+            picture = picture_of(self.out, row) if self.out is not None and first else None
+            jobs.append((row, functools.partial(attempted, label, act, picture)))
+
+        for row, members in self.groups.items():
+            for folder in members:
+                add(row, str(folder), functools.partial(self.measuring.measured, folder, str(folder)))
+        for seed in seeds if self.training is not None else ():
+            for one in self.chosen:
+                add(one.label, f"{one.label}, seed {seed}", functools.partial(self._trained_and_measured, one, seed))
+        return jobs
+
+    def _trained_and_measured(self, one: Contestant, seed: int, picture: Path | None) -> Measured:
+        assert self.training is not None
+        return self.measuring.measured(self.training.trained(one, seed), f"{one.label}, seed {seed}", picture)
+
+
 def compare(options: Compare, command: str) -> int:
-    """Compare the models, write and print the table, and return the exit status."""
-    device = device_of(options.device)
+    """Compare the models, write and print the table, and return the exit status.
+
+    Several processes train and measure a model each, as one process does, and the first one writes the table.
+    """
+    with joined() as among, alone():
+        with among.agreed("preparing the comparison"):
+            prepared = _prepared(options, among.local_rank)
+        if prepared.training is not None and among.size > 1:
+            timed = functools.partial(prepared.training.timed, prepared.chosen)
+            prepared.training.steps.update(among.of_main(timed, "timing the steps"))
+        expected = {**{one.label: len(options.seeds) for one in prepared.chosen}, **dict.fromkeys(prepared.groups, 1)}
+        table = Table(prepared.out, prepared.settings, command, prepared.yardstick, expected) if among.main else None
+        among.of_main(lambda: table.write() if table is not None else None, "writing the table")
+        jobs, stopped = prepared.jobs(options.seeds), 0
+        for start in range(0, len(jobs), among.size):
+            some = jobs[start : start + among.size]
+            found = among.gather(_done(some[among.rank][1]) if among.rank < len(some) else None)
+            measured = [(row, one) for (row, _), one in zip(some, found, strict=False) if isinstance(one, Measured)]
+            among.of_main(functools.partial(_add, table, measured), "writing the table")
+            stopped = next((int(one) for one in found if isinstance(one, int)), 0)
+            if stopped:
+                break
+        failed = among.of_main(functools.partial(_finished, table), "writing the table")
+    if not stopped:
+        return int(failed)
+    if table is not None:
+        out = prepared.out
+        kept = (
+            f"what is trained and measured is kept in {out}, and the same command continues." if out else "nothing is kept without --out."
+        )
+        notify(f"pushforward: stopped; {kept}")
+    return 128 + stopped
+
+
+def _prepared(options: Compare, local_rank: int) -> _Prepared:
+    """Return what is compared, after checking all options.
+
+    Raises:
+        UserError: they do not fit together.
+    """
+    device = device_of(options.device, local_rank)
     runs, presets = split(options.models)
     _check_budget(options, bool(presets))
     section: Mapping[str, Any] | None = None
@@ -119,29 +205,31 @@ def compare(options: Compare, command: str) -> int:
         training = Training(out, section, train, validation, device, Budget(options.seconds, options.train_steps), options.seeds)
     check_unchanged([*runs, *(training.begun(chosen) if training else [])], section)
     yardstick = Yardstick(train.in_memory(HELD), validation.in_memory(HELD), test.in_memory(HELD), options.samples)
-    table = Table(out, settings, command, yardstick, {**{one.label: len(options.seeds) for one in chosen}, **dict.fromkeys(groups, 1)})
-    table.write()
     measuring = Measuring(yardstick, options.evaluations, options.scored, options.checkpoint, device, out)
+    return _Prepared(out, settings, groups, chosen, training, yardstick, measuring)
+
+
+def _done(act: Callable[[], Measured]) -> Measured | int:
+    """Return the measurements of a model, or the signal that stopped it."""
     try:
-        for label, folder in ((label, folder) for label, members in groups.items() for folder in members):
-            table.add(label, attempted(str(folder), measuring.measured, folder, str(folder), table.picture(label)))
-        if training is not None:
-            for one, seed in ((one, seed) for seed in options.seeds for one in chosen):
-                label = f"{one.label}, seed {seed}"
-                table.add(one.label, attempted(label, _trained_and_measured, training, measuring, one, seed, table.picture(one.label)))
-    except (StoppedError, KeyboardInterrupt) as stop:
-        table.finish()
-        kept = (
-            f"what is trained and measured is kept in {out}, and the same command continues." if out else "nothing is kept without --out."
-        )
-        notify(f"pushforward: stopped; {kept}")
-        return 128 + (stop.signal if isinstance(stop, StoppedError) else signal.SIGINT)
+        return act()
+    except StoppedError as stop:
+        return stop.signal
+    except KeyboardInterrupt:
+        return int(signal.SIGINT)
+
+
+def _add(table: Table | None, measured: Sequence[tuple[str, Measured]]) -> None:
+    assert table is not None
+    for row, one in measured:
+        table.add(row, one)
+
+
+def _finished(table: Table | None) -> bool:
+    """Complete and print the table, and return whether a model has no results."""
+    assert table is not None
     table.finish()
-    return 1 if table.failed else 0
-
-
-def _trained_and_measured(training: Training, measuring: Measuring, one: Contestant, seed: int, picture: Path | None) -> Measured:
-    return measuring.measured(training.trained(one, seed), f"{one.label}, seed {seed}", picture)
+    return table.failed
 
 
 def _check_budget(options: Compare, presets: bool) -> None:

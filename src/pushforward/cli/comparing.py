@@ -1,5 +1,6 @@
 """One comparison in a folder: models are trained in order, measured, and the table is written again after each."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -26,6 +27,8 @@ from pushforward.formats.files import MANIFEST, write_text
 from pushforward.formats.model import load, located
 from pushforward.formats.run import checkpoints, step_of
 from pushforward.training.progress import read_metrics
+
+FAILURES = (PushforwardError, RuntimeError, ValueError, ArithmeticError)  # of one model, which do not end a comparison
 
 
 class StoppedError(Exception):
@@ -55,7 +58,7 @@ class Training:
     device: torch.device
     budget: Budget
     seeds: Sequence[int]
-    _steps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    steps: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def run_of(self, contestant: Contestant, seed: int) -> Path:
         """Return the run folder of a preset and seed."""
@@ -88,21 +91,28 @@ class Training:
             raise StoppedError(int(trainer.stopped_by))
         return out
 
+    def timed(self, contestants: Sequence[Contestant]) -> dict[str, tuple[int, int]]:
+        """Return the steps of presets, and those between validations, by their names; a preset whose steps fail is left out."""
+        for one in contestants:
+            with contextlib.suppress(*FAILURES):  # which is reported where it is trained
+                self._steps_of(one)
+        return self.steps
+
     def _steps_of(self, contestant: Contestant) -> tuple[int, int]:
         """Return the steps of all seeds of a preset, and those between validations: those of a run that has begun, else measured."""
-        if contestant.name not in self._steps:
+        if contestant.name not in self.steps:
             begun = self.begun([contestant])
             if begun:
                 training = run_config(begun[0])["training"]
-                self._steps[contestant.name] = int(training["steps"]), int(training["validate_every"])
+                self.steps[contestant.name] = int(training["steps"]), int(training["validate_every"])
             elif self.budget.steps is not None:
-                self._steps[contestant.name] = self.budget.steps, max(1, self.budget.steps // VALIDATIONS)
+                self.steps[contestant.name] = self.budget.steps, max(1, self.budget.steps // VALIDATIONS)
             else:
                 assert self.budget.seconds is not None
                 notify(f"timing the steps of {contestant.label} ...")
                 found = affordable(contestant, self.train, self.validation, self.device, self.budget.seconds)
-                self._steps[contestant.name] = found
-        return self._steps[contestant.name]
+                self.steps[contestant.name] = found
+        return self.steps[contestant.name]
 
 
 @dataclass(frozen=True)
@@ -182,7 +192,7 @@ def attempted(label: str, act: Callable[..., Measured], *arguments: Any) -> Meas
     """Return a measurement, or one that holds only why it failed: one model's failure does not lose the others."""
     try:
         return act(*arguments)
-    except (PushforwardError, RuntimeError, ValueError, ArithmeticError) as error:
+    except FAILURES as error:
         sentence = (str(error).splitlines() or [type(error).__name__])[0]
         notify(f"{label} failed: {sentence}")
         return Measured(failure=f"failed: {sentence}")

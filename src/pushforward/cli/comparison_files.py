@@ -48,6 +48,12 @@ def check_folder_of(out: Path | None, settings: Mapping[str, Any]) -> None:
         )
 
 
+def picture_of(folder: Path, name: str) -> Path:
+    """Return where the samples of a model are drawn, in the folder of a comparison."""
+    stem = name_of(name)
+    return folder / "samples" / f"{stem if stem == name else f'{stem}-{digest_of(name)}'}.png"
+
+
 class Table:
     """The table of a comparison, as far as it has been measured.
 
@@ -73,15 +79,6 @@ class Table:
     def failed(self) -> bool:
         """Whether a model has no results."""
         return any(one.failure for each in self.found.values() for one in each)
-
-    def picture(self, name: str) -> Path | None:
-        """Return where the samples of a model are drawn: those of its first seed, in a folder."""
-        return None if self.folder is None or self.found[name] else self._picture(self.folder, name)
-
-    @staticmethod
-    def _picture(folder: Path, name: str) -> Path:
-        stem = name_of(name)
-        return folder / "samples" / f"{stem if stem == name else f'{stem}-{digest_of(name)}'}.png"
 
     def add(self, name: str, measured: Measured) -> None:
         """Add the results of a model with one seed, and write the table, with the pictures as they are."""
@@ -111,7 +108,7 @@ class Table:
         }  # fmt: skip
         write_text(self.folder / JSON, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         write_text(self.folder / "table.csv", csv_of(rows, self.columns))
-        pictures = {name: self._picture(self.folder, name) for name in self.found}
+        pictures = {name: picture_of(self.folder, name) for name in self.found}
         write_page(
             self.folder / "table.html", rows, self.columns, title=self._title(), lead=self._lead(), notes=self._notes(),
             command=self.command, quality=self.folder / QUALITY, samples=pictures,

@@ -105,9 +105,11 @@ def _likelihood(model: GenerativeModel, yardstick: Yardstick, scored: int, seed:
     options: dict[str, Any] = {}
     if model.solved and math.prod(model.shape) > EXACT:
         options = {"divergence": "hutchinson", "sampler": Dopri5(TOLERANCE, TOLERANCE)}
-    cond = "none" if yardstick.conditions(model) is None else "given"
+    cond, device = "none" if yardstick.conditions(model) is None else "given", device_of(model)
     try:
-        bits = bits_per_dim(model, test, cond=cond, generator=torch.Generator().manual_seed(seed), **options)
+        with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
+            torch.manual_seed(seed)  # of the estimates, which must not depend on what was measured before
+            bits = bits_per_dim(model, test, cond=cond, generator=torch.Generator().manual_seed(seed), **options)
     except (PushforwardError, ArithmeticError) as error:
         return {"likelihood_reason": str(error)}
     times = per_bit(yardstick.likelihood_unit, math.prod(test.shape))
