@@ -7,7 +7,7 @@ from typing import Any
 from pushforward.cli.configuration import base_config, refuse_changes
 from pushforward.cli.run import load_data, write_config
 from pushforward.cli.starting import begin, report
-from pushforward.cli.text_images import begin_anew, checked_captions, of_images
+from pushforward.cli.text_images import checked_captions, of_images, prepare_folder
 from pushforward.cli.train import opened, watching
 from pushforward.cli.tuned import loaded, next_command, written
 from pushforward.cli.tuning import asked, check_apart, plain_of, run_of
@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _prepared(out: Path, config: dict[str, Any], overwrite: bool, launch: str) -> None:
     """Write the configuration into a folder without a former run, so that even the encoding of its data can be resumed."""
-    begin_anew(out, overwrite, launch)
+    prepare_folder(out, overwrite, launch)
     write_config(out, config)
 
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 from pushforward.training.processes import Processes, processes
 
-# Seconds: the others wait while the first process measures and draws. One that has ended is noticed at once, so this is for one that hangs.
+# Seconds: the others wait while the first process measures and draws. One that has ended is noticed immediately, so this is for one that hangs.
 WAIT = 86_400.0
 
 
 @contextlib.contextmanager
 def joined(wait: float = WAIT, remedy: str = "start the command again") -> Iterator[Processes]:
-    """Yield the processes of this command; a failure of one in the block is told to the others.
+    """Yield the processes of this command; a failure of one in the block is reported to the others.
 
     Args:
         wait: how long a process waits for the others, in seconds.

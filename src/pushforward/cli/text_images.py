@@ -121,7 +121,7 @@ def encoded(
     for data in (source.train, source.validation):
         check_sides(data, patch * (FACTOR if given is None else given.factor))
     if not (resume or source.launched):
-        among.of_main(lambda: begin_anew(out, overwrite, among.launch), "preparing the run folder")
+        among.of_main(lambda: prepare_folder(out, overwrite, among.launch), "preparing the run folder")
     if not (out / VAE).is_dir():
         if given is None:
             model = trained(out / AUTOENCODER)
@@ -194,7 +194,7 @@ def given_autoencoder(path: Path) -> AutoencoderKL:
     return model.autoencoder()
 
 
-def begin_anew(out: Path, overwrite: bool, launch: str) -> None:
+def prepare_folder(out: Path, overwrite: bool, launch: str) -> None:
     """Remove a former run if it is to be replaced, and note the launch of torchrun, whose restarts continue even the encoding."""
     if overwrite:
         clear(out)

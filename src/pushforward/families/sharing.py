@@ -1,6 +1,6 @@
 """Samples and densities that several processes compute together: the first one asks for them, and each computes its rows of every chunk.
 
-A process asks only inside the block in which it leads the others (`training.leading`); elsewhere a model's verbs wait for nobody.
+A process asks only inside the block in which it leads the others (`training.leading`); elsewhere a model's verbs wait for no other process.
 """
 
 from collections.abc import Callable

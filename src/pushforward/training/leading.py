@@ -44,9 +44,9 @@ class _Leader:
         self.among, self.size, self.model = among, among.size, None
 
     def collect(self, task: Task, own: Callable[[], Parts]) -> list[Parts]:
-        _told(self.among, task)
+        _broadcast(self.among, task)
         found = _attempted(own)
-        answers = _heard(self.among, found if not isinstance(found, Exception) else None)
+        answers = _gathered(self.among, found if not isinstance(found, Exception) else None)
         if isinstance(found, Exception):
             raise found
         for one in answers:
@@ -84,20 +84,20 @@ def lead(among: Processes, make: Make, act: Callable[[Make], Result], doing: str
     except ProcessError:  # a process is lost, so that nothing can be sent to all
         raise
     except Exception as error:
-        _told(among, _Failure.of(error))
+        _broadcast(among, _Failure.of(error))
         raise
     finally:
         LEADER.reset(led)
-    _told(among)
+    _broadcast(among)
     return result
 
 
 def _follow(among: Processes, make: Make, doing: str) -> None:
     """Compute the parts of this process until the first one has ended."""
     share, model = Share(among.rank, among.size), functools.cache(make)
-    while isinstance(task := _told(among), Task):
+    while isinstance(task := _broadcast(among), Task):
         found = _attempted(functools.partial(_part, task, model, share))
-        _heard(among, _Failure.of(found) if isinstance(found, Exception) else found)
+        _gathered(among, _Failure.of(found) if isinstance(found, Exception) else found)
     if isinstance(task, _Failure):
         raise ProcessError(f"process 0 of {among.size} failed while {doing}: {task.sentence}", exit_status=task.exit_status)
 
@@ -113,7 +113,7 @@ def _attempted(act: Callable[[], Parts]) -> Parts | Exception:
         return error
 
 
-def _told(among: Processes, value: Any = None) -> Any:
+def _broadcast(among: Processes, value: Any = None) -> Any:
     """Broadcast: return in all processes the object that the first one gives.
 
     Raises:
@@ -125,7 +125,7 @@ def _told(among: Processes, value: Any = None) -> Any:
     return values[0]
 
 
-def _heard(among: Processes, value: Any) -> list[Any]:
+def _gathered(among: Processes, value: Any) -> list[Any]:
     """Return the object of each process, in the order of ranks, in the first process, and nothing in the others.
 
     Raises:
