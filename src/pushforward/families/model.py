@@ -149,7 +149,7 @@ class GenerativeModel(Family):
                 depend on batch_size; with one generator they do only for a stochastic sampler, which draws for one chunk after another.
             batch_size: samples per chunk; None is all.
         """
-        options = {"sampler": sampler, "guidance": guidance, "temperature": temperature, "log_prob": log_prob}
+        options: dict[str, Any] = {"sampler": sampler, "guidance": guidance, "temperature": temperature, "log_prob": log_prob}
         shared = among_processes(self, "sample", n, generator, batch_size, cond=cond, **options)
         x, values = drawn(self, n, cond, **options, generator=generator, batch_size=batch_size) if shared is None else shared
         return (x, values) if log_prob else x

@@ -70,7 +70,7 @@ class Task:
         if self.verb == "sample":
             x, values = drawn(model, self.n, **arguments, generator=generator, batch_size=self.batch_size, share=share)
             return x.cpu(), None if values is None else values.cpu()
-        options = {"generator": generator, "batch_size": self.batch_size, "share": share, "stream": self.stream}
+        options: dict[str, Any] = {"generator": generator, "batch_size": self.batch_size, "share": share, "stream": self.stream}
         return densities(model, **arguments, **options).cpu(), None
 
 
