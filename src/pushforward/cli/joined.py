@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pushforward.training.processes import Processes, processes
 
-# Seconds: the others wait while the first process measures and draws. One that has ended is noticed immediately: this is for one that hangs.
+# Seconds: the others wait while the first process measures and draws. One that has ended is noticed immediately; this is for a hanging one.
 WAIT = 86_400.0
 
 
