@@ -82,7 +82,13 @@ def flow(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize(("command", "former"), [("reflow", True), ("reflow", False), ("distill", True), ("distill", False)])
+SLOW = pytest.mark.slow  # quick as they are, together they would not be
+
+
+@pytest.mark.parametrize(
+    ("command", "former"),
+    [("distill", True), *(pytest.param(*one, marks=SLOW) for one in [("reflow", True), ("reflow", False), ("distill", False)])],
+)
 def test_training_on_pairs_continues_and_replaces_a_former_run_once(command, former, flow, attempts, tmp_path, capsys):
     from pushforward.cli import reflow
 

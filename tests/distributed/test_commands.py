@@ -65,6 +65,7 @@ def read(folder, name):
     return json.loads((folder / name).read_text())
 
 
+@pytest.mark.slow
 def test_samples_of_two_processes_are_those_of_one(flow, tmp_path):
     drawing = [["sample", flow, "-n", "50", *more] for more in SAMPLES.values()]
     for name, words in zip(SAMPLES, drawing, strict=True):
