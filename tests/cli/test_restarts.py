@@ -82,13 +82,13 @@ def flow(tmp_path_factory):
     return out
 
 
-SLOW = pytest.mark.slow  # quick as they are, together they would not be
+CASES = [
+    ("distill", True),
+    *(pytest.param(*one, marks=pytest.mark.slow) for one in [("reflow", True), ("reflow", False), ("distill", False)]),
+]
 
 
-@pytest.mark.parametrize(
-    ("command", "former"),
-    [("distill", True), *(pytest.param(*one, marks=SLOW) for one in [("reflow", True), ("reflow", False), ("distill", False)])],
-)
+@pytest.mark.parametrize(("command", "former"), CASES)
 def test_training_on_pairs_continues_and_replaces_a_former_run_once(command, former, flow, attempts, tmp_path, capsys):
     from pushforward.cli import reflow
 

@@ -260,6 +260,7 @@ def test_images_in_buckets_are_cached_in_buckets(pictures, tmp_path, vae):
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["8x16", "8x8"]
     assert seen == [(5, 25), (15, 25), (25, 25)]
     assert (len(pairs), pairs.shape) == (50, (2, 4, 4))
+    assert pairs.text.parts == Counting().layout.parts
     assert sorted(pairs.captions) == sorted(pictures.captions * 2)
     x, cond = pairs.batch([2, 6])
     with torch.no_grad():

@@ -8,6 +8,18 @@ from pushforward.data.bucketed import Bucketed
 from pushforward.data.dataset import Dataset
 from pushforward.sd3.cache_files import INDEX
 from pushforward.sd3.latent_pairs import LatentPairs
+from pushforward.sd3.text_layout import TextLayout
+
+
+class BucketedPairs(Bucketed):
+    """Cached latents of several shapes; `text` is the layout of their text encoders."""
+
+    @property
+    def text(self) -> TextLayout:
+        """The layout of the encoders, equal in all parts."""
+        layout: Any = self.parts[0]
+        found: TextLayout = layout.text
+        return found
 
 
 def bucket_folder(folder: Path, images: Dataset) -> Path:
@@ -34,7 +46,7 @@ def in_buckets(
 
 def cached_pairs(
     images: Dataset, folder: str | Path, split: str, read: Callable[[Path, str], LatentPairs] = LatentPairs
-) -> LatentPairs | Bucketed:
+) -> LatentPairs | BucketedPairs:
     """Return the cached latents of images, in the same buckets.
 
     Args:
@@ -55,4 +67,4 @@ def cached_pairs(
     part, first = found[0]
     factor = part.shape[1] // first.shape[1]
     shape = first.shape[0], *(side // factor for side in images.shape[1:])
-    return Bucketed(f"{Path(folder).name}/{split}", [pairs for _, pairs in found], shape)
+    return BucketedPairs(f"{Path(folder).name}/{split}", [pairs for _, pairs in found], shape)

@@ -19,7 +19,7 @@ from pushforward.formats.files import write_text
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.registry import export
 from pushforward.sd3.cache_files import FORMAT, INDEX, PLAN, check_same, fingerprint_of, read_json
-from pushforward.sd3.latent_buckets import cached_pairs, in_buckets
+from pushforward.sd3.latent_buckets import BucketedPairs, cached_pairs, in_buckets
 from pushforward.sd3.latent_pairs import LatentPairs
 from pushforward.sd3.latent_write import DTYPES, EncodesText, Images, write_captions, write_index, write_latents
 
@@ -39,7 +39,7 @@ def cache_latents(
     per_shard: int = 1024,
     vae_fingerprint: str | None = None,
     progress: Callable[[int, int], Any] | None = None,
-) -> LatentPairs | Bucketed:
+) -> LatentPairs | BucketedPairs:
     """Write the latents and encoded captions of a data set to a folder, and return them as a data set.
 
     Latents are the means of the autoencoder's distribution, scaled and shifted; equal captions are encoded and stored once. Images that
