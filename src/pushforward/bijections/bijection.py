@@ -107,7 +107,8 @@ def _one_a_row(log_abs_det: Any, n: int, like: Tensor, owner: Bijection, method:
 def inverted(step: Any, z: Any, cond: Any) -> tuple[Any, Tensor]:
     """Return step.inverse(z, cond); parameters of a sharded step are gathered first, which `fully_shard` does only for forward."""
     fsdp = sys.modules.get("torch.distributed.fsdp")  # nothing is sharded unless it has been imported
-    if fsdp is not None and isinstance(step, fsdp.FSDPModule) and "inverse" not in vars(step):
+    sharded = getattr(fsdp, "FSDPModule", None)  # not there yet while another thread imports it
+    if fsdp is not None and sharded is not None and isinstance(step, sharded) and "inverse" not in vars(step):
         fsdp.register_fsdp_forward_method(step, "inverse")
     found: tuple[Any, Tensor] = step.inverse(z, cond)
     return found

@@ -1,0 +1,1 @@
+"""One view of a model per file: `build(loaded, word)` adds its components to the page."""
