@@ -1,11 +1,17 @@
 """Small models of every kind for the app, untrained: what is tested is what the app does with them."""
 
+import socket
+import subprocess
+import sys
+import time
+
 import PIL.Image
 import pytest
 import torch
 
 import pushforward as pf
 from pushforward.app.loaded import Loaded
+from pushforward.cli import main
 from pushforward.data.dataset import Dataset
 
 COLUMNS = (pf.data.Column("height"), pf.data.Column("colour", "category", words=("blue", "red")))
@@ -45,3 +51,38 @@ def image(tmp_path):
     path = tmp_path / "picture.png"
     PIL.Image.radial_gradient("L").save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Runs of some seconds on digits, moons and iris: a folder with all."""
+    folder = tmp_path_factory.mktemp("runs")
+    quick = ["--batch-size", "32", "--checkpoint-every", "0", "--validate-every", "0"]
+    for name, command in {
+        "digits": "rectified_flow --data digits net:mlp --net.hidden 64 --steps 60 --drop-cond 0.1",
+        "moons": "nsf --data moons --steps 40",
+        "iris": "rectified_flow --data iris net:mlp --net.hidden 16 --steps 40",
+        "meanflow": "meanflow --data digits net:mlp --net.hidden 32 --steps 20",
+    }.items():
+        assert main(["train", *command.split(), *quick, "--out", str(folder / name)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def address(runs):
+    """The address of a server with these runs, in a process of its own."""
+    pytest.importorskip("gradio")
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    command = [sys.executable, "-m", "pushforward", "app", "digits", "moons", "iris", "meanflow", "--no-browser", "--port", str(port)]
+    with (runs / "server.log").open("w") as log, subprocess.Popen(command, cwd=runs, stdout=log, stderr=log) as process:
+        try:
+            end = time.monotonic() + 120
+            while "http" not in (runs / "server.log").read_text():
+                assert process.poll() is None, (runs / "server.log").read_text()
+                assert time.monotonic() < end
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()

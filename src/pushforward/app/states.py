@@ -103,7 +103,7 @@ def _on_path(model: PathModel, noise: Tensor, cond: Any, own: Sampler, guidance:
 
 def _iterated(own: Sampler, denoiser: Any, noise: Tensor, path: Any, low: float, high: float, generator: Any) -> Iterator[Step]:
     times = own.step_times(path, high, low) if path is not None or not own.solves_ode else None
-    total = None if times is None else len(times) - 1
+    total = (own.evaluations if own.jumps else None) if times is None else len(times) - 1
     for state in own.iterate(denoiser, noise, high, low, generator):
         data = getattr(state.prediction, "data", None) if path is not None else None
         yield total, state.x, data
