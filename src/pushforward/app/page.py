@@ -19,10 +19,13 @@ STYLE = """
 .gradio-container main .tabs, .gradio-container main .tabitem { width: 100%; }
 .picture .image-container { padding-top: 40px; }
 .picture { background: var(--block-background-fill); }
-@media (max-width: 640px) {
-  .gradio-container, .gradio-container main { padding: 6px !important; max-width: 100vw !important; overflow-x: hidden; }
-  .gradio-container .row > * { min-width: min(100%, 130px) !important; }
-  .gradio-container .row > .column { min-width: 100% !important; }
+html, body { overflow-x: hidden; max-width: 100%; }
+.gradio-container, .gradio-container .main, .gradio-container .wrap { min-width: 0 !important; }
+.gradio-container main.contain, .gradio-container .tabs { min-width: 0 !important; }
+@media (max-width: 700px) {
+  .gradio-container { width: 100vw !important; overflow-x: hidden; }
+  .gradio-container .main > .wrap { padding-left: 8px !important; padding-right: 8px !important; }
+  .gradio-container main.contain, .gradio-container .tabs { max-width: calc(100vw - 16px) !important; overflow-x: clip; }
 }
 """
 

@@ -13,7 +13,7 @@ from pushforward.app.painted import repainted
 from pushforward.app.pictures import histogram, picture_of
 from pushforward.app.pixels import from_test, interpolated, shown
 from pushforward.app.shown import stage
-from pushforward.app.views.parts import Word, buttons, connect, controls, label_choice, picture
+from pushforward.app.views.parts import Word, apart, buttons, connect, controls, label_choice, picture
 
 
 def build_interpolate(loaded: Loaded, word: Word, prefix: str = "") -> None:
@@ -110,4 +110,4 @@ def _numbers(loaded: Loaded, word: Word, images: list[Any], name: str, prefix: s
         made = [from_test(loaded, one) for one in given]
         return made if len(made) > 1 else made[0]
 
-    button.click(answered(take), numbers, images, api_name=f"{prefix}{view}_test", show_progress="hidden", concurrency_limit=8)
+    button.click(answered(apart(take)), numbers, images, api_name=f"{prefix}{view}_test", show_progress="hidden", concurrency_limit=8)

@@ -1,9 +1,13 @@
 """What the views share: the controls of a request, a button that stops it, and how many are computed together."""
 
+import functools
+import inspect
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
+import PIL.Image
 
 from pushforward.app.answers import answered
 from pushforward.app.asked import EACH, MOST, MOST_EVALUATIONS, NONE
@@ -72,7 +76,7 @@ def connect(
     """Compute outputs when one of the triggers fires; a new request of the same visitor replaces the one in progress, `stop` ends it."""
     event = gr.on(
         list(triggers),
-        answered(function),
+        answered(apart(function)),
         list(inputs),
         list(outputs),
         api_name=name,
@@ -82,6 +86,25 @@ def connect(
         show_progress="minimal",
     )
     stop.click(None, cancels=[event], queue=False, api_visibility="private")
+
+
+def apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function or generator whose pictures have files of their own.
+
+    Gradio names a file by its content, and would write it again while a browser is reading it, if two steps or visitors got equal pictures.
+    """
+
+    def marked(found: Any) -> Any:
+        if isinstance(found, PIL.Image.Image):
+            found.info["request"] = secrets.token_hex(8)  # it becomes part of the PNG
+        elif isinstance(found, tuple | list):
+            for one in found:
+                marked(one)
+        return found
+
+    if inspect.isgeneratorfunction(function):
+        return functools.wraps(function)(lambda *arguments: (yield from map(marked, function(*arguments))))
+    return functools.wraps(function)(lambda *arguments: marked(function(*arguments)))
 
 
 def picture(word: Word, name: str, caption: bool = True) -> Any:
