@@ -83,7 +83,7 @@ def test_a_request_can_be_stopped(browser):
     assert not browser.evaluate(DONE)
 
 
-@pytest.mark.parametrize(("language", "words"), [("en-US", "Evaluations"), ("zh-CN", "评估次数")])
+@pytest.mark.parametrize(("language", "words"), [("en-US", "Evaluations"), ("zh-CN", "求值次数")])
 def test_a_phone_in_both_languages_and_the_dark(language, words, address):
     with Browser(390, 844, language, dark=language == "zh-CN", touch=True) as one:
         one.open(address)

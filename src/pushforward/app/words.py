@@ -5,7 +5,7 @@ PREFIX = "pushforward_"  # so that no key is one of gradio's own, such as label
 WORDS: dict[str, tuple[str, str]] = {
     # tabs
     "sample": ("Samples", "采样"),
-    "evaluations": ("Evaluations", "评估次数"),
+    "evaluations": ("Evaluations", "求值次数"),
     "compare": ("Side by side", "对比"),
     "plane": ("Density and grid", "密度与网格"),
     "interpolate": ("Between two images", "图像插值"),
@@ -19,7 +19,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "label": ("Class", "类别"),
     "sampler": ("Sampler", "采样器"),
     "sampler_info": ("own: the model's own", "own：模型自带的采样器"),
-    "count": ("Evaluations", "评估次数"),
+    "count": ("Evaluations", "求值次数"),
     "guidance": ("Guidance (1: off)", "引导强度（1 为关闭）"),
     "temperature": ("Temperature", "温度"),
     "slide_1": ("Latent direction 1", "隐变量方向 1"),
@@ -33,8 +33,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "model_b": ("Model B", "模型 B"),
     "sampler_a": ("Sampler of A", "A 的采样器"),
     "sampler_b": ("Sampler of B", "B 的采样器"),
-    "count_a": ("Evaluations of A", "A 的评估次数"),
-    "count_b": ("Evaluations of B", "B 的评估次数"),
+    "count_a": ("Evaluations of A", "A 的求值次数"),
+    "count_b": ("Evaluations of B", "B 的求值次数"),
     "image": ("Image", "图像"),
     "image_a": ("First image", "第一张图像"),
     "image_b": ("Second image", "第二张图像"),
@@ -77,7 +77,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "about": ("Noise becomes data, step by step. Everything is computed on this machine.", "噪声逐步变为数据。所有计算都在本机完成。"),
     "about_evaluations": (
         "Drag the number of evaluations: the noise stays the same, so only the quality changes.",
-        "拖动评估次数：噪声不变，只有质量改变。",
+        "拖动求值次数：噪声不变，只有质量改变。",
     ),
     "about_compare": ("Both models start from the same noise.", "两个模型从同一噪声出发。"),
     "about_plane": (
@@ -94,7 +94,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "about_paint": ("Paint over what is to be sampled again; the rest is kept.", "涂抹需要重新采样的部分，其余部分保持不变。"),
     "about_table": ("Rows drawn from the model, of one class if it has classes.", "从模型中抽取数据行；若有类别，可指定类别。"),
-    "about_prompt": ("An image of a text, with a preview after each evaluation.", "由文本生成图像，每次评估后显示预览。"),
+    "about_prompt": ("An image of a text, with a preview after each evaluation.", "由文本生成图像，每次求值后显示预览。"),
 }
 
 
