@@ -12,7 +12,10 @@ import urllib.request
 
 import PIL.Image
 import pytest
+import tiny_sd3
 
+from pushforward.app.loaded import load_all
+from pushforward.app.prompts import generated
 from pushforward.app.serve import check_port
 from pushforward.cli import main
 from pushforward.errors import UserError
@@ -195,3 +198,15 @@ def test_sigterm_ends_it(runs):
         start = time.monotonic()
         assert process.wait(30) == 143
         assert time.monotonic() - start < 15
+
+
+def test_a_prompt_has_a_preview_after_each_evaluation(tmp_path):
+    (one,) = load_all([tiny_sd3.build(tmp_path, "medium").folder])
+    previews = list(generated(one, "a red fox", steps=3, guidance=2, n=2, size=64))
+    assert [(preview.step, preview.last) for preview in previews] == [(1, False), (2, False), (3, False), (3, True)]
+    assert {image.size for image in previews[0].images} == {(8, 8)}
+    assert [image.size for image in previews[-1].images] == [(64, 64)] * 2
+    with pytest.raises(UserError, match="sides must be divisible by 16"):
+        next(generated(one, "a red fox", size=17))
+    with pytest.raises(UserError, match="the number of steps is 0"):
+        next(generated(one, "a red fox", steps=0))
