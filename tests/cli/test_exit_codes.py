@@ -97,6 +97,12 @@ generate --from words.txt
 list nonsense
 list samplers.nonsense
 doctor nonsense
+app
+app absent
+app flow --port 0
+app flow flow
+app flow --host nonsense.invalid
+app flow --checkpoint nonsense
 demo --steps 0
 demo --out flow
 """
@@ -115,6 +121,7 @@ compare damaged --explain
 reflow damaged
 distill flow --resume --out damaged
 distill damaged
+app damaged
 generate torn.safetensors fox
 generate sd3 fox --image torn.png
 """
