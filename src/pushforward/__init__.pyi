@@ -32,6 +32,7 @@ from pushforward.training.trainer import Trainer as Trainer
 from pushforward.training.reflow import distill as distill
 from pushforward.imputation import impute as impute
 from pushforward.formats.model import load as load
+from pushforward.publish.push import push_to_hub as push_to_hub
 from pushforward.training.reflow import reflow as reflow
 from pushforward.formats.model import save as save
 

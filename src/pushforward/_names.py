@@ -225,6 +225,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "paths.SubVariancePreserving": ("pushforward.paths.variance_preserving", "The same alpha with less noise: alpha = exp(-B / 2), sigma = 1 - alpha², with B as in `VariancePreserving`."),
     "paths.VarianceExploding": ("pushforward.paths.variance_exploding", "Data under growing noise: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t."),
     "paths.VariancePreserving": ("pushforward.paths.variance_preserving", "Diffusion with a linear rate beta: alpha = exp(-B / 2), sigma² = 1 - alpha², B(t) = beta_min t + (beta_max - beta_min) t² / 2."),
+    "push_to_hub": ("pushforward.publish.push", "Upload a run, a saved model or a model to the Hugging Face Hub, where `pf.load(\"owner/name\")` reads it."),
     "reflow": ("pushforward.training.reflow", "Return n pairs of noise and the model's sample from it: the training set of the next reflow round."),
     "samplers.Bosh3": ("pushforward.samplers.bosh3", "Third order with error control, three evaluations per step: for loose tolerances."),
     "samplers.Clipping": ("pushforward.samplers.clipping", "Keep the data prediction of each step within [-reach, reach], in the model's units (of `preprocess`), as diffusers' schedulers do."),

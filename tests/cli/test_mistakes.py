@@ -12,7 +12,7 @@ from pushforward.cli.options import FIELDS, kebab, named
 TRAIN = "train ddpm --data moons"
 SENTENCES = {
     "sample": "PATH is missing: run folder, checkpoint, folder written by pushforward.save, or pipeline folder of diffusers; "
-    "see `pushforward sample --help`.",
+    "or OWNER/NAME on the Hub; see `pushforward sample --help`.",
     "sample runs/x --stepz 3": "'--stepz' is not a known option; did you mean '--steps'?",
     "sample runs/x extra": "'extra' is not a known option; see `pushforward sample --help`.",
     "sample runs/x -n 1e3": "-n is '1e3', but it must be an integer; see `pushforward sample --help`.",

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import pushforward as pf
 from pushforward.conditions import TextContext
 from pushforward.errors import CheckpointError, UserError
-from pushforward.sd3.hub import hub_errors
+from pushforward.formats.hub import hub_errors
 from pushforward.sd3.text_encoders import text_encoder
 from pushforward.sd3.tokenizers import find_tokenizer
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "finetune": "fine-tune Stable Diffusion 3 on images with captions: pushforward finetune MODEL --data FOLDER",
     "generate": 'generate images with Stable Diffusion 3 or 3.5: pushforward generate MODEL "a red fox" --out fox.png',
     "app": "try runs in the browser, noise becoming data step by step: pushforward app runs/demo",
+    "push": "upload a run to the Hugging Face Hub, with a card: pushforward push runs/demo OWNER/NAME",
     "list": "list the public names: presets, data sets, samplers, paths, networks, ...",
     "info": "describe a run or a saved model: preset, settings, progress, checkpoints",
     "doctor": "check this machine: versions, devices, missing packages; --aliasing SCRIPT.py finds writes to shared memory",

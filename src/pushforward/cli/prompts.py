@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pushforward._files import text_of
 from pushforward.errors import UserError
-from pushforward.sd3.hub import is_hub_id
+from pushforward.formats.hub import is_hub_id
 
 
 def prompts_of(prompt: str, file: Path | None, n: int) -> list[str]:

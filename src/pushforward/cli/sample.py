@@ -1,5 +1,6 @@
 """`pushforward sample RUN`: draw samples and write them as pictures, arrays or a table."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from pushforward.cli.samplers import SamplerOptions
 from pushforward.cli.samples import check_form, check_out, write_samples
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
-from pushforward.formats.model import check_intact, located, with_weights
+from pushforward.formats.model import at_hand, check_intact, located, with_weights
 from pushforward.guidance.guidance import Guidance
 from pushforward.samplers.sampler import Sampler
 from pushforward.training.leading import lead
@@ -32,7 +33,7 @@ class Sample(SamplerOptions):
     """Draw samples from a run or a saved model.
 
     Args:
-        run: run folder, checkpoint, folder written by pushforward.save, or pipeline folder of diffusers.
+        run: run folder, checkpoint, folder written by pushforward.save, or pipeline folder of diffusers; or OWNER/NAME on the Hub.
         n: number of samples.
         label: the class to draw, its name or its number from 0; by default all classes in turn.
         cond: the conditions of a model of vectors or images, repeated as needed: a .npy file, a .npz file with y, the numbers of one
@@ -80,6 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(Sample, arguments, prog="pushforward sample", description="Draw samples from a run or a saved model.")
     with joined() as among:
         with among.agreed("reading the run"):
+            options = dataclasses.replace(options, run=at_hand(options.run.as_posix()))
             drawing = _checked(options, among.local_rank)
         lead(among, drawing.loaded, lambda load: _written(options, drawing, load()), "sampling")
     return 0

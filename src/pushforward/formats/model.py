@@ -19,6 +19,7 @@ from pushforward.families.path_model import PathModel
 from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml, to_plain
 from pushforward.formats.diffusers_folder import check_diffusers, diffusers_config, fill_diffusers, is_diffusers
 from pushforward.formats.files import MANIFEST, check_folder, check_replaceable, write_folder
+from pushforward.formats.hub import downloaded, hub_errors, is_remote
 from pushforward.formats.run import POINTERS, Checkpoints, checkpoints
 from pushforward.formats.wrapped import (
     check_described,
@@ -32,6 +33,9 @@ from pushforward.formats.wrapped import (
 from pushforward.registry import export
 
 CONFIG, WEIGHTS, RAW = "config.yaml", "model.safetensors", "raw.safetensors"
+# Of a repository of the Hub: first what describes a model, then, if it can be built, its weights in safetensors. Pickles never.
+DESCRIBING = (CONFIG, MANIFEST, "model_index.json", "config.json", "scheduler_config.json", "unet/*.json", "scheduler/*.json")
+WEIGHING = ("unet/diffusion_pytorch_model*.safetensors", "diffusion_pytorch_model*.safetensors")
 TRAINING = ("teacher",)  # settings that only training reads, kept in the configuration: a trained model is built without them
 
 
@@ -148,7 +152,8 @@ def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", chec
     its sampler; of it only JSON and tensors are read.
 
     Args:
-        run_or_folder: a run folder, one of its checkpoints (also as RUN/checkpoints/best or last), a saved model, or a pipeline folder.
+        run_or_folder: a run folder, one of its checkpoints (also as RUN/checkpoints/best or last), a saved model, or a pipeline folder;
+            or "owner/name", a repository of the Hugging Face Hub written by `push_to_hub` or by diffusers, which is downloaded once.
         weights: "ema" for the averaged weights (the raw ones if there is no average), "raw" for the trained ones.
         checkpoint: checkpoint of a run: "best" on validation, "last", or its name, such as "step-000500".
 
@@ -156,7 +161,8 @@ def load(run_or_folder: str | Path, weights: Literal["ema", "raw"] = "ema", chec
         The model, built from the configuration.
 
     Raises:
-        NoCheckpointError: there is no run, checkpoint or saved model at this path.
+        NoCheckpointError: there is no run, checkpoint, saved model or repository of this name.
+        UserError: the repository is gated and you are not logged in.
         CheckpointError: it is damaged; the message suggests an older checkpoint if one is intact.
         ConfigError: the configuration cannot be read; a pipeline's network or scheduler has no counterpart here.
     """
@@ -173,7 +179,7 @@ def located(run_or_folder: str | Path, checkpoint: str = "best") -> Path:
     Raises:
         NoCheckpointError: there is none.
     """
-    folder = Path(run_or_folder)
+    folder = at_hand(run_or_folder)
     if folder.name in POINTERS and not folder.is_dir() and Checkpoints(folder.parent).names():
         folder = Checkpoints(folder.parent).find(folder.name)
     if not folder.is_dir():
@@ -187,6 +193,30 @@ def located(run_or_folder: str | Path, checkpoint: str = "best") -> Path:
             "folder of diffusers with its model_index.json."
         )
     return folder
+
+
+def at_hand(run_or_folder: str | Path) -> Path:
+    """Return the path of a model: as it is, or, of "owner/name" where there is no such folder, that of the downloaded repository.
+
+    What describes the model is downloaded and read before its weights, so that nothing large is fetched in vain.
+
+    Raises:
+        NoCheckpointError: the repository does not exist, or holds no model of this library or of diffusers.
+        UserError: it is gated.
+        CheckpointError: the Hub cannot be reached.
+    """
+    if not is_remote(run_or_folder):
+        return Path(run_or_folder)
+    name = str(run_or_folder)
+    with hub_errors(name, f"there is no folder {name} here; the model", "give the path of a run or of a saved model, or check the name"):
+        folder = Path(downloaded(name, DESCRIBING))
+        if (folder / CONFIG).is_file():
+            return Path(downloaded(name, (*DESCRIBING, WEIGHTS)))
+    if not is_diffusers(folder):
+        raise NoCheckpointError(f"{name} on the Hub holds neither {CONFIG} nor model_index.json; it is no model that `push_to_hub` wrote.")
+    diffusers_config(folder)
+    with hub_errors(name, f"the model {name}", "try again"):
+        return Path(downloaded(name, (*DESCRIBING, *WEIGHING), ["*.fp16*"]))
 
 
 def described(folder: Path) -> GenerativeModel:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pushforward._files import regular_folder
 from pushforward.errors import CheckpointError, NoCheckpointError, UserError
-from pushforward.sd3.hub import downloaded, hub_errors, is_hub_id
+from pushforward.formats.hub import downloaded, hub_errors, is_hub_id
 from pushforward.sd3.text_encoders import ENCODERS, imported_transformers
 
 FOLDERS = {"clip_l": "tokenizer", "clip_g": "tokenizer_2", "t5": "tokenizer_3"}
