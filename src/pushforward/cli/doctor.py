@@ -19,7 +19,14 @@ from pushforward.cli.script import check_script
 from pushforward.errors import UserError
 
 NEEDED = ("torch", "numpy", "scipy", "scikit-learn", "safetensors", "pyyaml", "tyro", "rich", "matplotlib", "pillow", "jinja2", "jaxtyping")
-EXTRAS = {"sd3": ("transformers", "peft", "sentencepiece"), "app": ("gradio",), "data": ("datasets",), "log": ("tensorboard",)}
+EXTRAS = {
+    "sd3": ("transformers", "peft", "sentencepiece"),
+    "app": ("gradio",),
+    "data": ("datasets",),
+    "log": ("tensorboard",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow-skinny",),
+}
 ALIASING = "--aliasing"
 
 

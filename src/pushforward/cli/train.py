@@ -22,6 +22,7 @@ from pushforward.data.splits import LEAST
 from pushforward.errors import DataError, UserError
 from pushforward.formats.run import check_free, checkpoints, is_launched
 from pushforward.training.defaults import Defaults, defaults, standardised
+from pushforward.training.loggers import MLflow, WandB
 from pushforward.training.processes import processes
 from pushforward.training.progress import Callback
 from pushforward.training.settings import Settings
@@ -43,6 +44,8 @@ class RunOptions:
         overwrite: replace an existing run.
         resume: continue from the newest intact checkpoint of the run, with its settings; `--resume auto` begins the run if there is none.
         tensorboard: write metrics for TensorBoard into the run's folder tensorboard (needs the extra `log`).
+        wandb: log to Weights & Biases (needs the extra `wandb`); WANDB_MODE=offline writes into the run's folder wandb only.
+        mlflow: log to MLflow (needs the extra `mlflow`), where MLFLOW_TRACKING_URI points.
         profile: steps that torch's profiler traces into the run's trace.json; 0 for none.
     """
 
@@ -53,6 +56,8 @@ class RunOptions:
     overwrite: bool = False
     resume: bool = False
     tensorboard: bool = False
+    wandb: bool = False
+    mlflow: bool = False
     profile: int = 0
 
 
@@ -98,7 +103,7 @@ def _place_of_preset(given: Sequence[str], known: Sequence[str]) -> int | None:
     """Return where the preset stands: first, or as a known name that is no option's value."""
     if given and not given[0].startswith("-"):
         return 0
-    flags = ("--overwrite", "--resume", "--tensorboard")  # options without a value
+    flags = ("--overwrite", "--resume", "--tensorboard", "--wandb", "--mlflow")  # options without a value
     for place, one in enumerate(given):
         if one in known and (not given[place - 1].startswith("-") or "=" in given[place - 1] or given[place - 1] in flags):
             return place
@@ -186,8 +191,12 @@ def opened(preset: str, options: RunOptions, settings: Settings, config: Mapping
 
 def watching(options: RunOptions, out: Path) -> list[Callback]:
     """Return the callbacks that the options ask for."""
-    callbacks: list[Callback] = [TensorBoard(out / "tensorboard")] if options.tensorboard else []
-    return [*callbacks, Profile(out / "trace.json", options.profile)] if options.profile else callbacks
+    return [
+        *([TensorBoard(out / "tensorboard")] if options.tensorboard else []),
+        *([WandB()] if options.wandb else []),
+        *([MLflow()] if options.mlflow else []),
+        *([Profile(out / "trace.json", options.profile)] if options.profile else []),
+    ]
 
 
 def arguments_of(parsed: Any) -> dict[str, Any]:

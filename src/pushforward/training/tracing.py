@@ -1,5 +1,6 @@
 """Callbacks for external viewers: TensorBoard and torch's profiler."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,20 @@ from pushforward.training.progress import Callback
 
 if TYPE_CHECKING:
     from pushforward.training.trainer import Trainer
+
+
+def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return a row of metrics, without its step, as numbers by name, such as phases/forward and loss_by_t/0.0-0.1."""
+    numbers: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            numbers |= {f"{name}/{phase}": seconds for phase, seconds in value.items()}
+        elif isinstance(value, list):
+            named = ((f"{name}/{k / len(value):.1f}-{(k + 1) / len(value):.1f}", one) for k, one in enumerate(value))
+            numbers |= {key: one for key, one in named if one is not None}
+        elif name != "step":
+            numbers[name] = value
+    return numbers
 
 
 @export("training.TensorBoard")
@@ -38,17 +53,8 @@ class TensorBoard(Callback):
         self._writer = self._make(str(self.folder), purge_step=trainer.step + 1 if trainer.step else None)
 
     def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
-        step = metrics["step"]
-        for name, value in metrics.items():
-            if isinstance(value, dict):
-                for phase, seconds in value.items():
-                    self._writer.add_scalar(f"{name}/{phase}", seconds, step)
-            elif isinstance(value, list):
-                for k, one in enumerate(value):
-                    if one is not None:
-                        self._writer.add_scalar(f"{name}/{k / len(value):.1f}-{(k + 1) / len(value):.1f}", one, step)
-            elif name != "step":
-                self._writer.add_scalar(name, value, step)
+        for name, value in scalars(metrics).items():
+            self._writer.add_scalar(name, value, metrics["step"])
 
     on_validation = on_step
 

@@ -1,0 +1,168 @@
+"""Callbacks for experiment trackers: Weights & Biases and MLflow. A run that is resumed continues under the id that it began with."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pushforward._files import text_of
+from pushforward.errors import CheckpointError, UserError
+from pushforward.formats.config import to_plain
+from pushforward.formats.files import write_text
+from pushforward.formats.model import model_config, versions
+from pushforward.formats.run import MLFLOW, WANDB
+from pushforward.registry import export
+from pushforward.training.progress import Callback
+from pushforward.training.tracing import scalars
+
+if TYPE_CHECKING:
+    from pushforward.training.trainer import Trainer
+
+PROJECT = "pushforward"
+MOST_PARAMS, LONGEST = 100, 500  # of MLflow: parameters of a request, characters of a parameter
+
+
+@export("training.WandB")
+class WandB(Callback):
+    """Log the Trainer's metrics and settings to Weights & Biases.
+
+    What is logged is that of `training.TensorBoard`, against the step. The run's id is kept in the run folder (.wandb-id), so that a
+    resumed run continues the same one. WANDB_MODE=offline writes to the folder wandb of the run folder only; `wandb sync` uploads it.
+
+    Args:
+        project: the project.
+        name: name of the run; None takes that of the run folder.
+        settings: further arguments of `wandb.init`, such as entity, group, tags or mode.
+
+    Raises:
+        UserError: wandb is not installed; or, when training starts, it refuses to start a run.
+    """
+
+    def __init__(self, project: str = PROJECT, name: str | None = None, **settings: Any) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise UserError('wandb is requested but not installed; run pip install "pushforward[wandb]".') from None
+        self._wandb: Any = wandb
+        self.project, self.name, self.settings = project, name, settings
+        self._run: Any = None
+
+    def on_start(self, trainer: "Trainer") -> None:
+        known = _known(trainer, WANDB)
+        given = {"dir": None if trainer.out is None else str(trainer.out), **self.settings}
+        try:
+            self._run = self._wandb.init(
+                project=self.project, name=self.name or _name(trainer), id=known, resume="allow", config=_config(trainer), **given
+            )
+        except self._wandb.errors.Error as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"wandb cannot start a run ({reason}); log in with `wandb login`, or set WANDB_MODE=offline to log to this machine only."
+            ) from None
+        _keep(trainer, WANDB, str(self._run.id))
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")  # steps that a killed session had logged may come again
+
+    def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
+        self._run.log({"step": metrics["step"], **scalars(metrics)})
+
+    on_validation = on_step
+
+    def on_end(self, trainer: "Trainer") -> None:
+        self._run.finish(exit_code=0 if _completed(trainer) else 1)
+
+
+@export("training.MLflow")
+class MLflow(Callback):
+    """Log the Trainer's metrics and settings to MLflow.
+
+    What is logged is that of `training.TensorBoard`; the settings are parameters such as training.lr. The run's id is kept in the run
+    folder (.mlflow-id), so that a resumed run continues the same one.
+
+    Args:
+        experiment: name of the experiment, which is created if it does not exist.
+        name: name of the run; None takes that of the run folder.
+        uri: the tracking server, or a database such as "sqlite:///mlflow.db"; None takes MLFLOW_TRACKING_URI, or MLflow's default.
+
+    Raises:
+        UserError: mlflow is not installed; or, when training starts, it cannot be reached or refuses the run.
+    """
+
+    def __init__(self, experiment: str = PROJECT, name: str | None = None, uri: str | None = None) -> None:
+        try:
+            import mlflow.tracking
+        except ImportError:
+            raise UserError('mlflow is requested but not installed; run pip install "pushforward[mlflow]".') from None
+        self._mlflow: Any = mlflow
+        self.experiment, self.name, self.uri = experiment, name, uri
+
+    def on_start(self, trainer: "Trainer") -> None:
+        try:
+            self._client: Any = self._mlflow.tracking.MlflowClient(tracking_uri=self.uri)
+            self.run_id = self._begun(trainer)
+        except self._mlflow.exceptions.MlflowException as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise UserError(f"mlflow cannot start a run ({reason}); check MLFLOW_TRACKING_URI, or give another uri.") from None
+        _keep(trainer, MLFLOW, self.run_id)
+
+    def _begun(self, trainer: "Trainer") -> str:
+        """Return the id of the run that is continued, or of a new one with the settings as its parameters."""
+        known = _known(trainer, MLFLOW)
+        if known is not None:
+            self._client.get_run(known)  # raises if it was deleted
+            if hasattr(self._client, "update_run"):  # since MLflow 2
+                self._client.update_run(known, status="RUNNING")
+            return known
+        found = self._client.get_experiment_by_name(self.experiment)
+        place = self._client.create_experiment(self.experiment) if found is None else found.experiment_id
+        run: str = self._client.create_run(place, tags={"mlflow.runName": self.name or _name(trainer) or PROJECT}).info.run_id
+        params = [self._mlflow.entities.Param(key, text[:LONGEST]) for key, text in _flat(_config(trainer))]
+        for start in range(0, len(params), MOST_PARAMS):
+            self._client.log_batch(run, params=params[start : start + MOST_PARAMS])
+        return run
+
+    def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
+        now, step = int(time.time() * 1000), metrics["step"]
+        rows = [self._mlflow.entities.Metric(name, float(value), now, step) for name, value in scalars(metrics).items()]
+        self._client.log_batch(self.run_id, metrics=rows)
+
+    on_validation = on_step
+
+    def on_end(self, trainer: "Trainer") -> None:
+        self._client.set_terminated(self.run_id, "FINISHED" if _completed(trainer) else "KILLED")
+
+
+def _name(trainer: "Trainer") -> str | None:
+    return None if trainer.out is None else trainer.out.resolve().name
+
+
+def _completed(trainer: "Trainer") -> bool:
+    return trainer.ended_early or trainer.step >= trainer.settings.steps
+
+
+def _config(trainer: "Trainer") -> dict[str, Any]:
+    """Return all sections of config.yaml as plain data."""
+    own = {} if trainer.model.config is None else model_config(trainer.model)
+    plain: dict[str, Any] = to_plain({**own, **trainer.extra_config, "training": vars(trainer.settings), "versions": versions()})
+    return plain
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the entries of nested mappings as names with dots, and texts."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _flat(one, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, str(value)
+
+
+def _known(trainer: "Trainer", file: str) -> str | None:
+    """Return the id that the run has in a tracker, None if it is new or was not tracked before."""
+    path = None if trainer.out is None or not trainer.step else trainer.out / file
+    return (text_of(path, CheckpointError, errors="replace").strip() or None) if path is not None and path.is_file() else None
+
+
+def _keep(trainer: "Trainer", file: str, run_id: str) -> None:
+    if trainer.out is not None:
+        trainer.out.mkdir(parents=True, exist_ok=True)
+        write_text(Path(trainer.out) / file, run_id + "\n")
