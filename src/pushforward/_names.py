@@ -125,6 +125,8 @@ NAMES: dict[str, tuple[str, str]] = {
     "fast.disabled": ("pushforward.dispatch", "Disable all fast paths inside a `with` block."),
     "formats.LoRA": ("pushforward.formats.lora", "The low-rank changes of a Stable Diffusion 3, in this library's own names of modules."),
     "formats.SD3Files": ("pushforward.formats.sd3", "The content of Stable Diffusion 3 files; parts that are missing or were not requested are None or empty."),
+    "formats.export_onnx": ("pushforward.formats.export", "Write one verb of a model as an ONNX file, for batches of any size; the inputs are those of `export_program`."),
+    "formats.export_program": ("pushforward.formats.export", "Return one verb of a model as a program of torch.export: a graph of tensors, which runs without this library."),
     "formats.read_lora": ("pushforward.formats.lora", "Read a LoRA or DoRA for these components, in any of the layouts in which they are written for Stable Diffusion 3."),
     "formats.read_sd3": ("pushforward.formats.sd3", "Read a Stable Diffusion 3 or 3.5 from a single .safetensors file or a diffusers folder; sizes are inferred from the tensors."),
     "formats.write_diffusers": ("pushforward.formats.diffusers_write", "Write a model as a pipeline folder that diffusers (`DDPMPipeline.from_pretrained`) and `pushforward.load` read."),
