@@ -16,7 +16,7 @@ PY  = .venv/bin/python
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-faults gpu-check matrix lint types format names docs docs-serve bench clean
+.PHONY: help demo test test-slow test-faults gpu-check matrix lint types format names docs docs-serve dist bench clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ docs: .venv/.stamp-docs ## Build the site into site/, running all of its code
 
 docs-serve: .venv/.stamp-docs ## Serve the site at 127.0.0.1:8000 and rebuild it on changes
 	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(PY) -m mkdocs serve
+
+dist: .venv/.stamp-dev ## Build wheel and sdist into dist/, and use the wheel in a new environment
+	@$(PY) tools/check_dist.py
 
 bench: .venv/.stamp-bench ## Benchmark against other libraries (see benchmarks/)
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks $(ARGS)

@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     data = pf.data.load("moons")
     model = pf.models.rectified_flow(pf.nn.MLP.Config((64, 64)), (2,), classes=2, preprocess="standardise")
     model.initialise(data.x)
-    loader = DataLoader(TensorDataset(data.x, data.y), batch_size=256, shuffle=True, drop_last=True)
+    loader = DataLoader(TensorDataset(data.x, data.cond), batch_size=256, shuffle=True, drop_last=True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     wrapped, optimiser, loader = accelerator.prepare(model, optimiser, loader)
     for step, (x, cond) in enumerate(islice(chain.from_iterable(repeat(loader)), given.steps), 1):

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     train, validation = (pf.data.load("moons", split) for split in ("train", "validation"))
     model = pf.models.rectified_flow(pf.nn.MLP.Config((64, 64)), (2,), classes=2, preprocess="standardise")
     model.initialise(train.x)
-    loaders = [DataLoader(TensorDataset(one.x, one.y), 256, shuffle=one is train, drop_last=one is train) for one in (train, validation)]
+    loaders = [DataLoader(TensorDataset(one.x, one.cond), 256, shuffle=one is train, drop_last=one is train) for one in (train, validation)]
     trainer = lightning.Trainer(
         max_steps=given.steps,
         accelerator="auto",

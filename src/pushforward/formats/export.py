@@ -37,9 +37,8 @@ class _Program(nn.Module):
     def forward(self, *given: Tensor) -> Tensor:
         model: Any = self.model
         if self.verb == "network":
-            x, t, cond = (*given, None)[:3]
-            return model.net(x, t, cond)
-        x, cond = (*given, None)[:2]
+            return model.net(*given) if len(given) == 3 else model.net(*given, None)
+        x, cond = given[0], given[1] if len(given) > 1 else None
         if self.verb == "sample":
             cond = model._checked_cond(cond, x.shape[0])
             guidance = model._guided(self.guidance, self.sampler, False)
