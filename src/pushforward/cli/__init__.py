@@ -37,7 +37,8 @@ commands:
 {commands}
 
 `pushforward COMMAND --help` explains a command's arguments with their defaults and units.
---debug shows the full traceback of an error, --version the version."""
+--debug shows the full traceback of an error, --version the version; --completion bash|zsh|fish prints a script that completes commands
+and options: source <(pushforward --completion bash)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(pushforward.__version__)
         return 0
+    if given[0] == "--completion":
+        return _run("completion", given[1:], debug)
     command, rest = given[0], given[1:]
     if command not in COMMANDS:
         from pushforward.registry import unknown
