@@ -13,15 +13,19 @@ POINTS, FRAMES, LAYERS = 1000, 16, 8
 torch.manual_seed(0)
 data = pf.data.load("moons", n=20000)
 net = pf.nn.MLP.Config((128, 128, 128))
+
+
+def trained(model, steps, lr):
+    trainer = pf.Trainer(model, data.x, steps=steps, batch_size=256, lr=lr, ema=0.99, seed=0, patience=0)
+    return trainer.fit().averaged_model.eval()
+
+
 models = {
-    "nsf": pf.models.nsf(2, layers=LAYERS, hidden=(64, 64)),
-    "ddpm": pf.models.ddpm(net, (2,)),
-    "rectified_flow": pf.models.rectified_flow(net, (2,)),
-    "meanflow": pf.models.meanflow(net, (2,)),
+    "nsf": trained(pf.models.nsf(2, layers=LAYERS, hidden=(64, 64), preprocess="standardise"), 500, 2e-3),
+    "ddpm": trained(pf.models.ddpm(net, (2,), preprocess="standardise"), 2500, 4e-3),
+    "rectified_flow": trained(pf.models.rectified_flow(net, (2,), preprocess="standardise"), 2500, 4e-3),
 }
-for name, model in models.items():
-    trainer = pf.Trainer(model, data.x, steps=500 if name == "nsf" else 1200, batch_size=256, lr=2e-3, ema=0.99, seed=0, patience=0)
-    models[name] = trainer.fit().averaged_model.eval()
+models["meanflow"] = trained(pf.models.meanflow(teacher=models["rectified_flow"]), 1500, 2e-3)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from pushforward.cli import COMMANDS, main
+from pushforward.cli import COMMANDS, doctor, main
 from pushforward.formats.model import load
 
 TINY = ["train", "rectified_flow", "--data", "moons", "--data-options", "n", "200", "--steps", "12", "--batch-size", "32", "--block", "16"]
@@ -214,7 +214,8 @@ def test_list_prints_a_group_without_torch():
     assert "Dopri5" in done.stdout
 
 
-def test_doctor_finds_what_is_needed(capsys):
+def test_doctor_finds_what_is_needed(capsys, monkeypatch):
+    monkeypatch.setitem(doctor.EXTRAS, "app", ("no_such_package",))
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert "torch" in said
