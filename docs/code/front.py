@@ -25,7 +25,7 @@ models = {
     "ddpm": trained(pf.models.ddpm(net, (2,), preprocess="standardise"), 2500, 4e-3),
     "rectified_flow": trained(pf.models.rectified_flow(net, (2,), preprocess="standardise"), 2500, 4e-3),
 }
-models["meanflow"] = trained(pf.models.meanflow(teacher=models["rectified_flow"]), 1500, 2e-3)
+models["consistency"] = trained(pf.models.consistency(method="ect", teacher=models["rectified_flow"]), 2000, 3e-3)
 
 
 @torch.no_grad()
@@ -33,13 +33,13 @@ def states(name):
     """The points at each frame, from noise to data."""
     model = models[name]
     noise = model.base.sample(POINTS, generator=torch.Generator().manual_seed(1))
+    if name == "consistency":  # one jump
+        return [(noise if k < FRAMES // 2 else model.decode(noise)).numpy() for k in range(FRAMES)]
     if name == "nsf":  # after each layer
         found, z = [noise], noise
         for layer in reversed(model.bijection.steps):
             z, _ = layer.inverse(z)
             found.append(z)
-    elif name == "meanflow":  # one jump
-        found = [noise, model.decode(noise)]
     else:
         sampler = pf.samplers.DDIM(FRAMES) if name == "ddpm" else pf.samplers.Euler(FRAMES)
         found = [noise, *(state.x for state in sampler.iterate(model.denoiser(), noise, *reversed(model.interval)))]
@@ -69,7 +69,7 @@ TITLES = {
     "nsf": "spline flow: 8 layers",
     "ddpm": f"diffusion: DDIM, {FRAMES} steps",
     "rectified_flow": f"rectified flow: {FRAMES} steps",
-    "meanflow": "MeanFlow: one step",
+    "consistency": "consistency model: one step",
 }
 first, *rest = pictures(TITLES)
 first.save("noise_to_data.webp", save_all=True, append_images=rest, duration=120, loop=0, quality=45, method=4)
