@@ -215,6 +215,8 @@ def test_what_happened_is_1(folder, command, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     if "parquet" in command:
         pytest.importorskip("pyarrow")
+    if command.startswith("app "):
+        pytest.importorskip("gradio")
     assert ended(command, capsys)[0] == 1
 
 

@@ -106,6 +106,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def joined_for(options: OnPairs) -> contextlib.AbstractContextManager[Processes]:
     """Return the processes of a command that trains on pairs, which wait for each other as those of the run do."""
+    device_of(options.device)  # refused before anything is read
     timeout = run_config(options.run).get("training", {}).get("timeout", Settings.timeout)
     return joined(float(timeout), Processes.remedy)
 

@@ -191,7 +191,9 @@ class GenerativeModel(Family):
         self._check(x, "x")
         self._check_density()
         cond = self._checked_cond(cond, x.shape[0])
-        shared = among_processes(self, "log_prob", len(x), generator, batch_size, x=x, cond=cond, sampler=sampler, divergence=divergence)
+        shared = among_processes(
+            self, "log_prob", x.shape[0], generator, batch_size, x=x, cond=cond, sampler=sampler, divergence=divergence
+        )
         return densities(self, x, cond, sampler, divergence, generator, batch_size) if shared is None else shared[0]
 
     def _density(
