@@ -99,9 +99,13 @@ def test_a_subset_and_its_parts_have_the_same_examples(images):
 GROUPS = torch.tensor([0] * 30 + [1] * 9 + [2] * 61)[torch.randperm(100, generator=torch.Generator().manual_seed(0))]
 
 
+def grouped(*arguments):
+    return GroupedOrder(len(GROUPS), *arguments, groups=GROUPS)
+
+
 def test_batches_have_one_group_and_every_example_is_drawn_equally_often():
     drawn, steps = collections.Counter(), 700  # 56 epochs
-    for batch in GroupedOrder(GROUPS, 8, 3, 0, steps):
+    for batch in grouped(8, 3, 0, steps):
         assert len(GROUPS[batch].unique()) == 1
         drawn.update(batch)
     assert set(drawn) == set(range(100))
@@ -111,12 +115,12 @@ def test_batches_have_one_group_and_every_example_is_drawn_equally_often():
 
 @pytest.mark.parametrize("start", [1, 5, 33])
 def test_an_order_of_groups_that_starts_later_is_the_rest_of_the_same(start):
-    assert list(GroupedOrder(GROUPS, 8, 3, start, 40)) == list(GroupedOrder(GROUPS, 8, 3, 0, 40))[start:]
+    assert list(grouped(8, 3, start, 40)) == list(grouped(8, 3, 0, 40))[start:]
 
 
 def test_processes_share_the_batches_of_one():
-    shares = [list(GroupedOrder(GROUPS, 8, 3, 0, 20, rank, 2)) for rank in range(2)]
-    assert [one + other for one, other in zip(*shares, strict=True)] == list(GroupedOrder(GROUPS, 8, 3, 0, 20))
+    shares = [list(grouped(8, 3, 0, 20, rank, 2)) for rank in range(2)]
+    assert [one + other for one, other in zip(*shares, strict=True)] == list(grouped(8, 3, 0, 20))
 
 
 def test_batches_in_turn_have_each_example_once(images):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -130,13 +130,14 @@ def encoded(
             given = model.autoencoder()
         vae = given
         among.of_main(lambda: str(write_autoencoder_folder(out / VAE, vae)), "writing the autoencoder")
-    vae = read_autoencoder_of(out / VAE, device=source.device)
-    if given is not None and fingerprint_of(given) != fingerprint_of(vae):
+    vae = given.to(source.device) if kept and given is not None else read_autoencoder_of(out / VAE, device=source.device)
+    known = fingerprint_of(vae)
+    if given is not None and not kept and fingerprint_of(given) != known:
         raise UserError(f"{out / VAE} holds another autoencoder than {options.autoencoder}; give another --out, or --overwrite.")
     cache = options.cache or out / CACHE
 
-    train = pairs_of(source.train, cache, "train", vae, texts, among, mirrored=options.mirrored)
-    return Encoded(train, pairs_of(source.validation, cache, "validation", vae, texts, among), vae, texts)
+    train = pairs_of(source.train, cache, "train", vae, texts, among, mirrored=options.mirrored, vae_fingerprint=known)
+    return Encoded(train, pairs_of(source.validation, cache, "validation", vae, texts, among, vae_fingerprint=known), vae, texts)
 
 
 def check_sides(data: Dataset, step: int) -> None:
@@ -161,12 +162,17 @@ def pairs_of(
     *,
     mirrored: bool = False,
     caption: str = "",
+    vae_fingerprint: str | None = None,
 ) -> LatentPairs | Bucketed:
-    """Return latents and captions of a set, which the first process encodes unless the cache holds them; one caption may be that of all."""
+    """Return latents and captions of a set, which the first process encodes unless the cache holds them; one caption may be that of all.
+
+    `vae_fingerprint` is that of the autoencoder, if it is known.
+    """
     captions = [caption] * len(data) if caption else None
     if among.main:
         notify(f"encoding the {len(data)} images and captions of {split} into {cache / split}")
-    among.of_main(lambda: repr(cache_latents(data, cache, vae, texts, split=split, captions=captions, flips=mirrored)), "encoding")
+    options: dict[str, Any] = {"split": split, "captions": captions, "flips": mirrored, "vae_fingerprint": vae_fingerprint}
+    among.of_main(lambda: repr(cache_latents(data, cache, vae, texts, **options)), "encoding")
     return cached_pairs(data, cache, split)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pushforward import registry
-from pushforward.cli.text_images import CACHE, check_sides, pairs_of
+from pushforward.cli.text_images import CACHE, pairs_of
 from pushforward.cli.train import Source
 from pushforward.cli.tuning import run_of
 from pushforward.data.bucketed import Bucketed, shapes_of
@@ -131,8 +131,8 @@ def loaded(tuning: Any, source: Source) -> Base:
     options: dict[str, Any] = {"tokenizers": tuning.tokenizers, "text_encoders": tuning.encoders, "t5": tuning.t5}
     offload = source.device.type != "cpu"  # its parts are encoders first, and then only the transformer is trained
     sd3 = StableDiffusion3.from_pretrained(path, dtype=dtype, device=source.device, offload=offload, **options)
-    checked_size(source.train.shape[1:], sd3.step)
-    check_sides(source.train, sd3.step)
+    for shape in shapes_of(source.train):
+        checked_size(shape[1:], sd3.step)
     most = int(len(sd3.transformer.positions) ** 0.5) * sd3.step
     height, width = max((shape[1:] for shape in shapes_of(source.train)), key=max)
     if max(height, width) > most:

@@ -1,5 +1,6 @@
 """What a family implements, in the model's units, and what the verbs share: the base, the units, and checks of arguments."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -129,15 +130,17 @@ class Family(nn.Module):
         """Of what heights and widths of images are multiples that may differ from `shape`, which samples have; None: they may not."""
         return None
 
-    def _shape_for(self, x: Any) -> tuple[int, ...]:
-        """Return the shape that examples of x must have: the model's, with x's own sides where the model takes those."""
-        ours, multiple = self.shape, self.side_multiple
-        if multiple and isinstance(x, Tensor) and x.ndim == 4 and all(side and side % multiple == 0 for side in x.shape[2:]):
-            return (ours[0], *x.shape[2:])
-        return tuple(ours)
+    def shape_with(self, sides: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of examples with these sides (height, width): the model's, unless it takes others."""
+        shape: tuple[int, ...] = self.shape
+        multiple = self.side_multiple
+        fit = multiple and len(sides) == 2 and all(side and side % multiple == 0 for side in sides)
+        return (shape[0], *sides) if fit else shape
 
     def _check(self, x: Tensor, name: str, n: int | None = None, shape: tuple[int, ...] | None = None) -> None:
-        checks.check_states(x, name, self, n, self._shape_for(x) if shape is None else shape)
+        if shape is None and isinstance(x, Tensor):
+            shape = self.shape_with(x.shape[2:])
+        checks.check_states(x, name, self, n, shape)
 
     def _checked_cond(self, cond: Any, n: int, look: bool = True) -> Any:
         return checks.checked_cond(cond, n, self, look)

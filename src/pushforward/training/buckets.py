@@ -1,13 +1,12 @@
 """Batches of data of several shapes: each has examples of one, and all examples are drawn equally often."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
 
 from pushforward.data.bucketed import groups_of
 from pushforward.training.order import Order, seed_of
@@ -17,27 +16,17 @@ AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
-class GroupedOrder(Sampler[list[int]]):
-    """The batch indices of each step, of one group each; within a group they are in the order of `Order`.
+class GroupedOrder(Order):
+    """An order of which each batch is of one group; within a group it is that of `Order`.
 
     The group of step s is the one in whose share of [0, 1) the fractional part of s times the golden ratio is, so that groups are taken in
     proportion to their sizes, equally in every process and from any step on.
 
     Args:
         groups: the group of each example (N,).
-        batch_size, seed, start, stop, rank, size: as in `Order`.
     """
 
-    groups: Tensor
-    batch_size: int
-    seed: int
-    start: int
-    stop: int
-    rank: int = 0
-    size: int = 1
-
-    def __len__(self) -> int:
-        return max(0, self.stop - self.start)
+    groups: Tensor = field(kw_only=True)
 
     def group_at(self, steps: numpy.ndarray, shares: numpy.ndarray) -> numpy.ndarray:
         """Return the place of each step's group among the groups, whose shares of the examples are given."""
@@ -61,12 +50,10 @@ class GroupedOrder(Sampler[list[int]]):
             yield members[place][next(orders[place])].tolist()
 
 
-def order_of(data: Any, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, size: int = 1) -> "Order | GroupedOrder":
+def order_of(data: Any, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, size: int = 1) -> Order:
     """Return the order in which a data set is trained on: see `Order`."""
-    groups = groups_of(data)
-    if groups is None:
-        return Order(len(data), batch_size, seed, start, stop, rank, size)
-    return GroupedOrder(groups, batch_size, seed, start, stop, rank, size)
+    groups, order = groups_of(data), (len(data), batch_size, seed, start, stop, rank, size)
+    return Order(*order) if groups is None else GroupedOrder(*order, groups=groups)
 
 
 def batches_in_turn(data: Any, size: int) -> list[Sequence[int]]:

@@ -66,14 +66,9 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
         shape = tuple(as_batch(fetched(data, [0]))[0].shape[1:])
     else:
         return data
-    if shape != model.shape and not _other_sides(shape, model):
+    if shape != model.shape_with(shape[1:]):
         raise ShapeError(f"{name} has examples of shape {shape}, but the model's events have {model.shape}; reshape them.")
     return data
-
-
-def _other_sides(shape: tuple[int, ...], model: GenerativeModel) -> bool:
-    """Return whether examples differ from the model's only in height and width, which its loss takes."""
-    return model.side_multiple is not None and len(shape) == 3 and shape[0] == model.shape[0]
 
 
 def check_trainable(model: GenerativeModel) -> None:

@@ -120,6 +120,6 @@ class CaptionGrid(SampleGrid):
         finally:
             model.train(training)
         self.folder.mkdir(parents=True, exist_ok=True)
-        captioned(
-            self.decode(made), [data.captions[row] for row in rows], self._path(trainer), real=self.decode(x), title=f"step {trainer.step}"
-        )
+        captions = data.captions  # of all examples, each time it is asked for
+        texts = [captions[row] for row in rows]
+        captioned(self.decode(made), texts, self._path(trainer), real=self.decode(x), title=f"step {trainer.step}")

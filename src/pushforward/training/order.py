@@ -98,13 +98,13 @@ class BlockGenerators:
 
 
 def batches(
-    data: Any, order: Any, workers: int = 0, *, pinned: bool = False, timeout: float = 0
+    data: Any, order: Order, workers: int = 0, *, pinned: bool = False, timeout: float = 0
 ) -> Iterable[tuple[Tensor, Any, Tensor | None]]:
     """Return the batches (x, cond, noise) in this order; noise is None except for sets of pairs.
 
     Args:
         data: a map-style set.
-        order: an `Order`, whose indices to load.
+        order: whose indices to load.
         workers: worker processes that prefetch; 0 loads on demand.
         pinned: whether batches are in pinned memory, for faster copies to a GPU.
         timeout: seconds after which an unresponsive worker raises an error.
