@@ -289,7 +289,7 @@ def test_a_plugin_cannot_take_a_name_of_ours(monkeypatch):
     point = importlib.metadata.EntryPoint("models.rectified_flow", "theirs", "pushforward")
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
     registry._plugins.cache_clear()
-    with pytest.raises(NameClashError, match=r"'models.rectified_flow' is claimed by the entry point theirs"):
+    with pytest.raises(NameClashError, match=r"'models.rectified_flow', the entry point theirs of theirs, is pushforward's own already"):
         registry.names()
     monkeypatch.undo()
     registry._plugins.cache_clear()

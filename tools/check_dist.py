@@ -17,7 +17,13 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NEEDED = ("pushforward/py.typed", "pushforward/__init__.pyi", "pushforward/evaluation/report.html.jinja", "pushforward/_names.py")
+NEEDED = (
+    "pushforward/py.typed",
+    "pushforward/__init__.pyi",
+    "pushforward/evaluation/report.html.jinja",
+    "pushforward/cli/package/pyproject.toml.jinja",
+    "pushforward/_names.py",
+)
 SDIST = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "src/pushforward/__init__.py", "tests/conftest.py")
 USE = """
 import pushforward, sys

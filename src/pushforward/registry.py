@@ -131,9 +131,18 @@ def _plugins() -> dict[str, importlib.metadata.EntryPoint]:
     found: dict[str, importlib.metadata.EntryPoint] = {}
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         if point.name in NAMES or point.name in found:
-            raise NameClashError(f"the public name {point.name!r} is claimed by the entry point {point.value} but is already taken.")
+            holder = f"of {_package(found[point.name])}" if point.name in found else "pushforward's own"
+            raise NameClashError(
+                f"the public name {point.name!r}, the entry point {point.value} of {_package(point)}, is {holder} already; rename it in "
+                "@export and pyproject.toml, or uninstall one of the packages."
+            )
         found[point.name] = point
     return found
+
+
+def _package(point: importlib.metadata.EntryPoint) -> str:
+    """Return the package of an entry point, with its version: "my-flows 1.0"."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value.partition(".")[0]
 
 
 def names(group: str | None = None) -> list[str]:
@@ -194,6 +203,13 @@ def _load(point: importlib.metadata.EntryPoint) -> None:
 def get(name: str) -> Any:
     """Return the object with a public name, importing the module that defines it (see `entry`)."""
     return entry(name).thing
+
+
+def owner(name: str) -> str:
+    """Return the package that a public name comes from, of an installed one with its version: "pushforward", "my-flows 1.0"."""
+    if name in NAMES:
+        return "pushforward"
+    return _package(_plugins()[name]) if name in _plugins() else entry(name).package
 
 
 def entries(group: str, **facts: Any) -> list[Entry]:

@@ -60,7 +60,7 @@ def same_weights(a, b):
 def test_a_run_holds_config_metrics_checkpoints_and_samples(run):
     assert {"config.yaml", "metrics.jsonl", "checkpoints", "samples"} <= {path.name for path in run.iterdir()}
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert list(config) == ["preset", "model", "versions", "data", "training"]
+    assert list(config) == ["preset", "model", "data", "training", "versions"]
     assert config["model"]["shape"] == [2]
     assert config["model"]["classes"] == 2
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "demo": "train a rectified flow on handwritten digits for a minute, evaluate it, and write runs/demo/report.html",
@@ -26,9 +26,10 @@ COMMANDS = {
     "push": "upload a run to the Hugging Face Hub, with a card: pushforward push runs/demo OWNER/NAME",
     "list": "list the public names: presets, data sets, samplers, paths, networks, ...",
     "info": "describe a run or a saved model: preset, settings, progress, checkpoints",
+    "new-package": "write a package of your own presets, parts, data and commands, with tests: pushforward new-package my_flows",
     "doctor": "check this machine: versions, devices, missing packages; --aliasing SCRIPT.py finds writes to shared memory",
 }
-MODULES = {"list": "listing"}  # a module named list would shadow the builtin here
+MODULES = {"list": "listing", "new-package": "new_package"}  # a module named list would shadow the builtin here
 OVERVIEW = """usage: pushforward COMMAND [ARGUMENTS] [--debug]
 
 Flow-based generative models: train, sample, evaluate.
@@ -48,25 +49,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given[:own]
     given = [one for place, one in enumerate(given) if one != "--debug" or place >= own]
     if not given or given[0] in ("-h", "--help", "help"):
-        width = max(map(len, COMMANDS)) + 2
-        print(OVERVIEW.format(commands="\n".join(f"  {name:<{width}}{what}" for name, what in COMMANDS.items())))
-        return 0
+        return _run(_overview, given[1:], debug)
     if given[0] == "--version":
         import pushforward
 
         print(pushforward.__version__)
         return 0
     if given[0] == "--completion":
-        return _run("completion", given[1:], debug)
-    command, rest = given[0], given[1:]
-    if command not in COMMANDS:
-        from pushforward.registry import unknown
-
-        return _failed(unknown("command", command, COMMANDS), 2)
-    return _run(command, rest, debug)
+        return _run(_module("completion"), given[1:], debug)
+    return _run(_named(given[0]), given[1:], debug)
 
 
-def _run(command: str, rest: list[str], debug: bool) -> int:
+Command = Callable[[list[str]], int | None]
+
+
+def _overview(rest: list[str]) -> int:
+    """Print all commands, those of other packages with their package."""
+    from pushforward.registry import names, owner
+
+    shown = COMMANDS | {name.removeprefix("cli.").replace("_", "-"): f"of the package {owner(name)}" for name in names("cli")}
+    width = max(map(len, shown)) + 2
+    print(OVERVIEW.format(commands="\n".join(f"  {name:<{width}}{what}" for name, what in shown.items())))
+    return 0
+
+
+def _module(command: str) -> Command:
+    """Return the function of one of our commands, which imports its module when it runs."""
+    return lambda rest: importlib.import_module(f"pushforward.cli.{MODULES.get(command, command)}").run(rest)
+
+
+def _named(command: str) -> Command:
+    """Return the function of a command, which is looked up when it runs; another package's has the public name cli.COMMAND."""
+    if command in COMMANDS:
+        return _module(command)
+
+    def other(rest: list[str]) -> int | None:
+        from pushforward.registry import UnknownNameError, get, names, unknown
+
+        plugins = {name.removeprefix("cli.").replace("_", "-"): name for name in names("cli")}
+        if command not in plugins:
+            raise UnknownNameError(unknown("command", command, [*COMMANDS, *plugins]))
+        found: int | None = get(plugins[command])(rest)
+        return found
+
+    return other
+
+
+def _run(command: Command, rest: list[str], debug: bool) -> int:
     from pushforward.errors import PushforwardError, StoppedWarning
     from pushforward.registry import NameClashError, PluginError, UnknownNameError
 
@@ -74,7 +103,7 @@ def _run(command: str, rest: list[str], debug: bool) -> int:
         with _sigterm_raises(), warnings.catch_warnings():
             warnings.simplefilter("ignore", StoppedWarning)  # the commands print their own sentence
             warnings.showwarning = _warned if not debug else warnings.showwarning
-            return importlib.import_module(f"pushforward.cli.{MODULES.get(command, command)}").run(rest)
+            return command(rest) or 0
     except (PushforwardError, UnknownNameError, NameClashError, PluginError) as error:
         if debug:
             raise

@@ -13,10 +13,11 @@ from pushforward.cli.options import from_data
 from pushforward.cli.run import run_config
 from pushforward.errors import ConfigError, UserError
 from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml
+from pushforward.formats.packages import PACKAGES, check_packages
 from pushforward.formats.run import FINETUNE, checkpoints
 from pushforward.training.settings import Settings
 
-SECTIONS = ("preset", "model", "data", "texts", "training", "versions")
+SECTIONS = ("preset", "model", "data", "texts", "training", PACKAGES, "versions")
 
 
 def base_config(given: Sequence[str]) -> dict[str, Any]:
@@ -25,8 +26,11 @@ def base_config(given: Sequence[str]) -> dict[str, Any]:
     if "--resume" in given:
         if "--out" not in peek:
             raise UserError("--resume needs the run to continue: give --out FOLDER.")
-        return run_config(Path(peek["--out"]))
-    return load_yaml(Path(peek["--config"])) if "--config" in peek else {}
+        config = run_config(Path(peek["--out"]))
+    else:
+        config = load_yaml(Path(peek["--config"])) if "--config" in peek else {}
+    check_packages(config, "the configuration")
+    return config
 
 
 def settled(given: Sequence[str]) -> list[str]:

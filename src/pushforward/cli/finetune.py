@@ -16,7 +16,7 @@ from pushforward.data.prior import PriorPreservation
 from pushforward.errors import UserError
 from pushforward.formats.autoencoder_folder import read_autoencoder_of
 from pushforward.formats.config import to_plain
-from pushforward.formats.model import versions
+from pushforward.formats.packages import stamped
 from pushforward.formats.run import FINETUNE
 from pushforward.sd3.run_files import VAE
 from pushforward.training.grids import CaptionGrid
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
         refuse_changes(config, {**config, **sections}, source.out)
     base = loaded(tuning, source)
     if not (config or source.resume or source.launched):
-        whole, among = {**sections, "training": to_plain(vars(settings)), "versions": versions()}, processes(settings.timeout)
+        whole, among = stamped({**sections, "training": to_plain(vars(settings))}), processes(settings.timeout)
         among.of_main(lambda: _prepared(source.out, whole, options.overwrite, among.launch), "writing the configuration")
     train, validation = base.pairs(source.train, "train"), base.pairs(source.validation, "validation")
     data: Any = train

@@ -28,7 +28,7 @@ class Push:
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    name: Annotated[str, tyro.conf.Positional]
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")]
     private: bool = False
     license: str | None = None
     checkpoint: str = "best"

@@ -22,6 +22,7 @@ from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.formats.config import call_checked, to_plain
 from pushforward.formats.model import load, model_config
+from pushforward.formats.packages import stamped
 from pushforward.formats.run import check_free, checkpoints, is_launched, step_of
 from pushforward.training.grids import SampleGrid
 from pushforward.training.processes import Processes
@@ -165,7 +166,7 @@ def train_on_pairs(
     train = pairs_of(teacher, options.pairs, section, options.seed, among)
     validation = pairs_of(teacher, max(1, options.pairs // VALIDATION_SHARE), section, options.seed + 1, among)
     before = among.of_main(lambda: _straightness(teacher, section, options.seed), "measuring the straightness")
-    whole = {**model_config(student), "data": section, **facts, "training": to_plain(vars(settings))}
+    whole = stamped({**model_config(student), "data": section, **facts, "training": to_plain(vars(settings))})
     torch.manual_seed(settings.seed)
     trainer = Trainer(
         student, train, validation=validation, out=out, resume=resume, overwrite=options.overwrite, config={"data": section, **facts},

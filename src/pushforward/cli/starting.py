@@ -15,7 +15,8 @@ from pushforward.cli.run import notify, run_config, write_config
 from pushforward.data.dataset import Dataset
 from pushforward.families.model import GenerativeModel
 from pushforward.formats.config import to_plain
-from pushforward.formats.model import model_config, versions
+from pushforward.formats.model import model_config
+from pushforward.formats.packages import stamped
 from pushforward.schema import Schema
 from pushforward.training.defaults import Defaults
 from pushforward.training.grids import SampleGrid
@@ -89,8 +90,8 @@ def begin(
     """
     among = processes(settings.timeout)
     own = dict(sections)
-    described = {"versions": versions()} if model.config is None else model_config(model)
-    whole = {**described, **own, "training": to_plain(vars(settings))}
+    described = {} if model.config is None else model_config(model)
+    whole = stamped({**described, **own, "training": to_plain(vars(settings))})
     if resume:
         with among.watched():
             among.of_main(lambda: refuse_changes(run_config(out), whole, out), "checking the run folder")

@@ -18,7 +18,7 @@ from pushforward.formats.files import write_text
 
 def environment() -> dict[str, str]:
     """Return the environment that results depend on: machine, threads, versions."""
-    from pushforward.formats.model import versions
+    from pushforward.formats.packages import versions
 
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-import pushforward
 from pushforward import paths, registry
 from pushforward._files import regular
 from pushforward.errors import CheckpointError, ConfigError, NoCheckpointError, PushforwardError, UserError
@@ -20,6 +18,7 @@ from pushforward.formats.config import call_checked, dump_yaml, from_plain, load
 from pushforward.formats.diffusers_folder import check_diffusers, diffusers_config, fill_diffusers, is_diffusers
 from pushforward.formats.files import MANIFEST, check_folder, check_replaceable, write_folder
 from pushforward.formats.hub import downloaded, hub_errors, is_remote
+from pushforward.formats.packages import check_packages, stamped
 from pushforward.formats.run import POINTERS, Checkpoints, checkpoints
 from pushforward.formats.wrapped import (
     check_described,
@@ -39,13 +38,8 @@ WEIGHING = ("unet/diffusion_pytorch_model*.safetensors", "diffusion_pytorch_mode
 TRAINING = ("teacher",)  # settings that only training reads, kept in the configuration: a trained model is built without them
 
 
-def versions() -> dict[str, str]:
-    """Return the versions recorded in a configuration."""
-    return {"pushforward": pushforward.__version__, "torch": str(torch.__version__), "numpy": numpy.__version__}
-
-
 def model_config(model: GenerativeModel) -> dict[str, Any]:
-    """Return a model's configuration as plain data with the sections preset, model and versions.
+    """Return a model's configuration as plain data with the sections preset, model, versions and, of plugins, packages.
 
     Raises:
         ConfigError: the model was not built by a preset, or it was given a live network instead of its settings.
@@ -55,7 +49,7 @@ def model_config(model: GenerativeModel) -> dict[str, Any]:
     arguments = model.config["model"]
     if arguments.get("sampler") is not None:
         arguments = {**arguments, "sampler": model.sampler}  # as it is now: another may have been assigned
-    return {**to_plain({**model.config, "model": arguments}), "versions": versions()}
+    return stamped(to_plain({**model.config, "model": arguments}))
 
 
 def build(config: Mapping[str, Any], where: str = "config.yaml") -> GenerativeModel:
@@ -67,6 +61,7 @@ def build(config: Mapping[str, Any], where: str = "config.yaml") -> GenerativeMo
     preset, arguments = config.get("preset"), config.get("model")
     if not isinstance(preset, str) or not isinstance(arguments, Mapping):
         raise ConfigError(f"{where} has no sections preset (a name) and model (a mapping); give a file written by pushforward.")
+    check_packages(config, where)
     name = f"models.{preset}"
     known = registry.names("models")
     if name not in known:

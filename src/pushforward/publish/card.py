@@ -135,6 +135,6 @@ def _training(config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -
     if judged:
         best = min(judged, key=lambda row: row["validation_loss"])
         rows.append(("validation loss", f"{best['validation_loss']:.4f} at step {best['step']}"))
-    rows += [(package, str(version)) for package, version in (config.get("versions") or {}).items()]
+    rows += [(package, str(version)) for section in ("packages", "versions") for package, version in (config.get(section) or {}).items()]
     command = "The settings are those of `config.yaml`, which repeats the run:\n\n```sh\npushforward train --config config.yaml\n```"
     return "\n\n".join([*([_table(rows)] if rows else []), command])

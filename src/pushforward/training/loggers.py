@@ -9,7 +9,8 @@ from pushforward._files import text_of
 from pushforward.errors import CheckpointError, UserError
 from pushforward.formats.config import to_plain
 from pushforward.formats.files import write_text
-from pushforward.formats.model import model_config, versions
+from pushforward.formats.model import model_config
+from pushforward.formats.packages import stamped
 from pushforward.formats.run import MLFLOW, WANDB
 from pushforward.registry import export
 from pushforward.training.progress import Callback
@@ -143,8 +144,7 @@ def _completed(trainer: "Trainer") -> bool:
 def _config(trainer: "Trainer") -> dict[str, Any]:
     """Return all sections of config.yaml as plain data."""
     own = {} if trainer.model.config is None else model_config(trainer.model)
-    plain: dict[str, Any] = to_plain({**own, **trainer.extra_config, "training": vars(trainer.settings), "versions": versions()})
-    return plain
+    return stamped(to_plain({**own, **trainer.extra_config, "training": vars(trainer.settings)}))
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

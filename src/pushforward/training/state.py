@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_map_only
 from pushforward._files import regular
 from pushforward.errors import CheckpointError, UserError
 from pushforward.formats.config import dump_yaml, to_plain
-from pushforward.formats.model import CONFIG, RAW, WEIGHTS, load_weights, model_config, read_weights, versions, write_model, write_weights
+from pushforward.formats.model import CONFIG, RAW, WEIGHTS, load_weights, model_config, read_weights, write_model, write_weights
+from pushforward.formats.packages import stamped
 from pushforward.formats.run import checkpoints
 from pushforward.formats.saved_file import load_saved
 from pushforward.formats.wrapped import own_state, trained_state
@@ -110,7 +111,7 @@ def snapshot(step: Step, progress: Progress, data: str | None, config: Mapping[s
     """
     model, average = step.model, step.average
     own = model_config(model) if model.config is not None else {}
-    whole = {**own, **config, "training": to_plain(vars(step.settings)), "versions": versions()}
+    whole = stamped({**own, **config, "training": to_plain(vars(step.settings))})
     state = {
         **vars(progress),
         "data": data,
