@@ -137,6 +137,7 @@ assert all(torch.equal(one, values[0]) for one in values), "fast and plain paths
 """
 
 
+@pytest.mark.slow
 def test_a_fast_path_is_used_by_other_threads_only_when_its_module_is_imported():
     done = subprocess.run([sys.executable, "-c", SLOW_IMPORT], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-800:]

@@ -115,6 +115,7 @@ def test_gradients_are_the_ordinary_ones_in_float32(kind):
     close(gradients(light, x, None), gradients(full, x, None), 1e-5)
 
 
+@pytest.mark.slow
 def test_thirty_two_steps_of_glow_have_the_ordinary_gradients_in_float32():
     full = moved(pf.models.glow(1, 8, 2, 32, 8).bijection)
     for p in full.parameters():

@@ -1,6 +1,7 @@
 """`pushforward compare`: one table of models that are trained or loaded, what it refuses, and that it loses nothing."""
 
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -91,6 +92,7 @@ def test_runs_given_by_hand_are_grouped_over_seeds(compared, tmp_path, capsys):
     assert "±" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_runs_of_any_name_keep_their_own_picture_and_are_measured_once(compared, tmp_path, monkeypatch):
     runs = []
     for place, name in enumerate(("甲", "乙", "x y", "x-y", "z" * 200)):
@@ -108,7 +110,7 @@ def test_runs_of_any_name_keep_their_own_picture_and_are_measured_once(compared,
     assert pictures[0].read_bytes() != b"another model's"
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"samples": [{}]}'])
+@pytest.mark.parametrize("content", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("", "{}", "[]")), '{"samples": [{}]}'])
 def test_a_damaged_measurement_is_taken_again(compared, tmp_path, content):
     run, out = str(compared / "runs" / "nice-hidden-8-seed0"), tmp_path / "c"
     assert main(["compare", run, *SMALL, "--out", str(out)]) == 0
@@ -142,6 +144,7 @@ def test_a_failed_model_does_not_lose_the_others(tmp_path, capsys):
     assert "failed: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_keeps_what_it_has_and_continues(tmp_path, monkeypatch, capsys):
     out, arguments = tmp_path / "c", ["compare", NICE, FLOW, *BUDGET, *SMALL]
     fit = comparing.Training.trained
@@ -162,6 +165,7 @@ def test_an_interrupted_comparison_keeps_what_it_has_and_continues(tmp_path, mon
     assert checkpoints(out / "runs" / "nice-hidden-8-seed0").newest_whole().stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_a_checkpoint_has_the_steps_up_to_it(tmp_path):
     run = tmp_path / "run"
     options = ["--data", "moons", "--data-options", "n", "60", "--steps", "2", "--checkpoint-every", "1", "--out", str(run)]
@@ -180,12 +184,12 @@ def test_a_first_step_that_imports_does_not_use_up_a_short_budget(monkeypatch):
     assert clock.step == pytest.approx(0.01)
 
 
-def test_seconds_become_steps(tmp_path):
+def test_seconds_become_steps(tmp_path, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(budget._Clock, "now", lambda clock: next(ticks) / 64)  # each step and each validation takes 1/64 s
     out = tmp_path / "c"
     assert main(["compare", FLOW, *BUDGET[:-2], "--seconds", "0.5", *SMALL, "--out", str(out)]) == 0
-    found = table(out)["models"]["flow_matching"][0]
-    assert found["steps"] > 1
-    assert found["seconds"] < 5
+    assert table(out)["models"]["flow_matching"][0]["steps"] == 24  # a quarter of the time is 8 validations
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def test_evaluation_is_given_the_conditions_of_test_data(folder, run):
     assert (own["pooled"], own["mixture"]) == (None, None)
 
 
+@pytest.mark.slow
 def test_a_reflow_keeps_conditions(folder, tmp_path):
     arguments = ["reflow", str(folder / "unet"), "--pairs", "20", "--steps", "2", "--batch-size", "16", "--out", str(tmp_path / "again")]
     assert main(arguments) == 0

@@ -50,6 +50,7 @@ def test_a_flow_that_is_behind_a_gaussian_prints_so(table, tmp_path, capsys):
     assert "worse than a Gaussian" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_with_a_gaussian_ends_as_usual(tmp_path, capsys):
     numpy.save(tmp_path / "x.npy", numpy.random.default_rng(0).standard_normal((40, 3)))
     numpy.savez(tmp_path / "same.npz", x=numpy.ones((40, 3)))

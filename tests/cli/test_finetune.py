@@ -81,6 +81,7 @@ def test_a_lora_is_trained_and_used_by_the_command_that_is_printed(lora, sd3, tm
     assert any("validation_loss" in row for row in metrics)
 
 
+@pytest.mark.slow
 def test_a_run_continues_with_its_own_options_and_encodes_nothing_again(lora, capsys):
     before = {path: path.stat().st_mtime_ns for path in lora.rglob("latents/**/*.safetensors")}
     held = load_file(lora / "lora.safetensors")
@@ -114,6 +115,7 @@ def test_the_loss_is_of_latents_captions_and_times_that_are_asked_for(sd3, folde
     assert sum("lora_magnitude_vector" in name for name in weights) == 7
 
 
+@pytest.mark.slow
 def test_text_encoders_learn_from_tokens(sd3, folder, tmp_path):
     out = tmp_path / "out"
     assert finetune(sd3, "--data", folder / "subject", "--prior", folder / "class", "--text-encoders", *SETTINGS, "--out", out) == 0
@@ -123,6 +125,7 @@ def test_text_encoders_learn_from_tokens(sd3, folder, tmp_path):
     assert list((out / "samples").glob("step-*.png"))
 
 
+@pytest.mark.slow
 def test_all_weights_become_a_model_of_its_own(sd3, folder, tmp_path):
     out = tmp_path / "out"
     assert finetune(sd3, "--data", folder / "class", "--full", *SETTINGS, "--lr", "1e-3", "--out", out) == 0
@@ -134,6 +137,7 @@ def test_all_weights_become_a_model_of_its_own(sd3, folder, tmp_path):
         pf.StableDiffusion3.from_pretrained(out)
 
 
+@pytest.mark.slow
 @needs_words
 def test_a_run_is_fine_tuned_by_a_lora_and_as_a_whole(folder, tmp_path, capsys):
     base = tmp_path / "base"
@@ -202,6 +206,7 @@ def test_what_does_not_fit_the_model_is_refused_before_anything_is_encoded(sd3, 
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_cache_serves_other_runs_and_one_of_other_captions_is_refused(sd3, folder, tmp_path, capsys):
     cache = ("--data", folder / "subject", "--cache", tmp_path / "cache", *SETTINGS)
     assert finetune(sd3, *cache, "--out", tmp_path / "a") == 0

@@ -11,7 +11,7 @@ from pushforward.training.validation import validation_loss
 QUICK = ["--steps", "2", "--batch-size", "16"]
 
 
-@pytest.mark.parametrize("command", ["reflow", "distill"])
+@pytest.mark.parametrize("command", ["reflow", pytest.param("distill", marks=pytest.mark.slow)])
 def test_a_validation_that_a_signal_cut_short_is_done_again(command, tmp_path, monkeypatch, capsys):
     data = ["--data", "moons", "--data-options", "n", "100", "--block", "16"]
     assert main(["train", "rectified_flow", *data, *QUICK, "--out", str(tmp_path / "run"), "net:mlp", "--net.hidden", "8"]) == 0

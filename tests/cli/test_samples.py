@@ -81,6 +81,7 @@ def test_the_data_of_a_run_are_not_overwritten(tmp_path, capsys):
     assert (tmp_path / "t.csv").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_table_with_gaps_is_trained_evaluated_and_sampled_by_commands(tmp_path, capsys):
     rows = [f"{k / 7 + 1 if k % 5 else ''},{('a', '', 'b')[k % 3]},{k if k % 4 else 'NA'}" for k in range(100)]
     (tmp_path / "t.csv").write_text("\n".join(["size,kind,count", *rows]))

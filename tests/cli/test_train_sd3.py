@@ -91,6 +91,7 @@ def test_commands_on_the_datas_own_units_refer_to_generate(run, name, capsys):
     assert f"pushforward generate {run} PROMPT" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_given_autoencoder_and_cache_are_used_and_others_refused(run, pictures, tmp_path, capsys):
     cache = tmp_path / "cache"
     options = ("--data", pictures, "--data-options", "size", 8, "--text-encoders", "wordllama", "--text-tokens", 6, "--cache", cache)
@@ -123,6 +124,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(pictures, tmp_path
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_overwriting_replaces_a_run_and_nothing_of_the_users(run, pictures, tmp_path, capsys):
     out = tmp_path / "again"
     options = ("--data", pictures, "--data-options", "size", 8, "--text-encoders", "wordllama", "--text-tokens", 6, "--out", out)

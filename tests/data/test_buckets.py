@@ -130,6 +130,7 @@ def test_batches_in_turn_have_each_example_once(images):
     assert batches_in_turn(torch.zeros(5, 2), 2) == [range(2), range(2, 4), range(4, 5)]
 
 
+@pytest.mark.slow
 def test_an_autoencoder_is_trained_on_buckets_and_resumed_bit_by_bit(images, folder, tmp_path):
     validation = pf.data.load(folder, "validation", size=32, buckets=8)
     settings = {"batch_size": 4, "ema": 0.9, "seed": 0}

@@ -103,6 +103,7 @@ def test_a_set_on_disk_trains_to_the_bits_of_a_set_in_memory(folder):
     assert torch.equal(*trained)
 
 
+@pytest.mark.slow
 def test_a_set_on_disk_is_judged_by_what_fits_in_memory(tmp_path):
     numpy.save(tmp_path / "x.npy", numpy.random.RandomState(0).randn(100, 2))
     parts = [load(tmp_path / "x.npy", split, mapped=True) for split in SPLITS]

@@ -201,6 +201,7 @@ def test_bits_of_the_true_density_are_its_entropy():
     assert bits_per_dim(Truth(), data, 2).mean == pytest.approx(float(exact), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_baselines_know_the_variance_of_the_cells():
     """A Gaussian fitted to levels 0, 0, 1, 2 (variance 11/16, and 1/12 of the cell) and N(0, 1)."""
     fitted = fit_baselines(mixture_table(400), mixture_table(400), torch.Generator().manual_seed(0))

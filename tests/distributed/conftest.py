@@ -1,4 +1,7 @@
-"""All that a number of processes is asked for happens in one launch, and all that is slow in another; compiled networks have their own."""
+"""What a number of processes is asked for in a file happens in one launch, what is slow in another; compiled networks have their own.
+
+A file is run by one worker of pytest, which keeps what its launches gave.
+"""
 
 import sys
 
@@ -9,10 +12,11 @@ from launch import SCENARIOS, torchrun
 from pushforward.training.compiling import obstacle
 
 sys.path.insert(0, str(SCENARIOS.parent))
-SHARDED = ["sharded_law", "sharded_resume", "sharded_refusals"]
 LAUNCHES = (
-    ["law", "law32", "unet", "verbs", "resume", "refusals", "best", "command", *SHARDED],
-    ["moody", "augmented", "reversible", "few_steps", "cut", "sharded_kinds", "sharded_more"],
+    ["law", "law32", "unet", "verbs", "resume", "refusals", "best", "command"],
+    ["sharded_law", "sharded_resume", "sharded_refusals"],
+    ["moody", "augmented", "reversible", "few_steps", "cut"],
+    ["sharded_kinds", "sharded_more"],
 )
 
 

@@ -143,6 +143,7 @@ def test_without_moves_annealing_is_importance_sampling():
     torch.testing.assert_close(one.log_weights, two.log_weights, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_moves_of_angles_stay_within_one_period():
     torch.manual_seed(0)
     model = pf.models.nsf(2, 2, hidden=(8,), circular=True).double()
@@ -153,6 +154,7 @@ def test_moves_of_angles_stay_within_one_period():
     assert found.log_normaliser == pytest.approx(2 * math.log(one), abs=0.03)
 
 
+@pytest.mark.slow
 def test_training_finds_both_wells():
     """Both modes, the normaliser, and most of the samples count."""
     torch.manual_seed(0)

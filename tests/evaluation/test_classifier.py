@@ -33,6 +33,7 @@ def test_the_wrong_class_is_not_recognised(judge):
     assert judge.recognised(test.x, (test.cond + 1) % 10) < 0.02
 
 
+@pytest.mark.slow
 def test_it_is_the_same_again(judge):
     again = classifier(digits("train"), digits("validation"))
     assert (again.name, again.validation_accuracy) == (judge.name, judge.validation_accuracy)

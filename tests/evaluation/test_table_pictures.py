@@ -108,7 +108,7 @@ def test_the_histograms_are_shares_of_what_is_not_missing(columns):
     assert len(set(numpy.diff(edges).tolist())) == 1  # equally many in each bin
 
 
-@pytest.mark.parametrize("count", [64, 500])
+@pytest.mark.parametrize("count", [64, pytest.param(500, marks=pytest.mark.slow)])
 def test_many_columns_are_a_bounded_picture_that_states_its_choice(count):
     random = torch.Generator().manual_seed(0)
     train, test, made = (torch.randn(60, count, generator=random) for _ in range(3))

@@ -55,7 +55,10 @@ WRAPPINGS = {
 }
 
 
-@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
+SLOW = ("weight norm and net compiled",)  # a second compilation
+
+
+@pytest.mark.parametrize("wrap", [pytest.param(one, id=name, marks=[pytest.mark.slow] * (name in SLOW)) for name, one in WRAPPINGS.items()])
 def test_the_model_inside_is_saved_and_loads_with_equal_numbers(wrap, tmp_path):
     model, x = wrap(flow()), torch.randn(3, 2)
     loaded = pf.load(pf.save(model, tmp_path / "saved"))

@@ -125,6 +125,7 @@ def test_a_run_keeps_the_scale_and_a_resumed_one_ends_with_the_same_bits(tmp_pat
     torch.testing.assert_close(saved.encode(x), whole.best_model.encode(x), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_training_improves_reconstructions_and_they_are_measured():
     torch.manual_seed(0)
     train, test = pf.data.load("digits"), pf.data.load("digits", "test")
@@ -144,6 +145,7 @@ def test_training_improves_reconstructions_and_they_are_measured():
         pf.evaluation.reconstruction(pf.models.nice(2), test)
 
 
+@pytest.mark.slow
 def test_the_commands_take_it_as_any_preset(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     train = ["train", "autoencoder_kl", "--data", "digits", "--out", "run", "--steps", "4", "--batch-size", "32", "--checkpoint-every", "2"]

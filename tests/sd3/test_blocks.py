@@ -68,6 +68,7 @@ def test_one_layer_is_present_and_all_are_home_afterwards(lazy, truth, watched):
     assert lazy.residence.layers.present == []
 
 
+@pytest.mark.slow
 def test_loras_and_8_bits_move_along(tiny, watched, tmp_path):
     options = {"weights": "int8"}
     full = pf.StableDiffusion3.from_pretrained(tiny("medium-3.5").folder, **options)

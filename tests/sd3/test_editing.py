@@ -76,6 +76,7 @@ def test_rf_inversion_is_encode_and_decode_or_the_image(model, latents):
     torch.testing.assert_close(kept, latents, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_guidance_that_depends_on_steps_and_offloading_work(tiny, latents):
     model = pf.StableDiffusion3.from_pretrained(tiny("medium-3.5").folder, offload=True)
     guidance = SkipLayers((1,), steps=(0.0, 0.5), guidance=CFG(4.0))

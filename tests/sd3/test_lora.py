@@ -280,6 +280,7 @@ def failed(capsys, *arguments):
     return status, capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_generate_with_loras_and_again_from_the_image(tiny, sd3, files, tmp_path, capsys):
     folder, out = tiny("medium-3.5").folder, tmp_path / "fox.png"
     small = ["--steps", "2", "--height", "32", "--width", "32", "--seed", "5"]

@@ -115,6 +115,7 @@ def test_resuming_is_bit_identical(tiny, sd3, data, tmp_path, lora):
     assert len(held) <= named + 1 if lora else len(held) > 50  # and the position table, a buffer
 
 
+@pytest.mark.slow
 def test_text_encoders_learn_too(sd3, tmp_path):
     """Gradients reach the CLIPs through their encodings; the file has them under the names of diffusers."""
     cond = sd3.tokens_of(["a red fox", "a cat", "the cat", "a photo", "of the cat", "red"], tokens=8)

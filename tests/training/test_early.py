@@ -117,7 +117,7 @@ def test_the_best_weights_are_written_with_the_next_checkpoint(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), run.best_model.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("at", [33, 61])
+@pytest.mark.parametrize("at", [33, pytest.param(61, marks=pytest.mark.slow)])
 def test_a_run_that_failed_ends_early_at_the_same_step_with_the_same_bits(tmp_path, at):
     options = {"steps": 2000, "validate_every": 5, "patience": 4, "checkpoint_every": 12, "input_noise": 0.0}
     straight = trainer(**options).fit()

@@ -60,6 +60,7 @@ def test_the_loss_is_that_of_the_plain_run(plain_loss, net, settings):
     assert other.skipped == 0
 
 
+@pytest.mark.slow
 def test_another_layout_is_averaged_as_any_other(plain):
     other = fit(channels_last=True)
     for a, b in zip(other.averaged_model.parameters(), plain["unet"].averaged_model.parameters(), strict=True):

@@ -59,15 +59,11 @@ def served(
     """
     check_gradio()
     check_port(host, port)
-    with tempfile.TemporaryDirectory(prefix="pushforward-app-") as folder:
+    with tempfile.TemporaryDirectory(prefix="pushforward-app-") as folder, _uploads_limited():
         os.environ.update(QUIET | {"GRADIO_TEMP_DIR": folder})  # before gradio is imported, which reads them
-        import PIL.Image
-
         from pushforward.app.loaded import load_all
         from pushforward.app.page import STYLE, keyed, page, theme, words
-        from pushforward.app.pixels import MOST_PIXELS
 
-        PIL.Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # gradio opens uploads itself, before this app sees them
         models, word = load_all(paths, checkpoint, device), words()
         blocks = page(models, keyed(word)).queue(max_size=WAITING, default_concurrency_limit=2)
         _, address, _ = blocks.launch(
@@ -95,3 +91,17 @@ def served(
             yield address
         finally:
             blocks.close(verbose=False)
+
+
+@contextlib.contextmanager
+def _uploads_limited() -> Iterator[None]:
+    """Let PIL refuse large images: gradio opens uploads itself, before this app sees them."""
+    import PIL.Image
+
+    from pushforward.app.pixels import MOST_PIXELS
+
+    before, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, MOST_PIXELS
+    try:
+        yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = before
