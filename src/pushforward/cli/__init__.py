@@ -4,12 +4,16 @@ A command's module is imported when the command runs, so that `pushforward --hel
 """
 
 import contextlib
+import functools
 import importlib
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+
+from pushforward.cli import output
+from pushforward.cli.output import FLAGS
 
 COMMANDS = {
     "demo": "train a rectified flow on handwritten digits for a minute, evaluate it, and write runs/demo/report.html",
@@ -30,16 +34,17 @@ COMMANDS = {
     "doctor": "check this machine: versions, devices, missing packages; --aliasing SCRIPT.py finds writes to shared memory",
 }
 MODULES = {"list": "listing", "new-package": "new_package"}  # a module named list would shadow the builtin here
-OVERVIEW = """usage: pushforward COMMAND [ARGUMENTS] [--debug]
+OVERVIEW = """usage: pushforward COMMAND [ARGUMENTS] [--quiet | --json] [--debug]
 
 Flow-based generative models: train, sample, evaluate.
 
 commands:
 {commands}
 
-`pushforward COMMAND --help` explains a command's arguments with their defaults and units.
---debug shows the full traceback of an error, --version the version; --completion bash|zsh|fish prints a script that completes commands
-and options: source <(pushforward --completion bash)."""
+`pushforward COMMAND --help` shows a command's most used options and examples, --help-all all of them with their defaults and units.
+--quiet prints the result only, --json one JSON object, --debug the full traceback of an error, --version the version;
+--completion bash|zsh|fish prints a script that completes commands and options: source <(pushforward --completion bash)."""
+WITHOUT_RESULT = ("app",)  # it runs until it is ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own = given.index("--aliasing") + 1 if "--aliasing" in given else len(given)  # what follows belongs to a script
     debug = "--debug" in given[:own]
     given = [one for place, one in enumerate(given) if one != "--debug" or place >= own]
+    own = given.index("--aliasing") + 1 if "--aliasing" in given else len(given)
+    name = next((one for one in given if one not in FLAGS), "")
+    asked = {FLAGS[one] for one in given[:own] if one in FLAGS} if name in COMMANDS else set()  # other packages' commands have their own
+    if asked:
+        given = [one for place, one in enumerate(given) if one not in FLAGS or place >= own]
+    if len(asked) > 1:
+        return _failed("--quiet and --json are given, but they exclude each other; leave one of them out.", 2)
+    mode = "text" if not asked or {"-h", "--help", "--help-all"} & set(given) else asked.pop()
+    if mode != "text" and name in WITHOUT_RESULT:
+        return _failed(f"{name} runs until it is ended and has no result for --{mode}; leave --{mode} out.", 2, name, mode)
     if not given or given[0] in ("-h", "--help", "help"):
         return _run(_overview, given[1:], debug)
     if given[0] == "--version":
@@ -57,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if given[0] == "--completion":
         return _run(_module("completion"), given[1:], debug)
-    return _run(_named(given[0]), given[1:], debug)
+    return _run(_named(given[0]), given[1:], debug, name, mode)
 
 
 Command = Callable[[list[str]], int | None]
@@ -95,37 +110,38 @@ def _named(command: str) -> Command:
     return other
 
 
-def _run(command: Command, rest: list[str], debug: bool) -> int:
+def _run(command: Command, rest: list[str], debug: bool, name: str = "", mode: str = "text") -> int:
     from pushforward.errors import PushforwardError, StoppedWarning
     from pushforward.registry import NameClashError, PluginError, UnknownNameError
 
+    failed = functools.partial(_failed, command=name, mode=mode)
     try:
         with _sigterm_raises(), warnings.catch_warnings():
             warnings.simplefilter("ignore", StoppedWarning)  # the commands print their own sentence
             warnings.showwarning = _warned if not debug else warnings.showwarning
-            return command(rest) or 0
+            return output.run(mode, name, lambda: command(rest) or 0)
     except (PushforwardError, UnknownNameError, NameClashError, PluginError) as error:
         if debug:
             raise
-        return _failed(str(error), error.exit_status)
+        return failed(str(error), error.exit_status)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe: suppress further output
         return 0
     except _TerminatedError:
-        return _failed("terminated.", 128 + signal.SIGTERM)
+        return failed("terminated.", 128 + signal.SIGTERM)
     except KeyboardInterrupt:
-        return _failed("interrupted.", 128 + signal.SIGINT)
+        return failed("interrupted.", 128 + signal.SIGINT)
     except (MemoryError, RuntimeError, TypeError) as error:
         from pushforward._memory import is_memory_error
 
         if debug or not is_memory_error(error):
             raise
-        return _failed(f"the memory is too small for this command ({str(error).splitlines()[0]}); give smaller numbers.", 1)
+        return failed(f"the memory is too small for this command ({str(error).splitlines()[0]}); give smaller numbers.", 1)
     except OSError as error:
         if debug:
             raise
         where = f" for {error.filename}" if error.filename else ""
-        return _failed(f"system error{where}: {error.strerror or error}; check the path, its permissions and free space.", 1)
+        return failed(f"system error{where}: {error.strerror or error}; check the path, its permissions and free space.", 1)
 
 
 class _TerminatedError(BaseException):
@@ -147,10 +163,13 @@ def _sigterm_raises() -> contextlib.AbstractContextManager[None]:
 
 def _warned(message: Warning | str, *where: object, **more: object) -> None:
     """Print a warning as a sentence, without the line of code that it comes from."""
-    print(f"pushforward: warning: {message}", file=sys.stderr)
+    if not output.is_quiet():
+        print(f"pushforward: warning: {message}", file=sys.stderr)
 
 
-def _failed(sentence: str, status: int) -> int:
+def _failed(sentence: str, status: int, command: str = "", mode: str = "text") -> int:
     rank = f" [process {os.environ.get('RANK')}]" if "TORCHELASTIC_RUN_ID" in os.environ else ""
     print(f"pushforward{rank}: {sentence}", file=sys.stderr)
+    if mode == "json":
+        output.print_object({"command": command, "exit_status": status, "error": sentence})
     return status

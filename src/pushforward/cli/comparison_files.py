@@ -11,6 +11,7 @@ from rich.table import Table as Printed
 from pushforward._files import json_of
 from pushforward._files import text_of as text_in
 from pushforward.cli.contestants import digest_of, name_of
+from pushforward.cli.output import result
 from pushforward.cli.run import check_folder
 from pushforward.errors import UserError
 from pushforward.evaluation.comparison import OF_MODEL, Column, Row, columns_of, csv_of, evaluations_of, plain, reasons_of, rows_of, text_of
@@ -117,6 +118,8 @@ class Table:
     def _show(self) -> None:
         """Print the table, why values are missing, and where the page is."""
         rows, console = self.rows(), Console()
+        page = None if self.folder is None else self.folder / "table.html"
+        result(page, table=page, rows=plain(rows), columns=[vars(one) for one in self.columns], failed=self.failed)
         parts = [self.columns]
         if self._printed(rows, self.columns).__rich_measure__(console, console.options.update(width=1000)).maximum > console.width:
             parts = [[one for one in self.columns if (one.key in OF_MODEL) == of_model] for of_model in (True, False)]
@@ -126,8 +129,8 @@ class Table:
             Console(width=max(console.width, needed)).print(printed, highlight=False, markup=False)
         for sentence in reasons_of(rows, self.columns):
             console.print(f"— {sentence}", highlight=False, markup=False)
-        if self.folder is not None:
-            print(f"table: {self.folder / 'table.html'}")
+        if page is not None:
+            print(f"table: {page}")
 
     @staticmethod
     def _printed(rows: Sequence[Row], columns: Sequence[Column]) -> Printed:

@@ -36,13 +36,13 @@ def _options(*command: str) -> list[str]:
     os.environ["COLUMNS"] = "400"  # one option a line
     try:
         with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
-            module.run([*command[1:], "--help"])
+            module.run([*command[1:], "--help-all"])
     finally:
         os.environ.pop("COLUMNS")
         if columns is not None:
             os.environ["COLUMNS"] = columns
     starts = re.findall(r"^[│ ] (-[A-Za-z-].*?)(?:  |$)", shown.getvalue(), re.MULTILINE)
-    return sorted({option for start in starts for option in OPTION.findall(start)} | {"--help"})
+    return sorted({option for start in starts for option in OPTION.findall(start)} | {"--help", "--help-all"})
 
 
 def _bash(words: Mapping[str, Sequence[str]], zsh: bool) -> str:

@@ -13,8 +13,10 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pushforward.cli.options import parse
+from pushforward.cli.output import result
 from pushforward.cli.script import check_script
 from pushforward.errors import UserError
 
@@ -52,28 +54,47 @@ def run(arguments: Sequence[str]) -> int:
         if own:
             raise UserError(f"{' '.join(arguments[:own])} stands before {ALIASING}; arguments of the script follow it.")
         return check_script(options.aliasing, arguments[own + 2 :])
+    found = _found()
+    missing = [name for name in NEEDED if _version(name) is None]
+    problems = [f"{one.name}: {one.text}" for one in found if one.problem]
+    result("\n".join(problems), **{one.name.replace(" ", "_"): one.text for one in found}, problems=problems)
     table = Table(box=None, show_header=False, pad_edge=False)
-    missing = []
-    table.add_row("python", f"{platform.python_version()} on {platform.platform()}")
-    for name in ("pushforward", *NEEDED):
-        version = _version(name)
-        table.add_row(name, version or "[red]missing[/red]: pip install -c constraints.txt -e . (in the checkout)")
-        missing += [name] if version is None else []
-    table.add_row("processor", f"{os.cpu_count()} cores")
-    if "torch" not in missing:
-        _torch(table)
-    table.add_row(
-        "C++ compiler", shutil.which("c++") or shutil.which("g++") or "missing: torch.compile needs one on the CPU (apt install g++)"
-    )
-    for extra, packages in EXTRAS.items():
-        lacking = [name for name in packages if _version(name) is None]
-        hint = f"not installed ({', '.join(lacking)}): pip install -c constraints.txt -e '.\\[{extra}]'"
-        table.add_row(f"extra {extra}", hint if lacking else "installed")
-    free = shutil.disk_usage(".").free / 2**30
-    table.add_row("free disk here", f"{free:.1f} GiB" + ("" if free > 1 else ": [red]checkpoints may not fit[/red]"))
-    table.add_row("this folder", "writable" if os.access(".", os.W_OK) else "[red]not writable[/red]: give --out elsewhere")
+    for one in found:
+        table.add_row(one.name, Text(one.text, style="red" if one.problem else ""))
     Console(soft_wrap=True).print(table, highlight=False)
     return 1 if missing else 0
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of the report; `problem` is whether something does not work as it is."""
+
+    name: str
+    text: str
+    problem: bool = False
+
+
+def _found() -> list[_Row]:
+    """Return what there is on this machine."""
+    rows = [_Row("python", f"{platform.python_version()} on {platform.platform()}")]
+    for name in ("pushforward", *NEEDED):
+        version = _version(name)
+        rows.append(_Row(name, version or "missing: pip install -c constraints.txt -e . (in the checkout)", version is None))
+    rows.append(_Row("processor", f"{os.cpu_count()} cores"))
+    if _version("torch") is not None:
+        rows += _torch()
+    compiler = shutil.which("c++") or shutil.which("g++")
+    rows.append(_Row("C++ compiler", compiler or "missing: torch.compile needs one on the CPU (apt install g++)"))
+    for extra, packages in EXTRAS.items():
+        lacking = [name for name in packages if _version(name) is None]
+        hint = f"not installed ({', '.join(lacking)}): pip install -c constraints.txt -e '.[{extra}]'"
+        rows.append(_Row(f"extra {extra}", hint if lacking else "installed"))
+    free = shutil.disk_usage(".").free / 2**30
+    full = "" if free > 1 else ": checkpoints may not fit; give --out on another disk"
+    rows.append(_Row("free disk here", f"{free:.1f} GiB{full}", bool(full)))
+    writable = os.access(".", os.W_OK)
+    rows.append(_Row("this folder", "writable" if writable else "not writable: give --out elsewhere", not writable))
+    return rows
 
 
 def _version(name: str) -> str | None:
@@ -83,20 +104,20 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _torch(table: Table) -> None:
+def _torch() -> list[_Row]:
     import torch
 
     from pushforward.training.compiling import obstacle
 
-    if why := obstacle():
-        table.add_row("torch.compile", f"[red]not on the CPU[/red]: {why}")
-    table.add_row("torch threads", f"{torch.get_num_threads()} (OMP_NUM_THREADS sets them)")
+    why = obstacle()
+    rows = [_Row("torch.compile", f"not on the CPU: {why}", True)] if why else []
+    rows.append(_Row("torch threads", f"{torch.get_num_threads()} (OMP_NUM_THREADS sets them)"))
     if not torch.accelerator.is_available():
-        table.add_row("accelerator", "none: everything runs on the CPU")
-        return
+        return [*rows, _Row("accelerator", "none: everything runs on the CPU")]
     kind = torch.accelerator.current_accelerator()
     for index in range(torch.accelerator.device_count()):
         name = torch.cuda.get_device_name(index) if kind is not None and kind.type == "cuda" else ""
-        table.add_row(f"accelerator {index}", f"{kind} {name}".strip())
+        rows.append(_Row(f"accelerator {index}", f"{kind} {name}".strip()))
     if torch.cuda.is_available():
-        table.add_row("bfloat16", "yes" if torch.cuda.is_bf16_supported() else "no: use float32 or fp16")
+        rows.append(_Row("bfloat16", "yes" if torch.cuda.is_bf16_supported() else "no: use float32 or fp16"))
+    return rows

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pushforward.cli.conditions import labels_of
 from pushforward.cli.options import check_whole, named, parse
+from pushforward.cli.output import result
 from pushforward.cli.records import fields_of, values_of
 from pushforward.cli.run import check_file, check_no_data, described_run, device_of, load_data, run_config
 from pushforward.cli.samples import check_form, check_out, write_samples
@@ -114,6 +115,7 @@ def run(arguments: Sequence[str]) -> int:
         picture_of(torch.cat((x, line, made), dim=2), options.out, levels=model.levels, columns=min(10, len(x)))
     else:
         write_samples(made, target.expand(len(x)), options.out, model)
+    result(options.out, out=options.out, n=len(x), source=options.source, target=options.target)
     print(f"{len(x)} examples, edited from {options.source} to {options.target}, are in {options.out}.")
     return 0
 

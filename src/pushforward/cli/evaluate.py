@@ -18,6 +18,7 @@ from pushforward.cli.drawing import check_clip, check_drawing, check_sampler, cl
 from pushforward.cli.guidance import guidance_of
 from pushforward.cli.joined import joined
 from pushforward.cli.options import check_whole, parse
+from pushforward.cli.output import result
 from pushforward.cli.run import check_folder, data_section, described_run, device_of, load_data, notify, run_config
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.errors import UserError
@@ -224,6 +225,7 @@ def _step(folder: Path, checkpoint: str) -> int | None:
 
 def show(judged: Judgement, folder: Path) -> None:
     """Print the main metrics and the path of the report."""
+    result(folder / "report.html", report=folder / "report.html", evaluation=judged.plain())
     console = Console()
     for sentence in judged.verdict:
         console.print(sentence, highlight=False, markup=False)

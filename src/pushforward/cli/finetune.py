@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pushforward.cli.configuration import base_config, refuse_changes
+from pushforward.cli.output import result as stated
 from pushforward.cli.run import load_data, write_config
 from pushforward.cli.starting import begin, report
 from pushforward.cli.text_images import checked_captions, of_images, prepare_folder
@@ -60,8 +61,9 @@ def run(arguments: Sequence[str]) -> int:
     trainer.fit()
     status = report(trainer)
     if status == 0 and trainer.processes.main:
-        result, caption = written(base, trainer), (validation.captions or ("",))[0]
-        print(f"{result} is written; next: {next_command(base, result, caption)}")
+        made, caption = written(base, trainer), (validation.captions or ("",))[0]
+        stated(made, result=made)
+        print(f"{made} is written; next: {next_command(base, made, caption)}")
     return status
 
 

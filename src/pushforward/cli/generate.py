@@ -16,6 +16,7 @@ from pushforward._checks import real, whole
 from pushforward.cli.drawing import clip_of
 from pushforward.cli.loras import DIGESTS, apply_loras, check_loras, check_unchanged, digests
 from pushforward.cli.options import check_whole, parse
+from pushforward.cli.output import result
 from pushforward.cli.pictures import pictures_of
 from pushforward.cli.preview import shown
 from pushforward.cli.prompts import check_encoders, prompts_of
@@ -151,7 +152,9 @@ def run(arguments: Sequence[str]) -> int:
     )
     size = _size(options, model, given["image"])
     if options.memory:
-        print(model.memory(size, min(options.batch_size, len(prompts)), options.tokens))
+        memory = model.memory(size, min(options.batch_size, len(prompts)), options.tokens)
+        result(None, memory=memory)
+        print(memory)
         return 0
     apply_loras(model, options.lora, options.lora_weight, merge=options.weights == "full")
     shift = model.shift if options.shift is None else options.shift
@@ -176,6 +179,7 @@ def run(arguments: Sequence[str]) -> int:
     paths = [options.out if len(seeds) == 1 else options.out.with_stem(f"{options.out.stem}-{one}") for one in seeds]
     for image, path, one, prompt in zip(made, paths, seeds, prompts, strict=True):
         write_png(image, path, _settings(dataclasses.replace(options, prompt=prompt, seed=one, height=size[0], width=size[1])))
+    result("\n".join(map(str, paths)), images=[{"path": path, "seed": one} for path, one in zip(paths, seeds, strict=True)], size=size)
     which = f"{len(seeds)} images of {size[1]}x{size[0]}" if len(seeds) > 1 else f"an image of {size[1]}x{size[0]}"
     print(f"{which} (seed {seed}) {'are' if len(seeds) > 1 else 'is'} in {', '.join(map(str, paths))}.")
     return 0

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pushforward.cli.options import parse
+from pushforward.cli.output import result
 from pushforward.cli.run import run_config
 from pushforward.errors import CheckpointError
 from pushforward.formats.config import dump_yaml
@@ -57,14 +58,21 @@ def run(arguments: Sequence[str]) -> int:
         table.add_row(
             "validation loss", f"{best['validation_loss']:.4f} at step {best['step']} (best), {judged[-1]['validation_loss']:.4f} (last)"
         )
-    saved = checkpoints(folder)
+    result(
+        None, run=folder, preset=config["preset"], parameters=sum(p.numel() for p in model.parameters()), shape=model.shape,
+        classes=model.classes, levels=model.levels, step=steps[-1]["step"] if steps else None,
+        best_validation_loss=min((row["validation_loss"] for row in judged), default=None), config=config,
+    )  # fmt: skip
+    saved, states = checkpoints(folder), dict[str, str]()
     for name in saved.names():
         try:
             check_folder(saved.folder / name)
             state = "intact"
         except CheckpointError as error:
             state = str(error)
+        states[name] = state
         table.add_row(f"checkpoint {name}", state)
+    result(None, checkpoints=states)
     console = Console()
     console.print(table, highlight=False)
     shown = {key: value for key, value in config.items() if key != "preset"}

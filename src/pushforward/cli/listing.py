@@ -1,4 +1,4 @@
-"""`pushforward list [GROUP]`: the public names with their summaries, without importing them; `list GROUP.NAME`: the options of one."""
+"""`pushforward list [GROUP]`: public names and recipes with their summaries, without importing them; `list GROUP.NAME`: one of them."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pushforward import registry
+from pushforward import recipes, registry
 from pushforward.cli.options import argument_helps, kebab, named, parse
+from pushforward.cli.output import result
 from pushforward.errors import UserError
+
+
+RECIPES = "recipes"  # a group of its own: files, not public names
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,8 @@ class List:
     """List the public names, or the options of one.
 
     Args:
-        group: models, data, samplers, paths, times, pairings, nn, bijections, ...; by default all. With a name, such as samplers.ddim, its
-            options with their defaults.
+        group: models, data, samplers, paths, times, pairings, nn, bijections, ..., or recipes; by default all. With a name, such as
+            samplers.ddim, its options with their defaults; recipes.NAME is a recipe's command and results.
     """
 
     group: Annotated[str, tyro.conf.Positional] = ""
@@ -30,42 +34,78 @@ class List:
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(List, arguments, prog="pushforward list", description="List the public names.")
-    groups = sorted({name.rpartition(".")[0] for name in registry.names()})
+    groups = [*sorted({name.rpartition(".")[0] for name in registry.names()}), RECIPES]
     group, _, name = options.group.rpartition(".")
+    if group == RECIPES:
+        _show_recipe(recipes.recipe(name))
+        return 0
     if group in groups and group:
         _show_options(group, named(group, name))
         return 0
     if options.group and options.group not in groups:
         raise UserError(registry.unknown("group", options.group, filter(None, groups)))
-    console = Console(soft_wrap=False)
+    console, listed = Console(soft_wrap=False), dict[str, dict[str, str]]()
     for group in [options.group] if options.group else groups:
-        table = Table(
-            title=f"pushforward.{group}" if group else "pushforward", title_justify="left", title_style="bold", box=None, show_header=False
-        )
-        for name in registry.names(group):
-            try:
-                sentence = registry.summary(name)
-            except registry.PluginError as error:
-                sentence = str(error)
-            table.add_row(name.rpartition(".")[2], sentence)
+        listed[group] = dict(_sentences(group))
+        title = group if group == RECIPES else f"pushforward.{group}" if group else "pushforward"
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False)
+        for name, sentence in listed[group].items():
+            table.add_row(name, escape(sentence))
         console.print(table, highlight=False)
         console.print()
-    if options.group:
+    names = [name if options.group else ".".join(filter(None, (group, name))) for group in listed for name in listed[group]]
+    result("\n".join(names), names=listed[options.group] if options.group else listed)
+    if options.group == RECIPES:
+        print(f"`pushforward list {RECIPES}.{next(iter(listed[RECIPES]))}` shows the command and the results of one.")
+    elif options.group:
         example = kebab(registry.names(options.group)[0])
         print(f"`pushforward list {options.group}.{example}` explains the options of one.")
     return 0
 
 
+def _sentences(group: str) -> Iterator[tuple[str, str]]:
+    """Yield each name of a group with the sentence that explains it."""
+    if group == RECIPES:
+        yield from ((name, recipes.recipe(name).summary) for name in recipes.names())
+        return
+    for name in registry.names(group):
+        try:
+            yield name.rpartition(".")[2], registry.summary(name)
+        except registry.PluginError as error:
+            yield name.rpartition(".")[2], str(error)
+
+
+def _show_recipe(one: recipes.Recipe) -> None:
+    """Print a recipe: its command, and what was measured."""
+    result(one.command, **vars(one), command_line=one.command)
+    console = Console()
+    console.print(one.name, style="bold", highlight=False)
+    console.print(f"  {one.summary}\n", highlight=False, markup=False)
+    print(one.command)
+    print(f"{one.measure}\n")
+    table = Table(box=None, show_header=False)
+    rows = {"training took": one.time, **one.results, "source": one.source}
+    for name, value in (rows if one.needs is None else {**rows, "needs": f"the run of the recipe {one.needs}"}).items():
+        table.add_row(name, value)
+    console.print(table, highlight=False)
+    print(f"\npushforward train --recipe {one.name}    trains it into {one.out}; further options replace the recipe's")
+
+
 def _show_options(group: str, thing: Any) -> None:
     """Print what a public object is, and its options: their names, defaults and explanations."""
+    rows = list(options_of(thing))
+    result(
+        "\n".join(name for name, _, _ in rows), name=f"pushforward.{thing.public_name}", summary=registry.first_sentence(thing),
+        options=[{"name": name, "default": default, "help": explanation} for name, default, explanation in rows],
+    )  # fmt: skip
     console = Console(soft_wrap=False)
     console.print(f"pushforward.{thing.public_name}", style="bold", highlight=False)
     console.print(f"  {registry.first_sentence(thing)}\n", highlight=False, markup=False)
     table = Table(box=None, show_header=False)
-    for name, default, explanation in options_of(thing):
+    for name, default, explanation in rows:
         table.add_row(name, default, escape(explanation))
     console.print(table, highlight=False)
-    if group == "samplers" and any(name == "grid" for name, _, _ in options_of(thing)):
+    if group == "samplers" and any(name == "grid" for name, _, _ in rows):
         print("\n--sampler-options NAME VALUE ... sets them; `grid karras grid.rho 5` is another grid with its option.")
 
 

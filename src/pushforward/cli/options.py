@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from pushforward import registry
+from pushforward.cli.helping import HELPS, brief, everything
 from pushforward.cli.mistakes import sentence
 from pushforward.errors import PushforwardError, UserError
 
@@ -40,15 +41,21 @@ def from_data(preset: Callable[..., Any]) -> dict[str, str | None]:
 
 
 def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, description: str, default: Any = None) -> T:
-    """Parse arguments, in any order, into the record; help raises SystemExit.
+    """Parse arguments, in any order, into the record; help raises SystemExit: one screen, or all options with --help-all.
 
     Raises:
         UserError: an option is unknown, missing, or has a value that it cannot have.
     """
+    if "--help-all" in arguments:
+        everything(kind, default, lambda: _show_all(kind, prog, description, default))
+        raise SystemExit(0)
+    if set(HELPS) & set(arguments):
+        print(brief(kind, default, prog, description, _choices_first(arguments)))
+        raise SystemExit(0)
     options = {} if default is None else {"default": default}
     given, box = _choices_first(arguments), io.StringIO()
     try:
-        with contextlib.redirect_stderr(box), _unwrapped(arguments):
+        with contextlib.redirect_stderr(box), _unwrapped():
             return tyro.cli(
                 kind,
                 args=given,
@@ -65,12 +72,18 @@ def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, descri
         raise
 
 
+def _show_all(kind: Any, prog: str, description: str, default: Any) -> None:
+    """Print tyro's help, which has all options except those of components that must be chosen first."""
+    options = {} if default is None else {"default": default}
+    with contextlib.suppress(SystemExit):
+        tyro.cli(kind, args=["--help"], prog=prog, description=description, config=(tyro.conf.CascadeSubcommandArgs,), **options)
+
+
 @contextlib.contextmanager
-def _unwrapped(arguments: Sequence[str]) -> Iterator[None]:
-    """Let tyro write each sentence into one line, except in help, which is for the terminal."""
+def _unwrapped() -> Iterator[None]:
+    """Let tyro write each sentence into one line."""
     before = os.environ.get("COLUMNS")
-    if not {"-h", "--help"} & set(arguments):
-        os.environ["COLUMNS"] = "10000"
+    os.environ["COLUMNS"] = "10000"
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from pushforward.cli.options import parse
+from pushforward.cli.output import result
 from pushforward.cli.run import notify
 from pushforward.publish.push import push_to_hub
 
@@ -44,5 +45,6 @@ def run(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     if options.license is None:
         notify("the card states no licence: without one others may not use the model; --license mit would add one.")
+    result(address, address=address, run=options.run, name=options.name)
     print(f"{options.run} is at {address}; it is loaded by pf.load({options.name!r}).")
     return 0

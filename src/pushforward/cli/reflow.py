@@ -11,9 +11,10 @@ import torch
 import tyro
 
 from pushforward.cli.joined import joined
+from pushforward.cli.output import result
 from pushforward.cli.options import check_positive, check_whole, parse
 from pushforward.cli.run import check_folder, described_run, device_of, load_data, notify, run_config, write_config
-from pushforward.cli.starting import finish
+from pushforward.cli.starting import bars, finish
 from pushforward.data.pairs import Pairs
 from pushforward.errors import UserError
 from pushforward.evaluation.straightness import Straightness, straightness
@@ -26,7 +27,7 @@ from pushforward.formats.packages import stamped
 from pushforward.formats.run import check_free, checkpoints, is_launched, step_of
 from pushforward.training.grids import SampleGrid
 from pushforward.training.processes import Processes
-from pushforward.training.progress import MetricsFile, ProgressBar, read_metrics
+from pushforward.training.progress import MetricsFile, read_metrics
 from pushforward.training.reflow import pairs_among
 from pushforward.training.settings import Settings
 from pushforward.training.state import newest
@@ -160,6 +161,7 @@ def train_on_pairs(
     settings = _settings(config, options)
     resume, done = among.of_main(lambda: _continued(out, options, settings, among.launch), "checking the run folder")
     if done:
+        result(out, run=out, step=settings.steps, steps=settings.steps)
         return 0
     if among.main:
         notify(f"solving {options.pairs} trajectories of {of} ...")
@@ -170,7 +172,7 @@ def train_on_pairs(
     torch.manual_seed(settings.seed)
     trainer = Trainer(
         student, train, validation=validation, out=out, resume=resume, overwrite=options.overwrite, config={"data": section, **facts},
-        callbacks=[ProgressBar(), MetricsFile(out / "metrics.jsonl"), SampleGrid(out / "samples")], **vars(settings),
+        callbacks=[*bars(), MetricsFile(out / "metrics.jsonl"), SampleGrid(out / "samples")], **vars(settings),
     )  # fmt: skip
     among.of_main(lambda: write_config(out, whole), "writing the configuration")
     trainer.fit()
@@ -179,6 +181,7 @@ def train_on_pairs(
         after = among.of_main(lambda: _straightness(load(out), section, options.seed), "measuring the straightness")
         if among.main:
             print(f"straightness (0 is a straight line): {before} before, {after} after.")
+            result(out, straightness_before=before, straightness=after)
     return status
 
 

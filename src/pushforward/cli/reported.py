@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pushforward._files import json_of, text_of
+from pushforward.cli.output import result
 from pushforward.cli.run import notify, run_config
 from pushforward.errors import UserError
 from pushforward.evaluation.units import BITS, DATA, NATS, STANDARDISED, per_bit
@@ -98,6 +99,7 @@ def _without(start: str, answers: Mapping[str, str]) -> dict[str, str]:
 def show(rows: Mapping[str, Mapping[str, str]]) -> None:
     """Print a table of answers by question and column."""
     names = list(next(iter(rows.values())))
+    result(None, models=names, rows=rows)
     table = Table("", *names, show_lines=True)
     for question, answers in rows.items():
         table.add_row(question, *(answers[name] for name in names))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pushforward._checks import device_named
+from pushforward.cli.output import is_quiet
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import load
 from pushforward.errors import ConfigError, UserError
@@ -23,8 +24,9 @@ CONFIG = "config.yaml"
 
 
 def notify(text: str) -> None:
-    """Print a line for the user to stderr as it is: a wrapped path could not be copied, and brackets in one are no markup."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line for the user to stderr as it is, unless --quiet is given: in a wrapped line a path could not be copied."""
+    if not is_quiet():
+        print(text, file=sys.stderr, flush=True)
 
 
 def device_of(name: str, index: int | None = None) -> torch.device:

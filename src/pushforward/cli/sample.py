@@ -17,6 +17,7 @@ from pushforward.cli.drawing import check_clip, check_drawing, clip_of
 from pushforward.cli.guidance import guidance_of
 from pushforward.cli.joined import joined
 from pushforward.cli.options import check_positive, check_whole, parse
+from pushforward.cli.output import result
 from pushforward.cli.run import check_file, check_no_data, described_run, device_of
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.cli.samples import check_form, check_out, write_samples
@@ -145,4 +146,5 @@ def _written(options: Sample, drawing: _Drawing, model: GenerativeModel) -> None
         batch_size=options.batch_size,
     )
     write_samples(made, cond, options.out, model)
+    result(options.out, out=options.out, n=options.n, shape=model.shape, seed=options.seed)
     print(f"{options.n} samples of shape {model.shape} are in {options.out}.")

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from pushforward.cli.output import result
 from pushforward.errors import UserError
 
 WATCH = os.path.join("pushforward", "debug", "watch.py")
@@ -38,6 +39,7 @@ def check_script(script: Path, arguments: Sequence[str]) -> int:
         status = 1
     finally:
         sys.argv, sys.path = argv, path
+    result(None, script=script, findings=[str(one) for one in report.findings])
     print(f"{script}: {_counted(len(report.findings))}")
     if report.findings or report.unseen:
         print(report)

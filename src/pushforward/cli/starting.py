@@ -11,6 +11,7 @@ from pushforward import registry
 from pushforward.cli.configuration import refuse_changes
 from pushforward.cli.gaussian import behind_gaussian
 from pushforward.cli.options import from_data
+from pushforward.cli.output import is_quiet, result
 from pushforward.cli.run import notify, run_config, write_config
 from pushforward.data.dataset import Dataset
 from pushforward.families.model import GenerativeModel
@@ -95,7 +96,7 @@ def begin(
     if resume:
         with among.watched():
             among.of_main(lambda: refuse_changes(run_config(out), whole, out), "checking the run folder")
-    always: list[Callback] = [ProgressBar(), MetricsFile(out / "metrics.jsonl")]
+    always = [*bars(), MetricsFile(out / "metrics.jsonl")]
     trainer = Trainer(
         model.to(device), train, validation=validation, out=out, resume=resume, overwrite=overwrite, callbacks=[*always, *callbacks],
         config=own, **vars(settings),
@@ -107,6 +108,11 @@ def begin(
         where = f"{device}" if among.size == 1 else f"{among.size} processes on {device.type}"
         notify(f"{name} on {train!r}: {parameters:,} parameters, {where}, {settings.steps - trainer.step} steps into {out}")
     return trainer
+
+
+def bars() -> list[Callback]:
+    """Return the callback that shows the progress of training; none with --quiet."""
+    return [] if is_quiet() else [ProgressBar()]
 
 
 def _shown(schema: Schema) -> str:
@@ -130,14 +136,21 @@ def report(trainer: Trainer) -> int:
     """Print the result of training and return the exit status."""
     if not trainer.processes.main:
         return 0 if trainer.stopped_by is None else 128 + int(trainer.stopped_by)
+    result(
+        trainer.out if trainer.stopped_by is None else "", run=trainer.out, step=trainer.step, steps=trainer.settings.steps,
+        seconds=round(trainer.seconds, 3), skipped=trainer.skipped, ended_early=trainer.ended_early,
+        stopped_by=None if trainer.stopped_by is None else trainer.stopped_by.name,
+        best_validation_loss=trainer.best, best_step=trainer.progress.best_step,
+        parameters=sum(p.numel() for p in trainer.model.parameters()),
+    )  # fmt: skip
     if trainer.stopped_by is not None:
         print(f"pushforward: stopped at step {trainer.step}, which is saved; continue with --resume --out {trainer.out}.", file=sys.stderr)
         return 128 + int(trainer.stopped_by)
     unreadable = getattr(trainer.data, "unreadable", ())
     if unreadable:
-        print(f"{len(unreadable)} images could not be read and were replaced by others: {', '.join(unreadable[:5])}", file=sys.stderr)
+        notify(f"{len(unreadable)} images could not be read and were replaced by others: {', '.join(unreadable[:5])}")
     if trainer.skipped:
-        print(f"{trainer.skipped} steps without a usable gradient were skipped.", file=sys.stderr)
+        notify(f"{trainer.skipped} steps without a usable gradient were skipped.")
     early = f" of {trainer.settings.steps}, as validation no longer improved," if trainer.ended_early else ""
     behind = behind_gaussian(trainer)
     if behind:

@@ -12,7 +12,9 @@ import tyro
 
 from pushforward import registry
 from pushforward.cli.configuration import base_config, model_defaults, refuse_preset, section_of, settings_of, settled
+from pushforward.cli.helping import HELPS
 from pushforward.cli.options import parse, preset_record
+from pushforward.cli.recipe import with_recipe
 from pushforward.cli.run import check_folder, data_options, device_of, load_data
 from pushforward.cli.samplers import SamplerOptions
 from pushforward.cli.starting import finish, start
@@ -40,6 +42,7 @@ class RunOptions:
             arrays, or hf:OWNER/NAME for a set of the Hugging Face Hub.
         data_options: options of the data set, as NAME VALUE pairs, such as `label species` for a .csv.
         out: run folder; by default runs/PRESET-DATA.
+        dry_run: print what the run would be, with its memory and time, and write nothing.
         device: "auto" (an accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
         overwrite: replace an existing run.
         resume: continue from the newest intact checkpoint of the run, with its settings; `--resume auto` begins the run if there is none.
@@ -59,6 +62,7 @@ class RunOptions:
     wandb: bool = False
     mlflow: bool = False
     profile: int = 0
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,24 +73,24 @@ class Run(RunOptions):
         sampler_options: options of the model's sampler as NAME VALUE pairs, such as `grid karras grid.rho 5`; `pushforward list
             samplers.ddim` explains those of ddim.
         config: a config.yaml to take settings from; other options override it.
+        recipe: a measured run to repeat (`pushforward list recipes`); other options override it.
     """
 
     sampler_options: dict[str, str] = field(default_factory=dict)
     config: Path | None = None
+    recipe: str | None = None
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    given = settled(arguments)
+    given = settled(with_recipe(arguments))
     config = base_config(given)
     known = [name.removeprefix("models.") for name in registry.names("models")]
     place = _place_of_preset(given, known)
     preset = config.get("preset") if place is None else given.pop(place)
     if preset is None:
-        if "-h" in given or "--help" in given:
-            print(f"usage: pushforward train PRESET --data NAME|PATH [OPTIONS]\n\npresets: {', '.join(known)}")
-            print("\n`pushforward train PRESET --help` lists a preset's options with their defaults.")
-            return 0
+        if set(HELPS) & set(given):
+            parsed_records({"run": Run(), "training": Settings()}, given, prog="pushforward train PRESET", description=_overview(known))
         raise UserError(f"train needs a preset: one of {', '.join(known)}; for instance `pushforward train rectified_flow --data moons`.")
     if preset not in known:
         raise UserError(registry.unknown("preset", str(preset), known))
@@ -99,11 +103,15 @@ def run(arguments: Sequence[str]) -> int:
     return _train(str(preset), given, config)
 
 
+def _overview(known: Sequence[str]) -> str:
+    return f"Train a preset on data, or a recipe (`pushforward list recipes`); --help after a PRESET shows its own options: {', '.join(known)}."
+
+
 def _place_of_preset(given: Sequence[str], known: Sequence[str]) -> int | None:
     """Return where the preset stands: first, or as a known name that is no option's value."""
     if given and not given[0].startswith("-"):
         return 0
-    flags = ("--overwrite", "--resume", "--tensorboard", "--wandb", "--mlflow")  # options without a value
+    flags = ("--overwrite", "--resume", "--tensorboard", "--wandb", "--mlflow", "--dry-run")  # options without a value
     for place, one in enumerate(given):
         if one in known and (not given[place - 1].startswith("-") or "=" in given[place - 1] or given[place - 1] in flags):
             return place
