@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pushforward.cli.options import parse
-from pushforward.cli.reflow import OnPairs, check_pairs, joined_for, path_model, train_on_pairs
+from pushforward.cli.reflow import OnPairs, check_pairs, joined_for, path_model, rehearse_on_pairs, train_on_pairs
 from pushforward.training.reflow import one_step
 
 
@@ -17,4 +17,6 @@ def run(arguments: Sequence[str]) -> int:
         with among.agreed("reading the run"):
             teacher = path_model(options.run, options, among)
             student = one_step(teacher)
+        if options.dry_run:
+            return rehearse_on_pairs("distill", teacher, student, out, options, among)
         return train_on_pairs(teacher, student, options.run, out, options, {"distill": {"of": str(options.run)}}, among)

@@ -5,10 +5,11 @@ SHOWN: dict[str, tuple[str, ...]] = {
         "data", "data-options", "out", "steps", "batch-size", "lr", "seed", "device", "recipe", "config", "resume", "overwrite", "dry-run",
     ),
     "train usage": ("--data", "NAME|PATH"),
-    "sample": ("n", "label", "cond", "guidance", "sampler", "steps", "sampler-options", "temperature", "out", "seed", "checkpoint", "device"),
-    "evaluate": ("data", "out", "split", "checkpoint", "samples", "scored", "evaluations", "sampler", "steps", "guidance", "seed", "device"),
+    "sample": ("n", "label", "cond", "guidance", "sampler", "steps", "sampler-options", "out", "seed", "checkpoint", "device"),
+    "evaluate": ("data", "out", "split", "checkpoint", "samples", "scored", "evaluations", "sampler", "steps", "guidance", "device"),
     "compare": (
-        "data", "data-options", "seconds", "train-steps", "seeds", "out", "samples", "evaluations", "split", "reported", "explain", "device",
+        "data", "data-options", "seconds", "train-steps", "seeds", "out", "samples", "evaluations", "split", "reported", "explain",
+        "device",
     ),
     "finetune": (
         "data", "caption", "size", "rank", "full", "text-encoders", "prior", "out", "steps", "batch-size", "lr", "device", "resume",

@@ -15,7 +15,6 @@ from pushforward.cli.options import argument_helps, kebab, named, parse
 from pushforward.cli.output import result
 from pushforward.errors import UserError
 
-
 RECIPES = "recipes"  # a group of its own: files, not public names
 
 

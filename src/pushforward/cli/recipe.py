@@ -45,7 +45,7 @@ def _merged(found: Recipe, own: Sequence[str]) -> list[str]:
         if own[0] != preset:
             raise UserError(f"--recipe is {found.name}, which trains {preset}, not {own[0]}; leave {own[0]} out.")
         own = own[1:]
-    given, chosen = {_option(word) for word in own}, {_field(word) for word in own} - {""}
+    given, chosen = {_option(word) for word in own} - {""}, {_field(word) for word in own} - {""}
     kept: list[str] = []
     for group in _groups(words):
         field = _field(group[0]) or group[0].removeprefix("--").partition(".")[0]

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ import torch
 import tyro
 
 from pushforward.cli.joined import joined
-from pushforward.cli.output import result
 from pushforward.cli.options import check_positive, check_whole, parse
+from pushforward.cli.output import result
+from pushforward.cli.rehearse import Before, check_alone, rehearse
 from pushforward.cli.run import check_folder, described_run, device_of, load_data, notify, run_config, write_config
 from pushforward.cli.starting import bars, finish
+from pushforward.cli.train import Source
 from pushforward.data.pairs import Pairs
 from pushforward.errors import UserError
 from pushforward.evaluation.straightness import Straightness, straightness
@@ -33,6 +36,7 @@ from pushforward.training.settings import Settings
 from pushforward.training.state import newest
 from pushforward.training.trainer import Trainer
 
+MEASURED = 256  # pairs that a dry run solves, at least
 VALIDATION_SHARE = 10  # one additional validation pair per 10 training pairs, to select the best checkpoint
 
 
@@ -53,6 +57,7 @@ class OnPairs:
         device: "auto", "cpu", "cuda", ...
         resume: continue an interrupted run.
         overwrite: replace existing runs.
+        dry_run: print what the run would be, with its memory and time, and write nothing.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -67,6 +72,7 @@ class OnPairs:
     device: str = "auto"
     resume: bool = False
     overwrite: bool = False
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         check_whole(self, {"pairs": 10, "steps": 1, "batch_size": 1, "block": 1, "seed": 0})
@@ -96,6 +102,9 @@ def run(arguments: Sequence[str]) -> int:
     teacher = options.run
     with joined_for(options) as among:
         among.of_main(lambda: repr(check_pairs(options, outs, among)), "checking the run folders")
+        if options.dry_run:
+            model = path_model(teacher, options, among)
+            return rehearse_on_pairs("reflow", model, model, outs[0], options, among)
         for number, out in enumerate(outs, 1):
             with among.agreed("reading the run"):
                 model = path_model(teacher, options, among)
@@ -183,6 +192,21 @@ def train_on_pairs(
             print(f"straightness (0 is a straight line): {before} before, {after} after.")
             result(out, straightness_before=before, straightness=after)
     return status
+
+
+def rehearse_on_pairs(name: str, teacher: PathModel, student: PathModel, out: Path, options: OnPairs, among: Processes) -> int:
+    """Print what training a student on its teacher's pairs would take, of several rounds the first, and return the exit status."""
+    check_alone(among)
+    config = run_config(options.run)
+    section, settings = dict(config.get("data", {})), _settings(config, options)
+    some, validation = min(options.pairs, max(settings.batch_size, MEASURED)), max(1, options.pairs // VALIDATION_SHARE)
+    began = time.perf_counter()
+    train = pairs_of(teacher, some, section, options.seed, among)
+    seconds = (time.perf_counter() - began) * (options.pairs + validation) / some
+    before = Before(f"solving {options.pairs + validation:,} trajectories of {options.run}", seconds, options.pairs, validation)
+    resume = options.resume and out.is_dir()
+    source = Source(train, train, section, out, model_device(student), resume, launched=False)
+    return rehearse(name, student, settings, source, options.overwrite, before=before)
 
 
 def pairs_of(model: PathModel, n: int, section: Mapping[str, Any], seed: int, among: Processes) -> Pairs:

@@ -51,12 +51,7 @@ def start(
 
     `sections` are further ones of the configuration; `prepare` changes the model before anything is made of it.
     """
-    torch.manual_seed(settings.seed)
-    function = registry.get(f"models.{preset}")
-    decided = {name: getattr(train, of) for name, of in from_data(function).items() if of is not None}
-    model: GenerativeModel = function(**arguments, **decided)
-    if prepare is not None:
-        prepare(model)
+    model = built(preset, arguments, settings, train, prepare)
     own = {"data": dict(section), **(sections or {})}
     always: list[Callback] = [SampleGrid(out / "samples")] if grids else []
     trainer = begin(
@@ -69,6 +64,19 @@ def start(
         if train.schema is not None and train.schema.columns:
             notify(_shown(train.schema))
     return trainer
+
+
+def built(
+    preset: str, arguments: Mapping[str, Any], settings: Settings, train: Dataset, prepare: Callable[[Any], None] | None = None
+) -> GenerativeModel:
+    """Return the model of a preset with what the data determines; its first weights are those of the seed."""
+    torch.manual_seed(settings.seed)
+    function = registry.get(f"models.{preset}")
+    decided = {name: getattr(train, of) for name, of in from_data(function).items() if of is not None}
+    model: GenerativeModel = function(**arguments, **decided)
+    if prepare is not None:
+        prepare(model)
+    return model
 
 
 def begin(

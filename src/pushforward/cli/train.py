@@ -15,9 +15,10 @@ from pushforward.cli.configuration import base_config, model_defaults, refuse_pr
 from pushforward.cli.helping import HELPS
 from pushforward.cli.options import parse, preset_record
 from pushforward.cli.recipe import with_recipe
+from pushforward.cli.rehearse import check_alone, rehearse
 from pushforward.cli.run import check_folder, data_options, device_of, load_data
 from pushforward.cli.samplers import SamplerOptions
-from pushforward.cli.starting import finish, start
+from pushforward.cli.starting import built, finish, start
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import options_from_text
 from pushforward.data.splits import LEAST
@@ -104,7 +105,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _overview(known: Sequence[str]) -> str:
-    return f"Train a preset on data, or a recipe (`pushforward list recipes`); --help after a PRESET shows its own options: {', '.join(known)}."
+    presets = ", ".join(known)
+    return f"Train a preset on data, or a recipe (`pushforward list recipes`); --help after a PRESET shows its own options: {presets}."
 
 
 def _place_of_preset(given: Sequence[str], known: Sequence[str]) -> int | None:
@@ -128,6 +130,9 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
         chosen = defaults(preset, source.train)
         parsed = parsed_options(preset, given, Run(), Settings(**chosen.training), chosen.model)
         chosen = chosen.among({**vars(parsed.model), **vars(parsed.training)})
+    if options.dry_run:
+        model = built(preset, arguments_of(parsed), parsed.training, source.train).to(source.device)
+        return rehearse(preset, model, parsed.training, source, options.overwrite, chosen=chosen)
     trainer = start(
         preset, arguments_of(parsed), parsed.training, source.train, source.validation, source.out,
         section=source.section, device=source.device, resume=source.resume, overwrite=options.overwrite,
@@ -182,6 +187,8 @@ def opened(preset: str, options: RunOptions, settings: Settings, config: Mapping
         section |= data_options(before)
     out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
     among = processes(settings.timeout)
+    if options.dry_run:
+        check_alone(among)
     with among.watched():
         resume, launched = among.of_main(lambda: _continued(out, options, among.launch), "checking the run folder")
         with among.agreed("loading the data"):
