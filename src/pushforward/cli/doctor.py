@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
     found = _found()
     missing = [name for name in NEEDED if _version(name) is None]
     problems = [f"{one.name}: {one.text}" for one in found if one.problem]
-    result("\n".join(problems), **{one.name.replace(" ", "_"): one.text for one in found}, problems=problems)
+    result("\n".join(problems), found={one.name: one.text for one in found}, problems=problems)
     table = Table(box=None, show_header=False, pad_edge=False)
     for one in found:
         table.add_row(one.name, Text(one.text, style="red" if one.problem else ""))

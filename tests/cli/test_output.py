@@ -1,0 +1,155 @@
+"""What programs read: --json is one object on stdout, --quiet the result alone, and a pipe gets no control characters."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pushforward.cli import main, output
+
+QUICK = ["--steps", "3", "--batch-size", "16", "--hidden", "8"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return the folder of a small run, which --quiet printed."""
+    out = tmp_path_factory.mktemp("runs") / "moons"
+    assert main(["train", "realnvp", "--data", "moons", *QUICK, "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def printed(capsys, *command):
+    """Return the exit status of a command with --json, and the object that it prints."""
+    capsys.readouterr()
+    status = main([*map(str, command), "--json"])
+    text = capsys.readouterr().out
+    assert text.count("\n") == 1
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert found["exit_status"] == status
+    assert found["command"] == command[0]
+    return status, found
+
+
+def test_train_prints_one_object(tmp_path, capsys):
+    out = tmp_path / "moons"
+    status, found = printed(capsys, "train", "realnvp", "--data", "moons", *QUICK, "--out", out)
+    assert (status, found["run"], found["step"], found["stopped_by"]) == (0, str(out), 3, None)
+    assert isinstance(found["best_validation_loss"], float)
+
+
+def test_commands_on_a_run_print_one_object(run, tmp_path, capsys):
+    assert printed(capsys, "info", run)[1]["preset"] == "realnvp"
+    assert set(printed(capsys, "info", run)[1]["checkpoints"].values()) == {"intact"}
+    found = printed(capsys, "sample", run, "-n", "5", "--out", tmp_path / "x.npy")[1]
+    assert (found["out"], found["n"], found["shape"]) == (str(tmp_path / "x.npy"), 5, [2])
+    found = printed(capsys, "compare", "--reported", run)[1]
+    assert found["models"] == [str(run)]
+    assert found["rows"]["preset"] == {str(run): "realnvp"}
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_printed_as_it_is_written(run, tmp_path, capsys):
+    options = [run, "--samples", "40", "--scored", "20", "--compared", "40", "--out", tmp_path]
+    found = printed(capsys, "evaluate", *options)[1]
+    assert found["evaluation"] == json.loads((tmp_path / "evaluation.json").read_text())
+    assert main(["evaluate", *map(str, options), "-q"]) == 0
+    assert tuple(capsys.readouterr()) == (f"{tmp_path / 'report.html'}\n", "")
+
+
+def test_list_and_doctor_print_one_object(capsys):
+    everything = printed(capsys, "list")[1]["names"]
+    assert "nsf" in everything["models"]
+    assert "fashion-glow" in everything["recipes"]
+    assert set(printed(capsys, "list", "models")[1]["names"]) == set(everything["models"])
+    assert {one["name"] for one in printed(capsys, "list", "samplers.ddim")[1]["options"]} >= {"steps", "eta"}
+    assert printed(capsys, "list", "recipes.fashion-glow")[1]["results"]
+    assert printed(capsys, "doctor")[1]["found"]["python"].startswith("3.")
+
+
+@pytest.mark.parametrize(
+    "command", [["sample", "nowhere"], ["train", "nsf"], ["nonsense"], ["train", "nsf", "--data", "moons", "--lr", "x"]]
+)
+def test_an_error_is_an_object_too(command, capsys):
+    status = main([*command, "--json"])
+    text = capsys.readouterr()
+    found = json.loads(text.out)
+    assert (found["exit_status"], status) == (2, 2)
+    assert text.err == f"pushforward: {found['error']}\n"
+
+
+def test_quiet_prints_the_result_only(run, tmp_path, capsys):
+    out = tmp_path / "again"
+    assert main(["train", "realnvp", "--data", "wine", *QUICK, "--out", str(out), "--quiet"]) == 0
+    assert tuple(capsys.readouterr()) == (f"{out}\n", "")
+    assert main(["sample", str(run), "-n", "4", "--out", str(tmp_path / "x.csv"), "-q"]) == 0
+    assert tuple(capsys.readouterr()) == (f"{tmp_path / 'x.csv'}\n", "")
+    assert main(["list", "paths", "--quiet"]) == 0
+    assert "Linear" in capsys.readouterr().out.split("\n")
+    assert main(["info", str(run), "--quiet"]) == 0
+    assert "preset" in capsys.readouterr().out
+    assert main(["sample", "nowhere", "--quiet"]) == 2
+    text = capsys.readouterr()
+    assert (text.out, text.err.count("\n")) == ("", 1)
+
+
+def test_the_two_modes_exclude_each_other_and_app_has_none(capsys):
+    assert main(["list", "--quiet", "--json"]) == 2
+    assert "exclude each other" in capsys.readouterr().err
+    assert main(["app", "runs/x", "--json"]) == 2
+    assert "leave --json out" in capsys.readouterr().err
+
+
+def test_what_belongs_to_a_script_is_left_to_it(tmp_path, capsys):
+    script = tmp_path / "script.py"
+    script.write_text("import sys; print(sys.argv[1:])")
+    assert main(["doctor", "--aliasing", str(script), "--json", "--quiet"]) == 0
+    assert "['--json', '--quiet']" in capsys.readouterr().out
+    assert main(["doctor", "--json", "--aliasing", str(script)]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == []
+
+
+def test_a_pipe_gets_plain_lines_of_80_columns_and_json_apart_from_the_text(tmp_path):
+    """The terminal's settings are those of a system without one, and NO_COLOR and its opposite change nothing in a pipe."""
+    environment = {name: one for name, one in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE")}
+    command = [
+        sys.executable,
+        "-m",
+        "pushforward",
+        "train",
+        "realnvp",
+        "--data",
+        "moons",
+        *QUICK,
+        "--log-every",
+        "1",
+        "--out",
+        "run",
+        "--json",
+    ]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env={**environment, "NO_COLOR": "1", "TERM": "dumb"}, stdin=subprocess.DEVNULL, capture_output=True, timeout=120
+    )  # fmt: skip
+    assert ended.returncode == 0
+    assert json.loads(ended.stdout)["run"] == "run"
+    assert b"step 3/3" in ended.stderr
+    assert not [one for one in ended.stdout + ended.stderr if one < 32 and one != ord("\n")]
+    shown = subprocess.run(
+        [sys.executable, "-m", "pushforward", "list", "models"], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=120,
+    )  # fmt: skip
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "\x1b" not in shown.stdout
+
+
+def test_values_are_plain():
+    @dataclasses.dataclass
+    class Pair:
+        left: float
+        right: Path
+
+    value = {"a": float("nan"), 2: (1, float("-inf")), "pair": Pair(1.5, Path("x/y"))}
+    assert output.plain(value) == {"a": None, "2": [1, None], "pair": {"left": 1.5, "right": "x/y"}}
