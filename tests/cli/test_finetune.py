@@ -214,3 +214,16 @@ def test_a_cache_serves_other_runs_and_one_of_other_captions_is_refused(sd3, fol
     assert {len(one) for name, one in load_file(tmp_path / "a" / "lora.safetensors").items() if "lora_A" in name} == {2}
     assert finetune(sd3, *cache, "--caption", "a dog", "--out", tmp_path / "c") == 2
     assert "holds latents cached with other data" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(sd3, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = {one: one.read_bytes() for one in sd3.rglob("*") if one.is_file()}
+    command = ["finetune", sd3, "--data", folder / "subject", *SETTINGS, "--rank", 2, "--dry-run", "--json"]
+    assert main([str(word) for word in command]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["trained_parameters"] < found["parameters"]
+    assert found["memory"]["gradients"] == 4 * found["trained_parameters"]
+    assert (found["data"]["train"], found["run_is"]) == (4, "created")
+    assert not list(tmp_path.iterdir())
+    assert {one: one.read_bytes() for one in sd3.rglob("*") if one.is_file()} == before

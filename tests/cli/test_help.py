@@ -92,7 +92,8 @@ def test_each_command_has_an_example_that_its_parser_knows():
 
 
 def test_help_does_not_import_torch():
-    code = "import sys; from pushforward.cli import main; main(['--help']); main(['list', 'recipes', '--json']); sys.exit('torch' in sys.modules)"
+    calls = "main(['--help']); main(['list', 'recipes', '--json']); sys.exit('torch' in sys.modules)"
+    code = f"import sys; from pushforward.cli import main; {calls}"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0
     assert "\x1b" not in ended.stdout + ended.stderr

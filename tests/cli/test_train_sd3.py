@@ -140,3 +140,14 @@ def test_overwriting_replaces_a_run_and_nothing_of_the_users(run, pictures, tmp_
     assert main(command(*options, "--overwrite", *SMALL)) == 2
     assert "vae holds notes.txt, which would be lost" in capsys.readouterr().err
     assert (out / "checkpoints" / "last").is_file(), "refused before anything is removed"
+
+
+def test_a_dry_run_writes_nothing(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--data", pictures, "--data-options", "size", 8, "--text-encoders", "wordllama", "--text-tokens", 6, "--dry-run", "--json")
+    assert main(command(*options, *SMALL)) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["data"]["train"] + found["data"]["validation"], found["time"]["steps"]) == (27, 2)  # of 29 captioned images a tenth, 2, is for tests
+    assert "training an autoencoder for 4,000 steps" in found["time"]["before"]
+    assert found["memory"]["activations"] > 0
+    assert not list(tmp_path.iterdir())

@@ -1,16 +1,20 @@
 """`pushforward finetune MODEL --data FOLDER`: fine-tune a Stable Diffusion 3 on images with captions, by a LoRA or all weights."""
 
+import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pushforward.cli.configuration import base_config, refuse_changes
 from pushforward.cli.output import result as stated
+from pushforward.cli.rehearse import rehearse
 from pushforward.cli.run import load_data, write_config
 from pushforward.cli.starting import begin, report
-from pushforward.cli.text_images import checked_captions, of_images, prepare_folder
-from pushforward.cli.train import opened, watching
-from pushforward.cli.tuned import loaded, next_command, written
+from pushforward.cli.text_images import before_training, checked_captions, few_of, of_images, prepare_folder
+from pushforward.cli.train import Source, opened, watching
+from pushforward.cli.tuned import Base, loaded, next_command, written
 from pushforward.cli.tuning import asked, check_apart, plain_of, run_of
 from pushforward.data.dataset import Dataset
 from pushforward.data.prior import PriorPreservation
@@ -22,6 +26,7 @@ from pushforward.formats.run import FINETUNE
 from pushforward.sd3.run_files import VAE
 from pushforward.training.grids import CaptionGrid
 from pushforward.training.processes import processes
+from pushforward.training.settings import Settings
 
 SIZE = 1024  # pixels of a side, of models that are no runs
 
@@ -45,6 +50,8 @@ def run(arguments: Sequence[str]) -> int:
     if config:
         refuse_changes(config, {**config, **sections}, source.out)
     base = loaded(tuning, source)
+    if options.dry_run:
+        return _rehearse(base, source, settings, options.overwrite)
     if not (config or source.resume or source.launched):
         whole, among = stamped({**sections, "training": to_plain(vars(settings))}), processes(settings.timeout)
         among.of_main(lambda: _prepared(source.out, whole, options.overwrite, among.launch), "writing the configuration")
@@ -65,6 +72,19 @@ def run(arguments: Sequence[str]) -> int:
         stated(made, result=made)
         print(f"{made} is written; next: {next_command(base, made, caption)}")
     return status
+
+
+def _rehearse(base: Base, source: Source, settings: Settings, overwrite: bool) -> int:
+    """Print what the run would take, from a few images that are encoded into a temporary folder."""
+    few = few_of(source, settings.batch_size)
+    with tempfile.TemporaryDirectory(prefix="pushforward-") as folder:
+        aside = replace(base, source=replace(few, out=Path(folder)), tuning=replace(base.tuning, cache=None))
+        began = time.perf_counter()
+        train, validation = aside.pairs(few.train, "train"), aside.pairs(few.validation, "validation")
+        before = before_training(source, few, time.perf_counter() - began)
+        model = base.model(validation.shape, settings.seed).to(source.device)
+        name = "full fine-tuning" if base.tuning.full else "a LoRA"
+        return rehearse(name, model, settings, source, overwrite, train=train, before=before)
 
 
 def _prepared(out: Path, config: dict[str, Any], overwrite: bool, launch: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from pushforward.cli.rehearse import Before
 from pushforward.cli.run import notify
 from pushforward.cli.train import RunOptions, Source
 from pushforward.data.bucketed import Bucketed, shapes_of
@@ -31,6 +32,7 @@ from pushforward.training.processes import Processes
 
 Options = TypeVar("Options", bound=RunOptions)
 AUTOENCODER, CACHE = "autoencoder", "latents"  # folders of a run
+FEW = 16  # images that a dry run encodes, at least
 FACTOR = 4  # by which the autoencoder that is trained first reduces an image's sides
 
 
@@ -138,6 +140,18 @@ def encoded(
 
     train = pairs_of(source.train, cache, "train", vae, texts, among, mirrored=options.mirrored, vae_fingerprint=known)
     return Encoded(train, pairs_of(source.validation, cache, "validation", vae, texts, among, vae_fingerprint=known), vae, texts)
+
+
+def few_of(source: Source, least: int) -> Source:
+    """Return a source with the first images of its data only, of which a dry run encodes a batch."""
+    train, validation = (data.take(min(len(data), max(least, FEW))) for data in (source.train, source.validation))
+    return replace(source, train=train, validation=validation)
+
+
+def before_training(source: Source, few: Source, seconds: float) -> Before:
+    """Return what encoding all images takes, after the time of some, in which parts of the encoders are read."""
+    counts, some = (len(source.train), len(source.validation)), len(few.train) + len(few.validation)
+    return Before(f"encoding {sum(counts):,} images and captions", seconds * sum(counts) / some, *counts)
 
 
 def check_sides(data: Dataset, step: int) -> None:

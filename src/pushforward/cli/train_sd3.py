@@ -1,5 +1,8 @@
 """`pushforward train sd3 --data emoji`: an autoencoder, latents and captions encoded once, and the flow between noise and latents."""
 
+import functools
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +11,9 @@ from typing import Any
 import torch
 
 from pushforward import registry
-from pushforward.cli.starting import report, start
-from pushforward.cli.text_images import Encoded, Texts, checked_captions, encoded, of_images
+from pushforward.cli.rehearse import rehearse
+from pushforward.cli.starting import built, report, start
+from pushforward.cli.text_images import Encoded, Texts, before_training, checked_captions, encoded, few_of, of_images
 from pushforward.cli.train import TEXT_TO_IMAGE, Run, Source, arguments_of, asked, opened, parsed_options, watching
 from pushforward.families.autoencoder import Autoencoder
 from pushforward.formats.config import call_checked, to_plain
@@ -32,6 +36,8 @@ def train(given: Sequence[str], config: Mapping[str, Any]) -> int:
     options: Run = parsed.run if config else of_images(parsed.run)
     source = opened(TEXT_TO_IMAGE, options, parsed.training, config)
     checked_captions(source.train)
+    if options.dry_run:
+        return _rehearse(parsed, source, patch)
     ready = encoded(
         parsed.texts, parsed.model.null_text, source, patch=patch, among=processes(parsed.training.timeout), overwrite=options.overwrite,
         resume=source.resume, trained=lambda folder: _autoencoder(folder, source, parsed.texts.autoencoder_steps, parsed.training.seed),
@@ -50,6 +56,36 @@ def train(given: Sequence[str], config: Mapping[str, Any]) -> int:
     if status == 0 and trainer.processes.main:
         print(f'next: pushforward generate {source.out} "{ready.caption}" --guidance 3 --out image.png')
     return status
+
+
+def _rehearse(parsed: Any, source: Source, patch: int) -> int:
+    """Print what the training of the flow would take, from a few images that are encoded into a temporary folder."""
+    few = few_of(source, parsed.training.batch_size)
+    with tempfile.TemporaryDirectory(prefix="pushforward-") as folder:
+        aside = replace(few, out=Path(folder), resume=False, launched=False)
+        began = time.perf_counter()
+        ready = encoded(
+            parsed.texts, parsed.model.null_text, aside, patch=patch, among=processes(parsed.training.timeout), overwrite=False,
+            resume=False, trained=lambda place: _untrained(aside, parsed.training.seed),
+        )  # fmt: skip
+        assert not isinstance(ready, int)
+        arguments = {**arguments_of(parsed), "text": ready.texts.layout.parts}
+        prepare = functools.partial(_set_empty, ready=ready)
+        model = built(TEXT_TO_IMAGE, arguments, parsed.training, ready.train, prepare).to(source.device)
+        before = before_training(source, few, time.perf_counter() - began)
+        if parsed.texts.autoencoder is None:
+            steps = f"training an autoencoder for {parsed.texts.autoencoder_steps:,} steps (--dry-run of autoencoder_kl measures them), "
+            before = replace(before, what=steps + before.what, seconds=None)
+        return rehearse(TEXT_TO_IMAGE, model, parsed.training, source, parsed.run.overwrite, train=ready.train, before=before)
+
+
+def _untrained(source: Source, seed: int) -> Autoencoder:
+    """Return the autoencoder that would be trained."""
+    settings = replace(AUTOENCODER, seed=seed)
+    parsed = parsed_options("autoencoder_kl", [], Run(data=source.section["name"]), settings, LATENTS)
+    model = built("autoencoder_kl", arguments_of(parsed), settings, source.train)
+    assert isinstance(model, Autoencoder)
+    return model
 
 
 def _set_empty(model: Any, ready: Encoded) -> None:
