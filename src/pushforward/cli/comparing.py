@@ -138,7 +138,8 @@ class Measuring:
         model = load(run, checkpoint=self.checkpoint).to(self.device)
         if tuple(model.shape) != tuple(self.yardstick.test.shape):
             raise UserError(
-                f"{run} is a model of events of shape {tuple(model.shape)}, but the data have {tuple(self.yardstick.test.shape)}."
+                f"{run} is a model of events of shape {tuple(model.shape)}, but the data have "
+                f"{tuple(self.yardstick.test.shape)}; compare models of events of one shape."
             )
         made: dict[int | None, tuple[Tensor, Tensor | None]] = {}
         found = measure(

@@ -142,5 +142,8 @@ def _events(options: Edit, model: GenerativeModel, source: int) -> Tensor:
             array = read_member(path, archive, "x")
     x = as_dataset(array[: options.n], path.name, levels=model.levels).x
     if tuple(x.shape[1:]) != model.shape:
-        raise UserError(f"--data is {path}, whose examples have shape {tuple(x.shape[1:])}, but this model was trained on {model.shape}.")
+        raise UserError(
+            f"--data is {path}, whose examples have shape {tuple(x.shape[1:])}, but this model was trained on {model.shape}; "
+            "give examples of that shape."
+        )
     return x.to(model.dtype)

@@ -157,7 +157,9 @@ def path_model(folder: Path, options: OnPairs, among: Processes) -> PathModel:
 
 def _as_path_model(model: GenerativeModel, folder: Path) -> PathModel:
     if not isinstance(model, PathModel):
-        raise UserError(f"{folder} holds a {type(model).__name__}, but only path models, such as rectified_flow, have such pairs.")
+        raise UserError(
+            f"{folder} holds a {type(model).__name__}, but only path models, such as rectified_flow, have such pairs; give a run of one."
+        )
     return model
 
 

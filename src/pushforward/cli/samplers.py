@@ -109,7 +109,7 @@ def _grid(name: str | None, texts: Mapping[str, str], own: Grid) -> Grid:
             raise UserError(registry.unknown("grid", name, kinds))
     options, title = fields_of(kind), kebab(kind.public_name)
     if texts and not options:
-        raise UserError(f"the grid {title} has no options.")
+        raise UserError(f"the grid {title} has no options; leave those of grid.NAME out.")
     values = values_of(options, texts.items(), f"option of the grid {title}", "grid.")
     lacking = [
         one.name for one in dataclasses.fields(kind)

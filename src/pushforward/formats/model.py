@@ -133,9 +133,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(regular(path, CheckpointError))
     except FileNotFoundError:
-        raise CheckpointError(f"there is no weights file {path}.") from None
+        raise CheckpointError(f"there is no weights file {path}; copy the folder again, or train the run again.") from None
     except (SafetensorError, OSError, TypeError) as error:  # TypeError: of a shape that torch cannot have
-        raise CheckpointError(f"{path} is not a complete safetensors file ({error}).") from None
+        raise CheckpointError(f"{path} is not a complete safetensors file ({error}); copy it again.") from None
 
 
 @export("load")

@@ -150,7 +150,8 @@ def _latent_shape(data: Dataset, vae: AutoencoderKL) -> tuple[int, int, int]:
     """Return the shape of the latents of a data set's images."""
     if len(data.shape) != 3 or data.shape[0] != vae.channels:
         raise ShapeError(
-            f"{data.name} has examples of shape {data.shape}, but the autoencoder reads images ({vae.channels}, height, width)."
+            f"{data.name} has examples of shape {data.shape}, but the autoencoder reads images ({vae.channels}, height, width); give "
+            "images of so many channels."
         )
     _, height, width = data.shape
     if height % vae.factor or width % vae.factor:

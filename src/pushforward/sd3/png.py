@@ -53,7 +53,7 @@ def loaded(path: Path, option: str) -> PIL.Image.Image:
         DamagedDataError: it is truncated or damaged.
     """
     if not regular(path, UserError).is_file():
-        raise UserError(f"{option} is {path}, but there is no such file.")
+        raise UserError(f"{option} is {path}, but there is no such file; check the path.")
     try:
         with opened(path) as image:
             image.load()

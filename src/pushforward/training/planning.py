@@ -128,7 +128,9 @@ def costs_of(
         net: Any = build()
         blocks = net.units() if isinstance(net, Blocks) else []
         if activation_checkpointing and not blocks:
-            raise UserError(f"activation_checkpointing is on, but {type(net).__name__} has no blocks that can be recomputed.")
+            raise UserError(
+                f"activation_checkpointing is on, but {type(net).__name__} has no blocks that can be recomputed; switch it off."
+            )
         counted = functools.partial(_kept, net, inputs, precision)
         held, per_image, again = *_line(counted), 0
         if activation_checkpointing:
@@ -267,7 +269,7 @@ def plan(
         raise UserError(f"parallel is {parallel!r}, but it is 'ddp', 'fsdp' or 'hybrid'.")
     group = {"ddp": 1, "fsdp": processes, "hybrid": min(cluster.machine, processes) if shard_size is None else shard_size}[parallel]
     if whole("shard_size", group, 1) and processes % group:
-        raise UserError(f"shard_size is {group}, which does not divide {processes} processes.")
+        raise UserError(f"shard_size is {group}, which does not divide {processes} processes; give a divisor.")
     size, copies = WIDE * costs.parameters, processes // group
     memory: dict[str, float] = {"weights": size / group, "gradients": size / group, "moments": 2 * size / group}
     if ema:

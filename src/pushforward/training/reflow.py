@@ -169,4 +169,4 @@ def one_step(model: PathModel) -> PathModel:
 
 def _check(model: Any, what: str) -> None:
     if not isinstance(model, PathModel):
-        raise UserError(f"{what} needs a path model, such as a rectified flow, but this is a {type(model).__name__}.")
+        raise UserError(f"{what} needs a path model, such as a rectified flow, but this is a {type(model).__name__}; give one.")

@@ -220,6 +220,8 @@ def prepare(model: GenerativeModel, settings: Settings) -> None:
     if settings.activation_checkpointing:
         able = [one for one in model.modules() if isinstance(one, Blocks)]
         if not able:
-            raise UserError("activation_checkpointing is on, but no network of this model has blocks to recompute; UNet and DiT have.")
+            raise UserError(
+                "activation_checkpointing is on, but no network of this model has blocks to recompute, as UNet and DiT have; switch it off."
+            )
         for one in able:
             one.activation_checkpointing = True
