@@ -78,9 +78,9 @@ def _rehearse(base: Base, source: Source, settings: Settings, overwrite: bool) -
     """Print what the run would take, from a few images that are encoded into a temporary folder."""
     few = few_of(source, settings.batch_size)
     with tempfile.TemporaryDirectory(prefix="pushforward-") as folder:
-        aside = replace(base, source=replace(few, out=Path(folder)), tuning=replace(base.tuning, cache=None))
+        apart = replace(base, source=replace(few, out=Path(folder)), tuning=replace(base.tuning, cache=None))
         began = time.perf_counter()
-        train, validation = aside.pairs(few.train, "train"), aside.pairs(few.validation, "validation")
+        train, validation = apart.pairs(few.train, "train"), apart.pairs(few.validation, "validation")
         before = before_training(source, few, time.perf_counter() - began)
         model = base.model(validation.shape, settings.seed).to(source.device)
         name = "full fine-tuning" if base.tuning.full else "a LoRA"

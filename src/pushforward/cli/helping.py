@@ -65,8 +65,8 @@ def options_of(kind: Any, default: Any = None, section: str = "", prefix: str = 
         if dataclasses.is_dataclass(annotation):
             yield from options_of(annotation, value, field.name)
             continue
-        told = next((one.help for one in notes if getattr(one, "help", None)), None) or helps.get(field.name, "")
-        text = " ".join(told.split())
+        explained = next((one.help for one in notes if getattr(one, "help", None)), None) or helps.get(field.name, "")
+        text = " ".join(explained.split())
         if parts := dict(_components(annotation)):
             yield Option(field.name, "", text, "" if value is None else type(value).__name__, section, tuple(parts))
             for name, record in parts.items():

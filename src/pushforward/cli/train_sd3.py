@@ -62,11 +62,11 @@ def _rehearse(parsed: Any, source: Source, patch: int) -> int:
     """Print what the training of the flow would take, from a few images that are encoded into a temporary folder."""
     few = few_of(source, parsed.training.batch_size)
     with tempfile.TemporaryDirectory(prefix="pushforward-") as folder:
-        aside = replace(few, out=Path(folder), resume=False, launched=False)
+        apart = replace(few, out=Path(folder), resume=False, launched=False)
         began = time.perf_counter()
         ready = encoded(
-            parsed.texts, parsed.model.null_text, aside, patch=patch, among=processes(parsed.training.timeout), overwrite=False,
-            resume=False, trained=lambda place: _untrained(aside, parsed.training.seed),
+            parsed.texts, parsed.model.null_text, apart, patch=patch, among=processes(parsed.training.timeout), overwrite=False,
+            resume=False, trained=lambda place: _untrained(apart, parsed.training.seed),
         )  # fmt: skip
         assert not isinstance(ready, int)
         arguments = {**arguments_of(parsed), "text": ready.texts.layout.parts}
