@@ -54,5 +54,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "push": ("pushforward push runs/moons alice/moons --license mit",),
     "list": ("pushforward list", "pushforward list samplers.ddim", "pushforward list recipes", "pushforward list models --json"),
     "info": ("pushforward info runs/demo", "pushforward info runs/demo --json"),
+    "new-package": ("pushforward new-package my_flows --parts preset data",),
     "doctor": ("pushforward doctor", "pushforward doctor --aliasing train.py"),
 }

@@ -15,6 +15,7 @@ import tyro
 
 import pushforward
 from pushforward.cli.options import parse
+from pushforward.cli.output import result
 from pushforward.cli.run import check_folder, notify
 from pushforward.errors import RunExistsError, UserError
 from pushforward.formats.files import write_folder
@@ -70,6 +71,7 @@ def run(arguments: Sequence[str]) -> int:
     parts = [part for part in PARTS if part.name in options.parts]
     write_folder(out, lambda folder: _fill(folder, name, parts), manifest=False)
     notify(f"wrote {out}: {', '.join(part.name for part in parts)}; next: cd {out} && pip install -e '.[test]' && pytest")
+    result(out, out=out, parts=[part.name for part in parts])
     print(out)
     return 0
 
