@@ -94,6 +94,12 @@ class Bucketed(LazyDataset):
         return torch.bucketize(self.rows, self._starts[1:], right=True)
 
     @property
+    def shards(self) -> Tensor | None:  # type: ignore[override]
+        """The number of the shard (N,) that holds each example, if all parts are read shard by shard."""
+        known = [one.shards for one in self.parts if one.shards is not None]
+        return torch.cat(known)[self.rows] if len(known) == len(self.parts) else None
+
+    @property
     def captions(self) -> tuple[str, ...] | None:  # type: ignore[override]
         """The caption of each example, None if there are none."""
         known = [one.captions for one in self.parts if one.captions is not None]

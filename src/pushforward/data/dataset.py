@@ -71,6 +71,8 @@ class Dataset(torch_data.Dataset[Batch]):
     schema: Schema | None
     captions: tuple[str, ...] | None = None  # the caption of each example, of a set that has some
     groups: Tensor | None = None  # the number of each example's shape (N,), of a set with several: see `Bucketed`
+    shards: Tensor | None = None  # the number of the shard (N,) that holds each example, of a set that is read shard by shard
+    window: int = 1  # how many shards are mixed in training
 
     def __init__(
         self,

@@ -67,6 +67,12 @@ class LazyDataset(Dataset):
         """The shape of one example."""
         return self._shape
 
+    @property
+    def shards(self) -> Tensor | None:  # type: ignore[override]
+        """The number of the shard (N,) that holds each example, or None."""
+        held = getattr(getattr(self, "source", None), "shard_of", None)
+        return held[self.rows] if isinstance(held, Tensor) else None
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -22,6 +22,7 @@ from pushforward.data.image_folder import holds_images, read_images
 from pushforward.data.mapped import read_mapped
 from pushforward.data.splits import check_split
 from pushforward.data.tables import read_csv
+from pushforward.data.webdataset import SHARDS, SUFFIX, is_list_of_shards, read_shards
 from pushforward.errors import DataError, UserError
 
 Reader = Callable[..., Dataset]
@@ -133,6 +134,8 @@ def _reader(name_or_path: Any) -> tuple[str, Reader, Any]:
     """Return what a name or path is called in messages, its reader, and the reader's first argument, None for a registered set."""
     if is_frame(name_or_path):
         return "a DataFrame", read_frame, name_or_path
+    if is_list_of_shards(name_or_path):
+        return "shards", read_shards, name_or_path
     if not isinstance(name_or_path, str | Path):
         if not is_map_style(of_loader(name_or_path)):
             raise UserError(f"the data are {shown(name_or_path)}, but load takes a name, a path, {ACCEPTED}.")
@@ -143,6 +146,8 @@ def _reader(name_or_path: Any) -> tuple[str, Reader, Any]:
         return name, registry.get(public), None
     if name.startswith(HUB):
         return HUB, read_hub, name
+    if name.startswith(SHARDS) or name.endswith(SUFFIX):
+        return "shards", read_shards, name
     path = Path(name_or_path).expanduser()
     what, reader = _reader_of_folder(path) if path.is_dir() else (path.suffix.lower(), READERS.get(path.suffix.lower()))
     if reader is None:

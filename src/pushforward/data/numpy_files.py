@@ -5,6 +5,7 @@ file can hold, and with `most_unpacked`, before anything is read.
 """
 
 import contextlib
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,29 @@ def read_member(path: Path, archive: NpzFile, key: str) -> Array:
     return array
 
 
-def _check_header(path: Path, file: IO[bytes], size: int) -> None:
+def array_of(name: str, content: bytes) -> Array:
+    """Return the array in the bytes of a .npy file.
+
+    Args:
+        name: what the file is called in messages.
+        content: its bytes.
+
+    Raises:
+        DataError: it is truncated, no .npy file or pickled.
+    """
+    try:
+        if not content.startswith(npy.MAGIC_PREFIX):
+            raise ValueError("it does not begin as one")
+        _check_header(name, io.BytesIO(content), len(content))
+        found: Array = npy.read_array(io.BytesIO(content), allow_pickle=False)
+        return found
+    except PushforwardError:
+        raise
+    except Exception as error:  # as in `_readable`
+        raise _refusal(name, error) from None
+
+
+def _check_header(path: Path | str, file: IO[bytes], size: int) -> None:
     """Raise if a header states more data than its file, of `size` bytes, can hold."""
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
@@ -99,7 +122,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise _refusal(path, error) from None
 
 
-def _refusal(path: Path, error: Exception) -> DataError:
+def _refusal(path: Path | str, error: Exception) -> DataError:
     if "pickle" in str(error):
         return DataError(
             f"{path} holds pickled objects or no numpy array; pickles are never loaded, since they can run code: save arrays with numpy."

@@ -42,18 +42,26 @@ class GroupedOrder(Order):
             taken += numpy.bincount(self.group_at(steps, shares), minlength=len(numbers))
         members = [(self.groups == number).nonzero().flatten() for number in numbers]
         orders = [
-            iter(Order(len(one), self.batch_size, seed_of(self.seed, 5, place), int(before), self.stop + 1, self.rank, self.size))
+            iter(self._within(one, seed_of(self.seed, 5, place), int(before)))
             for place, (one, before) in enumerate(zip(members, taken, strict=True))
         ]
         for step in range(self.start, self.stop):
             place = int(self.group_at(numpy.array([step]), shares)[0])
             yield members[place][next(orders[place])].tolist()
 
+    def _within(self, members: Tensor, seed: int, before: int) -> Order:
+        """Return the order within a group, of which so many steps were taken before the first."""
+        shards = None if self.shards is None else self.shards[members]
+        placed = {"shards": shards, "window": self.window}
+        return Order(len(members), self.batch_size, seed, before, self.stop + 1, self.rank, self.size, **placed)
+
 
 def order_of(data: Any, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, size: int = 1) -> Order:
     """Return the order in which a data set is trained on: see `Order`."""
     groups, order = groups_of(data), (len(data), batch_size, seed, start, stop, rank, size)
-    return Order(*order) if groups is None else GroupedOrder(*order, groups=groups)
+    shards, window = getattr(data, "shards", None), getattr(data, "window", 1)
+    placed = {"shards": shards, "window": window} if isinstance(shards, Tensor) else {}  # any map-style set may have attributes
+    return Order(*order, **placed) if groups is None else GroupedOrder(*order, groups=groups, **placed)
 
 
 def batches_in_turn(data: Any, size: int) -> list[Sequence[int]]:

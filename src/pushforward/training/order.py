@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
@@ -28,6 +28,26 @@ def generator_at(*place: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*place))
 
 
+def shuffled(examples: int, generator: torch.Generator, shards: Tensor | None = None, window: int = 1) -> Tensor:
+    """Return a random order (N,) of examples, in which those of a shard are near each other.
+
+    The shards get a random order. An example of the p-th of P shards is placed at p + W u modulo P, u uniform in [0, 1): at any time those of
+    W + 1 shards at most are drawn, which are mixed, and each shard is read once. If W is P or more, all orders are equally likely.
+
+    Args:
+        examples: N.
+        generator: random numbers.
+        shards: the shard (N,) of each example; None is a uniformly random permutation.
+        window: W.
+    """
+    if shards is None:
+        return torch.randperm(examples, generator=generator)
+    numbers, inverse = shards.unique(return_inverse=True)
+    count = len(numbers)
+    places = torch.randperm(count, generator=generator)[inverse].double()
+    return (places + min(window, count) * torch.rand(examples, generator=generator, dtype=torch.float64)).remainder(count).argsort(stable=True)
+
+
 @dataclass(frozen=True)
 class Order(Sampler[list[int]]):
     """The batch indices of each step: shuffled epochs in sequence, cut into batches that may span two epochs.
@@ -40,6 +60,8 @@ class Order(Sampler[list[int]]):
         stop: the step before which to stop.
         rank: index of the share of each batch to yield, from 0 to size - 1.
         size: the number of shares; it divides `batch_size`.
+        shards: the shard (N,) that holds each example, of a set that is read shard by shard: see `shuffled`.
+        window: how many shards are mixed.
     """
 
     examples: int
@@ -49,21 +71,23 @@ class Order(Sampler[list[int]]):
     stop: int
     rank: int = 0
     size: int = 1
+    shards: Tensor | None = field(default=None, kw_only=True)
+    window: int = field(default=1, kw_only=True)
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, shuffled = -1, torch.empty(0, dtype=torch.int64)
+        epoch, drawn = -1, torch.empty(0, dtype=torch.int64)
         for step in range(self.start, self.stop):
             chosen: list[int] = []
             place = step * self.batch_size
             while len(chosen) < self.batch_size:
                 if place // self.examples != epoch:
                     epoch = place // self.examples
-                    shuffled = torch.randperm(self.examples, generator=generator_at(self.seed, 0, epoch))
+                    drawn = shuffled(self.examples, generator_at(self.seed, 0, epoch), self.shards, self.window)
                 begin = place % self.examples
-                part = shuffled[begin : begin + self.batch_size - len(chosen)].tolist()
+                part = drawn[begin : begin + self.batch_size - len(chosen)].tolist()
                 chosen += part
                 place += len(part)
             share = self.batch_size // self.size
