@@ -1,9 +1,6 @@
 """Data sets of Hugging Face `datasets` (the extra `data`): by name, `hf:owner/name`, or a folder written by `save_to_disk`."""
 
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,73 +8,25 @@ import numpy
 import torch
 from torch import Tensor
 
-from pushforward._checks import shown
-from pushforward._files import bytes_of, is_file_name, json_of, regular_folder, text_of
-from pushforward.data.arrays import as_events, number_labels
+from pushforward._checks import shown, whole
+from pushforward._files import is_file_name, json_of, regular_folder, text_of
+from pushforward.data.arrays import number_labels
 from pushforward.data.captioned import warn_left_out
-from pushforward.data.checks import refuse_not_finite
 from pushforward.data.folder_captions import Choice
+from pushforward.data.hub_rows import HubImages, numbers_of
 from pushforward.data.image_buckets import images_of
 from pushforward.data.images import checked_image_options
 from pushforward.data.lazy import LazyDataset
+from pushforward.data.parquet_rows import SUFFIX as PARQUET
+from pushforward.data.parquet_rows import ParquetRows
+from pushforward.data.shard_cache import Cache, cache_of
+from pushforward.data.shard_files import is_remote, shards_of
 from pushforward.data.splits import split_named, split_within
 from pushforward.errors import DamagedDataError, DataError, UserError
 from pushforward.registry import unknown
 
 HUB = "hf:"
-
-
-@dataclass(frozen=True)
-class HubImages:
-    """The encoded images in a column of a table; with a folder, images that the table names by their paths must lie in it."""
-
-    table: Any
-    column: str
-    folder: Path | None = None
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def open(self, row: int) -> Path | io.BytesIO:
-        """Return an encoded image: its bytes, or the path in the table.
-
-        Raises:
-            DataError: the path is not in the folder.
-        """
-        encoded = self.table[row][self.column]
-        if encoded["bytes"] is not None:
-            return io.BytesIO(encoded["bytes"])
-        path = Path(encoded["path"])
-        if self.folder is not None and not path.resolve().is_relative_to(self.folder.resolve()):
-            raise DataError(f"{self.folder} names the image {path}, which is not in it; save the set again, with the images in its table.")
-        return path
-
-    def name(self, row: int) -> str:
-        """Return the name of an image in messages."""
-        return f"{self.table[row][self.column]['path'] or 'image'} (row {row}, column {self.column!r})"
-
-    def signature(self, rows: Sequence[int]) -> bytes:
-        """Return the size of the table, and the content of some of its images."""
-        held = [self.open(row) for row in rows]
-        return repr(len(self)).encode() + b"".join(bytes_of(one, DataError) if isinstance(one, Path) else one.getvalue() for one in held)
-
-
-class HubTable(LazyDataset):
-    """Read the numeric columns of a batch of rows from a table."""
-
-    table: Any
-    numbers: Sequence[str]
-
-    def _read(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        rows = self.rows[places]
-        x = torch.from_numpy(_events(self.name, self.table[rows.tolist()], self.numbers))
-        refuse_not_finite(self.name, x, rows)
-        return x, places
-
-    def _signature(self, places: Tensor) -> bytes:
-        rows = self.table[self.rows[places].tolist()]
-        about = repr((len(self.table), [str(self.table.features[one]) for one in self.numbers]))
-        return hashlib.sha256((about + repr([rows[one] for one in self.numbers])).encode()).digest()
+WINDOW = 16  # row groups that are mixed
 
 
 def read_hub(
@@ -94,11 +43,16 @@ def read_hub(
     missing: str = "refuse",
     buckets: int | None = None,
     config: str | None = None,
+    streaming: bool = False,
+    window: int = WINDOW,
+    cache: str | None = None,
+    cache_gb: float = 100,
 ) -> LazyDataset:
-    """Return one split of a set of the Hugging Face Hub, downloaded on first use.
+    """Return one split of a set of the Hugging Face Hub, downloaded on first use, or streamed from its parquet files.
 
     Args:
-        name: "hf:" and the set's name there, such as "hf:ylecun/mnist".
+        name: "hf:" and the set's name there, such as "hf:ylecun/mnist"; with `streaming` also the path of a folder, or paths or URLs of
+            parquet files, with braces or a pattern.
         split: "train", "validation" or "test"; missing splits are each a seeded tenth of train.
         seed: seed of the permutation.
         image: column of images; by default the only one.
@@ -110,8 +64,18 @@ def read_hub(
         missing: what to do if captions are missing or empty: "refuse" the set, or "drop" these images.
         buckets: pixels of which sides are multiples, so that images keep their aspect ratios; see `read_images`.
         config: configuration of the set, if it has several.
+        streaming: whether files are read when their rows are needed, in place of a download of all.
+        window: number of row groups that are mixed, if it is streamed: see `training.order`.
+        cache: folder of copies of files that are elsewhere, if it is streamed; by default that of PUSHFORWARD_CACHE, or the user's.
+        cache_gb: gigabytes of copies.
     """
-    choice = Choice(missing)  # checked before anything is downloaded
+    choice, held = Choice(missing), cache_of(cache, cache_gb)  # checked before anything is downloaded
+    whole("window", window, 1, hint="it is the number of row groups that are mixed")
+    if streaming:
+        parts, folder = streamed_parts(name, config, held, window)
+        made = _split(name, parts, split, seed, image, columns, label, caption, size, channels, choice, buckets, folder)
+        made.window = window
+        return made
     return _split(name, load_parts(name, config), split, seed, image, columns, label, caption, size, channels, choice, buckets)
 
 
@@ -167,6 +131,28 @@ def load_parts(name: str, config: str | None = None) -> dict[str, Any]:
     return _parts(name, found)
 
 
+def streamed_parts(name: str, config: str | None, cache: Cache, window: int) -> tuple[dict[str, Any], Path]:
+    """Return the tables of a set in parquet files, which are read row group by row group, and the folder that their images must lie in."""
+    datasets, there = _datasets(name), name.removeprefix(HUB)
+    if there.endswith(PARQUET):
+        files: Mapping[str, Sequence[str]] = {"train": [there]}
+    else:
+        try:
+            builder = datasets.load_dataset_builder(there, config)
+            files = {str(split): [str(one) for one in some] for split, some in (builder.config.data_files or {}).items()}
+        except Exception as error:  # as in `load_parts`
+            raise DataError(f"{name} cannot be streamed ({_first_line(error)}); check its name and the network.") from None
+    other = next((one for some in files.values() for one in some if not one.endswith(PARQUET)), None if files else "no files")
+    if other is not None:
+        raise DataError(
+            f"{name} holds {other}, but only parquet files are streamed; leave streaming out, or give tar shards as wds:hf://datasets/..."
+        )
+    kept, of = window + 2, datasets.Features.from_arrow_schema
+    tables = {split: ParquetRows(shards_of(some, PARQUET), cache, of, kept) for split, some in files.items()}
+    first = next(iter(tables.values())).shards[0].url
+    return _parts(name, tables), cache.folder if is_remote(first) else Path(first).parent
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -215,7 +201,7 @@ def _split(
     here, rows = split_within(split, {one: len(table) for one, table in parts.items()}, seed, labels.get("train"))
     table, cond = parts[here], torch.from_numpy(labels[here])[rows] if labels else None
     if columns is not None:
-        return _numbers(name, table, [columns] if isinstance(columns, str) else list(columns), rows, cond, classes, class_names)
+        return numbers_of(name, table, [columns] if isinstance(columns, str) else list(columns), rows, cond, classes, class_names)
     image = image or _only(kinds, "Image")
     if image is None:
         raise UserError(
@@ -244,7 +230,9 @@ def _captions(name: str, table: Any, caption: str, rows: Tensor, choice: Choice)
     Raises:
         DataError: only some rows have a caption, and the choice is to refuse.
     """
-    texts = ["" if text is None else str(text).strip() for text in table.select_columns([caption])[rows.tolist()][caption]]
+    held = table.select_columns([caption])[:][caption]
+    chosen = [held[row] for row in rows.tolist()]
+    texts = ["" if text is None else str(text).strip() for text in chosen]
     bare = [f"row {row}" for row, text in zip(rows.tolist(), texts, strict=True) if not text]
     if len(bare) == len(texts):
         return None, torch.arange(len(rows))
@@ -274,27 +262,3 @@ def _labels(name: str, parts: Mapping[str, Any], label: str | None) -> tuple[dic
     assert numbered is not None
     split = numpy.split(numbered.numpy(), ends)
     return dict(zip(held, split, strict=True)), len(names) if names else classes, names
-
-
-def _numbers(
-    name: str, table: Any, columns: list[str], rows: Tensor, cond: Tensor | None, classes: int | None, class_names: Sequence[str] | None
-) -> HubTable:
-    for column in columns:
-        if column not in table.features:
-            raise UserError(f"{name}: columns: {unknown('column', column, table.features)}")
-    table = table.select_columns(columns)
-    shape = _events(name, table[:1], columns).shape[1:]
-    names = columns if shape == (len(columns),) else None
-    found = HubTable(name, rows, shape, cond, classes=classes, class_names=class_names, columns=names)
-    found.table, found.numbers = table, columns
-    return found
-
-
-def _events(name: str, rows: Mapping[str, Any], columns: Sequence[str]) -> numpy.ndarray:
-    """Return columns of numbers as float32 (n, features), or one column of arrays as (n, *shape)."""
-    try:
-        arrays = [numpy.asarray(rows[column], dtype=numpy.float64) for column in columns]
-        joined = arrays[0] if len(arrays) == 1 else numpy.column_stack(arrays)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: the columns {', '.join(columns)} are not numeric arrays of one shape ({error}).") from None
-    return as_events(name, joined)[0]

@@ -1,33 +1,20 @@
-"""Files of a sharded set: which ones a name lists, and how their bytes are read, on this machine or behind an fsspec URL.
-
-A shard of another machine is copied to a cache folder when its first example is needed, since a request for each example costs more than
-its bytes; the copies that were not used for longest make room. Local files are read where they are.
-"""
+"""The files of a sharded set that a name lists, on this machine or behind URLs of fsspec."""
 
 import contextlib
 import glob
 import hashlib
 import itertools
-import os
 import re
-import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-from filelock import FileLock
+from typing import Any
 
 from pushforward._files import regular
-from pushforward.errors import DamagedDataError, DataError, UserError
+from pushforward.errors import DataError, UserError
 
-T = TypeVar("T")
-CACHE = "PUSHFORWARD_CACHE"  # the environment variable of the folder of indices and copies
 MOST_SHARDS = 1_000_000
-GB = 10**9
 STAMPS = ("ETag", "etag", "checksum", "generation", "mtime", "LastModified", "last_modified", "updated", "created")
-TRIES, WAIT = 3, 1.0  # of a copy, and seconds before the second one
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)")
@@ -49,92 +36,6 @@ class Shard:
     def digest(self, *more: Any) -> str:
         """Return a name for what is cached of this shard."""
         return hashlib.sha256(repr((self.url, self.size, self.stamp, *more)).encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True)
-class Cache:
-    """Where copies and indices are, and how many bytes of copies are kept.
-
-    Args:
-        folder: the folder.
-        most: bytes of copies.
-    """
-
-    folder: Path
-    most: int
-
-    def local(self, shard: Shard) -> Path:
-        """Return the path of a shard on this machine, where it is copied if it is not there yet.
-
-        Raises:
-            DataError: it cannot be copied, or there is no room for it.
-        """
-        if not is_remote(shard.url):
-            return regular(Path(shard.url), DataError)
-        path = self.folder / "copies" / shard.digest()
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):  # other processes of this machine wait for one copy
-                if not path.is_file():
-                    self._make_room(path.parent, shard)
-                    _copy(shard, path)
-        with contextlib.suppress(OSError):  # another process has just removed it: the caller's read fails, and is repeated
-            os.utime(path)
-        return path
-
-    def read(self, shard: Shard, of: Callable[[Path], T]) -> T:
-        """Return what a function reads from a shard; again, if another process removed the copy meanwhile."""
-        for left in reversed(range(TRIES)):
-            try:
-                return of(self.local(shard))
-            except FileNotFoundError:
-                if not left or not is_remote(shard.url):
-                    raise
-        raise AssertionError
-
-    def part(self, shard: Shard, offset: int, size: int) -> bytes:
-        """Return some bytes of a shard, which is copied first if it is elsewhere.
-
-        Raises:
-            DamagedDataError: it has fewer bytes.
-        """
-        return self.read(shard, lambda path: _part(path, offset, size))
-
-    def glimpse(self, shard: Shard, offset: int, size: int) -> bytes:
-        """Return some bytes of a shard, without a copy of it."""
-        if not is_remote(shard.url):
-            return self.part(shard, offset, size)
-        system, path = remote(shard.url)
-        with reached(shard.url):
-            found: bytes = system.cat_file(path, start=offset, end=offset + size)
-        return found
-
-    def _make_room(self, folder: Path, shard: Shard) -> None:
-        held = []
-        for path in folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if not path.suffix:
-                    held.append((path.stat().st_mtime, path.stat().st_size, path))
-        over = sum(size for _, size, _ in held) + shard.size - self.most
-        for _, size, path in sorted(held):
-            if over <= 0:
-                break
-            path.unlink(missing_ok=True)
-            over -= size
-        free = shutil.disk_usage(folder).free
-        if shard.size > free:
-            raise DataError(
-                f"{shard.url} has {shard.size} bytes, but the cache {folder} has room for {free}; give a folder of another disk by the "
-                f"option cache, or the environment variable {CACHE}."
-            )
-
-
-def cache_of(folder: str | None, most_gb: float) -> Cache:
-    """Return the cache in a folder; by default that of the environment variable PUSHFORWARD_CACHE, or the user's."""
-    if not most_gb > 0:
-        raise UserError(f"cache_gb is {most_gb!r}, but it is the number of gigabytes of copies of shards, above 0; try cache_gb=100.")
-    default = os.environ.get(CACHE) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pushforward"
-    return Cache(Path(folder or default).expanduser().resolve(), int(most_gb * GB))
 
 
 def is_remote(url: str) -> bool:
@@ -250,38 +151,6 @@ def reached(url: str) -> Any:
         raise
     except Exception as error:
         raise DataError(f"{url} cannot be read ({_line(error)}); check the URL, the network and the access rights.") from None
-
-
-def _copy(shard: Shard, path: Path) -> None:
-    """Copy a shard to a file of this machine, written under another name and renamed."""
-    temporary = path.with_suffix(f".{os.getpid()}")
-    system, there = remote(shard.url)
-    try:
-        for left in reversed(range(TRIES)):
-            try:
-                with reached(shard.url):
-                    system.get_file(there, str(temporary))
-                break
-            except DataError:
-                if not left:
-                    raise
-                time.sleep(WAIT * (TRIES - left))
-        if temporary.stat().st_size != shard.size:
-            raise DamagedDataError(
-                f"{shard.url} had {shard.size} bytes when the set was loaded, but {temporary.stat().st_size} were copied; load it again."
-            )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _part(path: Path, offset: int, size: int) -> bytes:
-    with path.open("rb") as file:  # opened for each example, so that no position is shared with a forked worker
-        file.seek(offset)
-        found = file.read(size)
-    if len(found) != size:
-        raise DamagedDataError(f"{path} ends at byte {offset + len(found)}, before its member does; it was changed after it was loaded.")
-    return found
 
 
 def _line(error: Exception) -> str:

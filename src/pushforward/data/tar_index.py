@@ -16,7 +16,8 @@ from filelock import FileLock
 
 from pushforward._checks import shown
 from pushforward._files import MOST_LINES, json_of, text_of
-from pushforward.data.shard_files import Cache, Shard
+from pushforward.data.shard_cache import Cache
+from pushforward.data.shard_files import Shard
 from pushforward.errors import DamagedDataError, DataError
 from pushforward.formats.files import write_text
 

@@ -22,7 +22,8 @@ from pushforward.data.image_buckets import images_of
 from pushforward.data.images import checked_image_options
 from pushforward.data.lazy import LazyDataset
 from pushforward.data.numpy_files import array_of
-from pushforward.data.shard_files import Cache, Shard, cache_of, shards_of
+from pushforward.data.shard_cache import Cache, cache_of
+from pushforward.data.shard_files import Shard, shards_of
 from pushforward.data.splits import split_within
 from pushforward.data.tar_index import ARRAY, CAPTION, JSON, LABEL, Samples, indexed
 from pushforward.errors import DamagedDataError, DataError, UserError
@@ -160,7 +161,9 @@ def read_shards(
         found = {part: list(pool.map(lambda one: indexed(one, held, fields, ignored), shards)) for part, shards in parts.items()}
     labels, classes, class_names = _labels(title, parts, found, fields[0], required=label is not None)
     try:
-        here, rows = split_within(split, {part: sum(len(one.keys) for one in some) for part, some in found.items()}, seed, labels.get("train"))
+        here, rows = split_within(
+            split, {part: sum(len(one.keys) for one in some) for part, some in found.items()}, seed, labels.get("train")
+        )
     except DataError as error:
         raise DataError(f"{title}: {error}") from None
     cond = torch.from_numpy(labels[here])[rows] if labels else None
@@ -186,7 +189,9 @@ def _list(names: Names) -> list[str]:
 
 def _field(option: str, given: str | None, default: str) -> str:
     if given is not None and given != default and not (given.startswith(f"{JSON}.") and given.partition(".")[2]):
-        raise UserError(f"{option} is {given!r}, but of shards it is {default!r}, or '{JSON}.NAME' for a value in the .json of each sample.")
+        raise UserError(
+            f"{option} is {given!r}, but of shards it is {default!r}, or '{JSON}.NAME' for a value in the .json of each sample."
+        )
     return given or default
 
 
@@ -217,7 +222,9 @@ def _labels(
         return {}, None, None
     for part, some in texts.items():
         if None in some:
-            raise DataError(f"{_named(parts[part], found[part], some.index(None))} has no {field}, but others have; give all a label, or none.")
+            raise DataError(
+                f"{_named(parts[part], found[part], some.index(None))} has no {field}, but others have; give all a label, or none."
+            )
     numbers = numpy.array(everything)
     if all(str(text).isdecimal() and len(str(text)) < 10 for text in everything):
         numbers = numbers.astype(numpy.int64)

@@ -52,15 +52,16 @@ class GroupedOrder(Order):
     def _within(self, members: Tensor, seed: int, before: int) -> Order:
         """Return the order within a group, of which so many steps were taken before the first."""
         shards = None if self.shards is None else self.shards[members]
-        placed = {"shards": shards, "window": self.window}
-        return Order(len(members), self.batch_size, seed, before, self.stop + 1, self.rank, self.size, **placed)
+        return Order(len(members), self.batch_size, seed, before, self.stop + 1, self.rank, self.size, shards=shards, window=self.window)
 
 
 def order_of(data: Any, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, size: int = 1) -> Order:
     """Return the order in which a data set is trained on: see `Order`."""
     groups, order = groups_of(data), (len(data), batch_size, seed, start, stop, rank, size)
     shards, window = getattr(data, "shards", None), getattr(data, "window", 1)
-    placed = {"shards": shards, "window": window} if isinstance(shards, Tensor) else {}  # any map-style set may have attributes
+    placed: dict[str, Any] = (
+        {"shards": shards, "window": window} if isinstance(shards, Tensor) else {}
+    )  # any map-style set may have attributes
     return Order(*order, **placed) if groups is None else GroupedOrder(*order, groups=groups, **placed)
 
 

@@ -31,8 +31,8 @@ def generator_at(*place: int) -> torch.Generator:
 def shuffled(examples: int, generator: torch.Generator, shards: Tensor | None = None, window: int = 1) -> Tensor:
     """Return a random order (N,) of examples, in which those of a shard are near each other.
 
-    The shards get a random order. An example of the p-th of P shards is placed at p + W u modulo P, u uniform in [0, 1): at any time those of
-    W + 1 shards at most are drawn, which are mixed, and each shard is read once. If W is P or more, all orders are equally likely.
+    The shards get a random order. An example of the p-th of P shards is placed at p + W u modulo P, with u uniform in [0, 1): at any time,
+    examples of W + 1 shards at most are mixed, and each shard is read once. If W is P or more, all orders are equally likely.
 
     Args:
         examples: N.
@@ -45,7 +45,8 @@ def shuffled(examples: int, generator: torch.Generator, shards: Tensor | None = 
     numbers, inverse = shards.unique(return_inverse=True)
     count = len(numbers)
     places = torch.randperm(count, generator=generator)[inverse].double()
-    return (places + min(window, count) * torch.rand(examples, generator=generator, dtype=torch.float64)).remainder(count).argsort(stable=True)
+    places += min(window, count) * torch.rand(examples, generator=generator, dtype=torch.float64)
+    return places.remainder(count).argsort(stable=True)
 
 
 @dataclass(frozen=True)
