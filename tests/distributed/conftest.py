@@ -17,6 +17,7 @@ LAUNCHES = (
     ["sharded_law", "sharded_resume", "sharded_refusals"],
     ["moody", "augmented", "reversible", "few_steps", "cut"],
     ["sharded_kinds", "sharded_more"],
+    ["tar_shards"],
 )
 
 

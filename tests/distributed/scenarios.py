@@ -274,12 +274,13 @@ def broken(folder):
 
 def main():
     import sharded  # which imports this file
+    import streamed
 
     folder, among = Path(sys.argv[1]), processes(5.0 if "hung" in sys.argv else 60.0)
     for name in sys.argv[2:]:
         here = folder / name
         here.mkdir(parents=True, exist_ok=True)
-        result = {**globals(), **vars(sharded)}[name](here)
+        result = {**globals(), **vars(sharded), **vars(streamed)}[name](here)
         torch.save(result, here / f"{among.rank}.pt")
 
 

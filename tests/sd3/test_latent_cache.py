@@ -18,8 +18,10 @@ from pushforward.data.captioned import CaptionedDataset
 from pushforward.errors import CheckpointError, DataError, NoCheckpointError, NotFiniteError, ShapeError, UserError
 from pushforward.samplers.euler import Euler
 from pushforward.sd3.cache_files import fingerprint_of
+from pushforward.sd3.latent_cache import cache_share
 from pushforward.sd3.latent_model import LatentModel
 from pushforward.sd3.text_layout import TextLayout, parts_of
+from pushforward.training.buckets import order_of
 
 
 class Counting:
@@ -286,3 +288,33 @@ def test_a_loss_of_other_sides_is_that_of_a_model_of_those_sides(pictures, tmp_p
     trainer = pf.Trainer(square, pairs, steps=6, batch_size=4, ema=0, seed=0)
     trainer.fit()
     assert trainer.step == 6
+
+
+def test_processes_that_share_the_shards_write_the_cache_of_one(pictures, tmp_path, vae):
+    alone = cached(pictures, tmp_path / "alone", vae, flips=True)
+    options = {"flips": True, "per_shard": 10, "batch_size": 4}
+    for rank in (1, 0):
+        cache_share(pictures, tmp_path / "shared", vae, Counting(), (rank, 2), **options)
+        files = {path.name for path in (tmp_path / "shared" / "train").glob("latents-*")}
+        assert files == {f"latents-{k:05d}.safetensors" for k in ((1,) if rank else (0, 1, 2))}
+        with pytest.raises(NoCheckpointError, match="is not finished"):
+            sd3.LatentPairs(tmp_path / "shared")
+    text = Counting()
+    together = cached(pictures, tmp_path / "shared", vae, text, flips=True)
+    assert not text.seen  # all was there
+    assert together.fingerprint() == alone.fingerprint()
+    assert torch.equal(together[:][0], alone[:][0])
+    assert torch.equal(together[:][1].context, alone[:][1].context)
+
+
+def test_cached_shards_are_mixed_by_a_window_and_resumed_within_one(pairs, tmp_path):
+    assert pairs.shards is None
+    by_shard = sd3.LatentPairs(tmp_path / "cache", window=1)
+    assert by_shard.shards.tolist() == 2 * ([0] * 10 + [1] * 10 + [2] * 5)
+    assert torch.equal(by_shard.subset([49, 3]).shards, torch.tensor([2, 0]))
+    order = list(order_of(by_shard, 5, 0, 0, 20))
+    assert sorted(index for batch in order[:10] for index in batch) == list(range(50))
+    assert list(order_of(by_shard, 5, 0, 7, 20)) == order[7:]
+    assert max(len(by_shard.shards[batch].unique()) for batch in order[:10]) <= 2
+    with pytest.raises(UserError, match="window is 0"):
+        sd3.LatentPairs(tmp_path / "cache", window=0)

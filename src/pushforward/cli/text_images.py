@@ -13,6 +13,8 @@ from pushforward.cli.run import notify
 from pushforward.cli.train import RunOptions, Source
 from pushforward.data.bucketed import Bucketed, shapes_of
 from pushforward.data.dataset import Dataset
+from pushforward.data.hub import HUB
+from pushforward.data.webdataset import SHARDS
 from pushforward.errors import ConfigError, DataError, UserError
 from pushforward.families.autoencoder import Autoencoder
 from pushforward.formats.autoencoder_folder import check_autoencoder_folder, read_autoencoder_of, write_autoencoder_folder
@@ -22,7 +24,7 @@ from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.sd3.cache_files import fingerprint_of
 from pushforward.sd3.images import finished
 from pushforward.sd3.latent_buckets import cached_pairs
-from pushforward.sd3.latent_cache import cache_latents
+from pushforward.sd3.latent_cache import cache_latents, cache_share
 from pushforward.sd3.latent_pairs import LatentPairs
 from pushforward.sd3.latent_write import EncodesText
 from pushforward.sd3.run_files import VAE
@@ -48,6 +50,8 @@ class Texts:
         autoencoder_steps: steps of that training, of 8 images each: a small autoencoder of 8 channels at a quarter of the sides.
         cache: folder of encoded latents and captions, which other runs of the same data can share; by default the run's folder latents.
         mirrored: whether each image is also learned mirrored.
+        per_shard: images and captions in a file of the cache.
+        window: how many of its files are mixed in training, for a cache larger than memory; by default all are.
     """
 
     text_encoders: tuple[str, ...] = ("minilm",)
@@ -56,6 +60,8 @@ class Texts:
     autoencoder_steps: int = 4000
     cache: Path | None = None
     mirrored: bool = False
+    per_shard: int = 1024
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,8 +144,9 @@ def encoded(
         raise UserError(f"{out / VAE} holds another autoencoder than {options.autoencoder}; give another --out, or --overwrite.")
     cache = options.cache or out / CACHE
 
-    train = pairs_of(source.train, cache, "train", vae, texts, among, mirrored=options.mirrored, vae_fingerprint=known)
-    return Encoded(train, pairs_of(source.validation, cache, "validation", vae, texts, among, vae_fingerprint=known), vae, texts)
+    shared: dict[str, Any] = {"vae_fingerprint": known, "per_shard": options.per_shard}
+    train = pairs_of(source.train, cache, "train", vae, texts, among, mirrored=options.mirrored, window=options.window, **shared)
+    return Encoded(train, pairs_of(source.validation, cache, "validation", vae, texts, among, **shared), vae, texts)
 
 
 def few_of(source: Source, least: int) -> Source:
@@ -177,17 +184,24 @@ def pairs_of(
     mirrored: bool = False,
     caption: str = "",
     vae_fingerprint: str | None = None,
+    per_shard: int = 1024,
+    window: int | None = None,
 ) -> LatentPairs | Bucketed:
-    """Return latents and captions of a set, which the first process encodes unless the cache holds them; one caption may be that of all.
+    """Return latents and captions of a set, which the processes encode unless the cache holds them: each every size-th file.
 
-    `vae_fingerprint` is that of the autoencoder, if it is known.
+    One caption may be that of all. `vae_fingerprint` is that of the autoencoder, if it is known; `per_shard` and `window` are those of
+    `Texts`.
     """
     captions = [caption] * len(data) if caption else None
     if among.main:
         notify(f"encoding the {len(data)} images and captions of {split} into {cache / split}")
     options: dict[str, Any] = {"split": split, "captions": captions, "flips": mirrored, "vae_fingerprint": vae_fingerprint}
+    options["per_shard"] = per_shard
+    if among.size > 1:
+        with among.agreed("encoding"):
+            cache_share(data, cache, vae, texts, (among.rank, among.size), **options)
     among.of_main(lambda: repr(cache_latents(data, cache, vae, texts, **options)), "encoding")
-    return cached_pairs(data, cache, split)
+    return cached_pairs(data, cache, split, lambda folder, part: LatentPairs(folder, part, window=window), window)
 
 
 def of_images(options: Options, **more: str) -> Options:
@@ -195,7 +209,7 @@ def of_images(options: Options, **more: str) -> Options:
 
     `more` are further options of such data, likewise.
     """
-    listed = Path(options.data).is_dir() or options.data.startswith("hf:")
+    listed = Path(options.data).is_dir() or options.data.startswith((HUB, SHARDS))
     return replace(options, data_options={"missing": "drop", **more, **options.data_options}) if listed else options
 
 

@@ -22,6 +22,7 @@ from pushforward.cli.starting import built, finish, start
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import options_from_text
 from pushforward.data.splits import LEAST
+from pushforward.data.webdataset import SHARDS
 from pushforward.errors import DataError, UserError
 from pushforward.formats.run import check_free, checkpoints, is_launched
 from pushforward.training.defaults import Defaults, defaults, standardised
@@ -174,6 +175,12 @@ class Source:
     launched: bool
 
 
+def short_name(data: str) -> str:
+    """Return what the folder of a run calls its data: the name of the last file or folder that stands for only one."""
+    plain = [one for one in data.removeprefix(SHARDS).rpartition("://")[2].split("/") if one and not set(one) & set("{}*?[]")]
+    return Path(plain[-1]).stem if plain else "data"
+
+
 def opened(preset: str, options: RunOptions, settings: Settings, config: Mapping[str, Any], few: bool = False) -> Source:
     """Return the data of a run, after checking its folder, in all processes.
 
@@ -185,7 +192,7 @@ def opened(preset: str, options: RunOptions, settings: Settings, config: Mapping
         section |= options_from_text(options.data, options.data_options)
     elif options.data == before.get("name"):
         section |= data_options(before)
-    out = options.out or Path("runs") / f"{preset}-{Path(options.data).stem}"
+    out = options.out or Path("runs") / f"{preset}-{short_name(options.data)}"
     among = processes(settings.timeout)
     if options.dry_run:
         check_alone(among)

@@ -68,6 +68,7 @@ class Cache:
                     try:
                         write(temporary)
                         os.replace(temporary, path)
+                        self._make_room(path.parent, 0, path)  # others were written meanwhile
                     finally:
                         temporary.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another process has just removed it: the caller's read fails, and is repeated
@@ -95,7 +96,7 @@ class Cache:
             found: bytes = system.cat_file(path, start=offset, end=offset + size)
         return found
 
-    def _make_room(self, folder: Path, size: int) -> None:
+    def _make_room(self, folder: Path, size: int, kept: Path | None = None) -> None:
         held = []
         for path in folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -105,8 +106,9 @@ class Cache:
         for _, freed, path in sorted(held):
             if over <= 0:
                 break
-            path.unlink(missing_ok=True)
-            over -= freed
+            if path != kept:
+                path.unlink(missing_ok=True)
+                over -= freed
         free = shutil.disk_usage(folder).free
         if size > free:
             raise DataError(

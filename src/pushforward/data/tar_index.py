@@ -116,8 +116,8 @@ def scanned(path: Path, shard: Shard, fields: Sequence[str], ignored: Sequence[s
         ignored: extensions of members that are not read.
 
     Raises:
-        DataError: it is compressed, truncated or no tar file, or holds a link, a pipe, a pickle, an extension that is not known, or no samples;
-            or a sample holds an extension twice, or neither an image nor an array.
+        DataError: it is compressed, truncated or no tar file, or holds a link, a pipe, a pickle, an extension that is not known, or no
+            samples; or a sample holds two images, or neither an image nor an array.
     """
     found, seen, last, end = Samples(), set[str](), None, 0
     with path.open("rb") as file:
@@ -132,7 +132,7 @@ def scanned(path: Path, shard: Shard, fields: Sequence[str], ignored: Sequence[s
             if key != last:
                 if key in seen:
                     raise DataError(
-                        f"{shard.url} holds members of {key!r} in two places, but those of a sample must follow each other; write it sorted."
+                        f"{shard.url} holds members of {key!r} in two places, but those of a sample follow each other; write it sorted."
                     )
                 _check_sample(shard, found)
                 seen.add(key)
@@ -154,6 +154,9 @@ def _members(file: IO[bytes], shard: Shard) -> Iterator[tarfile.TarInfo]:
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all of them
                 yield member
+            file.seek(archive.offset)  # type: ignore[attr-defined]
+            if file.read(tarfile.BLOCKSIZE) != b"\0" * tarfile.BLOCKSIZE:  # tarfile also ends, silently, at a damaged header
+                raise tarfile.ReadError(f"it does not end at byte {archive.offset} as one does")  # type: ignore[attr-defined]
     except DataError:
         raise
     except (tarfile.TarError, ValueError, OverflowError, OSError, RecursionError, EOFError) as error:

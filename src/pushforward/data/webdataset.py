@@ -155,6 +155,8 @@ def read_shards(
         bucket_sides(size, buckets)
     ignored = sorted(one.lstrip(".").lower() for one in _list(ignore))
     given = {"train": _list(name), "validation": _list(validation), "test": _list(test)}
+    if not all(one.removeprefix(SHARDS) for names in given.values() for one in names):
+        raise UserError(f"{SHARDS} names no shard; give {SHARDS}FOLDER, {SHARDS}FOLDER/{{000..127}}{SUFFIX} or a URL.")
     parts = {part: shards_of([one.removeprefix(SHARDS) for one in names], SUFFIX) for part, names in given.items() if names}
     title = parts["train"][0].name if len(parts["train"]) == 1 else f"{len(parts['train'])} shards"
     with ThreadPoolExecutor(AT_A_TIME) as pool:  # of all parts, as their classes are numbered together

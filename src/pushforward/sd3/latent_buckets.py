@@ -45,7 +45,7 @@ def in_buckets(
 
 
 def cached_pairs(
-    images: Dataset, folder: str | Path, split: str, read: Callable[[Path, str], LatentPairs] = LatentPairs
+    images: Dataset, folder: str | Path, split: str, read: Callable[[Path, str], LatentPairs] = LatentPairs, window: int | None = None
 ) -> LatentPairs | BucketedPairs:
     """Return the cached latents of images, in the same buckets.
 
@@ -54,6 +54,7 @@ def cached_pairs(
         folder: the folder that was given to `cache_latents`.
         split: "train", "validation" or "test".
         read: returns the cache in a folder.
+        window: how many shards are mixed in training, if they are read shard by shard.
 
     Raises:
         NoCheckpointError: there is no finished cache.
@@ -67,4 +68,6 @@ def cached_pairs(
     part, first = found[0]
     factor = part.shape[1] // first.shape[1]
     shape = first.shape[0], *(side // factor for side in images.shape[1:])
-    return BucketedPairs(f"{Path(folder).name}/{split}", [pairs for _, pairs in found], shape)
+    whole = BucketedPairs(f"{Path(folder).name}/{split}", [pairs for _, pairs in found], shape)
+    whole.window = window or whole.window
+    return whole

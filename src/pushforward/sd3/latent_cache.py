@@ -21,7 +21,7 @@ from pushforward.registry import export
 from pushforward.sd3.cache_files import FORMAT, INDEX, PLAN, check_same, fingerprint_of, read_json
 from pushforward.sd3.latent_buckets import BucketedPairs, cached_pairs, in_buckets
 from pushforward.sd3.latent_pairs import LatentPairs
-from pushforward.sd3.latent_write import DTYPES, EncodesText, Images, write_captions, write_index, write_latents
+from pushforward.sd3.latent_write import ALL, DTYPES, EncodesText, Images, Share, write_captions, write_index, write_latents
 
 
 @export("sd3.cache_latents")
@@ -80,6 +80,32 @@ def cache_latents(
         >>> pairs.shape  # doctest: +SKIP
         (4, 16, 16)
     """
+    options: dict[str, Any] = {"split": split, "captions": captions, "flips": flips, "dtype": dtype, "batch_size": batch_size}
+    cache_share(data, folder, vae, text, ALL, per_shard=per_shard, vae_fingerprint=vae_fingerprint, progress=progress, **options)
+    return cached_pairs(data, folder, split)
+
+
+def cache_share(
+    data: Dataset,
+    folder: str | Path,
+    vae: AutoencoderKL,
+    text: EncodesText,
+    share: Share,
+    *,
+    split: str = "train",
+    captions: Sequence[str] | None = None,
+    flips: bool = False,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 32,
+    per_shard: int = 1024,
+    vae_fingerprint: str | None = None,
+    progress: Callable[[int, int], Any] | None = None,
+) -> None:
+    """Write one process's share of the shards of a cache, which `cache_latents` completes when all shares are written.
+
+    `share` is (rank, size): the shards k with k mod size = rank; (0, 1) writes all and completes the cache. The
+    others are those of `cache_latents`.
+    """
     check_split(split)
     if dtype not in DTYPES:
         raise UserError(f"dtype is {dtype}, but latents are cached as torch.float32 or torch.bfloat16.")
@@ -92,8 +118,8 @@ def cache_latents(
         shared: dict[str, Any] = {"flips": flips, "dtype": dtype, "batch_size": batch_size, "per_shard": per_shard}
         shared["vae_fingerprint"] = fingerprint_of(vae) if vae_fingerprint is None else vae_fingerprint
         for part, place, own, counted in in_buckets(data, Path(folder), texts, progress):
-            cache_latents(part, place, vae, text, split=split, captions=own, progress=counted, **shared)
-        return cached_pairs(data, folder, split)
+            cache_share(part, place, vae, text, share, split=split, captions=own, progress=counted, **shared)
+        return
     shape = _latent_shape(data, vae)
     plan = {
         "format": FORMAT,
@@ -114,9 +140,11 @@ def cache_latents(
         rows = [row for row, caption in enumerate(texts) if caption]
         unique = list(dict.fromkeys(texts[row] for row in rows))
         number = {caption: place for place, caption in enumerate(unique)}
-        write_captions(place, unique, text, dtype, per_shard)
+        write_captions(place, unique, text, dtype, per_shard, share)
         images = Images(data, vae, flips, dtype, batch_size)
-        counts = write_latents(place, images, rows, [number[texts[row]] for row in rows], per_shard, progress)
+        counts = write_latents(place, images, rows, [number[texts[row]] for row in rows], per_shard, progress, share)
+        if share != ALL:
+            return
         write_index(place, plan, text.layout, shape, counts, unique)
     pairs = LatentPairs(folder, split)
     kept = set(pairs.sources.tolist())
@@ -125,7 +153,6 @@ def cache_latents(
         "that cannot be read": [_name(data, row) for row, caption in enumerate(texts) if caption and row not in kept],
     }
     warn_left_out(data.name, len(texts), lost)
-    return pairs
 
 
 def _captions(data: Any, given: Sequence[str] | None) -> list[str]:

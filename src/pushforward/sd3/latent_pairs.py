@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward._checks import shown
+from pushforward._checks import shown, whole
 from pushforward.conditions import TextContext
 from pushforward.data.dataset import Dataset
 from pushforward.data.lazy import LazyDataset
@@ -34,6 +34,7 @@ class LatentPairs(LazyDataset):
         flips: whether mirrored latents are in the set.
         vae: the autoencoder, or what identifies it, that the latents must be of; None does not check.
         text: the text encoders, or what identifies them, likewise.
+        window: how many shards are mixed in training, for a cache larger than memory; None mixes all.
 
     Raises:
         NoCheckpointError: there is no finished cache.
@@ -47,8 +48,13 @@ class LatentPairs(LazyDataset):
         (torch.Size([8, 4, 16, 16]), torch.Size([8, 32, 256]))
     """
 
-    def __init__(self, folder: str | Path, split: str = "train", *, flips: bool = True, vae: Any = None, text: Any = None) -> None:
+    def __init__(
+        self, folder: str | Path, split: str = "train", *, flips: bool = True, vae: Any = None, text: Any = None, window: int | None = None
+    ) -> None:
         check_split(split)
+        self._by_shard = window is not None
+        if window is not None:
+            self.window = whole("window", window, 1, hint="it is the number of shards that are mixed")
         self.folder = (Path(folder) / split).resolve()  # workers may start in another working directory
         index = read_index(self.folder)
         self.plan, self._captions, self._per_shard = index.plan, index.captions, index.per_shard
@@ -86,6 +92,11 @@ class LatentPairs(LazyDataset):
                     f"{path} has {name} of shape {tuple(self._mapped(path, name).shape)} instead of {shape}; remove the folder and cache "
                     "the latents again."
                 )
+
+    @property
+    def shards(self) -> Tensor | None:  # type: ignore[override]
+        """The number of the shard (N,) that holds each example, if they are read shard by shard: see `window`."""
+        return torch.bucketize(self.rows % len(self._caption), self._starts[1:], right=True) if self._by_shard else None
 
     @property
     def captions(self) -> tuple[str, ...]:  # type: ignore[override]

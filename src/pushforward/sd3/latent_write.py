@@ -19,6 +19,8 @@ from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.sd3.cache_files import INDEX, NONE, latents_file, text_file
 from pushforward.sd3.text_layout import TextLayout
 
+Share = tuple[int, int]  # (rank, size): the shards k with k mod size = rank
+ALL: Share = (0, 1)
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -77,20 +79,28 @@ class Images:
         return {name: torch.cat(latents).to(self.dtype) for name, latents in found.items() if latents}, kept
 
 
-def write_captions(folder: Path, captions: Sequence[str], text: EncodesText, dtype: torch.dtype, per_shard: int) -> None:
-    """Write the encodings of captions, and that of no prompt, to shards; those that are there are kept."""
+def write_captions(
+    folder: Path, captions: Sequence[str], text: EncodesText, dtype: torch.dtype, per_shard: int, share: Share = ALL
+) -> None:
+    """Write the encodings of captions, and that of no prompt, to shards of this share; those that are there are kept."""
     _write(folder / NONE, {"context": text.layout.none.context, "pooled": text.layout.none.pooled})
     for shard, start in enumerate(range(0, len(captions), per_shard)):
         path = text_file(folder, shard)
-        if not path.is_file():
+        if shard % share[1] == share[0] and not path.is_file():
             cond = text(list(captions[start : start + per_shard])).to("cpu", dtype)
             _write(path, {"context": cond.context, "pooled": cond.pooled})
 
 
 def write_latents(
-    folder: Path, images: Images, rows: Sequence[int], captions: Sequence[int], per_shard: int, progress: Callable[[int, int], Any] | None
+    folder: Path,
+    images: Images,
+    rows: Sequence[int],
+    captions: Sequence[int],
+    per_shard: int,
+    progress: Callable[[int, int], Any] | None,
+    share: Share = ALL,
 ) -> list[int]:
-    """Write latents to shards, with the row and the caption's number of each, and return how many each shard has.
+    """Write latents to shards, with the row and the caption's number of each, and return how many each shard of the share has.
 
     Args:
         folder: the folder.
@@ -99,13 +109,16 @@ def write_latents(
         captions: the number of each row's caption.
         per_shard: rows per file; those that cannot be read are left out.
         progress: called after each shard.
+        share: which shards to write.
 
     Raises:
-        DataError: none of the images can be read.
+        DataError: it is the share of one process, and none of the images can be read.
     """
     counts, caption = [], dict(zip(rows, captions, strict=True))
     for shard, start in enumerate(range(0, len(rows), per_shard)):
         path = latents_file(folder, shard)
+        if shard % share[1] != share[0]:
+            continue
         if not path.is_file():
             tensors, kept = images.encoded(rows[start : start + per_shard])
             numbers = {"row": kept, "caption": [caption[row] for row in kept]}
@@ -113,7 +126,7 @@ def write_latents(
         counts.append(TensorFile(path).entries["row"].shape[0])
         if progress is not None:
             progress(min(start + per_shard, len(rows)), len(rows))
-    if not sum(counts):
+    if share == ALL and not sum(counts):
         raise DataError(f"{images.data.name}: none of its {len(rows)} images can be read; check the files.")
     return counts
 
