@@ -27,6 +27,7 @@ from PIL import Image
 
 import pushforward as pf
 from pushforward import sd3
+from pushforward.data.images import decoded
 from pushforward.sd3.text_layout import TextLayout, parts_of
 from pushforward.training.buckets import order_of
 from pushforward.training.order import batches
@@ -150,6 +151,8 @@ def measured(folder: Path, workers: tuple[int, ...], device: torch.device, preci
         print(json.dumps(reading[-1]), flush=True)
     torch.manual_seed(0)
     images = found["tar shards"]
+    opening, files = seconds_of(lambda: [images.source.open(row) for row in range(len(images))])
+    decoding, _ = seconds_of(lambda: [decoded(file, (SIZE, SIZE), 3) for file in files])
     vae = pf.nn.AutoencoderKL(3, 4, (16, 32), groups=8).to(device)
     captions = [f"picture {k}" for k in range(len(images))]
     encoding, pairs = seconds_of(
@@ -174,6 +177,7 @@ def measured(folder: Path, workers: tuple[int, ...], device: torch.device, preci
     return {
         "images": {"count": SHARDS * PER_SHARD, "side": SIDE, "bytes": size, "resized": SIZE, "shards": SHARDS, "batch": BATCH},
         "reading": reading,
+        "milliseconds": {"shard": round(1e3 * opening / len(files), 3), "decoding": round(1e3 * decoding / len(files), 3)},
         "encoding_per_second": round(len(images) / encoding, 1),
         "steps": steps,
     }

@@ -152,11 +152,11 @@ def _members(file: IO[bytes], shard: Shard) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=bounded, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all of them
+                archive.members = []  # tarfile keeps all of them
                 yield member
-            file.seek(archive.offset)  # type: ignore[attr-defined]
+            file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE) != b"\0" * tarfile.BLOCKSIZE:  # tarfile also ends, silently, at a damaged header
-                raise tarfile.ReadError(f"it does not end at byte {archive.offset} as one does")  # type: ignore[attr-defined]
+                raise tarfile.ReadError(f"it does not end at byte {archive.offset} as one does")
     except DataError:
         raise
     except (tarfile.TarError, ValueError, OverflowError, OSError, RecursionError, EOFError) as error:
