@@ -1,6 +1,8 @@
 """The readers of fonts, GGUF, text encoders, prompts and what the command line keeps; the others are in `readers.py`."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy
@@ -172,6 +174,48 @@ def read_jpeg(folder: Path) -> None:
         in_8_bits(loaded(path, "--image"), "RGB")
 
 
+def tar_shard(folder: Path) -> None:
+    """Write a shard of images and one of arrays."""
+    image, array = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (6, 6), (1, 2, 3)).save(image, "PNG")
+    numpy.save(array, numpy.arange(6.0).reshape(2, 3))
+    for name, parts in (
+        ("images", (("png", image.getvalue()), ("cls", b"1"), ("json", b'{"a": [1], "b": "x"}'))),
+        ("arrays", (("npy", array.getvalue()),)),
+    ):
+        with tarfile.open(folder / f"{name}.tar", "w") as archive:
+            for k in range(5):
+                for extension, content in parts:
+                    member = tarfile.TarInfo(f"{k}{'long' * 30 * (k == 3)}.{extension}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+
+
+def read_shards(folder: Path) -> None:
+    nowhere = str(folder / "images.tar" / "none")  # no index is kept
+    pf.data.load(f"wds:{folder}/images.tar", size=4, caption="json.b", missing="drop", cache=nowhere)[:]
+    pf.data.load(f"wds:{folder}/arrays.tar", cache=nowhere)[:]
+
+
+def read_by_index(folder: Path) -> None:
+    """Read shards by an index that is damaged: it is made again, or states other places."""
+    pf.data.load(f"wds:{folder}/arrays.tar", cache=str(folder / "cache"))[:]
+
+
+def indexed_shard(folder: Path) -> None:
+    tar_shard(folder)
+    read_by_index(folder)
+
+
+def parquet_rows(folder: Path) -> None:
+    import datasets
+
+    rows = {"a": [float(k) for k in range(20)], "label": [k % 2 for k in range(20)]}
+    features = datasets.Features({"a": datasets.Value("float32"), "label": datasets.ClassLabel(names=["x", "y"])})
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(folder / "a.parquet"), batch_size=7)
+
+
 # Name, what writes the files, which of them are mutated, what reads them, and the share of mutants.
 MORE = [
     ("colour font", font, ("font.ttf",), read_font, 1.0),
@@ -185,4 +229,13 @@ MORE = [
     ("kept by compare", kept, ("*.json", HOLDER), read_kept, 3.0),
     ("yaml", yaml_file, ("config.yaml",), lambda folder: read_yaml(folder / "config.yaml"), 4.0),
     ("images of cameras", jpeg, ("*",), read_jpeg, 2.0),
+    ("tar shards", tar_shard, ("*.tar",), read_shards),
+    ("index of a tar shard", indexed_shard, ("cache/indices/*.json",), read_by_index, 0.3),
+    (
+        "streamed parquet",
+        parquet_rows,
+        ("a.parquet",),
+        lambda folder: pf.data.load(f"hf:{folder}/a.parquet", columns="a", streaming=True)[:],
+        0.5,
+    ),
 ]

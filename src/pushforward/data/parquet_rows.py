@@ -45,7 +45,10 @@ class ParquetRows:
         for shard, (schema, _) in zip(self.shards, facts, strict=True):
             if not schema.equals(first):
                 raise DataError(f"{shard.url} has other columns than {self.shards[0].url}; give shards of one set.")
-        self.features: Mapping[str, Any] = features(first)
+        try:
+            self.features: Mapping[str, Any] = features(first)
+        except Exception as error:  # `datasets` notes the types as JSON of any content
+            raise DamagedDataError(f"{self.shards[0].url} states types of columns that cannot be read ({error}); write it again.") from None
         self.columns = tuple(self.features)
         self.groups = [(number, group) for number, (_, some) in enumerate(facts) for group in range(len(some))]
         self.sizes = [size for _, some in facts for _, size in some]
