@@ -44,6 +44,12 @@ class DamagedDataError(DataError):
     exit_status = 1
 
 
+class ShardError(DataError):
+    """A shard cannot be reached or has changed: none of its examples is replaced by another, as a damaged one is."""
+
+    exit_status = 1
+
+
 class ConfigError(UserError):
     """A configuration has an unknown key, a wrong type or a value that is not allowed."""
 

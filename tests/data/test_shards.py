@@ -20,7 +20,7 @@ from pushforward.data.dataset import keep_batch
 from pushforward.data.load import load
 from pushforward.data.shard_files import expanded
 from pushforward.data.splits import SPLITS
-from pushforward.errors import DamagedDataError, DataError, UserError
+from pushforward.errors import DamagedDataError, DataError, ShardError, UserError
 from pushforward.training.buckets import order_of
 from pushforward.training.order import shuffled
 
@@ -399,6 +399,19 @@ def test_copies_of_far_shards_make_room_for_each_other(in_memory, cache):
     assert 1 <= len(held) < len(COUNTS)
 
 
+def test_copies_need_a_folder_and_what_a_killed_process_left_is_removed(in_memory, cache, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"the cache .*file/x cannot be written \(Not a directory\); give another"):
+        load(f"{in_memory}*.tar", size=8, cache=str(tmp_path / "file" / "x"))
+    data = load(f"{in_memory}*.tar", size=8, channels=1)
+    for path in list((cache / "copies").iterdir()):
+        if not path.suffix:
+            path.with_suffix(".99999").write_bytes(b"part")
+            path.unlink()
+    greys(data)
+    assert not list((cache / "copies").glob("*.99999"))
+
+
 def test_a_copy_that_fails_is_repeated_and_a_changed_shard_is_refused(in_memory, cache, monkeypatch):
     data = load(f"{in_memory}*.tar", size=8, channels=1)
     for path in (cache / "copies").iterdir():
@@ -419,8 +432,27 @@ def test_a_copy_that_fails_is_repeated_and_a_changed_shard_is_refused(in_memory,
         path.unlink()
     for number in range(len(COUNTS)):
         fsspec.filesystem("memory").pipe(f"/shards/{number:03d}.tar", b"\0" * 1024)
-    with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(DamagedDataError, match="none of its .* images can be read"):
+    with pytest.raises(ShardError, match=r"had \d+ bytes when it was listed, but 1024 were copied; load it again"):
         data[:]
+
+
+def test_a_shard_that_is_lost_during_training_ends_it_and_no_image_is_replaced(data, folder, in_memory, cache, monkeypatch):
+    for path in folder.iterdir():
+        path.rename(path.with_suffix(".away"))
+    with pytest.raises(ShardError, match=r"\.tar cannot be read \(No such file or directory\); check the file and the disk"):
+        data[:]
+    far = load(f"{in_memory}*.tar", size=8, channels=1)
+    for path in (cache / "copies").iterdir():
+        path.unlink()
+
+    def failing(*arguments, **options):
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", failing)
+    with pytest.raises(ShardError, match=r"memory://.*\.tar cannot be read \(reset by peer\); check the URL, the network and the access"):
+        far[:]
+    assert not data.unreadable
+    assert not far.unreadable
 
 
 def test_braces_count_and_list():

@@ -15,7 +15,7 @@ from pushforward._checks import is_whole
 from pushforward._images import Mode, in_8_bits, opened
 from pushforward._memory import check_room
 from pushforward.data.lazy import LazyDataset
-from pushforward.errors import DamagedDataError, UserError
+from pushforward.errors import DamagedDataError, ShardError, UserError
 
 
 class ImageSource(Protocol):
@@ -98,6 +98,8 @@ class ImageDataset(LazyDataset):
             return ""
         try:
             return decoded(self.source.open(row), (self.shape[1], self.shape[2]), self.shape[0])
+        except ShardError:
+            raise
         except Exception as error:  # PIL raises many exception types for damaged files
             self._failed[row] = 1
             warnings.warn(f"{self.source.name(row)} cannot be read ({error}); it is {otherwise}.", stacklevel=4)

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from pushforward._files import regular
 from pushforward.data.shard_files import Shard, is_remote, reached, remote
-from pushforward.errors import DamagedDataError, DataError, UserError
+from pushforward.errors import DataError, ShardError, UserError
 
 T = TypeVar("T")
 CACHE = "PUSHFORWARD_CACHE"  # the environment variable of the folder of indices and copies
@@ -41,7 +41,7 @@ class Cache:
         """Return the path of a shard on this machine, where it is copied if it is not there yet.
 
         Raises:
-            DataError: it cannot be copied, or there is no room for it.
+            ShardError: it cannot be copied, or there is no room for it.
         """
         if not is_remote(shard.url):
             return regular(Path(shard.url), DataError)
@@ -56,24 +56,36 @@ class Cache:
             write: is called with the path to write to.
 
         Raises:
-            DataError: there is no room for it.
+            ShardError: there is no room for it.
         """
         path = self.folder / "copies" / name
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                if not path.is_file():
-                    self._make_room(path.parent, size)
-                    temporary = path.with_suffix(f".{os.getpid()}")
-                    try:
-                        write(temporary)
-                        os.replace(temporary, path)
-                        self._make_room(path.parent, 0, path)  # others were written meanwhile
-                    finally:
-                        temporary.unlink(missing_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(path.with_suffix(".lock")):
+                    if not path.is_file():
+                        self._write(path, size, write)
+            except OSError as error:
+                raise ShardError(
+                    f"the cache {self.folder} cannot be written ({error.strerror or error}); give another folder by the option cache, or the "
+                    f"environment variable {CACHE}."
+                ) from None
         with contextlib.suppress(OSError):  # another process has just removed it: the caller's read fails, and is repeated
             os.utime(path)
         return path
+
+    def _write(self, path: Path, size: int, write: Callable[[Path], Any]) -> None:
+        for left in path.parent.glob(f"{path.name}.*"):  # of a process that was killed
+            if left.suffix != ".lock":
+                left.unlink(missing_ok=True)
+        self._make_room(path.parent, size)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        try:
+            write(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._make_room(path.parent, 0, path)  # others were written meanwhile
 
     def read(self, shard: Shard, of: Callable[[Path], T]) -> T:
         """Return what a function reads from a shard."""
@@ -83,9 +95,12 @@ class Cache:
         """Return some bytes of a shard, which is copied first if it is elsewhere.
 
         Raises:
-            DamagedDataError: it has fewer bytes.
+            ShardError: it has fewer bytes, or cannot be read.
         """
-        return self.read(shard, lambda path: _part(path, offset, size))
+        try:
+            return self.read(shard, lambda path: _part(path, offset, size))
+        except OSError as error:
+            raise ShardError(f"{shard.url} cannot be read ({error.strerror or error}); check the file and the disk.") from None
 
     def glimpse(self, shard: Shard, offset: int, size: int) -> bytes:
         """Return some bytes of a shard, without a copy of it."""
@@ -111,7 +126,7 @@ class Cache:
                 over -= freed
         free = shutil.disk_usage(folder).free
         if size > free:
-            raise DataError(
+            raise ShardError(
                 f"a copy of {size} bytes is needed in {folder}, which has room for {free}; give a folder of another disk by the "
                 f"option cache, or the environment variable {CACHE}."
             )
@@ -123,6 +138,16 @@ def cache_of(folder: str | None, most_gb: float) -> Cache:
         raise UserError(f"cache_gb is {most_gb!r}, but it is the number of gigabytes of copies of shards, above 0; try cache_gb=100.")
     default = os.environ.get(CACHE) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pushforward"
     return Cache(Path(folder or default).expanduser().resolve(), int(most_gb * GB))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file under another name and rename it, so that no reader sees a part of it."""
+    temporary = path.with_suffix(f".{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def retried(read: Callable[[], T]) -> T:
@@ -150,7 +175,7 @@ def _copy(shard: Shard, path: Path) -> None:
             time.sleep(WAIT * (TRIES - left))
     copied = path.stat().st_size
     if copied != shard.size:
-        raise DamagedDataError(f"{shard.url} had {shard.size} bytes when it was listed, but {copied} were copied; load it again.")
+        raise ShardError(f"{shard.url} had {shard.size} bytes when it was listed, but {copied} were copied; load it again.")
 
 
 def _part(path: Path, offset: int, size: int) -> bytes:
@@ -158,5 +183,5 @@ def _part(path: Path, offset: int, size: int) -> bytes:
         file.seek(offset)
         found = file.read(size)
     if len(found) != size:
-        raise DamagedDataError(f"{path} ends at byte {offset + len(found)}, before its member does; it was changed after it was loaded.")
+        raise ShardError(f"{path} ends at byte {offset + len(found)}, before its member does; it was changed after it was loaded.")
     return found

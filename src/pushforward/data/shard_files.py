@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pushforward._files import regular
-from pushforward.errors import DataError, UserError
+from pushforward.errors import DataError, ShardError, UserError
 
 MOST_SHARDS = 1_000_000
 STAMPS = ("ETag", "etag", "checksum", "generation", "mtime", "LastModified", "last_modified", "updated", "created")
@@ -146,11 +146,11 @@ def reached(url: str) -> Any:
     try:
         yield
     except FileNotFoundError:
-        raise DataError(f"there is no shard {url}; check the URL, and the numbers in its braces.") from None
+        raise ShardError(f"there is no shard {url}; check the URL, and the numbers in its braces.") from None
     except (DataError, UserError):
         raise
     except Exception as error:
-        raise DataError(f"{url} cannot be read ({_line(error)}); check the URL, the network and the access rights.") from None
+        raise ShardError(f"{url} cannot be read ({_line(error)}); check the URL, the network and the access rights.") from None
 
 
 def _line(error: Exception) -> str:

@@ -4,29 +4,29 @@ Members `KEY.EXTENSION` that follow each other and have the same key are a sampl
 """
 
 import contextlib
+import io
 import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock
 
 from pushforward._checks import shown
 from pushforward._files import MOST_LINES, json_of, text_of
-from pushforward.data.shard_cache import Cache
+from pushforward.data.shard_cache import Cache, replace_text
 from pushforward.data.shard_files import Shard
 from pushforward.errors import DamagedDataError, DataError
-from pushforward.formats.files import write_text
 
 FORMAT = 1
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
 ARRAY, LABEL, CAPTION, JSON = "npy", "cls", "txt", "json"
 PICKLES = ("pyd", "pickle", "pkl", "pth", "pt", "ckpt")
 PACKED = ("gz", "tgz", "bz2", "xz", "zst")
-MOST_TEXT, MOST_HEADER = 1 << 20, 1 << 20  # bytes of a label, caption or JSON, and of what states a long name
+MOST_TEXT = 1 << 20  # bytes of a label, caption or JSON, and of what states a long name
 Places = dict[str, tuple[int, int]]  # of the members by extension: first byte, and number of bytes
 
 
@@ -45,22 +45,18 @@ class Samples:
     texts: list[dict[str, str]] = field(default_factory=list)
 
 
-class _Bounded:
+class _Bounded(io.FileIO):
     """A file of which only little is read in one call: tarfile reads long names, whose stated size may be that of the file."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self.file, self.name = file, name
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes.
 
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MOST_HEADER:
+        Raises:
+            DamagedDataError: they are more than a name or a text has.
+        """
+        if size is None or not 0 <= size <= MOST_TEXT:
             raise DamagedDataError(f"{self.name} states a name of {size} bytes; it is damaged: write it again.")
-        return self.file.read(size)
-
-    def seek(self, place: int) -> int:
-        return self.file.seek(place)
-
-    def tell(self) -> int:
-        return self.file.tell()
+        return super().read(size) or b""
 
 
 def indexed(shard: Shard, cache: Cache, fields: Sequence[str], ignored: Sequence[str]) -> Samples:
@@ -90,8 +86,8 @@ def indexed(shard: Shard, cache: Cache, fields: Sequence[str], ignored: Sequence
         found = _read(path)
         if found is None:
             found = cache.read(shard, scan)
-            if writable:
-                write_text(path, json.dumps([found.keys, found.members, found.texts], ensure_ascii=False))
+            with contextlib.suppress(OSError):  # an index that cannot be kept is made again
+                replace_text(path, json.dumps([found.keys, found.members, found.texts], ensure_ascii=False))
     return found
 
 
@@ -120,7 +116,7 @@ def scanned(path: Path, shard: Shard, fields: Sequence[str], ignored: Sequence[s
             samples; or a sample holds two images, or neither an image nor an array.
     """
     found, seen, last, end = Samples(), set[str](), None, 0
-    with path.open("rb") as file:
+    with _Bounded(path) as file:
         for member in _members(file, shard):
             if member.offset_data < end or member.size < 0 or member.offset_data + member.size > shard.size:
                 raise DamagedDataError(f"{shard.url} is truncated or damaged at {member.name!r}; write it again.")
@@ -147,12 +143,11 @@ def scanned(path: Path, shard: Shard, fields: Sequence[str], ignored: Sequence[s
     return found
 
 
-def _members(file: IO[bytes], shard: Shard) -> Iterator[tarfile.TarInfo]:
-    bounded: Any = _Bounded(file, shard.url)
+def _members(file: _Bounded, shard: Shard) -> Iterator[tarfile.TarInfo]:
     try:
-        with tarfile.open(fileobj=bounded, mode="r:") as archive:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members = []  # tarfile keeps all of them
+                archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all of them
                 yield member
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE) != b"\0" * tarfile.BLOCKSIZE:  # tarfile also ends, silently, at a damaged header
@@ -207,7 +202,7 @@ def _add(
         texts[kind] = text_of(member).strip()
 
 
-def _text(file: IO[bytes], shard: Shard, member: tarfile.TarInfo) -> str:
+def _text(file: _Bounded, shard: Shard, member: tarfile.TarInfo) -> str:
     if member.size > MOST_TEXT:
         raise DataError(f"{shard.url}: {member.name} has {member.size} bytes, but at most {MOST_TEXT} of a text are read; shorten it.")
     file.seek(member.offset_data)
