@@ -1,6 +1,7 @@
 """Tar shards: the same images as in a folder, wherever they are read from; each once in an epoch; bad input is one sentence."""
 
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -19,10 +20,10 @@ from pushforward.data import shard_cache, shard_files
 from pushforward.data.dataset import keep_batch
 from pushforward.data.load import load
 from pushforward.data.shard_files import expanded
+from pushforward.data.shuffled import shuffled
 from pushforward.data.splits import SPLITS
 from pushforward.errors import DamagedDataError, DataError, ShardError, UserError
 from pushforward.training.buckets import order_of
-from pushforward.training.order import shuffled
 
 COUNTS = (7, 3, 12, 9)  # samples of each shard: 31
 TOTAL = sum(COUNTS)
@@ -112,7 +113,7 @@ def test_a_pattern_a_list_a_folder_a_path_and_urls_name_the_same_shards(folder, 
     listed = sorted(map(str, folder.iterdir()))
     names = [f"wds:{folder}/*.tar", f"{folder}/{{000,001,002,003}}.tar", listed, f"wds:{folder}", f"wds:file://{folder}/*.tar"]
     for name in (*names, f"{in_memory}*.tar", f"{in_memory}{{000..003}}.tar"):
-        other = load(name, size=8, channels=1)
+        other = load(name, size=8, channels=1, window=2)
         assert other.fingerprint() == data.fingerprint(), name
         assert torch.equal(other[:][0], data[:][0])
         assert other.captions == data.captions
@@ -120,7 +121,7 @@ def test_a_pattern_a_list_a_folder_a_path_and_urls_name_the_same_shards(folder, 
 
 def test_an_index_is_read_in_place_of_its_shard_until_that_is_written_again(folder, data, monkeypatch):
     monkeypatch.setattr("pushforward.data.tar_index.scanned", None)
-    assert load(f"wds:{folder}", size=8, channels=1).fingerprint() == data.fingerprint()
+    assert load(f"wds:{folder}", size=8, channels=1, window=2).fingerprint() == data.fingerprint()
     monkeypatch.undo()
     write(folder / "001.tar", [member for k in (100, 101) for member in sample(k)])
     os.environ["PUSHFORWARD_CACHE"] = str(folder.parent / "cache")
@@ -132,7 +133,7 @@ def test_an_index_is_read_in_place_of_its_shard_until_that_is_written_again(fold
 def test_a_damaged_index_is_made_again_and_a_cache_that_cannot_be_written_is_not_needed(folder, data, cache):
     for path in (cache / "indices").glob("*.json"):
         path.write_text("[[1")
-    assert load(f"wds:{folder}", size=8, channels=1).fingerprint() == data.fingerprint()
+    assert load(f"wds:{folder}", size=8, channels=1, window=2).fingerprint() == data.fingerprint()
     (folder.parent / "file").write_text("")
     assert len(load(f"wds:{folder}", size=8, channels=1, cache=str(folder.parent / "file" / "x"))) == len(data)
 
@@ -163,6 +164,16 @@ def test_an_order_that_resumes_within_a_shard_is_the_rest_of_the_same_with_any_n
     whole = list(order_of(data, 6, 3, 0, 30))[start:]
     shares = [list(order_of(data, 6, 3, start, 30, rank, size)) for rank in range(size)]
     assert [[index for part in parts for index in part] for parts in zip(*shares, strict=True)] == whole
+
+
+def test_a_set_is_read_shard_by_shard_also_from_its_first_example_to_its_last(tmp_path):
+    folder = write_all(tmp_path / "shards")
+    data = load(f"wds:{folder}", size=8, channels=1, window=1)
+    changes = sum(int(one != other) for one, other in itertools.pairwise(data.shards.tolist()))
+    assert changes <= 4  # the first of the 4 shards may also be the last
+    mixed = load(f"wds:{folder}", size=8, channels=1, window=4)
+    assert sorted(mixed.rows.tolist()) == sorted(data.rows.tolist())
+    assert mixed.fingerprint() != data.fingerprint()
 
 
 def test_few_shards_are_read_at_a_time_and_each_once():

@@ -21,6 +21,7 @@ from pushforward.data.parquet_rows import SUFFIX as PARQUET
 from pushforward.data.parquet_rows import ParquetRows
 from pushforward.data.shard_cache import Cache, cache_of
 from pushforward.data.shard_files import is_remote, shards_of
+from pushforward.data.shuffled import by_shard
 from pushforward.data.splits import split_named, split_within
 from pushforward.errors import DamagedDataError, DataError, UserError
 from pushforward.registry import unknown
@@ -147,8 +148,8 @@ def streamed_parts(name: str, config: str | None, cache: Cache, window: int) -> 
         raise DataError(
             f"{name} holds {other}, but only parquet files are streamed; leave streaming out, or give tar shards as wds:hf://datasets/..."
         )
-    kept, of = window + 2, datasets.Features.from_arrow_schema
-    tables = {split: ParquetRows(shards_of(some, PARQUET), cache, of, kept) for split, some in files.items()}
+    of = datasets.Features.from_arrow_schema
+    tables = {split: ParquetRows(shards_of(some, PARQUET), cache, of, window) for split, some in files.items()}
     first = next(iter(tables.values())).shards[0].url
     return _parts(name, tables), cache.folder if is_remote(first) else Path(first).parent
 
@@ -199,7 +200,10 @@ def _split(
             raise UserError(f"{name}: {option}: {unknown('column', column, kinds)}")
     labels, classes, class_names = _labels(name, parts, label or _only(kinds, "ClassLabel"))
     here, rows = split_within(split, {one: len(table) for one, table in parts.items()}, seed, labels.get("train"))
-    table, cond = parts[here], torch.from_numpy(labels[here])[rows] if labels else None
+    table = parts[here]
+    if isinstance(table, ParquetRows):
+        rows = by_shard(rows, table.shard_of, seed, table.window)
+    cond = torch.from_numpy(labels[here])[rows] if labels else None
     if columns is not None:
         return numbers_of(name, table, [columns] if isinstance(columns, str) else list(columns), rows, cond, classes, class_names)
     image = image or _only(kinds, "Image")

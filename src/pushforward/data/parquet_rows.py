@@ -31,14 +31,14 @@ class ParquetRows:
         shards: the files.
         cache: where copies of them are.
         features: returns the columns' types, given the schema of the first file.
-        kept: how many decoded row groups stay in memory.
+        window: how many row groups are mixed; two more stay in memory, decoded.
 
     Raises:
         DataError: a file is damaged, states too many bytes or has other columns than the first one.
     """
 
-    def __init__(self, shards: Sequence[Shard], cache: Cache, features: Any, kept: int) -> None:
-        self.shards, self.cache, self.kept = tuple(shards), cache, kept
+    def __init__(self, shards: Sequence[Shard], cache: Cache, features: Any, window: int) -> None:
+        self.shards, self.cache, self.window = tuple(shards), cache, window
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             facts = list(pool.map(self._facts, self.shards))
         first = facts[0][0]
@@ -112,7 +112,7 @@ class ParquetRows:
                 table = read()
             self._held[number] = table
         self._held.move_to_end(number)
-        while len(self._held) > self.kept:
+        while len(self._held) > self.window + 2:
             self._held.popitem(last=False)
         return table
 

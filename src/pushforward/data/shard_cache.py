@@ -67,8 +67,8 @@ class Cache:
                         self._write(path, size, write)
             except OSError as error:
                 raise ShardError(
-                    f"the cache {self.folder} cannot be written ({error.strerror or error}); give another folder by the option cache, or the "
-                    f"environment variable {CACHE}."
+                    f"the cache {self.folder} cannot be written ({error.strerror or error}); give another folder by the option cache, or "
+                    f"the environment variable {CACHE}."
                 ) from None
         with contextlib.suppress(OSError):  # another process has just removed it: the caller's read fails, and is repeated
             os.utime(path)

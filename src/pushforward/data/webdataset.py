@@ -24,6 +24,7 @@ from pushforward.data.lazy import LazyDataset
 from pushforward.data.numpy_files import array_of
 from pushforward.data.shard_cache import Cache, cache_of
 from pushforward.data.shard_files import Shard, shards_of
+from pushforward.data.shuffled import by_shard
 from pushforward.data.splits import split_within
 from pushforward.data.tar_index import ARRAY, CAPTION, JSON, LABEL, Samples, indexed
 from pushforward.errors import DamagedDataError, DataError, UserError
@@ -168,8 +169,9 @@ def read_shards(
         )
     except DataError as error:
         raise DataError(f"{title}: {error}") from None
-    cond = torch.from_numpy(labels[here])[rows] if labels else None
     source, is_image = _source(parts[here], found[here], held)
+    rows = by_shard(rows, source.shard_of, seed, window)
+    cond = torch.from_numpy(labels[here])[rows] if labels else None
     if not is_image:
         if size is not None or buckets is not None:
             raise UserError(f"{title} holds arrays, which are not resized; leave the options size and buckets out.")

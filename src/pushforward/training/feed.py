@@ -60,8 +60,9 @@ class Feed:
         return x, cond, noise if noise is None else noise.to(self.device, self.dtype, non_blocking=True)
 
     def rows(self, most: int) -> tuple[Tensor, Any]:
-        """Return up to `most` rows of one shape, spread evenly over the set, with their conditions."""
-        x, cond, _ = as_batch(fetched(self.data, evenly(of_one_shape(self.data), most)))
+        """Return up to `most` rows of one shape with their conditions, spread evenly over the set; of a set in shards the first ones."""
+        usual, in_shards = of_one_shape(self.data), isinstance(getattr(self.data, "shards", None), Tensor)
+        x, cond, _ = as_batch(fetched(self.data, usual[:most] if in_shards else evenly(usual, most)))
         return x.to(self.device, self.dtype), None if cond is None else self._condition(cond)
 
     def _condition(self, cond: Any, **options: Any) -> Any:

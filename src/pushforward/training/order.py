@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
 from pushforward.data.rows import Rows
+from pushforward.data.shuffled import shuffled
 from pushforward.training.seeds import seeds_of
 
 Batch = tuple[Tensor, Any, Tensor | None]  # x, condition, noise
@@ -26,27 +27,6 @@ def seed_of(*place: int) -> int:
 def generator_at(*place: int) -> torch.Generator:
     """Return a CPU generator seeded by `place`; CPU draws are the same for every device."""
     return torch.Generator().manual_seed(seed_of(*place))
-
-
-def shuffled(examples: int, generator: torch.Generator, shards: Tensor | None = None, window: int = 1) -> Tensor:
-    """Return a random order (N,) of examples, in which those of a shard are near each other.
-
-    The shards get a random order. An example of the p-th of P shards is placed at p + W u modulo P, with u uniform in [0, 1): at any time,
-    examples of W + 1 shards at most are mixed, and each shard is read once. If W is P or more, all orders are equally likely.
-
-    Args:
-        examples: N.
-        generator: random numbers.
-        shards: the shard (N,) of each example; None is a uniformly random permutation.
-        window: W.
-    """
-    if shards is None:
-        return torch.randperm(examples, generator=generator)
-    numbers, inverse = shards.unique(return_inverse=True)
-    count = len(numbers)
-    places = torch.randperm(count, generator=generator)[inverse].double()
-    places += min(window, count) * torch.rand(examples, generator=generator, dtype=torch.float64)
-    return places.remainder(count).argsort(stable=True)
 
 
 @dataclass(frozen=True)
