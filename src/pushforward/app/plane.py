@@ -11,6 +11,7 @@ from pushforward.app.loaded import Loaded
 from pushforward.app.pictures import Window, window_of
 from pushforward.app.states import Frame, states
 from pushforward.errors import NotInvertibleError
+from pushforward.evaluation.plane import density
 from pushforward.families.checks import device_of
 
 SIDES = (32, 96)  # a coarse density first, then a fine one
@@ -39,18 +40,14 @@ def densities(loaded: Loaded, label: object = EACH) -> Iterator[tuple[Tensor, Wi
         raise NotInvertibleError(f"{loaded.name} has no log_prob, so there is no density to draw; use its samples.")
     model, settings = loaded.model, asked(loaded, 1, label=label)
     view = window(loaded, settings)
-    classes = range(model.classes or 0) if label in (None, EACH) and model.classes else None
+    every = label in (None, EACH) and bool(model.classes)
     for k, side in enumerate(SIDES):
         across, up = (numpy.linspace(low, high, side) for low, high in view)
         plane = torch.tensor(numpy.stack(numpy.meshgrid(across, up), -1).reshape(-1, 2)).to(device_of(model), model.dtype)
         parts = []
         for start in range(0, len(plane), CHUNK):
             rows = plane[start : start + CHUNK]
-            if classes is not None:
-                each = [model.log_prob(rows, torch.full((len(rows),), c, device=rows.device)).exp() for c in classes]
-                parts.append(torch.stack(each).mean(0))
-            else:
-                parts.append(model.log_prob(rows, condition(loaded, label, len(rows))).exp())
+            parts.append(density(model, rows) if every else model.log_prob(rows, condition(loaded, label, len(rows))).exp())
         yield torch.cat(parts).view(side, side).cpu(), view, (k + 1) / len(SIDES)
 
 

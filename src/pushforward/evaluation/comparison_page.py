@@ -1,15 +1,12 @@
 """The page of a comparison: a self-contained HTML file with a table that sorts, pictures, and the command."""
 
-import base64
-import importlib.resources
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from pushforward.evaluation.comparison import TRAINING_DATA, Cell, Column, Row, evaluations_of, reasons_of, text_of
+from pushforward.evaluation.pages import embedded, rendered
 from pushforward.evaluation.report import environment
 from pushforward.formats.files import write_text
 
@@ -39,7 +36,6 @@ def write_page(
         quality: picture of the metrics against evaluations, if it exists.
         samples: of each model a picture of its samples, if it exists.
     """
-    template = importlib.resources.files("pushforward.evaluation").joinpath("comparison.html.jinja").read_text(encoding="utf-8")
     best = {column.key: _best(rows, column) for column in columns}
     shown = [
         {
@@ -49,13 +45,12 @@ def write_page(
         }
         for row in rows
     ]  # fmt: skip
-    settings = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = settings.from_string(template).render(
-        title=title, lead=lead, columns=columns, rows=shown, notes=notes, command=command, environment=environment(),
-        counts=sorted({row.evaluations for row in rows if row.evaluations}), reasons=reasons_of(rows, columns),
+    text = rendered(
+        "comparison.html.jinja", title=title, lead=lead, columns=columns, rows=shown, notes=notes, command=command,
+        environment=environment(), counts=sorted({row.evaluations for row in rows if row.evaluations}), reasons=reasons_of(rows, columns),
         spread=any(cell.sd is not None for row in rows for cell in row.cells.values()),
-        quality=_embedded(quality) if quality.is_file() else "",
-        samples=[(name, _embedded(picture)) for name, picture in samples.items() if picture.is_file()],
+        quality=embedded(quality) if quality.is_file() else "",
+        samples=[(name, embedded(picture)) for name, picture in samples.items() if picture.is_file()],
     )  # fmt: skip
     write_text(path, text)
 
@@ -74,7 +69,3 @@ def _best(rows: Sequence[Row], column: Column) -> float | None:
     if not column.better or len(set(known)) < 2:
         return None
     return min(known) if column.better == "lower" else max(known)
-
-
-def _embedded(picture: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import numpy
 import torch
 from torch import Tensor
 
 from pushforward.bijections.chain import Chain
 from pushforward.errors import UserError
 from pushforward.evaluation.pictures import ACCENT, INK, colours, figure_of, save_figure
+from pushforward.evaluation.plane import density, grid_of
 from pushforward.families.normalizing_flow import NormalizingFlow
 from pushforward.registry import export
 
@@ -63,11 +63,8 @@ def picture_layers(model: NormalizingFlow, path: Path, *, seed: int = 0) -> None
         for row in (0, 1):
             axes[row, column].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     low, high = _window(samples[-1])
-    across, up = (numpy.linspace(float(a), float(b), 120) for a, b in zip(low, high, strict=True))
-    plane = torch.tensor(numpy.stack(numpy.meshgrid(across, up), -1).reshape(-1, 2)).to(noise)
-    every = [None] if model.classes is None else [torch.full((len(plane),), k, device=plane.device) for k in range(model.classes)]
-    density = torch.stack([model.log_prob(plane, cond).exp() for cond in every]).mean(0).view(120, 120).cpu()
-    axes[0, -1].imshow(density, origin="lower", extent=(across[0], across[-1], up[0], up[-1]), aspect="auto", cmap="magma")
+    plane, extent = grid_of(low, high, 120)
+    axes[0, -1].imshow(density(model, plane.to(noise)).view(120, 120).cpu(), origin="lower", extent=extent, aspect="auto", cmap="magma")
     axes[0, -1].set_title("density", fontsize=9, color=INK)
     for one in axes.flat:
         one.set(xticks=[], yticks=[])

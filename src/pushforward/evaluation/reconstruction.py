@@ -20,6 +20,7 @@ class Reconstruction:
 
     Args:
         psnr: peak signal-to-noise ratio in dB, -10 log10 of the mean squared error over all images, as a share of the range squared.
+        psnr_error: its standard error over images, to first order.
         mean_absolute_error: mean absolute error as a share of the range.
         kl_per_dimension: mean KL of the latents' distribution from N(0, I), in nats per number of a latent.
         latent_mean: mean of all numbers of the latents, neither scaled nor shifted.
@@ -29,6 +30,7 @@ class Reconstruction:
     """
 
     psnr: float
+    psnr_error: float
     mean_absolute_error: float
     kl_per_dimension: float
     latent_mean: float
@@ -51,7 +53,7 @@ def reconstruction(model: Autoencoder, data: Any, *, batch_size: int = 256) -> R
         batch_size: images that are computed together.
 
     Returns:
-        A frozen record of psnr, mean_absolute_error, kl_per_dimension, latent_mean, latent_std, latent_shape and images.
+        A frozen record of psnr, psnr_error, mean_absolute_error, kl_per_dimension, latent_mean, latent_std, latent_shape and images.
 
     Raises:
         UserError: the model is no autoencoder.
@@ -65,7 +67,7 @@ def reconstruction(model: Autoencoder, data: Any, *, batch_size: int = 256) -> R
     if not isinstance(model, Autoencoder):
         raise UserError(f"model is a {type(model).__name__}, whose reconstructions are exact up to its solver; give an autoencoder.")
     data, training = for_model(data, model), model.training
-    squared = absolute = kl = total = squares = 0.0
+    squared = squared_twice = absolute = kl = total = squares = 0.0
     model.eval()
     try:
         for start in range(0, len(data), batch_size):
@@ -73,12 +75,17 @@ def reconstruction(model: Autoencoder, data: Any, *, batch_size: int = 256) -> R
             centred = model.centred(x)
             mean, log_variance = model.moments(centred)
             error = (model.decoder(mean).clamp(-1, 1) - centred).double() / 2
-            squared, absolute = squared + float(error.square().sum()), absolute + float(error.abs().sum())
+            each = error.square().flatten(1).mean(1)
+            squared, squared_twice = squared + float(each.sum()), squared_twice + float(each.square().sum())
+            absolute += float(error.abs().sum())
             kl += float(gaussian_kl(mean, log_variance).double().sum())
             total, squares = total + float(mean.double().sum()), squares + float(mean.double().square().sum())
     finally:
         model.train(training)
     numbers, latents = len(data) * math.prod(model.shape), len(data) * math.prod(model.latent_shape)
-    psnr = math.inf if squared == 0 else -10 * math.log10(squared / numbers)
+    mse = squared / len(data)
+    psnr = math.inf if mse == 0 else -10 * math.log10(mse)
+    mse_error = math.sqrt(max(squared_twice / len(data) - mse**2, 0.0) / max(len(data) - 1, 1))
+    psnr_error = 0.0 if mse == 0 else 10 / math.log(10) * mse_error / mse
     std = math.sqrt(max(squares / latents - (total / latents) ** 2, 0.0))
-    return Reconstruction(psnr, absolute / numbers, kl / latents, total / latents, std, model.latent_shape, len(data))
+    return Reconstruction(psnr, psnr_error, absolute / numbers, kl / latents, total / latents, std, model.latent_shape, len(data))

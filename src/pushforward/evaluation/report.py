@@ -1,17 +1,15 @@
 """The report of a run: a self-contained HTML file with pictures, metrics, settings and the command to reproduce it."""
 
-import base64
-import importlib.resources
 import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 
 from pushforward.evaluation.judgement import Judgement
+from pushforward.evaluation.pages import embedded, ratio_error, rendered, share_error
 from pushforward.evaluation.units import STANDARDISED, unit_of_distances
 from pushforward.formats.files import write_text
 
@@ -56,15 +54,11 @@ def write_report(
         command: command that reproduces the run.
         facts: additional lines for the summary, such as the training time.
     """
-    template = importlib.resources.files("pushforward.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    embedded = {
-        name: ("data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(), caption)
-        for name, (file, caption) in pictures.items()
-        if file.exists()
-    }
-    environment_of = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = environment_of.from_string(template).render(
-        title=title, j=judgement, pictures=embedded, settings=settings, command=command, facts=facts, environment=environment(),
-        distance_unit=unit_of_distances(judgement.distance_unit), standardised=judgement.distance_unit == STANDARDISED,
+    j = judgement
+    text = rendered(
+        "report.html.jinja", title=title, j=j, settings=settings, command=command, facts=facts, environment=environment(),
+        pictures={name: (embedded(file), caption) for name, (file, caption) in pictures.items() if file.exists()},
+        distance_unit=unit_of_distances(j.distance_unit), standardised=j.distance_unit == STANDARDISED, share_error=share_error,
+        ratio_error=ratio_error(j.distance, j.distance_std, j.distance_train, j.distance_train_std),
     )  # fmt: skip
     write_text(path, text)

@@ -15,6 +15,7 @@ from pushforward.evaluation.compared import compared
 from pushforward.evaluation.flow_pictures import has_layers, picture_layers
 from pushforward.evaluation.judgement import Judgement
 from pushforward.evaluation.pictures import by_evaluations, neighbours, picture_of, quality_curve, save_figure, trajectory
+from pushforward.evaluation.plane_pictures import has_density, picture_density
 from pushforward.evaluation.reconstruction_pictures import picture_of_reconstructions
 from pushforward.evaluation.table_pictures import corner, marginals
 from pushforward.evaluation.units import STANDARDISED
@@ -72,6 +73,8 @@ def draw(
         caption = f"Samples, not selected{solved}" + (", one class a column." if grid and labels is not None else f".{names}")
         path = add("samples", caption)
         picture_of(shown, path, labels=None if labels is None else labels[: len(shown)], levels=model.levels, columns=columns)
+    if has_density(model):
+        picture_density(model, test, add("density", "The model's density, and held-out data as white points."))
     if isinstance(model, Autoencoder):
         picture_of_reconstructions(model, test, add("reconstructions", "Held-out images, each above its reconstruction."))
     if schema is not None:

@@ -18,7 +18,7 @@ LAUNCH = ".launch"  # names the launch of torchrun that started a run
 WANDB, MLFLOW = ".wandb-id", ".mlflow-id"  # a run's id in a tracker
 FINETUNE = "finetune"  # the section of config.yaml that states what was fine-tuned, in place of a model of a preset
 # What the library writes into a run folder; any other file is the user's and is never removed.
-PICTURES = ("samples", "marginals", "corner", "loss", "trajectory", "quality", "layers", "neighbours", "evaluations")
+PICTURES = ("samples", "marginals", "corner", "loss", "density", "trajectory", "quality", "layers", "neighbours", "evaluations")
 FILES = (
     *("metrics.jsonl", "report.html", "evaluation.json", "trace.json", *(f"{name}.png" for name in PICTURES)),
     *("checkpoints/last", "checkpoints/best", "samples/step-*.png", "tensorboard/events.*", LAUNCH, WANDB, MLFLOW),
