@@ -10,7 +10,7 @@ import numpy
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator
 from torch import Tensor
 
 from pushforward.data.dataset import Dataset
@@ -24,6 +24,7 @@ from pushforward.guidance.guidance import Guidance
 
 LARGEST = 16_000  # pixels of a picture's side, unless it has more itself
 INK, ACCENT, SOFT = "#1f2933", "#2563eb", "#9aa5b1"
+PANELS = 6  # of points on their way; more would have letters too small to read
 
 
 def figure_of(width: float, height: float) -> Figure:
@@ -163,8 +164,10 @@ def trajectory(
         sheet = tiles(rows, model.levels, len(places))
         _sheet(sheet, path, "", [] if labels is None else [str(int(k)) for k in labels], names)
         return
-    figure = figure_of(2.2 * len(places), 2.6)
-    for axes, state, name in zip(figure.subplots(1, len(places), sharex=True, sharey=True), shown, names, strict=True):
+    panels = sorted({round(k * (len(places) - 1) / (PANELS - 1)) for k in range(PANELS)})
+    figure = figure_of(2 * len(panels), 2.4)
+    for axes, k in zip(figure.subplots(1, len(panels), sharex=True, sharey=True), panels, strict=True):
+        state, name = shown[k], names[k]
         axes.scatter(state.flatten(1)[:, across], state.flatten(1)[:, up], s=1.5, linewidths=0, **colours(labels))
         axes.set_title(name, fontsize=9, color=INK)
         axes.set_axis_off()
@@ -184,6 +187,7 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set(xlabel="step", ylabel="loss")
     if all(loss > 0 for _, loss in trained + judged):  # a flow's loss, a density's logarithm, may have either sign
         axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             axis_format(FormatStrFormatter("%.2g"))
     if trained or judged:
