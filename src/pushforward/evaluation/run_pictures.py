@@ -73,7 +73,8 @@ def draw(
         caption = f"Samples, not selected{solved}" + (", one class a column." if grid and labels is not None else f".{names}")
         path = add("samples", caption)
         picture_of(shown, path, labels=None if labels is None else labels[: len(shown)], levels=model.levels, columns=columns)
-    if has_density(model):
+    own = judged.likelihood[0] if judged.likelihood else None
+    if has_density(model) and own is not None and (own.pooled, own.conditional) != (None, None):
         picture_density(model, test, add("density", "The model's density, and held-out data as white points."))
     if isinstance(model, Autoencoder):
         picture_of_reconstructions(model, test, add("reconstructions", "Held-out images, each above its reconstruction."))
