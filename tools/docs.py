@@ -30,9 +30,10 @@ DOCS = ROOT / "docs"
 CODE = DOCS / "code"
 RESULTS = DOCS / "assets" / "code"
 CACHE = ROOT / ".cache" / "docs"
+RUNTIME = DOCS / "assets" / "runtime"  # onnxruntime-web, which pages load from the site itself
 REFERENCE = DOCS / "en" / "reference"
 SECONDS = 300  # time limit of one file, or of all blocks of one page
-KEPT = (".png", ".svg", ".gif", ".webp", ".txt")  # pictures, and text to include
+KEPT = (".png", ".svg", ".gif", ".webp", ".txt", ".json", ".onnx")  # pictures, text to include, and models that pages run
 
 
 # ---- running the code
@@ -176,6 +177,7 @@ def on_pre_build(config: Any) -> None:
     if failures:
         raise PluginError("The code of the site does not run.\n\n" + "\n\n".join(failures))
     write_reference()
+    write_runtime()
 
 
 def check_output(text: str, page: str) -> None:
@@ -226,9 +228,7 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
 
 def write_reference() -> None:
     """Write docs/en/reference from the registry; unchanged pages are not rewritten."""
-    spec = importlib.util.spec_from_file_location("docs_reference", ROOT / "tools" / "docs_reference.py")
-    reference = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    spec.loader.exec_module(reference)  # type: ignore[union-attr]
+    reference = _tool("docs_reference")
     _generated_folder(REFERENCE)
     texts = reference.pages()
     for path in REFERENCE.glob("*.md"):
@@ -238,6 +238,27 @@ def write_reference() -> None:
         path = REFERENCE / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+
+
+def write_runtime() -> None:
+    """Copy what runs the models of docs/assets/live in a browser to docs/assets/runtime."""
+    packages = _tool("npm_packages")
+    try:
+        files = packages.files("onnxruntime-web")
+    except packages.PackageError as error:
+        raise PluginError(str(error)) from error
+    _generated_folder(RUNTIME)
+    for name, path in files.items():
+        if not (RUNTIME / name).exists():
+            shutil.copyfile(path, RUNTIME / name)
+
+
+def _tool(name: str) -> Any:
+    """Return a module next to this one; tools/ is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
 
 
 def main() -> int:
