@@ -30,7 +30,7 @@ def rounded(x):
 # ---- the plane: two moons, and eight Gaussians for the diffusion model
 moons = standardised(pf.data.load("moons").x)
 angle = torch.randint(0, 8, (4000,), generator=seed(1)) * (math.pi / 4)
-eight = standardised(torch.stack((angle.cos(), angle.sin()), 1) + 0.1 * torch.randn(4000, 2, generator=seed(2)))
+eight = standardised(torch.stack((angle.cos(), angle.sin()), 1) + 0.06 * torch.randn(4000, 2, generator=seed(2)))
 net = pf.nn.MLP.Config((64, 64, 64))
 flow = trained(pf.models.rectified_flow(net, (2,)), moons)
 reflowed = trained(pf.models.rectified_flow(net, (2,)), pf.reflow(flow, 10_000, generator=seed(3)), steps=1000)
@@ -128,7 +128,7 @@ def pairing_picture(axes):
 
 
 drawn("noise.svg", noise_picture)
-drawn("ddim.svg", ddim_picture, span=2.6)
+drawn("ddim.svg", ddim_picture, span=2.2)
 drawn("layers.svg", layers_picture)
 drawn("split.svg", split_picture)
 drawn("heat.svg", heat_picture, span=3.0)

@@ -31,7 +31,7 @@ export default async function make(host) {
   }
   const made = stage(host, {
     label: words("ddimLabel"),
-    span: 2.6,
+    span: 2.2,
     paint() {
       if (!states.length) return;
       const last = states[states.length - 1];
@@ -42,11 +42,11 @@ export default async function make(host) {
       handle(made, point);
     },
     drag(x, y, relative) {
-      within(point, 2.4, x, y, relative);
+      within(point, 2.1, x, y, relative);
       compute();
     },
   });
-  const eta = slider(made, "eta", { min: 0, max: 1, step: 0.05, value: 0, text: (value) => value.toFixed(2) }, compute);
+  const eta = slider(made, "eta", { min: 0, max: 1, step: 0.05, value: 0.3, text: (value) => value.toFixed(2) }, compute);
   const steps = slider(made, "steps", { min: 1, max: 100, value: 30 }, compute);
   button(made, "again", () => {
     seed += 1;

@@ -54,6 +54,7 @@ export default async function make(host) {
     },
   });
   const digit = choice(made, "digit", [..."0123456789"], compute);
+  made.controls.querySelector("select").value = "3";
   const jumps = choice(made, "jumps", JUMPS, compute);
   const steps = slider(made, "eulerSteps", { min: 1, max: 32, value: 1 }, compute);
   await compute();

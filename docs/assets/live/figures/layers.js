@@ -34,6 +34,7 @@ export default async function make(host) {
   }
   const made = stage(host, {
     label: words("layersLabel"),
+    span: 2.6,
     paint() {
       if (!states.length) return;
       const x = states[depth()];

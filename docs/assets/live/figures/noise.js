@@ -7,7 +7,7 @@ import { words } from "../words.js";
 export default async function make(host) {
   const { moons, interval: [end, start] } = await facts();
   const models = { flow: await network("live/flow", 2), reflowed: await network("live/reflowed", 2) };
-  const point = [-1.2, 1.1];
+  const point = [0.4, -0.3];
   const around = draws(3, 80).map((value) => 0.3 * value);
   const crowd = draws(4, 600);
   let states = [];
@@ -25,6 +25,7 @@ export default async function make(host) {
   });
   const made = stage(host, {
     label: words("noiseLabel"),
+    span: 2.6,
     paint() {
       if (!states.length) return;
       const last = states[states.length - 1];
@@ -37,7 +38,7 @@ export default async function make(host) {
       handle(made, point);
     },
     drag(x, y, relative) {
-      within(point, 2.8, x, y, relative);
+      within(point, 2.5, x, y, relative);
       compute();
     },
   });
