@@ -1,4 +1,4 @@
-"""mkdocs hooks: run the code of the site, generate the API reference, convert formulas to MathML.
+"""mkdocs hooks: run the code of the site, generate the API reference, render formulas.
 
 A hook of mkdocs.yml. `python tools/docs.py` only runs the code, without building the site.
 
@@ -11,7 +11,6 @@ the results that pages read, so that a change of one page runs that page alone; 
 
 import functools
 import hashlib
-import html
 import importlib.util
 import os
 import re
@@ -30,7 +29,8 @@ DOCS = ROOT / "docs"
 CODE = DOCS / "code"
 RESULTS = DOCS / "assets" / "code"
 CACHE = ROOT / ".cache" / "docs"
-RUNTIME = DOCS / "assets" / "runtime"  # onnxruntime-web, which pages load from the site itself
+RUNTIME = DOCS / "assets" / "runtime"  # onnxruntime-web and
+FONTS = DOCS / "assets" / "katex"  # the fonts of formulas, which pages load from the site itself
 REFERENCE = DOCS / "en" / "reference"
 SECONDS = 300  # time limit of one file, or of all blocks of one page
 KEPT = (".png", ".svg", ".gif", ".webp", ".txt", ".json", ".onnx")  # pictures, text to include, and models that pages run
@@ -172,12 +172,17 @@ def _generated_folder(folder: Path) -> None:
 
 
 def on_pre_build(config: Any) -> None:
-    """Run the code and write the reference, before mkdocs collects files."""
+    """Check the articles, run the code and write the reference, before mkdocs collects files."""
+    articles = _tool("docs_articles")
+    try:
+        articles.check(DOCS)
+    except articles.ArticleError as error:
+        raise PluginError(str(error)) from error
     failures = run_all()
     if failures:
         raise PluginError("The code of the site does not run.\n\n" + "\n\n".join(failures))
     write_reference()
-    write_runtime()
+    write_assets()
 
 
 def check_output(text: str, page: str) -> None:
@@ -200,30 +205,38 @@ def check_output(text: str, page: str) -> None:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Check included output, and index the reference only once for search, although both languages contain it."""
-    check_output(markdown, f"docs/{page.file.src_uri}")
+    """Check included output, show the facts of articles, and index the reference once for search, although both languages contain it."""
+    source = Path(page.file.abs_src_path)
+    if REFERENCE not in source.parents:  # the file has the line numbers that its writer sees
+        check_output(source.read_text(encoding="utf-8"), f"docs/{page.file.src_uri}")
     if page.file.src_uri.startswith("en/reference/") and page.url.startswith("zh/"):
         page.meta["search"] = {"exclude": True}
+    articles = _tool("docs_articles")
+    if source.parent.name == "articles":
+        facts = articles.facts_of(page.meta, f"docs/{page.file.src_uri}")
+        page.meta["description"] = facts.summary
+        return str(articles.below_title(markdown, facts))
+    if articles.MARK in markdown:
+        return markdown.replace(articles.MARK, articles.latest(source.parent / "articles"))
     return markdown
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    """Convert formulas marked by arithmatex to MathML, which browsers render natively."""
+    """Render the formulas that arithmatex marks, and let the keyboard reach code that scrolls."""
+    formulas = _tool("docs_formulas")
+    try:
+        rendered = str(formulas.rendered(content, _package("katex")["katex.min.js"]))
+    except formulas.FormulaError as error:
+        raise PluginError(f"docs/{page.file.src_uri}: {error}") from error
+    if image := re.search(r'<img\b(?![^>]*\balt="[^"])[^>]*>', rendered):
+        raise PluginError(f"docs/{page.file.src_uri}: {image[0]} has no alternative text; describe it between the brackets of ![].")
+    return re.sub(r"(<pre>(?:<span></span>)?<code)>", r'\1 tabindex="0">', rendered)
 
-    def mathml(match: re.Match[str]) -> str:
-        from latex2mathml.converter import convert
 
-        latex = html.unescape(match[2]).strip()
-        block = match[1] == "div"
-        try:
-            formula = convert(latex[2:-2].strip(), display="block" if block else "inline")
-        except Exception as error:
-            raise PluginError(f"docs/{page.file.src_uri}: {latex} is not a formula: {error!r}") from error
-        if unknown := re.search(r">(\\[a-zA-Z]+)<", formula):
-            raise PluginError(f"docs/{page.file.src_uri}: {latex} uses {unknown[1]}, which latex2mathml does not support.")
-        return f'<div class="formula">{formula}</div>' if block else formula
-
-    return re.sub(r'<(div|span) class="arithmatex">(.*?)</\1>', mathml, content, flags=re.DOTALL)
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Name the search dialog of Material, which screen readers announce."""
+    name = "搜索" if page.url.startswith("zh/") else "Search"
+    return output.replace('data-md-component="search" role="dialog"', f'data-md-component="search" role="dialog" aria-label="{name}"')
 
 
 def write_reference() -> None:
@@ -240,19 +253,32 @@ def write_reference() -> None:
             path.write_text(text, encoding="utf-8")
 
 
-def write_runtime() -> None:
-    """Copy what runs the models of docs/assets/live in a browser to docs/assets/runtime."""
+def write_assets() -> None:
+    """Copy what pages load from packages of npm: the runtime of docs/assets/live, and the style and fonts of formulas."""
+    _copy(RUNTIME, {name: path.read_bytes() for name, path in _package("onnxruntime-web").items()})
+    katex = {name: path.read_bytes() for name, path in _package("katex").items()}
+    del katex["katex.min.js"]
+    katex["katex.min.css"] = _tool("docs_formulas").stylesheet(katex["katex.min.css"].decode()).encode()
+    _copy(FONTS, katex)
+
+
+def _copy(folder: Path, files: dict[str, bytes]) -> None:
+    _generated_folder(folder)
+    for name, content in files.items():
+        if not (folder / name).exists() or (folder / name).read_bytes() != content:
+            (folder / name).write_bytes(content)
+
+
+def _package(name: str) -> dict[str, Path]:
     packages = _tool("npm_packages")
     try:
-        files = packages.files("onnxruntime-web")
+        found: dict[str, Path] = packages.files(name)
     except packages.PackageError as error:
         raise PluginError(str(error)) from error
-    _generated_folder(RUNTIME)
-    for name, path in files.items():
-        if not (RUNTIME / name).exists():
-            shutil.copyfile(path, RUNTIME / name)
+    return found
 
 
+@functools.cache
 def _tool(name: str) -> Any:
     """Return a module next to this one; tools/ is no package."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")

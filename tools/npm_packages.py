@@ -1,6 +1,6 @@
-"""Files from packages of npm that the site and its checks use: pinned, checked by their digests, and kept in .cache/npm.
+"""Packages of npm that the site and its checks use: pinned, checked by the digest of their archive, and kept in .cache/npm.
 
-They are downloads of the build, not part of the repository. `npm pack` fetches a package; none of its code is run.
+They are downloads of the build, not part of the repository. `npm pack` fetches an archive; no script of a package is run by npm.
 """
 
 import hashlib
@@ -9,17 +9,32 @@ import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "npm"
-PACKAGES = {  # name: version, and the SHA-256 of each file
+
+
+class Package(NamedTuple):
+    """A version, the SHA-256 of its archive, and the files that are used (endings of their paths)."""
+
+    version: str
+    sha256: str
+    files: tuple[str, ...]
+
+
+PACKAGES = {
     # The last release with a build for one thread: threads would need response headers that servers of static pages do not send.
-    "onnxruntime-web": (
+    "onnxruntime-web": Package(
         "1.18.0",
-        {
-            "dist/ort.wasm-core.min.js": "9f26054b7e08ff6e04a4320232c846c7900a93ecd50ada560281b00bfc4d730c",
-            "dist/ort-wasm-simd.wasm": "f533b5f21790563d7556c611c3835ac65848ee326da2689aac54ed7d9cc8c6a4",
-        },
+        "b4940dec2f4f63cd98d48597336809d45fdaa1c4ddc6d2e6e61183772a266e07",
+        ("/dist/ort.wasm-core.min.js", "/dist/ort-wasm-simd.wasm"),
     ),
+    "katex": Package(
+        "0.19.1",
+        "24da5a599eb2fcede2e270b99a6ff48bca816beecc95feeb84e8cccbd1bb34fd",
+        ("/dist/katex.min.js", "/dist/katex.min.css", ".woff2"),
+    ),
+    "axe-core": Package("4.14.1", "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745", ("/axe.min.js",)),
 }
 
 
@@ -34,36 +49,37 @@ def files(name: str) -> dict[str, Path]:
         name: a key of PACKAGES.
 
     Raises:
-        PackageError: npm is not installed or fails, or a file has another digest.
+        PackageError: npm is not installed or fails, or the archive has another digest.
     """
-    version, digests = PACKAGES[name]
-    place = CACHE / f"{name.replace('/', '-')}-{version}"
+    package = PACKAGES[name]
+    place = CACHE / f"{name}-{package.version}"
     if not place.is_dir():
-        _fetch(f"{name}@{version}", list(digests), place)
-    found = {Path(file).name: place / Path(file).name for file in digests}
-    for file, digest in digests.items():
-        if hashlib.sha256(found[Path(file).name].read_bytes()).hexdigest() != digest:
-            raise PackageError(f"{file} of {name} {version} is not the file that tools/npm_packages.py pins; delete {place} and try again.")
-    return found
+        _fetch(name, package, place)
+    return {path.name: path for path in sorted(place.iterdir())}
 
 
-def _fetch(package: str, wanted: list[str], place: Path) -> None:
+def _fetch(name: str, package: Package, place: Path) -> None:
+    release = f"{name}@{package.version}"
     if shutil.which("npm") is None:
-        raise PackageError(f"there is no npm, with which {package} is downloaded; install it (Debian and Ubuntu: apt install npm).")
+        raise PackageError(f"there is no npm, with which {release} is downloaded; install it (Debian and Ubuntu: apt install npm).")
     CACHE.mkdir(parents=True, exist_ok=True)
     (CACHE.parent / ".gitignore").write_text("*\n")
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-        done = subprocess.run(["npm", "pack", package, "--silent"], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(["npm", "pack", release, "--silent"], cwd=folder, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise PackageError(f"npm pack {package} failed ({reason}); check the connection, and try again.")
+            raise PackageError(f"npm pack {release} failed ({reason}); check the connection, and try again.")
         (archive,) = Path(folder).glob("*.tgz")
+        found = hashlib.sha256(archive.read_bytes()).hexdigest()
+        if found != package.sha256:
+            raise PackageError(f"the archive of {release} has the SHA-256 {found}, but tools/npm_packages.py pins {package.sha256}.")
         made = Path(folder) / "files"
         made.mkdir()
         with tarfile.open(archive) as opened:
-            for file in wanted:
-                content = opened.extractfile(f"package/{file}")
-                assert content is not None
-                (made / Path(file).name).write_bytes(content.read())
+            for member in opened:
+                if member.isfile() and member.name.endswith(package.files):
+                    content = opened.extractfile(member)
+                    assert content is not None
+                    (made / Path(member.name).name).write_bytes(content.read())
         if not place.is_dir():
             made.rename(place)

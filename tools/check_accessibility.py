@@ -1,0 +1,106 @@
+"""Check the built site with axe-core in Chromium: every page, wide and narrow, light and dark. `make docs-check` runs it after `make docs`.
+
+    python tools/check_accessibility.py [FOLDER] [--only WORD]
+
+Prints each serious or critical finding once, with the first page and element that has it, and its number of pages; exits with 1 if there is one.
+The English reference is checked once, although both languages contain it. Figures are started before the check.
+"""
+
+import argparse
+import functools
+import http.server
+import importlib.util
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+WIDTHS, SCHEMES = (1280, 390), ("default", "slate")  # of Material: light and dark
+SERIOUS = ("serious", "critical")
+RUN = f"""axe.run(document, {{resultTypes: ["violations"]}}).then((found) => found.violations.filter((one) => {json.dumps(SERIOUS)}
+  .includes(one.impact)).map((one) => [one.id, one.help, one.nodes[0].target.join(" "), one.nodes.length, one.nodes[0].any.map((a) => a.message)[0]]))"""
+
+
+def tool(path: Path) -> Any:
+    """Return a module by its file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder, without a log."""
+
+    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript", ".wasm": "application/wasm"}
+
+    def log_message(self, *given: Any) -> None:
+        pass
+
+
+def served(folder: Path) -> http.server.ThreadingHTTPServer:
+    """Serve a folder at a free port of this machine, in a thread."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def pages_of(folder: Path) -> list[str]:
+    """Return the addresses of a site's pages below its root; what a search engine or a redirect reads is left out."""
+    found = sorted(path.relative_to(folder) for path in folder.rglob("*.html"))
+    return ["/" + str(path).removesuffix("index.html") for path in found if path.parts[:2] != ("zh", "reference")]
+
+
+def findings(browser: Any, address: str, axe: str) -> dict[str, tuple[str, str]]:
+    """Return what axe finds on a page, by the rule and the widths and schemes: the help, and the first element."""
+    found: dict[str, tuple[str, str]] = {}
+    browser.open(address)
+    browser.wait(f"document.readyState === 'complete' && location.href === {json.dumps(address)}")
+    browser.evaluate(axe + ";0")
+    for width in WIDTHS:
+        browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
+        started = "[...document.querySelectorAll('figure.live')].filter((e) => !e.dataset.state)"
+        while browser.evaluate(f"(() => {{ const e = {started}[0]; e?.scrollIntoView(); return Boolean(e); }})()"):
+            time.sleep(0.1)
+        for scheme in SCHEMES:
+            browser.evaluate(f"document.body.setAttribute('data-md-color-scheme', '{scheme}')")
+            time.sleep(0.4)  # the colours change gradually
+            for rule, help_text, target, count, message in browser.evaluate(RUN):
+                found[rule] = (help_text, f"{target} ({count} elements; {width} px, {scheme}): {message}")
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check all pages and print the findings."""
+    parser = argparse.ArgumentParser(description="Check the built site with axe-core in Chromium.")
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "site")
+    parser.add_argument("--only", default="", help="check pages whose address contains this")
+    options = parser.parse_args(argv)
+    if not options.folder.is_dir():
+        print(f"there is no folder {options.folder}; run make docs first.", file=sys.stderr)
+        return 2
+    chromium = tool(ROOT / "tests" / "chromium.py")
+    if chromium.BINARY is None:
+        print("there is no Chromium, in which pages are checked; install it (Debian and Ubuntu: apt install chromium).", file=sys.stderr)
+        return 2
+    axe = tool(ROOT / "tools" / "npm_packages.py").files("axe-core")["axe.min.js"].read_text(encoding="utf-8")
+    pages = [page for page in pages_of(options.folder) if options.only in page]
+    by_rule: dict[str, list[tuple[str, str, str]]] = {}
+    server = served(options.folder)
+    with chromium.Browser() as browser:
+        for page in pages:
+            for rule, (help_text, where) in findings(browser, f"http://127.0.0.1:{server.server_port}{page}", axe).items():
+                by_rule.setdefault(rule, []).append((page, help_text, where))
+    server.shutdown()
+    for rule, found in sorted(by_rule.items()):
+        page, help_text, where = found[0]
+        print(f"{rule} on {len(found)} pages: {help_text}\n    {page} {where}")
+    print(f"{len(pages)} pages: {len(by_rule)} rules with serious findings")
+    return 1 if by_rule else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
