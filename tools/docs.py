@@ -243,7 +243,7 @@ def write_reference() -> None:
     """Write docs/en/reference from the registry; unchanged pages are not rewritten."""
     reference = _tool("docs_reference")
     _generated_folder(REFERENCE)
-    texts = reference.pages()
+    texts = {**reference.pages(), "papers.md": _tool("docs_papers").page()}
     for path in REFERENCE.glob("*.md"):
         if path.name not in texts:
             path.unlink()

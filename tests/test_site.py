@@ -1,0 +1,206 @@
+"""What the build of the site refuses and shows: articles' facts, formulas, pictures; search and accessibility in Chromium."""
+
+import datetime
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from chromium import BINARY, Browser
+
+from pushforward import registry
+
+yaml = pytest.importorskip("yaml")
+ROOT = Path(__file__).parents[1]
+no_chromium = pytest.mark.skipif(BINARY is None, reason="there is no Chromium")
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def package(name):
+    """Files of a package of npm, or a skipped test."""
+    packages = tool("npm_packages")
+    try:
+        return packages.files(name)
+    except packages.PackageError as error:
+        pytest.skip(f"{name} is not here: {error}")
+
+
+articles, formulas = tool("docs_articles"), tool("docs_formulas")
+FRONT = {"date": datetime.date(2026, 11, 29), "tags": ["a", "b"], "summary": "One sentence."}
+
+
+def test_every_article_has_date_tags_and_summary_in_both_languages():
+    articles.check(ROOT / "docs")
+    assert len(list((ROOT / "docs/en/articles").glob("*.md"))) > 10
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("date", None), ("date", "yesterday"), ("tags", None), ("tags", []), ("tags", "one"), ("tags", [1]), ("summary", None), ("summary", " ")],
+)
+def test_an_article_without_its_facts_is_refused_with_its_page(name, value):
+    with pytest.raises(articles.ArticleError, match=rf"^page\.md: {name} (is|are) .*, but the front matter"):
+        articles.facts_of({**FRONT, name: value}, "page.md")
+
+
+def written(folder, name, language="en", **changed):
+    path = folder / "docs" / language / "articles" / f"{name}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    front = {**FRONT, **changed}
+    path.write_text(f"---\n{yaml.safe_dump(front)}---\n\n# Title of {name} {{ #anchor }}\n\nText.\n")
+
+
+def test_a_missing_or_different_translation_is_refused(tmp_path):
+    written(tmp_path, "one")
+    with pytest.raises(articles.ArticleError, match=r"there is no docs/zh/articles/one\.md; translate it"):
+        articles.check(tmp_path / "docs")
+    written(tmp_path, "one", "zh", tags=["a"])
+    with pytest.raises(articles.ArticleError, match="date and number of tags must be those of"):
+        articles.check(tmp_path / "docs")
+    written(tmp_path, "one", "zh")
+    articles.check(tmp_path / "docs")
+
+
+def test_the_latest_articles_are_those_of_the_latest_days(tmp_path):
+    for day in range(1, 9):
+        written(tmp_path, f"day{day}", date=datetime.date(2026, 1, day))
+    lines = articles.latest(tmp_path / "docs/en/articles").splitlines()
+    assert [re.search(r"articles/(\w+)\.md", line)[1] for line in lines] == ["day8", "day7", "day6", "day5", "day4"]
+    assert "[Title of day8](" in lines[0]
+    assert "One sentence." in lines[0]
+    assert '<time datetime="2026-01-08">' in lines[0]
+    assert lines[0].count('class="tag"') == 2
+
+
+def test_facts_stand_below_the_title_and_nowhere_else():
+    shown = articles.below_title("# One\n\n## Two\n\n```sh\n# Three\n```\n", articles.facts_of(FRONT, "page.md"))
+    assert shown.startswith('# One\n\n<p class="facts"><time datetime="2026-11-29">')
+    assert shown.count("facts") == 1
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
+class TestFormulas:
+    def rendered(self, *marked):
+        return formulas.rendered("".join(marked), package("katex")["katex.min.js"])
+
+    def test_inline_and_displayed_formulas_have_html_and_mathml(self):
+        html = self.rendered(
+            '<p><span class="arithmatex">\\(\\hat x_0\'\\)</span>', '<div class="arithmatex">\\[a &lt; \\frac{1}{2}\\]</div>text'
+        )
+        assert html.count("<math") == html.count('class="katex-html"') == html.count('class="katex-html" data-search-exclude') == 2
+        assert html.count('<div class="formula"><span class="katex-display">') == 1
+        assert "annotation" not in html
+        assert html.endswith("</div>text")
+
+    @pytest.mark.parametrize("formula", [r"\frac{x", r"\unknown x", r"a_b_c"])
+    def test_what_is_no_formula_is_refused_with_its_source(self, formula):
+        with pytest.raises(formulas.FormulaError, match=rf"^{re.escape(formula)} is not a formula: KaTeX parse error"):
+            self.rendered(f'<span class="arithmatex">\\({formula}\\)</span>')
+
+    def test_the_fonts_of_the_style_are_files_of_the_package(self):
+        files = package("katex")
+        style = formulas.stylesheet(files["katex.min.css"].read_text())
+        fonts = re.findall(r"url\(([^)]+)\)", style)
+        assert len(fonts) > 15
+        assert set(fonts) <= set(files)
+        assert style.count("@font-face") == len(fonts)
+
+
+def test_a_picture_without_alternative_text_is_refused(monkeypatch):
+    pytest.importorskip("mkdocs")
+    docs = tool("docs")
+    monkeypatch.setattr(docs, "_package", lambda name: {"katex.min.js": Path("katex.min.js")})
+    page = type("Page", (), {"file": type("File", (), {"src_uri": "en/page.md"})})
+    assert docs.on_page_content('<img alt="noise" src="a.png">', page, None, None)
+    for image in ('<img src="a.png">', '<img alt="" src="a.png">'):
+        with pytest.raises(docs.PluginError, match=r"^docs/en/page\.md: <img .* has no alternative text"):
+            docs.on_page_content(f"<p>{image}</p>", page, None, None)
+
+
+def test_names_of_other_libraries_lead_to_public_names():
+    peers = yaml.safe_load((ROOT / "tools/peers.yaml").read_text())
+    assert {ours for names in peers.values() for ours in names.values()} <= set(registry.names())
+
+
+@pytest.mark.slow
+def test_papers_and_peers_have_a_page_of_the_reference():
+    page = tool("docs_papers").page()
+    assert "| `zuko.flows.NSF` | [`pf.models.nsf`](models.md#models.nsf) |" in page
+    ddim = page.partition("## Song, Meng and Ermon 2021 ")[2].partition("\n## ")[0]
+    assert "Denoising diffusion implicit models (DDIM)" in ddim
+    assert "(samplers.md#samplers.DDIM)" in ddim
+
+
+WORDS = {  # query: pages or objects, one of which is among the first results
+    "Song 2021": "papers/#arxiv-2010-02502",
+    "score": "score",
+    "zuko": "papers/#zuko",
+    "DDIM": "samplers/#samplers.DDIM",
+    "DPMSolverMultistepScheduler": "papers/#diffusers",
+    "2006.11239": "papers/#arxiv-2006-11239",
+    "MeanFlow": "models/#models.meanflow",
+    "rectified flow": "rectified_flow",
+    "Karras 2022": "papers/#arxiv-2206-00364",
+    "torchdiffeq": "papers/#torchdiffeq",
+    "Lipman": "papers/#arxiv-2210-02747",
+    "neural spline": "papers/#arxiv-1906-04032",
+}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The reference as a site with the theme and the search of mkdocs.yml, without running any code of the docs."""
+    pytest.importorskip("websocket")
+    pytest.importorskip("material")
+    folder = tmp_path_factory.mktemp("reference")
+    (folder / "docs").mkdir()
+    for name, text in {**tool("docs_reference").pages(), "papers.md": tool("docs_papers").page()}.items():
+        (folder / "docs" / name).write_text(text)
+    search = re.search(r"^  - search:\n(?:      .*\n)+", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)[0]
+    extensions = "markdown_extensions: [attr_list, md_in_html, tables, pymdownx.superfences]\n"
+    theme = "theme: {name: material, font: false}\nsite_name: test\n"
+    (folder / "mkdocs.yml").write_text(f"{theme}{extensions}plugins:\n{search}")
+    subprocess.run([sys.executable, "-m", "mkdocs", "build", "--quiet"], cwd=folder, check=True, capture_output=True)
+    server = tool("check_accessibility").served(folder / "site")
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.mark.slow
+@no_chromium
+def test_search_finds_by_paper_formula_and_peer(reference):
+    with Browser() as browser:
+        for query, expected in WORDS.items():
+            browser.open(f"{reference}/papers/?q={query.replace(' ', '%20')}")
+            links = "[...document.querySelectorAll('.md-search-result__link')].map((e) => e.href)"
+            browser.wait(f"{links}.length > 0", 90)
+            found = browser.evaluate(links)
+            assert any(expected in link for link in found[:12]), (query, found[:12])
+
+
+@pytest.mark.slow
+@no_chromium
+def test_the_accessibility_check_fails_on_a_page_with_a_finding_only(tmp_path, capsys):
+    pytest.importorskip("websocket")
+    package("axe-core")
+    check = tool("check_accessibility")
+    page = '<!doctype html><html lang="en"><head><title>Page</title></head><body><main><h1>Page</h1>{}</main></body></html>'
+    (tmp_path / "index.html").write_text(page.format('<label>Steps <input type="range"></label>'))
+    assert check.main([str(tmp_path)]) == 0
+    (tmp_path / "bad.html").write_text(page.format('<input type="range"><p style="color: #ccc">pale</p>'))
+    assert check.main([str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert "label on 1 pages" in printed
+    assert "color-contrast on 1 pages" in printed
+    assert json.dumps("/bad.html")[1:-1] in printed
+    assert check.main([str(tmp_path / "missing")]) == 2
