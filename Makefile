@@ -16,7 +16,7 @@ PY  = .venv/bin/python
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-faults gpu-check matrix lint types format names docs docs-serve dist bench clean
+.PHONY: help demo test test-slow test-faults gpu-check matrix lint types format names docs docs-serve docs-check dist bench clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ docs: .venv/.stamp-docs ## Build the site into site/, running all of its code
 docs-serve: .venv/.stamp-docs ## Serve the site at 127.0.0.1:8000 and rebuild it on changes
 	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(PY) -m mkdocs serve
 
+docs-check: .venv/.stamp-docs .venv/.stamp-dev ## Check every page of the built site with axe-core in Chromium
+	@$(PY) tools/check_accessibility.py $(ARGS)
+
 dist: .venv/.stamp-dev ## Build wheel and sdist into dist/, and use the wheel in a new environment
 	@$(PY) tools/check_dist.py
 
@@ -78,7 +81,7 @@ bench: .venv/.stamp-bench ## Benchmark against other libraries (see benchmarks/)
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks $(ARGS)
 
 clean: ## Remove build outputs; .venv and runs/ are kept
-	@rm -rf site dist .pytest_cache .ruff_cache .mypy_cache .hypothesis docs/assets/code .cache
+	@rm -rf site dist .pytest_cache .ruff_cache .mypy_cache .hypothesis docs/assets/code docs/assets/runtime docs/assets/katex .cache
 	@find src tests tools docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- the environment: one stamp for each set of packages, so that the demo does not wait for the tools of the tests

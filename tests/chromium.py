@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -18,7 +20,7 @@ class Browser:
     def __init__(self, width=1280, height=900, language="en-US", dark=False, touch=False):
         import websocket
 
-        self.folder = tempfile.TemporaryDirectory(prefix="chromium-")
+        self.folder = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
         options = [
             "--headless=new",
             "--no-sandbox",
@@ -33,7 +35,9 @@ class Browser:
             f"--accept-lang={language}",
             f"--window-size={width},{height}",
         ]
-        self.process = subprocess.Popen([BINARY, *options, "about:blank"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [BINARY, *options, "about:blank"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
         port_file = Path(self.folder.name) / "DevToolsActivePort"
         wait(lambda: port_file.exists() and port_file.read_text().count("\n"), 30)
         port = port_file.read_text().split()[0]
@@ -53,7 +57,7 @@ class Browser:
         return self
 
     def __exit__(self, *error):
-        self.process.kill()
+        os.killpg(self.process.pid, signal.SIGKILL)  # its renderers too, which would write into the folder
         self.process.wait()
         self.folder.cleanup()
 

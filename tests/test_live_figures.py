@@ -1,12 +1,9 @@
 """The figures of the site in a real browser: their samplers against ours, sliders, drags and keys, and what is loaded when."""
 
-import functools
-import http.server
 import importlib.util
 import json
 import re
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,16 @@ import pushforward as pf
 
 ROOT = Path(__file__).parents[1]
 FIGURES = sorted(path.stem for path in (ROOT / "docs/assets/live/figures").glob("*.js"))
-FIGURE = re.compile(r'<figure class="live" data-figure="(\w+)" markdown>\n!\[(.+)\]\((.+)\)\n<figcaption markdown>(.+)</figcaption>\n</figure>')
+FIGURE = re.compile(
+    r'<figure class="live" data-figure="(\w+)" markdown>\n!\[(.+)\]\((.+)\)\n<figcaption markdown>(.+)</figcaption>\n</figure>'
+)
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def figures_of(language):
@@ -27,7 +33,9 @@ def figures_of(language):
 
 def test_both_languages_have_the_same_figures_each_with_a_picture_for_readers_without_scripts():
     english, chinese = figures_of("en"), figures_of("zh")
-    assert [(page, name, picture) for page, name, _, picture, _ in english] == [(page, name, picture) for page, name, _, picture, _ in chinese]
+    assert [(page, name, picture) for page, name, _, picture, _ in english] == [
+        (page, name, picture) for page, name, _, picture, _ in chinese
+    ]
     assert sorted(name for _, name, *_ in english) == FIGURES
     marked = sum(path.read_text().count('class="live"') for path in (ROOT / "docs/en").rglob("*.md"))
     assert marked == len(english)  # the pattern missed none
@@ -70,16 +78,15 @@ def exported(folder):
         )
     points = torch.randn(20, 2).tolist()
     intervals = {"interval": flow.interval, "diffusion_interval": diffusion.interval}
-    facts = {"moons": points, "eight": points, "couplings": 2, "moves": [int(not one.swap) for one in couplings.bijection.steps], **intervals}
+    facts = {
+        "moons": points,
+        "eight": points,
+        "couplings": 2,
+        "moves": [int(not one.swap) for one in couplings.bijection.steps],
+        **intervals,
+    }
     (folder / "live/live.json").write_text(json.dumps(facts))
     return {"flow": flow, "diffusion": diffusion, "couplings": couplings}
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript", ".wasm": "application/wasm"}
-
-    def log_message(self, *given):
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +94,7 @@ def site(tmp_path_factory):
     """The address of a server with the figures, one a page, and the models that they run."""
     pytest.importorskip("websocket")
     pytest.importorskip("onnxscript")
-    spec = importlib.util.spec_from_file_location("npm_packages", ROOT / "tools" / "npm_packages.py")
-    packages = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(packages)
+    packages = tool("npm_packages")
     folder = tmp_path_factory.mktemp("site")
     try:
         files = packages.files("onnxruntime-web")
@@ -108,9 +113,7 @@ def site(tmp_path_factory):
         (folder / f"{name}.html").write_text(f"{head}<body>{figure}")
     (folder / "far.html").write_text(f'{head}<body><div style="height: 5000px"></div>{figure}')
     (folder / "empty.html").write_text('<!doctype html><link rel="icon" href="data:,">')
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+    server = tool("check_accessibility").served(folder)
     yield f"http://127.0.0.1:{server.server_port}", models
     server.shutdown()
 
@@ -156,13 +159,14 @@ class TestInChromium:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
     def test_ddim_with_eta_1_has_the_variance_that_our_plan_has(self, site, browser):
-        """For data N(0, 1) the expected data is alpha x and the expected noise sigma x, so that a step of the plan scales x and adds noise."""
+        """For data N(0, 1) the expected data is alpha x and the expected noise sigma x: a step of the plan scales x and adds noise."""
         path, times = pf.paths.VariancePreserving(), torch.linspace(1, 1e-4, 51).tolist()
         variance = 1.0
         for step in pf.samplers.DDIM(50, eta=1).plan(path, times):
             t = torch.tensor(step.t)
             variance = float(step.data * path.alpha(t) + step.noise * path.sigma(t)) ** 2 * variance + step.random**2
-        code = "const s = await S.ddim((x, t) => x.map((v) => v * S.variancePreserving(t).sigma), S.draws(1, 20000), 1, 1e-4, 50, 1, S.normal(2));"
+        code = "const exact = (x, t) => x.map((v) => v * S.variancePreserving(t).sigma);"
+        code += "const s = await S.ddim(exact, S.draws(1, 20000), 1, 1e-4, 50, 1, S.normal(2));"
         found = in_browser(browser, site[0], f"{code} return s[50].reduce((a, v) => a + v * v, 0) / 20000")
         assert abs(found - variance) < 4 * variance * (2 / 20000) ** 0.5  # the deviation of a mean square, and fixed seeds
         assert variance < 0.9  # 50 steps of DDPM lose some; with eta = 0 it is 0.999
@@ -171,7 +175,9 @@ class TestInChromium:
         address, models = site
         noise = torch.randn(6, 2, generator=torch.Generator().manual_seed(3))
         code = f"let x = {noise.flatten().tolist()};"
-        code += "for (const k of [1, 0]) x = await (await R.model(`live/coupling_${k}`))({noise: {values: x, shape: [6, 2]}}); return [...x];"
+        code += (
+            "for (const k of [1, 0]) x = await (await R.model(`live/coupling_${k}`))({noise: {values: x, shape: [6, 2]}}); return [...x];"
+        )
         found = torch.tensor(in_browser(browser, address, code)).reshape(6, 2)
         torch.testing.assert_close(found, models["couplings"].decode(noise).detach(), rtol=0, atol=1e-4)
 

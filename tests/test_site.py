@@ -46,7 +46,16 @@ def test_every_article_has_date_tags_and_summary_in_both_languages():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("date", None), ("date", "yesterday"), ("tags", None), ("tags", []), ("tags", "one"), ("tags", [1]), ("summary", None), ("summary", " ")],
+    [
+        ("date", None),
+        ("date", "yesterday"),
+        ("tags", None),
+        ("tags", []),
+        ("tags", "one"),
+        ("tags", [1]),
+        ("summary", None),
+        ("summary", " "),
+    ],
 )
 def test_an_article_without_its_facts_is_refused_with_its_page(name, value):
     with pytest.raises(articles.ArticleError, match=rf"^page\.md: {name} (is|are) .*, but the front matter"):

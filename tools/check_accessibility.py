@@ -2,8 +2,8 @@
 
     python tools/check_accessibility.py [FOLDER] [--only WORD]
 
-Prints each serious or critical finding once, with the first page and element that has it, and its number of pages; exits with 1 if there is one.
-The English reference is checked once, although both languages contain it. Figures are started before the check.
+Prints each serious or critical finding once, with the first page and element that has it, and its number of pages; exits with 1 if there
+is one. The English reference is checked once, although both languages contain it. Figures are started before the check.
 """
 
 import argparse
@@ -15,13 +15,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTHS, SCHEMES = (1280, 390), ("default", "slate")  # of Material: light and dark
 SERIOUS = ("serious", "critical")
 RUN = f"""axe.run(document, {{resultTypes: ["violations"]}}).then((found) => found.violations.filter((one) => {json.dumps(SERIOUS)}
-  .includes(one.impact)).map((one) => [one.id, one.help, one.nodes[0].target.join(" "), one.nodes.length, one.nodes[0].any.map((a) => a.message)[0]]))"""
+  .includes(one.impact)).map(({{id, help, nodes}}) => [id, help, nodes[0].target.join(" "), nodes.length, nodes[0].any[0]?.message]))"""
 
 
 def tool(path: Path) -> Any:
@@ -35,7 +35,11 @@ def tool(path: Path) -> Any:
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Files of a folder, without a log."""
 
-    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript", ".wasm": "application/wasm"}
+    extensions_map: ClassVar = {
+        **http.server.SimpleHTTPRequestHandler.extensions_map,
+        ".js": "text/javascript",
+        ".wasm": "application/wasm",
+    }
 
     def log_message(self, *given: Any) -> None:
         pass

@@ -64,10 +64,10 @@ def check(docs: Path) -> None:
         ArticleError: the first that does not.
     """
     for path in sorted((docs / "en" / "articles").glob("*.md")):
-        twin = docs / "zh" / "articles" / path.name
-        if not twin.exists():
+        other = docs / "zh" / "articles" / path.name
+        if not other.exists():
             raise ArticleError(f"docs/en/articles/{path.name}: there is no docs/zh/articles/{path.name}; translate it.")
-        (_, ours), (_, theirs) = (read(one, str(one.relative_to(docs.parent))) for one in (path, twin))
+        (_, ours), (_, theirs) = (read(one, str(one.relative_to(docs.parent))) for one in (path, other))
         if ours.date != theirs.date or len(ours.tags) != len(theirs.tags):
             raise ArticleError(f"docs/zh/articles/{path.name}: date and number of tags must be those of docs/en/articles/{path.name}.")
 

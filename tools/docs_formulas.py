@@ -37,7 +37,9 @@ def rendered(content: str, katex: Path) -> str:
     if not found:
         return content
     try:
-        done = subprocess.run(["node", "-e", SCRIPT, str(katex)], input=json.dumps(found), capture_output=True, check=True, encoding="utf-8")
+        done = subprocess.run(
+            ["node", "-e", SCRIPT, str(katex)], input=json.dumps(found), capture_output=True, check=True, encoding="utf-8"
+        )
     except FileNotFoundError as error:
         raise FormulaError("there is no node, which renders formulas; install it (Debian and Ubuntu: apt install nodejs).") from error
     made = iter(zip(found, json.loads(done.stdout), strict=True))

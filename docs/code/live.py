@@ -1,4 +1,4 @@
-"""The models of the plane in the figures that run in the reader's browser: trained, exported to ONNX, and drawn once for readers without scripts."""
+"""The models of the plane in the figures that run in the reader's browser: trained, exported, and drawn for readers without scripts."""
 
 import json
 import math
