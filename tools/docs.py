@@ -272,10 +272,9 @@ def _copy(folder: Path, files: dict[str, bytes]) -> None:
 def _package(name: str) -> dict[str, Path]:
     packages = _tool("npm_packages")
     try:
-        found: dict[str, Path] = packages.files(name)
+        return dict(packages.files(name))
     except packages.PackageError as error:
         raise PluginError(str(error)) from error
-    return found
 
 
 @functools.cache

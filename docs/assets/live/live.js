@@ -14,7 +14,12 @@ async function start(host) {
   }
 }
 
-const seen = new IntersectionObserver((entries) => {
-  for (const entry of entries) if (entry.isIntersecting) start(entry.target);
-}, { rootMargin: "120px" });
-for (const host of document.querySelectorAll("figure.live")) seen.observe(host);
+// After the page has loaded: before, pictures above have no height, and figures further down seem to be in view.
+function observe() {
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) start(entry.target);
+  });
+  for (const host of document.querySelectorAll("figure.live")) seen.observe(host);
+}
+if (document.readyState === "complete") observe();
+else window.addEventListener("load", observe, { once: true });
