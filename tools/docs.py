@@ -222,7 +222,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    """Render the formulas that arithmatex marks, and let the keyboard reach code that scrolls."""
+    """Render the formulas that arithmatex marks, and refuse pictures without alternative text."""
     formulas = _tool("docs_formulas")
     try:
         rendered = str(formulas.rendered(content, _package("katex")["katex.min.js"]))
@@ -230,7 +230,7 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
         raise PluginError(f"docs/{page.file.src_uri}: {error}") from error
     if image := re.search(r'<img\b(?![^>]*\balt="[^"])[^>]*>', rendered):
         raise PluginError(f"docs/{page.file.src_uri}: {image[0]} has no alternative text; describe it between the brackets of ![].")
-    return re.sub(r"(<pre>(?:<span></span>)?<code)>", r'\1 tabindex="0">', rendered)
+    return rendered
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
