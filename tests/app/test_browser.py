@@ -41,6 +41,22 @@ def test_nothing_leaves_this_machine(browser, address):
     assert {url for url in asked if not url.startswith(address)} == set()
 
 
+@pytest.mark.parametrize(("path", "count"), [(["moons"], 1), (["moons", "Density and grid"], 2), (["iris"], 1), (["Side by side"], 2)])
+def test_a_tab_draws_when_it_is_first_opened_and_keeps_its_pictures(browser, path, count):
+    for tab in path:
+        browser.click(TAB, tab)
+    browser.wait(f"{PICTURES}.length > 0")
+    steps = f"{VALUES}.filter(e => /^[0-9]+ (%|.*[…✓])$/.test(e))"
+    browser.wait(f"{steps}.length === {count} && {steps}.every(e => e.endsWith('✓') || e === '100 %')")
+    time.sleep(1)
+    before = browser.evaluate(f"{PICTURES}.map(e => e.src)")
+    browser.click(TAB, "digits")
+    browser.click(TAB, path[0])
+    time.sleep(2)
+    assert browser.evaluate(f"{PICTURES}.map(e => e.src)") == before
+    assert browser.evaluate("document.querySelector('.gradio-container').offsetWidth") == 1180
+
+
 def test_an_error_is_shown_and_the_next_click_is_answered(browser):
     browser.click(TAB, "Likelihood")
     browser.click("button", "Measure")

@@ -14,7 +14,7 @@ from pushforward.app.words import CHINESE, ENGLISH, PREFIX, translations
 TITLE = "pushforward"
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
 STYLE = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
 .gradio-container main, .gradio-container .wrap.sidebar-parent { width: 100% !important; }
 .gradio-container main .tabs, .gradio-container main .tabitem { width: 100%; }
 .picture .image-container { padding-top: 40px; }
@@ -55,11 +55,11 @@ def page(models: Sequence[Loaded], word: Word) -> gr.Blocks:
                 _views(models[0], models, word, "", blocks.load)
                 return blocks
             for k, one in enumerate(models):
-                with gr.Tab(one.name), gr.Tabs():
-                    _views(one, models, word, f"{k}_", blocks.load if k == 0 else None)
+                with gr.Tab(one.name) as tab, gr.Tabs():
+                    _views(one, models, word, f"{k}_", blocks.load if k == 0 else tab.select)
             if sum(one.kind != "texts" for one in models) > 1:
-                with gr.Tab(word("compare")):
-                    compare.build([one for one in models if one.kind != "texts"], word)
+                with gr.Tab(word("compare")) as tab:
+                    compare.build([one for one in models if one.kind != "texts"], word, tab.select)
     return blocks
 
 
@@ -75,8 +75,8 @@ def _views(loaded: Loaded, models: Sequence[Loaded], word: Word, prefix: str, st
         with gr.Tab(word("evaluations")):
             evaluations.build(loaded, word, prefix)
     if loaded.kind == "plane":
-        with gr.Tab(word("plane")):
-            plane.build(loaded, word, prefix)
+        with gr.Tab(word("plane")) as tab:
+            plane.build(loaded, word, prefix, tab.select)
     if loaded.kind == "table":
         with gr.Tab(word("table")):
             table.build(loaded, word, prefix)
@@ -91,5 +91,5 @@ def _views(loaded: Loaded, models: Sequence[Loaded], word: Word, prefix: str, st
             with gr.Tab(word("paint")):
                 images.build_paint(loaded, word, prefix)
     if len(models) == 1:
-        with gr.Tab(word("compare")):
-            compare.build(models, word)
+        with gr.Tab(word("compare")) as tab:
+            compare.build(models, word, tab.select)

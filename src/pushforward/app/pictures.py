@@ -24,7 +24,9 @@ def picture_of(loaded: Loaded, x: Tensor, labels: Tensor | None = None, window: 
         return enlarged(tiles(x, loaded.model.levels, columns_of(len(x))))
     if x.ndim == 3:
         return _curves(x)
-    return points(x, labels if labels is not None and labels.ndim == 1 and not labels.is_floating_point() else None, window)
+    schema = loaded.model.schema
+    names = () if schema is None or loaded.kind == "plane" else schema.names[:2]
+    return points(x, labels if labels is not None and labels.ndim == 1 and not labels.is_floating_point() else None, window, names)
 
 
 def columns_of(n: int) -> int:
@@ -39,13 +41,15 @@ def enlarged(sheet: numpy.ndarray, most: int = 16) -> PIL.Image.Image:
     return image.resize((image.width * factor, image.height * factor), PIL.Image.Resampling.NEAREST)
 
 
-def points(x: Tensor, labels: Tensor | None = None, window: Window | None = None) -> PIL.Image.Image:
-    """Return a scatter plot of points (n, features) by their first two features."""
+def points(x: Tensor, labels: Tensor | None = None, window: Window | None = None, names: Sequence[str] = ()) -> PIL.Image.Image:
+    """Return a scatter plot of points (n, features) by their first two features, with the names of these."""
     figure, axes = _figure()
     flat = x.detach().float().cpu().flatten(1)
     second = flat[:, 1] if flat.shape[1] > 1 else torch.zeros(len(flat))
     axes.scatter(flat[:, 0], second, s=4, alpha=0.65, linewidths=0, **colours(labels))
     _framed(axes, window or window_of(flat))
+    for name, label in zip(names, (axes.set_xlabel, axes.set_ylabel), strict=False):
+        label(name, fontsize=9, color=INK)
     return _drawn(figure)
 
 

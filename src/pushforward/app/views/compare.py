@@ -12,8 +12,8 @@ from pushforward.app.shown import FIRST, counterpart, side_by_side
 from pushforward.app.views.parts import Word, buttons, connect, label_choice, picture
 
 
-def build(models: Sequence[Loaded], word: Word) -> None:
-    """Add the view."""
+def build(models: Sequence[Loaded], word: Word, start: Any = None) -> None:
+    """Add the view; `start`, an event, draws the first pictures."""
     gr.Markdown(word("about_compare"))
     names = [one.name for one in models]
     samplers = list(dict.fromkeys(name for one in models for name in names_of(one)))
@@ -38,4 +38,4 @@ def build(models: Sequence[Loaded], word: Word) -> None:
         yield from side_by_side(models, *values)
 
     inputs = [*sides[0][0], *sides[1][0], n, seed, label]
-    connect([draw.click], stop, compare, inputs, [*sides[0][1:], *sides[1][1:]], "compare")
+    connect([draw.click], stop, compare, inputs, [*sides[0][1:], *sides[1][1:]], "compare", start)

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -71,21 +71,40 @@ def buttons(word: Word, name: str) -> tuple[Any, Any]:
 
 
 def connect(
-    triggers: Sequence[Any], stop: Any, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], name: str
+    triggers: Sequence[Any],
+    stop: Any,
+    function: Callable[..., Iterator[Sequence[Any]]],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    name: str,
+    start: Any = None,
 ) -> None:
-    """Compute outputs when one of the triggers fires; a new request of the same visitor replaces the one in progress, `stop` ends it."""
-    event = gr.on(
-        list(triggers),
-        answered(apart(function)),
-        list(inputs),
-        list(outputs),
-        api_name=name,
-        concurrency_limit=TOGETHER,
-        concurrency_id="models",
-        trigger_mode="always_last",
-        show_progress="minimal",
-    )
-    stop.click(None, cancels=[event], queue=False, api_visibility="private")
+    """Compute outputs, step by step, when one of the triggers fires, and when `start` does for the first time.
+
+    A new request of the same visitor replaces the one in progress, and `stop` ends it.
+    """
+    limits: dict[str, Any] = {"concurrency_limit": TOGETHER, "concurrency_id": "models", "show_progress": "minimal"}
+    first = []
+    if start is not None:
+        drawn = gr.State(False)
+        ends = [drawn, *outputs]
+        first = [start(answered(apart(_once(function))), [drawn, *inputs], ends, api_visibility="private", trigger_mode="once", **limits)]
+    on = {"api_name": name, "trigger_mode": "always_last", "cancels": first}
+    event = gr.on(list(triggers), answered(apart(function)), list(inputs), list(outputs), **on, **limits)
+    stop.click(None, cancels=[event, *first], queue=False, api_visibility="private")
+
+
+def _once(function: Callable[..., Iterator[Sequence[Any]]]) -> Callable[..., Iterator[Any]]:
+    """Return a function that yields True and what another one does, and nothing after that has been done."""
+
+    def first(drawn: bool, *values: Any) -> Iterator[Any]:
+        if drawn:
+            yield gr.skip()
+            return
+        for found in function(*values):
+            yield True, *found
+
+    return first
 
 
 def apart(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,15 +13,15 @@ from pushforward.app.shown import stage
 from pushforward.app.views.parts import Word, buttons, connect, controls, picture
 
 
-def build(loaded: Loaded, word: Word, prefix: str = "") -> None:
-    """Add the view."""
+def build(loaded: Loaded, word: Word, prefix: str = "", start: Any = None) -> None:
+    """Add the view; `start`, an event, draws the first pictures."""
     gr.Markdown(word("about_plane"))
     chosen = controls(loaded, word, extra=False)
     chosen.n.visible = False
     with gr.Row():
         with gr.Column(min_width=300, visible=loaded.has_density):
             density = picture(word, "density")
-            start, stop = buttons(word, "density_draw")
+            draw, stop = buttons(word, "density_draw")
             share = gr.Textbox(label=word("progress"), interactive=False, max_lines=1)
         with gr.Column(min_width=300):
             grid = picture(word, "grid")
@@ -36,6 +36,6 @@ def build(loaded: Loaded, word: Word, prefix: str = "") -> None:
         for lines, frame in grids(loaded, asked(loaded, 1, seed, label, sampler, evaluations, guidance)):
             yield lines_picture(lines), stage(frame)
 
-    connect([start.click], stop, dense, [chosen.label], [density, share], f"{prefix}density")
+    connect([draw.click], stop, dense, [chosen.label], [density, share], f"{prefix}density", start if loaded.has_density else None)
     inputs = [chosen.seed, chosen.label, chosen.sampler, chosen.evaluations, chosen.guidance]
-    connect([deform.click], end, deformed, inputs, [grid, progress], f"{prefix}grid")
+    connect([deform.click], end, deformed, inputs, [grid, progress], f"{prefix}grid", start)

@@ -14,7 +14,7 @@ SLIDES = 3
 
 
 def build(loaded: Loaded, word: Word, prefix: str = "", start: Any = None) -> None:
-    """Add the view; `start`, an event such as that of the loaded page, draws too."""
+    """Add the view; `start`, an event such as that of the loaded page, draws the first picture."""
     gr.Markdown(word("about"))
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
@@ -32,8 +32,8 @@ def build(loaded: Loaded, word: Word, prefix: str = "", start: Any = None) -> No
     def sample(*values: Any) -> Iterator[tuple[Any, str]]:
         yield from stepwise(loaded, *values)
 
-    triggers = [draw.click, *(one.release for one in slides), *([] if start is None else [start])]
-    connect(triggers, stop, sample, [*chosen, shown, *slides], [result, progress], f"{prefix}sample")
+    triggers = [draw.click, *(one.release for one in slides)]
+    connect(triggers, stop, sample, [*chosen, shown, *slides], [result, progress], f"{prefix}sample", start)
 
 
 def _predicts(loaded: Loaded) -> bool:
