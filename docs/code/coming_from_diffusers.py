@@ -115,5 +115,5 @@ with torch.no_grad():
     for theirs, ours in PAIRS:
         expected, found = eval(theirs), eval(ours)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-        print(f"| `{theirs}` | `{ours}` | {(found - expected).abs().max():.0e} |")
+        print(f"| `{theirs}` | `{ours}` | {(found - expected).abs().max():.1g} |")
 # --8<-- [end:pairs]

@@ -126,5 +126,5 @@ PAIRS = [
 for theirs, ours in PAIRS:
     expected, found = eval(theirs), eval(ours)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
-    print(f"| `{theirs}` | `{ours}` | {(found - expected).abs().max():.0e} |")
+    print(f"| `{theirs}` | `{ours}` | {(found - expected).abs().max():.1g} |")
 # --8<-- [end:pairs]

@@ -80,7 +80,7 @@ PAIRS = [
 for theirs, ours in PAIRS:
     expected, found = eval(theirs), eval(ours)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    print(f"| `{theirs}` | `{ours}` | {(found - expected).abs().max():.0e} |")
+    print(f"| `{theirs}` | `{ours}` | {(found - expected).abs().max():.1g} |")
 # --8<-- [end:pairs]
 
 # --8<-- [start:per-sample]
