@@ -1,9 +1,12 @@
 """The build of the site fails where a reader would meet a dead link, or output as prose; needs the packages of `make docs`."""
 
+import ast
+import importlib.metadata
 import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -84,3 +87,27 @@ def test_the_command_of_make_docs_fails_on_a_dead_link(tmp_path, link):
     dead = link.endswith("nowhere") or link == "missing.md"
     assert done.returncode == dead, done.stderr
     assert (link in done.stderr) == dead
+
+
+def test_what_the_code_of_the_site_imports_is_installed_by_make_docs():
+    """`make docs` installs dependencies and some extras; a page must not need what another make target installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = re.search(r"-e \"\.\[(docs[\w,]*)\]\"", (ROOT / "Makefile").read_text(encoding="utf-8"))[1].split(",")
+    wanted = [*project["dependencies"], *(one for extra in extras for one in project["optional-dependencies"][extra])]
+    declared = {normal(re.match(r"[\w.-]+", one)[0]) for one in wanted}
+    modules = {one: {normal(name) for name in names} for one, names in importlib.metadata.packages_distributions().items()}
+    for path in sorted((ROOT / "docs" / "code").glob("*.py")):
+        for module in imported(path) - sys.stdlib_module_names - {"pushforward"}:
+            assert modules.get(module, {module}) & declared, f"{path.name} imports {module}"
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported(path):
+    """Return the top-level modules that a file imports, also inside functions."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = [one.name for node in nodes if isinstance(node, ast.Import) for one in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.partition(".")[0] for name in names}
