@@ -100,8 +100,8 @@ found = {
     "pushforward": pf.ode.odeint(lambda x, t, speed: rotation("pushforward", x, speed), start, 0.0, 1.0, (speed,), **options),
 }
 with open("rows.txt", "w") as file:
-    for name, x in found.items():
-        print(f"{name}: {rows[name]:,} rows evaluated, largest error {(x - exact).abs().max():.1e}", file=file)
+    for name, end in found.items():
+        print(f"{name}: {rows[name]:,} rows evaluated, largest error {(end - exact).abs().max():.1e}", file=file)
 # --8<-- [end:per-sample]
 
 # --8<-- [start:ends]
