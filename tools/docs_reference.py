@@ -34,7 +34,7 @@ GROUPS = {
     "sd3": "Stable Diffusion 3: everything except the networks",
     "evaluation": "Evaluation",
     "training": "Training",
-    "estimators": "Estimators of scikit-learn",
+    "estimators": "Estimators of scikit-learn and sbi",
     "debug": "Shared memory and autograd, made visible",
     "testing": "Laws for parts of other packages",
     "fast": "Fast implementations",

@@ -7,6 +7,7 @@ from pushforward.data.lazy import LazyDataset as LazyDataset
 from pushforward.data.pairs import Pairs as Pairs
 from pushforward.data.prior import PriorPreservation as PriorPreservation
 from pushforward.schema import Schema as Schema
+from pushforward.data.two_moons import TwoMoons as TwoMoons
 from pushforward.data.sklearn_tables import breast_cancer as breast_cancer
 from pushforward.data.densities import checkerboard as checkerboard
 from pushforward.data.sklearn_tables import diabetes as diabetes

@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn: densities, outliers and samples of tables, in pipelines and searches."""
+"""Models as estimators of other packages: of scikit-learn, in pipelines and searches, and of sbi."""
 
 from pushforward.registry import namespace
 
