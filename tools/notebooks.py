@@ -1,4 +1,4 @@
-"""Writes examples/notebooks/*.ipynb from the Python files beside them, whose cells begin with `# %%` or `# %% [markdown]`.
+"""Writes examples/notebooks/*.ipynb from the Python files next to them, whose cells begin with `# %%` or `# %% [markdown]`.
 
 python tools/notebooks.py            write them
 python tools/notebooks.py --check    exit with 1 if one differs
