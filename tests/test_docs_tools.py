@@ -2,7 +2,6 @@
 
 import ast
 import importlib.metadata
-import importlib.util
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tools_folder import tool
 
 pytest.importorskip("mkdocs")
 from mkdocs.exceptions import PluginError
@@ -19,9 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def docs(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("docs_tools", ROOT / "tools" / "docs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = tool("docs")
     monkeypatch.setattr(module, "RESULTS", tmp_path)
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "output.txt").write_text("| a | b |\n|---|---|\n| 1 | 2 |\n\nfirst line\nsecond line\n\nalone\n")

@@ -1,6 +1,5 @@
 """The figures of the site in a real browser: their samplers against ours, sliders, drags and keys, and what is loaded when."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from chromium import BINARY, Browser
+from tools_folder import tool
 
 import pushforward as pf
 
@@ -17,13 +17,6 @@ FIGURES = sorted(path.stem for path in (ROOT / "docs/assets/live/figures").glob(
 FIGURE = re.compile(
     r'<figure class="live" data-figure="(\w+)" markdown>\n!\[(.+)\]\((.+)\)\n<figcaption markdown>(.+)</figcaption>\n</figure>'
 )
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def figures_of(language):

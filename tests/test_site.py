@@ -1,7 +1,6 @@
 """What the build of the site refuses and shows: articles' facts, formulas, pictures; search and accessibility in Chromium."""
 
 import datetime
-import importlib.util
 import json
 import re
 import shutil
@@ -11,19 +10,13 @@ from pathlib import Path
 
 import pytest
 from chromium import BINARY, Browser
+from tools_folder import tool
 
 from pushforward import registry
 
 yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).parents[1]
 no_chromium = pytest.mark.skipif(BINARY is None, reason="there is no Chromium")
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def package(name):
