@@ -231,6 +231,19 @@ def versions() -> dict[str, str]:
     return {name: classes[one] for name, one in spelled.items() if one in classes}
 
 
+class _MissingNameError(AttributeError):
+    """A module has no such public name; the closest is sought where the message is read, as `hasattr` and imports ask for names too."""
+
+    def __init__(self, module: str, name: str) -> None:
+        super().__init__(module, name)
+        self.module, self.wanted = module, name
+
+    def __str__(self) -> str:
+        inside = self.module.partition(".")[2]
+        allowed = [known.removeprefix(f"{inside}.") for known in names(inside or None)]
+        return f"module {self.module!r}: {unknown('name', self.wanted, allowed)}"
+
+
 class _Namespace(types.ModuleType):
     """A package whose public names are attributes, imported at first use."""
 
@@ -244,8 +257,7 @@ class _Namespace(types.ModuleType):
                 return get(public)
             if public in _groups():
                 return importlib.import_module(f"pushforward.{public}")
-        allowed = [known.removeprefix(f"{inside}.") for known in names(inside or None)]
-        raise AttributeError(f"module {self.__name__!r}: {unknown('name', name, allowed)}")
+        raise _MissingNameError(self.__name__, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # The import system binds a submodule to its package; it must not hide the public object of the same name (models.rectified_flow).
