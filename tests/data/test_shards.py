@@ -121,13 +121,14 @@ def test_a_pattern_a_list_a_folder_a_path_and_urls_name_the_same_shards(folder, 
 
 def test_an_index_is_read_in_place_of_its_shard_until_that_is_written_again(folder, data, monkeypatch):
     monkeypatch.setattr("pushforward.data.tar_index.scanned", None)
-    assert load(f"wds:{folder}", size=8, channels=1, window=2).fingerprint() == data.fingerprint()
+    before = data.fingerprint()
+    assert load(f"wds:{folder}", size=8, channels=1, window=2).fingerprint() == before
     monkeypatch.undo()
     write(folder / "001.tar", [member for k in (100, 101) for member in sample(k)])
     os.environ["PUSHFORWARD_CACHE"] = str(folder.parent / "cache")
     again = load(f"wds:{folder}", size=8, channels=1)
     assert len(again) + 1 == len(data)
-    assert again.fingerprint() != data.fingerprint()
+    assert again.fingerprint() != before
 
 
 def test_a_damaged_index_is_made_again_and_a_cache_that_cannot_be_written_is_not_needed(folder, data, cache):
@@ -464,6 +465,47 @@ def test_a_shard_that_is_lost_during_training_ends_it_and_no_image_is_replaced(d
         far[:]
     assert not data.unreadable
     assert not far.unreadable
+
+
+def test_a_shard_that_is_written_again_ends_training_and_no_image_is_replaced(data, folder):
+    before = data[:][0]
+    write(folder / "002.tar", [member for k in range(100, 112) for member in sample(k)])  # the members are where they were
+    with pytest.raises(ShardError, match=r"002\.tar was written again after it was loaded; load it again, or continue a run by --resume"):
+        data[:]
+    assert not data.unreadable
+    assert not torch.equal(load(f"wds:{folder}/{{000..003}}.tar", size=8, channels=1, window=2)[:][0], before)
+
+
+@pytest.mark.parametrize("name", ["br{a,b}/x.tar", "x{0..1}.tar", "glob[1]/s[0]*.tar", "a b/数 据?.tar", "a:b.tar", "-x/#%20.tar"])
+def test_the_own_name_of_a_file_or_folder_may_be_a_pattern(tmp_path, name):
+    path = tmp_path / "own" / name
+    path.parent.mkdir(parents=True)
+    write(path, [member for k in range(10) for member in sample(k)])
+    assert [len(load(f"wds:{one}", size=8, channels=1)) for one in (path, path.parent)] == [8, 8]
+
+
+def test_what_is_no_file_is_refused_by_name(folder):
+    (folder / "004.tar").symlink_to(folder / "none")
+    with pytest.raises(DataError, match=r"the shard .*004\.tar cannot be read \(No such file or directory\); restore it, or remove what"):
+        load(f"wds:{folder}", size=8, channels=1)
+    (folder / "004.tar").unlink()
+    (folder / "004.tar").symlink_to("004.tar")
+    with pytest.raises(DataError, match=r"the shard .*004\.tar cannot be read \(Too many levels of symbolic links\)"):
+        load(f"wds:{folder}", size=8, channels=1)
+    (folder / "004.tar").unlink()
+    (folder / "004.tar").mkdir()
+    with pytest.raises(DataError, match=r"the shard .*004\.tar is a folder; give the files in it"):
+        load(f"wds:{folder}", size=8, channels=1)
+    with pytest.raises(DataError, match="there is no shard x"):
+        load(f"wds:{'x' * 300}", size=8, channels=1)
+
+
+def test_an_index_that_cannot_be_locked_is_read_without(folder, data, cache):
+    for path in list((cache / "indices").iterdir()):
+        path.unlink()
+        if path.suffix == ".lock":
+            path.mkdir()
+    assert load(f"wds:{folder}", size=8, channels=1, window=2).fingerprint() == data.fingerprint()
 
 
 def test_braces_count_and_list():

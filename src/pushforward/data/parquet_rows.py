@@ -14,7 +14,7 @@ from torch import Tensor
 from pushforward._files import regular
 from pushforward._memory import check_unpacked
 from pushforward.data.shard_cache import Cache, retried
-from pushforward.data.shard_files import Shard, is_remote, reached, remote
+from pushforward.data.shard_files import Shard, check_unchanged, is_remote, reached, remote
 from pushforward.errors import DamagedDataError, DataError
 
 AT_A_TIME = 8  # files whose facts are read together
@@ -136,10 +136,12 @@ class ParquetRows:
 
         try:
             if not is_remote(shard.url):
-                with ParquetFile(regular(Path(shard.url), DataError), memory_map=True) as file:
+                path = regular(Path(shard.url), DataError)
+                check_unchanged(shard, path.stat())
+                with ParquetFile(path, memory_map=True) as file:
                     return of(file)
-            system, path = remote(shard.url)
-            with reached(shard.url), system.open(path, "rb") as content, ParquetFile(content) as file:
+            system, there = remote(shard.url)
+            with reached(shard.url), system.open(there, "rb") as content, ParquetFile(content) as file:
                 return of(file)
         except DataError:
             raise

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 from pushforward._files import regular
-from pushforward.data.shard_files import Shard, is_remote, reached, remote
+from pushforward.data.shard_files import Shard, check_unchanged, is_remote, reached, remote
 from pushforward.errors import DataError, ShardError, UserError
 
 T = TypeVar("T")
@@ -65,10 +65,11 @@ class Cache:
                 with FileLock(path.with_suffix(".lock")):
                     if not path.is_file():
                         self._write(path, size, write)
-            except OSError as error:
+            except (OSError, NotImplementedError) as error:  # NotImplementedError: of a file system without locks
+                reason = getattr(error, "strerror", None) or error
                 raise ShardError(
-                    f"the cache {self.folder} cannot be written ({error.strerror or error}); give another folder by the option cache, or "
-                    f"the environment variable {CACHE}."
+                    f"the cache {self.folder} cannot be written ({reason}); give another folder by the option cache, or the environment "
+                    f"variable {CACHE}."
                 ) from None
         with contextlib.suppress(OSError):  # another process has just removed it: the caller's read fails, and is repeated
             os.utime(path)
@@ -95,10 +96,10 @@ class Cache:
         """Return some bytes of a shard, which is copied first if it is elsewhere.
 
         Raises:
-            ShardError: it has fewer bytes, or cannot be read.
+            ShardError: it was written again, has fewer bytes, or cannot be read.
         """
         try:
-            return self.read(shard, lambda path: _part(path, offset, size))
+            return self.read(shard, lambda path: _part(shard, path, offset, size))
         except OSError as error:
             raise ShardError(f"{shard.url} cannot be read ({error.strerror or error}); check the file and the disk.") from None
 
@@ -178,8 +179,10 @@ def _copy(shard: Shard, path: Path) -> None:
         raise ShardError(f"{shard.url} had {shard.size} bytes when it was listed, but {copied} were copied; load it again.")
 
 
-def _part(path: Path, offset: int, size: int) -> bytes:
+def _part(shard: Shard, path: Path, offset: int, size: int) -> bytes:
     with path.open("rb") as file:  # opened for each example, so that no position is shared with a forked worker
+        if not is_remote(shard.url):
+            check_unchanged(shard, os.fstat(file.fileno()))
         file.seek(offset)
         found = file.read(size)
     if len(found) != size:

@@ -4,7 +4,9 @@ import contextlib
 import glob
 import hashlib
 import itertools
+import os
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,7 @@ def shards_of(names: Sequence[str], suffix: str) -> list[Shard]:
     Raises:
         DataError: there is none, one is missing or listed twice, or one is no regular file.
     """
-    urls = [url for name in names for one in expanded(name.removeprefix("file://")) for url in _found(one, suffix)]
+    urls = [url for name in names for one in _names(name.removeprefix("file://")) for url in _found(one, suffix)]
     if not urls:
         raise DataError(f"the list of shards is empty; give at least one file that ends in {suffix}.")
     twice = next((url for place, url in enumerate(urls[1:]) if url == urls[place]), None) or (
@@ -86,17 +88,27 @@ def expanded(name: str) -> list[str]:
     return ["".join(one) for one in itertools.product(*parts, [name[place:]])]
 
 
+def _names(name: str) -> list[str]:
+    return [name] if not is_remote(name) and _exists(Path(name).expanduser()) else expanded(name)  # a file's own name may have braces
+
+
+def _exists(path: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # too long a name, or one with a null character
+        return path.exists()
+    return False
+
+
 def _found(url: str, suffix: str) -> list[str]:
     """Return the files of a path or URL, a pattern or a folder."""
     if not is_remote(url):
         path = Path(url).expanduser()
-        if path.exists():
+        if _exists(path):
             files = sorted(str(one) for one in path.iterdir() if one.name.endswith(suffix)) if path.is_dir() else [str(path)]
         elif glob.has_magic(url):
             files = sorted(glob.glob(str(path)))
         else:
             raise DataError(f"there is no shard {url}; check the path, and the numbers in its braces.")
-        found = [str(Path(one).resolve()) for one in files]  # workers may start in another working directory
+        found = [_local(Path(one)) for one in files]
     else:
         system, path_there = remote(url)
         with reached(url):
@@ -106,6 +118,31 @@ def _found(url: str, suffix: str) -> list[str]:
     if not found:
         raise DataError(f"{url} matches no file; shards end in {suffix}: check the pattern.")
     return found
+
+
+def _local(path: Path) -> str:
+    """Return the absolute path of a file, as workers may start in another working directory.
+
+    Raises:
+        DataError: it is a folder, a pipe or a device, or a link to nothing.
+    """
+    try:
+        kind = regular(path, DataError).stat().st_mode
+    except OSError as error:
+        raise DataError(f"the shard {path} cannot be read ({error.strerror}); restore it, or remove what links to it.") from None
+    if stat.S_ISDIR(kind):
+        raise DataError(f"the shard {path} is a folder; give the files in it, or {path}/* as the pattern.")
+    return os.path.realpath(path)
+
+
+def check_unchanged(shard: Shard, facts: os.stat_result) -> None:
+    """Raise if a shard of this machine is no longer the file that was listed: what was found in it would be elsewhere.
+
+    Raises:
+        ShardError: its size or time differs.
+    """
+    if (facts.st_size, str(facts.st_mtime_ns)) != (shard.size, shard.stamp):
+        raise ShardError(f"{shard.url} was written again after it was loaded; load it again, or continue a run by --resume.")
 
 
 def _described(url: str) -> Shard:

@@ -6,7 +6,6 @@ Members `KEY.EXTENSION` that follow each other and have the same key are a sampl
 import contextlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -79,10 +78,10 @@ def indexed(shard: Shard, cache: Cache, fields: Sequence[str], ignored: Sequence
     def scan(local: Path) -> Samples:
         return scanned(local, shard, fields, ignored)
 
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    writable = os.access(path.parent, os.W_OK)
-    with FileLock(path.with_suffix(".lock")) if writable else contextlib.nullcontext():  # one process of a machine reads the shard
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError, NotImplementedError):  # it cannot be written, is full, or is of a file system without locks
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(path.with_suffix(".lock")))  # one process of a machine reads the shard
         found = _read(path)
         if found is None:
             found = cache.read(shard, scan)
