@@ -1,5 +1,6 @@
 """`pushforward new-package NAME`: write a package with parts of one's own, found by their entry points, and the laws that they obey."""
 
+import importlib.metadata
 import importlib.resources
 import keyword
 import re
@@ -40,6 +41,7 @@ PARTS = (
     Part("preset", "models.cosine_flow", "cosine_flow", "a model", "pushforward train cosine_flow --data moons --steps 500"),
     Part("command", "cli.moments", "moments", "a command", "pushforward moments RUN"),
 )
+OTHERS = ("pushforward", "torch", "tests", "src", "conftest", "setup")  # also what pytest and setuptools take for a file of theirs
 Kind = Literal["bijection", "path", "sampler", "guidance", "data", "preset", "command"]
 
 
@@ -82,9 +84,12 @@ def _checked(name: str) -> str:
     Raises:
         UserError: it is no such name, or that of a module that exists.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UserError(f"NAME is {name!r}, but it must be a name that Python imports: lower-case letters, digits and _, such as my_flows.")
-    if name in sys.stdlib_module_names or name in ("pushforward", "torch", "tests"):
+    if not re.fullmatch(r"[a-z]([a-z0-9_]{0,98}[a-z0-9])?", name) or keyword.iskeyword(name):
+        raise UserError(
+            f"NAME is {name[:120]!r}, but it must be a name that Python imports: up to 100 lower-case letters, digits and _, such as "
+            "my_flows."
+        )
+    if name in sys.stdlib_module_names or name in OTHERS or name in importlib.metadata.packages_distributions():
         raise UserError(f"NAME is {name!r}, which is the name of another module; choose one of your own, such as my_{name}.")
     return name
 
