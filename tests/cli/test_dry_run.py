@@ -12,6 +12,7 @@ from pushforward.cli.rehearse import duration, size_of
 from pushforward.data.dataset import Dataset
 from pushforward.training.rehearsal import rehearsed
 from pushforward.training.settings import Settings
+from pushforward.training.validation import Schedule
 
 TRAIN = ["train", "realnvp", "--data", "moons", "--steps", "4", "--batch-size", "16", "--hidden", "8"]
 
@@ -118,6 +119,14 @@ def test_activations_grow_with_the_batch_and_shrink_when_it_is_accumulated():
 def test_models_whose_loss_differentiates_are_measured_too(preset, capsys):
     found = dry(capsys, "train", preset, "--data", "moons", "--steps", 2, "--batch-size", 8)
     assert math.isfinite(found["time"]["total"])
+
+
+@pytest.mark.parametrize(("first", "every"), [(1, 0), (1, 4), (4, 4), (5, 3), (10, 3), (50, 10)])
+def test_validations_are_counted_without_going_through_the_steps(first, every):
+    schedule = Schedule(steps=10, first=first, every=every, patience=0, counted_from=0, grids=True)
+    for after in range(13):
+        assert schedule.count(after) == sum(schedule.due(step) for step in range(after + 1, 11))
+    assert Schedule(10**15, 1, 10, 0, 0, True).count(0) == 10**14 + 1
 
 
 def test_units_of_sizes_and_times():

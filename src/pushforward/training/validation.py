@@ -49,6 +49,13 @@ class Schedule:
         """Return whether a step ends with a validation."""
         return step in (self.steps, self.first) or due(step, self.every)
 
+    def count(self, after: int) -> int:
+        """Return the number of validations after a step."""
+        if after >= self.steps:
+            return 0
+        regular = self.steps // self.every - after // self.every if self.every else 0
+        return regular + sum(after < step <= self.steps and not due(step, self.every) for step in {self.first, self.steps})
+
     def draws_grid(self, step: int) -> bool:
         """Return whether the validation of a step draws a sample grid."""
         before = 0 if step <= self.every else step - self.every
