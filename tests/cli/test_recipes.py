@@ -109,6 +109,7 @@ def test_options_replace_those_of_the_recipe():
         (["--recipe"], "`pushforward list recipes` shows"),
         (["nsf", "--recipe", "fashion-glow"], "trains glow, not nsf"),
         (["--recipe", "fashion-glow", "--config", "x.yaml"], "leave one of them out"),
+        (["--recipe", "fashion-glow", "--recipe=fashion-nsf"], "--recipe is given more than once, first as fashion-glow; leave the others"),
         (["--recipe", "emoji-sd3"], "pushforward train --recipe emoji-autoencoder"),
     ],
 )

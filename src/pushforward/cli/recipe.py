@@ -15,7 +15,7 @@ def with_recipe(given: Sequence[str]) -> list[str]:
     """Return the arguments of `pushforward train` with those of the recipe that they name, if they do; given options replace its own.
 
     Raises:
-        UserError: there is no such recipe, --config is given too, or the run that it starts from has not been trained.
+        UserError: there is no such recipe, another or --config is given too, or the run that it starts from has not been trained.
     """
     place = next((k for k, one in enumerate(given) if one == FLAG or one.startswith(f"{FLAG}=")), None)
     if place is None:
@@ -26,6 +26,8 @@ def with_recipe(given: Sequence[str]) -> list[str]:
     name, rest = (one.partition("=")[2], after) if "=" in one else (after[0], after[1:])
     own = [*given[:place], *rest]
     found = recipe(name)
+    if any(_option(word) == FLAG for word in own):
+        raise UserError(f"--recipe is given more than once, first as {name}; leave the others out.")
     if any(_option(word) == "--config" for word in own):
         raise UserError(f"--recipe is {name}, but --config is given too; leave one of them out.")
     merged = _merged(found, own)
