@@ -12,6 +12,7 @@ from pushforward import registry
 from pushforward.errors import ConfigError
 from pushforward.formats.config import call_checked, dump_yaml, from_plain, load_yaml, to_plain
 from pushforward.formats.model import build
+from pushforward.formats.packages import check_packages
 from pushforward.models.flow_matching import flow_matching
 from pushforward.nn.config import NetConfig
 from pushforward.nn.dit import DiT
@@ -179,3 +180,17 @@ def test_a_missing_configuration_is_refused(tmp_path):
 def test_a_live_network_cannot_be_written():
     with pytest.raises(ConfigError, match="a Linear cannot be written to config.yaml"):
         to_plain({"net": torch.nn.Linear(2, 2)})
+
+
+@pytest.mark.parametrize(
+    "section", [None, [1, 2], 7, "models.x", {"models.x": {"a": 1}}, {3: "x"}, {"models.x": ""}, {"models.x": "a\nb"}, {"m" * 300: "x"}]
+)
+def test_a_section_packages_that_is_malformed_is_refused(section):
+    with pytest.raises(ConfigError, match=r"^config\.yaml has a section packages that does not state the package of each public name"):
+        check_packages({"packages": section}, "config.yaml")
+
+
+def test_a_package_that_is_not_installed_is_named():
+    check_packages({"packages": {"models.rectified_flow": "their-flows 1.0"}}, "config.yaml")
+    with pytest.raises(ConfigError, match=r"uses models\.their_flow, which is of the package their-flows 1\.0; install their-flows here"):
+        check_packages({"packages": {"models.their_flow": "their-flows 1.0"}}, "config.yaml")

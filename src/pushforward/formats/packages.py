@@ -11,6 +11,7 @@ from pushforward import registry
 from pushforward.errors import ConfigError
 
 PACKAGES = "packages"
+MOST_NAME = 200  # letters of a public name, or of a package with its version
 HOLDERS = {"preset": "models", "data": "data"}  # sections that name a public object without its group
 
 
@@ -32,17 +33,22 @@ def check_packages(config: Mapping[str, Any], where: str) -> None:
     """Raise if a name that a configuration uses is of a package that is not installed here.
 
     Raises:
-        ConfigError: it is not; the message names the package and the version that wrote the configuration.
+        ConfigError: it is not; the message names the package and the version that wrote the configuration. Or the section is malformed.
     """
-    section = config.get(PACKAGES)
+    section = config.get(PACKAGES, {})
+    if not isinstance(section, Mapping) or not all(_is_line(one) for pair in section.items() for one in pair):
+        raise ConfigError(f"{where} has a section {PACKAGES} that does not state the package of each public name; leave it out.")
     known = registry.names()
-    for name, owner in section.items() if isinstance(section, Mapping) else ():
+    for name, owner in section.items():
         if name not in known:
-            package = str(owner).partition(" ")[0][:100]
+            package = owner.partition(" ")[0]
             raise ConfigError(
-                f"{where} uses {str(name)[:100]}, which is of the package {str(owner)[:100]}; install {package} here, or import the module "
-                "that defines it first."
+                f"{where} uses {name}, which is of the package {owner}; install {package} here, or import the module that defines it first."
             )
+
+
+def _is_line(text: Any) -> bool:
+    return isinstance(text, str) and text.isprintable() and 0 < len(text.strip()) == len(text) <= MOST_NAME
 
 
 def _names(config: Mapping[str, Any]) -> Iterator[str]:
