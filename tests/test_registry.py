@@ -12,6 +12,7 @@ import pytest
 
 import pushforward as pf
 from pushforward import _exports, registry
+from pushforward.cli import main
 from pushforward.registry import ExportError, NameClashError, UnknownNameError, api_export
 
 ROOT = Path(__file__).parents[1]
@@ -256,6 +257,8 @@ def test_a_plugin_joins_by_its_entry_point(plugin):
             PLUGIN,
             "nowhere of the package theirs cannot be imported (ModuleNotFoundError",
         ),
+        ("models.their_flow = theirs", "raise SystemExit('bye')", "cannot be imported (SystemExit: bye); correct the package"),
+        pytest.param("models.their_flow = theirs", "raise ValueError('a\\nb')", "(ValueError: a); correct", marks=pytest.mark.slow),
         pytest.param("models.their_flow = theirs:nothing", PLUGIN, "cannot be imported (AttributeError", marks=pytest.mark.slow),
         pytest.param(
             "models.their_flow = theirs",
@@ -283,6 +286,18 @@ def test_a_plugin_that_cannot_be_used_is_named(plugin, tmp_path, point, code, wo
     assert (train.returncode, words in train.stderr, "Traceback" in train.stderr) == (1, True, False)
     listed = subprocess.run([*run, "list", "models"], capture_output=True, text=True, env=environment)
     assert (listed.returncode, words in listed.stdout, "rectified_flow" in listed.stdout) == (0, True, True)
+
+
+@pytest.mark.parametrize("name", ["train", "new_package"])
+def test_a_plugin_cannot_take_a_command_of_ours(name, monkeypatch, capsys):
+    point = importlib.metadata.EntryPoint(f"cli.{name}", "theirs", "pushforward")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
+    registry._plugins.cache_clear()
+    assert main(["--help"]) == 1
+    monkeypatch.undo()
+    registry._plugins.cache_clear()
+    command = name.replace("_", "-")
+    assert f"'cli.{name}' of the package theirs is the command {command} of pushforward; rename it" in capsys.readouterr().err
 
 
 def test_a_plugin_cannot_take_a_name_of_ours(monkeypatch):

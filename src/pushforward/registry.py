@@ -194,8 +194,9 @@ def _load(point: importlib.metadata.EntryPoint) -> None:
     owner = f"the entry point {point.name} = {point.value}" + (f" of the package {point.dist.name}" if point.dist else "")
     try:
         point.load()
-    except Exception as error:
-        raise PluginError(f"{owner} cannot be imported ({type(error).__name__}: {error}); correct the package, or uninstall it.") from error
+    except (Exception, SystemExit) as error:  # SystemExit: of a script that was not meant to be imported
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise PluginError(f"{owner} cannot be imported ({reason}); correct the package, or uninstall it.") from error
     if point.name not in _entries:
         raise PluginError(f"{owner} registers no {point.name!r}; its @export must name exactly that.")
 

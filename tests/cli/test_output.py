@@ -133,6 +133,29 @@ def test_progress_in_a_pipe_is_plain_lines_apart_from_the_result(tmp_path):
     assert "step 3/3" in errors
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("mode", ["--json", "--quiet"])
+def test_a_full_disk_is_one_sentence(mode):
+    command = [sys.executable, "-m", "pushforward", "list", "paths", mode]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "No space left on device" in done.stderr.splitlines()[-1]
+
+
+def test_letters_that_stdout_lacks_are_replaced(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    run = [sys.executable, "-m", "pushforward"]
+    listed = subprocess.run([*run, "train", "rectified_flow", "--help-all"], capture_output=True, env=environment, check=False)
+    assert (listed.returncode, listed.stderr) == (0, b"")
+    failed = subprocess.run([*run, "info", str(tmp_path / "é数"), "--json"], capture_output=True, env=environment, check=False)
+    assert "é数" in json.loads(failed.stdout)["error"]
+    new = subprocess.run(
+        [*run, "new-package", "mine", "--out", os.fsencode(tmp_path) + b"/\xff"], capture_output=True, env=environment, check=False
+    )
+    assert (new.returncode, b"\\udcff" in new.stdout) == (0, True)
+
+
 def test_values_are_plain():
     @dataclasses.dataclass
     class Pair:

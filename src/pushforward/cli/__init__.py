@@ -49,6 +49,7 @@ WITHOUT_RESULT = ("app",)  # it runs until it is ended
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    output.take_all_letters()
     given = list(sys.argv[1:] if arguments is None else arguments)
     own = given.index("--aliasing") + 1 if "--aliasing" in given else len(given)  # what follows belongs to a script
     debug = "--debug" in given[:own]
@@ -80,12 +81,30 @@ Command = Callable[[list[str]], int | None]
 
 def _overview(rest: list[str]) -> int:
     """Print all commands, those of other packages with their package."""
-    from pushforward.registry import names, owner
+    from pushforward.registry import owner
 
-    shown = COMMANDS | {name.removeprefix("cli.").replace("_", "-"): f"of the package {owner(name)}" for name in names("cli")}
+    shown = COMMANDS | {command: f"of the package {owner(name)}" for command, name in _others().items()}
     width = max(map(len, shown)) + 2
     print(OVERVIEW.format(commands="\n".join(f"  {name:<{width}}{what}" for name, what in shown.items())))
     return 0
+
+
+def _others() -> dict[str, str]:
+    """Return the public names of other packages' commands, by the command.
+
+    Raises:
+        NameClashError: one is a command of pushforward, which could not be reached.
+    """
+    from pushforward.registry import NameClashError, names, owner
+
+    found = {name.removeprefix("cli.").replace("_", "-"): name for name in names("cli")}
+    for command, name in found.items():
+        if command in COMMANDS:
+            raise NameClashError(
+                f"the public name {name!r} of the package {owner(name)} is the command {command} of pushforward; rename it in @export and "
+                "pyproject.toml, or uninstall the package."
+            )
+    return found
 
 
 def _module(command: str) -> Command:
@@ -99,9 +118,9 @@ def _named(command: str) -> Command:
         return _module(command)
 
     def other(rest: list[str]) -> int | None:
-        from pushforward.registry import UnknownNameError, get, names, unknown
+        from pushforward.registry import UnknownNameError, get, unknown
 
-        plugins = {name.removeprefix("cli.").replace("_", "-"): name for name in names("cli")}
+        plugins = _others()
         if command not in plugins:
             raise UnknownNameError(unknown("command", command, [*COMMANDS, *plugins]))
         found: int | None = get(plugins[command])(rest)
@@ -125,7 +144,7 @@ def _run(command: Command, rest: list[str], debug: bool, name: str = "", mode: s
             raise
         return failed(str(error), error.exit_status)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe: suppress further output
+        output.close_stdout()
         return 0
     except _TerminatedError:
         return failed("terminated.", 128 + signal.SIGTERM)
@@ -171,5 +190,8 @@ def _failed(sentence: str, status: int, command: str = "", mode: str = "text") -
     rank = f" [process {os.environ.get('RANK')}]" if "TORCHELASTIC_RUN_ID" in os.environ else ""
     print(f"pushforward{rank}: {sentence}", file=sys.stderr)
     if mode == "json":
-        output.print_object({"command": command, "exit_status": status, "error": sentence})
+        try:
+            output.print_object({"command": command, "exit_status": status, "error": sentence})
+        except OSError:  # what failed may be stdout itself; stderr has the sentence
+            output.close_stdout()
     return status

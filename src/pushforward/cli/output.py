@@ -79,7 +79,19 @@ def _redirected(mode: str, text: io.StringIO) -> Iterator[None]:
 def print_object(value: Mapping[str, Any]) -> None:
     """Print one line of JSON; of the processes of torchrun the first one prints it."""
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(plain(value), ensure_ascii=False, allow_nan=False), flush=True)
+        in_ascii = (getattr(sys.stdout, "encoding", None) or "utf-8").lower() not in ("utf-8", "utf8")
+        print(json.dumps(plain(value), ensure_ascii=in_ascii, allow_nan=False), flush=True)
+
+
+def take_all_letters() -> None:
+    """Let stdout replace what its encoding, or a file's name that is no UTF-8, does not have: as stderr does."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def close_stdout() -> None:
+    """Print nothing more on stdout, which cannot be written: its reader closed it, or the disk is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def plain(value: Any) -> Any:
