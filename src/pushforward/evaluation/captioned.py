@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pushforward.evaluation.pictures import INK, figure_of, save_figure
+from pushforward.evaluation.pictures import INK, figure_of, plain, save_figure
 
 LETTERS, LINES = 22, 2  # of a caption in a picture
 
@@ -25,8 +25,8 @@ def captioned(
         shown = [samples[k]] if real is None else [real[k], samples[k]]
         for axes, image in zip(panels[row : row + high, column], shown, strict=True):
             axes.imshow(image.detach().float().cpu().permute(1, 2, 0).numpy(), interpolation="nearest")
-        panels[row, column].set_title(_shortened(caption), fontsize=6.5, color=INK)
-    figure.suptitle(title, color=INK, fontsize=10)
+        panels[row, column].set_title(plain(_shortened(caption)), fontsize=6.5, color=INK)
+    figure.suptitle(plain(title), color=INK, fontsize=10)
     save_figure(figure, path)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward.evaluation.comparison import TRAINING_DATA, Column, Row
-from pushforward.evaluation.pictures import INK, colours, figure_of, save_figure, tiles
+from pushforward.evaluation.pictures import INK, colours, figure_of, plain, save_figure, tiles
 from pushforward.functional.levels import Levels
 
 SHOWN = ("sliced_wasserstein", "kernel_distance", "precision", "recall", "coverage", "recognised")
@@ -88,7 +88,7 @@ def _line(axes: Any, rows: Sequence[Row], column: Column, place: int, counts: Se
     known = [(row.evaluations, row.cells[column.key]) for row in rows if row.cells[column.key].mean is not None]
     colour = f"C{place % 10}"
     exact = [cell for count, cell in known if count is None]
-    mark, label = MARKS[(place // 10 + place) % len(MARKS)], rows[0].model
+    mark, label = MARKS[(place // 10 + place) % len(MARKS)], plain(rows[0].model)
     if exact:
         assert exact[0].mean is not None
         axes.plot(

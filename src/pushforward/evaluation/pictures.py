@@ -34,6 +34,11 @@ def figure_of(width: float, height: float) -> Figure:
     return figure
 
 
+def plain(text: str) -> str:
+    """Return a text that matplotlib draws as it is, without the formulas that it reads between dollar signs."""
+    return text.replace("$", r"\$")
+
+
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure atomically, in the format that the file's name ends in."""
     path = Path(path)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pushforward.evaluation.associations import associations, strongest
 from pushforward.evaluation.compared import Compared
-from pushforward.evaluation.pictures import ACCENT, INK, SOFT, figure_of
+from pushforward.evaluation.pictures import ACCENT, INK, SOFT, figure_of, plain
 from pushforward.schema import Column
 
 PANELS = 24  # marginals in one picture
@@ -106,7 +106,7 @@ def shortened(name: Any, most: int = LETTERS) -> str:
     text = " ".join(str(name).split())
     if len(text) > most:
         text = f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
-    return text.replace("$", r"\$")
+    return plain(text)
 
 
 def _histogram(axes: Axes, one: Compared) -> None:
