@@ -89,7 +89,7 @@ def test_a_run_continues_with_its_own_options_and_encodes_nothing_again(lora, ca
     assert finetune("--resume", "--out", lora, "--steps", 3) == 0
     printed = capsys.readouterr()
     assert "trained 3 steps" in printed.out
-    assert f'next: pushforward generate {load_yaml(lora / "config.yaml")["finetune"]["model"]} "a red cat" --lora' in printed.out
+    assert f"next: pushforward generate {load_yaml(lora / 'config.yaml')['finetune']['model']} 'a red cat' --lora" in printed.out
     assert before == {path: path.stat().st_mtime_ns for path in lora.rglob("latents/**/*.safetensors")}
     assert any(not torch.equal(one, held[name]) for name, one in load_file(lora / "lora.safetensors").items())
     assert finetune("--resume", "--out", lora, "--rank", 3) == 2

@@ -1,8 +1,11 @@
 """`pushforward train sd3`: from images with captions to `pushforward generate`, and what is refused on the way."""
 
 import importlib.util
+import io
 import json
 import re
+import shlex
+import tarfile
 
 import numpy
 import PIL.Image
@@ -68,6 +71,23 @@ def test_a_run_holds_all_that_makes_images_of_prompts(run, tmp_path, capsys):
     assert sd3.size == pf.StableDiffusion3.from_pretrained(run / "checkpoints" / "last").size == (8, 8)
     image = sd3.sample(["red square"], guidance=2.0, steps=2, generator=3)[0]
     assert numpy.array_equal(numpy.asarray(image), numpy.asarray(PIL.Image.open(tmp_path / "a.png")))
+
+
+def test_a_caption_in_the_next_command_is_not_run_by_a_shell(tmp_path, capsys):
+    """And one that looks like a formula is drawn into the samples' picture; the images are read from a tar shard."""
+    caption, rng = "a $\\frac{$ and $(touch x) `y` \"z\" 'q'", numpy.random.default_rng(0)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for k in range(20):
+            picture = io.BytesIO()
+            PIL.Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=numpy.uint8)).save(picture, "png")
+            for name, content in ((f"{k:02d}.png", picture.getvalue()), (f"{k:02d}.txt", caption.encode())):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    options = ("--data", f"wds:{tmp_path}/a.tar", "--data-options", "size", 8, "--text-encoders", "wordllama", "--text-tokens", 6)
+    assert main(command(*options, "--autoencoder-steps", 2, "--out", tmp_path / "a run", *SMALL)) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[:5] == ["next:", "pushforward", "generate", str(tmp_path / "a run"), caption]
 
 
 def test_no_text_in_a_prompt_is_what_no_text_was_in_training(run):

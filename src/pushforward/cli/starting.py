@@ -1,5 +1,6 @@
 """The start and the end of a training run: its Trainer and config.yaml, and what is printed of its result."""
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -136,7 +137,8 @@ def finish(trainer: Trainer) -> int:
     if status == 0 and trainer.processes.main:
         schema = trainer.model.schema
         form = "csv" if schema is not None and schema.columns else "png"
-        print(f"next: pushforward evaluate {trainer.out}    pushforward sample {trainer.out} -n 100 --out samples.{form}")
+        run = shlex.quote(str(trainer.out))
+        print(f"next: pushforward evaluate {run}    pushforward sample {run} -n 100 --out samples.{form}")
     return status
 
 

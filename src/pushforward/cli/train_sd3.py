@@ -1,6 +1,7 @@
 """`pushforward train sd3 --data emoji`: an autoencoder, latents and captions encoded once, and the flow between noise and latents."""
 
 import functools
+import shlex
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,8 @@ def train(given: Sequence[str], config: Mapping[str, Any]) -> int:
     trainer.fit()
     status = report(trainer)
     if status == 0 and trainer.processes.main:
-        print(f'next: pushforward generate {source.out} "{ready.caption}" --guidance 3 --out image.png')
+        run, prompt = shlex.quote(str(source.out)), shlex.quote(ready.caption)  # a caption may hold what a shell runs
+        print(f"next: pushforward generate {run} {prompt} --guidance 3 --out image.png")
     return status
 
 

@@ -1,5 +1,6 @@
 """The model that `pushforward finetune` trains: loaded, its data encoded by its own parts, and what is written of it."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,5 +162,5 @@ def written(base: Base, trainer: Trainer) -> Path:
 def next_command(base: Base, result: Path, prompt: str) -> str:
     """Return the command that generates an image by the result."""
     if base.tuning.full:
-        return f'pushforward generate {result} "{prompt}" --out image.png'
-    return f'pushforward generate {base.tuning.model} "{prompt}" --lora {result} --out image.png'
+        return shlex.join(("pushforward", "generate", str(result), prompt, "--out", "image.png"))
+    return shlex.join(("pushforward", "generate", str(base.tuning.model), prompt, "--lora", str(result), "--out", "image.png"))
