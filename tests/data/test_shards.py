@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import fsspec
@@ -19,6 +20,7 @@ import pushforward as pf
 from pushforward.data import shard_cache, shard_files
 from pushforward.data.dataset import keep_batch
 from pushforward.data.load import load
+from pushforward.data.shard_cache import Cache, retried
 from pushforward.data.shard_files import expanded
 from pushforward.data.shuffled import shuffled
 from pushforward.data.splits import SPLITS
@@ -409,6 +411,17 @@ def test_copies_of_far_shards_make_room_for_each_other(in_memory, cache):
     assert sorted(greys(data)) == sorted(data.source.keys and [int(data.source.keys[row]) for row in data.rows.tolist()])
     held = [path for path in (cache / "copies").iterdir() if not path.suffix]
     assert 1 <= len(held) < len(COUNTS)
+
+
+def test_readers_with_room_for_one_copy_take_turns(tmp_path):
+    cache = Cache(tmp_path, most=1000)
+
+    def read(k):
+        name = f"{k % 5}"
+        return name.encode() * 900 == retried(lambda: cache.kept(name, 900, lambda path: path.write_bytes(name.encode() * 900)).read_bytes())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(300)))
 
 
 def test_copies_need_a_folder_and_what_a_killed_process_left_is_removed(in_memory, cache, tmp_path):

@@ -23,6 +23,7 @@ T = TypeVar("T")
 CACHE = "PUSHFORWARD_CACHE"  # the environment variable of the folder of indices and copies
 GB = 10**9
 TRIES, WAIT = 3, 1.0  # of a copy, and seconds before the second one
+READS = 50  # of a copy that others remove before it is opened: with room for fewer copies than readers, they take turns
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def replace_text(path: Path, text: str) -> None:
 
 def retried(read: Callable[[], T]) -> T:
     """Return what a function reads; again, if another process removed the copy that it reads in that moment."""
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(READS)):
         try:
             return read()
         except FileNotFoundError:
