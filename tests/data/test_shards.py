@@ -417,8 +417,8 @@ def test_readers_with_room_for_one_copy_take_turns(tmp_path):
     cache = Cache(tmp_path, most=1000)
 
     def read(k):
-        name = f"{k % 5}"
-        return name.encode() * 900 == retried(lambda: cache.kept(name, 900, lambda path: path.write_bytes(name.encode() * 900)).read_bytes())
+        content = f"{k % 5}".encode() * 900
+        return content == retried(lambda: cache.kept(f"{k % 5}", 900, lambda path: path.write_bytes(content)).read_bytes())
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(read, range(300)))
