@@ -175,7 +175,7 @@ def test_training_finds_both_wells():
 def test_a_small_boltzmann_distribution_is_learned(energy, circular):
     torch.manual_seed(0)
     model = pf.models.nsf(energy.shape[0], 6, hidden=(64, 64), circular=circular)
-    fit(model, energy, 800, batch_size=256, lr=5e-3)
+    fit(model, energy, 1600, batch_size=256, lr=5e-3)
     samples = importance(model, energy, 10_000, generator=generator())
     assert samples.effective_size > 0.8 * 10_000
     assert samples.log_normaliser == pytest.approx(energy.log_normaliser, abs=0.03)
