@@ -51,14 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     output.take_all_letters()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    own = given.index("--aliasing") + 1 if "--aliasing" in given else len(given)  # what follows belongs to a script
-    debug = "--debug" in given[:own]
-    given = [one for place, one in enumerate(given) if one != "--debug" or place >= own]
-    own = given.index("--aliasing") + 1 if "--aliasing" in given else len(given)
-    name = next((one for one in given if one not in FLAGS), "")
-    asked = {FLAGS[one] for one in given[:own] if one in FLAGS} if name in COMMANDS else set()  # other packages' commands have their own
-    if asked:
-        given = [one for place, one in enumerate(given) if one not in FLAGS or place >= own]
+    end = given.index("--aliasing") + 1 if "--aliasing" in given else len(given)  # what follows belongs to a script
+    own, script = given[:end], given[end:]
+    debug = "--debug" in own
+    own = [one for one in own if one != "--debug"]
+    name = next((one for one in own if one not in FLAGS), "")
+    asked = {FLAGS[one] for one in own if one in FLAGS} if name in COMMANDS else set()  # other packages' commands have their own
+    given = [one for one in own if not asked or one not in FLAGS] + script
     if len(asked) > 1:
         return _failed("--quiet and --json are given, but they exclude each other; leave one of them out.", 2)
     mode = "text" if not asked or {"-h", "--help", "--help-all"} & set(given) else asked.pop()

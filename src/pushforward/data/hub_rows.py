@@ -15,6 +15,7 @@ from pushforward._files import bytes_of
 from pushforward.data.arrays import as_events
 from pushforward.data.checks import refuse_not_finite
 from pushforward.data.lazy import LazyDataset
+from pushforward.data.parquet_rows import ParquetRows
 from pushforward.errors import DataError, UserError
 from pushforward.registry import unknown
 
@@ -47,8 +48,7 @@ class HubImages:
     @property
     def shard_of(self) -> Tensor | None:
         """The number of each row's shard (N,), of a table in shards."""
-        found: Tensor | None = getattr(self.table, "shard_of", None)
-        return found
+        return _shard_of(self.table)
 
     def name(self, row: int) -> str:
         """Return the name of an image in messages."""
@@ -56,9 +56,9 @@ class HubImages:
 
     def signature(self, rows: Sequence[int]) -> bytes:
         """Return the size of the table, and the content of some of its images."""
-        about = getattr(self.table, "about", None)
+        about = _about(self.table)
         if about is not None:
-            return str(about).encode()
+            return about
         held = [self.open(row) for row in rows]
         return repr(len(self)).encode() + b"".join(bytes_of(one, DataError) if isinstance(one, Path) else one.getvalue() for one in held)
 
@@ -72,7 +72,7 @@ class HubTable(LazyDataset):
     @property
     def shards(self) -> Tensor | None:  # type: ignore[override]
         """The number of the shard (N,) that holds each example, or None."""
-        held: Tensor | None = getattr(self.table, "shard_of", None)
+        held = _shard_of(self.table)
         return None if held is None else held[self.rows]
 
     def _read(self, places: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,11 +82,23 @@ class HubTable(LazyDataset):
         return x, places
 
     def _signature(self, places: Tensor) -> bytes:
-        if getattr(self.table, "about", None) is not None:
-            return str(self.table.about).encode()
+        about = _about(self.table)
+        if about is not None:
+            return about
         rows = self.table[self.rows[places].tolist()]
-        about = repr((len(self.table), [str(self.table.features[one]) for one in self.numbers]))
-        return hashlib.sha256((about + repr([rows[one] for one in self.numbers])).encode()).digest()
+        described = repr((len(self.table), [str(self.table.features[one]) for one in self.numbers]))
+        return hashlib.sha256((described + repr([rows[one] for one in self.numbers])).encode()).digest()
+
+
+def _shard_of(table: Any) -> Tensor | None:
+    """Return the number of each row's shard (N,) of a table in shards, None for one of `datasets`."""
+    return table.shard_of if isinstance(table, ParquetRows) else None
+
+
+def _about(table: Any) -> bytes | None:
+    """Return what identifies a table in shards of another machine, None for one whose content is to be read."""
+    about = table.about if isinstance(table, ParquetRows) else None
+    return None if about is None else about.encode()
 
 
 def numbers_of(

@@ -55,13 +55,17 @@ class GroupedOrder(Order):
         return Order(len(members), self.batch_size, seed, before, self.stop + 1, self.rank, self.size, shards=shards, window=self.window)
 
 
+def shards_of(data: Any) -> Tensor | None:
+    """Return the number of the shard (N,) that holds each example of a set; None for one that is not read shard by shard."""
+    shards = getattr(data, "shards", None)
+    return shards if isinstance(shards, Tensor) else None  # a set of the user may have any attributes
+
+
 def order_of(data: Any, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, size: int = 1) -> Order:
     """Return the order in which a data set is trained on: see `Order`."""
     groups, order = groups_of(data), (len(data), batch_size, seed, start, stop, rank, size)
-    shards, window = getattr(data, "shards", None), getattr(data, "window", 1)
-    placed: dict[str, Any] = (
-        {"shards": shards, "window": window} if isinstance(shards, Tensor) else {}
-    )  # any map-style set may have attributes
+    shards = shards_of(data)
+    placed: dict[str, Any] = {} if shards is None else {"shards": shards, "window": getattr(data, "window", 1)}
     return Order(*order, **placed) if groups is None else GroupedOrder(*order, groups=groups, **placed)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pushforward._memory import check_room
-from pushforward.training.buckets import evenly, of_one_shape, order_of
+from pushforward.training.buckets import evenly, of_one_shape, order_of, shards_of
 from pushforward.training.order import Batch, as_batch, batches, fetched
 from pushforward.training.processes import Processes
 from pushforward.training.settings import Settings
@@ -61,8 +61,8 @@ class Feed:
 
     def rows(self, most: int) -> tuple[Tensor, Any]:
         """Return up to `most` rows of one shape with their conditions, spread evenly over the set; of a set in shards the first ones."""
-        usual, in_shards = of_one_shape(self.data), isinstance(getattr(self.data, "shards", None), Tensor)
-        x, cond, _ = as_batch(fetched(self.data, usual[:most] if in_shards else evenly(usual, most)))
+        usual = of_one_shape(self.data)
+        x, cond, _ = as_batch(fetched(self.data, evenly(usual, most) if shards_of(self.data) is None else usual[:most]))
         return x.to(self.device, self.dtype), None if cond is None else self._condition(cond)
 
     def _condition(self, cond: Any, **options: Any) -> Any:
