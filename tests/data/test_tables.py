@@ -51,6 +51,19 @@ def test_a_column_of_words_is_a_category_without_being_named(mixed):
     assert load(mixed, label="kind").fingerprint() == load(mixed, label="kind", categorical="colour").fingerprint()
 
 
+def test_codes_keep_their_leading_zeros(tmp_path):
+    path = table(tmp_path, "zip,size", *(f"{('01234', '10115', '00501')[i % 3]},{i / 7:.3f}" for i in range(60)))
+    data = load(path)
+    assert data.categories == {"zip": ("00501", "01234", "10115")}
+    gaps = load(table(tmp_path, "zip,size", *(f"{('01234', 'NA', '00501')[i % 3]},{i / 7:.3f}" for i in range(60))), missing="drop")
+    assert gaps.categories == {"zip": ("00501", "01234")}
+
+
+@pytest.mark.parametrize("cells", [("0", "10"), ("0.5", "1.5"), ("-0", "3"), ("00.5", "2.5"), ("0e3", "5")])
+def test_numbers_that_begin_with_a_zero_stay_numbers(tmp_path, cells):
+    assert load(table(tmp_path, "a,b", *(f"{cells[i % 2]},{i / 7:.3f}" for i in range(60)))).categories == {}
+
+
 def test_a_word_among_numbers_is_refused_with_both_hints(tmp_path):
     path = table(tmp_path, "size,colour", *["1.5,2"] * 10, "2.5,blue")
     with pytest.raises(DataError, match="column 'colour' is 'blue' in row 12.*label='colour'.*categorical='colour'"):

@@ -20,6 +20,7 @@ from pushforward.errors import DataError, UserError
 Rows = list[tuple[int, list[str]]]  # (line of the file, cells)
 CELLS = 8  # bytes in memory for each of a file, as cells are text first
 MISSING = {"", "na", "n/a", "nan", "null", "none"}  # of a column of numbers; in one of words only an empty cell is missing
+CODE = re.compile(r"0\d+")  # such as 007 or 01234
 
 
 def read_csv(
@@ -39,8 +40,8 @@ def read_csv(
 
     The first row is a header if it contains the name of the label or of a categorical column, or if none of its cells is a number, or if
     it numbers the columns from 0. A first column without a name that numbers the rows is an index, which is left out with a warning. A
-    column of words is a category, encoded as integer levels; a column of integers has unit cells; the others are continuous. `schema` of
-    the set describes them.
+    column of words, or of codes with leading zeros such as 01234, is a category, encoded as integer levels; a column of integers has unit
+    cells; the others are continuous. `schema` of the set describes them.
 
     Args:
         path: the file, in UTF-8.
@@ -148,15 +149,16 @@ def _is_number(cell: str) -> bool:
 
 
 def _column(title: str, rows: Rows, place: int, category: bool, label: bool) -> Raw:
-    """Return a column of numbers if any cell is one, and one of words otherwise, or where it is a category or the label."""
+    """Return a column of numbers if any cell is one, and one of words otherwise, or where it is a category, codes or the label."""
     cells = [cells[place].strip() for _, cells in rows]
     present = [cell for cell in cells if cell.lower() not in MISSING]
     numbers = [_is_number(cell) for cell in present]
     if label and numbers and all(numbers) and not all(float(cell).is_integer() for cell in present):
         return unreadable(title, len(cells), "holds real numbers, but classes are integers or words; convert them, choose another label")
-    if category or label or not any(numbers):
+    codes = all(numbers) and any(CODE.fullmatch(cell) for cell in present)  # as a number, 007 would come back as 7
+    if category or label or codes or not any(numbers):
         held = numpy.empty(len(cells), dtype=object)
-        held[:] = [cell or None for cell in cells]
+        held[:] = [None if not cell or (codes and cell.lower() in MISSING) else cell for cell in cells]
         return Raw(title, held)
     if not all(numbers):
         wrong = next(k for k, cell in enumerate(cells) if not _is_number(cell) and cell.lower() not in MISSING)
