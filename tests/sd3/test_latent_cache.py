@@ -250,6 +250,12 @@ def test_a_trainer_trains_and_validates_on_them(pairs, workers):
     assert listed.best == pytest.approx(trainer.best, rel=1e-5), "rows in a list are the same data"
 
 
+@pytest.mark.parametrize("augmented", [{"flip": True}, {"shift": 1}])
+def test_latents_are_not_flipped_or_shifted(pairs, augmented):
+    with pytest.raises(UserError, match=r"flip or shift is on, but a mirrored or shifted latent .*cache_latents\(flips=True\)"):
+        pf.Trainer(model_of(pairs), pairs.take(8), steps=1, batch_size=4, **augmented)
+
+
 def _bucketed(pictures):
     """Pictures of two shapes, of which the first five are wide."""
     wide = CaptionedDataset("wide", pictures.x[:5].repeat(1, 1, 1, 2).to(torch.uint8), pictures.captions[:5], [["w"]] * 5)
@@ -278,6 +284,8 @@ def test_a_loss_of_other_sides_is_that_of_a_model_of_those_sides(pictures, tmp_p
     pairs = cached(_bucketed(pictures), tmp_path, vae)
     net = pf.nn.MMDiT((2, 4, 4), depth=1, heads=2, head_width=8, context_width=3, pooled_width=3, positions=8, base_size=2, null_tokens=4)
     torch.nn.init.normal_(net.last.weight)
+    with pytest.raises(UserError, match="flip or shift is on, but a mirrored"):
+        pf.Trainer(LatentModel(net, (2, 4, 4), Euler(2)), pairs, steps=1, flip=True)
     square, wide = (LatentModel(net, shape, Euler(2)) for shape in ((2, 4, 4), (2, 4, 8)))
     x, cond = pairs.batch(range(5))
     assert x.shape == (5, 2, 4, 8)

@@ -151,6 +151,16 @@ def test_a_distilled_model_is_saved_with_its_one_step(tmp_path):
         (lambda: one_step(pf.models.heat_ode(shape=(2,))), UserError, "heat_ode has no setting times"),
         (lambda: Pairs(torch.zeros(2, 2), None, torch.zeros(3, 2)), DataError, r"noise has shape \(3, 2\), but x has \(2, 2\)"),
         (lambda: pf.Trainer(small(), reflow(small(), 8), steps=1, batch_size=4, shift=1), UserError, "flip or shift is on"),
+        (
+            lambda: pf.Trainer(
+                pf.models.rectified_flow(shape=(1, 4, 4), cond_image=(1, 4, 4)),
+                pf.data.Dataset("masks", *torch.zeros(2, 8, 1, 4, 4)),
+                steps=1,
+                flip=True,
+            ),
+            UserError,
+            "flip or shift is on, but the conditions are images",
+        ),
         (lambda: straightness(pf.models.realnvp(2)), UserError, "NormalizingFlow has no trajectories"),
         (lambda: straightness(small(), 1), UserError, "n is 1"),
         (lambda: pf.times.Point(2.0), UserError, "t is 2.0"),

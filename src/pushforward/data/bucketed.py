@@ -100,6 +100,11 @@ class Bucketed(LazyDataset):
         return torch.cat(known)[self.rows] if len(known) == len(self.parts) else None
 
     @property
+    def unaugmented(self) -> str:  # type: ignore[override]
+        """Why examples cannot be flipped or shifted, where they cannot."""
+        return self.parts[0].unaugmented
+
+    @property
     def captions(self) -> tuple[str, ...] | None:  # type: ignore[override]
         """The caption of each example, None if there are none."""
         known = [one.captions for one in self.parts if one.captions is not None]

@@ -73,6 +73,7 @@ class Dataset(torch_data.Dataset[Batch]):
     groups: Tensor | None = None  # the number of each example's shape (N,), of a set with several: see `Bucketed`
     shards: Tensor | None = None  # the number of the shard (N,) that holds each example, of a set that is read shard by shard
     window: int = 1  # how many shards are mixed in training
+    unaugmented: str = ""  # why examples cannot be flipped or shifted, where they cannot
 
     def __init__(
         self,

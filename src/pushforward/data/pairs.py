@@ -36,6 +36,8 @@ class Pairs(Dataset):
         torch.Size([2, 2])
     """
 
+    unaugmented = "the data are pairs, whose noise belongs to the unmodified image"
+
     def __init__(
         self,
         x: Tensor | numpy.ndarray,

@@ -48,6 +48,8 @@ class LatentPairs(LazyDataset):
         (torch.Size([8, 4, 16, 16]), torch.Size([8, 32, 256]))
     """
 
+    unaugmented = "a mirrored or shifted latent is not that of a mirrored or shifted image; encode with cache_latents(flips=True) instead"
+
     def __init__(
         self, folder: str | Path, split: str = "train", *, flips: bool = True, vae: Any = None, text: Any = None, window: int | None = None
     ) -> None:

@@ -82,14 +82,17 @@ def check_trainable(model: GenerativeModel) -> None:
         raise UserError(f"the {type(model).__name__} has nothing to train: {frozen}; unfreeze some with requires_grad_(True), or add some.")
 
 
-def check_augmented(data: Any, settings: Settings) -> None:
-    """Raise if images that are paired with their noise are to be flipped or shifted.
+def check_augmented(data: Any, model: GenerativeModel, settings: Settings) -> None:
+    """Raise if what belongs to the unmodified images, noise or an image as condition, would be left as it is when they are augmented.
 
     Raises:
-        UserError: they are.
+        UserError: images are to be flipped or shifted, and there is such a thing, or they are latents.
     """
-    if isinstance(data, Pairs) and (settings.flip or settings.shift):
-        raise UserError("flip or shift is on, but the data are pairs, whose noise belongs to the unmodified image; switch them off.")
+    reason = data.unaugmented if isinstance(data, Dataset) else ""
+    if not reason and model.conditioning.cond_image is not None:
+        reason = "the conditions are images, which belong to the unmodified ones"
+    if reason and (settings.flip or settings.shift):
+        raise UserError(f"flip or shift is on, but {reason}; switch them off.")
 
 
 def checked_callbacks(callbacks: Any) -> list[Callback]:

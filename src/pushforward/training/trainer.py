@@ -98,7 +98,7 @@ class Trainer(RunState):
         self.processes = processes(self.settings.timeout)
         with self.processes.watched(), self.processes.agreed("starting"):
             self.settings.check_shares(self.processes.size)
-            check_augmented(data, self.settings)
+            check_augmented(data, model, self.settings)
             check_trainable(model)
             self.model = model if device is None else model.to(usable_device("device", self.processes.own_device(device)))
             self.data = as_dataset(data, "data", "training data", model)
