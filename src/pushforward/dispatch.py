@@ -37,6 +37,7 @@ _ways: Ways = {}
 _registered: dict[str, Ways] = {}  # by page, from which `_ways` takes them
 _known: dict[type, Callable[..., Any]] = {}  # exact types whose call a fast path may bypass, with their original forward
 _pages: set[str] = set()
+_looked_up: set[type] = set()  # types whose page is imported
 PARAMETERS = (nn.Parameter, type(None))
 _disabled = 0  # open blocks of `disabled`, in all threads
 _lock = threading.Lock()
@@ -131,28 +132,28 @@ def way_of(module: Any, name: str) -> Callable[..., Any] | None:
     if _disabled:
         return None
     kind = type(module)
+    _import_page(kind)
     found = _ways.get((kind, name))
     if found is None:
-        page = PAGES.get(kind.__module__)
-        if page is None:
-            return None
-        if page not in _pages:
-            _load(page)
-        found = _ways.get((kind, name))  # again also if the page is loaded: another thread may just have loaded it
-        if found is None:
-            return None
+        return None
     way, when, inside = found
     return way if (when is None or when()) and not _autocast() and untouched(module, inside) else None
 
 
-def _load(page: str) -> None:
-    importlib.import_module(page)
-    with _lock:
-        _ways.update(_registered.get(page, {}))
-        _pages.add(page)
+def _import_page(kind: type) -> None:
+    """Import the fast paths of a type when it is first dispatched."""
+    if kind in _looked_up or (page := PAGES.get(kind.__module__)) is None:
+        return
+    if page not in _pages:
+        importlib.import_module(page)
+        with _lock:
+            _ways.update(_registered.get(page, {}))
+            _pages.add(page)
+    _looked_up.add(kind)
 
 
-_load._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result, which imports dynamo
+# As torch.compiler.assume_constant_result, which imports dynamo: the tables change here, before the compiler guards what it reads of them.
+_import_page._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _autocast() -> bool:

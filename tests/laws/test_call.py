@@ -320,6 +320,22 @@ def test_any_compiled_part_gives_what_it_gives_otherwise(key):
     _in_another_process(_compiled_part=[(key, part) for part in kinds(_made(QUICK[key])[0])])
 
 
+def _compiled_before_anything_else(make, part):
+    """Compile a part in a process that has not used its fast paths, whose import the compiler must not take for a change of its guards."""
+    model, x, cond = _made(make)
+    with torch.no_grad():
+        first = results(exchanged(model, part, lambda inner: torch.compile(inner, backend="eager")), x, cond)
+        agree(first, results(model, x, cond), f"{part} compiled first")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key", "part"), [("mmdit", "net"), ("flow_matching", "net"), ("maf", "bijection.steps.0.net"), ("tarflow", "bijection.steps.0.net")]
+)
+def test_a_part_that_is_compiled_before_anything_else_gives_what_it_gives_otherwise(key, part):
+    _in_another_process(_compiled_before_anything_else=[(key, part)])
+
+
 def _sharded_part(make, part):
     """Shard a part over the only process there is: its parameters are gathered by hooks around its call, and nowhere else."""
     import torch.distributed as dist
