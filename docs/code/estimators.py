@@ -49,3 +49,9 @@ sampler.fit(train, wine.target[train.index])
 rows = sampler.sample(200, random_state=0, given=1, sampler=pf.samplers.Heun(20))
 # --8<-- [end:sampler]
 print(rows["alcohol"].mean().round(1))
+
+# --8<-- [start:missing]
+holes = test.head(4).assign(proline=[None, 700.0, None, None])
+filled = density.impute(holes, random_state=0)
+# --8<-- [end:missing]
+print("filled in:", filled["proline"].round().astype(int).tolist(), "were:", test["proline"].head(4).astype(int).tolist())

@@ -102,7 +102,7 @@ def impute(
         left = left[_missing_again(schema, filled[left])]
     if len(left):
         raise UserError(f"the model draws missing values again for {len(left)} rows; train it on rows with fewer missing words.")
-    return _written(frame, schema, gaps, filled)
+    return written(frame, schema, gaps.numpy(), filled)
 
 
 def _stochastic(path: Path) -> Sampler:
@@ -206,11 +206,11 @@ def _missing_again(schema: Schema, filled: Tensor) -> Tensor:
     return wrong
 
 
-def _written(frame: Any, schema: Schema, gaps: Tensor, filled: Tensor) -> Any:
-    """Return a copy of the frame with the filled cells."""
-    table, made = schema.table(filled), frame.copy()
+def written(frame: Any, schema: Schema, gaps: numpy.ndarray, filled: Tensor | numpy.ndarray) -> Any:
+    """Return a copy of the frame with the filled cells, which `gaps` (n, columns) marks."""
+    table, made = schema.table(torch.as_tensor(filled)), frame.copy()
     for k, column in enumerate(schema.columns):
-        rows = gaps[:, k].numpy()
+        rows = gaps[:, k]
         if column.kind != "missing" and rows.any():
             place = list(map(str, made.columns)).index(column.title)
             values = made.iloc[:, place].astype(object)

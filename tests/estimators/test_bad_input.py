@@ -42,7 +42,7 @@ def on_frame():
         ({"learning_rate": 0.0}, "lr is 0.0, but a learning rate must be positive"),
         ({"validation_fraction": 1.5}, "validation_fraction is 1.5, but it is a share of the rows above 0 and below 1"),
         ({"patience": 0}, "patience is 0, but it must be at least 1"),
-        ({"missing": "drop"}, "missing: 'drop' is not a known way to treat missing values"),
+        ({"missing": "forget"}, "missing: 'forget' is not a known way to treat missing values"),
         ({"scales": {"x9": "log"}}, "scales: 'x9' is not a known column"),
         ({"scales": {"x0": "log"}}, "the scale of column 'x0' is 'log', but it has values down to"),
         ({"categorical": ["x0"]}, "column 'x0' holds real numbers, but a category needs integers or words"),

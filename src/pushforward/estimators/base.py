@@ -1,7 +1,7 @@
 """What estimators share: their parameters, how they read a table and its conditions, and how samples become rows again."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy
 import torch
@@ -22,9 +22,26 @@ from pushforward.errors import ConditionError, DataError, UserError
 from pushforward.estimators.given import Conditions, raw_of
 from pushforward.estimators.members import Plan
 from pushforward.estimators.reading import Layout, Reader, row
+from pushforward.estimators.weights import checked_weights, counted
 
 LEAST = 10  # rows that a flow can be fitted to
 TARGET = "y"
+
+
+class Rows(NamedTuple):
+    """The rows of a table that are trained on.
+
+    Attributes:
+        x: their values (n, d), in the model's units.
+        cond: their conditions, or None.
+        weights: their weights (n,) with mean 1, None where all are equal.
+        kept: their numbers (n,) in the table.
+    """
+
+    x: Tensor
+    cond: Tensor | None
+    weights: Tensor | None
+    kept: numpy.ndarray
 
 
 class FlowEstimator(BaseEstimator):
@@ -83,8 +100,8 @@ class FlowEstimator(BaseEstimator):
             value = getattr(self, name)
             if value is not None and not isinstance(value, Mapping):
                 raise UserError(f"{name} is {shown(value)}, but it is a dictionary, or None.")
-        if self.missing not in ("refuse", "model"):
-            raise UserError(f"missing: {registry.unknown('way to treat missing values', str(self.missing), ('refuse', 'model'))}")
+        if self.missing not in get_args(Missing):
+            raise UserError(f"missing: {registry.unknown('way to treat missing values', str(self.missing), get_args(Missing))}")
         for name in ("max_steps", "batch_size"):
             if getattr(self, name) != "auto":
                 whole(name, getattr(self, name), 1, hint="'auto' chooses by the number of rows")
@@ -108,32 +125,45 @@ class FlowEstimator(BaseEstimator):
         training["patience"] = self.patience
         return Plan(self._preset(n), n, dict(self.preset_options or {}), training, self._device(), bool(self.verbose))
 
-    def _read(self, X: Any, y: Any) -> tuple[Tensor, Tensor | None]:
-        """Fit reader, layout and conditions to a table, and return its rows (n, d) in the model's units and their conditions."""
+    def _read(self, X: Any, y: Any, sample_weight: Any) -> Rows:
+        """Fit reader, layout and conditions to a table, and return the rows that are trained on."""
         self._check_options()
         self._check_target(y)
         refit = self.warm_start and hasattr(self, self.result)
         if not refit and hasattr(self, self.result):
             delattr(self, self.result)  # what follows may be interrupted, and would belong to other columns
-        raws = self._raws(X, reset=not refit)
+        raws = self._raws(X, reset=not refit, gaps=self.missing != "refuse")
         n = len(raws[0].values)
-        if n < LEAST:
+        weights = checked_weights(sample_weight, n)
+        kept = numpy.arange(n)
+        if self.missing == "drop":
+            features, given = self._divided(raws, y, gaps=True)
+            kept = numpy.flatnonzero(~numpy.logical_or.reduce([one.missing for one in (*features, *given)]))
+        else:
+            features, given = self._divided(raws, y)
+        features, given = ([one.rows(kept) for one in some] for some in (features, given))
+        rows, weights = counted([*features, *given], None if weights is None else weights[kept], LEAST)
+        kept, used = kept[rows], len(rows)
+        if used < LEAST:
+            left = f"{used} are used" if used < n else f"n_samples={n}"
             raise DataError(
-                f"X has {n} sample{'s' * (n != 1)} (n_samples={n}), but a flow is fitted to at least {LEAST}, better hundreds; give more."
+                f"X has {n} sample{'s' * (n != 1)} ({left}), but a flow is fitted to at least {LEAST}, better hundreds; give more."
             )
-        features, given = self._divided(raws, y)
+        features, given = ([one.rows(rows) for one in some] for some in (features, given))
+        own = None if weights is None else torch.from_numpy(weights)
         if refit:
             x = self.reader_.filled(features, self._seed())
-            return x, None if self.conditions_ is None else self.conditions_.encoded(given)
-        accepted = [one.title for one in features if one.title in self._categories(raws)]
-        self.conditions_, cond = Conditions.fitted(given, self._categories(raws)) if given else (None, None)
+            return Rows(x, None if self.conditions_ is None else self.conditions_.encoded(given), own, kept)
+        named = self._categories(raws)
+        accepted = [one.title for one in features if one.title in named]
+        self.conditions_, cond = Conditions.fitted(given, named, weights) if given else (None, None)
         self.reader_, x = Reader.fitted(
             features, accepted=accepted, missing=self.missing, scales=self.scales, dequantise=self.dequantise, seed=self._seed()
         )
-        return x, cond
+        return Rows(x, cond, own, kept)
 
-    def _raws(self, X: Any, reset: bool = False) -> list[Raw]:
-        """Return the columns of a table, checked as scikit-learn checks them."""
+    def _raws(self, X: Any, reset: bool = False, gaps: bool | None = None) -> list[Raw]:
+        """Return the columns of a table, checked as scikit-learn checks them; `gaps` is whether an array may have missing values."""
         if is_frame(X) and X.ndim == 2:
             frame = as_pandas("X", X)
             twice = frame.columns[frame.columns.duplicated()]
@@ -143,7 +173,7 @@ class FlowEstimator(BaseEstimator):
             raws = columns_of("X", frame)
             layout = Layout(tuple(one.title for one in raws), frame.columns, tuple(frame.dtypes))
         else:
-            finite = "allow-nan" if self.missing == "model" else True
+            finite = "allow-nan" if (self.missing == "model" if gaps is None else gaps) else True
             X = validate_data(self, X, reset=reset, dtype=numpy.float64, ensure_all_finite=finite, ensure_min_samples=1)
             raws = [Raw(f"x{k}", X[:, k]) for k in range(X.shape[1])]
             layout = Layout(tuple(one.title for one in raws))
@@ -157,29 +187,33 @@ class FlowEstimator(BaseEstimator):
     def _categories(self, raws: Sequence[Raw]) -> list[str]:
         return names_of("X", "categorical", self.categorical, [one.title for one in raws], numbered=True)
 
-    def _divided(self, raws: Sequence[Raw], y: Any) -> tuple[list[Raw], list[Raw]]:
-        """Return the columns that the density is of, and those that it is conditional on."""
+    def _divided(self, raws: Sequence[Raw], y: Any, gaps: bool = False) -> tuple[list[Raw], list[Raw]]:
+        """Return the columns that the density is of, and those that it is conditional on, whose values may be missing with `gaps`."""
         if self._needs_target:
-            return list(raws), [] if y is None else self._targets(raws, y)
+            return list(raws), [] if y is None else self._targets(raws, y, gaps)
         titles = [one.title for one in raws]
         chosen = names_of("X", "condition", self.condition, titles, numbered=True)
         if chosen and len(set(chosen)) == len(titles):
             raise UserError(f"condition is {chosen}, which are all columns of X; leave out those whose density is wanted.")
         return [one for one in raws if one.title not in chosen], [one for one in raws if one.title in chosen]
 
-    def _targets(self, raws: Sequence[Raw], y: Any) -> list[Raw]:
+    def _targets(self, raws: Sequence[Raw], y: Any, gaps: bool) -> list[Raw]:
         check_consistent_length(raws[0].values, y)
         values = numpy.asarray(y)
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
         if values.ndim == 2:
             return [raw_of(f"{TARGET}{k}", values[:, k]) for k in range(values.shape[1])]
-        if values.dtype.kind == "f" and not numpy.isfinite(values).all():
-            first = int((~numpy.isfinite(values)).argmax())
+        wrong = (
+            numpy.zeros(len(values), dtype=bool) if values.dtype.kind != "f" else numpy.isinf(values) if gaps else ~numpy.isfinite(values)
+        )
+        if wrong.any():
+            first = int(wrong.argmax())
             raise DataError(
                 f"y is {values[first]} in {row(first)}, but a density is conditional on it; leave such rows out, or fill it in."
             )
-        if values.dtype.kind == "f" and type_of_target(values) not in ("binary", "multiclass"):
+        known = values[~numpy.isnan(values)] if values.dtype.kind == "f" else values
+        if values.dtype.kind == "f" and type_of_target(known) not in ("binary", "multiclass"):
             return [Raw(TARGET, values.astype(numpy.float64))]
         words = raw_of(TARGET, values)
         return [as_words(TARGET, words)]
@@ -202,8 +236,17 @@ class FlowEstimator(BaseEstimator):
         check_is_fitted(self)
         raws = self._raws(X)
         features, given = self._divided(raws, y)
+        self._refuse_dropped([*features, *given])
         cond = self.conditions_.encoded(given) if given and self.conditions_ is not None else None
         return self.reader_.read(features), cond
+
+    def _refuse_dropped(self, raws: Sequence[Raw]) -> None:
+        for one in raws if self.missing == "drop" else ():
+            if one.missing.any():
+                raise DataError(
+                    f"X: column {one.title!r} is missing in {row(int(one.missing.argmax()))}, but missing='drop' leaves such rows out of "
+                    "the fit alone; fill it in (see impute), or fit with missing='model'."
+                )
 
     def _given(self, n: int, given: Any, random: numpy.random.RandomState) -> tuple[Tensor | None, dict[str, numpy.ndarray]]:
         """Return the conditions of n samples, and their columns by name."""

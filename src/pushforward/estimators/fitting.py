@@ -26,11 +26,27 @@ class Fitted:
         density: the members with their weights.
         steps: the steps that each flow took.
         held_out: log-densities (n,) of the held-out rows, by members that did not see them; None where no rows were.
+        held_out_weights: weights (n,) of these rows, if rows have some.
     """
 
     density: Stacked
     steps: list[int]
     held_out: Tensor | None
+    held_out_weights: Tensor | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The mean of `held_out`, by weights."""
+        if self.held_out is None or self.held_out_weights is None:
+            return None if self.held_out is None else float(self.held_out.mean())
+        return float((self.held_out * self.held_out_weights).sum() / self.held_out_weights.sum())
+
+
+def mean_of(scores: Tensor, weights: Tensor | None) -> float:
+    """Return the mean of those of the scores (n,) that are finite, by weights (n,); 0 if none is."""
+    finite = scores.isfinite()
+    counts = torch.ones_like(scores) if weights is None else weights
+    return float((scores * counts)[finite].sum() / counts[finite].sum()) if bool(finite.any()) else 0.0
 
 
 def held_out_rows(n: int, members: int, fraction: float, cond: Tensor | None, seed: int) -> list[numpy.ndarray]:
@@ -62,6 +78,7 @@ def fitted(
     gaussians: bool,
     seed: int,
     start: Sequence[Any] = (),
+    weights: Tensor | None = None,
 ) -> Fitted:
     """Return a density fitted to rows.
 
@@ -75,34 +92,37 @@ def fitted(
         gaussians: whether Gaussians and mixtures of them are members too.
         seed: seed of all random numbers.
         start: models to continue from, one for each member.
+        weights: weights (n,) of the rows, with mean 1, or None.
     """
     schema = reader.model_schema
     everything = data_of(x, cond, schema, conditions)
     members: dict[str, list[Any]] = {}
-    steps, scores = [], []
+    steps, scores, places = [], [], []
     for k, rows in enumerate(held or [numpy.zeros(len(x), dtype=bool)]):
         seen, unseen = shuffled(~rows, seed + k), torch.from_numpy(numpy.flatnonzero(rows))
         data, validation = everything.subset(seen), everything.subset(unseen) if len(unseen) else None
-        weights = weights_of(start[k]) if start else None
-        flow, taken = trained(plan, data, validation, seed + k, weights)
+        own = (None, None) if weights is None else (weights[seen], weights[unseen])
+        flow, taken = trained(plan, data, validation, seed + k, weights_of(start[k]) if start else None, own)
         steps.append(taken)
         found: dict[str, Any] = {FLOW: flow}
         if gaussians and validation is not None:
-            found |= gaussians_of(data, validation, reader.cells, conditions, seed + k)
+            found |= gaussians_of(data, validation, reader.cells, conditions, seed + k, own)
         for kind, member in found.items():
             members.setdefault(kind, []).append(member)
         if len(unseen):
             part = None if cond is None else cond[unseen]
             each = [torch.stack([log_prob(one, z, part, plan.device) for one in found.values()], 1) for z in reader.spread(x[unseen])]
             scores.append(torch.stack(each))  # (draws, rows, kinds)
+            places.append(unseen)
     if not scores:
         return Fitted(Stacked(members, {FLOW: 1.0}), steps, None)
     if gaussians:
-        members |= {kind: refitted(kind, members[kind], everything, reader.cells, seed) for kind in members if kind != FLOW}
+        members |= {kind: refitted(kind, members[kind], everything, reader.cells, seed, weights) for kind in members if kind != FLOW}
     together = torch.cat(scores, dim=1)
-    shares = stacking_weights(together.flatten(0, 1))
+    counts = None if weights is None else weights[torch.cat(places)]
+    shares = stacking_weights(together.flatten(0, 1), None if counts is None else counts.repeat(len(together)))
     value = (together + shares.log()).logsumexp(2).mean(0) - reader.log_volume
-    return Fitted(Stacked(members, dict(zip(members, shares.tolist(), strict=True))), steps, value)
+    return Fitted(Stacked(members, dict(zip(members, shares.tolist(), strict=True))), steps, value, counts)
 
 
 def weights_of(model: Any) -> dict[str, Tensor]:

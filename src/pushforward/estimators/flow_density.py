@@ -1,24 +1,29 @@
 """A density of tables for scikit-learn: likelihoods, samples and outliers."""
 
-import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy
 import torch
 from sklearn.base import OutlierMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from pushforward import registry
 from pushforward._checks import is_real, shown, whole
+from pushforward._pandas import as_pandas, is_frame
 from pushforward.data.raw import Names
 from pushforward.data.tabulate import Missing
 from pushforward.errors import DataError, NotInvertibleError, UserError
 from pushforward.estimators.base import FlowEstimator
-from pushforward.estimators.fitting import FLOW, fitted, held_out_rows
+from pushforward.estimators.filling import filled_in, written_to_array
+from pushforward.estimators.fitting import FLOW, Fitted, fitted, held_out_rows, mean_of
 from pushforward.estimators.members import built, data_of
 from pushforward.estimators.stacking import Stacked
+from pushforward.estimators.weights import quantile
+from pushforward.evaluation.outliers import OutlierScores, Score
+from pushforward.imputation import written
 from pushforward.registry import export
 from pushforward.training.validation import SMALL
 
@@ -50,9 +55,11 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         gaussians: whether Gaussians and mixtures of them are members, too.
         contamination: share of the training rows that `predict` takes for outliers, above 0 and at most 0.5; with "auto" its threshold is
             what 5 % of held-out rows are below.
+        outliers: what `predict` judges by: "likelihood", as a low density is unusual, or "typicality", by which one that is too high is,
+            too: the distance of log p from its mean over held-out rows.
         categorical: names or numbers of columns of numbers that are categories.
-        missing: "refuse" missing values, or "model" them: a category gets one more word, another column a mark, and a log-density is a mean
-            over values in its place.
+        missing: "refuse" missing values; "drop" rows with some from the fit; or "model" them: a category gets one more word, another
+            column a mark, and a log-density is a mean over values in its place. `impute` fills them in with each of the three.
         scales: scales of columns by name, "none", "log", "logit" or "quantile", in place of those chosen.
         dequantise: whether columns of integers have unit cells; otherwise they are taken for real numbers.
         max_steps: steps of training at most, or "auto": 1,000 below 10,000 rows, 1,200 below 100,000, otherwise 4,000.
@@ -70,7 +77,8 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         weights_: weight of each kind, by name.
         density_: the members.
         held_out_score_: mean log-density of held-out rows by members that had not seen them, None without early stopping.
-        offset_: the log-density below which `predict` returns -1.
+        entropy_: minus the mean log-density of held-out rows, or of all rows without early stopping, in nats.
+        offset_: the log-density, or with outliers="typicality" minus the distance |log p + entropy_|, below which `predict` returns -1.
         n_steps_: steps of each flow.
         classes_: the classes, with condition="y" and classes in y.
 
@@ -100,6 +108,7 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         ensemble: int | Literal["auto"] = "auto",
         gaussians: bool = True,
         contamination: float | Literal["auto"] = "auto",
+        outliers: Score = "likelihood",
         categorical: Names = None,
         missing: Missing = "refuse",
         scales: Mapping[str, str] | None = None,
@@ -121,6 +130,7 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         self.ensemble = ensemble
         self.gaussians = gaussians
         self.contamination = contamination
+        self.outliers = outliers
         self.categorical = categorical
         self.missing = missing
         self.scales = scales
@@ -136,22 +146,29 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         self.device = device
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> "FlowDensity":
-        """Fit the density to rows X (n, columns); y (n,) is only read with condition="y"."""
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "FlowDensity":
+        """Fit the density to rows.
+
+        Args:
+            X: rows (n, columns), an array or DataFrame.
+            y: the condition (n,) of each row, only read with condition="y".
+            sample_weight: weight (n,) of each row, 0 or more: of its loss, and of its share of what is held out. A weight of 2 counts like
+                the same row twice; where a table repeats rows of real numbers, they are taken together in this way.
+        """
         start = self.density_.members[FLOW] if self.warm_start and hasattr(self, "density_") else []
-        x, cond = self._read(X, y)
+        x, cond, weights, kept = self._read(X, y, sample_weight)
         seed, plan = self._seed(), self._plan(len(x))
         self._check_density(x, cond)
         members = self._members(len(x)) if self.early_stopping else 1
         if start and len(start) != members:
             raise UserError(f"warm_start is True, but there are {len(start)} members and now {members}; give ensemble={len(start)}.")
         held = held_out_rows(len(x), members, self.validation_fraction, cond, seed) if self.early_stopping else []
-        found = fitted(plan, x, cond, self.reader_, self.conditions_, held, bool(self.gaussians), seed, start)
+        found = fitted(plan, x, cond, self.reader_, self.conditions_, held, bool(self.gaussians), seed, start, weights)
         self.density_: Stacked = found.density
         self.weights_, self.n_steps_ = dict(found.density.weights), found.steps
-        self.held_out_score_ = None if found.held_out is None else float(found.held_out.mean())
+        self.held_out_score_ = found.score
         self._set_classes()
-        self.offset_ = self._offset(X, y, found.held_out)
+        self._set_offset(X, y, found, weights, kept)
         return self
 
     def score_samples(self, X: Any, y: Any = None) -> numpy.ndarray:
@@ -164,19 +181,19 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         return float(self.score_samples(X, y).mean())
 
     def decision_function(self, X: Any, y: Any = None) -> numpy.ndarray:
-        """Return the log-density (n,) of each row less the offset: negative is an outlier."""
+        """Return the log-density (n,) of each row, or minus its distance from the typical one, less the offset: negative is an outlier."""
         check_is_fitted(self)
         self._check_target(y)
-        difference: numpy.ndarray = self.score_samples(X, y) - self.offset_
+        difference: numpy.ndarray = self._normality(self.score_samples(X, y)) - self.offset_
         return difference
 
     def predict(self, X: Any, y: Any = None) -> numpy.ndarray:
-        """Return 1 for each row (n,), or -1 for an outlier: one whose log-density is below the offset."""
+        """Return 1 for each row (n,), or -1 for an outlier: one whose decision function is negative."""
         return numpy.where(self.decision_function(X, y) >= 0, 1, -1)
 
-    def fit_predict(self, X: Any, y: Any = None) -> numpy.ndarray:
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> numpy.ndarray:
         """Fit the density to rows, and return 1 for each (n,), or -1 for an outlier."""
-        return self.fit(X, y).predict(X, y)
+        return self.fit(X, y, sample_weight).predict(X, y)
 
     def sample(self, n_samples: int = 1, random_state: Any = None, *, given: Any = None) -> Any:
         """Return n rows like those of X.
@@ -194,9 +211,34 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         z = self.density_.sample(n, cond, int(random.randint(2**31 - 1)), self._device())
         return self.layout_.rows({**self.reader_.values(z), **columns})
 
+    def impute(self, X: Any, y: Any = None, random_state: Any = None) -> Any:
+        """Return X without missing values: each is drawn from the density given what is known of its row.
+
+            x_missing ~ p(x_missing | x_known, c)
+
+        The draws end Markov chains of 200 evaluations of the density for each row; repeat it with other random states for several
+        imputations. Known cells stay as they are. Conditions cannot be missing.
+
+        Args:
+            X: an array or DataFrame like that of `fit`, NaN or None where a value is missing.
+            y: the condition of each row, with condition="y".
+            random_state: seed or RandomState; None is the estimator's own.
+
+        Returns:
+            An array in float64, or a DataFrame of the same columns and index.
+        """
+        check_is_fitted(self)
+        random = check_random_state(self.random_state if random_state is None else random_state)
+        raws = self._raws(X, gaps=True)
+        features, given = self._divided(raws, y)
+        self._check_target(y)
+        cond = self.conditions_.encoded(given) if given and self.conditions_ is not None else None
+        x, gaps = filled_in(self.density_, self.reader_, features, cond, int(random.randint(2**31 - 1)), self._device())
+        schema = self.reader_.schema
+        return written(as_pandas("X", X), schema, gaps, x) if is_frame(X) else written_to_array(raws, schema, gaps, x)
+
     def _log_density(self, x: numpy.ndarray, cond: Tensor | None) -> numpy.ndarray:
-        conditions, device = self.conditions_, self._device()
-        of_classes = cond is None and conditions is not None
+        conditions, device, of_classes = self.conditions_, self._device(), cond is None and self.conditions_ is not None
         parts = []
         for z in self.reader_.draws(x):
             if conditions is None or not of_classes:
@@ -210,14 +252,22 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         value: numpy.ndarray = (torch.stack(parts).mean(0) - self.reader_.log_volume).numpy()
         return value
 
-    def _offset(self, X: Any, y: Any, held_out: Tensor | None) -> float:
-        if self.contamination == "auto" and held_out is not None:
-            scores, share = held_out.numpy(), FALSE_ALARMS
-        else:
-            scores, share = self.score_samples(X, y), FALSE_ALARMS if self.contamination == "auto" else float(self.contamination)
-        known = scores[numpy.isfinite(scores)]
-        offset = float(numpy.percentile(scores, 100 * share)) if len(known) == len(scores) else -math.inf
-        return offset if math.isfinite(offset) else float(known.min(initial=0.0))
+    def _normality(self, scores: numpy.ndarray) -> numpy.ndarray:
+        """Return how usual rows (n,) are, given their log-densities."""
+        if self.outliers == "likelihood":
+            return scores
+        return -OutlierScores(torch.from_numpy(-scores), self.entropy_).typicality.numpy()
+
+    def _set_offset(self, X: Any, y: Any, found: Fitted, weights: Tensor | None, kept: numpy.ndarray) -> None:
+        reference, counts = found.held_out, found.held_out_weights
+        usual = reference
+        if usual is None or self.contamination != "auto":
+            usual = torch.from_numpy(self.score_samples(_safe_indexing(X, kept), None if y is None else _safe_indexing(y, kept)))
+            reference, counts = (usual, weights) if reference is None else (reference, counts)
+        self.entropy_ = -mean_of(reference, counts)
+        counts = counts if usual is reference else weights
+        share = FALSE_ALARMS if self.contamination == "auto" else float(self.contamination)
+        self.offset_ = quantile(self._normality(usual.numpy()), share, None if counts is None else counts.numpy())
 
     def _preset(self, n: int) -> str:
         return ("maf" if n < SMALL else "nsf") if self.preset == "auto" else self.preset
@@ -233,6 +283,8 @@ class FlowDensity(OutlierMixin, FlowEstimator):
             raise UserError(
                 f"contamination is {shown(self.contamination)}, but it is a share of the rows above 0 and at most 0.5, or 'auto'."
             )
+        if self.outliers not in get_args(Score):
+            raise UserError(f"outliers: {registry.unknown('score', str(self.outliers), get_args(Score))}")
 
     def _check_density(self, x: Tensor, cond: Tensor | None) -> None:
         """Raise before training if the rows do not suffice for the members, or the preset has no density."""

@@ -31,7 +31,7 @@ class FlowSampler(FlowEstimator):
         preset_options: keyword arguments of the preset, in place of those chosen by the size of the table.
         condition: None; "y" for samples given y, classes or numbers; names or numbers of columns of X that samples are given.
         categorical: names or numbers of columns of numbers that are categories.
-        missing: "refuse" missing values, or "model" them, so that samples have some.
+        missing: "refuse" missing values, "drop" rows with some from the fit, or "model" them, so that samples have some.
         scales: scales of columns by name, "none", "log", "logit" or "quantile", in place of those chosen.
         dequantise: whether columns of integers have unit cells; otherwise they are taken for real numbers.
         max_steps: steps of training at most, or "auto".
@@ -103,16 +103,18 @@ class FlowSampler(FlowEstimator):
         self.device = device
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> "FlowSampler":
-        """Fit the model to rows X (n, columns); y (n,) is only read with condition="y"."""
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "FlowSampler":
+        """Fit the model to rows X (n, columns), with weights (n,) of their losses; y (n,) is only read with condition="y"."""
         start = weights_of(self.model_) if self.warm_start and hasattr(self, "model_") else None
-        x, cond = self._read(X, y)
+        x, cond, weights, _ = self._read(X, y, sample_weight)
         seed = self._seed()
         everything = data_of(x, cond, self.reader_.model_schema, self.conditions_)
         held = held_out_rows(len(x), 1, self.validation_fraction, cond, seed)[0] if self.early_stopping else numpy.zeros(len(x), dtype=bool)
-        validation = everything.subset(numpy.flatnonzero(held).tolist()) if held.any() else None
+        seen, unseen = shuffled(~held, seed), numpy.flatnonzero(held).tolist()
+        validation = everything.subset(unseen) if unseen else None
+        own = (None, None) if weights is None else (weights[seen], weights[unseen])
         self.model_: GenerativeModel
-        self.model_, self.n_steps_ = trained(self._plan(len(x)), everything.subset(shuffled(~held, seed)), validation, seed, start)
+        self.model_, self.n_steps_ = trained(self._plan(len(x)), everything.subset(seen), validation, seed, start, own)
         self._set_classes()
         return self
 

@@ -11,26 +11,34 @@ from torch import Tensor
 from pushforward.data.dataset import Dataset
 from pushforward.estimators.given import Conditions
 from pushforward.estimators.reading import shuffled
+from pushforward.estimators.weights import repeated
 from pushforward.evaluation.baselines import FIT_RIDGES, MIXTURES, refit, selected
 from pushforward.evaluation.gaussians import ConditionalSum, GaussianSum, PerClass
 
 FITTED = 4000  # rows that a fit sees, at most
 DRAWS = 4  # points of its cell for each row with integers, at most, so that their number is at most HALF
 HALF = 2000
+COPIES = 4  # of a row with weight 1, of rows with weights
 RIDGES = (1e-6, *FIT_RIDGES)  # of the fits of mixtures; the first follows values that repeat, as scikit-learn's default does
 LEAST = 3.0  # rows of a component, which would otherwise make an outlier likely
 
 
 def gaussians_of(
-    data: Dataset, validation: Dataset, cells: numpy.ndarray, conditions: Conditions | None, seed: int
+    data: Dataset,
+    validation: Dataset,
+    cells: numpy.ndarray,
+    conditions: Conditions | None,
+    seed: int,
+    weights: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> dict[str, GaussianSum | PerClass | ConditionalSum]:
     """Return a Gaussian and a mixture of them for these rows, regularised on others, given what their density is conditional on.
 
-    Integers are spread over their cells by draws: a mixture that sees their few values as points divides the rows by these.
+    Integers are spread over their cells by draws: a mixture that sees their few values as points divides the rows by these. Rows with
+    weights, those of `data` and of `validation`, are repeated by these.
     """
     kinds = ["gaussian", "gaussian_mixture"] if math.prod(data.shape) <= MIXTURES else ["gaussian"]
     generator = torch.Generator().manual_seed(seed)
-    train, held = (_drawn(one, cells, generator)[0] for one in (data, validation))
+    train, held = (_drawn(one, cells, generator, own)[0] for one, own in zip((data, validation), weights, strict=True))
     if conditions is not None and not conditions.classes:
         joint = selected(_joint(train), _joint(held), generator, kinds, RIDGES)
         return {kind: ConditionalSum(one, data.shape[0]) for kind, one in joint.items() if isinstance(one, GaussianSum)}
@@ -40,13 +48,16 @@ def gaussians_of(
     return {name.removesuffix("_per_class"): one for name, one in found.items()}
 
 
-def refitted(kind: str, members: Sequence[Any], everything: Dataset, cells: numpy.ndarray, seed: int) -> list[Any]:
+def refitted(
+    kind: str, members: Sequence[Any], everything: Dataset, cells: numpy.ndarray, seed: int, weights: Tensor | None = None
+) -> list[Any]:
     """Return sums of Gaussians on all rows, with the settings that were best for the rows each member did not see."""
-    rows = everything.subset(shuffled(numpy.ones(len(everything), dtype=bool), seed))
+    order = shuffled(numpy.ones(len(everything), dtype=bool), seed)
+    rows, own = everything.subset(order), None if weights is None else weights[order]
     found: list[Any] = []
     for k, one in enumerate(members):
         generator = torch.Generator().manual_seed(seed + k)
-        data, draws = _drawn(rows, cells, generator)
+        data, draws = _drawn(rows, cells, generator, own)
         if isinstance(one, ConditionalSum):
             joint = refit(kind, one.joint.chosen, _joint(data), generator, LEAST * draws)
             assert isinstance(joint, GaussianSum)
@@ -58,14 +69,19 @@ def refitted(kind: str, members: Sequence[Any], everything: Dataset, cells: nump
     return found
 
 
-def _drawn(data: Dataset, cells: numpy.ndarray, generator: torch.Generator) -> tuple[Dataset, int]:
-    """Return rows as real numbers, those of integers at several points of their cells, and the number of these points."""
+def _drawn(data: Dataset, cells: numpy.ndarray, generator: torch.Generator, weights: Tensor | None = None) -> tuple[Dataset, float]:
+    """Return rows as real numbers, those of integers at several points of their cells, and how often one is there on average."""
     data = data.take(min(FITTED, len(data)))
+    copies = 1.0
+    if weights is not None:
+        some = weights[: len(data)].numpy()
+        of = repeated(some, min(FITTED, COPIES * len(data)))
+        copies, data = len(of) / len(data), data.subset(of.tolist())
     draws = max(1, min(DRAWS, HALF // len(data))) if cells.any() else 1
     x = data.x.double().repeat(draws, 1)
     x += torch.rand(x.shape, generator=generator, dtype=x.dtype) * torch.from_numpy(cells)
     cond = None if data.cond is None else data.cond.repeat(draws, *(1,) * (data.cond.ndim - 1))
-    return Dataset(data.name, x, cond, classes=data.classes), draws
+    return Dataset(data.name, x, cond, classes=data.classes), draws * copies
 
 
 def _several_of_each(data: Dataset, conditions: Conditions) -> bool:

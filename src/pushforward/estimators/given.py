@@ -37,8 +37,8 @@ class Conditions:
     frequencies: tuple[float, ...] = ()
 
     @classmethod
-    def fitted(cls, raws: Sequence[Raw], accepted: Sequence[str] = ()) -> tuple["Conditions", Tensor]:
-        """Return what these columns are, and the conditions of their rows: int64 (n,) or float64 (n, features).
+    def fitted(cls, raws: Sequence[Raw], accepted: Sequence[str] = (), weights: numpy.ndarray | None = None) -> tuple["Conditions", Tensor]:
+        """Return what these columns are, and the conditions of their rows: int64 (n,) or float64 (n, features); classes count by weights.
 
         Raises:
             DataError: a value is missing or infinite, or a column cannot be read.
@@ -52,7 +52,7 @@ class Conditions:
         found = cls(tuple(columns), centre, scale)
         cond = found.encoded(raws)
         if found.classes:
-            counts = cond.bincount(minlength=found.classes)
+            counts = cond.bincount(None if weights is None else torch.from_numpy(weights), minlength=found.classes)
             found = cls(tuple(columns), centre, scale, tuple((counts / counts.sum()).tolist()))
         return found, cond
 

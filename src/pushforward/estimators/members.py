@@ -14,6 +14,7 @@ from pushforward import registry
 from pushforward.data.dataset import Dataset
 from pushforward.errors import UserError
 from pushforward.estimators.given import Conditions
+from pushforward.estimators.weights import Weighted, with_weights
 from pushforward.families.model import GenerativeModel
 from pushforward.schema import Schema
 from pushforward.training.defaults import Defaults, defaults, standardised
@@ -105,7 +106,12 @@ def built(plan: Plan, data: Dataset) -> GenerativeModel:
 
 
 def trained(
-    plan: Plan, data: Dataset, held_out: Dataset | None, seed: int, start: Mapping[str, Tensor] | None = None
+    plan: Plan,
+    data: Dataset,
+    held_out: Dataset | None,
+    seed: int,
+    start: Mapping[str, Tensor] | None = None,
+    weights: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> tuple[GenerativeModel, int]:
     """Return a model trained by a plan, with the weights that were best on held-out rows, and the steps it took.
 
@@ -117,6 +123,7 @@ def trained(
         held_out: rows to choose the best weights on, None for the last ones.
         seed: seed of all random numbers.
         start: weights to continue from.
+        weights: weights (n,) of the rows to train on, and of those held out, if rows have some.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed, or SIGTERM received, in training.
@@ -129,10 +136,15 @@ def trained(
             model.load_state_dict(start)
         callbacks: list[Callback] = [ProgressBar()] if plan.verbose else []
         settings = plan.settings(data, held_out is not None)
-        trainer = Trainer(model, data, validation=held_out, callbacks=callbacks, device=plan.device, seed=seed, **settings).fit()
+        whole: GenerativeModel = model
+        if weights[0] is not None:
+            whole, data = Weighted(model), with_weights(data, weights[0])
+            held_out = held_out if held_out is None or weights[1] is None else with_weights(held_out, weights[1])
+        trainer = Trainer(whole, data, validation=held_out, callbacks=callbacks, device=plan.device, seed=seed, **settings).fit()
     if trainer.stopped_by is not None:
         raise KeyboardInterrupt(f"{signal.Signals(trainer.stopped_by).name} at step {trainer.step}")
     best = trainer.best_model.cpu()
+    best = best.model if isinstance(best, Weighted) else best
     best.config = None  # how to build it again is the estimator's own
     for parameter in best.parameters():
         parameter.requires_grad_(False)

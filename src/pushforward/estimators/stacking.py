@@ -14,21 +14,22 @@ ROWS = 4096  # rows of a call
 ROUNDS, CLOSE = 2000, 1e-9  # of expectation maximisation: at most, and the change of a weight at which it ends
 
 
-def stacking_weights(log_densities: Tensor) -> Tensor:
+def stacking_weights(log_densities: Tensor, counts: Tensor | None = None) -> Tensor:
     """Return the weights (k,) of a mixture of k densities, from their logarithms on held-out rows (n, k).
 
-        w = argmax sum_i log sum_k w_k p_k(x_i) + sum_k log w_k
+        w = argmax sum_i c_i log sum_k w_k p_k(x_i) + sum_k log w_k
 
     The last term keeps all weights positive: a density that covers what the others do not is worth nothing on rows of the same kind and
-    much on an outlier. Rows to which all give density 0 are left out.
+    much on an outlier. Rows to which all give density 0 are left out. `counts` (n,) are the weights c of rows, 1 by default.
 
     Source: Smyth and Wolpert, Stacked density estimation, 1997.
     """
-    rows = log_densities[log_densities.isfinite().any(1)]
-    n, k = rows.shape
+    possible = log_densities.isfinite().any(1)
+    rows, k = log_densities[possible], log_densities.shape[1]
+    each = rows.new_ones(len(rows)) if counts is None else counts[possible].to(rows)
     weights = rows.new_full((k,), 1 / k)
     for _ in range(ROUNDS):
-        before, weights = weights, ((weights.log() + rows).softmax(1).sum(0) + 1) / (n + k)
+        before, weights = weights, (each @ (weights.log() + rows).softmax(1) + 1) / (each.sum() + k)
         if float((weights - before).abs().max()) < CLOSE:
             break
     return weights

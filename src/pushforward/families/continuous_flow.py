@@ -122,7 +122,7 @@ class ContinuousFlow(GenerativeModel):
         else:
             z, log_abs_det = ode(x, cond, generator=generator)
             penalty = torch.zeros_like(log_abs_det)
-        return (penalty - self._base_log_prob(z, cond) - log_abs_det).mean() / math.prod(self.shape)
+        return self._mean(penalty - self._base_log_prob(z, cond) - log_abs_det) / math.prod(self.shape)
 
     def _map(
         self, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, divergence: "str | Divergence | None"

@@ -27,6 +27,7 @@ class Family(nn.Module):
     sampler: Sampler | None
     conditioning: Conditioning  # the kind of condition: labels, vectors, images, or none of them
     drop_cond: float = 0.0  # share of conditions left out in training, of families that can
+    row_weights: Tensor | None = None  # factors (n,) of the losses of a batch's rows, while a weighted loss is computed
 
     @property
     def verbs(self) -> tuple[str, ...]:
@@ -52,6 +53,12 @@ class Family(nn.Module):
 
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
         raise NotImplementedError
+
+    def _mean(self, losses: Tensor) -> Tensor:
+        """Return the mean of losses (n, ...), each row times its weight if there are any."""
+        if self.row_weights is None:
+            return losses.mean()
+        return (losses.flatten(1).mean(1) if losses.ndim > 1 else losses).mul(self.row_weights).mean()
 
     def _in_data_units(self, loss: Tensor, pre: Tensor | float, log_q: Tensor | None) -> Tensor:
         """Return the loss with the terms of `preprocess` (log-determinant) and dequantisation (log-density); by default without them."""

@@ -150,8 +150,8 @@ class FlowMap(OnPath):
         plain = losses.plain.detach()
         if self.watch is not None and self.training:
             self.watch(losses.t, plain)
-        weighted = losses.weighted.mean()
-        return weighted - weighted.detach() + plain.mean()
+        weighted = self._mean(losses.weighted)
+        return weighted - weighted.detach() + self._mean(plain)
 
     def _map(
         self, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, divergence: "str | Divergence | None"

@@ -173,12 +173,12 @@ class NormalizingFlow(GenerativeModel):
         if self.training and self.drop_cond and cond is not None:
             cond = with_dropped(cond, self.drop_cond, self.conditioning, generator)
         z, log_abs_det = self.bijection(x, cond)
-        return -(self._base_log_prob(z, cond) + log_abs_det).mean() / math.prod(self.shape)
+        return -self._mean(self._base_log_prob(z, cond) + log_abs_det) / math.prod(self.shape)
 
     def _in_data_units(self, loss: Tensor, pre: Tensor | float, log_q: Tensor | None) -> Tensor:
         """Return the loss with both terms, as in a likelihood: otherwise a learned dequantisation would collapse to its cell's ends."""
         rest = -pre if log_q is None else log_q - pre
-        return loss + (rest.mean() if isinstance(rest, Tensor) else rest) / math.prod(self.shape)
+        return loss + (self._mean(rest) if isinstance(rest, Tensor) else rest) / math.prod(self.shape)
 
     def _map(
         self, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, divergence: "str | Divergence | None"

@@ -208,7 +208,7 @@ class PathModel(OnPath):
             losses = losses + variance_bound(self.path, x, predicted, share, t, low).to(losses.dtype)
         if self.watch is not None and self.training:
             self.watch(t, losses.detach().flatten(1).mean(1))
-        return losses.mean()
+        return self._mean(losses)
 
     def _map(
         self, cond: Any, sampler: Sampler | None, guidance: Guidance | float | None, divergence: "str | Divergence | None"
