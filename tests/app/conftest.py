@@ -1,12 +1,15 @@
 """Small models of every kind for the app, untrained: what is tested is what the app does with them."""
 
+import contextlib
 import socket
 import subprocess
 import sys
 import time
 
+import numpy
 import PIL.Image
 import pytest
+import tiny_sd3
 import torch
 
 import pushforward as pf
@@ -71,16 +74,43 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def address(runs):
     """The address of a server with these runs, in a process of its own."""
+    with serving(runs, ["digits", "moons", "iris", "meanflow"]) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def address_of_texts(tmp_path_factory):
+    """The address of a server with two Stable Diffusion 3, a run of images and captions, and one of digits."""
+    folder = tmp_path_factory.mktemp("texts")
+    for name, variant in (("sd3", "medium"), ("sd3.5", "medium-3.5")):
+        (folder / name).symlink_to(tiny_sd3.build(folder / f"{name}-files", variant).folder)
+    pictures, rng = folder / "pictures", numpy.random.default_rng(0)
+    pictures.mkdir()
+    for k in range(24):
+        PIL.Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=numpy.uint8)).save(pictures / f"{k:02d}.png")
+        (pictures / f"{k:02d}.txt").write_text(("red square", "green circle", "blue star")[k % 3])
+    own = "--data-options size 32 --text-encoders wordllama --text-tokens 6 --autoencoder-steps 2 --steps 2 --batch-size 4"
+    net = "net:mm-dit --net.depth 1 --net.heads 1 --net.head-width 8"
+    assert main(["train", "sd3", "--data", str(pictures), *own.split(), "--out", str(folder / "own"), *net.split()]) == 0
+    digits = "train rectified_flow --data digits net:mlp --net.hidden 8 --steps 5 --batch-size 32 --out"
+    assert main([*digits.split(), str(folder / "digits")]) == 0
+    with serving(folder, ["sd3", "sd3.5", "own", "digits"]) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def serving(folder, names):
+    """Yield the address of a server with the runs of a folder."""
     pytest.importorskip("gradio")
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    command = [sys.executable, "-m", "pushforward", "app", "digits", "moons", "iris", "meanflow", "--no-browser", "--port", str(port)]
-    with (runs / "server.log").open("w") as log, subprocess.Popen(command, cwd=runs, stdout=log, stderr=log) as process:
+    command = [sys.executable, "-m", "pushforward", "app", *names, "--no-browser", "--port", str(port)]
+    with (folder / "server.log").open("w") as log, subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process:
         try:
             end = time.monotonic() + 120
-            while "http" not in (runs / "server.log").read_text():
-                assert process.poll() is None, (runs / "server.log").read_text()
+            while "http" not in (folder / "server.log").read_text():
+                assert process.poll() is None, (folder / "server.log").read_text()
                 assert time.monotonic() < end
                 time.sleep(0.2)
             yield f"http://127.0.0.1:{port}"

@@ -15,7 +15,7 @@ import pytest
 import tiny_sd3
 
 from pushforward.app.loaded import load_all
-from pushforward.app.prompts import generated
+from pushforward.app.prompts import generated, prompts_side_by_side
 from pushforward.app.serve import check_port
 from pushforward.cli import main
 from pushforward.errors import UserError
@@ -210,3 +210,24 @@ def test_a_prompt_has_a_preview_after_each_evaluation(tmp_path):
         next(generated(one, "a red fox", size=17))
     with pytest.raises(UserError, match="the number of steps is 0"):
         next(generated(one, "a red fox", steps=0))
+
+
+def test_two_models_of_images_of_texts_have_one_prompt_and_one_noise(tmp_path):
+    """With equal sizes and weights both images are equal, whatever the number of steps of the first one's previews."""
+    models = load_all([tiny_sd3.build(tmp_path / name, "medium").folder for name in "ab"])
+    names = [one.name for one in models]
+    assert names == ["a/folder", "b/folder"] or len(set(names)) == 2
+    found = list(prompts_side_by_side(models, names[0], 2, names[1], 2, "a red fox", "", 2, 3))
+    left, right = found[-1]
+    assert (left.step, left.last, right.step, right.last) == (2, True, 2, True)
+    assert left.images[0].tobytes() == right.images[0].tobytes()
+    assert left.images[0].tobytes() == list(generated(models[0], "a red fox", steps=2, guidance=2, seed=3))[-1].images[0].tobytes()
+    uneven = list(prompts_side_by_side(models, names[0], 1, names[1], 3, "a red fox", "", 2, 3))
+    assert [(a.step, b.step) for a, b in uneven][-1] == (1, 3)
+    for values, message in (
+        (["c", 2, names[1], 2, "a", "", 2, 3], "'c' is not a known model"),
+        ([names[0], 2, names[1], 0, "a", "", 2, 3], "the number of steps is 0"),
+        ([names[0], 2, names[1], 2, "", "", 2, 3], "the prompt is empty"),
+    ):
+        with pytest.raises(UserError, match=message):
+            next(prompts_side_by_side(models, *values))

@@ -164,3 +164,33 @@ def test_values_are_plain():
 
     value = {"a": float("nan"), 2: (1, float("-inf")), "pair": Pair(1.5, Path("x/y"))}
     assert output.plain(value) == {"a": None, "2": [1, None], "pair": {"left": 1.5, "right": "x/y"}}
+
+
+@pytest.fixture
+def command_of_another_package(tmp_path, monkeypatch):
+    """A package beside ours with the command `count`, which prints its arguments and returns their number."""
+    code = "from pushforward.registry import export\n\n@export('cli.count')\ndef run(arguments):\n    print('given', *arguments)\n"
+    (tmp_path / "theirs.py").write_text(code + "    return len(arguments)\n")
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pushforward]\ncli.count = theirs:run\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    return lambda *words: subprocess.run([sys.executable, "-m", "pushforward", *words], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_options_before_the_command_of_another_package_are_ours_and_those_after_it_its_own(command_of_another_package):
+    found = command_of_another_package("--json", "count", "--json", "a")
+    assert json.loads(found.stdout) == {"command": "count", "exit_status": 2}
+    assert (found.returncode, found.stderr) == (2, "given --json a\n")
+    assert command_of_another_package("-q", "count").stdout == "given\n"
+    assert command_of_another_package("count", "--quiet").stdout == "given --quiet\n"
+    refused = command_of_another_package("--json", "--quiet", "count")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "exclude each other" in refused.stderr
+
+
+def test_an_unknown_command_with_json_prints_one_object(capsys):
+    assert main(["--json", "trian"]) == 2
+    assert "did you mean 'train'" in json.loads(capsys.readouterr().out)["error"]

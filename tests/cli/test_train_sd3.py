@@ -101,7 +101,9 @@ def test_a_run_resumes_without_encoding_again(run, capsys):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("latents/*/*.safetensors")}
     assert before
     assert main(["train", "--resume", "--out", str(run), "--steps", "3"]) == 0
-    assert "trained 3 steps" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "trained 3 steps" in out
+    assert "encoding" not in out
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("latents/*/*.safetensors")}
 
 

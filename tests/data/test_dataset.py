@@ -128,6 +128,10 @@ def test_float64_beyond_float32_is_refused():
         ({"cond": torch.tensor([0, 1, 2, 0, 1, 3]), "classes": 3}, r"row 5 has label 3, but labels must be 0 to 2 \(1 of 6 are not\)"),
         ({"cond": torch.tensor([0, 1, 2, -1, 1, 2])}, "row 3 has label -1"),
         ({"cond": -torch.ones(6, dtype=torch.int64)}, "row 0 has label -1, but labels must be 0 or more"),
+        (
+            {"cond": torch.tensor([0, 1, 2, 0, 999_999_999, 3])},
+            "label 999999999, which would make 1000000000 classes of 6 examples",
+        ),
         ({"cond": torch.zeros(6)}, "classes must be integers"),
         ({"cond": torch.zeros(5, 3)}, r"cond has shape \(5, 3\) and no classes, but conditions other than labels need \(6, features\)"),
         ({"cond": torch.zeros(6, 3), "classes": 2}, "and 2 classes"),

@@ -388,6 +388,7 @@ def test_options_out_of_range_are_refused(folder):
         ({}, "give size=32"),
         ({"size": 8, "window": 0}, "window is 0"),
         ({"size": 8, "cache_gb": 0}, "cache_gb is 0"),
+        ({"size": 8, "cache": "a\0b"}, "cache is 'a.x00b', but it is the path of a folder"),
         ({"size": 8, "window": 2.5}, "window is 2.5"),
         ({"size": 8, "shards": 2}, "'shards' is not a known option of shards"),
     ):

@@ -1,6 +1,7 @@
 """The models of the app: runs and saved models, and those of Stable Diffusion 3."""
 
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pushforward import registry
+from pushforward._checks import shown
 from pushforward.bases import Gaussian
 from pushforward.data.dataset import Dataset
 from pushforward.data.load import load as load_data
@@ -111,37 +114,50 @@ def load_all(paths: Sequence[Path], checkpoint: str = "best", device: torch.devi
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """Return a name for each path: its last part, with as many before it as distinguish them."""
-    full = [path.expanduser().resolve() for path in paths]
-    if not full:
+    if not paths:
         raise UserError("no run is given; give the folder of a run, such as runs/moons.")
-    for k, path in enumerate(full):
-        if path in full[:k]:
+    places = [path.expanduser().resolve() for path in paths]
+    for k, path in enumerate(places):
+        if path in places[:k]:
             raise UserError(f"{paths[k]} is given twice; give each run once.")
+    full = [Path(os.path.abspath(path.expanduser())) for path in paths]  # links, such as those of the Hub's cache, keep their names
     parts = 1
     while len({path.parts[-parts:] for path in full}) < len(full):
         parts += 1
     return ["/".join(path.parts[-parts:]) for path in full]
 
 
-def _plan(path: Path, checkpoint: str) -> tuple[Path, GenerativeModel] | None:
-    """Return where the weights of a model are and the model without them, or None for one that makes images of texts."""
+def _plan(path: Path, checkpoint: str) -> tuple[Path, GenerativeModel | None]:
+    """Return where the weights of a model are, and the model without them, or None for one that makes images of texts."""
     if path.suffix in (".safetensors", ".gguf") or ((path / "model_index.json").exists() and (path / "transformer").is_dir()):
-        return None
+        return path, None
     folder = located(path, checkpoint)
     model = described(folder)
     if isinstance(model, TextLatents):
-        return None
+        return folder, None
     if model.latent_shape != model.shape:
         raise UserError(f"{path} is an autoencoder, which has no noise to start from; give a run of a generative model.")
     check_intact(folder)
     return folder, model
 
 
-def _load(name: str, path: Path, plan: tuple[Path, GenerativeModel] | None, device: torch.device | str) -> Loaded:
-    if plan is None:
+def _load(name: str, path: Path, plan: tuple[Path, GenerativeModel | None], device: torch.device | str) -> Loaded:
+    folder, model = plan
+    if model is None:
         from pushforward.models.stable_diffusion_3 import StableDiffusion3
 
-        pipeline = StableDiffusion3.from_pretrained(path, device=device)
+        pipeline = StableDiffusion3.from_pretrained(folder, device=device)
         return Loaded(name, path, pipeline.model, pipeline)
-    folder, model = plan
     return Loaded(name, path, with_weights(model, folder).to(device).eval())
+
+
+def named(models: Sequence[Loaded], name: Any) -> Loaded:
+    """Return the model of a name.
+
+    Raises:
+        UserError: there is none.
+    """
+    known = {one.name: one for one in models}
+    if not isinstance(name, str) or name not in known:
+        raise UserError(registry.unknown("model", name if isinstance(name, str) else shown(name), known))
+    return known[name]

@@ -7,7 +7,7 @@ import gradio as gr
 
 from pushforward.app.loaded import Loaded
 from pushforward.app.samplers import names_of
-from pushforward.app.views import compare, evaluations, images, plane, prompt, sample, table
+from pushforward.app.views import compare, compare_prompts, evaluations, images, plane, prompt, sample, table
 from pushforward.app.views.parts import Word
 from pushforward.app.words import CHINESE, ENGLISH, PREFIX, translations
 
@@ -18,6 +18,7 @@ STYLE = """
 .gradio-container main, .gradio-container .wrap.sidebar-parent { width: 100% !important; }
 .gradio-container main .tabs, .gradio-container main .tabitem { width: 100%; }
 .picture .image-container { padding-top: 40px; }
+.pictures .grid-wrap { max-height: none !important; height: auto !important; overflow: hidden !important; }
 .picture { background: var(--block-background-fill); }
 html, body { overflow-x: hidden; max-width: 100%; }
 .gradio-container, .gradio-container .main, .gradio-container .wrap { min-width: 0 !important; }
@@ -57,9 +58,13 @@ def page(models: Sequence[Loaded], word: Word) -> gr.Blocks:
             for k, one in enumerate(models):
                 with gr.Tab(one.name) as tab, gr.Tabs():
                     _views(one, models, word, f"{k}_", blocks.load if k == 0 else tab.select)
-            if sum(one.kind != "texts" for one in models) > 1:
+            texts, others = ([one for one in models if (one.kind == "texts") == of] for of in (True, False))
+            if len(others) > 1:
                 with gr.Tab(word("compare")) as tab:
-                    compare.build([one for one in models if one.kind != "texts"], word, tab.select)
+                    compare.build(others, word, tab.select)
+            if len(texts) > 1:
+                with gr.Tab(word("compare_prompts")):
+                    compare_prompts.build(texts, word)
     return blocks
 
 
@@ -68,6 +73,9 @@ def _views(loaded: Loaded, models: Sequence[Loaded], word: Word, prefix: str, st
     if loaded.kind == "texts":
         with gr.Tab(word("prompt")):
             prompt.build(loaded, word, prefix)
+        if len(models) == 1:
+            with gr.Tab(word("compare_prompts")):
+                compare_prompts.build(models, word)
         return
     with gr.Tab(word("sample")):
         sample.build(loaded, word, prefix, start)

@@ -3,18 +3,17 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pushforward import registry
-from pushforward._checks import shown
 from pushforward.app.asked import EACH, asked
-from pushforward.app.loaded import Loaded
+from pushforward.app.loaded import Loaded, named
 from pushforward.app.pictures import joined, picture_of, window_of
+from pushforward.app.prompts import Preview
 from pushforward.app.states import Frame, check_comparable, drawn, together
 from pushforward.errors import UserError
 
 FIRST = {"images": 20, "plane": 2000, "table": 500, "series": 9, "texts": 1}  # samples unless a visitor chooses
 
 
-def stage(frame: Frame) -> str:
+def stage(frame: Frame | Preview) -> str:
     """Return how far a request is, in numbers, which need no translation."""
     bar = "✓" if frame.last else "…"
     return f"{frame.step} / {frame.total} {bar}" if frame.total else f"{frame.step} {bar}"
@@ -43,7 +42,7 @@ def side_by_side(models: Sequence[Loaded], *values: Any) -> Iterator[tuple[Any, 
     a, b = (named(models, name) for name in (name_a, name_b))
     for one in (a, b):
         if one.kind == "texts":
-            raise UserError(f"{one.name} makes images of texts; use its tab of prompts, with the same seed.")
+            raise UserError(f"{one.name} makes images of texts; use the tab of prompts, or that of prompts side by side.")
     check_comparable(a.model, b.model, (a.name, b.name))
     count = n if a.kind == "images" else FIRST[a.kind]
     first = asked(a, count, seed, label, sampler_a, count_a)
@@ -57,15 +56,3 @@ def counterpart(models: Sequence[Loaded]) -> Loaded:
     first = models[0]
     equal = [one for one in models[1:] if one.model.shape == first.model.shape and type(one.model.base) is type(first.model.base)]
     return equal[0] if equal else first
-
-
-def named(models: Sequence[Loaded], name: Any) -> Loaded:
-    """Return the model of a name.
-
-    Raises:
-        UserError: there is none.
-    """
-    known = {one.name: one for one in models}
-    if not isinstance(name, str) or name not in known:
-        raise UserError(registry.unknown("model", name if isinstance(name, str) else shown(name), known))
-    return known[name]

@@ -7,6 +7,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "sample": ("Samples", "采样"),
     "evaluations": ("Evaluations", "求值次数"),
     "compare": ("Side by side", "对比"),
+    "compare_prompts": ("Prompts side by side", "文生图对比"),
     "plane": ("Density and grid", "密度与网格"),
     "interpolate": ("Between two images", "图像插值"),
     "likelihood": ("Likelihood", "似然"),
@@ -35,6 +36,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "sampler_b": ("Sampler of B", "B 的采样器"),
     "count_a": ("Evaluations of A", "A 的求值次数"),
     "count_b": ("Evaluations of B", "B 的求值次数"),
+    "steps_a": ("Steps of A", "A 的步数"),
+    "steps_b": ("Steps of B", "B 的步数"),
     "image": ("Image", "图像"),
     "image_a": ("First image", "第一张图像"),
     "image_b": ("Second image", "第二张图像"),
@@ -80,6 +83,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "拖动求值次数：噪声不变，只有质量改变。",
     ),
     "about_compare": ("Both models start from the same noise.", "两个模型从同一噪声出发。"),
+    "about_compare_prompts": (
+        "One prompt and one seed: models whose images have the same size start from the same noise.",
+        "同一提示词、同一随机种子：图像尺寸相同的模型从同一噪声出发。",
+    ),
     "about_plane": (
         "The density where the model has one, and what becomes of a square grid of noise.",
         "模型的密度（若有），以及噪声网格的变形。",

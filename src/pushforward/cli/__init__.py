@@ -56,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in own
     own = [one for one in own if one != "--debug"]
     name = next((one for one in own if one not in FLAGS), "")
-    asked = {FLAGS[one] for one in own if one in FLAGS} if name in COMMANDS else set()  # other packages' commands have their own
-    given = [one for one in own if not asked or one not in FLAGS] + script
+    ours = len(own) if name in COMMANDS or not name else own.index(name)  # what follows another package's command is its own
+    asked = {FLAGS[one] for one in own[:ours] if one in FLAGS}
+    given = [one for place, one in enumerate(own) if place >= ours or one not in FLAGS] + script
     if len(asked) > 1:
         return _failed("--quiet and --json are given, but they exclude each other; leave one of them out.", 2)
     mode = "text" if not asked or {"-h", "--help", "--help-all"} & set(given) else asked.pop()

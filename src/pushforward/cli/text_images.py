@@ -24,7 +24,7 @@ from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.sd3.cache_files import fingerprint_of
 from pushforward.sd3.images import finished
 from pushforward.sd3.latent_buckets import cached_pairs
-from pushforward.sd3.latent_cache import cache_latents, cache_share
+from pushforward.sd3.latent_cache import cache_latents, cache_share, is_cached
 from pushforward.sd3.latent_pairs import LatentPairs
 from pushforward.sd3.latent_write import EncodesText
 from pushforward.sd3.run_files import VAE
@@ -193,7 +193,7 @@ def pairs_of(
     `Texts`.
     """
     captions = [caption] * len(data) if caption else None
-    if among.main:
+    if among.main and not is_cached(data, cache, split, captions):
         notify(f"encoding the {len(data)} images and captions of {split} into {cache / split}")
     options: dict[str, Any] = {"split": split, "captions": captions, "flips": mirrored, "vae_fingerprint": vae_fingerprint}
     options["per_shard"] = per_shard

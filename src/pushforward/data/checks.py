@@ -11,6 +11,8 @@ from pushforward._checks import shown
 from pushforward.errors import DataError
 from pushforward.functional.levels import Level, Levels, cells, highest, lowest, too_few
 
+MOST_CLASSES = 100_000  # that labels alone may make: a model has weights for each, and a label such as a year or an identifier is none
+
 
 def as_tensor(name: str, what: str, values: Any) -> Tensor:
     """Return a tensor, or an array of numbers as one that shares its memory where it can.
@@ -61,6 +63,12 @@ def checked_cond(name: str, count: int, cond: Tensor | None, classes: int | None
         raise DataError(f"{name}: the labels have shape {tuple(cond.shape)}, but {count} examples need shape ({count},){vectors}.")
     labels = cond.detach().to(torch.int64)
     allowed = int(labels.max()) + 1 if classes is None else classes
+    if classes is None and allowed > max(MOST_CLASSES, count):
+        row = int(labels.argmax())
+        raise DataError(
+            f"{name}: row {row} has label {allowed - 1}, which would make {allowed} classes of {count} examples; number classes 0, 1, 2, ..., "
+            "or give numbers that are no classes as vectors (N, features) of float32."
+        )
     wrong = ((labels < 0) | (labels >= allowed)).nonzero().flatten()
     if len(wrong):
         row = int(wrong[0])

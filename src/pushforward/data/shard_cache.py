@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
+from pushforward._checks import shown
 from pushforward._files import regular
 from pushforward.data.shard_files import Shard, check_unchanged, is_remote, reached, remote
 from pushforward.errors import DataError, ShardError, UserError
@@ -138,6 +139,8 @@ def cache_of(folder: str | None, most_gb: float) -> Cache:
     """Return the cache in a folder; by default that of the environment variable PUSHFORWARD_CACHE, or the user's."""
     if not most_gb > 0:
         raise UserError(f"cache_gb is {most_gb!r}, but it is the number of gigabytes of copies of shards, above 0; try cache_gb=100.")
+    if folder is not None and (not isinstance(folder, str | Path) or "\0" in str(folder)):
+        raise UserError(f"cache is {shown(folder)}, but it is the path of a folder for copies of shards; give one, or leave it out.")
     default = os.environ.get(CACHE) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pushforward"
     return Cache(Path(folder or default).expanduser().resolve(), int(most_gb * GB))
 

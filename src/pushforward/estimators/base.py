@@ -24,7 +24,7 @@ from pushforward.estimators.members import Plan
 from pushforward.estimators.reading import Layout, Reader, row
 from pushforward.estimators.weights import checked_weights, counted
 
-LEAST = 10  # rows that a flow can be fitted to
+LEAST, FEWEST = 10, 5  # rows that a flow can be fitted to, or the sum of their weights; and different ones
 TARGET = "y"
 
 
@@ -142,13 +142,15 @@ class FlowEstimator(BaseEstimator):
         else:
             features, given = self._divided(raws, y)
         features, given = ([one.rows(kept) for one in some] for some in (features, given))
-        rows, weights = counted([*features, *given], None if weights is None else weights[kept], LEAST)
-        kept, used = kept[rows], len(rows)
-        if used < LEAST:
-            left = f"{used} are used" if used < n else f"n_samples={n}"
+        given_weights = None if weights is None else weights[kept]
+        rows, weights = counted([*features, *given], given_weights, FEWEST)
+        total, used = len(kept) if given_weights is None else float(given_weights.sum()), len(rows)
+        if max(used, total) < LEAST or used < FEWEST:
+            left = f"n_samples={n}" if given_weights is None and len(kept) == n else f"{used} are used"
             raise DataError(
                 f"X has {n} sample{'s' * (n != 1)} ({left}), but a flow is fitted to at least {LEAST}, better hundreds; give more."
             )
+        kept = kept[rows]
         features, given = ([one.rows(rows) for one in some] for some in (features, given))
         own = None if weights is None else torch.from_numpy(weights)
         if refit:

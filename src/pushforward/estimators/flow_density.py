@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import numpy
 import torch
 from sklearn.base import OutlierMixin
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -262,12 +262,12 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         reference, counts = found.held_out, found.held_out_weights
         usual = reference
         if usual is None or self.contamination != "auto":
-            usual = torch.from_numpy(self.score_samples(_safe_indexing(X, kept), None if y is None else _safe_indexing(y, kept)))
+            rows = as_pandas("X", X).iloc[kept] if is_frame(X) else numpy.asarray(X)[kept]
+            usual = torch.from_numpy(self.score_samples(rows, None if y is None else numpy.asarray(y)[kept]))
             reference, counts = (usual, weights) if reference is None else (reference, counts)
         self.entropy_ = -mean_of(reference, counts)
-        counts = counts if usual is reference else weights
-        share = FALSE_ALARMS if self.contamination == "auto" else float(self.contamination)
-        self.offset_ = quantile(self._normality(usual.numpy()), share, None if counts is None else counts.numpy())
+        share, own = FALSE_ALARMS if self.contamination == "auto" else float(self.contamination), counts if usual is reference else weights
+        self.offset_ = quantile(self._normality(usual.numpy()), share, None if own is None else own.numpy())
 
     def _preset(self, n: int) -> str:
         return ("maf" if n < SMALL else "nsf") if self.preset == "auto" else self.preset

@@ -155,6 +155,14 @@ def cache_share(
     warn_left_out(data.name, len(texts), lost)
 
 
+def is_cached(data: Dataset, folder: str | Path, split: str, captions: Sequence[str] | None = None) -> bool:
+    """Return whether a folder holds all files of a cache of data; those of other data are refused when it is read."""
+    if not isinstance(data, Bucketed):
+        return (Path(folder) / split / INDEX).is_file()
+    parts = in_buckets(data, Path(folder), _captions(data, captions), None)
+    return all((place / split / INDEX).is_file() for _, place, _, _ in parts)
+
+
 def _captions(data: Any, given: Sequence[str] | None) -> list[str]:
     """Return the caption of each image, "" where there is none."""
     if not isinstance(data, Dataset):

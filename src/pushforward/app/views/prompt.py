@@ -9,7 +9,6 @@ from pushforward.app.asked import MOST
 from pushforward.app.loaded import Loaded
 from pushforward.app.prompts import MOST_STEPS, generated
 from pushforward.app.shown import stage
-from pushforward.app.states import Frame
 from pushforward.app.views.parts import Word, buttons, connect
 
 
@@ -28,19 +27,19 @@ def build(loaded: Loaded, word: Word, prefix: str = "") -> None:
                 seed = gr.Number(0, precision=0, label=word("seed"), min_width=90)
             draw, stop = buttons(word, "draw")
         with gr.Column(scale=3, min_width=300):
-            images = gr.Gallery(label=word("samples"), format="png", columns=2, object_fit="contain", buttons=["download", "fullscreen"])
+            look: dict[str, Any] = {"columns": 2, "height": "auto", "object_fit": "contain", "elem_classes": "pictures"}
+            images = gr.Gallery(label=word("samples"), format="png", buttons=["download", "fullscreen"], **look)
             progress = gr.Textbox(label=word("progress"), interactive=False, max_lines=1)
 
     def text(*values: Any) -> Iterator[tuple[Any, str]]:
         for preview in generated(loaded, *values):
-            frame = Frame(preview.step, preview.total, loaded.model.base.sample(0), last=preview.last)
-            yield [_large(one) for one in preview.images], stage(frame)
+            yield [large(one) for one in preview.images], stage(preview)
 
     inputs = [prompt, negative, n, steps, guidance, seed]
     connect([draw.click, prompt.submit], stop, text, inputs, [images, progress], f"{prefix}prompt")
 
 
-def _large(image: Any) -> Any:
+def large(image: Any) -> Any:
     """Return a preview enlarged, as one of 32 pixels would be hard to see."""
     factor = max(1, 256 // max(image.size))
     return image.resize((image.width * factor, image.height * factor))
