@@ -16,6 +16,7 @@ from pushforward.evaluation.pages import ratio_error, share_error
 from pushforward.evaluation.plane import density, grid_of
 from pushforward.evaluation.plane_pictures import has_density, picture_density
 from pushforward.evaluation.report import write_report
+from pushforward.evaluation.units import fixed
 
 in_a_browser = pytest.mark.skipif(BINARY is None, reason="Chromium is not installed")
 
@@ -137,3 +138,48 @@ def test_it_fits_loads_within_a_second_and_prints(report, width, dark):
         assert 0 < browser.wait(paint) < 1000  # milliseconds
         printed = browser.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"]
         assert len(printed) > 10_000
+
+
+ATTACK = '"><img src=x onerror="window.attacked=1"><script>window.attacked=1</script>'
+HOSTILE = [ATTACK, "'" * 3 + "{{ 7 * 7 }} {% raw %}", "名字" * 60, "🦊" * 80, "x" * 300, "</td></table></body>"]
+
+
+def hostile_page(folder):
+    """A report whose every text is hostile, and whose numbers are none, infinite or huge."""
+    figure, numbers = matplotlib.figure.Figure((2, 2)), (2.0, math.nan, math.inf, -math.inf, 1e12, 0)
+    figure.savefig(folder / "a.png")
+    judged = Judgement(
+        "test", 400, recognised=math.nan, recognised_of=100, classifier_accuracy=0.97, distance=math.inf, distance_std=math.nan,
+        distance_train=0.1, distance_train_std=0.01, distance_size=100, neighbours={"samples": 1e300, "test_data": math.inf},
+        closer_to_train=math.nan, closer_to_train_error=0.02, sampler=ATTACK, scored=400,
+        likelihood=[Likelihood(one, value, math.nan) for one, value in zip(HOSTILE, numbers, strict=True)],
+        quality=[Quality(1, math.nan, math.inf, 1e9)], verdict=HOSTILE,
+    )  # fmt: skip
+    words = {"title": ATTACK, "command": f"pushforward evaluate {ATTACK}", "facts": dict.fromkeys(HOSTILE, ATTACK)}
+    pictures = {name: (folder / "a.png", text) for name, text in zip(("samples", "marginals", "density", "loss"), HOSTILE, strict=False)}
+    write_report(folder / "report.html", judgement=judged, pictures=pictures, settings=ATTACK * 50, **words)
+    return folder / "report.html"
+
+
+def test_hostile_names_and_numbers_that_are_none_are_text(tmp_path):
+    page = hostile_page(tmp_path).read_text()
+    assert 'onerror="' not in page
+    assert "&lt;script&gt;" in page
+    assert "{{ 7 * 7 }}" in page
+    text = re.sub(r"<[^>]*>", " ", page.split("<body>")[-1])
+    assert not re.findall(r"(?<![a-z])(?:nan|inf)(?![a-z])", text)
+    assert "1.00e+300" in text
+    assert "∞" in text
+    assert [fixed(value, ".1f") for value in (2.25, math.nan, -math.inf, 5.7e17)] == ["2.2", "–", "-∞", "5.70e+17"]
+
+
+@pytest.mark.slow
+@in_a_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_hostile_names_run_no_script_and_leave_the_page_its_width(tmp_path, width):
+    with Browser(width, 900, touch=width < 500) as browser:
+        browser.open(hostile_page(tmp_path).as_uri())
+        browser.wait("document.readyState === 'complete' && document.body && document.body.innerText.length > 100")
+        assert browser.evaluate("window.attacked || 0") == 0
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        assert not browser.complaints()

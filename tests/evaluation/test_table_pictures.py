@@ -177,6 +177,8 @@ def test_names_are_short_and_no_formulas():
     assert shortened("a $x$\nb") == r"a \$x\$ b"
     assert shortened("abcdefghij", 7) == "abc…hij"
     assert shortened("abcdefghij", 10) == "abcdefghij"
+    assert shortened("很长的列名" * 5, 9) == "很长…列名"
+    assert shortened("🦊" * 30, 7) == "🦊…🦊"
 
 
 def test_samples_are_shown_with_the_classes_as_frequent_as_in_the_data():

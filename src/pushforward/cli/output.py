@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import math
 import os
 import sys
@@ -54,6 +55,7 @@ def run(mode: str, command: str, act: Callable[[], int]) -> int:
     """Run a command, print its result as `mode` ("text", "quiet" or "json") states, and return its exit status."""
     global _now
     before, _now = _now, _Printed(mode)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it warns of Chinese fonts that have a single weight
     text = io.StringIO()
     try:
         with _redirected(mode, text):

@@ -66,8 +66,8 @@ def checked_cond(name: str, count: int, cond: Tensor | None, classes: int | None
     if classes is None and allowed > max(MOST_CLASSES, count):
         row = int(labels.argmax())
         raise DataError(
-            f"{name}: row {row} has label {allowed - 1}, which would make {allowed} classes of {count} examples; number classes 0, 1, 2, ..., "
-            "or give numbers that are no classes as vectors (N, features) of float32."
+            f"{name}: row {row} has label {allowed - 1}, which would make {allowed} classes of {count} examples; number classes 0, 1, ..., "
+            "or give numbers that are no classes as vectors (N, features)."
         )
     wrong = ((labels < 0) | (labels >= allowed)).nonzero().flatten()
     if len(wrong):

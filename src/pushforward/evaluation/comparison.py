@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pushforward.evaluation.measured import Measured
+from pushforward.evaluation.units import fixed
 
 DASH = "—"
 TRAINING_DATA = "training data"
@@ -107,12 +108,9 @@ def text_of(cell: Cell, column: Column) -> str:
     """Return a cell as text: the mean, with ± the standard deviation over seeds where there are several; a dash without a number."""
     if cell.mean is None:
         return DASH
-    text = format(column.times * cell.mean, column.form)
-    return (
-        text
-        if cell.sd is None or (cell.sd == 0 and column.key in ("parameters", "steps"))
-        else f"{text} ± {column.times * cell.sd:{column.form}}"
-    )
+    counted = column.key in ("parameters", "steps")
+    text = format(column.times * cell.mean, column.form) if counted else fixed(column.times * cell.mean, column.form)
+    return text if cell.sd is None or (cell.sd == 0 and counted) else f"{text} ± {fixed(column.times * cell.sd, column.form)}"
 
 
 def evaluations_of(row: Row) -> str:

@@ -72,6 +72,7 @@ def quality_picture(rows: Sequence[Row], columns: Sequence[Column], path: Path) 
         axes.set(xscale="log", xlabel="network evaluations", ylabel=column.title)
         if column.better == "lower":
             axes.set_yscale("symlog" if column.key == "kernel_distance" else "log")
+            axes.yaxis.get_major_locator().set_params(numticks=7)  # a model far from the others would put a number at each power of ten
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.xaxis.minorticks_off()  # not those of y: within one power of ten a logarithmic axis has no others
         axes.grid(alpha=0.2)

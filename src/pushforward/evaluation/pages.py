@@ -7,10 +7,13 @@ from typing import Any
 
 import jinja2
 
+from pushforward.evaluation.units import fixed
+
 PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("pushforward", "evaluation"),
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
 )  # fmt: skip
+PAGES.globals["fixed"] = lambda value, form: fixed(float(value), form)
 
 
 def rendered(template: str, **values: Any) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ PANELS = 24  # marginals in one picture
 SIDE = 7  # columns of a corner plot
 POINTS = 1000  # points of each kind in a panel
 LETTERS = 24  # of a column's name in a picture
+NARROW = 18  # where panels are narrow
 WORD = 14  # letters of a word
 PALE = "#6d9bf5"  # points of samples, lighter than held-out ones in print without colours too
 CJK = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei")
@@ -91,8 +93,9 @@ def corner(columns: Sequence[Compared], train: Sequence[tuple[Column, Tensor]]) 
                 _scatter(axes, shown[across], shown[down])
             axes.tick_params(labelbottom=down == side - 1, labelleft=across == 0 and down > 0)
         for k, one in enumerate(shown):
-            grid[-1, k].set_xlabel(shortened(one.column.title), fontsize=8, color=INK)
-            grid[k, 0].set_ylabel(shortened(one.column.title) if k else "share", fontsize=8, color=INK)
+            title = shortened(one.column.title, NARROW)
+            grid[-1, k].set_xlabel(title, fontsize=8, color=INK)
+            grid[k, 0].set_ylabel(title if k else "share", fontsize=8, color=INK)
         figure.align_labels()
         dots = [Line2D([], [], color=colour, marker="o", linestyle="", markersize=4) for colour in (INK, PALE)]
         if len(shown[0].real):
@@ -104,9 +107,21 @@ def corner(columns: Sequence[Compared], train: Sequence[tuple[Column, Tensor]]) 
 def shortened(name: Any, most: int = LETTERS) -> str:
     """Return a name for a picture: in one line, its middle left out if it is long, without matplotlib's formulas."""
     text = " ".join(str(name).split())
-    if len(text) > most:
-        text = f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
+    if _width(text) > most:
+        head, tail = (len(_fitting(part, room)) for part, room in ((text, most // 2), (text[::-1], (most - 1) // 2)))
+        text = f"{text[:head]}…{text[len(text) - tail :]}"
     return plain(text)
+
+
+def _width(text: str) -> int:
+    """Return how many letters a text is wide: Chinese characters and most emoji are two."""
+    return sum(2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
+
+
+def _fitting(text: str, room: int) -> str:
+    """Return the beginning of a text that is at most so many letters wide."""
+    ends = itertools.takewhile(lambda end: _width(text[:end]) <= room, range(1, len(text) + 1))
+    return text[: max(ends, default=0)]
 
 
 def _histogram(axes: Axes, one: Compared) -> None:

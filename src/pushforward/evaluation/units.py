@@ -10,6 +10,8 @@ from pushforward.data.dataset import Dataset
 from pushforward.evaluation.columns import gaps_of, schema_of
 from pushforward.schema import Column, Schema
 
+LARGE = 1e6  # from which numbers are written with a power of ten
+
 NATS, BITS = "nats per row", "bits per dimension"
 STANDARDISED, DATA = "standardised", "data"
 WORDS = 100  # coordinates of a category: its rarest words share the last one
@@ -102,3 +104,10 @@ def _category(column: Column, values: Tensor) -> Callable[[Tensor, Tensor | None
     p = onehot(values).mean(0)
     spread = float((1 - p.square().sum()).clamp_min(0)) or 1.0
     return lambda x, gaps: (onehot(x) - p) / math.sqrt(spread)
+
+
+def fixed(value: float, form: str) -> str:
+    """Return a number in a format such as ".3f"; a large one with a power of ten, and one that is none as a dash."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.2e}" if LARGE <= abs(value) < math.inf else format(value, form).replace("inf", "∞")

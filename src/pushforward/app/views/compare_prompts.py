@@ -18,8 +18,8 @@ def build(models: Sequence[Loaded], word: Word) -> None:
     names = [one.name for one in models]
     prompt = gr.Textbox(label=word("prompt_text"), lines=2)
     with gr.Row():
-        negative = gr.Textbox(label=word("negative"), scale=2, min_width=200)
-        guidance = gr.Slider(0, 15, 5, step=0.5, label=word("guidance"), min_width=120)
+        negative = gr.Textbox(label=word("negative"), scale=2, min_width=280)
+        guidance = gr.Slider(0, 15, 5, step=0.5, label=word("guidance"), min_width=160)
         seed = gr.Number(0, precision=0, label=word("seed"), min_width=90)
     draw, stop = buttons(word, "draw")
     inputs, outputs = [], []
