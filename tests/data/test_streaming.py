@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from pushforward.data.dataset import keep_batch
 from pushforward.data.load import load
 from pushforward.data.splits import SPLITS
-from pushforward.errors import DamagedDataError, DataError, UserError
+from pushforward.errors import DamagedDataError, DataError, PushforwardError, ShardError, UserError
 from pushforward.training.buckets import order_of
 
 datasets = pytest.importorskip("datasets")
@@ -144,3 +144,101 @@ def test_images_that_a_table_names_by_path_are_not_read_from_elsewhere(tmp_path)
     data = load(f"hf:{tmp_path}/set/*.parquet", size=8, streaming=True)
     with pytest.warns(UserWarning, match="which is not in it"), pytest.raises(DamagedDataError, match="none of its 1 images"):
         data[:]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "tset"}, "'tset' is not a known split; did you mean 'test'"),
+        ({"image": "imag"}, "image: 'imag' is not a known column; did you mean 'image'"),
+        ({"image": "label"}, "image is 'label', a column of type ClassLabel that holds no encoded images"),
+        ({"image": "point"}, "that holds no encoded images; give another one, or numeric columns with columns="),
+        ({"image": ["image"]}, "is not a known column"),
+        ({"label": 3}, "label: '3' is not a known column"),
+        ({"label": "image"}, "the labels have dtype object, but classes must be integers"),
+        ({"columns": 3}, "columns is 3, but it is the name of a column of numbers, or a list of them"),
+        ({"columns": []}, "columns is .*, but it is the name"),
+        ({"columns": ["text"]}, "the columns text are not numeric arrays of one shape"),
+        ({"columns": ["image"]}, "the columns image are not numeric arrays of one shape"),
+        ({"caption": "txt"}, "caption: 'txt' is not a known column"),
+        ({"config": "nope"}, "cannot be streamed .*'nope' not found"),
+        ({"size": None}, "holds images, which must be resized to one size: give size=32"),
+        ({"size": 0}, "size is 0"),
+        ({"channels": 2}, "channels is 2"),
+        ({"window": "a"}, "window is 'a', but it must be an integer"),
+        ({"cache": "a\0b"}, "cache is .*, but it is the path of a folder"),
+        ({"cache_gb": -1}, "cache_gb is -1"),
+    ],
+)
+def test_options_that_a_stream_cannot_have_are_refused(folder, options, message):
+    with pytest.raises(PushforwardError, match=message) as error:
+        load(f"hf:{folder}", **{"split": "train", "size": 8, "streaming": True} | options)[:2]
+    assert "\n" not in str(error.value)
+
+
+def changed(folder, **columns):
+    """Write a set of one shard with other columns in place of some of its own."""
+    datasets.disable_progress_bars()
+    held = {"image": [png(k) for k in range(20)], "label": [k % 2 for k in range(20)], "a": [float(k) for k in range(20)]} | columns
+    types = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"]), "a": datasets.Value("float64")}
+    folder.mkdir()
+    path = folder / "train-00000-of-00001.parquet"
+    datasets.Dataset.from_dict(held, features=datasets.Features(types)).to_parquet(str(path))
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be read")
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({"image": [None] * 20}, {}, "none of its 16 images can be read"),
+        ({"image": [{"bytes": b"no image", "path": None}] * 20}, {}, "none of its 16 images can be read"),
+        ({"image": [], "label": [], "a": []}, {}, "has no rows; leave it out"),
+        ({"label": [None] * 20}, {}, "the labels have dtype object"),
+        ({"label": [-1] * 20}, {}, "row 0 has label -1, but labels must be 0 to 1"),
+        ({"a": [None] * 20}, {"columns": "a"}, "holds NaN"),
+        ({"a": [float("inf")] * 20}, {"columns": "a"}, "NaN or infinity"),
+    ],
+)
+def test_rows_that_a_stream_cannot_have_are_refused(tmp_path, columns, options, message):
+    path = changed(tmp_path / "set", **columns)
+    with pytest.raises(DataError, match=message):
+        load(f"hf:{path}", size=8, streaming=True, **options)[:16]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "cannot be read as a parquet file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:500]), "cannot be read as a parquet file"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:60] + b"\xff" * 340 + path.read_bytes()[400:]),
+            "cannot be read as a parquet file",
+        ),
+        (lambda path: path.unlink(), "there is no|no longer there|matches no file|cannot be streamed"),
+    ],
+)
+def test_damaged_shards_are_refused(tmp_path, damage, message):
+    damage(path := changed(tmp_path / "set"))
+    with pytest.raises(DataError, match=message):
+        load(f"hf:{path}", size=8, streaming=True)[:16]
+
+
+def test_shards_that_disappear_or_lose_columns_after_they_were_opened_are_named(tmp_path):
+    path = changed(tmp_path / "set")
+    data = load(f"hf:{path}", size=8, streaming=True)
+    table = parquet.read_table(path).drop_columns(["image"])
+    path.unlink()
+    with pytest.raises(ShardError, match="is no longer there; put it back"):
+        data[:2]
+    parquet.write_table(table, path)
+    with pytest.raises(ShardError, match="was written again after it was loaded"):
+        data[:2]
+
+
+@pytest.mark.parametrize("held", [b"no json", b'{"info": {"features": {"image": {"_type": "Nope"}}}}', b'{"info": {"features": 3}}'])
+def test_types_of_columns_that_are_none_are_refused(tmp_path, held):
+    path = changed(tmp_path / "set")
+    parquet.write_table(parquet.read_table(path).replace_schema_metadata({b"huggingface": held}), path)
+    with pytest.raises(DataError, match="states types of columns that cannot be read"):
+        load(f"hf:{path}", size=8, streaming=True)

@@ -196,20 +196,28 @@ def _split(
     features = parts["train"].features
     kinds = {column: type(feature).__name__ for column, feature in features.items()}
     for option, column in (("image", image), ("label", label), ("caption", caption)):
-        if column is not None and column not in kinds:
-            raise UserError(f"{name}: {option}: {unknown('column', column, kinds)}")
+        if column is not None and (not isinstance(column, str) or column not in kinds):
+            raise UserError(f"{name}: {option}: {unknown('column', column if isinstance(column, str) else shown(column), kinds)}")
+    chosen = [columns] if isinstance(columns, str) else columns
+    if chosen is not None and (not isinstance(chosen, list | tuple) or not chosen or not all(isinstance(one, str) for one in chosen)):
+        raise UserError(f"{name}: columns is {shown(columns)}, but it is the name of a column of numbers, or a list of them; leave it out.")
     labels, classes, class_names = _labels(name, parts, label or _only(kinds, "ClassLabel"))
     here, rows = split_within(split, {one: len(table) for one, table in parts.items()}, seed, labels.get("train"))
     table = parts[here]
     if isinstance(table, ParquetRows):
         rows = by_shard(rows, table.shard_of, seed, table.window)
     cond = torch.from_numpy(labels[here])[rows] if labels else None
-    if columns is not None:
-        return numbers_of(name, table, [columns] if isinstance(columns, str) else list(columns), rows, cond, classes, class_names)
+    if chosen is not None:
+        return numbers_of(name, table, list(chosen), rows, cond, classes, class_names)
     image = image or _only(kinds, "Image")
     if image is None:
         raise UserError(
             f"{name} has the columns {', '.join(kinds)}; select the image column with image=, or numeric columns with columns=."
+        )
+    if not _holds_images(features[image], isinstance(table, ParquetRows)):
+        raise UserError(
+            f"{name}: image is {image!r}, a column of type {kinds[image]} that holds no encoded images; give another one, or numeric columns "
+            "with columns=."
         )
     size = checked_image_options(name, size, channels)
     caption = caption or ("text" if "text" in kinds else None)
@@ -226,6 +234,14 @@ def _split(
         class_names=class_names,
         captions=captions,
     )
+
+
+def _holds_images(feature: Any, as_stored: bool) -> bool:
+    """Return whether a column may hold encoded images: of images, or of their bytes and paths; `datasets` also converts bare ones."""
+    if isinstance(feature, Mapping):
+        return {"bytes", "path"} <= set(feature)
+    bare = not as_stored and getattr(feature, "dtype", "") in ("binary", "large_binary", "string", "large_string")
+    return type(feature).__name__ == "Image" or bare
 
 
 def _captions(name: str, table: Any, caption: str, rows: Tensor, choice: Choice) -> tuple[list[str] | None, Tensor]:

@@ -37,13 +37,19 @@ class HubImages:
         Raises:
             DataError: the path is not in the folder.
         """
-        encoded = self.table[row][self.column]
+        encoded = self._encoded(row)
         if encoded["bytes"] is not None:
             return io.BytesIO(encoded["bytes"])
+        if encoded["path"] is None:
+            return io.BytesIO()  # which is no image, as that of a row without one
         path = Path(encoded["path"])
         if self.folder is not None and not path.resolve().is_relative_to(self.folder.resolve()):
             raise DataError(f"{self.folder} names the image {path}, which is not in it; save the set again, with the images in its table.")
         return path
+
+    def _encoded(self, row: int) -> Mapping[str, Any]:
+        held = self.table[row][self.column]
+        return held if isinstance(held, Mapping) else {"bytes": None, "path": None}
 
     @property
     def shard_of(self) -> Tensor | None:
@@ -52,7 +58,7 @@ class HubImages:
 
     def name(self, row: int) -> str:
         """Return the name of an image in messages."""
-        return f"{self.table[row][self.column]['path'] or 'image'} (row {row}, column {self.column!r})"
+        return f"{self._encoded(row)['path'] or 'image'} (row {row}, column {self.column!r})"
 
     def signature(self, rows: Sequence[int]) -> bytes:
         """Return the size of the table, and the content of some of its images."""

@@ -15,7 +15,7 @@ from pushforward._files import regular
 from pushforward._memory import check_unpacked
 from pushforward.data.shard_cache import Cache, retried
 from pushforward.data.shard_files import Shard, check_unchanged, is_remote, reached, remote
-from pushforward.errors import DamagedDataError, DataError
+from pushforward.errors import DamagedDataError, DataError, ShardError
 
 AT_A_TIME = 8  # files whose facts are read together
 SUFFIX = ".parquet"
@@ -145,6 +145,8 @@ class ParquetRows:
                 return of(file)
         except DataError:
             raise
+        except FileNotFoundError:
+            raise ShardError(f"{shard.url} is no longer there; put it back, or load the set again.") from None
         except Exception as error:  # pyarrow's errors have several types
             reason = (str(error) or type(error).__name__).splitlines()[0][:200].rstrip(".")
             raise DamagedDataError(f"{shard.url} cannot be read as a parquet file ({reason}); write it again.") from None
