@@ -152,7 +152,7 @@ def test_images_that_a_table_names_by_path_are_not_read_from_elsewhere(tmp_path)
         ({"split": "tset"}, "'tset' is not a known split; did you mean 'test'"),
         ({"image": "imag"}, "image: 'imag' is not a known column; did you mean 'image'"),
         ({"image": "label"}, "image is 'label', a column of type ClassLabel that holds no encoded images"),
-        ({"image": "point"}, "that holds no encoded images; give another one, or numeric columns with columns="),
+        ({"image": "point"}, "that holds no encoded images; give another one, or columns of numbers with columns="),
         ({"image": ["image"]}, "is not a known column"),
         ({"label": 3}, "label: '3' is not a known column"),
         ({"label": "image"}, "the labels have dtype object, but classes must be integers"),

@@ -216,8 +216,8 @@ def _split(
         )
     if not _holds_images(features[image], isinstance(table, ParquetRows)):
         raise UserError(
-            f"{name}: image is {image!r}, a column of type {kinds[image]} that holds no encoded images; give another one, or numeric columns "
-            "with columns=."
+            f"{name}: image is {image!r}, a column of type {kinds[image]} that holds no encoded images; give another one, or columns of "
+            "numbers with columns=."
         )
     size = checked_image_options(name, size, channels)
     caption = caption or ("text" if "text" in kinds else None)
