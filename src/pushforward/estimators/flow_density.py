@@ -259,14 +259,12 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         return -OutlierScores(torch.from_numpy(-scores), self.entropy_).typicality.numpy()
 
     def _set_offset(self, X: Any, y: Any, found: Fitted, weights: Tensor | None, kept: numpy.ndarray) -> None:
-        reference, counts = found.held_out, found.held_out_weights
-        usual = reference
+        usual, own, share = found.held_out, found.held_out_weights, FALSE_ALARMS
         if usual is None or self.contamination != "auto":
             rows = as_pandas("X", X).iloc[kept] if is_frame(X) else numpy.asarray(X)[kept]
-            usual = torch.from_numpy(self.score_samples(rows, None if y is None else numpy.asarray(y)[kept]))
-            reference, counts = (usual, weights) if reference is None else (reference, counts)
-        self.entropy_ = -mean_of(reference, counts)
-        share, own = FALSE_ALARMS if self.contamination == "auto" else float(self.contamination), counts if usual is reference else weights
+            usual, own = torch.from_numpy(self.score_samples(rows, None if y is None else numpy.asarray(y)[kept])), weights
+            share = FALSE_ALARMS if self.contamination == "auto" else float(self.contamination)
+        self.entropy_ = -(mean_of(usual, own) if found.held_out is None else mean_of(found.held_out, found.held_out_weights))
         self.offset_ = quantile(self._normality(usual.numpy()), share, None if own is None else own.numpy())
 
     def _preset(self, n: int) -> str:

@@ -22,7 +22,8 @@ def build(models: Sequence[Loaded], word: Word) -> None:
         guidance = gr.Slider(0, 15, 5, step=0.5, label=word("guidance"), min_width=160)
         seed = gr.Number(0, precision=0, label=word("seed"), min_width=90)
     draw, stop = buttons(word, "draw")
-    inputs, outputs = [], []
+    inputs: list[Any] = []
+    outputs: list[Any] = []
     with gr.Row():
         for side, name, count in (("a", names[0], 28), ("b", names[-1], 28 if len(names) > 1 else 4)):
             with gr.Column(min_width=280):
