@@ -57,7 +57,8 @@ class Gaussian(nn.Module):
     def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape), on the device and in the dtype of the model."""
         _check_draw(n, generator)
-        return _random.normal((n, *self.shape), generator, self.like.device, self.like.dtype) * self.std
+        noise = _random.normal((n, *self.shape), generator, self.like.device, self.like.dtype)
+        return noise if self.std == 1 else noise * self.std
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density (n,) in nats, in float32 or wider, of z (n, *shape)."""

@@ -30,6 +30,7 @@ PAGES = {
     "pushforward.nn.causal": "pushforward.fast.causal",
     "pushforward.nn.mmdit": "pushforward.fast.mmdit",
     "pushforward.bijections.pixels": "pushforward.fast.pixels",
+    "pushforward.bijections.chain": "pushforward.fast.chain",
 }
 
 Ways = dict[tuple[type, str], tuple[Callable[..., Any], Callable[[], bool] | None, bool]]

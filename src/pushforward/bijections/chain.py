@@ -10,7 +10,7 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.columns import features_of, through, with_columns
 from pushforward.bijections.pixels import PixelAffine, PixelAffines, callable_steps, with_runs
 from pushforward.bijections.reversible import reversible
-from pushforward.dispatch import plainly_called
+from pushforward.dispatch import dispatched, plainly_called
 from pushforward.errors import ShapeError, UserError
 from pushforward.registry import export
 
@@ -75,11 +75,16 @@ class Chain(Bijection):
     def forward(self, x: Any, cond: Any = None) -> tuple[Any, Any]:
         if self.memory == "reversible" and len(self.steps) and torch.is_grad_enabled() and isinstance(x, Tensor):
             return reversible(_flat(self.runs()), x, cond)
-        return through(self.runs(), x, cond, inverse=False)
+        return self.through(x, cond, inverse=False)
 
     @with_columns
     def inverse(self, z: Any, cond: Any = None) -> tuple[Any, Any]:
-        return through(self.runs(), z, cond, inverse=True)
+        return self.through(z, cond, inverse=True)
+
+    @dispatched
+    def through(self, x: Any, cond: Any, inverse: bool) -> tuple[Any, Any]:
+        """Return x mapped by all steps in turn (from the last if inverse), and the sum of their log-determinants."""
+        return through(self.runs(), x, cond, inverse)
 
     def units(self) -> list[nn.Module]:
         """Return the steps that are compiled and sharded one by one: those with networks; none where activations are recomputed."""

@@ -54,15 +54,17 @@ def drawn(
         start = model._base_sample(n, cond, generator)  # all together, so that it does not depend on batch_size
         for chunk, chunk_generator in chunks:
             with share.part(chunk, chunk_generator) as (rows, part_generator):
-                noise, part_cond = start[rows], None if cond is None else cond[rows]
+                noise = start if rows == slice(0, n) else start[rows]
+                part_cond = None if cond is None else cond[rows]
                 part_guidance = guidance.rows(rows, n) if isinstance(guidance, Guidance) else guidance
+                tempered = noise if temperature == 1 else noise * temperature
                 if log_prob:
                     mapped = model._bound(part_cond, sampler, part_guidance, generator=part_generator)
-                    x, log_abs_det = mapped.inverse(noise * temperature)
-                    tempered = model._base_log_prob(noise, part_cond) - math.prod(model.shape) * math.log(temperature)
-                    values.append(tempered - log_abs_det)
+                    x, log_abs_det = mapped.inverse(tempered)
+                    density = model._base_log_prob(noise, part_cond) - math.prod(model.shape) * math.log(temperature)
+                    values.append(density - log_abs_det)
                 else:
-                    x = model._from_model(model._sampled(noise * temperature, part_cond, sampler, part_guidance, part_generator))
+                    x = model._from_model(model._sampled(tempered, part_cond, sampler, part_guidance, part_generator))
                 checks.check_finite(x, rows.start, sampler or model.sampler)
                 parts.append(x)
         return torch.cat(parts), torch.cat(values) if log_prob else None

@@ -16,12 +16,15 @@ known(LabelEmbedding, VectorEmbedding, nn.Dropout)
 @fast_way(CouplingNet, "columns")
 def columns(net: Any, a: Tensor, cond: Tensor | None = None) -> Tensor:
     """Return the parameters as columns (outputs, n) for columns a (inputs, n)."""
-    first, *others = net.layers
-    act = with_dropout(net)
-    h = act(torch.addmm(shifted_bias(first.bias, net, cond, a.shape[1]), first.weight, a))
+    # `_modules` and `_parameters`: looking up an attribute of a Module costs a third of the time of a small kernel.
+    modules, act = net._modules, with_dropout(net)
+    first, *others = modules["layers"]._modules.values()
+    held, out = first._parameters, modules["out"]._parameters
+    h = act(torch.addmm(shifted_bias(held["bias"], net, cond, a.shape[1]), held["weight"], a))
     for layer in others:
-        h = act(torch.addmm(layer.bias.unsqueeze(1), layer.weight, h))
-    return torch.addmm(net.out.bias.unsqueeze(1), net.out.weight, h)
+        held = layer._parameters
+        h = act(torch.addmm(held["bias"].unsqueeze(1), held["weight"], h))
+    return torch.addmm(out["bias"].unsqueeze(1), out["weight"], h)
 
 
 def overwriting(net: Any) -> Callable[[Tensor], Tensor]:
@@ -37,7 +40,8 @@ def with_dropout(net: Any) -> Callable[[Tensor], Tensor]:
 
 def shifted_bias(bias: Tensor, net: Any, cond: Tensor | None, n: int) -> Tensor:
     """Return a layer's bias plus the network's shift by the condition, as columns (width, n), or (width, 1) if it is the same for all."""
-    shift = net.condition(cond, n)
+    condition = net._modules["condition"]
+    shift = condition(cond, n) if cond is not None or condition.conditional else None
     if shift is None:
         return bias.unsqueeze(1)
     return ((shift if cond is not None else shift[:1]) + bias).T

@@ -24,12 +24,13 @@ _staircases: "weakref.WeakKeyDictionary[MADE, Staircase]" = weakref.WeakKeyDicti
 @fast_way(MADE, "columns")
 def columns(net: Any, x: Tensor, cond: Tensor | None = None) -> Tensor:
     """Return the parameters (outputs, features, n) of columns x (features, n)."""
-    h, act, out_layer = x, with_dropout(net), net.out
-    *masks, last = net.masks(out_layer.bias)
-    for layer, mask, bias in zip(net.layers, masks, _biases(net, cond, x.shape[1]), strict=True):
-        h = act(torch.addmm(bias, layer.weight * mask, h))
-    out = torch.addmm(out_layer.bias.unsqueeze(1), last * out_layer.weight, h)
-    return out.view(net.outputs, net.features, x.shape[1])
+    # `_modules` and `_parameters`: looking up an attribute of a Module costs a third of the time of a small kernel.
+    h, act, n, modules = x, with_dropout(net), x.shape[1], net._modules
+    out = modules["out"]._parameters
+    *masks, last = net.masks(out["bias"])
+    for layer, mask, bias in zip(modules["layers"]._modules.values(), masks, _biases(net, cond, n), strict=True):
+        h = act(torch.addmm(bias, layer._parameters["weight"] * mask, h))
+    return torch.addmm(out["bias"].unsqueeze(1), last * out["weight"], h).view(net.outputs, net.features, n)
 
 
 @fast_way(MADE, "solved")
@@ -82,7 +83,8 @@ def _staircase(net: MADE) -> Staircase:
 
 def _biases(net: Any, cond: Tensor | None, n: int) -> list[Tensor]:
     """Return what is added to each hidden layer, as columns; the first one's is shifted by the condition."""
-    biases = [layer.bias.unsqueeze(1) for layer in net.layers]
-    if cond is not None or net.condition.conditional:
+    layers, condition = net._modules["layers"]._modules.values(), net._modules["condition"]
+    biases = [layer._parameters["bias"].unsqueeze(1) for layer in layers]
+    if cond is not None or condition.conditional:
         biases[0] = shifted_bias(net.layers[0].bias, net, cond, n)
     return biases

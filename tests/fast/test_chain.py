@@ -1,0 +1,67 @@
+"""The fast path of chains of vector bijections: the plain path's numbers, for every type that it knows."""
+
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward import dispatch, registry
+from pushforward.errors import ShapeError
+from pushforward.fast.chain import STEPS
+
+
+def _chain(kind):
+    step, x, cond = registry.entry(f"bijections.{kind.__name__}").example()
+    torch.manual_seed(1)
+    features = step.features
+    chain = pf.bijections.Chain([pf.bijections.Reverse(features), step, pf.bijections.Scale(features)]).double()
+    with torch.no_grad():
+        for p in chain.parameters():
+            p.copy_(0.3 * torch.randn_like(p))
+    double = cond.double() if cond is not None and cond.is_floating_point() else cond
+    return chain, x.double(), double
+
+
+def _found(chain, x, cond):
+    chain.zero_grad()
+    x = x.clone().requires_grad_()
+    z, log_abs_det = chain(x, cond)
+    back, back_log = chain.inverse(z.detach(), cond)
+    (z.square().sum() + log_abs_det.sum() + back.pow(3).sum() + 2 * back_log.sum()).backward()
+    return [z, log_abs_det, back, back_log, x.grad, *(p.grad.clone() for p in chain.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize("kind", STEPS, ids=lambda kind: kind.__name__)
+def test_a_known_step_gives_values_and_gradients_of_the_plain_path(kind):
+    chain, x, cond = _chain(kind)
+    assert dispatch.way_of(chain, "through") is not None
+    found = _found(chain, x, cond)
+    with pf.fast.disabled():
+        plain = _found(chain, x, cond)
+    assert len(found) == len(plain)
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found[2], x, rtol=0, atol=1e-9)
+
+
+def test_a_chain_within_a_chain_receives_and_returns_columns():
+    inner = pf.bijections.Chain([pf.bijections.AffineCoupling(4, (8,)), pf.bijections.Reverse(4)])
+    outer, x = pf.bijections.Chain([inner, pf.bijections.Inverse(inner)]), torch.randn(3, 4)
+    z, log_abs_det = outer(x)
+    torch.testing.assert_close(z, x)
+    torch.testing.assert_close(log_abs_det, torch.zeros(3), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["params", "transform", "map_columns"])
+def test_a_method_replaced_in_one_step_is_used(method):
+    chain, x = pf.bijections.Chain([pf.bijections.AffineCoupling(4, (8,)), pf.bijections.Reverse(4)]), torch.randn(3, 4)
+    before, own = chain(x)[0], getattr(chain.steps[0], method)
+    calls = []
+    setattr(chain.steps[0], method, lambda *args, **options: calls.append(method) or own(*args, **options))
+    torch.testing.assert_close(chain(x)[0], before)
+    assert calls == [method]
+
+
+def test_columns_of_another_number_of_features_are_refused():
+    chain = pf.bijections.Chain([pf.bijections.AffineCoupling(4, (8,)), pf.bijections.Reverse(4)])
+    with pytest.raises(ShapeError, match=r"x has shape \(3, 5\), but this bijection needs \(n, 4\)"):
+        chain(torch.randn(3, 5))
