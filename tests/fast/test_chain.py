@@ -65,3 +65,9 @@ def test_columns_of_another_number_of_features_are_refused():
     chain = pf.bijections.Chain([pf.bijections.AffineCoupling(4, (8,)), pf.bijections.Reverse(4)])
     with pytest.raises(ShapeError, match=r"x has shape \(3, 5\), but this bijection needs \(n, 4\)"):
         chain(torch.randn(3, 5))
+
+
+def test_a_density_is_compiled_in_one_graph():
+    model, x = pf.models.realnvp(2, 2, (4,)), torch.randn(3, 2)
+    found = torch.compile(lambda x: model.log_prob(x), backend="eager", fullgraph=True)(x)
+    torch.testing.assert_close(found, model.log_prob(x))

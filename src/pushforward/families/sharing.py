@@ -79,9 +79,10 @@ def among_processes(
 ) -> Parts | None:
     """Return samples or densities that all processes have computed, or None if this process is to compute them alone.
 
-    It is if it leads no others, if gradients are kept, if each row has a generator of its own, and if there are fewer rows than processes.
+    It is if it leads no others, if gradients are kept, if each row has a generator of its own, and if there are fewer rows than processes;
+    also in what is compiled, where a look at the leader would break the graph.
     """
-    leader = LEADER.get()
+    leader = None if torch.compiler.is_compiling() else LEADER.get()
     if leader is None or leader.model is not model or (verb == "log_prob" and torch.is_grad_enabled()):
         return None
     device = device_of(model)

@@ -12,10 +12,10 @@ from pushforward._modes import values_alone
 from pushforward._precision import wide
 from pushforward.dispatch import fast_way, known
 from pushforward.functional.embedding import frequencies
-from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
+from pushforward.nn.embedding import LabelEmbedding, Numbers, TimeNet, TimestepEmbedding, VectorEmbedding
 from pushforward.nn.mlp import MAX_PERIOD, MLP, SCALE
 
-known(LabelEmbedding, VectorEmbedding)
+known(LabelEmbedding, VectorEmbedding, Numbers, TimeNet, TimestepEmbedding)
 
 
 def _silu(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,12 +66,32 @@ ACTS = {
 }
 
 
-@fast_way(MLP, "forward", when=values_alone, inside=True)
-def forward(mlp: MLP, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None, **numbers: Tensor | None) -> Tensor:
-    """Return the MLP's output, with the time features computed once if all rows share the time."""
-    if numbers or mlp.numbers is not None:
+def _eager() -> bool:
+    return not torch.compiler.is_compiling()  # a compiler merges the operations itself
+
+
+@fast_way(MLP, "forward", when=_eager, inside=True)
+def forward(
+    mlp: Any, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None, r: Tensor | None = None, guidance: Tensor | None = None
+) -> Tensor:
+    """Return the MLP's output, with the time features computed once if all rows share the times.
+
+    With further numbers, one product has all shifts, which otherwise take as long as the layers: also in training.
+    """
+    if mlp.numbers is None:
+        return _value(mlp, _constants(mlp), x, t, cond) if values_alone() and r is None and guidance is None else NotImplemented
+    if t is None or not _as_built(mlp):
         return NotImplemented
-    return _value(mlp, _constants(mlp), x, t, cond)
+    times = [t, *mlp.numbers.read(t, r, guidance)]
+    if any(one.shape != x.shape[:1] for one in times):
+        return NotImplemented
+    return _value(mlp, _constants(mlp), x, torch.stack(times, dim=1), cond)
+
+
+def _as_built(mlp: Any) -> bool:
+    """Return whether the embeddings of all numbers are that of the time."""
+    ours = mlp.time_features, SCALE, MAX_PERIOD
+    return all((net[0].features, net[0].scale, net[0].max_period) == ours for net in mlp.numbers.nets)
 
 
 @fast_way(MLP, "value_and_divergence")
@@ -120,6 +140,7 @@ class _Constants(NamedTuple):
     last: Tensor  # the output's matrix
     bias: Tensor  # the output's bias
     biases: Tensor  # of all hidden layers, in one row
+    times: Any  # the matrix of the features of time, and of further numbers (width, features), or None
     frequencies: Tensor  # of time
     middle: Tensor  # of the trace
     one: Tensor
@@ -140,10 +161,13 @@ def _constants(mlp: Any, trace: bool = False, ready: bool = False, times: Sequen
     # On other devices than the CPU, reading t would synchronise.
     if ready and times is not None and mlp.time is not None and biases.device.type == "cpu":
         t = torch.tensor(times, dtype=rates.dtype)
-        shifted = torch.addmm(biases, _features(mlp, t[:, None] * rates), mlp.time.weight.T)
+        shifted = torch.addmm(biases, _features(mlp, t, rates), mlp.time.weight.T)
         at = dict(zip(t.tolist(), zip(*(part.unbind() for part in shifted.split_with_sizes(mlp.hidden, 1)), strict=True), strict=True))
     *hidden, out = [matrix.contiguous() for matrix in matrices] if ready else matrices
-    return _Constants(ACTS[mlp.activation], hidden, out, mlp.out.bias, biases, rates, middle, biases.new_ones(()), at)
+    by_time: Any = None if mlp.time is None else mlp.time.weight
+    if mlp.numbers is not None:
+        by_time = torch.cat((by_time, *(net[1].weight for net in mlp.numbers.nets)), dim=1)
+    return _Constants(ACTS[mlp.activation], hidden, out, mlp.out.bias, biases, by_time, rates, middle, biases.new_ones(()), at)
 
 
 def _value(mlp: MLP, constants: _Constants, x: Tensor, t: Tensor | None, cond: Tensor | None) -> Tensor:
@@ -176,28 +200,36 @@ def _trace(mlp: Any, constants: _Constants, slopes: list[Tensor]) -> Tensor:
 
 
 def _biases(mlp: Any, constants: _Constants, x: Tensor, t: Tensor | None, cond: Tensor | None) -> Sequence[Tensor]:
-    """Return the shift of each hidden layer: rows (n, width), or one row (width,) if it is the same for all."""
+    """Return the shift of each hidden layer: rows (n, width), or one row (width,) if it is the same for all.
+
+    Times t are (n,), or (n, k) with further numbers.
+    """
     known = constants.at.get(t[0].item()) if constants.at and t is not None and t.numel() else None
     label = mlp.label(cond, x.shape[0] if cond is not None else 1)
     if known is not None and label is None:
         return known
     total = constants.biases if known is None else torch.cat(known)
-    if label is not None:
-        total = total + (label if cond is not None else label[0])
+    features = None
     if mlp.time is not None and known is None:
         if t is None:
             raise mlp.no_time()
         t = t.to(constants.frequencies.dtype)
         if _one_for_all(t):
-            total = total + mlp.time.weight @ _features(mlp, t[0] * constants.frequencies)
+            total = torch.addmv(total, constants.times, _features(mlp, t[:1], constants.frequencies)[0])
         else:
-            features = _features(mlp, t[:, None] * constants.frequencies)
-            total = torch.addmm(total, features, mlp.time.weight.T)
+            features = _features(mlp, t, constants.frequencies)
+    if label is not None:
+        # Without gradients the rows of labels are this function's own.
+        total = total + label[0] if cond is None else label.add_(total) if values_alone() else total + label
+    if features is not None:
+        total = torch.addmm(total, features, constants.times.T)
     return total.split_with_sizes(mlp.hidden, -1)
 
 
-def _features(mlp: Any, phase: Tensor) -> Tensor:
-    return torch.cat((phase.cos(), phase.sin()), dim=-1).to(mlp.time.weight.dtype)
+def _features(mlp: Any, t: Tensor, rates: Tensor) -> Tensor:
+    """Return cosines and sines of times (n,), or of k numbers (n, k) one after another."""
+    phase = t[..., None] * rates
+    return torch.cat((phase.cos(), phase.sin()), dim=-1).flatten(1).to(mlp.time.weight.dtype)
 
 
 def _shaped(mlp: MLP, out: Tensor, x: Tensor) -> Tensor:

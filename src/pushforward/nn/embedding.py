@@ -1,6 +1,7 @@
 """Embeddings of time and condition: the module of `functional.timestep_embedding`, labels and vectors, each with a vector for none."""
 
 import copy
+import functools
 from typing import Any
 
 import torch
@@ -141,7 +142,7 @@ def condition_embedding(features: int, classes: int | None, cond_features: int |
     return LabelEmbedding(classes, features) if kind.cond_features is None else VectorEmbedding(kind.cond_features, features)
 
 
-class _TimeNet(nn.Sequential):
+class TimeNet(nn.Sequential):
     """A sequence whose first module computes in float32 or wider, and the others in the dtype of their parameters."""
 
     def forward(self, t: Tensor) -> Tensor:
@@ -176,21 +177,24 @@ class Numbers(nn.Module):
         self.count = count
         inner = [] if hidden is None else [nn.Linear(embedding.features, hidden), nn.SiLU()]
         last = [nn.Linear(embedding.features if hidden is None else hidden, features, bias=False) for _ in range(count)]
-        self.nets = nn.ModuleList(_TimeNet(embedding, *copy.deepcopy(inner), one) for one in last)
+        self.nets = nn.ModuleList(TimeNet(embedding, *copy.deepcopy(inner), one) for one in last)
         for one in last:
             nn.init.zeros_(one.weight)
 
     def forward(self, t: Tensor, r: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
         """Return the vector for times t (n,), the intervals' other ends r (n,), and guidance (n, 3): scale, low and high."""
-        length, *others = self.nets
-        vector: Tensor = length(torch.zeros_like(t) if r is None else t - r)
-        if guidance is not None and not others:
+        found = [net(number) for net, number in zip(self.nets, self.read(t, r, guidance), strict=True)]
+        return functools.reduce(torch.add, found)
+
+    def read(self, t: Tensor, r: Tensor | None = None, guidance: Tensor | None = None) -> list[Tensor]:
+        """Return the numbers themselves, `count` tensors (n,)."""
+        length = torch.zeros_like(t) if r is None else t - r
+        if guidance is not None and self.count == 1:
             raise UserError("this network reads no guidance scale; build it with numbers=4.")
-        if others:
-            scale, low, high = (torch.ones_like(t), 0 * t, torch.ones_like(t)) if guidance is None else guidance.to(t).unbind(1)
-            for net, number in zip(others, (1 - 1 / scale, low, high), strict=True):
-                vector = vector + net(number)
-        return vector
+        if self.count == 1:
+            return [length]
+        scale, low, high = (torch.ones_like(t), 0 * t, torch.ones_like(t)) if guidance is None else guidance.to(t).unbind(1)
+        return [length, 1 - 1 / scale, low, high]
 
 
 def no_interval() -> UserError:
@@ -216,7 +220,7 @@ class TimeAndCondition(nn.Module):
     ) -> None:
         super().__init__()
         embedding = TimestepEmbedding(frequencies, (30.0 if numbers else 1000.0) if time_scale is None else time_scale)
-        self.time = _TimeNet(embedding, nn.Linear(frequencies, features), nn.SiLU(), nn.Linear(features, features))
+        self.time = TimeNet(embedding, nn.Linear(frequencies, features), nn.SiLU(), nn.Linear(features, features))
         self.label = condition_embedding(features, classes, cond_features)
         self.numbers = Numbers(embedding, features, numbers, features) if numbers else None
 
