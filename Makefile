@@ -71,7 +71,8 @@ docs: .venv/.stamp-docs ## Build the site into site/, running all of its code
 docs-serve: .venv/.stamp-docs ## Serve the site at 127.0.0.1:8000 and rebuild it on changes
 	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(PY) -m mkdocs serve
 
-docs-check: .venv/.stamp-docs .venv/.stamp-dev ## Check every page of the built site with axe-core in Chromium
+docs-check: .venv/.stamp-docs .venv/.stamp-dev ## Check the built site in Chromium: every page with axe-core, and what the first paint needs
+	@$(PY) tools/check_first_paint.py
 	@$(PY) tools/check_accessibility.py $(ARGS)
 
 dist: .venv/.stamp-dev ## Build wheel and sdist into dist/, and use the wheel in a new environment

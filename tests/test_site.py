@@ -1,11 +1,13 @@
 """What the build of the site refuses and shows: articles' facts, formulas, pictures; search and accessibility in Chromium."""
 
 import datetime
+import hashlib
 import json
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,78 @@ def test_a_missing_or_different_translation_is_refused(tmp_path):
         articles.check(tmp_path / "docs")
     written(tmp_path, "one", "zh")
     articles.check(tmp_path / "docs")
+
+
+@pytest.mark.parametrize(("language", "other"), [("en", "zh"), ("zh", "en")])
+def test_a_page_of_one_language_is_refused(tmp_path, language, other):
+    for one in ("en", "zh"):
+        written(tmp_path, "one", one)
+    page = tmp_path / "docs" / language / "extend" / "two.md"
+    page.parent.mkdir()
+    page.write_text("# Two\n")
+    with pytest.raises(
+        articles.ArticleError, match=rf"^docs/{language}/extend/two\.md: there is no docs/{other}/extend/two\.md; translate"
+    ):
+        articles.check(tmp_path / "docs")
+    (tmp_path / "docs" / "en" / "reference").mkdir()
+    (tmp_path / "docs" / "en" / "reference" / "nn.md").write_text("# Generated\n")
+    page.rename(tmp_path / "docs" / "en" / "reference" / "two.md")
+    articles.check(tmp_path / "docs")
+
+
+def test_the_build_stops_at_a_page_of_one_language(monkeypatch, tmp_path):
+    pytest.importorskip("mkdocs")
+    docs = tool("docs")
+    written(tmp_path, "one")
+    monkeypatch.setattr(docs, "DOCS", tmp_path / "docs")
+    with pytest.raises(docs.PluginError, match="translate it"):
+        docs.on_pre_build(None)
+
+
+TABLE = """# Others
+
+As of May.
+
+| | ours | a |
+|---|---|---|
+| one, two | Y | - |
+| three | Y | Y |
+| four | - | Y |
+
+## More
+"""
+
+
+def test_the_front_page_shows_rows_of_the_comparison_with_its_date(tmp_path):
+    libraries = tool("docs_libraries")
+    (tmp_path / "libraries.md").write_text(TABLE)
+    shown = libraries.compact("before\n<!-- libraries: four; one, two -->\nafter", tmp_path / "libraries.md")
+    assert "| | ours | a |\n|---|---|---|\n| four | - | Y |\n| one, two | Y | - |\n" in shown
+    assert "three" not in shown
+    assert shown.count("As of May.") == 1
+    assert libraries.compact("no mark", tmp_path / "missing.md") == "no mark"
+    with pytest.raises(libraries.LibrariesError, match=r"^libraries\.md has no row 'five'; its rows are 'one, two', 'three', 'four'"):
+        libraries.compact("<!-- libraries: one, two; five -->", tmp_path / "libraries.md")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_rows_of_the_front_page_are_those_of_the_comparison(language):
+    docs = ROOT / "docs" / language
+    shown = tool("docs_libraries").compact((docs / "index.md").read_text(), docs / "libraries.md")
+    assert shown.count("| Y |") > 10
+    assert "| – | – |" in shown  # also what this library lacks
+
+
+def test_what_moves_has_a_still_picture_and_a_narrow_one_where_there_is_one(tmp_path):
+    pictures = tool("docs_pictures")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "b_narrow.webp").touch()
+    page = '<img alt="a" src="../assets/code/a.webp"><img alt="b" src="assets/code/b.webp"><img alt="c" src="c.png">'
+    a, b = re.findall("<picture>.*?</picture>", pictures.checked(page, tmp_path))
+    reduced = '<source media="(prefers-reduced-motion: reduce)" srcset="'
+    assert a == f'<picture>{reduced}../assets/code/a.png"><img alt="a" src="../assets/code/a.webp"></picture>'
+    assert re.findall('srcset="assets/code/([^"]+)"', b) == ["b_narrow.png", "b_narrow.webp", "b.png"]
+    assert pictures.checked(page, tmp_path).endswith('<img alt="c" src="c.png">')
 
 
 def test_the_latest_articles_are_those_of_the_latest_days(tmp_path):
@@ -170,7 +244,7 @@ def reference(tmp_path_factory):
         (folder / "docs" / name).write_text(text)
     search = re.search(r"^  - search:\n(?:      .*\n)+", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)[0]
     extensions = "markdown_extensions: [attr_list, md_in_html, tables, pymdownx.superfences]\n"
-    theme = "theme: {name: material, font: false}\nsite_name: test\n"
+    theme = f"theme: {{name: material, font: false, custom_dir: '{ROOT / 'docs/theme'}'}}\nsite_name: test\n"
     (folder / "mkdocs.yml").write_text(f"{theme}{extensions}plugins:\n{search}")
     subprocess.run([sys.executable, "-m", "mkdocs", "build", "--quiet"], cwd=folder, check=True, capture_output=True)
     server = tool("check_accessibility").served(folder / "site")
@@ -188,6 +262,46 @@ def test_search_finds_by_paper_formula_and_peer(reference):
             browser.wait(f"{links}.length > 0", 90)
             found = browser.evaluate(links)
             assert any(expected in link for link in found[:12]), (query, found[:12])
+
+
+@pytest.mark.slow
+@no_chromium
+def test_the_search_index_is_loaded_when_the_search_is_opened(reference):
+    with Browser() as browser:
+        browser.open(f"{reference}/papers/")
+        browser.wait("document.readyState === 'complete'")
+        time.sleep(1)
+        asked = [one for one in browser.requests() if "search" in one]
+        assert not [one for one in asked if one.endswith("search_index.json")]
+        assert [one for one in asked if "/workers/search" in one]  # the bundle had started its search by then
+        browser.click(".md-search__input")
+        browser.call("Input.insertText", text="Karras")
+        browser.wait("document.querySelectorAll('.md-search-result__link').length > 0", 90)
+        assert [one for one in browser.requests() if one.endswith("/search/search_index.json")]
+        assert not browser.complaints()
+
+
+@pytest.mark.slow
+@no_chromium
+def test_the_check_of_the_first_paint_fails_on_a_heavy_page_only(tmp_path, capsys):
+    pytest.importorskip("websocket")
+    check = tool("check_first_paint")
+    page = '<!doctype html><link rel="icon" href="data:,"><title>Page</title><link rel="stylesheet" href="style.css"><p>Text'
+    (tmp_path / "index.html").write_text(page)
+    (tmp_path / "style.css").write_text("p { color: #111; }\n" * 20000)  # 380 kB, and little once compressed
+    assert check.main([str(tmp_path)]) == 0
+    (tmp_path / "zh").mkdir()
+    (tmp_path / "zh" / "index.html").write_text(page)
+    (tmp_path / "zh" / "style.css").write_text("".join(f"/* {hashlib.sha256(str(k).encode()).hexdigest()} */\n" for k in range(9000)))
+    assert check.main([str(tmp_path)]) == 1
+    assert re.search(r"\n/zh/ needs 3\d\d kB before its first paint, more than 300\n$", capsys.readouterr().out)
+    assert check.main([str(tmp_path), "--limit", "400"]) == 0
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "search_index.json").write_text("{}")
+    (tmp_path / "index.html").write_text(page + "<script>setTimeout(() => fetch('/search/search_index.json'), 300)</script>")
+    assert check.main([str(tmp_path), "--limit", "400"]) == 1
+    assert capsys.readouterr().out.endswith("\n/ asks for /search/search_index.json before the search is opened\n")
+    assert check.main([str(tmp_path / "missing")]) == 2
 
 
 @pytest.mark.slow

@@ -48,8 +48,10 @@ def run_all() -> list[str]:
             jobs.append((str(page.relative_to(ROOT)), source, ""))
     read = sorted([*(ROOT / "src").rglob("*.py"), *(DOCS / "assets" / "results").rglob("*.json"), ROOT / "constraints.txt"])
     library = hashlib.sha256(b"".join(path.read_bytes() for path in read)).hexdigest()
-    with ThreadPoolExecutor(2) as pool:
-        return [report for report in pool.map(lambda job: run(*job, library), jobs) if report]
+    speeds = hashlib.sha256((ROOT / "benchmarks" / "RESULTS.md").read_bytes()).hexdigest()
+    with ThreadPoolExecutor(2) as pool:  # RESULTS.md changes often, and few read it
+        runs = pool.map(lambda job: run(*job, library + speeds if "RESULTS.md" in job[1] else library), jobs)
+        return [report for report in runs if report]
 
 
 def pages() -> list[Path]:
@@ -211,26 +213,25 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         check_output(source.read_text(encoding="utf-8"), f"docs/{page.file.src_uri}")
     if page.file.src_uri.startswith("en/reference/") and page.url.startswith("zh/"):
         page.meta["search"] = {"exclude": True}
-    articles = _tool("docs_articles")
+    articles, libraries = _tool("docs_articles"), _tool("docs_libraries")
     if source.parent.name == "articles":
         facts = articles.facts_of(page.meta, f"docs/{page.file.src_uri}")
         page.meta["description"] = facts.summary
         return str(articles.below_title(markdown, facts))
-    if articles.MARK in markdown:
-        return markdown.replace(articles.MARK, articles.latest(source.parent / "articles"))
-    return markdown
+    try:
+        shown = libraries.compact(markdown, source.parent / "libraries.md")
+    except libraries.LibrariesError as error:
+        raise PluginError(f"docs/{page.file.src_uri}: {error}") from error
+    return str(shown.replace(articles.MARK, articles.latest(source.parent / "articles"))) if articles.MARK in shown else str(shown)
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    """Render the formulas that arithmatex marks, and refuse pictures without alternative text."""
-    formulas = _tool("docs_formulas")
+    """Render the formulas that arithmatex marks, and check the pictures."""
+    formulas, pictures = _tool("docs_formulas"), _tool("docs_pictures")
     try:
-        rendered = str(formulas.rendered(content, _package("katex")["katex.min.js"]))
-    except formulas.FormulaError as error:
+        return str(pictures.checked(formulas.rendered(content, _package("katex")["katex.min.js"])))
+    except (formulas.FormulaError, pictures.PictureError) as error:
         raise PluginError(f"docs/{page.file.src_uri}: {error}") from error
-    if image := re.search(r'<img\b(?![^>]*\balt="[^"])[^>]*>', rendered):
-        raise PluginError(f"docs/{page.file.src_uri}: {image[0]} has no alternative text; describe it between the brackets of ![].")
-    return rendered
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:

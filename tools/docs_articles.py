@@ -16,7 +16,7 @@ TITLE = re.compile(r"^# (.+?)(?: *\{.*\})?$", re.MULTILINE)
 
 
 class ArticleError(Exception):
-    """An article without date, tags or summary, or whose translation differs."""
+    """A page without translation; an article without date, tags or summary, or whose translation differs."""
 
 
 class Facts(NamedTuple):
@@ -58,16 +58,21 @@ def read(path: Path, page: str) -> tuple[str, Facts]:
 
 
 def check(docs: Path) -> None:
-    """Raise unless every article has its facts, and those of its translation agree.
+    """Raise unless every page exists in both languages, every article has its facts, and those of its translation agree.
+
+    The reference is generated in English only.
 
     Raises:
         ArticleError: the first that does not.
     """
+    for language, other in (("en", "zh"), ("zh", "en")):
+        for path in sorted((docs / language).rglob("*.md")):
+            name = path.relative_to(docs / language)
+            if name.parts[0] != "reference" and not (docs / other / name).exists():
+                raise ArticleError(f"docs/{language}/{name}: there is no docs/{other}/{name}; translate it.")
     for path in sorted((docs / "en" / "articles").glob("*.md")):
-        other = docs / "zh" / "articles" / path.name
-        if not other.exists():
-            raise ArticleError(f"docs/en/articles/{path.name}: there is no docs/zh/articles/{path.name}; translate it.")
-        (_, ours), (_, theirs) = (read(one, str(one.relative_to(docs.parent))) for one in (path, other))
+        pair = (path, docs / "zh" / "articles" / path.name)
+        (_, ours), (_, theirs) = (read(one, str(one.relative_to(docs.parent))) for one in pair)
         if ours.date != theirs.date or len(ours.tags) != len(theirs.tags):
             raise ArticleError(f"docs/zh/articles/{path.name}: date and number of tags must be those of docs/en/articles/{path.name}.")
 

@@ -47,15 +47,15 @@ def states(name):
     return [found[round(k * (len(found) - 1) / (FRAMES - 1))].numpy() for k in range(FRAMES)]
 
 
-def pictures(titles):
-    """The frames, with these titles."""
+def pictures(titles, rows, size):
+    """The frames, with these titles, in some rows."""
     paths = {name: states(name) for name in models}
     angle = numpy.arctan2(paths["rectified_flow"][0][:, 1], paths["rectified_flow"][0][:, 0])
     for frame in [0] * 4 + list(range(FRAMES)) + [FRAMES - 1] * 10:
-        figure = Figure((9.6, 2.7), dpi=80)
-        figure.subplots_adjust(0.005, 0.01, 0.995, 0.88, wspace=0.03)
+        figure = Figure(size, dpi=100)
+        figure.subplots_adjust(0.005, 0.01, 0.995, 1 - 0.3 / size[1], wspace=0.03, hspace=0.15)
         figure.patch.set_facecolor("#12161f")
-        for axes, (name, title) in zip(figure.subplots(1, 4), titles.items(), strict=True):
+        for axes, (name, title) in zip(figure.subplots(rows, 4 // rows).flat, titles.items(), strict=True):
             axes.scatter(*paths[name][frame].T, s=3, c=angle, cmap="hsv", alpha=0.8, linewidths=0)
             axes.set(xlim=(-2.6, 3.4), ylim=(-2.6, 2.8))
             axes.set_title(title, color="#dfe6f0", fontsize=10)
@@ -71,9 +71,10 @@ TITLES = {
     "rectified_flow": f"rectified flow: {FRAMES} steps",
     "consistency": "consistency model: one step",
 }
-first, *rest = pictures(TITLES)
-first.save("noise_to_data.webp", save_all=True, append_images=rest, duration=120, loop=0, quality=45, method=4)
-rest[-1].save("noise_to_data.png", optimize=True)
+for name, rows, size in (("noise_to_data", 1, (9.6, 2.7)), ("noise_to_data_narrow", 2, (4.2, 4.2))):  # a row does not suit a phone
+    first, *rest = pictures(TITLES, rows, size)
+    first.save(f"{name}.webp", save_all=True, append_images=rest, duration=120, loop=0, quality=40, method=4)
+    rest[-1].save(f"{name}.png", optimize=True)
 for name, model in models.items():
     samples = model.sample(2000, generator=torch.Generator().manual_seed(2))
     print(f"{name}: sliced Wasserstein distance {float(pf.evaluation.sliced_wasserstein(samples, data.x[:2000])):.3f}")
