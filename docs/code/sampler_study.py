@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import torch
 from matplotlib.figure import Figure
 
@@ -52,11 +54,15 @@ def ode_errors(guidance):
     return rows
 
 
-def show(title, heads, rows):
-    print(f"\n{title}\n")
-    print("| | " + " | ".join(map(str, heads)) + " |\n|---|" + "---|" * len(heads))
-    for name, values in rows.items():
-        print(f"| {name} | " + " | ".join(f"{value:.2g}" for value in values) + " |")
+texts = {"en": [], "zh": []}
+
+
+def show(titles, heads, rows):
+    """Add a table to the texts of both languages, each with its title."""
+    lines = ["| | " + " | ".join(map(str, heads)) + " |", "|---|" + "---|" * len(heads)]
+    lines += [f"| {name} | " + " | ".join(f"{value:.2g}" for value in values) + " |" for name, values in rows.items()]
+    for text, title in zip(texts.values(), titles, strict=True):
+        text += ["", title, "", *lines]
 
 
 def distance(sampler):
@@ -70,7 +76,11 @@ def distance(sampler):
 with torch.no_grad():
     tables = {guidance: ode_errors(guidance) for guidance in (1.0, 8.0)}
     for guidance, rows in tables.items():
-        show(f"error of the ODE's samplers at guidance {guidance:g}, by evaluations", BUDGETS, rows)
+        titles = (
+            f"Error of the ODE's samplers at guidance {guidance:g}, by evaluations:",
+            f"引导强度为 {guidance:g} 时 ODE 采样器的误差，按求值次数：",
+        )
+        show(titles, BUDGETS, rows)
     budgets = (8, 16, 32, 64, 128)
     noisy = {
         "DDIM, no noise": lambda k: DDIM(k),
@@ -81,18 +91,23 @@ with torch.no_grad():
         "EDM with churn": lambda k: EDM(k // 2, churn=10.0),
     }
     show(
-        "distance of samples to the mixture, by evaluations",
+        ("Distance of samples to the mixture, by evaluations:", "样本到混合分布的距离，按求值次数："),
         budgets,
         {name: [distance(make(k)) for k in budgets] for name, make in noisy.items()},
     )
     steps = (10, 20, 50, 100, 300)
     show(
-        "DDIM: distance by steps and eta", steps, {f"eta {eta:g}": [distance(DDIM(k, eta)) for k in steps] for eta in (0.0, 0.2, 0.5, 1.0)}
+        ("DDIM: distance by steps and eta:", "DDIM：按步数和 eta 的距离："),
+        steps,
+        {f"eta {eta:g}": [distance(DDIM(k, eta)) for k in steps] for eta in (0.0, 0.2, 0.5, 1.0)},
     )
     floor = sliced_wasserstein(
         *(truth.sample(10_000, generator=torch.Generator().manual_seed(k)) for k in (2, 4)), 100, torch.Generator().manual_seed(3)
     )
-    print(f"\nTwo draws of the mixture itself are {float(floor):.2g} apart.")
+    texts["en"] += ["", f"Two draws of the mixture itself are {float(floor):.2g} apart."]
+    texts["zh"] += ["", f"混合分布自身的两次抽样之间的距离为 {float(floor):.2g}。"]
+for language, text in texts.items():
+    Path(f"{language}.txt").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 figure = Figure(figsize=(10, 4.2), layout="constrained")
 shown = {

@@ -32,7 +32,7 @@ for file in sorted(FOLDER.glob("*.json")):
     numbers = json.loads(file.read_text(encoding="utf-8"))
     rows = {variant: list(seeds.values()) for variant, seeds in numbers["rows"].items() if seeds}
     columns = list(next(iter(rows.values()))[0])
-    paper = ["mean rank in the paper"] if file.stem == "times" else []
+    paper = ["mean rank in the paper / 论文中的平均名次"] if file.stem == "times" else []
     heads = [name.replace("right", "right, %").replace("energy", "energy × 1000") for name in columns]
     lines = ["| | " + " | ".join(heads + paper) + " | seeds |", "|---|" + "---:|" * (len(columns + paper) + 1)]
     for variant, values in rows.items():
