@@ -203,6 +203,16 @@ def test_a_picture_without_alternative_text_is_refused(monkeypatch):
             docs.on_page_content(f"<p>{image}</p>", page, None, None)
 
 
+def test_chrome_of_chinese_pages_is_in_chinese():
+    pytest.importorskip("mkdocs")
+    docs = tool("docs")
+    page = '<div data-md-component="search" role="dialog"></div><label title="Dark"></label><a title="Permanent link">Dark</a>'
+    english, chinese = (docs.on_post_page(page, type("Page", (), {"url": url}), None) for url in ("data/", "zh/data/"))
+    assert english == page.replace('"dialog"', '"dialog" aria-label="Search"')
+    assert re.findall('"([^"]+)">', chinese) == ["搜索", "深色", "永久链接"]
+    assert ">Dark<" in chinese
+
+
 def test_names_of_other_libraries_lead_to_public_names():
     peers = yaml.safe_load((ROOT / "tools/peers.yaml").read_text())
     assert {ours for names in peers.values() for ours in names.values()} <= set(registry.names())

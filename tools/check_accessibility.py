@@ -49,9 +49,16 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def served(folder: Path) -> http.server.ThreadingHTTPServer:
+class Server(http.server.ThreadingHTTPServer):
+    """A server whose browser may be closed while it still sends."""
+
+    def handle_error(self, *given: Any) -> None:
+        pass
+
+
+def served(folder: Path, handler: type[Handler] = Handler) -> Server:
     """Serve a folder at a free port of this machine, in a thread."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    server = Server(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 

@@ -8,16 +8,13 @@ for the search index, which is the largest file of the site, before a reader ope
 """
 
 import argparse
-import functools
 import gzip
-import http.server
 import importlib.util
 import io
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 300  # kB before the first paint
@@ -34,16 +31,15 @@ def tool(path: Path) -> Any:
     return module
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files of a folder, text compressed, without a log."""
+accessibility = tool(ROOT / "tools" / "check_accessibility.py")
 
-    extensions_map: ClassVar = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript"}
+
+class Handler(accessibility.Handler):  # type: ignore[misc]
+    """Files of a folder, text compressed."""
+
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, *given: Any) -> None:
-        pass
-
-    def send_head(self) -> io.BytesIO | Any:
+    def send_head(self) -> Any:
         path = Path(self.translate_path(self.path))
         path = path / "index.html" if path.is_dir() and self.path.partition("?")[0].endswith("/") else path
         if path.suffix not in COMPRESSED or not path.is_file() or "gzip" not in self.headers.get("Accept-Encoding", ""):
@@ -55,13 +51,6 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         return io.BytesIO(content)
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """A server whose browser is closed while it still sends."""
-
-    def handle_error(self, *given: Any) -> None:
-        pass
 
 
 def compressed(path: Path) -> bytes:
@@ -132,8 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     if chromium.BINARY is None:
         print("there is no Chromium, in which pages are checked; install it (Debian and Ubuntu: apt install chromium).", file=sys.stderr)
         return 2
-    server = Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(options.folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = accessibility.served(options.folder, Handler)
     failures = []
     print("page                                       kB before the first paint   seconds   kB in all")
     for page in pages_of(options.folder):

@@ -32,6 +32,8 @@ CACHE = ROOT / ".cache" / "docs"
 RUNTIME = DOCS / "assets" / "runtime"  # onnxruntime-web and
 FONTS = DOCS / "assets" / "katex"  # the fonts of formulas, which pages load from the site itself
 REFERENCE = DOCS / "en" / "reference"
+CHINESE = {"Dark": "深色", "Light": "浅色", "Permanent link": "永久链接"}  # of buttons and anchors
+NAMED = re.compile(rf'\b(title|aria-label)="({"|".join(CHINESE)})"')
 SECONDS = 300  # time limit of one file, or of all blocks of one page
 KEPT = (".png", ".svg", ".gif", ".webp", ".txt", ".json", ".onnx")  # pictures, text to include, and models that pages run
 
@@ -142,14 +144,10 @@ def _ran(name: str, source: str) -> tuple[str, dict[str, bytes]]:
             return f"{name}: still running after {SECONDS} s.", {}
         if done.returncode:
             lines = re.findall(rf'File "{re.escape(name)}", line (\d+)', done.stderr)
-            return f"{name}:{lines[0] if lines else '?'}: {_own_frames(done.stderr)}", {}
+            own = re.sub(r'  File "<string>", line \d+, in <module>\n', "", done.stderr).strip()  # without the frame of the starter
+            return f"{name}:{lines[0] if lines else '?'}: {own}", {}
         kept = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.suffix in KEPT}
         return "", {"output.txt": done.stdout.encode(), **kept}
-
-
-def _own_frames(traceback: str) -> str:
-    """Remove the frame of the starter."""
-    return re.sub(r'  File "<string>", line \d+, in <module>\n', "", traceback).strip()
 
 
 def _replace(folder: Path, name: str, files: dict[str, bytes]) -> None:
@@ -235,9 +233,11 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """Name the search dialog of Material, which screen readers announce."""
-    name = "搜索" if page.url.startswith("zh/") else "Search"
-    return output.replace('data-md-component="search" role="dialog"', f'data-md-component="search" role="dialog" aria-label="{name}"')
+    """Name the search dialog of Material, which screen readers announce, and translate the names that mkdocs.yml states once."""
+    chinese = page.url.startswith("zh/")
+    dialog = 'data-md-component="search" role="dialog"'
+    named = output.replace(dialog, f'{dialog} aria-label="{"搜索" if chinese else "Search"}"')
+    return NAMED.sub(lambda match: f'{match[1]}="{CHINESE[match[2]]}"', named) if chinese else named
 
 
 def write_reference() -> None:
