@@ -34,7 +34,7 @@ FONTS = DOCS / "assets" / "katex"  # the fonts of formulas, which pages load fro
 REFERENCE = DOCS / "en" / "reference"
 CHINESE = {"Dark": "深色", "Light": "浅色", "Permanent link": "永久链接"}  # of buttons and anchors
 NAMED = re.compile(rf'\b(title|aria-label)="({"|".join(CHINESE)})"')
-SECONDS = 300  # time limit of one file, or of all blocks of one page
+SECONDS = 1500  # time limit of one file, or of all blocks of one page, also where other work makes the machine slow
 KEPT = (".png", ".svg", ".gif", ".webp", ".txt", ".json", ".onnx")  # pictures, text to include, and models that pages run
 
 
