@@ -233,11 +233,8 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """Name the search dialog of Material, which screen readers announce, and translate the names that mkdocs.yml states once."""
-    chinese = page.url.startswith("zh/")
-    dialog = 'data-md-component="search" role="dialog"'
-    named = output.replace(dialog, f'{dialog} aria-label="{"搜索" if chinese else "Search"}"')
-    return NAMED.sub(lambda match: f'{match[1]}="{CHINESE[match[2]]}"', named) if chinese else named
+    """Translate the names that mkdocs.yml states once for both languages."""
+    return NAMED.sub(lambda match: f'{match[1]}="{CHINESE[match[2]]}"', output) if page.url.startswith("zh/") else output
 
 
 def write_reference() -> None:
