@@ -257,7 +257,12 @@ def test_a_plugin_joins_by_its_entry_point(plugin):
             PLUGIN,
             "nowhere of the package theirs cannot be imported (ModuleNotFoundError",
         ),
-        ("models.their_flow = theirs", "raise SystemExit('bye')", "cannot be imported (SystemExit: bye); correct the package"),
+        pytest.param(
+            "models.their_flow = theirs",
+            "raise SystemExit('bye')",
+            "cannot be imported (SystemExit: bye); correct the package",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("models.their_flow = theirs", "raise ValueError('a\\nb')", "(ValueError: a); correct", marks=pytest.mark.slow),
         pytest.param("models.their_flow = theirs:nothing", PLUGIN, "cannot be imported (AttributeError", marks=pytest.mark.slow),
         pytest.param(

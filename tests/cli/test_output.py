@@ -144,16 +144,21 @@ def test_a_full_disk_is_one_sentence(mode):
 
 
 def test_letters_that_stdout_lacks_are_replaced(tmp_path):
+    """Three commands in one process, as importing torch is most of their time; help ends the process, so it is the last."""
+    commands = [
+        ["info", f"{tmp_path}/é数", "--json"],
+        ["new-package", "mine", "--out", f"{tmp_path}/\udcff"],
+        ["train", "rectified_flow", "--help-all"],
+    ]
+    code = f"from pushforward.cli import main\nfor command in {ascii(commands)}:\n    print('', main(command), '', sep='\\0')"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    run = [sys.executable, "-m", "pushforward"]
-    listed = subprocess.run([*run, "train", "rectified_flow", "--help-all"], capture_output=True, env=environment, check=False)
-    assert (listed.returncode, listed.stderr) == (0, b"")
-    failed = subprocess.run([*run, "info", str(tmp_path / "é数"), "--json"], capture_output=True, env=environment, check=False)
-    assert "é数" in json.loads(failed.stdout)["error"]
-    new = subprocess.run(
-        [*run, "new-package", "mine", "--out", os.fsencode(tmp_path) + b"/\xff"], capture_output=True, env=environment, check=False
-    )
-    assert (new.returncode, b"\\udcff" in new.stdout) == (0, True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    failed, status, new, right, helped = (one.strip() for one in done.stdout.split(b"\0"))
+    assert (status, right) == (b"2", b"0")
+    assert "é数" in json.loads(failed)["error"]
+    assert b"\\udcff" in new
+    assert b"--steps" in helped
 
 
 def test_values_are_plain():

@@ -11,7 +11,14 @@ import pushforward as pf
 from pushforward import registry
 
 OWN = [name for name in registry.names() if name in registry.NAMES]
-LONG = ("sd3.memory_of",)  # whose examples take seconds: billions of weights, counted
+LONG = (
+    "sd3.memory_of",
+    "testing.check_sampler",
+    "testing.check_path",
+    "estimators.FlowDensity",
+    "formats.export_program",
+    "evaluation.judge",
+)  # whose examples take long: they train, export, or count billions of weights
 
 
 @pytest.mark.usefixtures("float32")

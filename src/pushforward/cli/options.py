@@ -19,6 +19,7 @@ from pushforward.errors import PushforwardError, UserError
 
 T = TypeVar("T")
 LIVE = ("perceptual",)  # arguments that are functions, which only Python can give
+CONFIG = (tyro.conf.CascadeSubcommandArgs, tyro.conf.HelptextFromCommentsOff)  # help is in docstrings; reading comments is slow
 FIELDS = {"net": "nn", "path": "paths", "times": "times", "pairing": "pairings", "sampler": "samplers"}  # and the group of their choices
 
 
@@ -61,7 +62,7 @@ def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, descri
                 args=given,
                 prog=prog,
                 description=description,
-                config=(tyro.conf.CascadeSubcommandArgs,),
+                config=CONFIG,
                 **options,
             )
     except PushforwardError as error:
@@ -76,7 +77,7 @@ def _show_all(kind: Any, prog: str, description: str, default: Any) -> None:
     """Print tyro's help, which has all options except those of components that must be chosen first."""
     options = {} if default is None else {"default": default}
     with contextlib.suppress(SystemExit):
-        tyro.cli(kind, args=["--help"], prog=prog, description=description, config=(tyro.conf.CascadeSubcommandArgs,), **options)
+        tyro.cli(kind, args=["--help"], prog=prog, description=description, config=CONFIG, **options)
 
 
 @contextlib.contextmanager
