@@ -133,7 +133,7 @@ def verbs(folder, **settings):
 def resume(folder, **settings):
     """A run that one process was told to stop, with loader workers, in the middle of an epoch; and the same one undisturbed."""
     data = pf.data.moons(n=150)
-    settings = {"workers": 2, "steps": 12, **settings}
+    settings = {"workers": 1, "steps": 12, **settings}
     straight = train(model(), data, **settings)
     first = train(model(), data, out=folder / "run", callbacks=[Stop()], **settings)
     torch.manual_seed(99)

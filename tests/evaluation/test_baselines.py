@@ -103,6 +103,7 @@ def test_no_baseline_beats_the_truth_and_the_right_family_comes_near(fitted):
     assert bits["gaussian"] > truth + 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian", "gaussian_per_class"])
 def test_what_was_chosen_is_the_best_on_validation(fitted_on_digits, name):
     """Twice or half the chosen ridge, refitted by other code, is no better on validation than what was chosen (same draws)."""
@@ -130,6 +131,7 @@ def test_what_was_chosen_is_the_best_on_validation(fitted_on_digits, name):
     assert min(bits(refitted(4 * chosen["ridge"])), bits(refitted(chosen["ridge"] / 4))) > bits(density) - 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "cond", "most"),
     [

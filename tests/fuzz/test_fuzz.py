@@ -12,7 +12,7 @@ from fuzz.guard import escapes
 from fuzz.mutate import mutant
 from fuzz.readers import READERS, Reader
 
-QUICK, SLOW = 12, 560  # mutants of a reader of share 1: 20,000 in all, of which the quick tests have the first
+QUICK, SLOW = 6, 560  # mutants of a reader of share 1: 20,000 in all, of which the quick tests have the first
 HEAVY = ("sd3 file", "sd3 folder", "saved data set", "text encoder")  # making their files takes seconds
 
 
