@@ -150,7 +150,7 @@ def test_letters_that_stdout_lacks_are_replaced(tmp_path):
         ["new-package", "mine", "--out", f"{tmp_path}/\udcff"],
         ["train", "rectified_flow", "--help-all"],
     ]
-    code = f"from pushforward.cli import main\nfor command in {ascii(commands)}:\n    print('', main(command), '', sep='\\0')"
+    code = f"from pushforward.cli import main\nfor command in {commands!a}:\n    print('', main(command), '', sep='\\0')"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
