@@ -17,7 +17,7 @@ from pushforward.formats.tensor_file import Stored
 
 SCALES = ("scale_weight", "weight_scale")
 OTHERS = (".weight_scale_2", ".weight_scale_inv", ".weight_zero_point", ".weight_packed", ".pre_quant_scale", ".absmax", ".quant_state")
-FORMATS = ("float8_e4m3fn", "float8_e5m2")
+FORMATS = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise")
 SETTINGS = {"format", "full_precision_matrix_mult"}
 
 

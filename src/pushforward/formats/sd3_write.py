@@ -10,17 +10,27 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import UserError
+from pushforward.formats.eight_bits_write import (
+    Narrow,
+    Tensors,
+    check_narrow,
+    check_without_scales,
+    described,
+    encoder_layers,
+    held,
+    narrowed,
+)
 from pushforward.formats.files import check_replaceable, write_atomically, write_folder
 from pushforward.formats.sd3 import SD3Files
 from pushforward.formats.sd3_find import ENCODERS, TOKENIZERS
-from pushforward.formats.sd3_names import LAYOUTS, Layout, Source, autoencoder_sources, transformer_sources
+from pushforward.formats.sd3_names import LAYOUTS, Layout, Source, autoencoder_sources, module_sources
 from pushforward.formats.tensor_file import write_tensors
 from pushforward.nn.autoencoder_kl import AutoencoderKL
+from pushforward.nn.eight_bits import layer_linears
 from pushforward.nn.joint_block import Stream
 from pushforward.nn.mmdit import MMDiT
 from pushforward.registry import export
 
-Tensors = dict[str, Callable[[], Tensor]]
 PREFIXES = {"clip_l": "clip_l", "clip_g": "clip_g", "t5": "t5xxl"}
 CLASSES = {
     "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
@@ -38,9 +48,12 @@ PROJECTION = "text_projection.weight"
 
 
 @export("formats.write_sd3")
-def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single") -> Path:
+def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single", *, weights: Narrow | None = None) -> Path:
     """Write a Stable Diffusion 3 to a single file or a diffusers folder, each part in its current dtype.
 
+        weight = values scale
+
+    of weights in 8 bits, which are written as `layer.weight`, `layer.weight_scale` and `layer.comfy_quant`, the names of ComfyUI.
     The write is atomic, and `read_sd3` restores the same bits. A single file holds no tokenizers, configurations or scheduler; CLIP-L's
     projection is omitted from it if it is the identity, and added to a folder if it is missing.
 
@@ -48,12 +61,16 @@ def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single") -> P
         path: the .safetensors file, or the folder; one that holds anything else than a Stable Diffusion 3 is not replaced.
         files: the parts; those that are None or empty are skipped.
         layout: "single" or "diffusers".
+        weights: "fp8" and "int8" write the weights of the layers of transformer and text encoders in 8 bits: floats with one scale for a
+            tensor, or in a folder without scales, as diffusers knows none; integers with one scale for each row. None writes what is there;
+            weights that are kept in 8 bits stay the bits that they are.
 
     Returns:
         The path.
 
     Raises:
-        UserError: an unknown layout, nothing to write, a folder in use, or a text encoder without the configuration that a folder needs.
+        UserError: an unknown layout, nothing to write, a folder in use, a text encoder without the configuration that a folder needs,
+            scales in a folder, or numbers that 8 bits do not hold.
 
     Example:
         >>> from pushforward.nn.mmdit import MMDiT
@@ -68,31 +85,66 @@ def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single") -> P
         raise UserError(f"layout is {layout!r}, but it must be 'single' or 'diffusers'.")
     if files.transformer is None and files.vae is None and not files.text_encoders:
         raise UserError("files has no transformer, VAE or text encoders; give one of them.")
+    check_narrow(weights)
     if layout == "single":
+        made = _single(files, weights)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: write_tensors(temporary, _single(files), {"format": "pt"}))
+        write_atomically(path, lambda temporary: write_tensors(temporary, made, {"format": "pt"}))
         return path
     lacking = [name for name in files.text_encoders if not files.text_configs.get(name)]
     if lacking:
         raise UserError(f"text_configs lacks {lacking[0]}, which a diffusers folder needs; give its config.json as a mapping.")
+    parts = _folder_parts(files, weights)
     check_replaceable(path, (*CLASSES, INDEX), INDEX)
-    write_folder(path, lambda temporary: _fill(temporary, files), manifest=False)
+    write_folder(path, lambda temporary: _fill(temporary, files, parts), manifest=False)
     return path
 
 
-def _single(files: SD3Files) -> Tensors:
+def _single(files: SD3Files, weights: Narrow | None) -> Tensors:
     found: Tensors = {}
     if files.transformer is not None:
-        net = files.transformer
-        found |= dict(_stored(net.state_dict(), transformer_sources(net, "single"), "model.diffusion_model."))
+        found |= _transformer(files.transformer, "single", weights, "model.diffusion_model.")
     if files.vae is not None:
         found |= dict(_stored(files.vae.state_dict(), autoencoder_sources(files.vae, "single"), "first_stage_model."))
     for kind, tensors in files.text_encoders.items():
-        for name, tensor in tensors.items():
-            if kind == "clip_l" and name == PROJECTION and _is_identity(tensor):
+        for name, make in _encoder(tensors, weights, scaled=True).items():
+            if kind == "clip_l" and name == PROJECTION and _is_identity(tensors[name]):
                 continue
-            found[f"text_encoders.{PREFIXES[kind]}.transformer.{name}"] = lambda tensor=tensor: tensor  # type: ignore[misc]
+            found[f"text_encoders.{PREFIXES[kind]}.transformer.{name}"] = make
     return found
+
+
+def _transformer(net: MMDiT, layout: Layout, weights: Narrow | None, prefix: str = "") -> Tensors:
+    """Return the tensors of a transformer by their stored names, with the scales of those in 8 bits."""
+    own, scales = held(net)
+    sources = module_sources(net, own, layout)
+    _check_kept({own[key].dtype for key in scales}, weights)
+    made: Tensors = dict(_stored(own, sources, prefix))
+    for key, scale in scales.items():
+        source = sources[key]
+        for k, name in enumerate(source.names):
+            stored = f"{prefix}{name}"
+            made |= described(stored, made[stored], own[key].dtype, _ordered(scale, source).chunk(len(source.names))[k])
+    layers = {f"{prefix}{name}" for path in layer_linears(net) for name in sources[f"{path}.weight"].names}
+    return made if weights is None else narrowed(made, layers, weights, scaled=layout == "single")
+
+
+def _encoder(tensors: Mapping[str, Tensor], weights: Narrow | None, scaled: bool) -> Tensors:
+    """Return the tensors of a text encoder by their stored names."""
+    layers = encoder_layers(tensors)
+    _check_kept({tensors[name].dtype for name in layers if tensors[name].element_size() == 1}, weights)
+    made: Tensors = {name: lambda tensor=tensor: tensor for name, tensor in tensors.items()}  # type: ignore[misc]
+    return made if weights is None else narrowed(made, layers, weights, scaled)
+
+
+def _check_kept(kinds: set[torch.dtype], weights: Narrow | None) -> None:
+    """Raise if weights that are 8 bits already would be rounded to others."""
+    if weights is not None and any((kind == torch.int8) != (weights == "int8") for kind in kinds):
+        other = "fp8" if weights == "int8" else "int8"
+        raise UserError(
+            f"weights is {weights!r}, but the model keeps its weights as {other}, which would be rounded twice; leave weights= out, or "
+            "load the model with weights='full'."
+        )
 
 
 def _is_identity(tensor: Tensor) -> bool:
@@ -105,24 +157,39 @@ def _stored(own: Mapping[str, Tensor], sources: Mapping[str, Source], prefix: st
         for k, name in enumerate(source.names):
 
             def make(key: str = key, source: Source = source, k: int = k) -> Tensor:
-                tensor = torch.cat(own[key].chunk(2)[::-1]) if source.swapped else own[key]
-                return tensor.chunk(len(source.names))[k].reshape(source.shape)
+                return _ordered(own[key], source).chunk(len(source.names))[k].reshape(source.shape)
 
             yield f"{prefix}{name}", make
 
 
-def _fill(folder: Path, files: SD3Files) -> None:
+def _ordered(tensor: Tensor, source: Source) -> Tensor:
+    """Return a tensor with its halves as they are stored; bytes, as torch joins not every 8-bit float."""
+    if not source.swapped:
+        return tensor
+    plain = tensor.view(torch.uint8) if tensor.element_size() == 1 else tensor
+    return torch.cat(plain.chunk(2)[::-1]).view(tensor.dtype)
+
+
+def _folder_parts(files: SD3Files, weights: Narrow | None) -> dict[str, tuple[Tensors, dict[str, Any]]]:
+    """Return the tensors and the config.json of each network but the autoencoder by its folder."""
     parts: dict[str, tuple[Tensors, dict[str, Any]]] = {}
+    check_without_scales((), weights)
     if files.transformer is not None:
         net = files.transformer
-        parts["transformer"] = dict(_stored(net.state_dict(), transformer_sources(net, "diffusers"))), _transformer_config(net)
+        parts["transformer"] = _transformer(net, "diffusers", weights), _transformer_config(net)
     for kind, tensors in files.text_encoders.items():
         config = files.text_configs[kind]
-        made: Tensors = {name: lambda tensor=tensor: tensor for name, tensor in tensors.items()}  # type: ignore[misc]
+        made = _encoder(tensors, weights, scaled=False)
         if kind == "clip_l" and PROJECTION not in made:
             width, like = int(config["hidden_size"]), next(iter(tensors.values()))
             made[PROJECTION] = lambda width=width, like=like: torch.eye(width, dtype=like.dtype)  # type: ignore[misc]
         parts[ENCODERS[kind]] = made, config
+    for made, _ in parts.values():
+        check_without_scales(made, weights)
+    return parts
+
+
+def _fill(folder: Path, files: SD3Files, parts: Mapping[str, tuple[Tensors, Mapping[str, Any]]]) -> None:
     if files.vae is not None:
         (folder / "vae").mkdir()
         fill_autoencoder(folder / "vae", files.vae)

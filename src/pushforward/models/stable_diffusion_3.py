@@ -19,6 +19,7 @@ from pushforward import _random
 from pushforward.conditions import TextContext
 from pushforward.errors import ShapeError, UserError
 from pushforward.families.path_model import PathModel
+from pushforward.formats.eight_bits_write import Narrow
 from pushforward.formats.sd3_find import setting
 from pushforward.formats.sd3_names import Layout
 from pushforward.formats.sd3_write import write_sd3
@@ -140,10 +141,11 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         made.size = made.size if parts.size is None else tuple(side * parts.vae.factor for side in parts.size)
         return made
 
-    def save(self, path: str | Path, layout: Layout = "single") -> Path:
-        """Write all parts into a single .safetensors file ("single", without tokenizers) or a folder ("diffusers"), and return its path."""
+    def save(self, path: str | Path, layout: Layout = "single", *, weights: Narrow | None = None) -> Path:
+        """Write all parts to a file (without tokenizers) or a "diffusers" folder, in 8 bits on request (`write_sd3`); return its path."""
         self._check_saved_as_is()
-        return write_sd3(path, parts_to_write(self.transformer, self.vae, self.encoders, self.tokenizer_folders, self.shift), layout)
+        parts = parts_to_write(self.transformer, self.vae, self.encoders, self.tokenizer_folders, self.shift)
+        return write_sd3(path, parts, layout, weights=weights)
 
     def memory(self, size: tuple[int, int] | None = None, n: int = 1, tokens: int = 256) -> Memory:
         """Return the memory in bytes that n images of this (height, width) need, by component, from a pass over fake tensors."""

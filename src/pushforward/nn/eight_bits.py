@@ -27,11 +27,11 @@ def widened(values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @torch.no_grad()
-def quantised(weight: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
-    """Return a weight (rows, columns) in 8 bits and its scales (rows, 1), by the largest number of each row."""
+def quantised(weight: Tensor, weights: Weights, rows: bool = True) -> tuple[Tensor, Tensor]:
+    """Return a weight (rows, columns) in 8 bits and its scales (rows, 1) by the largest number of each row, or one (1, 1) for all."""
     dtype, largest = STORED_AS[weights]
     wide = weight.float()
-    scale = (wide.abs().amax(1, keepdim=True) / largest).clamp_min(TINY)
+    scale = (wide.abs().amax((1,) if rows else (0, 1), keepdim=True) / largest).clamp_min(TINY)
     values = wide / scale
     return (values.round() if dtype == torch.int8 else values).clamp(-largest, largest).to(dtype), scale
 

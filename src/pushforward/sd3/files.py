@@ -9,6 +9,7 @@ from torch import nn
 
 from pushforward.conditions import TextContext
 from pushforward.errors import NoCheckpointError
+from pushforward.formats.eight_bits_write import encoder_tensors
 from pushforward.formats.sd3 import SD3Files, read_sd3
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.eight_bits import Weights
@@ -61,6 +62,6 @@ def parts_to_write(
 ) -> SD3Files:
     """Return the parts in the form that `formats.write_sd3` accepts."""
     configs = {kind: encoder.config.to_dict() for kind, encoder in encoders.items()}  # type: ignore[union-attr, operator]
-    tensors = {kind: dict(encoder.state_dict()) for kind, encoder in encoders.items()}
+    tensors = {kind: encoder_tensors(encoder) for kind, encoder in encoders.items()}
     tensors.get("t5", {}).pop("encoder.embed_tokens.weight", None)  # tied to shared.weight
     return SD3Files(transformer, vae, tensors, configs, tokenizers, {"shift": shift})

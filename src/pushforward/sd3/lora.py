@@ -11,7 +11,6 @@ from pushforward._suggestions import unknown
 from pushforward.errors import UserError
 from pushforward.formats.lora import LoRA, read_lora
 from pushforward.formats.lora_write import LoRALayout, write_lora
-from pushforward.nn.eight_bits import kept
 from pushforward.sd3.adapters import Adapters
 from pushforward.sd3.lora_training import ATTENTION, Trained
 
@@ -198,5 +197,3 @@ class Adapting:
         """Raise if the networks compute something else than their weights."""
         if self.training is not None or (self.adapters.loras and not self.adapters.merging):
             raise UserError("the model has a LoRA that is not merged; call merge_lora to save it within the weights, or unload_lora.")
-        if any(kept(module) for one in self.adapters.components.values() for module in one.modules()):
-            raise UserError("the weights are kept in 8 bits, which are not saved; load the model with weights='full' to save it.")
