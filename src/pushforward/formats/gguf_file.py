@@ -1,7 +1,8 @@
 """GGUF files, the containers of llama.cpp: tensors in blocks of a few bits, widened when they are read.
 
-Files of Stable Diffusion 3 hold the transformer under the names of the original single file. The package gguf of llama.cpp reads the
-container, memory-mapped, and knows how each kind of block is widened.
+Files of Stable Diffusion 3 hold the transformer under the names of the original single file, or the encoder of T5 under those of llama.cpp,
+which are read as transformers' names. The package gguf of llama.cpp reads the container, memory-mapped, and knows how each kind of block is
+widened.
 """
 
 import math
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import CheckpointError, NoCheckpointError, UserError
+from pushforward.formats.gguf_names import transformers_names
 from pushforward.formats.tensor_file import Entry, TensorFile
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -31,7 +33,7 @@ class GGUFFile(TensorFile):
     Raises:
         UserError: the package gguf is not installed.
         CheckpointError: the file is truncated or damaged.
-        NoCheckpointError: it is missing, no GGUF, or its tensors have the names of llama.cpp.
+        NoCheckpointError: it is missing, no GGUF, or its tensors have llama.cpp's names of another network than T5's encoder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,13 +48,19 @@ class GGUFFile(TensorFile):
             self.reader: Any = _reader_of(self.gguf)(path)
             if self.reader.byte_order == "S":
                 raise ValueError("its bytes are in the order of another machine")
-            self.tensors: dict[str, Any] = {one.name: one for one in self.reader.tensors}
-            self.entries = {name: self._entry(one) for name, one in self.tensors.items()}
+            tensors: dict[str, Any] = {one.name: one for one in self.reader.tensors}
+            entries = {name: self._entry(one) for name, one in tensors.items()}
+            architecture = self._architecture()
         except Exception as error:  # gguf and numpy raise many types of damaged numbers, RecursionError of nested lists
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise CheckpointError(f"{path} cannot be read ({reason}); download it again.") from None
-        if any(name.startswith(("enc.blk.", "blk.")) for name in self.entries):
-            raise NoCheckpointError(f"{path} has the tensor names of llama.cpp, which are not read; give a .safetensors file of this part.")
+        names = transformers_names(path, tensors, architecture)
+        self.tensors = {names[name]: one for name, one in tensors.items()}
+        self.entries = {names[name]: one for name, one in entries.items()}
+
+    def _architecture(self) -> str:
+        field = self.reader.fields.get("general.architecture")
+        return "" if field is None else bytes(field.parts[field.data[0]]).decode("utf-8", errors="replace")[:40]
 
     def _entry(self, one: Any) -> Entry:
         kind = one.tensor_type.name

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import NoCheckpointError, UserError
+from pushforward.formats.gguf_file import GGUFFile
 from pushforward.formats.scaled import check_quantisation
+from pushforward.formats.sd3_fill import usual_dtype
 from pushforward.formats.sd3_find import (
     ENCODERS,
     TOKENIZERS,
@@ -41,7 +43,7 @@ class SD3Files:
         transformer: the MMDiT.
         vae: the autoencoder.
         text_encoders: tensors of "clip_l", "clip_g" and "t5" under transformers' names, memory-mapped in their stored dtype, with
-            the scales of 8-bit weights.
+            the scales of 8-bit weights; of a GGUF file in memory, in 16 bits unless it holds floats.
         text_configs: their config.json, empty if the file has none.
         tokenizers: tokenizer folders under the same names.
         scheduler: settings of the scheduler, such as shift; empty if the file has none.
@@ -79,7 +81,7 @@ def read_sd3(
         dtype: dtype of transformer and VAE; None keeps the stored one, bfloat16 for 8 bits. The position table keeps its own.
         device: device of transformer and VAE.
         parts: the parts to read, from "transformer", "vae" and "text_encoders".
-        text_encoders: separate text encoder files, or a folder of them, used instead of those in `path`.
+        text_encoders: separate text encoder files, or a folder of them, used instead of those in `path`: .safetensors, or .gguf of T5.
         transformer: a separate file of the transformer, used instead of that in `path`: .safetensors or .gguf.
         file_variant: preferred file variant of a folder, such as "fp16".
         weights: how the transformer keeps the weights of its blocks: "full" is in `dtype`, "fp8" and "int8" are 8 bits with a scale for
@@ -129,12 +131,22 @@ def read_sd3(
     return SD3Files(
         net,
         vae,
-        {name: {key: one.mapped(key) for key in one} for name, one in encoders.items()} if with_text else {},
+        {name: _held(one, dtype) for name, one in encoders.items()} if with_text else {},
         {name: read_json(folder / ENCODERS[name] / "config.json") if folder else {} for name in encoders} if with_text else {},
         {name: folder / one for name, one in TOKENIZERS.items() if (folder / one).is_dir()} if folder else {},
         read_json(folder / "scheduler" / "scheduler_config.json") if folder else {},
         "" if net is None else variant(net),
     )
+
+
+def _held(stored: Stored, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Return the tensors of a text encoder: memory-mapped, or those of a GGUF file in one dtype, that of most of them by default."""
+    if not any(isinstance(file, GGUFFile) for file, _ in stored.places.values()):
+        return {name: stored.mapped(name) for name in stored}
+    tensors = {name: torch.empty(stored.shape(name), dtype=dtype or usual_dtype(stored, stored.places)) for name in stored}
+    for name, one in tensors.items():
+        stored.read_into(name, one)
+    return tensors
 
 
 def _transformer(path: Path) -> Stored:

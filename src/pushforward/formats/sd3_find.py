@@ -201,9 +201,10 @@ def encoder_files(given: str | Path | Sequence[str | Path] | Mapping[str, str | 
         return {name: Path(path) for name, path in given.items()}
     paths = [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
     if len(paths) == 1 and paths[0].is_dir():
-        paths = [path for path in sorted(paths[0].glob("*.safetensors")) if _encoder_name(path)]
+        every = [*sorted(paths[0].glob("*.safetensors")), *sorted(paths[0].glob("*.gguf"))]  # the first of a part is taken
+        paths = [path for path in every if _encoder_name(path)]
         if not paths:
-            raise NoCheckpointError(f"{given} holds no clip_l, clip_g or t5xxl .safetensors; give the folder that has them.")
+            raise NoCheckpointError(f"{given} holds no clip_l, clip_g or t5xxl .safetensors or .gguf; give the folder that has them.")
     found: dict[str, Path] = {}
     for path in paths:
         name = _encoder_name(path)
