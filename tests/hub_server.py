@@ -132,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, content, **{"ETag": f'"{etag}"', "X-Repo-Commit": sha, "Content-Type": "application/octet-stream"})
         siblings = [{"rfilename": path} for path in files]
         return self.answer(
-            200, {"id": name, "modelId": name, "sha": sha, "private": self.hub.private[name], "siblings": siblings, "tags": []}
+            200, {"id": name, "modelId": name, "sha": sha, "private": self.hub.private.get(name, False), "siblings": siblings, "tags": []}
         )
 
     def large(self, path, content):
@@ -144,6 +144,17 @@ class Handler(BaseHTTPRequestHandler):
 def blob(content):
     """The name that git gives a file's content."""
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+
+
+def redirect(monkeypatch, address, cache):
+    """Let huggingface_hub ask this address, with a token, and keep files in another cache."""
+    for key, value in {
+        "ENDPOINT": address, "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_PROGRESS_BARS": True,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"huggingface_hub.constants.{key}", value)
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", address)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 import yaml
-from hub_server import TOKEN, serving
+from hub_server import TOKEN, redirect, serving
 
 import pushforward as pf
 from pushforward.cli import main
@@ -32,14 +32,8 @@ def hub(monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     with serving() as (hub, address):
-        for key, value in {
-            "ENDPOINT": address, "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_PROGRESS_BARS": True,
-        }.items():  # fmt: skip
-            monkeypatch.setattr(f"huggingface_hub.constants.{key}", value)
+        redirect(monkeypatch, address, tmp_path / "cache")
         assert address == constants.ENDPOINT
-        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", address)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
         (tmp_path / "here").mkdir()
         monkeypatch.chdir(tmp_path / "here")
         yield hub

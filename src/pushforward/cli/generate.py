@@ -67,7 +67,8 @@ class Generate(SamplerOptions):
         skip_layers: blocks for skip-layer guidance, such as 7 8 9 for Stable Diffusion 3.5 medium.
         skip_scale: scale of skip-layer guidance.
         skip_steps: range (start stop) of skip-layer guidance, as fractions of the steps.
-        lora: LoRA or DoRA files (.safetensors of diffusers, kohya, ComfyUI, ...), which are merged into the weights.
+        lora: LoRA or DoRA files (.safetensors of diffusers, kohya, ComfyUI, ...), which are merged into the weights; also of the Hub, as
+            OWNER/NAME or hf:OWNER/NAME:FILE.safetensors.
         lora_weight: their weights, one for all or one each; 1 is full strength.
         tokens: number of T5 tokens of the prompt, 1 to 512.
         t5: whether to use the text encoder T5.

@@ -12,6 +12,7 @@ from pushforward.errors import UserError
 from pushforward.formats.lora import LoRA, read_lora
 from pushforward.formats.lora_write import LoRALayout, write_lora
 from pushforward.sd3.adapters import Adapters
+from pushforward.sd3.lora_hub import default_name, local_lora
 from pushforward.sd3.lora_training import ATTENTION, Trained
 
 
@@ -32,25 +33,27 @@ class Adapting:
         strength that their writer meant.
 
         Args:
-            path: the .safetensors file, or the folder that diffusers or peft wrote.
+            path: the .safetensors file, the folder that diffusers or peft wrote, or one on the Hub: "owner/name", or
+                "hf:owner/name:file.safetensors" of a repository with several. Only safetensors are downloaded.
             weight: its strength: 1 is full, 0 is none, and other numbers, also negative ones, scale the change of the weights.
-            name: its name for `set_lora` and `unload_lora`; by default that of the file, without suffix.
+            name: its name for `set_lora` and `unload_lora`; by default that of the file, without suffix, or of the repository.
             text_encoders: whether to read its changes of text encoders.
 
         Returns:
             Its name.
 
         Raises:
-            UserError: the name is taken, or a LoRA is being trained.
-            NoCheckpointError: it is for another model (the message names modules), or of another kind, such as LoHa.
-            CheckpointError: it is truncated or damaged.
+            UserError: the name is taken, a LoRA is being trained, or a repository is gated.
+            NoCheckpointError: it is for another model (the message names modules), or of another kind, such as LoHa; or a repository
+                does not exist, or holds several files or pickles alone.
+            CheckpointError: it is truncated or damaged, or the Hub cannot be reached.
         """
-        path, weight = Path(path), float(real("weight", weight, hint="1 is the full strength"))
-        name = (path.name if path.is_dir() else path.stem) if name is None else name
+        weight = float(real("weight", weight, hint="1 is the full strength"))
+        name = default_name(path) if name is None else name
         if name in self.adapters.loras:
             raise UserError(f"a LoRA named {name!r} is loaded; unload it, or give another name=.")
         self._check_no_training("load_lora")
-        lora = read_lora(path, self.adapters.components, text_encoders=text_encoders)
+        lora = read_lora(local_lora(path), self.adapters.components, text_encoders=text_encoders)
         self._apply_loras({**self.adapters.loras, name: lora}, {**self.adapters.strengths, name: weight})
         return name
 
