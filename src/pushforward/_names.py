@@ -73,7 +73,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "data.moons": ("pushforward.data.densities", "Two interleaved half circles in the plane, each a class."),
     "data.pinwheel": ("pushforward.data.densities", "Five curved blades around the origin of the plane, each a class."),
     "data.spirals": ("pushforward.data.densities", "Two interleaved spiral arms in the plane, each a class."),
-    "data.stamps": ("pushforward.data.stamps", "Photographs and drawings of Tux Paint with captions in over 60 languages: some 780 PNG images in 16 classes."),
+    "data.stamps": ("pushforward.data.stamps", "Photographs and drawings of Tux Paint with captions in over 60 languages: some 780 PNG images in 16 classes, 160 more as SVG."),
     "data.three_gaussians": ("pushforward.data.mixture", "Return the mixture that the data set `mixture` draws from: weights 1/2, 3/10, 1/5 and standard deviations 0.5, 0.3, 0.8."),
     "data.wine": ("pushforward.data.sklearn_tables", "Wines from scikit-learn: 178 wines of 3 growers, 13 chemical measurements, each in its own unit."),
     "debug.AliasingFinding": ("pushforward.debug.findings", "One line that writes memory that it should not."),

@@ -35,10 +35,10 @@ def folder(tmp_path):
 
 def test_stamps_have_classes_and_captions_and_the_others_are_named(folder):
     with pytest.warns(
-        UserWarning, match="stamps: 3 of 23 images are left out: 1 only as SVG .food/drawn.svg.; 1 without a caption in en "
+        UserWarning, match="stamps: 3 of 23 images are left out: 1 as SVG, for which svg=True is needed .food/drawn.svg.; 1 with"
     ) as seen:
         parts = [load("stamps", split, folder=str(folder), size=20) for split in SPLITS]
-    assert "food/bare.png); 1 that cannot be read (food/broken.png)." in str(seen[0].message)
+    assert "out a caption in en (food/bare.png); 1 that cannot be read (food/broken.png)." in str(seen[0].message)
     assert [len(part) for part in parts] == [16, 2, 2]
     assert parts[0].class_names == ("animals", "food")
     assert parts[2].cond.sort().values.tolist() == [0, 1], "stratified"
