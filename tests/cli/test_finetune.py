@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import shlex
+import shutil
 
 import numpy
 import PIL.Image
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 
 import pushforward as pf
 from pushforward.cli import main
+from pushforward.data.stamps import DEBIAN
 from pushforward.formats.config import load_yaml
 from pushforward.training.grids import CaptionGrid
 
@@ -79,6 +82,42 @@ def test_a_lora_is_trained_and_used_by_the_command_that_is_printed(lora, sd3, tm
     assert not numpy.array_equal(*images)
     metrics = [json.loads(line) for line in (lora / "metrics.jsonl").read_text().splitlines()]
     assert any("validation_loss" in row for row in metrics)
+
+
+def tuned_by_the_documented_command(sd3, folder, subject, others, capsys, more=()):
+    """Fine-tune as the guide does, a file without text encoders, and return the file and the picture of the command that is printed."""
+    files = ("--encoders", sd3.parent / "encoders", "--tokenizers", sd3)
+    captions = ("--caption", "a photo of sks lion", "--prior", others, "--prior-caption", "a photo of an animal")
+    given = (*files, "--data", subject, *captions, "--precision", "bf16", "--activation-checkpointing", *more)
+    assert finetune(sd3.parent / "bare.safetensors", *given, *SETTINGS, "--out", folder / "out") == 0
+    command = shlex.split(capsys.readouterr().out.partition("next: pushforward ")[2])
+    assert main([*command[:-1], str(folder / "made.png"), "--steps", "1"]) == 0
+    with PIL.Image.open(folder / "made.png") as image:
+        assert image.size == (32, 32), "the size of training"
+    return load_file(folder / "out" / "lora.safetensors")
+
+
+def test_the_command_that_is_printed_has_the_files_and_the_size_of_training(sd3, folder, tmp_path, capsys):
+    """Transparent pictures of any shape; it lacked the text encoders, and asked for 1024 pixels."""
+    subject = tmp_path / "subject"
+    subject.mkdir()
+    for k, size in enumerate([(60, 34), (40, 90)]):
+        PIL.Image.new("RGBA", size, (k, 90, 200, 128)).save(subject / f"{k}.png")
+    tuned_by_the_documented_command(sd3, tmp_path, subject, folder / "class", capsys)
+
+
+@pytest.mark.skipif(not (DEBIAN / "animals").is_dir(), reason="tuxpaint-stamps-default is not installed")
+def test_a_subject_is_learned_from_real_photographs(sd3, tmp_path, capsys):
+    for name, place in (("subject", "animals/mammals/cats"), ("class", "animals/mammals")):
+        (tmp_path / name).mkdir()
+        for file in (DEBIAN / place).glob("*.png"):
+            shutil.copy(file, tmp_path / name)
+    assert len(list((tmp_path / "subject").iterdir())) == 4
+    tensors = tuned_by_the_documented_command(sd3, tmp_path, tmp_path / "subject", tmp_path / "class", capsys, ("--lr", "1e-2"))
+    assert any(one.any() for name, one in tensors.items() if "lora_B" in name)
+    assert finetune(sd3, "--data", tmp_path / "subject", *SETTINGS, "--out", tmp_path / "none") == 2
+    message = "subject has no captions; give images with a .txt file each or a metadata.csv of file_name and text, a set of Hugging Face"
+    assert f"{message} with a column of texts, one --caption for all, or --data emoji." in capsys.readouterr().err
 
 
 @pytest.mark.slow

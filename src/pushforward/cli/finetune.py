@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     source = opened("finetune", options, settings, {"data": config["data"]} if config else {}, few=True)
     check_apart(source.out, tuning)
     if not tuning.caption:
-        checked_captions(source.train)
+        checked_captions(source.train, ", one --caption for all")
     prior = None if tuning.prior is None else _prior(tuning, size)
     if prior is not None and source.train.groups is not None:
         raise UserError(f"--prior is {tuning.prior}, but images in buckets are not mixed with others in a batch; leave out one of them.")
@@ -114,5 +114,5 @@ def _prior(tuning: Any, size: str) -> Dataset:
     options = {"size": int(size), "missing": "drop"}
     found = load_data({"name": str(tuning.prior), **options}, "train")
     if not tuning.prior_caption:
-        checked_captions(found)
+        checked_captions(found, ", one --prior-caption for all")
     return found

@@ -84,8 +84,8 @@ class Encoded:
         return finished(self.vae.decode(latents))
 
 
-def checked_captions(train: Dataset) -> None:
-    """Raise unless a data set has texts.
+def checked_captions(train: Dataset, more: str = "") -> None:
+    """Raise unless a data set has texts; `more` is a further remedy.
 
     Raises:
         DataError: it has neither captions nor names of classes.
@@ -93,7 +93,7 @@ def checked_captions(train: Dataset) -> None:
     if train.captions is None and train.class_names is None:
         raise DataError(
             f"{train.name} has no captions; give images with a .txt file each or a metadata.csv of file_name and text, a set of Hugging "
-            "Face with a column of texts, or --data emoji."
+            f"Face with a column of texts{more}, or --data emoji."
         )
 
 

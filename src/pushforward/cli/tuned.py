@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pushforward import registry
+from pushforward.cli.generate import Generate
 from pushforward.cli.text_images import CACHE, pairs_of
 from pushforward.cli.train import Source
 from pushforward.cli.tuning import run_of
@@ -160,7 +161,16 @@ def written(base: Base, trainer: Trainer) -> Path:
 
 
 def next_command(base: Base, result: Path, prompt: str) -> str:
-    """Return the command that generates an image by the result."""
-    if base.tuning.full:
-        return shlex.join(("pushforward", "generate", str(result), prompt, "--out", "image.png"))
-    return shlex.join(("pushforward", "generate", str(base.tuning.model), prompt, "--lora", str(result), "--out", "image.png"))
+    """Return the command that generates an image by the result, of the size and with the files that it was trained with."""
+    tuning, model = base.tuning, str(result if base.tuning.full else base.tuning.model)
+    words = ["pushforward", "generate", model, prompt]
+    if not tuning.full:
+        words += ["--lora", str(result)]
+        words += [] if tuning.encoders is None else ["--text-encoders", str(tuning.encoders)]
+    words += [] if tuning.tokenizers is None else ["--tokenizers", str(tuning.tokenizers)]
+    words += [] if tuning.t5 else ["--no-t5"]
+    height, width = shapes_of(base.source.train)[0][1:]
+    if (height, width) != base.sd3.size:
+        words += ["--height", str(height), "--width", str(width)]
+    words += [] if tuning.tokens == Generate.tokens or base.flow is not None else ["--tokens", str(tuning.tokens)]
+    return shlex.join((*words, "--out", "image.png"))
