@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pushforward._suggestions import unknown
 from pushforward.errors import UserError
-from pushforward.nn.eight_bits import FLOAT8, STORED_AS, EightBits, kept, layer_linears, quantised
+from pushforward.nn.eight_bits import FLOAT8, STORED_AS, EightBits, kept, layer_linears, rounded, scales_of
 
 Tensors = dict[str, Callable[[], Tensor]]
 Narrow = Literal["fp8", "int8"]
@@ -78,19 +78,16 @@ def narrowed(tensors: Tensors, layers: Collection[str], weights: Narrow, scaled:
         if name not in layers or make().element_size() == 1:
             made[name] = make
             continue
-        weight = make()
-        top = float(weight.abs().max().float())
-        if not top < float("inf"):
+        scale = scales_of(make(), weights, rows=weights == "int8")
+        if not bool(scale.isfinite().all()):
             raise UserError(f"{name} has numbers that are not finite, which 8 bits do not hold; save the model without weights=.")
         if not scaled:
-            if top > largest:
-                raise UserError(
-                    f"{name} has a number of size {top:g}, but 8-bit floats without a scale end at {largest:g}; save a single file."
-                )
+            if float(scale) > 1:
+                top = f"{name} has a number of size {float(scale) * largest:g}"
+                raise UserError(f"{top}, but 8-bit floats without a scale end at {largest:g}; save a single file.")
             made[name] = lambda make=make: make().to(kind)  # type: ignore[misc]
             continue
-        scale = quantised(weight, weights, rows=weights == "int8")[1]
-        made |= described(name, lambda make=make: quantised(make(), weights, rows=weights == "int8")[0], kind, scale)  # type: ignore[misc]
+        made |= described(name, lambda make=make, scale=scale: rounded(make(), scale, weights), kind, scale)  # type: ignore[misc]
     return made
 
 

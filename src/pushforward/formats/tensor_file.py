@@ -171,11 +171,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Callable[[], Tensor]], metad
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     start = 0
     # Wider dtypes first, so that every tensor starts at a multiple of its element size and can be mapped.
-    order = sorted(tensors, key=lambda name: (-tensors[name]().dtype.itemsize, name))
+    forms = {name: (one.dtype, one.shape) for name, make in tensors.items() for one in [make()]}
+    order = sorted(forms, key=lambda name: (-forms[name][0].itemsize, name))
     for name in order:
-        tensor = tensors[name]()
-        end = start + tensor.numel() * tensor.dtype.itemsize
-        header[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        dtype, shape = forms[name]
+        end = start + shape.numel() * dtype.itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
         start = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -27,13 +27,24 @@ def widened(values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @torch.no_grad()
-def quantised(weight: Tensor, weights: Weights, rows: bool = True) -> tuple[Tensor, Tensor]:
-    """Return a weight (rows, columns) in 8 bits and its scales (rows, 1) by the largest number of each row, or one (1, 1) for all."""
+def quantised(weight: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
+    """Return a weight (rows, columns) in 8 bits and its scales (rows, 1), by the largest number of each row."""
+    scale = scales_of(weight, weights)
+    return rounded(weight, scale, weights), scale
+
+
+@torch.no_grad()
+def scales_of(weight: Tensor, weights: Weights, rows: bool = True) -> Tensor:
+    """Return the scales (rows, 1) of a weight by the largest number of each row, or one (1, 1) for all."""
+    return (weight.abs().amax((1,) if rows else (0, 1), keepdim=True).float() / STORED_AS[weights][1]).clamp_min(TINY)
+
+
+@torch.no_grad()
+def rounded(weight: Tensor, scale: Tensor, weights: Weights) -> Tensor:
+    """Return weight / scale in 8 bits."""
     dtype, largest = STORED_AS[weights]
-    wide = weight.float()
-    scale = (wide.abs().amax((1,) if rows else (0, 1), keepdim=True) / largest).clamp_min(TINY)
-    values = wide / scale
-    return (values.round() if dtype == torch.int8 else values).clamp(-largest, largest).to(dtype), scale
+    values = weight.float() / scale
+    return (values.round() if dtype == torch.int8 else values).clamp(-largest, largest).to(dtype)
 
 
 class EightBits(nn.Module):
