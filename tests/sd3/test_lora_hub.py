@@ -104,6 +104,9 @@ def test_what_has_no_lora_is_refused(hub, monkeypatch):
     ):
         local_lora("alice/pickle")
     assert not [path for _, path in hub.requests if "/resolve/" in path]
+    hub.repos["alice/outside"] = {"../style.safetensors": b""}
+    with pytest.raises(NoCheckpointError, match="holds no .safetensors file, but 1 others"):
+        local_lora("alice/outside")
     hub.repos["alice/text"] = {"README.md": b"hello"}
     with pytest.raises(NoCheckpointError, match="holds no .safetensors file, but 1 others; give another repository"):
         local_lora("alice/text")

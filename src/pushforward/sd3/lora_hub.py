@@ -82,7 +82,8 @@ def _files(name: str) -> list[str]:
 
 def _chosen(name: str, files: Sequence[str], file: str | None) -> str:
     """Return the file of a repository that is the LoRA."""
-    there = sorted(one for one in files if one.endswith(SUFFIX) and not re.search(r"-\d+-of-\d+\.", one))
+    inside = [one for one in files if ".." not in Path(one).parts and not Path(one).is_absolute()]
+    there = sorted(one for one in inside if one.endswith(SUFFIX) and not re.search(r"-\d+-of-\d+\.", one))
     listed = f"{', '.join(there[:SHOWN])}{', ...' if len(there) > SHOWN else ''}"
     if file is not None:
         if file not in there:
