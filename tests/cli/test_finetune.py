@@ -106,6 +106,7 @@ def test_the_command_that_is_printed_has_the_files_and_the_size_of_training(sd3,
     tuned_by_the_documented_command(sd3, tmp_path, subject, folder / "class", capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DEBIAN / "animals").is_dir(), reason="tuxpaint-stamps-default is not installed")
 def test_a_subject_is_learned_from_real_photographs(sd3, tmp_path, capsys):
     for name, place in (("subject", "animals/mammals/cats"), ("class", "animals/mammals")):
