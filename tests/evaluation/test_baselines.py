@@ -163,6 +163,14 @@ def test_without_labels_or_with_too_few_of_a_class_there_is_no_baseline_per_clas
     assert sorted(fit_baselines(lonely, validation, seeded())) == sorted(NAMES)
 
 
+def test_integers_under_vectors_have_the_baselines_of_those_without():
+    x, cond = torch.randint(5, (60, 2), generator=seeded()).float(), torch.randn(60, 3, generator=seeded())
+    parts = [Dataset("counts", x[rows], levels=(5, 5)) for rows in (slice(40), slice(40, 60))]
+    given = [part.with_cond(cond[: len(part)]) for part in parts]
+    without, under = (fit_baselines(*both, seeded())["gaussian"].log_prob(x) for both in (parts, given))
+    torch.testing.assert_close(under, without, rtol=0, atol=0)
+
+
 def test_a_constant_column_is_no_obstacle():
     x = torch.cat((torch.randn(60, 1, generator=seeded()), torch.zeros(60, 1)), dim=1)
     density = fit_baselines(Dataset("flat", x[:40]), Dataset("flat", x[40:]), seeded())["gaussian"]

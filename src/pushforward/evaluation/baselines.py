@@ -122,7 +122,7 @@ def _sample(train: Dataset, validation: Dataset, generator: Generator | None) ->
         x = x + 0.5 * width
         rows = rows.repeat(DRAWS, 1)
         rows = spread(rows, train.levels, _random.uniform(rows.shape, generator, rows.device, rows.dtype))
-        row_labels = None if row_labels is None else row_labels.repeat(DRAWS)
+        row_labels = row_labels.repeat(DRAWS) if has_labels and row_labels is not None else None
     width = width.expand(x.shape[1])
     deviation = x.std(0, correction=0)
     scale = torch.where((deviation > 0) & (not isinstance(train.levels, int)), deviation, 1.0)
