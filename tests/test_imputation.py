@@ -12,7 +12,7 @@ from pushforward.bijections.table_units import TableUnits
 from pushforward.bijections.whiten import Whiten
 from pushforward.data import Column, Schema
 from pushforward.errors import DataError, NotInvertibleError, UserError
-from pushforward.samplers import Heun
+from pushforward.samplers import Euler, Heun
 
 COVARIANCE = torch.tensor([[1.0, 0.7, -0.4], [0.7, 1.0, 0.1], [-0.4, 0.1, 1.0]], dtype=torch.float64)
 SCHEMA = Schema((Column("a"), Column("b", scale="log", lower=0.0), Column("c")))
@@ -156,3 +156,20 @@ def test_models_without_a_table_or_a_path_are_refused(model):
         pf.impute(model, torch.zeros(1, 3))
     with pytest.raises(UserError, match="here it is one torch.Generator"):
         pf.impute(model, frame, generator=[seed()])
+
+
+def test_rows_are_filled_in_given_their_condition(float64):
+    """The velocity is that of data N(c, 0) on the linear path, (x - c) / t, so that each cell is its row's condition c."""
+
+    def velocity(x, t, cond):
+        return (x - cond) / t[:, None].clamp(min=1e-3)
+
+    schema = Schema((Column("a"), Column("b")), given=(Column("c"),), given_places=(0,))
+    model = pf.models.rectified_flow(velocity, schema=schema).double()
+    frame = pandas.DataFrame({"c": [3.0, -2.0], "a": [numpy.nan] * 2, "b": [numpy.nan] * 2})
+    filled = pf.impute(model, frame, sampler=Euler(20), generator=seed())
+    numpy.testing.assert_allclose(filled.to_numpy(), [[3] * 3, [-2] * 3], atol=1e-2)
+    with pytest.raises(DataError, match="frame has no column 'c', which the model is conditional on"):
+        pf.impute(model, frame.drop(columns="c"))
+    with pytest.raises(DataError, match=r"column 'c' is missing in row 1 \(counted from 0\)"):
+        pf.impute(model, frame.assign(c=[1.0, None]))

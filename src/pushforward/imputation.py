@@ -13,9 +13,11 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.chain import Chain
 from pushforward.bijections.standardise import Standardise
 from pushforward.bijections.table_units import TableUnits
+from pushforward.column import Column
+from pushforward.data.given_columns import columns_by_name, encoded_columns
 from pushforward.data.raw import Raw
 from pushforward.data.raw_frame import columns_of
-from pushforward.data.tabulate import encoded
+from pushforward.data.words import encoded
 from pushforward.errors import DataError, NotInvertibleError, UserError
 from pushforward.families.path_model import PathModel
 from pushforward.guidance.loop import noise_share
@@ -27,7 +29,7 @@ from pushforward.registry import export
 from pushforward.samplers.euler_maruyama import EulerMaruyama
 from pushforward.samplers.grids import LogSNR, Uniform
 from pushforward.samplers.sampler import Sampler
-from pushforward.schema import Column, Schema
+from pushforward.schema import Schema
 
 TRIES = 20  # draws of a row whose category comes out as missing again
 STEPS = 50  # of the sampler
@@ -49,7 +51,7 @@ def impute(
 
     The rows are samples of the posterior by `guidance.MMPS`, which is exact for a model of Gaussian rows: repeat it with other generators
     for several imputations. Known cells stay as they are, also columns that the model does not have. Known integers and words are
-    dequantised as in training. A label is the condition of its row; without the column, rows are drawn without it.
+    dequantised as in training. A label, or given columns, are the condition of its row; without a label, rows are drawn without.
 
     Args:
         model: a model on a path with a schema (`schema=` of a preset), such as `pf.load` returns of a run on a table.
@@ -65,7 +67,8 @@ def impute(
 
     Raises:
         UserError: the model has no schema, or no path.
-        DataError: a column is missing, a label is, or a known value is none of the column's words or beyond the end of its scale.
+        DataError: a column is missing, or a value of a condition; or a known value is none of the column's words or beyond the end of its
+            scale.
 
     Example:
         >>> import pandas
@@ -85,7 +88,7 @@ def impute(
     real("noise", noise, 0)
     frame = as_pandas("frame", frame)
     known = {one.title: one for one in columns_of("frame", frame)}
-    x, cond = _features(schema, known), _labels(model, schema, known)
+    x, cond = _features(schema, known), _cond(model, schema, known)
     x = x.to(model.dtype)
     values = _checked_values(model, schema, x)
     sampler = sampler or _stochastic(model.path)
@@ -148,7 +151,11 @@ def _feature(column: Column, raw: Raw) -> numpy.ndarray:
     return raw.values
 
 
-def _labels(model: PathModel, schema: Schema, known: dict[str, Raw]) -> Tensor | None:
+def _cond(model: PathModel, schema: Schema, known: dict[str, Raw]) -> Tensor | None:
+    if schema.given:
+        raws = columns_by_name("frame", known, schema.given)
+        vectors = encoded_columns("frame", raws, schema.given, lambda k: f"row {k} (counted from 0)")
+        return torch.from_numpy(vectors).to(model.dtype)
     if schema.label is None or model.classes is None or schema.label.title not in known:
         return None
     raw = known[schema.label.title]

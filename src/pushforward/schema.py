@@ -1,114 +1,19 @@
 """What the features of a table are: names, kinds, words and ranges, by which a model's samples become rows of the table again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy
 import torch
 from torch import Tensor
 
-from pushforward._checks import is_real, is_whole, shown
+from pushforward._checks import is_whole
 from pushforward._pandas import pandas_for
+from pushforward.column import Column, Word
 from pushforward.errors import ShapeError, UserError
-from pushforward.functional.levels import Level, Levels
+from pushforward.functional.levels import Levels
 from pushforward.registry import export
-
-Kind = Literal["continuous", "integer", "category", "missing"]
-Scale = Literal["none", "log", "logit", "quantile"]
-Word = str | int | bool | float | None
-
-
-@export("data.Column", example=lambda: Column("colour", "category", words=("blue", "red")))
-@dataclass(frozen=True)
-class Column:
-    """One feature of a table: a real number, an integer, the number of a category, or whether another column's value is missing.
-
-    Args:
-        title: the column's name.
-        kind: "continuous"; "integer"; "category", whose values are numbered from 0; or "missing", which is 1 where the column `of` is
-            missing and 0 elsewhere.
-        words: the values that the numbers of a category stand for; None among them is a missing value.
-        low: smallest value in the table, None where it is not known.
-        high: largest value in the table.
-        scale: how a model sees it (`bijections.TableUnits`): "none", "log" above `lower`, "logit" between `lower` and `upper`, "quantile".
-        lower: what no value is below, None if there is no such bound.
-        upper: what no value is above.
-        offset: distance of the scale's ends from the bounds, more than 0 where values lie on them.
-        dequantised: whether integers have unit cells, over which training and likelihoods spread them; otherwise they are only rounded.
-        of: the column whose missing values this one marks.
-
-    Raises:
-        UserError: the kind or scale is unknown, a category has no words, or a scale has no bound.
-
-    Example:
-        >>> from pushforward import data
-        >>> data.Column("colour", "category", words=("blue", "red")).values(numpy.array([1.0, 0.0]))
-        array(['red', 'blue'], dtype=object)
-    """
-
-    title: str
-    kind: Kind = "continuous"
-    words: tuple[Word, ...] = ()
-    low: float | None = None
-    high: float | None = None
-    scale: Scale = "none"
-    lower: float | None = None
-    upper: float | None = None
-    offset: float = 0.0
-    dequantised: bool = False
-    of: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("continuous", "integer", "category", "missing"):
-            raise UserError(f"kind is {self.kind!r}, but a column is 'continuous', 'integer', 'category' or 'missing'.")
-        for name in ("low", "high", "lower", "upper", "offset"):
-            value = getattr(self, name)
-            if value is not None and not is_real(value):
-                raise UserError(f"{name} of column {self.title!r} is {shown(value)}, but it must be a finite number.")
-        if (self.kind == "category") != bool(self.words):
-            raise UserError(f"column {self.title!r} is {self.kind} with {len(self.words)} words, but a category has words, and no other.")
-        if self.scale not in ("none", "log", "logit", "quantile"):
-            raise UserError(f"the scale of column {self.title!r} is {self.scale!r}, but it is 'none', 'log', 'logit' or 'quantile'.")
-        if (self.scale in ("log", "logit") and self.lower is None) or (self.scale == "logit" and self.upper is None):
-            raise UserError(
-                f"the scale of column {self.title!r} is {self.scale!r}, which needs bounds; give lower (and upper, for 'logit')."
-            )
-
-    @property
-    def levels(self) -> Level:
-        """The levels of the feature (`data.Dataset`): None for one that is not dequantised."""
-        if self.kind == "missing":
-            return 2
-        if self.kind != "integer" or not self.dequantised or self.low is None or self.high is None:
-            return len(self.words) or None
-        return int(self.low), int(self.high)
-
-    def rounded(self, feature: Tensor) -> Tensor:
-        """Return a feature (n,) of samples as the table has it: integers from cells [k, k + 1), numbers within their bounds."""
-        if self.kind in ("category", "missing"):
-            return feature.floor().clamp(0, (len(self.words) or 2) - 1)
-        if self.kind == "integer":
-            integers = feature.floor() if self.dequantised else feature.round()
-            return integers if self.low is None else integers.clamp(self.low, self.high)
-        return feature if self.lower is None and self.upper is None else feature.clamp(self.lower, self.upper)
-
-    def values(self, feature: numpy.ndarray) -> numpy.ndarray:
-        """Return the table's values (n,) for a rounded feature (n,): words, integers (int64) or real numbers."""
-        if self.kind == "category":
-            words = numpy.empty(len(self.words), dtype=object)
-            words[:] = self.words
-            return words[feature.astype(numpy.int64)]
-        return feature.astype(numpy.int64) if self.kind == "integer" else feature
-
-    def __str__(self) -> str:
-        if self.kind == "category":
-            return f"{self.title}: {len(self.words)} words"
-        if self.kind == "missing":
-            return f"{self.title}: 0 or 1"
-        scale = "" if self.scale == "none" else f", {self.scale} scale"
-        known = "" if self.low is None or self.high is None else f" {self.low:g} to {self.high:g}"
-        return f"{self.title}: {self.kind}{known}{scale}"
 
 
 @export("data.Schema", example=lambda: Schema((Column("height"), Column("colour", "category", words=("blue", "red")))))
@@ -123,9 +28,12 @@ class Schema:
         columns: one for each feature, in order; empty for data that are no table, such as images.
         label: the column of classes, None for data without class names.
         place: number of the label column in the table.
+        given: the columns that the others are conditional on (`data.load(..., given=)`). A condition is a vector of them in this order: a
+            number as it is, a category as one entry a word, 1 for its word and 0 for the others.
+        given_places: numbers of these columns in the table.
 
     Raises:
-        UserError: two columns have the same name, or the label is no category.
+        UserError: two columns have the same name, the label is no category, or there are both a label and given columns.
 
     Example:
         >>> import torch
@@ -139,9 +47,11 @@ class Schema:
     columns: tuple[Column, ...] = ()
     label: Column | None = None
     place: int | None = None
+    given: tuple[Column, ...] = ()
+    given_places: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [*self.names, *([] if self.label is None else [self.label.title])]
+        names = [*self.names, *([] if self.label is None else [self.label.title]), *self.given_names]
         seen: set[str] = set()
         for name in names:
             if name in seen:
@@ -149,6 +59,13 @@ class Schema:
             seen.add(name)
         if self.label is not None and self.label.kind != "category":
             raise UserError(f"the label column {self.label.title!r} is {self.label.kind}, but classes are a category.")
+        if self.label is not None and self.given:
+            raise UserError(
+                f"the table has the label {self.label.title!r} and the given columns {', '.join(self.given_names)}, but a condition is one "
+                "or the other; give all of them as given."
+            )
+        if self.given_places and len(self.given_places) != len(self.given):
+            raise UserError(f"given_places has {len(self.given_places)} numbers for {len(self.given)} given columns; give one for each.")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -176,9 +93,49 @@ class Schema:
         """The names of the classes as text, None without a label."""
         return None if self.label is None else tuple(str(word) for word in self.label.words)
 
-    def without_label(self) -> "Schema | None":
-        """Return the schema of the same columns for data without classes, None if nothing is left of it."""
-        return Schema(self.columns) if self.columns else None
+    @property
+    def given_names(self) -> tuple[str, ...]:
+        """The names of the columns that the others are conditional on."""
+        return tuple(one.title for one in self.given)
+
+    @property
+    def cond_features(self) -> int | None:
+        """The length of a vector of the given columns, None without any."""
+        return sum(len(one.words) or 1 for one in self.given) or None
+
+    def of_condition(self, shape: tuple[int, ...] | None) -> "Schema | None":
+        """Return the schema of the same columns for data with conditions of this shape, None for none; or None if nothing is left of it.
+
+        Labels, of shape (), keep the label, and vectors of their length the given columns.
+        """
+        label = self.label if shape == () else None
+        given = bool(self.given) and shape == (self.cond_features,)
+        if not self.columns and label is None:
+            return None
+        return replace(
+            self, label=label, place=None if label is None else self.place, given=self.given if given else (),
+            given_places=self.given_places if given else (),
+        )  # fmt: skip
+
+    def given_values(self, cond: Tensor) -> dict[str, numpy.ndarray]:
+        """Return conditions (n, cond_features) as the given columns, by name: words, integers as int64, real numbers.
+
+        Raises:
+            ShapeError: a condition has another length.
+        """
+        rows = torch.as_tensor(cond)
+        if rows.ndim != 2 or rows.shape[1] != self.cond_features:
+            raise ShapeError(
+                f"cond has shape {tuple(rows.shape)}, but the given columns {', '.join(self.given_names)} need (n, {self.cond_features})."
+            )
+        parts = rows.detach().cpu().double().numpy()
+        found: dict[str, numpy.ndarray] = {}
+        for one in self.given:
+            part, parts = numpy.split(parts, [len(one.words) or 1], axis=1)
+            values = part.argmax(1) if one.words else part[:, 0]
+            whole = one.kind != "integer" or bool((values == numpy.rint(values)).all())
+            found[one.title] = one.values(values) if whole else values
+        return found
 
     def label_of(self, name: str) -> int:
         """Return the number of the class with this name, or that is this number.
@@ -205,7 +162,8 @@ class Schema:
 
         Args:
             x: samples or examples (n, features) in the data's units, a tensor or array.
-            labels: the class of each row (n,), numbers or names, or None.
+            labels: the class of each row (n,), numbers or names; for a table with given columns the condition of each row
+                (n, cond_features); or None.
 
         Raises:
             ShapeError: x has another number of features than the table, or labels another number of rows.
@@ -221,13 +179,16 @@ class Schema:
                 found[one.title] = one.values(features[:, k])
             elif one.of is not None:
                 found[one.of] = _without(found[one.of], features[:, k] > 0)
-        if labels is None or self.label is None:
+        if labels is None or (self.label is None and not self.given):
             return found
-        numbers = self._numbers(labels)
-        if len(numbers) != len(x):
-            raise ShapeError(f"labels has {len(numbers)} rows, but x has {len(x)}; give one label for each row.")
+        known = self.given_values(labels) if self.label is None else {self.label.title: self.label.values(self._numbers(labels))}
+        count = len(next(iter(known.values())))
+        if count != len(x):
+            raise ShapeError(f"labels has {count} rows, but x has {len(x)}; give one label for each row.")
         items = list(found.items())
-        items.insert(len(items) if self.place is None else self.place, (self.label.title, self.label.values(numbers)))
+        places = self.given_places if self.label is None else () if self.place is None else (self.place,)
+        for place, item in zip(places or range(len(items), len(items) + len(known)), known.items(), strict=True):
+            items.insert(place, item)  # in ascending order
         return dict(items)
 
     def _numbers(self, labels: Any) -> numpy.ndarray:
@@ -251,6 +212,7 @@ class Schema:
         lines = [str(one) for one in self.columns]
         if self.label is not None:
             lines.append(f"{self.label.title}: label, {len(self.label.words)} classes")
+        lines += [f"{one}, given" for one in self.given]
         return "\n".join(lines)
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pushforward.bijections.table_units import TableUnits
+from pushforward.column import Column
 from pushforward.data.inference import numeric
 from pushforward.errors import ShapeError, UserError
-from pushforward.schema import Column
 from pushforward.testing.laws import log_abs_det_by_autograd
 
 COLUMNS = [

@@ -10,11 +10,12 @@ import torch
 
 import pushforward as pf
 from pushforward.cli import main
+from pushforward.column import Column
 from pushforward.errors import UserError
 from pushforward.evaluation.pictures import tiles
 from pushforward.evaluation.table_pictures import corner
 from pushforward.formats.model import load
-from pushforward.schema import Column, Schema
+from pushforward.schema import Schema
 
 QUICK = ["--steps", "2", "--batch-size", "16", "--block", "16", "--hidden", "8"]
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import pushforward as pf
+from pushforward.column import Column
 from pushforward.errors import ShapeError, UserError
-from pushforward.schema import Column, Schema
+from pushforward.schema import Schema
 
 COLOUR = Column("colour", "category", words=("blue", "red"))
 SCHEMA = Schema((Column("height"), COLOUR, Column("age", "integer", low=18, high=80)), Column("kind", "category", words=("cat", "dog")), 1)

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 import pushforward as pf
+from pushforward.column import Column
 from pushforward.evaluation.associations import associations, strongest
 from pushforward.evaluation.columns import columns_of, schema_of
 from pushforward.evaluation.compared import compared
 from pushforward.evaluation.pictures import save_figure
 from pushforward.evaluation.run_pictures import _as_frequent
 from pushforward.evaluation.table_pictures import _log_ticks, corner, marginals, shortened
-from pushforward.schema import Column, Schema
+from pushforward.schema import Schema
 
 pandas = pytest.importorskip("pandas")
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import pushforward as pf
+from pushforward.column import Column
 from pushforward.data.dataset import Dataset
 from pushforward.evaluation.units import BITS, DATA, NATS, STANDARDISED, Standardised, distance_unit, likelihood_unit, per_bit
-from pushforward.schema import Column, Schema
+from pushforward.schema import Schema
 
 
 def drawn(n, d, seed=0):

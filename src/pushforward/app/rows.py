@@ -26,7 +26,8 @@ def frame_of(loaded: Loaded, x: Tensor, labels: Tensor | None) -> Any:
     known = labels is not None and labels.ndim == 1 and not labels.is_floating_point()
     marks = labels.cpu() if labels is not None and known else None
     if schema.columns:
-        return schema.frame(schema.rounded(x), marks if schema.label is not None else None).round(DIGITS)
+        cond = labels if schema.given else marks if schema.label is not None else None
+        return schema.frame(schema.rounded(x), cond).round(DIGITS)
     table = {f"x{k}": column.numpy() for k, column in enumerate(x.T)}
     if marks is not None:
         table["label"] = marks.numpy() if schema.label is None else schema.label.values(marks.numpy())
@@ -67,7 +68,7 @@ def filled(loaded: Loaded, frame: Any, seed: int = 0) -> Any:
     assert schema is not None
     table = frame.copy().astype(object)
     table = table.where(~(table.isna() | (table == "")), None)
-    numbers = {column.title for column in schema.columns if column.kind in ("continuous", "integer")}
+    numbers = {column.title for column in (*schema.columns, *schema.given) if column.kind in ("continuous", "integer")}
     for title in table.columns:
         if title in numbers:
             table[title] = _numbers(pandas, str(title), table[title])

@@ -33,7 +33,7 @@ class Coupling(VectorBijection):
     ) -> None:
         super().__init__(features)
         if features < 2:
-            raise UserError(f"features is {features}, but a coupling needs at least 2: one to keep, one to change.")
+            raise UserError(f"features is {features}, but a coupling needs at least 2: one to keep, one to change; `maf` takes 1.")
         self.first, self.swap, self.elementwise = features // 2, swap, elementwise
         kept, changed = (features - self.first, self.first) if swap else (self.first, features - self.first)
         self.net = CouplingNet(self.inputs * kept, elementwise.parameters * changed, hidden, activation, classes, cond_features, dropout)

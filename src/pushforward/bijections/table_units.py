@@ -9,10 +9,10 @@ from torch import Tensor
 
 from pushforward._precision import wide
 from pushforward.bijections.bijection import Bijection
+from pushforward.column import Column
 from pushforward.errors import ShapeError
 from pushforward.nn.constant import Constant
 from pushforward.registry import export
-from pushforward.schema import Column
 
 KNOTS = 33  # of a quantile scale
 

@@ -1,19 +1,27 @@
-"""The conditions that a command draws samples under: `--label`, or `--cond` for vectors and images."""
+"""The conditions that a command draws samples under: `--label`, or `--cond` for vectors, columns and images."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pushforward.cli.run import load_data, run_config
+from pushforward.column import Column
 from pushforward.data.arrays import number_labels
+from pushforward.data.frames import columns_of_parquet
+from pushforward.data.given_columns import columns_by_name, encoded_columns, of_text
 from pushforward.data.numpy_files import open_npy, opened_npz, read_member
 from pushforward.data.splits import SPLITS
+from pushforward.data.tables import cells_of_csv
 from pushforward.errors import ConditionError, UserError
 from pushforward.families.model import GenerativeModel
-from pushforward.schema import Column, Schema
+from pushforward.registry import unknown
+from pushforward.schema import Schema
 
+TABLES = (".csv", ".parquet")
 FORMS = "a .npy file of them, a .npz file with y, the numbers of one vector, or train, validation or test for those of the run's data"
 
 
@@ -45,6 +53,8 @@ def labels_of(label: str | None, n: int, model: GenerativeModel, option: str = "
 def conditions_of(given: Sequence[str], n: int, model: GenerativeModel, run: Path) -> Tensor | None:
     """Return n vectors or images as conditions: those of a file or of the run's data, repeated as needed, or None for a model without.
 
+    Where they are columns of a table, these may be given by their names.
+
     Args:
         given: the words of --cond.
         n: number of samples.
@@ -53,8 +63,9 @@ def conditions_of(given: Sequence[str], n: int, model: GenerativeModel, run: Pat
 
     Raises:
         UserError: the model reads no such conditions, or needs some, or they have another shape.
+        DataError: a column is missing, or a cell is none of its values.
     """
-    shape = model.conditioning.shape
+    shape, schema = model.conditioning.shape, model.schema or Schema()
     if shape is None:
         if given:
             what = "classes; choose one with --label" if model.classes is not None else "conditions; leave it out"
@@ -63,10 +74,11 @@ def conditions_of(given: Sequence[str], n: int, model: GenerativeModel, run: Pat
     if not given:
         if model.drop_cond:
             return None
-        raise UserError(f"--cond is missing: this model needs {model.conditioning.rows(n)} as conditions; give {FORMS}.")
-    found = _read(given, run)
+        raise UserError(f"--cond is missing: this model needs {model.conditioning.rows(n)} as conditions; give {_forms(schema)}.")
+    found = _of_columns(given, schema, run) if schema.given else None
+    found = _read(given, run, _forms(schema)) if found is None else found
     if found is None or not len(found):
-        raise UserError(f"--cond is {' '.join(given)}, which has no conditions; give {FORMS}.")
+        raise UserError(f"--cond is {' '.join(given)}, which has no conditions; give {_forms(schema)}.")
     cond = found[torch.arange(n) % len(found)].to(model.dtype)
     try:
         model.conditioning.check(cond, n, model.dtype)
@@ -79,10 +91,50 @@ def conditions_of(given: Sequence[str], n: int, model: GenerativeModel, run: Pat
     return cond
 
 
-def _read(given: Sequence[str], run: Path) -> Tensor | None:
+def _forms(schema: Schema) -> str:
+    if not schema.given:
+        return FORMS
+    example = ",".join(f"{one.title}={one.words[0] if one.words else f'{one.low or 0:g}'}" for one in schema.given)
+    return f'"{example}", a .csv or .parquet file with these columns, {FORMS}'
+
+
+def _of_columns(given: Sequence[str], schema: Schema, run: Path) -> Tensor | None:
+    """Return the vectors of columns that are given by name, of a table or as words NAME=VALUE; None if they are not."""
+    path = Path(given[0])
+    if len(given) == 1 and path.suffix.lower() in TABLES:
+        if not path.is_file():
+            raise UserError(f"--cond is {path}, but there is no such file; give {_forms(schema)}.")
+        if path.suffix.lower() == ".parquet":
+            name, known = f"--cond {path}", {one.title: one for one in columns_of_parquet(path)}
+            vectors = encoded_columns(name, columns_by_name(name, known, schema.given), schema.given, lambda k: f"row {k} (from 0)")
+            return torch.from_numpy(vectors)
+        delimiter = run_config(run).get("data", {}).get("delimiter", ",")
+        cells, lines = cells_of_csv(path, delimiter)
+        return _of_cells(f"--cond {path}", cells, schema, lambda k: f" in row {lines[k]}")
+    if "=" not in given[0]:
+        return None
+    cells = {}
+    for one in given:
+        for part in re.split(r",(?=[^,=]*=)", one):  # a comma within a word is no end of it
+            title, sign, cell = part.partition("=")
+            if not sign or title.strip() not in schema.given_names:
+                raise UserError(f"--cond: {unknown('given column', title.strip(), schema.given_names)}")
+            cells[title.strip()] = [cell]
+    return _of_cells("--cond", cells, schema, lambda k: "")
+
+
+def _of_cells(name: str, cells: Mapping[str, Sequence[str]], schema: Schema, where: Any) -> Tensor:
+    for title in schema.given_names:
+        if title not in cells:
+            raise UserError(f"{name} has no {title!r}, but samples are conditional on {', '.join(schema.given_names)}; give all of them.")
+    raws = [of_text(name, one, cells[one.title], where) for one in schema.given]
+    return torch.from_numpy(encoded_columns(name, raws, schema.given, lambda k: where(k)))
+
+
+def _read(given: Sequence[str], run: Path, forms: str) -> Tensor | None:
     path = Path(given[0])
     if len(given) == 1 and path.suffix in (".npy", ".npz") and not path.is_file():
-        raise UserError(f"--cond is {path}, but there is no such file; give {FORMS}.")
+        raise UserError(f"--cond is {path}, but there is no such file; give {forms}.")
     if len(given) == 1 and given[0] in SPLITS:
         return load_data(run_config(run).get("data", {}), given[0]).cond
     if len(given) == 1 and path.suffix == ".npy":
@@ -93,4 +145,4 @@ def _read(given: Sequence[str], run: Path) -> Tensor | None:
     try:
         return torch.tensor([[float(one) for one in given]])
     except ValueError:
-        raise UserError(f"--cond is {' '.join(given)}, but it must be {FORMS}.") from None
+        raise UserError(f"--cond is {' '.join(given)}, but it must be {forms}.") from None

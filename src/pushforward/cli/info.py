@@ -44,7 +44,8 @@ def run(arguments: Sequence[str]) -> int:
     columns = "" if model.schema is None or not model.schema.columns else str(model.schema)
     table.add_row("classes, levels", f"{model.classes}, {'those of the columns' if columns else model.levels}")
     if model.conditioning.shape is not None:
-        table.add_row("conditions", f"{'vectors' if model.cond_features else 'images'} of shape {model.conditioning.shape}")
+        given = "" if model.schema is None or not model.schema.given else f" of {', '.join(model.schema.given_names)}"
+        table.add_row("conditions", f"{'vectors' if model.cond_features else 'images'} of shape {model.conditioning.shape}{given}")
     metrics = read_metrics(folder / "metrics.jsonl")
     steps = [row for row in metrics if "loss" in row]
     if steps:

@@ -38,7 +38,8 @@ class Sample(SamplerOptions):
         n: number of samples.
         label: the class to draw, its name or its number from 0; by default all classes in turn.
         cond: the conditions of a model of vectors or images, repeated as needed: a .npy file, a .npz file with y, the numbers of one
-            vector, or `train`, `validation` or `test` for those of the run's data.
+            vector, or `train`, `validation` or `test` for those of the run's data; of a table's given columns "age=40,sex=female", or a
+            .csv or .parquet file with these columns.
         guidance: scale of classifier-free guidance; 1 disables it. The model must have been trained with --drop-cond. Or a name, its scale
             and its options: `apg 4 norm 2`, `cfg-zero-star 3 zero 0.03`, `cfg-plus-plus 0.6` (`pushforward list guidance`).
         clip: keep the predicted data in a range, in the model's units (of `preprocess`): HIGH for -HIGH to HIGH, LOW HIGH, or `dynamic` for

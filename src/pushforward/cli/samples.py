@@ -50,12 +50,16 @@ def check_out(out: Path, shape: tuple[int, ...]) -> None:
 
 
 def write_samples(made: Tensor, cond: Tensor | None, out: Path, model: GenerativeModel) -> None:
-    """Write samples (n, *shape) of a model, which `check_out` has accepted, with their classes (n,), or in a .npz file other conditions."""
+    """Write samples (n, *shape) of a model, which `check_out` has accepted, with their classes (n,) or given columns, if any.
+
+    A .npz file has all conditions.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     x = quantise(made.cpu(), model.levels)
     if model.schema is not None and model.schema.columns:
         x = model.schema.rounded(x)
-    kept = cond is not None and (cond.ndim == 1 or out.suffix.lower() == ".npz")
+    tabular = model.schema is not None and bool(model.schema.given) and out.suffix.lower() in (".csv", ".parquet")
+    kept = cond is not None and (cond.ndim == 1 or tabular or out.suffix.lower() == ".npz")
     WRITERS[out.suffix.lower()](x, cond.cpu() if cond is not None and kept else None, out, model)
 
 
@@ -137,7 +141,7 @@ def table_of(x: Tensor, labels: Tensor | None, model: GenerativeModel) -> Mappin
         table = {f"x{k}": column.numpy() for k, column in enumerate(x.T)}
         if labels is not None and schema.label is not None:
             table[schema.label.title] = schema.label.values(labels.numpy())
-    if labels is not None and schema.label is None:
+    if labels is not None and schema.label is None and not schema.given:
         table["label"] = labels.numpy()
     return table
 

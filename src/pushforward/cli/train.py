@@ -42,7 +42,7 @@ class RunOptions:
     Args:
         data: name of a data set (`pushforward list data`), path of a .npy, .npz, .csv or .parquet file or of a folder of images or
             arrays, or hf:OWNER/NAME for a set of the Hugging Face Hub.
-        data_options: options of the data set, as NAME VALUE pairs, such as `label species` for a .csv.
+        data_options: options of the data set, as NAME VALUE pairs, such as `label species` or `given "[age, sex]"` for a .csv.
         out: run folder; by default runs/PRESET-DATA.
         dry_run: print what the run would be, with its memory and time, and write nothing.
         device: "auto" (an accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".

@@ -13,15 +13,15 @@ from pushforward.data.arrays import Array, as_events, number_labels, split_whole
 from pushforward.data.checks import checked_cond
 from pushforward.data.dataset import Dataset
 from pushforward.data.numpy_files import opened_npz, read_member
-from pushforward.data.raw import Raw
+from pushforward.data.raw import Names, Raw, names_of
 from pushforward.data.splits import SPLITS
 from pushforward.data.tabulate import tabulated
-from pushforward.errors import DataError
+from pushforward.errors import DataError, UserError
 
 NAMED, WORDS = ("x", "y", "columns", "class_names"), "words of "  # entries next to x: see `read_npz`
 
 
-def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) -> Dataset:
+def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None, given: Names = ()) -> Dataset:
     """Return one split of a .npz file with x and optional y, or with x_train, x_validation, x_test and optional y_train, ...
 
     y are labels (N,), or conditions: vectors (N, features) or images (N, channels, height, width), such as masks.
@@ -34,17 +34,21 @@ def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) ->
         split: "train", "validation" or "test"; of a seeded 80/10/10 permutation if the file only holds x.
         seed: seed of the permutation.
         levels: number of values a coordinate can take; 256 by default for uint8 images, which become (N, C, H, W).
+        given: columns of a table that the others are conditional on; see `read_csv`.
 
     Raises:
         DataError: the file is truncated, pickled, or has other keys, or its content is invalid (see `Dataset`).
+        UserError: columns are given of what is no table, or has conditions already.
     """
     with opened_npz(path) as archive:
         keys = list(archive.keys())
         if levels is None and "levels" in keys:
             levels = _scalar(path, read_member(path, archive, "levels"))
+        if given not in ((), None) and not {"x", "columns"} <= set(keys):
+            raise UserError(f"{path}: given is {given!r}, but columns have no names in it; add the entry columns, or leave given out.")
         if "x" in keys:
             held = {key: read_member(path, archive, key) for key in keys if key in NAMED or key.startswith(WORDS)}
-            return split_whole(_whole(path.name, held, levels, seed), split, seed)
+            return split_whole(_whole(path.name, held, levels, seed, given), split, seed)
         missing = [f"x_{one}" for one in SPLITS if f"x_{one}" not in keys]
         missing += [f"y_{one}" for one in SPLITS if f"y_{one}" not in keys] if any(key.startswith("y_") for key in keys) else []
         if missing:
@@ -64,19 +68,19 @@ def read_npz(path: Path, split: str, seed: int, *, levels: int | None = None) ->
     return Dataset(path.name, tensor, cond, classes=classes, levels=levels or found_levels, class_names=class_names)
 
 
-def _whole(name: str, held: Mapping[str, Array], levels: int | None, seed: int) -> Dataset:
+def _whole(name: str, held: Mapping[str, Array], levels: int | None, seed: int, given: Names) -> Dataset:
     """Return all examples of x and y, a table if the columns have names."""
     labels = held.get("y")
     classes = _texts(name, "class_names", held) if labels is not None else None
     if "columns" in held:
-        return _table(name, held, classes, levels, seed)
+        return _table(name, held, classes, levels, seed, given)
     x, found_levels = as_events(name, held["x"])
     cond, count, words = number_labels(name, labels)
     levels = found_levels if levels is None else levels
     return Dataset(name, torch.from_numpy(x), cond, classes=len(classes or ()) or count, levels=levels, class_names=classes or words)
 
 
-def _table(name: str, held: Mapping[str, Array], classes: list[str] | None, levels: int | None, seed: int) -> Dataset:
+def _table(name: str, held: Mapping[str, Array], classes: list[str] | None, levels: int | None, seed: int, given: Names) -> Dataset:
     """Return x as the table that its names describe, with the columns' kinds and scales as those of a CSV file."""
     x, _ = as_events(name, held["x"])
     titles = _texts(name, "columns", held) or []
@@ -90,9 +94,11 @@ def _table(name: str, held: Mapping[str, Array], classes: list[str] | None, leve
     if cond is not None and count is not None:
         label = next(title for title in ("label", "class", "label of the row") if title not in titles)
         raws.append(_raw(name, label, cond.double().numpy(), classes or found or [str(k) for k in range(count or 0)]))
-    accepted = [title for title in titles if words[title]]
-    table = tabulated(name, raws, label=label, accepted=accepted, levels=levels, seed=seed)
-    return Dataset(name, table.x, cond if count is None else table.labels, schema=table.schema)
+    accepted, known = [title for title in titles if words[title]], names_of(name, "given", given, titles)
+    if known and cond is not None:
+        raise UserError(f"{name}: given is {known}, but it has conditions y already; leave one of them out.")
+    table = tabulated(name, raws, label=label, given=known, accepted=accepted, levels=levels, seed=seed)
+    return Dataset(name, table.x, table.cond if cond is None or count is not None else cond, schema=table.schema)
 
 
 def _texts(name: str, key: str, held: Mapping[str, Array]) -> list[str] | None:

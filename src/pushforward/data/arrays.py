@@ -77,8 +77,7 @@ def divided(
 
 def split_of(name: str, table: Table, split: str, seed: int) -> Dataset:
     """Return one split of a table, as `divided` does of an array."""
-    labels = None if table.labels is None else torch.from_numpy(table.labels)
-    return split_whole(Dataset(name, table.x, labels, schema=table.schema), split, seed)
+    return split_whole(Dataset(name, table.x, table.cond, schema=table.schema), split, seed)
 
 
 def split_whole(whole: Dataset, split: str, seed: int) -> Dataset:

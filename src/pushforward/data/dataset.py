@@ -12,6 +12,7 @@ from torch.utils import data as torch_data
 
 from pushforward._checks import shown
 from pushforward._pandas import is_frame
+from pushforward.column import Word
 from pushforward.data.checks import as_tensor, checked_cond, checked_levels, is_numbers, refuse_not_finite, refuse_other_than_levels
 from pushforward.data.inference import described
 from pushforward.data.raw_frame import columns_of
@@ -20,7 +21,7 @@ from pushforward.data.tabulate import Table, by_schema, tabulated
 from pushforward.errors import DataError, UserError
 from pushforward.functional.levels import Level
 from pushforward.registry import export
-from pushforward.schema import Schema, Word
+from pushforward.schema import Schema
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -90,7 +91,7 @@ class Dataset(torch_data.Dataset[Batch]):
     ) -> None:
         if is_frame(x):
             table = _of_frame(name, x, cond, schema)
-            x, cond, schema = table.x, table.labels, table.schema
+            x, cond, schema = table.x, table.cond, table.schema
         x, cond = as_tensor(name, "x", x), None if cond is None else as_tensor(name, "cond", cond)
         if x.ndim < 2:
             raise DataError(f"{name}: x has shape {tuple(x.shape)}, but must be (N, *shape); for scalar examples pass x[:, None].")
@@ -100,11 +101,10 @@ class Dataset(torch_data.Dataset[Batch]):
             raise DataError(f"{name}: x has dtype {x.dtype}, but must hold real numbers; convert it first.")
         if schema is not None:
             levels, columns, categories = schema.levels if levels is None else levels, schema.names or None, schema.categories
-            if cond is not None and not is_numbers(cond):
+            schema = schema.of_condition(None if cond is None else tuple(cond.shape[1:]))
+            if cond is not None and not is_numbers(cond) and schema is not None:
                 class_names = schema.class_names if class_names is None else class_names
                 classes = schema.classes if classes is None else classes
-            else:
-                schema = schema.without_label()
         self._describe(name, tuple(x.shape), cond, classes, levels, class_names, columns, categories)
         in_bytes = isinstance(self.levels, int) and self.levels <= 256
         x = x.detach() if in_bytes and x.dtype is torch.uint8 else x.detach().to(torch.float32)
@@ -196,7 +196,7 @@ class Dataset(torch_data.Dataset[Batch]):
         given = None if cond is None else as_tensor(self.name, "cond", cond)
         changed.cond, changed.classes = checked_cond(self.name, len(self), given, classes)
         changed.class_names = None
-        changed.schema = None if self.schema is None else self.schema.without_label()
+        changed.schema = None if self.schema is None else self.schema.of_condition(None)
         return changed
 
     def in_memory(self, most: int | None = None) -> "Dataset":

@@ -22,6 +22,7 @@ def read_frame(
     seed: int,
     *,
     label: str | int | None = None,
+    given: Names = (),
     categorical: Names = (),
     missing: Missing = "refuse",
     scales: Scales = (),
@@ -37,6 +38,7 @@ def read_frame(
         split: "train", "validation" or "test" of a seeded 80/10/10 permutation, stratified when there are labels.
         seed: seed of the permutation.
         label: name of the column of classes; by default there are no classes.
+        given: name of a column, or several, that the others are conditional on; see `read_csv`.
         categorical: name of a column, or several, that is a category though its values are numbers, or however many words it has.
         missing: "refuse" missing values, "drop" their rows, or "model" them as missing values of their own.
         scales: scales of columns of numbers that take the place of the chosen ones: {"column": "log"}.
@@ -46,16 +48,17 @@ def read_frame(
     Raises:
         DataError: values are missing and refused, a column holds dates or anything else than numbers and words, a category one value, or
             there are too few rows to split.
-        UserError: `label`, `categorical` or `exclude` is not a column, or a column is both.
+        UserError: `label`, `given`, `categorical` or `exclude` is not a column, or a column is both, or all are given.
     """
     columns = columns_of(name, frame)
     titles = [one.title for one in columns]
-    words, left_out = (names_of(name, *one, titles) for one in (("categorical", categorical), ("exclude", exclude)))
+    options = (("categorical", categorical), ("exclude", exclude), ("given", given))
+    words, left_out, known = (names_of(name, *one, titles) for one in options)
     target = next(iter(names_of(name, "label", label, titles)), None)
     if target in words:
         raise UserError(f"{name}: column {target!r} is both label and categorical; use one of the two.")
     columns = [as_words(name, one) if one.title in words else one for one in columns]
-    table = tabulated(name, columns, label=target, accepted=words, missing=missing, scales=scales, seed=seed, exclude=left_out)
+    table = tabulated(name, columns, label=target, given=known, accepted=words, missing=missing, scales=scales, seed=seed, exclude=left_out)
     return split_of(name, table, split, seed)
 
 
@@ -65,6 +68,7 @@ def read_parquet(
     seed: int,
     *,
     label: str | int | None = None,
+    given: Names = (),
     categorical: Names = (),
     missing: Missing = "refuse",
     scales: Scales = (),
@@ -77,6 +81,7 @@ def read_parquet(
         split: "train", "validation" or "test".
         seed: seed of the permutation.
         label: name of the column of classes.
+        given: columns that the others are conditional on.
         categorical: name of a category of numbers, or several.
         missing: "refuse", "drop" or "model" missing values.
         scales: scales of columns of numbers that take the place of the chosen ones.
@@ -86,18 +91,32 @@ def read_parquet(
         DataError: it cannot be read, or its content is invalid.
         UserError: pandas or pyarrow is not installed.
     """
+    return read_frame(
+        _frame_of(path), split, seed, label=label, given=given, categorical=categorical, missing=missing, scales=scales, exclude=exclude,
+        name=path.name,
+    )  # fmt: skip
+
+
+def columns_of_parquet(path: Path) -> list[Raw]:
+    """Return the columns of a .parquet file.
+
+    Raises:
+        DataError: it cannot be read.
+        UserError: pandas or pyarrow is not installed.
+    """
+    return columns_of(path.name, _frame_of(path))
+
+
+def _frame_of(path: Path) -> Any:
     pandas = pandas_for(path, parquet=True)
     try:
         _check_size(regular(path, DataError))
-        frame = pandas.read_parquet(path)
+        return pandas.read_parquet(path)
     except DataError:
         raise
     except Exception as error:  # pyarrow's errors have several types
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise DamagedDataError(f"{path} cannot be read as a parquet file ({reason}); write it again.") from None
-    return read_frame(
-        frame, split, seed, label=label, categorical=categorical, missing=missing, scales=scales, exclude=exclude, name=path.name
-    )
 
 
 def _check_size(path: Path) -> None:

@@ -69,8 +69,15 @@ def check_columns(data: Dataset, model: Any, name: str) -> None:
         return
     if own.names != given.names:
         raise UserError(f"{name} has the columns {', '.join(given.names)}, but the model was built for {', '.join(own.names)}; give these.")
-    words = own.categories | ({} if own.label is None else {own.label.title: own.label.words})
-    others = given.categories | ({} if given.label is None else {given.label.title: given.label.words})
+    if own.given and given.given and own.given_names != given.given_names:
+        raise UserError(
+            f"{name} is given the columns {', '.join(given.given_names)}, but the model was built for {', '.join(own.given_names)}; give "
+            "these, in their order."
+        )
+    words, others = (
+        {one.title: one.words for one in (*schema.columns, *schema.given, *([] if schema.label is None else [schema.label])) if one.words}
+        for schema in (own, given)
+    )
     for title in words:
         if title in others and words[title] != others[title]:
             has, needs = _listed(others[title]), _listed(words[title])

@@ -6,10 +6,11 @@ from typing import cast, get_args
 import numpy
 from torch import Tensor
 
+from pushforward.column import Column, Scale, Word
 from pushforward.errors import UserError
 from pushforward.functional.levels import Level, Levels
 from pushforward.registry import unknown
-from pushforward.schema import Column, Scale, Schema, Word
+from pushforward.schema import Schema
 
 LARGEST = 2**20  # integers up to here have unit cells that float32 resolves into eight parts
 OFFSETS = (0.01, 0.1, 1.0, 10.0)  # standard deviations between a bound that values lie on and the end of the scale

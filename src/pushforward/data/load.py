@@ -66,10 +66,10 @@ def load(name_or_path: Any, split: str = "train", *, seed: int = 0, **options: A
         split: "train", "validation" or "test".
         seed: seed of the permutation, or of the draws. It is not the seed of a training run: a different seed gives a different test set.
         options: options of the set: `n` for the densities in the plane; `levels` for files; `mapped=True` for a .npy that stays
-            on disk; `label` (the column of classes), `categorical`, `missing` ("refuse", "drop" or "model" missing values), `scales`
-            and `exclude` for tables, `delimiter` for .csv; `y` (labels or conditions) for arrays; `size` and `channels` for images,
-            `missing` ("refuse" or "drop" those without a caption, where others have one) and `smallest`; `image` or `columns`, `label`,
-            `caption` for Hugging Face.
+            on disk; `label` (the column of classes), `given` (the columns that the others are conditional on), `categorical`, `missing`
+            ("refuse", "drop" or "model" missing values), `scales` and `exclude` for tables, `delimiter` for .csv; `y` (labels or
+            conditions) for arrays; `size` and `channels` for images, `missing` ("refuse" or "drop" those without a caption, where others
+            have one) and `smallest`; `image` or `columns`, `label`, `caption` for Hugging Face.
 
     Returns:
         The split as a `Dataset` of (x, cond) in the units of its source.

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy
 
+from pushforward.column import Word
 from pushforward.errors import DataError, UserError
 from pushforward.registry import unknown
-from pushforward.schema import Word
 
 Names = str | int | Sequence[str | int] | None
 
@@ -77,14 +77,16 @@ def names_of(name: str, option: str, chosen: Names, titles: Sequence[str], numbe
 
 
 def refuse_unreadable(
-    name: str, columns: Sequence[Raw], label: str | None, accepted: Sequence[str], gaps: bool, row: Callable[[int], str], option: bool
-) -> None:
+    name: str, columns: Sequence[Raw], label: str | None, given: Sequence[str], accepted: Sequence[str], gaps: bool,
+    row: Callable[[int], str], option: bool,
+) -> None:  # fmt: skip
     """Raise if columns cannot be read, with all of them in the message.
 
     Args:
         name: what messages call the table.
         columns: its columns.
         label: the column of classes.
+        given: the columns of conditions.
         accepted: categories that may have any number of words.
         gaps: whether missing values are modelled.
         row: what messages call a row.
@@ -93,7 +95,7 @@ def refuse_unreadable(
     Raises:
         DataError: some are dates, free text, mixed, constant, infinite or empty.
     """
-    found = {one.title: why for one in columns if (why := _problem(one, label, accepted, gaps, row))}
+    found = {one.title: why for one in columns if (why := _problem(one, label, given, accepted, gaps, row))}
     if not found:
         return
     titles = list(found)
@@ -107,7 +109,7 @@ def refuse_unreadable(
     raise DataError(f"{name}: {len(found)} columns cannot be read: {stated}{more}; convert them, or {leave}.")
 
 
-def _problem(raw: Raw, label: str | None, accepted: Sequence[str], gaps: bool, row: Callable[[int], str]) -> str:
+def _problem(raw: Raw, label: str | None, given: Sequence[str], accepted: Sequence[str], gaps: bool, row: Callable[[int], str]) -> str:
     """Return what is wrong with a column and what to do, nothing if it can be read."""
     if raw.problem:
         return raw.problem
@@ -118,6 +120,8 @@ def _problem(raw: Raw, label: str | None, accepted: Sequence[str], gaps: bool, r
     if raw.title == label:
         few = raw.order is not None or len(distinct) <= max(FEW, len(present) // 2)
         return "" if few else f"has {len(distinct)} different values in {len(present)} rows, which are no classes; choose another label"
+    if raw.title in given and len(distinct) == 1:
+        return f"is {present.tolist()[0]!r} in every row, so that nothing depends on it"
     if raw.values.dtype != object:
         return _problem_of_numbers(present, raw, row)
     if len(distinct) == 1 and raw.order is None and not (gaps and raw.missing.any()):

@@ -29,6 +29,7 @@ def read_csv(
     seed: int,
     *,
     label: str | int | None = None,
+    given: Names = (),
     categorical: Names = (),
     delimiter: str = ",",
     levels: int | None = None,
@@ -49,6 +50,8 @@ def read_csv(
         seed: seed of the permutation.
         label: name of the column of classes, or its number from 0 (negative from the end); by default there are no classes. Its
             distinct values are numbered from 0, sorted numerically if all are integers and as text otherwise.
+        given: name or number of a column, or several, that the others are conditional on: they become `cond`, vectors of numbers as they
+            are and of one entry for each word of a category.
         categorical: name or number of a column, or several, that is a category though its cells are numbers, or however many different
             words it has. Values are numbered like those of a label, over the whole file, so that all splits agree.
         delimiter: separator between cells.
@@ -61,7 +64,7 @@ def read_csv(
         DataError: values are missing and refused; a column of numbers holds a word, a row is shorter or longer than the first (with row and
             column; rows are lines of the file, counted from 1); a column holds dates or free text, or a category one value; or there
             are too few rows to split.
-        UserError: `label`, `categorical` or `exclude` is not a column, or a column is both.
+        UserError: `label`, `given`, `categorical` or `exclude` is not a column, or a column is both, or all are given.
     """
     if len(delimiter) != 1:
         raise UserError(f"delimiter is {delimiter!r}, but must be one character, such as ',' or ';'.")
@@ -70,16 +73,14 @@ def read_csv(
         raise DataError(f"{path} has no rows; a table needs at least 10.")
     first = [cell.strip() for cell in rows[0][1]]
     _check_delimiter(path, rows, delimiter)
-    named = {str(one) for chosen in (categorical, exclude, label) for one in _listed(chosen)}
+    named = {str(one) for chosen in (categorical, exclude, given, label) for one in _listed(chosen)}
     has_header = not named.isdisjoint(first) or not any(map(_is_number, first)) or _is_numbered(first, rows[1:])
     titles = first if has_header else [str(number) for number in range(len(first))]
     rows = rows[1:] if has_header else rows
-    for line, cells in rows:
-        if len(cells) != len(titles):
-            raise DataError(f"{path}: row {line} has {len(cells)} cells, but the table has {len(titles)} columns; fix this row.")
-    words, left_out, labels = (
+    _check_lengths(path, rows, titles)
+    words, left_out, known, labels = (
         names_of(str(path), option, chosen, titles, numbered=True)
-        for option, chosen in (("categorical", categorical), ("exclude", exclude), ("label", label))
+        for option, chosen in (("categorical", categorical), ("exclude", exclude), ("given", given), ("label", label))
     )
     target = labels[0] if labels else None
     if target in words:
@@ -92,7 +93,7 @@ def read_csv(
         )
         columns = columns[1:]
     table = tabulated(
-        path.name, columns, label=target, accepted=words, missing=missing, scales=scales, levels=levels, seed=seed,
+        path.name, columns, label=target, given=known, accepted=words, missing=missing, scales=scales, levels=levels, seed=seed,
         exclude=left_out, row=lambda k: f"row {rows[k][0]}",
     )  # fmt: skip
     return split_of(path.name, table, split, seed)
@@ -108,6 +109,27 @@ def _rows(path: Path, delimiter: str) -> Rows:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as CSV in UTF-8.") from None
     except csv.Error as error:
         raise DataError(f"{path} cannot be read as CSV ({error}).") from None
+
+
+def cells_of_csv(path: Path, delimiter: str = ",") -> tuple[dict[str, list[str]], list[int]]:
+    """Return the cells of a CSV file with a header by the columns' names, and the line of the file that each row is in.
+
+    Raises:
+        DataError: it cannot be read, has no rows, or a row has another number of cells than the header.
+    """
+    rows = _rows(path, delimiter)
+    if len(rows) < 2:
+        raise DataError(f"{path} has no rows below a header; give one row for each condition.")
+    titles = [cell.strip() for cell in rows[0][1]]
+    _check_delimiter(path, rows, delimiter)
+    _check_lengths(path, rows[1:], titles)
+    return {title: [cells[k] for _, cells in rows[1:]] for k, title in enumerate(titles)}, [line for line, _ in rows[1:]]
+
+
+def _check_lengths(path: Path, rows: Rows, titles: Sequence[str]) -> None:
+    for line, cells in rows:
+        if len(cells) != len(titles):
+            raise DataError(f"{path}: row {line} has {len(cells)} cells, but the table has {len(titles)} columns; fix this row.")
 
 
 def _listed(chosen: Names) -> list[str | int]:

@@ -1,17 +1,20 @@
 """From the columns of a table, as a file or a DataFrame has them, to features, labels and their schema."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy
 
+from pushforward.column import Column
+from pushforward.data.given_columns import columns_by_name, described_columns, encoded_columns
 from pushforward.data.inference import category, mark, numeric
 from pushforward.data.raw import Raw, refuse_unreadable
+from pushforward.data.words import encoded, ordered_words
 from pushforward.errors import DataError, UserError
 from pushforward.registry import unknown
-from pushforward.schema import Column, Schema, Word
+from pushforward.schema import Schema
 
 Missing = Literal["refuse", "drop", "model"]
 Scales = Mapping[str, str] | Sequence[str] | None
@@ -21,10 +24,10 @@ MANY = 50  # rows in which integers that are all different are no coincidence
 
 @dataclass(frozen=True)
 class Table:
-    """Features x (N, d) in float64, class numbers (N,) or None, and what they are."""
+    """Features x (N, d) in float64, class numbers (N,) or the vectors (N, k) of given columns or None, and what they are."""
 
     x: numpy.ndarray
-    labels: numpy.ndarray | None
+    cond: numpy.ndarray | None
     schema: Schema
 
 
@@ -33,6 +36,7 @@ def tabulated(
     columns: Sequence[Raw],
     *,
     label: str | None = None,
+    given: Sequence[str] = (),
     accepted: Sequence[str] = (),
     missing: Missing = "refuse",
     scales: Scales = (),
@@ -47,6 +51,7 @@ def tabulated(
         name: what messages call the table.
         columns: its columns.
         label: the column of classes.
+        given: the columns that the others are conditional on.
         accepted: categories that may have any number of words, as they were named by the user.
         missing: "refuse" missing values, "drop" rows with some, or "model" them: a category gets one more word, any other column is
             filled with random values of its own, and a further feature marks where.
@@ -65,18 +70,21 @@ def tabulated(
     if label is not None and label in (exclude or ()):
         raise UserError(f"{name}: column {label!r} is both label and excluded; use one of the two.")
     columns = [one for one in columns if one.title not in (exclude or ())]
-    wanted = _scales(name, scales, columns)
+    _check_given(name, given, label, columns, exclude or ())
+    wanted = _scales(name, scales, columns, given)
     if not columns or not len(columns[0].values):
         raise DataError(f"{name} has no values; a table needs at least one row and one column.")
-    refuse_unreadable(name, columns, label, accepted, missing == "model", row, exclude is not None)
-    columns = _without_missing(name, columns, label, missing, row)
+    refuse_unreadable(name, columns, label, given, accepted, missing == "model", row, exclude is not None)
+    columns = _without_missing(name, columns, {label, *given}, missing, row)
     if missing == "drop":  # which may leave one value of a column
-        refuse_unreadable(name, columns, label, accepted, False, row, exclude is not None)
+        refuse_unreadable(name, columns, label, given, accepted, False, row, exclude is not None)
     features: list[tuple[Column, numpy.ndarray]] = []
     marks: list[tuple[Column, numpy.ndarray]] = []
     labels: numpy.ndarray | None = None
     target: Column | None = None
     for k, one in enumerate(columns):
+        if one.title in given:
+            continue
         if one.title == label:
             target = Column(one.title, "category", words=ordered_words(name, one))
             labels = encoded(name, one, target, row).astype(numpy.int64)
@@ -92,8 +100,30 @@ def tabulated(
             features.append((_number(one.title, held, wanted.get(one.title), levels), held))
     if exclude is not None:
         _warn_of_identifiers(name, features)
-    place = None if label is None else [one.title for one in columns].index(label)
-    return _stacked(name, [*features, *marks], labels, target, place)
+    if not features:
+        raise DataError(f"{name} has no values: it has no column but the label; a table needs at least one feature.")
+    titles = [one.title for one in columns]
+    place = None if label is None else titles.index(label)
+    known = [one for one in columns if one.title in given]
+    conditions = described_columns(name, known)
+    both = [*features, *marks]
+    schema = Schema(tuple(column for column, _ in both), target, place, conditions, tuple(titles.index(one.title) for one in conditions))
+    cond = encoded_columns(name, known, conditions, row) if conditions else labels
+    return Table(numpy.column_stack([values for _, values in both]), cond, schema)
+
+
+def _check_given(name: str, given: Sequence[str], label: str | None, columns: Sequence[Raw], excluded: Sequence[str]) -> None:
+    """Raise if given columns are something else, too, or all columns."""
+    for title in given:
+        if title in excluded:
+            raise UserError(f"{name}: column {title!r} is both given and excluded; use one of the two.")
+        if title == label:
+            raise UserError(f"{name}: column {title!r} is both label and given; use one of the two.")
+    if given and label is not None:
+        both = [label, *given]
+        raise UserError(f"{name}: label is {label!r} and given is {list(given)}, but a condition is one or the other; use given={both}.")
+    if given and all(one.title in given for one in columns):
+        raise UserError(f"{name}: given is {list(given)}, which are all columns; leave out those whose density is wanted.")
 
 
 def _warn_of_identifiers(name: str, features: Sequence[tuple[Column, numpy.ndarray]]) -> None:
@@ -108,10 +138,11 @@ def _warn_of_identifiers(name: str, features: Sequence[tuple[Column, numpy.ndarr
 
 
 def by_schema(name: str, columns: Sequence[Raw], schema: Schema, row: Callable[[int], str] | None = None) -> Table:
-    """Return a further table, such as a test set, as the features of a schema; labels are None if it has no such column.
+    """Return a further table, such as a test set, as the features of a schema; cond is None if it has no label column.
 
     Raises:
-        DataError: a column is missing, has a word that is not one of the schema's, or a missing value that was not modelled.
+        DataError: a column is missing, also a given one, or has a word that is not one of the schema's, or a missing value that was not
+            modelled.
     """
     row = row or (lambda k: f"row {k} (counted from 0)")
     known = {one.title: one for one in columns}
@@ -138,43 +169,12 @@ def by_schema(name: str, columns: Sequence[Raw], schema: Schema, row: Callable[[
         random = numpy.random.RandomState([0, k])
         fill = raw.values[~gaps] if not gaps.all() else numpy.array([column.low or 0.0])
         features.append((column, numpy.where(gaps, random.choice(fill, len(gaps)), raw.values)))
-    labels = None
-    if schema.label is not None and schema.label.title in known:
-        labels = encoded(name, known[schema.label.title], schema.label, row).astype(numpy.int64)
-    return Table(numpy.column_stack([values for _, values in features]), labels, schema)
-
-
-def ordered_words(name: str, raw: Raw) -> tuple[Word, ...]:
-    """Return the distinct values of a column, sorted by size if all are integers and as text otherwise; missing is the last."""
-    if raw.values.dtype != object:
-        values = raw.values[~raw.missing]
-        if not (values == numpy.rint(values)).all():
-            raise DataError(f"{name}: column {raw.title!r} holds real numbers, but classes are integers or words; convert them first.")
-        words: list[Word] = [int(one) for one in numpy.unique(values)]
-    else:
-        distinct = {(type(one), one): one for one in raw.values if one is not None}  # True is not 1
-        words = list(raw.order or sorted(distinct.values(), key=_key(list(distinct.values()))))
-    return (*words, None) if raw.missing.any() else tuple(words)
-
-
-def encoded(name: str, raw: Raw, column: Column, row: Callable[[int], str]) -> numpy.ndarray:
-    """Return a column's values as the numbers of a category, float64 (N,)."""
-    numbers = {(type(word), word): float(k) for k, word in enumerate(column.words)}
-    values = raw.values
-    if values.dtype != object:
-        values = numpy.array([None if one != one else int(one) if one == int(one) else one for one in values.tolist()], dtype=object)
-    found = [numbers.get((type(one), one)) for one in values]
-    if None in found:
-        k = found.index(None)
-        what = "is missing" if values[k] is None else f"is {values[k]!r}"
-        words = ", ".join(repr(word) for word in column.words[:10]) + (", ..." if len(column.words) > 10 else "")
-        raise DataError(f"{name}: {row(k)}, column {raw.title!r} {what}, but it is one of {words} in the schema.")
-    return numpy.array(found, dtype=numpy.float64)
-
-
-def _key(words: list[Word]) -> Callable[[Word], Any]:
-    numbers = all(isinstance(word, int) or (isinstance(word, str) and word.lstrip("+-").isdecimal()) for word in words)
-    return (lambda word: int(word or 0)) if numbers else str
+    cond = None
+    if schema.given:
+        cond = encoded_columns(name, columns_by_name(name, known, schema.given), schema.given, row)
+    elif schema.label is not None and schema.label.title in known:
+        cond = encoded(name, known[schema.label.title], schema.label, row).astype(numpy.int64)
+    return Table(numpy.column_stack([values for _, values in features]), cond, schema)
 
 
 def _number(title: str, values: numpy.ndarray, scale: str | None, levels: int | None) -> Column:
@@ -183,7 +183,7 @@ def _number(title: str, values: numpy.ndarray, scale: str | None, levels: int | 
     return Column(title, "integer", low=0, high=levels - 1, dequantised=True)
 
 
-def _scales(name: str, scales: Scales, columns: Sequence[Raw]) -> dict[str, str]:
+def _scales(name: str, scales: Scales, columns: Sequence[Raw], given: Sequence[str]) -> dict[str, str]:
     if isinstance(scales, str):
         scales = [scales]
     if scales is None:
@@ -196,38 +196,33 @@ def _scales(name: str, scales: Scales, columns: Sequence[Raw]) -> dict[str, str]
             raise UserError(f"{name}: scales: {unknown('column', title, known)}")
         if known[title].values.dtype == object:
             raise UserError(f"{name}: scales: column {title!r} holds words, which have no scale; leave it out.")
+        if title in given:
+            raise UserError(f"{name}: scales: column {title!r} is given, so it has no scale; leave it out.")
     return wanted
 
 
-def _without_missing(name: str, columns: Sequence[Raw], label: str | None, missing: Missing, row: Callable[[int], str]) -> Sequence[Raw]:
-    """Return the columns without the rows that have missing values, or as they are if these are modelled; or refuse."""
+def _without_missing(
+    name: str, columns: Sequence[Raw], conditions: Set[str | None], missing: Missing, row: Callable[[int], str]
+) -> Sequence[Raw]:
+    """Return the columns without the rows that have missing values, or as they are if these are modelled; those of conditions never are."""
     gaps = {one.title: one.missing for one in columns if one.missing.any()}
     if missing == "model":
-        gaps = {title: one for title, one in gaps.items() if title == label}
+        gaps = {title: one for title, one in gaps.items() if title in conditions}
     if not gaps:
         return columns
     if missing != "drop":
-        _refuse_missing(name, gaps, row, of_label=missing == "model")
+        _refuse_missing(name, gaps, row, conditions=missing == "model")
     kept = ~numpy.logical_or.reduce(list(gaps.values()))
     if not kept.any():
         raise DataError(f"{name}: every row has a missing value, so missing='drop' leaves none; use missing='model', or remove a column.")
     return [one.rows(kept) for one in columns]
 
 
-def _refuse_missing(name: str, gaps: Mapping[str, numpy.ndarray], row: Callable[[int], str], of_label: bool = False) -> None:
+def _refuse_missing(name: str, gaps: Mapping[str, numpy.ndarray], row: Callable[[int], str], conditions: bool = False) -> None:
     counts = ", ".join(f"{title!r} {int(one.sum())}" for title, one in gaps.items())
     every = numpy.logical_or.reduce(list(gaps.values()))
-    choice = "missing='drop' to leave these rows out" + ("" if of_label else ", or missing='model' to learn which are missing")
+    choice = "missing='drop' to leave these rows out" + ("" if conditions else ", or missing='model' to learn which are missing")
     raise DataError(
         f"{name}: {int(every.sum())} of {len(every)} rows have missing values, by column: {counts} (first in {row(int(every.argmax()))}); "
         f"fill them in, or give {choice}."
     )
-
-
-def _stacked(
-    name: str, features: Sequence[tuple[Column, numpy.ndarray]], labels: numpy.ndarray | None, label: Column | None, place: int | None
-) -> Table:
-    if not features:
-        raise DataError(f"{name} has no values: it has no column but the label; a table needs at least one feature.")
-    schema = Schema(tuple(column for column, _ in features), label, place)
-    return Table(numpy.column_stack([values for _, values in features]), labels, schema)

@@ -15,11 +15,12 @@ from pushforward import registry
 from pushforward._checks import device_named, real, shown, whole
 from pushforward._pandas import as_pandas, is_frame
 from pushforward.data.frames import as_words
+from pushforward.data.given_columns import raw_of
 from pushforward.data.raw import Names, Raw, names_of
 from pushforward.data.raw_frame import columns_of
 from pushforward.data.tabulate import Missing
 from pushforward.errors import ConditionError, DataError, UserError
-from pushforward.estimators.given import Conditions, raw_of
+from pushforward.estimators.given import Conditions
 from pushforward.estimators.members import Plan
 from pushforward.estimators.reading import Layout, Reader, row
 from pushforward.estimators.weights import checked_weights, counted

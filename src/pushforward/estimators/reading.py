@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from pushforward._pandas import pandas_for
+from pushforward.column import Column
 from pushforward.data.inference import gain, numeric
 from pushforward.data.raw import LARGEST, Raw
 from pushforward.data.tabulate import Missing, by_schema, tabulated
 from pushforward.errors import DataError
-from pushforward.schema import Column, Schema
+from pushforward.schema import Schema
 
 DRAWS = 8  # points of a cell, or stand-ins of a missing value, over which a log-density is averaged
 GAIN = 0.05  # nats by which a scale with bounds must fit better: it leaves no density beyond them

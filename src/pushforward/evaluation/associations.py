@@ -6,7 +6,7 @@ import numpy
 import scipy.stats
 from torch import Tensor
 
-from pushforward.schema import Column
+from pushforward.column import Column
 
 ROWS = 2000  # rows that correlations are measured on
 

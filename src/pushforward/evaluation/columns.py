@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from pushforward.column import Column
 from pushforward.data.dataset import Dataset
 from pushforward.data.inference import described
-from pushforward.schema import Column, Schema
+from pushforward.schema import Schema
 
 
 def schema_of(data: Dataset) -> Schema | None:

@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy
 from torch import Tensor
 
+from pushforward.column import Column
 from pushforward.evaluation.columns import columns_of
-from pushforward.schema import Column, Schema
+from pushforward.schema import Schema
 
 WORDS = 8  # words of a category with a place of their own; the others share one
 CELLS = 30  # range of integers up to which each of them has a bin

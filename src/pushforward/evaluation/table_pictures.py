@@ -17,10 +17,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
+from pushforward.column import Column
 from pushforward.evaluation.associations import associations, strongest
 from pushforward.evaluation.compared import Compared
 from pushforward.evaluation.pictures import ACCENT, INK, SOFT, figure_of, plain
-from pushforward.schema import Column
 
 PANELS = 24  # marginals in one picture
 SIDE = 7  # columns of a corner plot

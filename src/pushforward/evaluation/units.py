@@ -6,9 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pushforward.column import Column
 from pushforward.data.dataset import Dataset
 from pushforward.evaluation.columns import gaps_of, schema_of
-from pushforward.schema import Column, Schema
+from pushforward.schema import Schema
 
 LARGE = 1e6  # from which numbers are written with a power of ten
 

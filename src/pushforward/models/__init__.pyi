@@ -52,8 +52,8 @@ def autoencoder_kl(
         perceptual_weight: weight of that distance.
         preprocess: "centred" maps levels, or without them numbers in [0, 1], to [-1, 1]; "none" is for images that are in [-1, 1].
         levels: number of values of quantised images, 256 for 8 bits; None for continuous ones.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         An Autoencoder.
@@ -113,8 +113,8 @@ def consistency(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A FlowMap, which samples by Jumps(1) or `Renoise(steps)`.
@@ -159,8 +159,8 @@ def ddim(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel.
@@ -208,8 +208,8 @@ def ddpm(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel; its likelihood, encode and decode are the ODE's, by Dopri5 unless a sampler is given.
@@ -256,8 +256,8 @@ def edm(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel with data prediction along VarianceExploding(sigma_min, sigma_max).
@@ -300,8 +300,8 @@ def ffjord(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A ContinuousFlow with Gaussian noise.
@@ -350,8 +350,8 @@ def flow_matching(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel.
@@ -403,8 +403,8 @@ def glow(
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         values: number of values 0, 1, ... of quantised data (256 for 8-bit images), or None for continuous data.
         memory: "full", or "reversible" for training in memory that does not grow with depth: see `bijections.Chain`.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -452,8 +452,8 @@ def heat_ode(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel with data prediction along Heat(duration).
@@ -496,8 +496,8 @@ def iaf(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise, whose fast direction is sampling.
@@ -549,8 +549,8 @@ def improved_meanflow(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A FlowMap; a network of your own must return twice the channels, the average velocity and then the velocity.
@@ -597,8 +597,8 @@ def maf(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise, whose fast direction is log_prob.
@@ -653,8 +653,8 @@ def meanflow(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A FlowMap; its value of the loss is the plain squared error, its gradient that of the weighted one.
@@ -695,8 +695,8 @@ def nice(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with logistic noise.
@@ -749,8 +749,8 @@ def nsf(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise; of angles, with noise uniform on the torus.
@@ -794,8 +794,8 @@ def ot_flow_matching(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel on the linear path with velocity prediction.
@@ -838,8 +838,8 @@ def realnvp(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -889,8 +889,8 @@ def realnvp_image(
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         values: number of values 0, 1, ... of quantised data (256 for 8-bit images), or None for continuous data.
         memory: "full", or "reversible" for training in memory that does not grow with depth: see `bijections.Chain`.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.
@@ -937,8 +937,8 @@ def rectified_flow(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel on the linear path with velocity prediction.
@@ -983,8 +983,8 @@ def score_sde(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel; its likelihood, encode and decode are the ODE's, by Dopri5 unless a sampler is given.
@@ -1017,8 +1017,8 @@ def sd3(
             0.46 for three of them.
         null_text: what stands for no text: "zeros", or "empty", the encoding of the empty prompt.
         sampler: how samples and encodings are solved by default.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A PathModel on the linear path with velocity prediction, whose condition is a `TextContext`.
@@ -1078,8 +1078,8 @@ def shortcut(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data, for a table one entry a column; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A FlowMap, which samples by `Jumps(steps)` with a power of 2.
@@ -1132,8 +1132,8 @@ def tarflow(
         cond_features: length of condition vectors, or None.
         cond_image: shape (channels, height, width) of condition images, such as masks, or None; at most one of the three.
         levels: number of values of quantised data; None for continuous data.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
 
     Returns:
         A NormalizingFlow with Gaussian noise.

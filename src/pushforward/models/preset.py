@@ -44,8 +44,8 @@ class Options:
 
     Args:
         shape: shape of one event.
-        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and classes follow
-            from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
+        schema: columns and classes of the data, `data.load(...).schema`, kept for the table of samples. Shape, levels and the condition
+            follow from it, and the columns' units (`bijections.TableUnits`) take the place of `preprocess`.
     """
 
     before_own: ClassVar[tuple[str, ...]] = ()
@@ -227,13 +227,15 @@ def _arguments(doc: str) -> dict[str, str]:
 
 
 def _follow_schema(arguments: dict[str, Any], known: Mapping[str, Any]) -> None:
-    """Add what the schema of a table determines and the user did not give: the shape, levels and classes."""
+    """Add what the schema of a table determines and the user did not give: the shape, levels, classes and length of conditions."""
     schema = arguments.get("schema")
     if schema is None:
         return
     if not isinstance(schema, Schema):
         raise UserError(f"schema is {shown(schema)}, but it must be a data set's schema, such as pf.data.load('wine').schema.")
     follows: dict[str, Any] = {"classes": schema.classes}
+    if schema.given:
+        follows["cond_features"] = schema.cond_features
     if schema.columns:
         follows |= {"shape": (len(schema.columns),), "levels": schema.levels}
     for name, value in follows.items():
