@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 
 import numpy
 import pandas
@@ -36,6 +37,15 @@ def sampled(folder, out, *cond, n=4):
     assert main(["sample", str(folder / "run"), "-n", str(n), "--out", str(out), "--cond", *cond]) == 0
     with out.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_the_command_that_is_printed_next_draws_samples(folder, capsys, tmp_path, monkeypatch):
+    arguments = ["--data", str(folder / "people.csv"), "--out", str(tmp_path / "run"), "--layers", "1", "--hidden", "8"]
+    assert main(["train", "maf", *arguments, *OPTIONS, *QUICK]) == 0
+    command = capsys.readouterr().out.splitlines()[-1].partition("    pushforward ")[2]
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)) == 0
+    assert len(pandas.read_csv("samples.csv")) == 100
 
 
 def test_a_run_records_its_given_columns(folder, capsys):

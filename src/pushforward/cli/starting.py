@@ -137,8 +137,9 @@ def finish(trainer: Trainer) -> int:
     if status == 0 and trainer.processes.main:
         schema = trainer.model.schema
         form = "csv" if schema is not None and schema.columns else "png"
-        run = shlex.quote(str(trainer.out))
-        print(f"next: pushforward evaluate {run}    pushforward sample {run} -n 100 --out samples.{form}")
+        run, model = shlex.quote(str(trainer.out)), trainer.model
+        cond = " --cond test" if model.conditioning.shape is not None else ""  # which samples need
+        print(f"next: pushforward evaluate {run}    pushforward sample {run} -n 100{cond} --out samples.{form}")
     return status
 
 
