@@ -8,8 +8,13 @@ import PIL.Image
 import pytest
 import tiny_sd3
 import torch
+import yaml
 
+import pushforward as pf
 from pushforward.cli import main
+from pushforward.cli.configuration import refuse_changes
+from pushforward.errors import UserError
+from pushforward.formats.config import dump_yaml, to_plain
 from pushforward.formats.model import load
 from pushforward.training import processes as processes_module
 from pushforward.training.grids import CaptionGrid
@@ -150,3 +155,24 @@ def test_fine_tuning_continues_its_encoding(pictures, attempts, tmp_path, monkey
     assert steps_of(tmp_path / "again") == [1, 2, 3, 4]
     one, other = ((tmp_path / name / "lora.safetensors").read_bytes() for name in ("again", "straight"))
     assert one == other
+
+
+def test_a_run_of_a_version_without_a_setting_resumes_where_it_has_its_default(tmp_path):
+    """At any depth of the model's configuration, and no other change passes."""
+    column = pf.data.Column("a", "continuous")
+    now = {
+        "preset": "nsf",
+        "data": {"name": "t.csv"},
+        "model": {"layers": 2, "dropout": 0.0, "schema": to_plain(pf.data.Schema((column,)))},
+    }
+    before = yaml.safe_load(dump_yaml(now))
+    for section, setting in (
+        (before["model"], "dropout"),
+        (before["model"]["schema"], "given"),
+        (before["model"]["schema"]["columns"][0], "of"),
+    ):
+        del section[setting]
+    refuse_changes(before, now, tmp_path)
+    for changed in ({"dropout": 0.1}, {"schema": {**now["model"]["schema"], "given": [to_plain(column)]}}, {"layers": 3}):
+        with pytest.raises(UserError, match=rf"was trained with model\.{next(iter(changed))}"):
+            refuse_changes(before, {**now, "model": {**now["model"], **changed}}, tmp_path)

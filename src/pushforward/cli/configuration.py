@@ -105,6 +105,8 @@ def model_defaults(function: Any, section: Mapping[str, Any]) -> dict[str, Any]:
 def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
     """Raise if the model or data to resume differs from the run's, or what was fine-tuned."""
     now = yaml.safe_load(dump_yaml(now))
+    if before.get("preset") == now.get("preset"):
+        before = {**before, "model": _completed(before.get("model"), now.get("model"), f"models.{now.get('preset')}")}
     for name in ("preset", "data", "model", FINETUNE):
         if before.get(name) != now.get(name):
             old, new = before.get(name), now.get(name)
@@ -114,3 +116,20 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], out: Path)
             raise UserError(
                 f"{out} was trained with {name} {old!r}, not {new!r}; resume it unchanged, or start a new run with another --out."
             )
+
+
+def _completed(old: Any, new: Any, name: str = "") -> Any:
+    """Return what a run has, with the defaults of settings that came after it, where the new configuration has these defaults."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [_completed(*pair) for pair in zip(old, new, strict=True)]
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return old
+    made = {key: _completed(one, new.get(key)) for key, one in old.items()}
+    name = name or str(new.get("name"))
+    later = new.keys() - old.keys()
+    if later and name in registry.names():
+        options = inspect.signature(registry.get(name)).parameters
+        defaults = {key: options[key].default for key in later if key in options}
+        plain = yaml.safe_load(dump_yaml({key: one for key, one in defaults.items() if one is not inspect.Parameter.empty}))
+        made |= {key: one for key, one in (plain or {}).items() if one == new[key]}
+    return made
