@@ -71,3 +71,18 @@ def test_a_density_is_compiled_in_one_graph():
     model, x = pf.models.realnvp(2, 2, (4,)), torch.randn(3, 2)
     found = torch.compile(lambda x: model.log_prob(x), backend="eager", fullgraph=True)(x)
     torch.testing.assert_close(found, model.log_prob(x))
+
+
+@pytest.mark.parametrize("method", ["params", "transform", "map_columns", "inverse"])
+def test_a_method_replaced_on_a_class_is_used(method, monkeypatch):
+    chain, x = pf.bijections.Chain([pf.bijections.AffineCoupling(4, (8,)), pf.bijections.Reverse(4)]), torch.randn(3, 4)
+    before, own, calls = chain.inverse(x)[0], getattr(pf.bijections.AffineCoupling, method), []
+    monkeypatch.setattr(pf.bijections.AffineCoupling, method, lambda *args, **options: calls.append(method) or own(*args, **options))
+    torch.testing.assert_close(chain.inverse(x)[0], before)
+    assert calls == [method]
+
+
+def test_other_steps_given_by_a_chain_are_used():
+    chain, x = pf.bijections.Chain([pf.bijections.AffineCoupling(4, (8,)), pf.bijections.Reverse(4)]), torch.randn(3, 4)
+    chain.runs = lambda: [chain.steps[1]]
+    assert torch.equal(chain(x)[0], x.flip(1))

@@ -60,8 +60,9 @@ STEPS: dict[type, Step] = {
     **dict.fromkeys((AffineAutoregressive, SplineAutoregressive), _autoregressive),
     **dict.fromkeys((ActNorm, LULinear, Orthogonal, Permutation, Reverse, Scale), _plain),
 }
-# Replaced in one object, these would be bypassed; a replaced `forward` or `inverse` is found by `dispatch`.
+# Replaced in one object or in a class, these would be bypassed; `dispatch` finds a `forward` replaced in either, an `inverse` in an object.
 METHODS = frozenset(("map_columns", "params", "embedded", "split", "transform", "merge"))
+DEFINED = {kind: [(name, getattr(kind, name, None)) for name in (*sorted(METHODS), "inverse")] for kind in STEPS}
 known(*STEPS)
 
 
@@ -72,8 +73,12 @@ def through(chain: Any, x: Any, cond: Any, inverse: bool) -> tuple[Any, Tensor |
     for step in steps:
         if type(step) not in STEPS or not METHODS.isdisjoint(step.__dict__):
             return NotImplemented
-    if not steps:
+    if not steps or "runs" in chain.__dict__:
         return NotImplemented
+    for kind in set(map(type, steps)):
+        for name, defined in DEFINED[kind]:
+            if getattr(kind, name, None) is not defined:
+                return NotImplemented
     bounds: Bounds = {}
     y, total = Columns.of(x, steps[0].features), None
     for step in reversed(steps) if inverse else steps:
