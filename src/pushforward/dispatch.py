@@ -37,6 +37,7 @@ Ways = dict[tuple[type, str], tuple[Callable[..., Any], Callable[[], bool] | Non
 _ways: Ways = {}
 _registered: dict[str, Ways] = {}  # by page, from which `_ways` takes them
 _known: dict[type, Callable[..., Any]] = {}  # exact types whose call a fast path may bypass, with their original forward
+_built: dict[type, Callable[[Any], bool]] = {}  # by type: whether a module has the parts that fast paths read of it
 _pages: set[str] = set()
 _looked_up: set[type] = set()  # types whose page is imported
 PARAMETERS = (nn.Parameter, type(None))
@@ -87,6 +88,11 @@ def known(*kinds: type[nn.Module]) -> None:
 known(nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Sequential, nn.GELU, nn.SiLU, nn.Identity)
 for _container in (nn.ModuleList, nn.ModuleDict):
     _known[_container] = _container.forward
+
+
+def reads_parts(kind: type[nn.Module], built: Callable[[Any], bool]) -> None:
+    """Register what fast paths of a type presume of its parts, which users may replace by others of known types, such as a Sequential."""
+    _built[kind] = built
 
 
 def fast_way(kind: type[nn.Module], method: str, when: Callable[[], bool] | None = None, inside: bool = False) -> Callable[[F], F]:
@@ -162,7 +168,7 @@ def _autocast() -> bool:
 
 
 def untouched(module: nn.Module, inside: bool = False) -> bool:
-    """Return whether a module and its submodules are of known types and unmodified.
+    """Return whether a module and its submodules are of known types and unmodified, and have the parts that fast paths read.
 
     No hooks (also no global ones), no replaced forward, no compiled call, no parametrised, sharded or swapped parameter. With `inside` the
     module's own hooks do not count, only those of its submodules.
@@ -176,6 +182,9 @@ def untouched(module: nn.Module, inside: bool = False) -> bool:
             continue
         kind, state = type(one), one.__dict__
         if kind not in _known or _known[kind] is not kind.forward or "forward" in state or "inverse" in state:
+            return False
+        built = _built.get(kind)
+        if built is not None and not built(one):
             return False
         if not inside and (
             state["_forward_hooks"]

@@ -86,3 +86,35 @@ def test_other_steps_given_by_a_chain_are_used():
     chain, x = pf.bijections.Chain([pf.bijections.AffineCoupling(4, (8,)), pf.bijections.Reverse(4)]), torch.randn(3, 4)
     chain.runs = lambda: [chain.steps[1]]
     assert torch.equal(chain(x)[0], x.flip(1))
+
+
+def _without_bias(layer):
+    layer.bias = None
+
+
+REPLACED = {
+    "sequence": lambda net: setattr(net, "out", torch.nn.Sequential(net.out, torch.nn.SiLU())),
+    "norm": lambda net: net.layers.append(torch.nn.LayerNorm(8)),
+    "no bias": lambda net: _without_bias(net.layers[0]),
+    "no output bias": lambda net: _without_bias(net.out),
+}
+
+
+MASKED = ["no bias", "no output bias"]  # only masked layers take a mask
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"), [*(("AffineCoupling", one) for one in REPLACED), *(("AffineAutoregressive", one) for one in MASKED)]
+)
+def test_a_part_replaced_in_a_network_is_called(kind, change):
+    chain, x = pf.bijections.Chain([getattr(pf.bijections, kind)(4, (8,)), pf.bijections.Reverse(4)]), torch.randn(3, 4)
+    for p in chain.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    before = chain(x)[0]
+    REPLACED[change](chain.steps[0].net)
+    z, log_abs_det = chain(x)
+    assert not torch.allclose(z, before)
+    torch.testing.assert_close(chain.inverse(z)[0], x, rtol=1e-4, atol=1e-5)
+    with pf.fast.disabled():
+        for one, other in zip(chain(x), (z, log_abs_det), strict=True):
+            torch.testing.assert_close(one, other)

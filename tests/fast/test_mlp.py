@@ -5,7 +5,7 @@ import torch
 
 import pushforward as pf
 from pushforward import dispatch
-from pushforward.errors import UserError
+from pushforward.errors import ShapeError, UserError
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -68,3 +68,46 @@ def test_another_embedding_of_a_number_is_used():
 def test_a_guidance_scale_that_is_not_read_is_refused():
     with pytest.raises(UserError, match="reads no guidance scale"):
         _net(1)(torch.randn(5, 4), torch.rand(5), guidance=torch.ones(5, 3))
+
+
+def _without_bias(layer):
+    layer.bias = None
+
+
+# Parts that users may set: of types whose weights the fast path would read, or not looked at by it.
+REPLACED = {
+    "activation": lambda net: setattr(net, "act", torch.sin),
+    "activation module": lambda net: setattr(net, "act", torch.nn.GELU()),
+    "output sequence": lambda net: setattr(net, "out", torch.nn.Sequential(net.out, torch.nn.SiLU())),
+    "layer sequence": lambda net: net.layers.__setitem__(1, torch.nn.Sequential(net.layers[1], torch.nn.LayerNorm(12))),
+    "layer without bias": lambda net: _without_bias(net.layers[0]),
+    "output without bias": lambda net: _without_bias(net.out),
+    "time with bias": lambda net: setattr(net, "time", torch.nn.Linear(8, 36)),
+    "time sequence": lambda net: setattr(net, "time", torch.nn.Sequential(net.time, torch.nn.SiLU())),
+    "longer number net": lambda net: net.numbers.nets[0].append(torch.nn.SiLU()) if net.numbers is not None else setattr(net, "time", None),
+}
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+@pytest.mark.parametrize("change", REPLACED)
+def test_a_replaced_part_is_called(change, count):
+    net, x, t = _net(count), torch.randn(5, 4), torch.rand(5)
+    numbers = {"r": t / 2} if count else {}
+    with torch.no_grad():
+        before = net(x, t, **numbers)
+        REPLACED[change](net)
+        found = net(x, t, **numbers)
+    assert not torch.allclose(before, found)
+    trained = net(x, t, **numbers)
+    with pf.fast.disabled():
+        torch.testing.assert_close(net(x, t, **numbers), found)
+    torch.testing.assert_close(trained, found)
+
+
+def test_the_divergence_of_a_network_with_other_outputs_is_refused():
+    net, x, t = _net(0), torch.randn(5, 4), torch.rand(5)
+    prepared = dispatch.preparer(net)(None)
+    torch.testing.assert_close(prepared(x, t), net(x, t))
+    for one in (net, prepared):
+        with pytest.raises(ShapeError, match="a divergence needs equal shapes"):
+            one.value_and_divergence(x, t)

@@ -6,11 +6,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pushforward.dispatch import fast_way, known
+from pushforward.dispatch import fast_way, known, reads_parts
 from pushforward.nn.coupling import CouplingNet
 from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
 
 known(LabelEmbedding, VectorEmbedding, nn.Dropout)
+CONDITIONS = (LabelEmbedding, VectorEmbedding)
+
+
+def _built(net: Any) -> bool:
+    # No calls: it runs for every layer of a flow.
+    modules = net._modules
+    for layer in (*modules["layers"]._modules.values(), modules["out"]):
+        if type(layer) is not nn.Linear or layer._parameters["bias"] is None:
+            return False
+    return type(modules["condition"]) in CONDITIONS
+
+
+reads_parts(CouplingNet, _built)
 
 
 @fast_way(CouplingNet, "columns")

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pushforward._modes import values_alone
 from pushforward._precision import wide
-from pushforward.dispatch import fast_way, known
+from pushforward.dispatch import fast_way, known, reads_parts
 from pushforward.functional.embedding import frequencies
+from pushforward.nn.activation import ACTIVATIONS
 from pushforward.nn.embedding import LabelEmbedding, Numbers, TimeNet, TimestepEmbedding, VectorEmbedding
 from pushforward.nn.mlp import MAX_PERIOD, MLP, SCALE
 
@@ -66,6 +67,38 @@ ACTS = {
 }
 
 
+def _built(mlp: Any) -> bool:
+    """Return whether the parts are those that an MLP makes: what is read of them is then all that they compute."""
+    state, modules = mlp.__dict__, mlp._modules
+    layers = modules["layers"]._modules
+    for layer in (*layers.values(), modules["out"]):
+        if type(layer) is not nn.Linear or layer._parameters["bias"] is None:
+            return False
+    if state.get("act") is not ACTIVATIONS.get(state["activation"]) or len(layers) != len(state["hidden"]):
+        return False
+    if type(modules["label"]) not in (LabelEmbedding, VectorEmbedding):
+        return False
+    features = state["time_features"]
+    if not features:  # a part that is None is no module
+        return mlp.time is None
+    numbers = modules.get("numbers")
+    return _matrix(modules.get("time")) and (numbers is None or all(_embedded(net, features) for net in numbers.nets))
+
+
+def _matrix(layer: Any) -> bool:
+    return type(layer) is nn.Linear and layer._parameters["bias"] is None
+
+
+def _embedded(net: Any, features: int) -> bool:
+    """Return whether the embedding of a number is that of the time, times a matrix."""
+    if type(net) is not TimeNet or len(net) != 2 or type(net[0]) is not TimestepEmbedding:
+        return False
+    return _matrix(net[1]) and (net[0].features, net[0].scale, net[0].max_period) == (features, SCALE, MAX_PERIOD)
+
+
+reads_parts(MLP, _built)
+
+
 def _eager() -> bool:
     return not torch.compiler.is_compiling()  # a compiler merges the operations itself
 
@@ -80,18 +113,12 @@ def forward(
     """
     if mlp.numbers is None:
         return _value(mlp, _constants(mlp), x, t, cond) if values_alone() and r is None and guidance is None else NotImplemented
-    if t is None or not _as_built(mlp):
+    if t is None:
         return NotImplemented
     times = [t, *mlp.numbers.read(t, r, guidance)]
     if any(one.shape != x.shape[:1] for one in times):
         return NotImplemented
     return _value(mlp, _constants(mlp), x, torch.stack(times, dim=1), cond)
-
-
-def _as_built(mlp: Any) -> bool:
-    """Return whether the embeddings of all numbers are that of the time."""
-    ours = mlp.time_features, SCALE, MAX_PERIOD
-    return all((net[0].features, net[0].scale, net[0].max_period) == ours for net in mlp.numbers.nets)
 
 
 @fast_way(MLP, "value_and_divergence")
@@ -101,7 +128,7 @@ def value_and_divergence(mlp: MLP, x: Tensor, t: Tensor | None = None, cond: Ten
     With slopes s_l = act'(pre-activation), the Jacobian is W diag(s_L) W_L ... diag(s_1) W_1; for two hidden layers its trace is
     s_2' M s_1 with M = W_2 * (W_1 W)', one matrix product for the entire batch.
     """
-    if mlp.numbers is not None:
+    if mlp.numbers is not None or mlp.outputs != mlp.inputs:
         return NotImplemented
     return _value_and_divergence(mlp, _constants(mlp, trace=True), x, t, cond)
 
@@ -115,7 +142,7 @@ class Prepared:
     """
 
     def __init__(self, mlp: MLP, times: Sequence[float] | None = None) -> None:
-        self.mlp, self.constants = mlp, _constants(mlp, trace=True, ready=not torch.is_grad_enabled(), times=times)
+        self.mlp, self.constants = mlp, _constants(mlp, mlp.outputs == mlp.inputs, not torch.is_grad_enabled(), times)
 
     def __call__(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """Return the MLP's output."""
@@ -123,6 +150,8 @@ class Prepared:
 
     def value_and_divergence(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the MLP's output and divergence."""
+        if self.mlp.outputs != self.mlp.inputs:
+            return self.mlp.value_and_divergence(x, t, cond)  # the plain method's error
         return _value_and_divergence(self.mlp, self.constants, x, t, cond)
 
 
