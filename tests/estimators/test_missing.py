@@ -139,6 +139,7 @@ def test_repeated_rows_have_the_shares_of_their_weights():
         ([math.nan] + [1.0] * 59, "sample_weight is nan in row 0"),
         ([0.0] * 60, "every sample_weight is zero"),
         (["heavy"] * 60, "sample_weight holds values that are no numbers"),
+        ([1 + 1j] * 60, "sample_weight holds values that are no numbers"),
         ("heavy", "sample_weight is 'heavy', but it is one number"),
         ([0.0] * 55 + [1.0] * 5, "X has 60 samples (5 are used)"),
     ],

@@ -27,7 +27,8 @@ def checked_weights(sample_weight: Any, n: int) -> numpy.ndarray | None:
     if isinstance(sample_weight, str | bytes):
         raise DataError(f"sample_weight is {shown(sample_weight)}, but it is one number of 0 or more for each row.")
     try:
-        weights = numpy.asarray(sample_weight, dtype=numpy.float64)
+        given = numpy.asarray(sample_weight)
+        weights = given.astype(numpy.float64, casting="unsafe" if given.dtype == object else "same_kind")
     except (TypeError, ValueError):
         raise DataError("sample_weight holds values that are no numbers, but it is one number of 0 or more for each row.") from None
     if weights.shape != (n,):
