@@ -141,13 +141,19 @@ class Schema:
         """Return the number of the class with this name, or that is this number.
 
         Raises:
-            UserError: there is no such class.
+            UserError: there is no such class, or a code with leading zeros (01) is meant or the number of another class (1).
         """
         names = self.class_names or ()
         if name in names:
             return names.index(name)
         if name.isdecimal() and int(name) < len(names):
-            return int(name)
+            number = int(name)
+            code = next((one for one in names if one.isdecimal() and int(one) == number), names[number])
+            if code != names[number]:
+                raise UserError(
+                    f"label is {name!r}, the class {code} without zeros or the number of {names[number]}; give the name of one."
+                )
+            return number
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         raise UserError(f"label is {name!r}, but the classes are {shown}; give one of them, or its number from 0 to {len(names) - 1}.")
 

@@ -55,6 +55,14 @@ def test_a_name_of_a_class_goes_before_a_number():
     assert [schema.label_of(name) for name in ("1", "3", "0")] == [1, 0, 0]
 
 
+def test_a_number_that_is_a_code_without_its_zeros_is_refused():
+    schema = Schema((), Column("zip", "category", words=("01", "02", "10")))
+    assert [schema.label_of(name) for name in ("01", "02", "10", "0")] == [0, 1, 2, 0]
+    with pytest.raises(UserError, match="label is '1', the class 01 without zeros or the number of 02"):
+        schema.label_of("1")
+    assert Schema((), Column("a", "category", words=("00", "01"))).label_of("1") == 1
+
+
 def test_a_data_set_knows_its_schema_and_all_its_splits_agree():
     parts = [pf.data.load("wine", split) for split in ("train", "validation", "test")]
     assert parts[0].schema == parts[1].schema == parts[2].schema
