@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pushforward import dispatch
+from pushforward._checks import whole
 from pushforward._precision import wide
 from pushforward.bijections.bijection import Bijection, inverted
-from pushforward.errors import ShapeError, UserError
+from pushforward.errors import ShapeError
 
 F = TypeVar("F", bound=Callable[..., Any])
 _CALL = nn.Module.__call__
@@ -82,15 +83,13 @@ class VectorBijection(Bijection):
         features: length of the vectors.
 
     Raises:
-        UserError: features < 1.
+        UserError: features is not an integer of at least 1.
         ShapeError: x has another number of features.
     """
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        if features < 1:
-            raise UserError(f"features is {features}, but it must be at least 1.")
-        self.features = features
+        self.features: int = whole("features", features, 1)
 
     @with_columns
     def forward(self, x: Any, cond: Any = None) -> tuple[Any, Any]:

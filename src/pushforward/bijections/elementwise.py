@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pushforward._checks import is_whole, shown
 from pushforward.errors import UserError
 from pushforward.functional.affine import bounded_affine
 from pushforward.functional.spline import MIN_BIN, spline_of_columns
@@ -99,5 +100,5 @@ def wrapped(x: Tensor) -> Tensor:
 
 
 def _check_bins(bins: int) -> None:
-    if not 2 <= bins < 1 / MIN_BIN:
-        raise UserError(f"bins is {bins}, but a spline has from 2 to {round(1 / MIN_BIN) - 1}; 8 is usual.")
+    if not is_whole(bins) or not 2 <= bins < 1 / MIN_BIN:
+        raise UserError(f"bins is {shown(bins)}, but a spline has from 2 to {round(1 / MIN_BIN) - 1}; 8 is usual.")

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward._checks import shown
 from pushforward._precision import uncast, wide
 from pushforward.bijections.columns import Columns, VectorBijection, moved
 from pushforward.errors import UserError
@@ -33,6 +34,8 @@ class Permutation(VectorBijection):
     order: Tensor
 
     def __init__(self, order: Sequence[int]) -> None:
+        if not hasattr(order, "__len__"):
+            raise UserError(f"order is {shown(order)}, but it is a permutation, such as [2, 0, 1]; Reverse(features) reverses.")
         super().__init__(len(order))
         if sorted(order) != list(range(len(order))):
             raise UserError(f"order is {list(order)}, but a permutation has each of 0 to {len(order) - 1} once.")
