@@ -30,7 +30,7 @@ def moments(model, guidance, sampler, n=3000):
 
 @pytest.mark.parametrize(
     ("path", "prediction", "sampler"),
-    some_of(PATHS, ["velocity", "noise", "data"], [Heun(60), Dopri5(1e-5, 1e-5), DPMSolverPP(80)], every=9),
+    some_of(PATHS, ["velocity", "noise", "data"], [Heun(60), Dopri5(1e-5, 1e-5), DPMSolverPP(80)], every=5),
 )
 def test_mmps_is_exact_for_a_gaussian_and_a_linear_measurement(path, prediction, sampler):
     """Mean and covariance of 3,000 samples: standard errors of 0.28 / sqrt(3000) = 0.005 and 0.002."""

@@ -82,7 +82,9 @@ def _built(mlp: Any) -> bool:
     if not features:  # a part that is None is no module
         return mlp.time is None
     numbers = modules.get("numbers")
-    return _matrix(modules.get("time")) and (numbers is None or all(_embedded(net, features) for net in numbers.nets))
+    return _matrix(modules.get("time")) and (
+        numbers is None or (type(numbers) is Numbers and all(_embedded(net, features) for net in numbers.nets))
+    )
 
 
 def _matrix(layer: Any) -> bool:
