@@ -25,7 +25,7 @@ hypothesis.settings.load_profile("deterministic")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """Collect tests without looking for garbage, of which there is none: a fifth of the time."""
+    """Collect tests without looking for garbage, of which there is none; later the collector leaves them out."""
     gc.disable()
     try:
         return (yield)

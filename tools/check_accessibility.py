@@ -36,6 +36,15 @@ def tool(path: Path) -> Any:
     return module
 
 
+def found_chromium() -> Any:
+    """Return the module that drives Chromium, or None after stating that there is none."""
+    module = tool(ROOT / "tests" / "chromium.py")
+    if module.BINARY is not None:
+        return module
+    print("there is no Chromium, in which pages are checked; install it (Debian and Ubuntu: apt install chromium).", file=sys.stderr)
+    return None
+
+
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Files of a folder, without a log."""
 
@@ -97,9 +106,8 @@ def main(argv: list[str] | None = None) -> int:
     if not options.folder.is_dir():
         print(f"there is no folder {options.folder}; run make docs first.", file=sys.stderr)
         return 2
-    chromium = tool(ROOT / "tests" / "chromium.py")
-    if chromium.BINARY is None:
-        print("there is no Chromium, in which pages are checked; install it (Debian and Ubuntu: apt install chromium).", file=sys.stderr)
+    chromium = found_chromium()
+    if chromium is None:
         return 2
     axe = tool(ROOT / "tools" / "npm_packages.py").files("axe-core")["axe.min.js"].read_text(encoding="utf-8")
     pages = [page for page in pages_of(options.folder) if options.only in page]

@@ -9,12 +9,15 @@ for the search index, which is the largest file of the site, before a reader ope
 
 import argparse
 import gzip
-import importlib.util
 import io
 import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # of the script itself; also where this file is imported by its path
+from check_accessibility import Handler as Files
+from check_accessibility import found_chromium, served
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 300  # kB before the first paint
@@ -23,18 +26,7 @@ CONNECTION = {"offline": False, "latency": 150, "downloadThroughput": 1.6e6 / 8,
 INDEX = "/search/search_index.json"
 
 
-def tool(path: Path) -> Any:
-    """Return a module by its file."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    spec.loader.exec_module(module)  # type: ignore[union-attr]
-    return module
-
-
-accessibility = tool(ROOT / "tools" / "check_accessibility.py")
-
-
-class Handler(accessibility.Handler):  # type: ignore[misc]
+class Handler(Files):  # type: ignore[misc]
     """Files of a folder, text compressed."""
 
     protocol_version = "HTTP/1.1"
@@ -117,11 +109,10 @@ def main(argv: list[str] | None = None) -> int:
     if not (options.folder / "index.html").is_file():
         print(f"there is no {options.folder / 'index.html'}; run make docs first.", file=sys.stderr)
         return 2
-    chromium = tool(ROOT / "tests" / "chromium.py")
-    if chromium.BINARY is None:
-        print("there is no Chromium, in which pages are checked; install it (Debian and Ubuntu: apt install chromium).", file=sys.stderr)
+    chromium = found_chromium()
+    if chromium is None:
         return 2
-    server = accessibility.served(options.folder, Handler)
+    server = served(options.folder, Handler)
     failures = []
     print("page                                       kB before the first paint   seconds   kB in all")
     for page in pages_of(options.folder):

@@ -14,16 +14,20 @@ known(LabelEmbedding, VectorEmbedding, nn.Dropout)
 CONDITIONS = (LabelEmbedding, VectorEmbedding)
 
 
-def _built(net: Any) -> bool:
-    # No calls: it runs for every layer of a flow.
-    modules = net._modules
-    for layer in (*modules["layers"]._modules.values(), modules["out"]):
-        if type(layer) is not nn.Linear or layer._parameters["bias"] is None:
-            return False
-    return type(modules["condition"]) in CONDITIONS
+def has_layers(kind: type[nn.Module]) -> Callable[[Any], bool]:
+    """Return a check that the layers of a network are of exactly this type and have a bias, and that its condition is an embedding."""
+
+    def check(net: Any) -> bool:  # no calls: it runs for every layer of a flow
+        modules = net._modules
+        for layer in (*modules["layers"]._modules.values(), modules["out"]):
+            if type(layer) is not kind or layer._parameters["bias"] is None:
+                return False
+        return type(modules["condition"]) in CONDITIONS
+
+    return check
 
 
-reads_parts(CouplingNet, _built)
+reads_parts(CouplingNet, has_layers(nn.Linear))
 
 
 @fast_way(CouplingNet, "columns")

@@ -11,23 +11,13 @@ from torch import Tensor
 
 from pushforward.bijections.elementwise import Affine, Elementwise
 from pushforward.dispatch import fast_way, known, reads_parts
-from pushforward.fast.coupling import CONDITIONS, shifted_bias, with_dropout
+from pushforward.fast.coupling import has_layers, shifted_bias, with_dropout
 from pushforward.fast.staircase import Layer, Solve, Staircase
 from pushforward.functional.affine import undone_affine
 from pushforward.nn.made import MADE, MaskedLinear
 
 known(MaskedLinear)
-
-
-def _built(net: Any) -> bool:
-    modules = net._modules
-    for layer in (*modules["layers"]._modules.values(), modules["out"]):
-        if type(layer) is not MaskedLinear or layer._parameters["bias"] is None:
-            return False
-    return type(modules["condition"]) in CONDITIONS
-
-
-reads_parts(MADE, _built)
+reads_parts(MADE, has_layers(MaskedLinear))
 
 _staircases: "weakref.WeakKeyDictionary[MADE, Staircase]" = weakref.WeakKeyDictionary()
 
