@@ -93,6 +93,7 @@ def test_samples_as_a_frame_and_as_arrays_have_the_conditions(folder, tmp_path):
     assert main([*arguments, str(tmp_path / "x.npz")]) == 0
     with numpy.load(tmp_path / "x.npz") as made:
         assert made["y"].tolist() == [[0, 1, 40]] * 2
+        assert (made["given city"].tolist(), made["given age"].tolist()) == (["Rome"] * 2, [40] * 2)
     assert main([*arguments, str(tmp_path / "x.png")]) == 0
 
 

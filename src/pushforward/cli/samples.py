@@ -90,6 +90,9 @@ def _write_npz(x: Tensor, labels: Tensor | None, out: Path, model: GenerativeMod
     if schema.columns:
         arrays["columns"] = numpy.array(schema.names)
     arrays |= {f"words of {name}": numpy.array([str(word) for word in words]) for name, words in schema.categories.items()}
+    if schema.given and labels is not None:  # y is encoded, as --cond reads it; these are the columns themselves
+        given = schema.given_values(labels).items()
+        arrays |= {f"given {name}": numpy.array([str(one) for one in v]) if v.dtype == object else v for name, v in given}
     _save(out, lambda file: numpy.savez(file, allow_pickle=False, **arrays))
 
 
