@@ -1,5 +1,7 @@
 """Checkpoints that are written in the background: the same files, in order, while training continues; a failure is not lost."""
 
+import os
+import sys
 import threading
 import time
 
@@ -46,6 +48,22 @@ def slowly(monkeypatch):
         write(*args)
 
     monkeypatch.setattr(state, "write_model", late)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has a priority of its own on Linux only")
+def test_training_comes_before_writing(tmp_path, monkeypatch):
+    write, seen = state.write_model, []
+
+    def watched(*args):
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        write(*args)
+
+    monkeypatch.setattr(state, "write_model", watched)
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    run(tmp_path / "run", async_checkpoints=True)
+    assert len(seen) == 3
+    assert all(one > before or one == 19 for one in seen)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
 def test_the_files_are_those_of_checkpoints_written_at_once(tmp_path, monkeypatch):

@@ -1,6 +1,9 @@
 """Checkpoints of a run while it trains: by the first process, or of shards by all; synchronously, or in the background from a copy."""
 
+import contextlib
+import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +21,7 @@ from pushforward.training.shards import on_main
 from pushforward.training.state import Snapshot
 
 Parts = Sequence[tuple[Snapshot, bool]]
+_NICENESS = 10  # added to that of the process: about a tenth of a core on which training computes, all of one on which it waits
 
 
 class Saving:
@@ -56,7 +60,7 @@ class Saving:
             parts = [(snapshot.copied("cpu"), best) for snapshot, best in parts]
         self._parts = parts
         if self.background:
-            self._thread = threading.Thread(target=self._write, args=(self.out,), name="pushforward-checkpoint", daemon=True)
+            self._thread = threading.Thread(target=self._write_behind, args=(self.out,), name="pushforward-checkpoint", daemon=True)
             self._thread.start()
         else:
             self._write(self.out)
@@ -101,6 +105,13 @@ class Saving:
     def _folder(self, snapshot: Snapshot) -> Path:
         assert self.out is not None
         return checkpoints(self.out).path_of(snapshot.step)
+
+    def _write_behind(self, out: Path) -> None:
+        """Write in this thread, which leaves the cores to training where the system has a priority for each thread."""
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, thread := threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)
+        self._write(out)
 
     def _write(self, out: Path) -> None:
         try:
