@@ -189,7 +189,10 @@ def test_seconds_become_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(budget._Clock, "now", lambda clock: next(ticks) / 64)  # each step and each validation takes 1/64 s
     out = tmp_path / "c"
     assert main(["compare", FLOW, *BUDGET[:-2], "--seconds", "0.5", *SMALL, "--out", str(out)]) == 0
-    assert table(out)["models"]["flow_matching"][0]["steps"] == 24  # a quarter of the time is 8 validations
+    made = table(out)
+    assert made["models"]["flow_matching"][0]["steps"] == 24  # a quarter of the time is 8 validations
+    took = made["models"]["flow_matching"][0]["seconds"]
+    assert ("not trained equally" in made["notes"][0]) == (not 0.5 / 1.5 < took < 0.5 * 1.5)
 
 
 @pytest.mark.parametrize(

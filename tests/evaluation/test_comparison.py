@@ -3,7 +3,7 @@
 import math
 
 from pushforward.evaluation import comparison_pictures
-from pushforward.evaluation.comparison import columns_of, csv_of, evaluations_of, reasons_of, rows_of, text_of
+from pushforward.evaluation.comparison import columns_of, csv_of, evaluations_of, reasons_of, rows_of, text_of, uneven
 from pushforward.evaluation.measured import Measured, Samples
 
 COLUMNS = columns_of("bits per dimension", "data")
@@ -43,6 +43,13 @@ def test_a_failed_seed_is_left_out_of_the_mean():
     rows = rows_of({"a": [flow(1.0, 0.2), Measured(failure="failed: a NaN")], "b": [Measured(failure="failed: memory")]}, {}, KEYS)
     assert (rows[0].seeds, rows[0].cells["recall"].mean, rows[0].cells["recall"].count) == (1, 0.2, 1)
     assert (rows[2].model, rows[2].seeds, rows[2].cells["recall"].reason) == ("b", 0, "failed: memory")
+
+
+def test_models_that_were_trained_for_another_time_are_named():
+    rows = rows_of({"a": [flow(30.0, 0.2)], "b": [flow(5.0, 0.2), flow(7.0, 0.2)], "c": [Measured(failure="failed")]}, {}, KEYS)
+    (sentence,) = uneven(rows, 30.0)
+    assert "not trained equally: b (6 s) took far from 30 s" in sentence
+    assert uneven(rows[:2], 30.0) == uneven(rows[:2], 40.0) == []
 
 
 def test_csv_has_a_mean_and_a_standard_deviation_of_each_column():

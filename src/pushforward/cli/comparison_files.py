@@ -14,7 +14,19 @@ from pushforward.cli.contestants import digest_of, name_of
 from pushforward.cli.output import result
 from pushforward.cli.run import check_folder
 from pushforward.errors import UserError
-from pushforward.evaluation.comparison import OF_MODEL, Column, Row, columns_of, csv_of, evaluations_of, plain, reasons_of, rows_of, text_of
+from pushforward.evaluation.comparison import (
+    OF_MODEL,
+    Column,
+    Row,
+    columns_of,
+    csv_of,
+    evaluations_of,
+    plain,
+    reasons_of,
+    rows_of,
+    text_of,
+    uneven,
+)
 from pushforward.evaluation.comparison_page import write_page
 from pushforward.evaluation.comparison_pictures import quality_picture
 from pushforward.evaluation.measured import EXACT, Measured
@@ -102,16 +114,17 @@ class Table:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = self.rows()
+        notes = [*self._uneven(rows), *self._notes()]
         measured = {name: [one.plain() for one in each] for name, each in self.found.items()}
         content = {
-            "command": self.command, "settings": self.settings, "notes": self._notes(), "rows": plain(rows),
+            "command": self.command, "settings": self.settings, "notes": notes, "rows": plain(rows),
             "columns": [vars(one) for one in self.columns], "models": measured,
         }  # fmt: skip
         write_text(self.folder / JSON, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         write_text(self.folder / "table.csv", csv_of(rows, self.columns))
         pictures = {name: picture_of(self.folder, name) for name in self.found}
         write_page(
-            self.folder / "table.html", rows, self.columns, title=self._title(), lead=self._lead(), notes=self._notes(),
+            self.folder / "table.html", rows, self.columns, title=self._title(), lead=self._lead(), notes=notes,
             command=self.command, quality=self.folder / QUALITY, samples=pictures,
         )  # fmt: skip
 
@@ -127,7 +140,7 @@ class Table:
             printed = self._printed(rows, columns)
             needed = printed.__rich_measure__(console, console.options.update(width=1000)).maximum
             Console(width=max(console.width, needed)).print(printed, highlight=False, markup=False)
-        for sentence in reasons_of(rows, self.columns):
+        for sentence in (*reasons_of(rows, self.columns), *self._uneven(rows)):
             console.print(f"— {sentence}", highlight=False, markup=False)
         if page is not None:
             print(f"table: {page}")
@@ -162,6 +175,10 @@ class Table:
                 f"the steps of {seconds:g} seconds of an idle machine" if seconds else f"{steps} steps"
             )
         return f"{trained}; all are measured on the same {yardstick.size} {self.settings['split']} examples, with as many samples."
+
+    def _uneven(self, rows: Sequence[Row]) -> list[str]:
+        seconds = self.settings["seconds"]
+        return uneven(rows, seconds) if seconds else []
 
     def _notes(self) -> list[str]:
         yardstick = self.yardstick

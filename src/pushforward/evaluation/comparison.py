@@ -12,6 +12,7 @@ from pushforward.evaluation.units import fixed
 
 DASH = "—"
 TRAINING_DATA = "training data"
+FAR = 1.5  # ratio of the training time to that of the budget, or its inverse, from which a model's training was longer or shorter
 NEEDS_LABELS = "needs a model of classes, whose labels a classifier can compare with"
 
 
@@ -131,6 +132,19 @@ def reasons_of(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     return [
         f"{model}: {reason}" if len(titles) > len(OF_MODEL) + 2 else f"{model}, {', '.join(titles)}: {reason}"
         for (model, reason), titles in found.items()
+    ]
+
+
+def uneven(rows: Sequence[Row], seconds: float) -> list[str]:
+    """Return a sentence that names the models whose training took far more or less than the seconds of all, if there are any."""
+    spent = {row.model: row.cells["seconds"].mean for row in rows}
+    far = {model: mean for model, mean in spent.items() if mean is not None and not seconds / FAR < mean < seconds * FAR}
+    if not far:
+        return []
+    named = ", ".join(f"{model} ({mean:.3g} s)" for model, mean in far.items())
+    return [
+        f"The models were not trained equally: {named} took far from {seconds:g} s, as happens where other programs keep the processors "
+        "busy while steps are timed or taken; compare again in a new folder on an idle machine."
     ]
 
 
