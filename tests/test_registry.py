@@ -249,35 +249,36 @@ def test_a_plugin_joins_by_its_entry_point(plugin):
     assert python(code + "print(pf.models.their_flow())", PYTHONPATH=plugin) == ["True", "False", "theirs"]
 
 
+def test_a_plugin_that_is_not_there_is_named(plugin, tmp_path, monkeypatch, capsys):
+    (tmp_path / "theirs-1.0.dist-info" / "entry_points.txt").write_text("[pushforward]\nmodels.their_flow = nowhere\n")
+    words = "nowhere of the package theirs cannot be imported (ModuleNotFoundError"
+    monkeypatch.setenv("COLUMNS", "400")
+    with monkeypatch.context() as installed:
+        installed.syspath_prepend(plugin)
+        registry._plugins.cache_clear()
+        status, stated = main(["train", "their_flow", "--data", "moons"]), capsys.readouterr().err
+        assert (status, words in stated, "Traceback" in stated) == (1, True, False)
+        status, listed = main(["list", "models"]), capsys.readouterr().out
+        assert (status, words in listed, "rectified_flow" in listed) == (0, True, True)
+    registry._plugins.cache_clear()
+    assert "models.their_flow" not in registry.names("models")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "code", "words"),
     [
+        ("models.their_flow = nowhere", PLUGIN, "nowhere of the package theirs cannot be imported (ModuleNotFoundError"),
+        ("models.their_flow = theirs", "raise SystemExit('bye')", "cannot be imported (SystemExit: bye); correct the package"),
+        ("models.their_flow = theirs", "raise ValueError('a\\nb')", "(ValueError: a); correct"),
+        ("models.their_flow = theirs:nothing", PLUGIN, "cannot be imported (AttributeError"),
         (
-            "models.their_flow = nowhere",
-            PLUGIN,
-            "nowhere of the package theirs cannot be imported (ModuleNotFoundError",
-        ),
-        pytest.param(
-            "models.their_flow = theirs",
-            "raise SystemExit('bye')",
-            "cannot be imported (SystemExit: bye); correct the package",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param("models.their_flow = theirs", "raise ValueError('a\\nb')", "(ValueError: a); correct", marks=pytest.mark.slow),
-        pytest.param("models.their_flow = theirs:nothing", PLUGIN, "cannot be imported (AttributeError", marks=pytest.mark.slow),
-        pytest.param(
             "models.their_flow = theirs",
             PLUGIN.replace("models.", "modles."),
             "cannot be imported (ExportError: the public name 'modles.their_flow' cannot be imported: 'modles' is not a known group",
-            marks=pytest.mark.slow,
         ),
-        pytest.param("models.their_flow = theirs", "def (", "cannot be imported (SyntaxError", marks=pytest.mark.slow),
-        pytest.param(
-            "models.other_flow = theirs",
-            PLUGIN,
-            "registers no 'models.other_flow'; its @export must name exactly that",
-            marks=pytest.mark.slow,
-        ),
+        ("models.their_flow = theirs", "def (", "cannot be imported (SyntaxError"),
+        ("models.other_flow = theirs", PLUGIN, "registers no 'models.other_flow'; its @export must name exactly that"),
     ],
 )
 def test_a_plugin_that_cannot_be_used_is_named(plugin, tmp_path, point, code, words):

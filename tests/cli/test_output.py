@@ -1,6 +1,8 @@
 """What programs read: --json is one object on stdout, --quiet the result alone, and a pipe gets no control characters."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -143,22 +145,19 @@ def test_a_full_disk_is_one_sentence(mode):
     assert "No space left on device" in done.stderr.splitlines()[-1]
 
 
-def test_letters_that_stdout_lacks_are_replaced(tmp_path):
-    """Three commands in one process, as importing torch is most of their time; help ends the process, so it is the last."""
-    commands = [
-        ["info", f"{tmp_path}/é数", "--json"],
-        ["new-package", "mine", "--out", f"{tmp_path}/\udcff"],
-        ["train", "rectified_flow", "--help-all"],
-    ]
-    code = f"from pushforward.cli import main\nfor command in {commands!a}:\n    print('', main(command), '', sep='\\0')"
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
-    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
-    failed, status, new, right, helped = (one.strip() for one in done.stdout.split(b"\0"))
-    assert (status, right) == (b"2", b"0")
-    assert "é数" in json.loads(failed)["error"]
-    assert b"\\udcff" in new
-    assert b"--steps" in helped
+def test_letters_that_stdout_lacks_are_replaced(tmp_path, monkeypatch):
+    def written(status, *command):
+        """What a command writes to a terminal of ASCII letters."""
+        letters = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        monkeypatch.setattr(sys, "stdout", letters)
+        with pytest.raises(SystemExit, match="0") if "--help-all" in command else contextlib.nullcontext():
+            assert main([*command]) == status
+        letters.flush()
+        return letters.buffer.getvalue()
+
+    assert "é数" in json.loads(written(2, "info", f"{tmp_path}/é数", "--json"))["error"]
+    assert b"\\udcff" in written(0, "new-package", "mine", "--out", f"{tmp_path}/\udcff")
+    assert b"--steps" in written(0, "train", "rectified_flow", "--help-all")
 
 
 def test_values_are_plain():
