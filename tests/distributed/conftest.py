@@ -13,9 +13,9 @@ from pushforward.training.compiling import obstacle
 
 sys.path.insert(0, str(SCENARIOS.parent))
 LAUNCHES = (
-    ["law", "law32", "unet", "verbs", "resume", "refusals", "best", "command"],
+    ["law", "unet", "verbs", "resume", "refusals", "best", "command"],
     ["sharded_law", "sharded_resume", "sharded_refusals"],
-    ["moody", "augmented", "reversible", "few_steps", "cut"],
+    ["law32", "moody", "augmented", "reversible", "few_steps", "cut"],
     ["sharded_kinds", "sharded_more"],
     ["tar_shards"],
 )
