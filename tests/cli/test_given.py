@@ -139,14 +139,29 @@ def test_conditions_that_do_not_fit_are_one_sentence(folder, cond, message, caps
 
 @pytest.mark.slow
 def test_a_run_is_evaluated_and_compared_given_the_columns(folder, tmp_path):
-    """Integers have cells, over which likelihoods are averaged; also the baselines', which do not see the condition."""
+    """Integers have cells, over which likelihoods are averaged; also those of the baselines, given the columns or not."""
     assert main(["evaluate", str(folder / "run"), "--samples", "20", "--out", str(tmp_path / "report")]) == 0
     judged = json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert judged["likelihood"][0]["conditional"] is not None
+    others = {one["density"]: one for one in judged["likelihood"][1:]}
+    assert others["gaussian, given the condition"]["conditional"] is not None
+    assert {one["density"] for one in judged["comparisons"] if one["part"] == "conditional"} == {name for name in others if "given" in name}
     assert "height" in (tmp_path / "report" / "report.html").read_text()
     data = ["--data", str(folder / "people.csv"), *OPTIONS]
     compared = ["compare", str(folder / "run"), "maf", *data, "--train-steps", "3", "--samples", "20", "--out", str(tmp_path / "table")]
     assert main(compared) == 0
+
+
+@pytest.mark.slow
+def test_a_run_that_is_behind_a_gaussian_given_the_columns_prints_so(tmp_path, capsys):
+    """The height follows from the age: the untrained flow is ahead of a Gaussian of heights that does not know it."""
+    rng = numpy.random.default_rng(0)
+    age = rng.uniform(20, 60, 400)
+    columns = {"age": age, "height": 3 * age + rng.normal(size=400), "weight": rng.normal(size=400)}
+    pandas.DataFrame(columns).to_csv(tmp_path / "people.csv", index=False)
+    train = ["train", "maf", "--data", str(tmp_path / "people.csv"), "--data-options", "given", "[age]", "--hidden", "16"]
+    assert main([*train, "--steps", "1", "--lr", "1e-6", "--out", str(tmp_path / "short")]) == 0
+    assert "worse than a Gaussian given the condition by" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_a_saved_model_draws_under_conditions_by_name(folder):

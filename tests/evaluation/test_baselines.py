@@ -50,6 +50,53 @@ def test_a_baseline_integrates_to_one(fitted, name, label):
     assert fitted[name].log_prob(grid, cond).exp().sum() * 0.08**2 == pytest.approx(1, abs=1e-3)
 
 
+NOISE = torch.tensor([[1.0, -0.5], [-0.5, 0.5]])
+
+
+def linear(split, n):
+    """Two values that are linear in two numbers and one of two words, in different units, with correlated noise."""
+    generator = torch.Generator().manual_seed(len(split))
+    cond = torch.cat((torch.randn(n, 2, generator=generator), torch.eye(2)[torch.randint(2, (n,), generator=generator)]), dim=1)
+    noise = torch.randn(n, 2, generator=generator) @ torch.linalg.cholesky(NOISE).T
+    return Dataset("linear", mean_of(cond) + noise, cond)
+
+
+def mean_of(cond):
+    return torch.stack((20 * cond[:, 0] + 3 * cond[:, 2], cond[:, 1]), dim=1)
+
+
+@pytest.fixture(scope="module")
+def fitted_given():
+    return fit_baselines(linear("train", 500), linear("validation", 300), seeded())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_baseline_given_a_condition_integrates_to_one(fitted_given, name):
+    axis = torch.arange(-8, 8, 0.08, dtype=torch.float64)
+    for cond in (torch.tensor([[0.3, -0.2, 1, 0]]), torch.tensor([[-1.0, 1.0, 0, 1]])):
+        grid = torch.cartesian_prod(axis, axis) + mean_of(cond)
+        density = fitted_given[f"{name}_given"].log_prob(grid, cond.expand(len(grid), -1)).exp()
+        assert density.sum() * 0.08**2 == pytest.approx(1, abs=2e-3)
+        drawn = fitted_given[f"{name}_given"].sample(cond.expand(2000, -1), seeded())
+        torch.testing.assert_close(drawn.mean(0), density @ grid * 0.08**2, rtol=0, atol=0.1)
+
+
+def test_a_gaussian_given_a_condition_is_near_the_true_regression(fitted_given):
+    """500 rows and 2 x 4 + 3 parameters, which cost 11 / (2 * 500) = 0.011 nats; no baseline is better than the truth."""
+    test = linear("held-out test", 2000)
+    truth = torch.distributions.MultivariateNormal(mean_of(test.cond), NOISE).log_prob(test.x)
+    behind = {name: float((truth - fitted_given[f"{name}_given"].log_prob(test.x, test.cond)).mean()) for name in NAMES}
+    assert 0 < behind["gaussian"] < 0.03
+    assert behind["gaussian"] - 0.01 < behind["gaussian_mixture"] < 0.2
+    assert 0 < behind["kernel_density"] < float((truth - fitted_given["kernel_density"].log_prob(test.x)).mean())
+
+
+def test_a_baseline_given_conditions_needs_them(fitted_given):
+    for cond in (None, torch.zeros(1, 3), torch.zeros(2, 4)):
+        with pytest.raises(ConditionError, match=r"x of shape \(1, 2\) needs \(1, 4\)"):
+            fitted_given["gaussian_given"].log_prob(torch.zeros(1, 2), cond)
+
+
 def test_a_gaussian_is_scipys(points):
     covariance = torch.tensor([[2.0, 0.6], [0.6, 0.5]], dtype=torch.float64)
     density = GaussianSum(torch.ones(1), torch.tensor([[1.0, -1.0]], dtype=torch.float64), covariance[None])

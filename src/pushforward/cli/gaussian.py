@@ -32,16 +32,19 @@ def behind_gaussian(trainer: Trainer) -> str | None:
     if not isinstance(trainer.model, NormalizingFlow) or math.prod(trainer.model.shape) > MIXTURES:
         return None
     try:
-        gaussian = fit_baselines(train, validation, torch.Generator().manual_seed(0), only=("gaussian",))["gaussian"]
+        given = train.cond is not None and train.cond.ndim == 2 and bool(trainer.model.conditioning)
+        name = "gaussian_given" if given else "gaussian"
+        gaussian = fit_baselines(train, validation, torch.Generator().manual_seed(0), only=(name,))[name]
         own = _nats(trainer.best_model, validation, "given" if trainer.model.conditioning else "none")
     except PushforwardError:
         return None
-    difference = _nats(gaussian, validation, "none") - own
+    difference = _nats(gaussian, validation, "given" if given else "none") - own
     behind, error = float(difference.mean()), float(difference.std() / math.sqrt(len(difference)))
     if not behind > ERRORS * error:
         return None
+    gaussian_of = "a Gaussian given the condition" if given else "a Gaussian"
     return (
-        f"On validation data the model is worse than a Gaussian by {behind:.2f} ± {error:.2f} nats per row; give it more data or steps, or "
+        f"On validation data the model is worse than {gaussian_of} by {behind:.2f} ± {error:.2f} nats per row; give it more data or steps, or "
         "a smaller network (see its options in `pushforward train PRESET --help`)."
     )
 

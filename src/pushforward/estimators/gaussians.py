@@ -40,8 +40,8 @@ def gaussians_of(
     generator = torch.Generator().manual_seed(seed)
     train, held = (_drawn(one, cells, generator, own)[0] for one, own in zip((data, validation), weights, strict=True))
     if conditions is not None and not conditions.classes:
-        joint = selected(_joint(train), _joint(held), generator, kinds, RIDGES)
-        return {kind: ConditionalSum(one, data.shape[0]) for kind, one in joint.items() if isinstance(one, GaussianSum)}
+        given = selected(train, held, generator, [f"{kind}_given" for kind in kinds], RIDGES)
+        return {name.removesuffix("_given"): one for name, one in given.items()}
     if conditions is None or not _several_of_each(train, conditions):
         return dict(selected(_alone(train), _alone(held), generator, kinds, RIDGES))
     found = selected(train, held, generator, [f"{kind}_per_class" for kind in kinds], RIDGES)
@@ -59,9 +59,7 @@ def refitted(
         generator = torch.Generator().manual_seed(seed + k)
         data, draws = _drawn(rows, cells, generator, own)
         if isinstance(one, ConditionalSum):
-            joint = refit(kind, one.joint.chosen, _joint(data), generator, LEAST * draws)
-            assert isinstance(joint, GaussianSum)
-            found.append(ConditionalSum(joint, one.features))
+            found.append(refit(f"{kind}_given", one.chosen, data, generator, LEAST * draws))
         elif isinstance(one, PerClass):
             found.append(refit(f"{kind}_per_class", one.chosen, data, generator, LEAST * draws))
         else:
@@ -86,17 +84,9 @@ def _drawn(data: Dataset, cells: numpy.ndarray, generator: torch.Generator, weig
 
 def _several_of_each(data: Dataset, conditions: Conditions) -> bool:
     """Return whether each class has enough rows for a covariance of its own."""
-    return int(_cond(data).bincount(minlength=conditions.classes).min()) >= 2
+    assert data.cond is not None
+    return int(data.cond.bincount(minlength=conditions.classes).min()) >= 2
 
 
 def _alone(data: Dataset) -> Dataset:
     return Dataset(data.name, data.x)
-
-
-def _joint(data: Dataset) -> Dataset:
-    return Dataset(data.name, torch.cat((data.x, _cond(data)), dim=1))
-
-
-def _cond(data: Dataset) -> Tensor:
-    assert data.cond is not None
-    return data.cond

@@ -1,4 +1,4 @@
-"""Baseline densities, regularised on validation: Gaussian, kernel density and Gaussian mixture, pooled and per class.
+"""Baseline densities, regularised on validation: Gaussian, kernel density and Gaussian mixture, pooled, per class, and given columns.
 
 All are sums of Gaussians (`GaussianSum`) with different numbers of components and covariances. Settings are selected on validation
 jointly for all classes, since a single class has too few examples. The dequantisation noise of data with levels enters the fit through
@@ -6,6 +6,7 @@ its moments (mean 1/2, variance 1/12 in each column with levels), as if infinite
 dequantised by sampling.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,7 +32,7 @@ ROUNDNESS = (0.0, 0.01, 0.1, 1.0)  # of a kernel: 0 has the shape of the data, 1
 COMPONENTS = (3, 6, 9, 12, 18, 30)
 COMPONENTS_PER_CLASS = (1, 2, 3, 6, 12)
 FIT_RIDGES = (1e-3, 1e-2)  # of the fit of a mixture
-MIXTURES = 256  # largest dimension for Gaussian mixtures: larger full covariances take minutes
+MIXTURES = 256  # largest dimension for Gaussian mixtures, with its conditions': larger full covariances take minutes
 FITTED = 10_000  # training examples used at most: larger kernel densities take minutes per evaluation
 VALIDATION = 1000  # validation examples used at most
 KERNELS = 2**21  # kernel evaluations per setting, at most: a kernel density needs one per training example and row
@@ -50,6 +51,9 @@ def fit_baselines(
         gaussian_mixture    scikit-learn's, full covariances, each shrunk towards their mean (per class: the within-class one); up to 256
                             dimensions
 
+    Where the conditions are vectors, as of a table with given columns, those with "_given" are the conditional density of a joint one of
+    rows and conditions (together 256 values at most), whose settings are the best for log p(x | c).
+
     C is the covariance of features in units of their deviation, of pixels in levels. Each is fitted pooled and, if all
     classes have at least two training examples, also per class under the name with "_per_class". The values of a, r, h and the number of
     components maximise log p on validation; they are stored in `chosen`.
@@ -63,7 +67,8 @@ def fit_baselines(
 
     Returns:
         Name to density, with log_prob(x, cond=None) -> (n,) nats in the units of the data, for `bits_per_dim`. The per-class
-        ones give log p(x | c) for labels, and the mixture over classes (weighted by their frequency in train) for None.
+        ones give log p(x | c) for labels, and the mixture over classes (weighted by their frequency in train) for None; those given
+        conditions give log p(x | c) for vectors (n, C).
 
     Raises:
         DataError: train and validation differ in shape or levels.
@@ -103,12 +108,17 @@ def selected(
         fits["kernel_density_per_class"] = lambda: _kernel_density_per_class(sample)
         if mixtures:
             fits["gaussian_mixture_per_class"] = lambda: _gaussian_mixture_per_class(sample, seed, fit_ridges)
+    joint = _joint(sample, train, validation)
+    if joint is not None and joint.x.shape[1] <= MIXTURES:
+        fits["gaussian_given"] = lambda: _gaussian(joint, of=builds.given)
+        fits["kernel_density_given"] = lambda: _kernel_density(joint, of=builds.given)
+        fits["gaussian_mixture_given"] = lambda: _gaussian_mixture(joint, seed, fit_ridges, of=builds.given)
     for name in only or ():
         if name not in fits:
             raise UserError(unknown("baseline", name, fits))
     fitted = {name: fit() for name, fit in fits.items() if only is None or name in only}
-    for density in fitted.values():
-        density.rescale(sample.scale)
+    for name, density in fitted.items():
+        density.rescale(joint.scale if joint is not None and name.endswith("_given") else sample.scale)
     return fitted
 
 
@@ -131,38 +141,63 @@ def _sample(train: Dataset, validation: Dataset, generator: Generator | None) ->
     return Sample(x / scale, labels if has_labels else None, noise, rows / scale, held_labels, train.classes or 0, scale)
 
 
+def _joint(sample: Sample, train: Dataset, validation: Dataset) -> Sample | None:
+    """Return a sample whose rows are followed by their conditions, divided by these' deviations; None if conditions are no vectors."""
+    vectors = [one.cond for one in (train, validation) if one.cond is not None and one.cond.ndim == 2]
+    if len(vectors) < 2 or vectors[0].shape[1] != vectors[1].shape[1]:
+        return None
+    cond, held = (one.cpu().to(torch.float64)[:rows] for one, rows in zip(vectors, (FITTED, VALIDATION), strict=True))
+    deviation = cond.std(0, correction=0)
+    scale = torch.where(deviation > 0, deviation, 1.0)
+    return dataclasses.replace(
+        sample,
+        x=torch.cat((sample.x, cond / scale), dim=1),
+        noise=torch.cat((sample.noise, torch.zeros_like(scale))),
+        held_labels=(held / scale).repeat(len(sample.held) // len(held), 1),
+        scale=torch.cat((sample.scale, scale)),
+    )
+
+
 def refit(name: str, chosen: Mapping[str, Any], data: Dataset, generator: Generator | None = None, least: float = 0.0) -> Baseline:
     """Return a density of `fit_baselines` with the settings of another, such as one that was fitted without a part of the data.
 
     Args:
-        name: "gaussian" or "gaussian_mixture", or either with "_per_class".
+        name: "gaussian" or "gaussian_mixture", or either with "_per_class" or "_given".
         chosen: the settings, as in `chosen` of a density of this name.
         data: the set to fit on, its first 10,000 examples at most.
         generator: random generator of the mixture initialisation.
         least: rows of a component below which it is left out of a mixture: one around an outlier would make that row likely.
     """
     sample = _sample(data, data, generator)
+    sample = _joint(sample, data, data) or sample if name.endswith("_given") else sample
     density = builds.BUILDS[name](sample, int(torch.randint(2**31 - 1, (), generator=generator)), least)(*chosen.values())
     density.chosen = dict(chosen)
     density.rescale(sample.scale)
     return density
 
 
-def _gaussian(sample: Sample) -> GaussianSum:
-    return _best(builds.gaussian(sample), itertools.product(SHARES, RIDGES), sample, ("share", "ridge"))
+Of = Callable[[Callable[..., GaussianSum], Sample], Callable[..., Any]]  # what is selected of a density of the sample
+
+
+def _itself(build: Callable[..., GaussianSum], sample: Sample) -> Callable[..., GaussianSum]:
+    return build
+
+
+def _gaussian(sample: Sample, of: Of = _itself) -> Any:
+    return _best(of(builds.gaussian(sample), sample), itertools.product(SHARES, RIDGES), sample, ("share", "ridge"))
 
 
 def _gaussian_per_class(sample: Sample) -> PerClass:
     return _best(builds.gaussian_per_class(sample), itertools.product(SHARES, RIDGES), sample, ("share", "ridge"))
 
 
-def _kernel_density(sample: Sample) -> GaussianSum:
+def _kernel_density(sample: Sample, of: Of = _itself) -> Any:
     covariance = covariance_of(sample.x, sample.noise)
 
     def build(bandwidth: float, roundness: float) -> GaussianSum:
         return kernels(sample.x, covariance, bandwidth, roundness)
 
-    return _best_kernel(build, sample)
+    return _best_kernel(of(build, sample), sample)
 
 
 def _kernel_density_per_class(sample: Sample) -> PerClass:
@@ -184,8 +219,8 @@ def _best_kernel(build: Callable[..., Any], sample: Sample) -> Any:
     return _best(build, itertools.product(widths, rounder), sample, names, 2 * rows)
 
 
-def _gaussian_mixture(sample: Sample, seed: int, ridges: Sequence[float]) -> GaussianSum:
-    return _best_mixture(builds.gaussian_mixture(sample, seed), COMPONENTS, ridges, sample)
+def _gaussian_mixture(sample: Sample, seed: int, ridges: Sequence[float], of: Of = _itself) -> Any:
+    return _best_mixture(of(builds.gaussian_mixture(sample, seed), sample), COMPONENTS, ridges, sample)
 
 
 def _gaussian_mixture_per_class(sample: Sample, seed: int, ridges: Sequence[float]) -> PerClass:

@@ -1,4 +1,4 @@
-"""The baseline densities as functions of their settings: Gaussian, kernels and mixtures of a sample, pooled and per class."""
+"""The baseline densities as functions of their settings: Gaussian, kernels and mixtures, pooled, per class, and given others."""
 
 import functools
 import warnings
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushforward.evaluation.gaussians import GaussianSum, PerClass
+from pushforward.evaluation.gaussians import ConditionalSum, GaussianSum, PerClass
 
-Baseline = GaussianSum | PerClass
+Baseline = GaussianSum | PerClass | ConditionalSum
 FLOOR = 1e-6  # ridge of kernels, times the mean variance
 
 
@@ -19,6 +19,7 @@ class Sample:
     """Train and validation as float64: centres (N, D), the noise's variances (D,), and validation rows (M, D) with their labels.
 
     Columns of a table are divided by their deviation in train, so that no density depends on the units; pixels have one unit already.
+    With conditions of C values for `given` densities, x is (N, D + C) with these last, and the labels of held rows are theirs (M, C).
     """
 
     x: Tensor
@@ -128,9 +129,16 @@ def within_class(sample: Sample, groups: Sequence[Tensor], weights: Tensor) -> t
     return covariances, torch.einsum("k,kij->ij", weights, covariances)
 
 
+def given(build: Callable[..., GaussianSum], sample: Sample) -> Callable[..., ConditionalSum]:
+    """Return the conditional of a joint density of rows and their conditions as a function of the joint's settings."""
+    return lambda *settings: ConditionalSum(build(*settings), sample.held.shape[1])
+
+
 BUILDS: dict[str, Callable[[Sample, int, float], Callable[..., Baseline]]] = {
     "gaussian": gaussian,
     "gaussian_per_class": gaussian_per_class,
     "gaussian_mixture": gaussian_mixture,
     "gaussian_mixture_per_class": gaussian_mixture_per_class,
+    "gaussian_given": lambda sample, seed, least: given(gaussian(sample, seed, least), sample),
+    "gaussian_mixture_given": lambda sample, seed, least: given(gaussian_mixture(sample, seed, least), sample),
 }

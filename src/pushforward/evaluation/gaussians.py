@@ -1,4 +1,4 @@
-"""Building blocks of the baselines: a mixture of Gaussians with arbitrary covariances, and one such mixture per class."""
+"""Building blocks of the baselines: a mixture of Gaussians with arbitrary covariances, one such mixture per class, and one given others."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -120,16 +120,32 @@ class ConditionalSum:
     Args:
         joint: the density of (x, c).
         features: D, how many values x has.
+        chosen: the settings selected on validation, for reports.
     """
 
-    def __init__(self, joint: GaussianSum, features: int) -> None:
-        self.joint, self.features = joint, features
+    def __init__(self, joint: GaussianSum, features: int, chosen: Mapping[str, Any] | None = None) -> None:
+        self.joint, self.features, self.chosen = joint, features, dict(chosen or {})
         covariances = joint.factors @ joint.factors.mT
         self.marginal = GaussianSum(joint.weights, joint.means[:, features:], covariances[:, features:, features:])
 
+    def rescale(self, scale: Tensor) -> None:
+        """Change the unit of each value: (x, c) becomes scale (x, c), with scale (D + C,) in float64."""
+        self.joint.rescale(scale)
+        self.marginal.rescale(scale[self.features :])
+
     def log_prob(self, x: Tensor, cond: Tensor) -> Tensor:
-        """Return log p(x | c) (n,) in nats for x (n, D) and c (n, C)."""
-        return self.joint.log_prob(torch.cat((x, cond.to(x)), dim=1)) - self.marginal.log_prob(cond.to(x))
+        """Return log p(x | c) (n,) in nats for x (n, *shape) of D values and c (n, C).
+
+        Raises:
+            ConditionError: there is no condition for each x, or it has another length.
+        """
+        values = self.marginal.means.shape[1]
+        if cond is None or tuple(cond.shape) != (len(x), values):
+            shape = "None" if cond is None else f"of shape {tuple(cond.shape)}"
+            raise ConditionError(f"cond is {shape}, but x of shape {tuple(x.shape)} needs ({len(x)}, {values}).")
+        events, given = (one.detach().cpu().to(torch.float64).flatten(1) for one in (x, cond))
+        found = self.joint.log_prob(torch.cat((events, given), dim=1)) - self.marginal.log_prob(given)
+        return found.to(x.device, x.dtype)
 
     def sample(self, cond: Tensor, generator: Generator | None = None) -> Tensor:
         """Return a draw (n, D) in float64 for each condition (n, C): of a component by its posterior, then of its conditional Gaussian."""
@@ -139,7 +155,7 @@ class ConditionalSum:
             return found
         k = torch.multinomial(self.marginal.posterior(cond), 1, generator=generator)[:, 0]
         noise = torch.randn(len(cond), d, generator=generator, dtype=torch.float64)
-        covariances = self.joint.factors @ self.joint.factors.mT
+        covariances = (self.joint.factors @ self.joint.factors.mT).expand(len(self.joint.weights), -1, -1)
         for one in k.unique().tolist():
             rows, S = k == one, covariances[one]
             slope = torch.linalg.solve(S[d:, d:], S[d:, :d]).T

@@ -183,8 +183,8 @@ class _Judge:
         self.judged.likelihood.append(own)
         self.say("fitting baselines: a Gaussian, a kernel density and a Gaussian mixture")
         for name, density in fit_baselines(self.train, self.validation, self.generator(1)).items():
-            label = name.replace("_per_class", ", per class").replace("_", " ")
-            parts = ("conditional", "mixture") if "per_class" in name else ("pooled",)
+            label = name.replace("_per_class", ", per class").replace("_given", ", given the condition").replace("_", " ")
+            parts = ("conditional", "mixture") if "per_class" in name else ("conditional",) if "_given" in name else ("pooled",)
             self.judged.likelihood.append(self.likelihood(label, density, parts))
         self.judged.comparisons = [
             _compared(part, name, bits, others)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pushforward.evaluation.judgement import Comparison, Judgement
 
-GAUSSIANS = ("gaussian", "gaussian, per class")
+GAUSSIANS = ("gaussian", "gaussian, per class", "gaussian, given the condition")
 ERRORS = 2.0  # standard errors of a mean difference, or of a share, beyond which it is no chance
 COPYING = 3.0  # the same for the share of samples closer to training data, of which every report has one
 MATERIAL = 0.6  # that share below which copying is not worth a sentence
