@@ -44,8 +44,8 @@ def behind_gaussian(trainer: Trainer) -> str | None:
         return None
     gaussian_of = "a Gaussian given the condition" if given else "a Gaussian"
     return (
-        f"On validation data the model is worse than {gaussian_of} by {behind:.2f} ± {error:.2f} nats per row; give it more data or steps, or "
-        "a smaller network (see its options in `pushforward train PRESET --help`)."
+        f"On validation data the model is worse than {gaussian_of} by {behind:.2f} ± {error:.2f} nats per row; give it more data or steps, "
+        "or a smaller network (see its options in `pushforward train PRESET --help`)."
     )
 
 
