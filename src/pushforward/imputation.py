@@ -89,7 +89,22 @@ def impute(
     frame = as_pandas("frame", frame)
     known = {one.title: one for one in columns_of("frame", frame)}
     x, cond = _features(schema, known), _cond(model, schema, known)
-    x = x.to(model.dtype)
+    filled = imputed(model, x.to(model.dtype), cond, sampler=sampler, noise=noise, generator=generator, batch_size=batch_size)
+    return written(frame, schema, x.isnan().numpy(), filled)
+
+
+def imputed(
+    model: PathModel,
+    x: Tensor,
+    cond: Tensor | None,
+    *,
+    sampler: Sampler | None,
+    noise: float,
+    generator: torch.Generator | None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Return rows x (n, columns) in the units of the model's schema, each NaN drawn given what is known of its row, as `impute` does."""
+    schema = _schema_of(model)
     values = _checked_values(model, schema, x)
     sampler = sampler or _stochastic(model.path)
     gaps = x.isnan()
@@ -105,7 +120,7 @@ def impute(
         left = left[_missing_again(schema, filled[left])]
     if len(left):
         raise UserError(f"the model draws missing values again for {len(left)} rows; train it on rows with fewer missing words.")
-    return written(frame, schema, gaps.numpy(), filled)
+    return filled
 
 
 def _stochastic(path: Path) -> Sampler:

@@ -6,10 +6,12 @@ import numpy
 import pandas
 import pytest
 import torch
+from posteriors import conditioned, gaussian_model
 from scipy.stats import kstest
 
+import pushforward as pf
 from pushforward.data.raw import Raw
-from pushforward.errors import UserError
+from pushforward.errors import NotInvertibleError, UserError
 from pushforward.estimators.flow_density import FlowDensity
 from pushforward.estimators.flow_sampler import FlowSampler
 from pushforward.estimators.stacking import Stacked, stacking_weights
@@ -239,6 +241,53 @@ def test_rows_with_missing_values_are_left_out_of_a_fit_with_their_conditions_an
         density(missing="drop").fit(frame).score_samples(frame)
     with pytest.raises(ValueError, match=r"X has 12 samples \(9 are used\)"):
         density(missing="drop").fit(holes[:12])
+
+
+def test_a_sampler_fills_in_by_the_exact_conditional_of_a_gaussian():
+    """Columns in units of 1 and 1000, which the reader standardises; the network is that of perfect training."""
+    units, S = numpy.array([1.0, 1000.0, 5.0]), torch.tensor([[1.0, 0.7, -0.4], [0.7, 1.0, 0.1], [-0.4, 0.1, 1.0]])
+    one = FlowSampler("rectified_flow", max_steps=1, random_state=0).fit(normal(200) * units + 3 * units)
+    exact = gaussian_model(torch.zeros(3).double(), S.double(), pf.paths.Linear()).double()
+    exact.schema = one.model_.schema
+    one.model_ = exact
+    x = numpy.tile([[one.reader_.centre[0] + one.reader_.scale[0], numpy.nan, numpy.nan]], (1000, 1))
+    z = (one.impute(x, random_state=1) - one.reader_.centre) / one.reader_.scale
+    mean, spread = conditioned(torch.zeros(3), S, torch.tensor([[1.0, 0.0, 0.0]]), 0.0, torch.tensor([1.0]))
+    numpy.testing.assert_allclose(z[:, 0], 1, atol=1e-9)
+    numpy.testing.assert_allclose(z.mean(0)[1:], mean[1:], atol=0.1)
+    numpy.testing.assert_allclose(numpy.cov(z.T)[1:, 1:], spread[1:, 1:], atol=0.15)
+    numpy.testing.assert_array_equal(one.impute(x[:3], random_state=1), one.impute(x[:3], random_state=1))
+
+
+def test_a_sampler_fills_in_tables_of_all_types():
+    x, holes = table()
+    one = FlowSampler("rectified_flow", missing="model", max_steps=20, random_state=0).fit(holes)
+    made = one.impute(holes, random_state=0, sampler=pf.samplers.EulerMaruyama(10))
+    assert not made.isna().any().any()
+    assert made.dtypes.to_dict() == holes.dtypes.to_dict()
+    assert made.index.equals(x.index)
+    assert made.where(holes.notna()).equals(holes.where(holes.notna()))
+    assert set(made["colour"]) <= {"red", "blue", "green"}
+    assert made["income"].min() >= 0
+    pandas.testing.assert_frame_equal(one.impute(x), x)
+
+
+def test_a_sampler_fills_in_given_a_class():
+    x, y = normal(100, 2), numpy.array(["low", "high"] * 50)
+    x[:, 1] = x[:, 0] + 20 * (y == "high")
+    one = FlowSampler("rectified_flow", condition="y", max_steps=100, random_state=0).fit(x, y)
+    made = one.impute([[0.0, numpy.nan]] * 20, ["low", "high"] * 10, random_state=0)
+    assert made[1::2, 1].mean() > 10 > made[::2, 1].mean()
+    with pytest.raises(ValueError, match="y is None, but condition='y'"):
+        one.impute([[0.0, numpy.nan]])
+
+
+def test_a_sampler_without_a_path_fills_in_nothing():
+    one = FlowSampler("maf", max_steps=1, random_state=0).fit(normal(60))
+    with pytest.raises(NotInvertibleError, match="preset is 'maf', whose model is not on a path"):
+        one.impute([[0.0, numpy.nan, 1.0]])
+    with pytest.raises(ValueError, match="noise is -1"):
+        FlowSampler("rectified_flow", max_steps=1, random_state=0).fit(normal(60)).impute([[0.0, numpy.nan, 1.0]], noise=-1)
 
 
 def test_what_cannot_be_filled_in_is_refused():

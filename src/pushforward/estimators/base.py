@@ -1,6 +1,6 @@
 """What estimators share: their parameters, how they read a table and its conditions, and how samples become rows again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy
@@ -20,13 +20,17 @@ from pushforward.data.raw import Names, Raw, names_of
 from pushforward.data.raw_frame import columns_of
 from pushforward.data.tabulate import Missing
 from pushforward.errors import ConditionError, DataError, UserError
+from pushforward.estimators.filling import written_to_array
 from pushforward.estimators.given import Conditions
 from pushforward.estimators.members import Plan
 from pushforward.estimators.reading import Layout, Reader, row
 from pushforward.estimators.weights import checked_weights, counted
+from pushforward.imputation import written
 
 LEAST, FEWEST = 10, 5  # rows that a flow can be fitted to, or the sum of their weights; and different ones
 TARGET = "y"
+# Returns rows (n, d) in the units of the table with missing values drawn, and which were missing, given columns, conditions and a seed.
+Fill = Callable[[Sequence[Raw], Tensor | None, int], tuple[numpy.ndarray, numpy.ndarray]]
 
 
 class Rows(NamedTuple):
@@ -250,6 +254,18 @@ class FlowEstimator(BaseEstimator):
                     f"X: column {one.title!r} is missing in {row(int(one.missing.argmax()))}, but missing='drop' leaves such rows out of "
                     "the fit alone; fill it in (see impute), or fit with missing='model'."
                 )
+
+    def _imputed(self, X: Any, y: Any, random_state: Any, fill: Fill) -> Any:
+        """Return X as an array, or a DataFrame of the same columns and index, without missing values."""
+        check_is_fitted(self)
+        random = check_random_state(self.random_state if random_state is None else random_state)
+        raws = self._raws(X, gaps=True)
+        features, given = self._divided(raws, y)
+        self._check_target(y)
+        cond = self.conditions_.encoded(given) if given and self.conditions_ is not None else None
+        x, gaps = fill(features, cond, int(random.randint(2**31 - 1)))
+        schema = self.reader_.schema
+        return written(as_pandas("X", X), schema, gaps, x) if is_frame(X) else written_to_array(raws, schema, gaps, x)
 
     def _given(self, n: int, given: Any, random: numpy.random.RandomState) -> tuple[Tensor | None, dict[str, numpy.ndarray]]:
         """Return the conditions of n samples, and their columns by name."""

@@ -48,7 +48,7 @@ def filled_in(
     Raises:
         DataError: the density of what is known of a row is 0.
     """
-    gaps, x = _gaps(reader, raws), reader.read(_without_gaps(reader, raws))
+    gaps, x = gaps_of(reader, raws), reader.read(without_gaps(reader, raws))
     labels = cond.numpy() if cond is not None and cond.ndim == 1 else numpy.zeros(len(x), dtype=numpy.int64)
     proposals: dict[int, GaussianSum] = {}
     generator = torch.Generator().manual_seed(seed)
@@ -82,14 +82,14 @@ def written_to_array(raws: Sequence[Raw], schema: Schema, gaps: numpy.ndarray, x
     return made
 
 
-def _gaps(reader: Reader, raws: Sequence[Raw]) -> numpy.ndarray:
+def gaps_of(reader: Reader, raws: Sequence[Raw]) -> numpy.ndarray:
     """Return which values (n, d) are missing; a mark of missing values is known, as none shall be."""
     known = {one.title: one for one in raws}
     none = numpy.zeros(len(raws[0].values), dtype=bool)
     return numpy.column_stack([none if one.kind == "missing" else known[one.title].missing for one in reader.schema.columns])
 
 
-def _without_gaps(reader: Reader, raws: Sequence[Raw]) -> list[Raw]:
+def without_gaps(reader: Reader, raws: Sequence[Raw]) -> list[Raw]:
     """Return columns with some value of the fitted table in the place of each missing one."""
     columns = {one.title: (one, reader.fillers[0, k]) for k, one in enumerate(reader.schema.columns)}
     found = []

@@ -1,6 +1,6 @@
 """A density of tables for scikit-learn: likelihoods, samples and outliers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy
@@ -13,17 +13,16 @@ from torch import Tensor
 from pushforward import registry
 from pushforward._checks import is_real, shown, whole
 from pushforward._pandas import as_pandas, is_frame
-from pushforward.data.raw import Names
+from pushforward.data.raw import Names, Raw
 from pushforward.data.tabulate import Missing
 from pushforward.errors import DataError, NotInvertibleError, UserError
 from pushforward.estimators.base import FlowEstimator
-from pushforward.estimators.filling import filled_in, written_to_array
+from pushforward.estimators.filling import filled_in
 from pushforward.estimators.fitting import FLOW, Fitted, fitted, held_out_rows, mean_of
 from pushforward.estimators.members import built, data_of
 from pushforward.estimators.stacking import Stacked
 from pushforward.estimators.weights import quantile
 from pushforward.evaluation.outliers import OutlierScores, Score
-from pushforward.imputation import written
 from pushforward.registry import export
 from pushforward.training.validation import SMALL
 
@@ -227,15 +226,11 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         Returns:
             An array in float64, or a DataFrame of the same columns and index.
         """
-        check_is_fitted(self)
-        random = check_random_state(self.random_state if random_state is None else random_state)
-        raws = self._raws(X, gaps=True)
-        features, given = self._divided(raws, y)
-        self._check_target(y)
-        cond = self.conditions_.encoded(given) if given and self.conditions_ is not None else None
-        x, gaps = filled_in(self.density_, self.reader_, features, cond, int(random.randint(2**31 - 1)), self._device())
-        schema = self.reader_.schema
-        return written(as_pandas("X", X), schema, gaps, x) if is_frame(X) else written_to_array(raws, schema, gaps, x)
+
+        def fill(raws: Sequence[Raw], cond: Tensor | None, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+            return filled_in(self.density_, self.reader_, raws, cond, seed, self._device())
+
+        return self._imputed(X, y, random_state, fill)
 
     def _log_density(self, x: numpy.ndarray, cond: Tensor | None) -> numpy.ndarray:
         conditions, device, of_classes = self.conditions_, self._device(), cond is None and self.conditions_ is not None

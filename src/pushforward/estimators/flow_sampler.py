@@ -1,22 +1,27 @@
 """Samples of tables for scikit-learn: models that are sampled from, whatever their density costs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
-from pushforward._checks import whole
-from pushforward.data.raw import Names
+from pushforward._checks import real, whole
+from pushforward.data.raw import Names, Raw
 from pushforward.data.tabulate import Missing
+from pushforward.errors import NotInvertibleError
 from pushforward.estimators.base import FlowEstimator
+from pushforward.estimators.filling import gaps_of, without_gaps
 from pushforward.estimators.fitting import held_out_rows, weights_of
 from pushforward.estimators.members import data_of, trained
 from pushforward.estimators.reading import shuffled
-from pushforward.estimators.stacking import drawn
+from pushforward.estimators.stacking import ROWS, drawn, moved, on
 from pushforward.families.model import GenerativeModel
+from pushforward.families.path_model import PathModel
+from pushforward.imputation import imputed
 from pushforward.registry import export
 
 
@@ -136,3 +141,46 @@ class FlowSampler(FlowEstimator):
         generator = torch.Generator().manual_seed(int(random.randint(2**31 - 1)))
         z = drawn(self.model_, n, cond, generator, self._device(), sampler=sampler, guidance=guidance)
         return self.layout_.rows({**self.reader_.values(z), **columns})
+
+    def impute(self, X: Any, y: Any = None, random_state: Any = None, *, sampler: Any = None, noise: float = 0.02) -> Any:
+        """Return X without missing values: each is drawn from the model given what is known of its row, as by `pushforward.impute`.
+
+            x_missing ~ p(x_missing | x_known, c)
+
+        Known cells stay as they are; repeat it with other random states for several imputations. Conditions cannot be missing.
+
+        Args:
+            X: an array or DataFrame like that of `fit`, NaN or None where a value is missing.
+            y: the condition of each row, with condition="y".
+            random_state: seed or RandomState; None is the estimator's own.
+            sampler: a sampler, such as `pushforward.samplers.EulerMaruyama(100)`; None is one of 50 steps.
+            noise: deviation with which known values are met during sampling, in units of a column's own deviation.
+
+        Returns:
+            An array in float64, or a DataFrame of the same columns and index.
+
+        Raises:
+            NotInvertibleError: the preset's model is not on a path from noise to data, as of meanflow or maf.
+        """
+        check_is_fitted(self)
+        real("noise", noise, 0)
+        model, reader, device = self.model_, self.reader_, self._device()
+        if not isinstance(model, PathModel):
+            raise NotInvertibleError(
+                f"preset is {self.preset!r}, whose model is not on a path from noise to data and cannot fill in missing values; take "
+                "flow_matching, rectified_flow or edm, or a FlowDensity."
+            )
+
+        def fill(raws: Sequence[Raw], cond: Tensor | None, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+            gaps, x = gaps_of(reader, raws), reader.read(without_gaps(reader, raws))
+            z = torch.from_numpy((numpy.where(gaps, numpy.nan, x) - reader.centre) / reader.scale)
+
+            def computed(model: Any, dtype: torch.dtype) -> Tensor:
+                read = None if cond is None else moved(cond, device, dtype)
+                generator = torch.Generator(device).manual_seed(seed)
+                return imputed(model, z.to(dtype), read, sampler=sampler, noise=noise, generator=generator, batch_size=ROWS)
+
+            made = on(device, model, computed).double().cpu() * torch.from_numpy(reader.scale) + torch.from_numpy(reader.centre)
+            return numpy.where(gaps, reader.schema.rounded(made).numpy(), x), gaps
+
+        return self._imputed(X, y, random_state, fill)
