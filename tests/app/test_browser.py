@@ -6,7 +6,6 @@ import time
 import pytest
 from chromium import BINARY, Browser
 
-pytest.importorskip("gradio")
 pytest.importorskip("websocket")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BINARY is None, reason="there is no Chromium")]
 TAB = "button[role=tab]"
