@@ -82,7 +82,7 @@ bench: .venv/.stamp-bench ## Benchmark against other libraries (see benchmarks/)
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks $(ARGS)
 
 clean: ## Remove build outputs; .venv and runs/ are kept
-	@rm -rf site dist .pytest_cache .ruff_cache .mypy_cache .hypothesis docs/assets/code docs/assets/runtime docs/assets/katex .cache
+	@rm -rf site dist .pytest_cache .ruff_cache .mypy_cache .hypothesis docs/assets/code docs/assets/chinese docs/assets/runtime docs/assets/katex .cache
 	@find src tests tools docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- the environment: one stamp for each set of packages, so that the demo does not wait for the tools of the tests

@@ -32,8 +32,7 @@ CACHE = ROOT / ".cache" / "docs"
 RUNTIME = DOCS / "assets" / "runtime"  # onnxruntime-web and
 FONTS = DOCS / "assets" / "katex"  # the fonts of formulas, which pages load from the site itself
 REFERENCE = DOCS / "en" / "reference"
-CHINESE = {"Dark": "深色", "Light": "浅色", "Permanent link": "永久链接"}  # of buttons and anchors
-NAMED = re.compile(rf'\b(title|aria-label)="({"|".join(CHINESE)})"')
+PLOTS = DOCS / "assets" / "chinese"  # plots with Chinese texts, as docs_chinese makes them
 SECONDS = 1500  # time limit of one file, or of all blocks of one page, also where other work makes the machine slow
 KEPT = (".png", ".svg", ".gif", ".webp", ".txt", ".json", ".onnx")  # pictures, text to include, and models that pages run
 
@@ -173,16 +172,17 @@ def _generated_folder(folder: Path) -> None:
 
 def on_pre_build(config: Any) -> None:
     """Check the articles, run the code and write the reference, before mkdocs collects files."""
-    articles = _tool("docs_articles")
+    articles, words = _tool("docs_articles"), _tool("docs_chinese")
     try:
         articles.check(DOCS)
-    except articles.ArticleError as error:
+        if failures := run_all():
+            raise PluginError("The code of the site does not run.\n\n" + "\n\n".join(failures))
+        write_reference()
+        write_assets()
+        _generated_folder(PLOTS)
+        words.write_plots(RESULTS, PLOTS)
+    except (articles.ArticleError, words.ChineseError) as error:
         raise PluginError(str(error)) from error
-    failures = run_all()
-    if failures:
-        raise PluginError("The code of the site does not run.\n\n" + "\n\n".join(failures))
-    write_reference()
-    write_assets()
 
 
 def check_output(text: str, page: str) -> None:
@@ -211,6 +211,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         check_output(source.read_text(encoding="utf-8"), f"docs/{page.file.src_uri}")
     if page.file.src_uri.startswith("en/reference/") and page.url.startswith("zh/"):
         page.meta["search"] = {"exclude": True}
+    markdown = _tool("docs_chinese").pictures(markdown, PLOTS) if page.file.src_uri.startswith("zh/") else markdown
     articles, libraries = _tool("docs_articles"), _tool("docs_libraries")
     if source.parent.name == "articles":
         facts = articles.facts_of(page.meta, f"docs/{page.file.src_uri}")
@@ -224,17 +225,18 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    """Render the formulas that arithmatex marks, and check the pictures."""
-    formulas, pictures = _tool("docs_formulas"), _tool("docs_pictures")
+    """Translate the tables of Chinese pages, render the formulas that arithmatex marks, and check the pictures."""
+    formulas, pictures, words = _tool("docs_formulas"), _tool("docs_pictures"), _tool("docs_chinese")
     try:
+        content = words.page(content) if page.file.src_uri.startswith("zh/") else content
         return str(pictures.checked(formulas.rendered(content, _package("katex")["katex.min.js"])))
-    except (formulas.FormulaError, pictures.PictureError) as error:
+    except (formulas.FormulaError, pictures.PictureError, words.ChineseError) as error:
         raise PluginError(f"docs/{page.file.src_uri}: {error}") from error
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
     """Translate the names that mkdocs.yml states once for both languages."""
-    return NAMED.sub(lambda match: f'{match[1]}="{CHINESE[match[2]]}"', output) if page.url.startswith("zh/") else output
+    return str(_tool("docs_chinese").chrome(output)) if page.url.startswith("zh/") else output
 
 
 def write_reference() -> None:

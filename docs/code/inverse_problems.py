@@ -107,8 +107,7 @@ rows = []
 for name, samples in found.items():
     mean, distance, covered = scores(samples.view(200, 60, 2))
     method, *rest = name.split(", ")
-    known = {"exact posterior": "exact / 精确", "without y": "prior / 先验"}
-    title = known.get(name) or ", ".join((f"`{method}`", *rest))
+    title = name if name in ("exact posterior", "without y") else ", ".join((f"`{method}`", *rest))
     rows.append(f"| {title} | {mean:.2f} | {distance:.2f} | {covered:.2f} |")
 with open("rows.txt", "w", encoding="utf-8") as file:
     file.write("\n".join(rows) + "\n")

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import statistics
 from pathlib import Path
 
@@ -32,8 +33,9 @@ for file in sorted(FOLDER.glob("*.json")):
     numbers = json.loads(file.read_text(encoding="utf-8"))
     rows = {variant: list(seeds.values()) for variant, seeds in numbers["rows"].items() if seeds}
     columns = list(next(iter(rows.values()))[0])
-    paper = ["mean rank in the paper / 论文中的平均名次"] if file.stem == "times" else []
-    heads = [name.replace("right", "right, %").replace("energy", "energy × 1000") for name in columns]
+    paper = ["mean rank in the paper"] if file.stem == "times" else []
+    heads = [re.sub("^energy", "energy × 1000", re.sub("^right", "right, %", name)) for name in columns]
+    heads = [re.sub(r" (\d+ steps)$", r", \1", name) for name in heads]
     lines = ["| | " + " | ".join(heads + paper) + " | seeds |", "|---|" + "---:|" * (len(columns + paper) + 1)]
     for variant, values in rows.items():
         cells = [shown(name, [one[name] for one in values]) for name in columns] + [f"{RANKS[variant]:.2f}" for _ in paper]
