@@ -206,10 +206,10 @@ def test_a_picture_without_alternative_text_is_refused(monkeypatch):
 def test_chrome_of_chinese_pages_is_in_chinese():
     pytest.importorskip("mkdocs")
     docs = tool("docs")
-    page = '<label title="Dark"></label><a title="Permanent link">Dark</a>'
+    page = '<label title="Dark"></label><a title="Permanent link">Dark</a><a title="Jump back to footnote 2 in the text">'
     english, chinese = (docs.on_post_page(page, type("Page", (), {"url": url}), None) for url in ("data/", "zh/data/"))
     assert english == page
-    assert re.findall('"([^"]+)">', chinese) == ["深色", "永久链接"]
+    assert re.findall('"([^"]+)">', chinese) == ["深色", "永久链接", "回到正文中的脚注 2"]
     assert ">Dark<" in chinese
 
 
@@ -326,9 +326,14 @@ def test_the_accessibility_check_fails_on_a_page_with_a_finding_only(tmp_path, c
     page = '<!doctype html><html lang="en"><head><title>Page</title></head><body><main><h1>Page</h1>{}</main></body></html>'
     (tmp_path / "index.html").write_text(page.format('<label>Steps <input type="range"></label>'))
     assert check.main([str(tmp_path)]) == 0
-    (tmp_path / "bad.html").write_text(page.format('<input type="range"><p style="color: #ccc">pale</p>'))
+    boxed = '<div style="overflow-x: auto" tabindex="0">{}</div>'
+    wide = '<p style="width: 3000px">wide</p>'
+    (tmp_path / "index.html").write_text(page.format(boxed.format(wide)))
+    assert check.main([str(tmp_path)]) == 0
+    (tmp_path / "bad.html").write_text(page.format(wide + '<input type="range"><p style="color: #ccc">pale</p>'))
     assert check.main([str(tmp_path)]) == 1
     printed = capsys.readouterr().out
+    assert "overflow on 1 pages" in printed
     assert "label on 1 pages" in printed
     assert "color-contrast on 1 pages" in printed
     assert json.dumps("/bad.html")[1:-1] in printed

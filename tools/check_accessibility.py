@@ -1,4 +1,6 @@
-"""Check the built site with axe-core in Chromium: every page, wide and narrow, light and dark. `make docs-check` runs it after `make docs`.
+"""Check the built site in Chromium, every page, wide and narrow, light and dark: axe-core's rules, and that nothing leaves the window.
+
+`make docs-check` runs it after `make docs`.
 
     python tools/check_accessibility.py [FOLDER] [--only WORD]
 
@@ -26,6 +28,16 @@ SERIOUS = ("serious", "critical")
 RUN = f"""axe.run(document, {{resultTypes: ["violations"], ...OPTIONS}}).then((found) => found.violations.filter((one) =>
   {json.dumps(SERIOUS)}.includes(one.impact)).map(({{id, help, nodes}}) =>
   [id, help, nodes[0].target.join(" "), nodes.length, nodes[0].any[0]?.message]))"""
+
+# What ends right of the window, so that the page scrolls sideways; tables and formulas scroll in boxes of their own.
+OVERFLOW = """(() => {
+  const end = document.documentElement.clientWidth, boxes = (style) => style.overflowX !== "visible" || style.position === "fixed";
+  const held = (e) => e && e !== document.body && (boxes(getComputedStyle(e)) || held(e.parentElement));
+  const past = (e) => e.getBoundingClientRect().width > 0 && e.getBoundingClientRect().right - end;
+  const wide = [...document.querySelectorAll("body *")].filter((e) => past(e) > 1 && !held(e));
+  return wide.length ? [wide[0].outerHTML.slice(0, 80), wide.length, past(wide[0])] : null;
+})()"""
+WIDE = "Pages must not scroll sideways"
 
 
 def tool(path: Path) -> Any:
@@ -79,7 +91,7 @@ def pages_of(folder: Path) -> list[str]:
 
 
 def findings(browser: Any, address: str, axe: str) -> dict[str, tuple[str, str]]:
-    """Return what axe finds on a page, by the rule and the widths and schemes: the help, and the first element."""
+    """Return what is wrong on a page, by the rule: the help, and the first element with its width and scheme."""
     found: dict[str, tuple[str, str]] = {}
     browser.open(address)
     browser.wait(f"document.readyState === 'complete' && location.href === {json.dumps(address)}")
@@ -94,12 +106,14 @@ def findings(browser: Any, address: str, axe: str) -> dict[str, tuple[str, str]]
         time.sleep(0.4)  # layout, and what reacts to it
         for rule, help_text, target, count, message in browser.evaluate(RUN.replace("OPTIONS", options)):
             found[rule] = (help_text, f"{target} ({count} elements; {width} px, {scheme}): {message}")
+        if options != ONLY_CONTRAST and (wide := browser.evaluate(OVERFLOW)):
+            found["overflow"] = (WIDE, f"{wide[0]} ({wide[1]} elements; {width} px, {scheme}): {wide[2]:.0f} px too far")
     return found
 
 
 def main(argv: list[str] | None = None) -> int:
     """Check all pages and print the findings."""
-    parser = argparse.ArgumentParser(description="Check the built site with axe-core in Chromium.")
+    parser = argparse.ArgumentParser(description="Check the built site in Chromium.")
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "site")
     parser.add_argument("--only", default="", help="check pages whose address contains this")
     options = parser.parse_args(argv)

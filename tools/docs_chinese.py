@@ -6,6 +6,7 @@ one is missing there, so that no English sentence stands on a Chinese page unnot
 
 import functools
 import html
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ def anchor(svg: str, place: int) -> str:
     """Return where a text is held: texts of legends begin at one line, those of the vertical axis end at one."""
     for kind, held in (("legend", "start"), ("ytick", "end")):
         opened = svg.rfind(f'<g id="{kind}_', 0, place)
-        if opened >= 0 and svg.count("<g ", opened, place) + svg.count("<g>", opened, place) > svg.count("</g>", opened, place):
+        steps = (1 if tag[1] == "g" else -1 for tag in re.findall("<g[ >]|</g>", svg[max(opened, 0) : place]))
+        if opened >= 0 and min(itertools.accumulate(steps)) > 0:  # not closed in between
             return held
     return "middle"
 
