@@ -19,6 +19,11 @@ def test_cells_of_chinese_pages_are_translated_and_names_stay():
         chinese.page("<p>some words</p><td>some <b>new</b> words</td>")
 
 
+def test_lines_of_chinese_paragraphs_are_joined_without_a_space():
+    text = "<p>训练，\n采样\n评估\n<code>x</code>，\n<code>y</code>\nODE</p><pre>训练\n采样</pre>"
+    assert tool("docs_chinese").page(text) == "<p>训练，采样评估\n<code>x</code>，<code>y</code>\nODE</p><pre>训练\n采样</pre>"
+
+
 def test_plots_of_chinese_pages_have_chinese_texts(tmp_path):
     figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(3, 2))
     axes = figure.subplots()

@@ -19,6 +19,9 @@ CELL = re.compile(r"(<t[hd]\b[^>]*>)(.*?)(</t[hd]>)", re.DOTALL)
 SAME = re.compile(r'<code\b.*?</code>|<a\b.*?</a>|<(span|div) class="arithmatex".*?</\1>|<[^>]+>', re.DOTALL)
 HAN = re.compile(r"[\u4e00-\u9fff]")
 WORD = re.compile(r"(?<![\w.(/'$\\-])[a-z]{3,}(?![\w=(./'-])")  # no part of an identifier, a call or a path
+PRE = re.compile(r"(<pre\b.*?</pre>)", re.DOTALL)
+SIGNS = "，。、；：！？（）“”《》…"
+JOINED = re.compile(rf"(?<=[{SIGNS}])\n|\n(?=[{SIGNS}])|(?<=[\u4e00-\u9fff])\n(?=[\u4e00-\u9fff])")
 LABEL = re.compile(
     r'<!-- (?P<text>[^\n]*?) -->\s*<g(?P<style> style="[^"]*")? transform="translate\((?P<place>[-\d. ]+)\)'
     r'(?P<turn> rotate\([-\d.]+\))? scale\((?P<size>[\d.]+) -[\d.]+\)">(?P<glyphs>.*?)</g>',
@@ -106,8 +109,9 @@ def cell(text: str) -> str:
 
 
 def page(content: str) -> str:
-    """Return the HTML of a Chinese page with the cells of its tables in Chinese."""
-    return CELL.sub(lambda match: match[1] + cell(match[2]) + match[3], content)
+    """Return the HTML of a Chinese page with the cells of its tables in Chinese, and lines joined without the space of a line's end."""
+    translated = CELL.sub(lambda match: match[1] + cell(match[2]) + match[3], content)
+    return "".join(part if part.startswith("<pre") else JOINED.sub("", part) for part in PRE.split(translated))
 
 
 def plot(svg: str) -> str:
