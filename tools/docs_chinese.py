@@ -18,7 +18,7 @@ CELL = re.compile(r"(<t[hd]\b[^>]*>)(.*?)(</t[hd]>)", re.DOTALL)
 # What is the same in every language: code, formulas, links (titles of works, names of files), and tags themselves.
 SAME = re.compile(r'<code\b.*?</code>|<a\b.*?</a>|<(span|div) class="arithmatex".*?</\1>|<[^>]+>', re.DOTALL)
 HAN = re.compile(r"[\u4e00-\u9fff]")
-WORD = re.compile(r"(?<![\w.(/'$\\-])[a-z]{3,}(?![\w=(./'-])")  # no part of an identifier, a call or a path
+WORD = re.compile(r"(?<![\w.(/'$\\-])[a-z]{2,}(?![\w=(./'-])")  # no part of an identifier, a call or a path
 PRE = re.compile(r"(<pre\b.*?</pre>)", re.DOTALL)
 SIGNS = "，。、；：！？（）“”《》…"
 JOINED = re.compile(rf"(?<=[{SIGNS}])\n|\n(?=[{SIGNS}])|(?<=[\u4e00-\u9fff])\n(?=[\u4e00-\u9fff])")
