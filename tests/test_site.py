@@ -117,11 +117,12 @@ As of May.
 
 def test_the_front_page_shows_rows_of_the_comparison_with_its_date(tmp_path):
     libraries = tool("docs_libraries")
-    (tmp_path / "libraries.md").write_text(TABLE)
+    (tmp_path / "libraries.md").write_text(TABLE.replace("| | ours", '<div class="peers" markdown>\n\n| | ours'))
     shown = libraries.compact("before\n<!-- libraries: four; one, two -->\nafter", tmp_path / "libraries.md")
     assert "| | ours | a |\n|---|---|---|\n| four | - | Y |\n| one, two | Y | - |\n" in shown
     assert "three" not in shown
     assert shown.count("As of May.") == 1
+    assert shown.count("<div") == shown.count("</div>") == 2
     assert libraries.compact("no mark", tmp_path / "missing.md") == "no mark"
     with pytest.raises(libraries.LibrariesError, match=r"^libraries\.md has no row 'five'; its rows are 'one, two', 'three', 'four'"):
         libraries.compact("<!-- libraries: one, two; five -->", tmp_path / "libraries.md")

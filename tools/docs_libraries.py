@@ -29,7 +29,7 @@ def compact(markdown: str, page: Path) -> str:
         names = [name.strip() for name in mark[1].split(";")]
         if missing := [name for name in names if name not in rows]:
             raise LibrariesError(f"{page.name} has no row {missing[0]!r}; its rows are {', '.join(map(repr, rows))}.")
-        stated = " ".join(line for line in lines[1:head] if line.strip())
+        stated = " ".join(line for line in lines[1:head] if line.strip() and not line.startswith("<"))
         shown = "\n".join([lines[head], lines[head + 1], *(rows[name] for name in names)])
         return f'<div class="peers" markdown>\n\n{shown}\n\n</div>\n\n<div class="stated" markdown>\n\n{stated}\n\n</div>'
 
