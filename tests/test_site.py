@@ -148,6 +148,16 @@ def test_what_moves_has_a_still_picture_and_a_narrow_one_where_there_is_one(tmp_
     assert pictures.checked(page, tmp_path).endswith('<img alt="c" src="c.png">')
 
 
+def test_wide_plots_may_scroll(tmp_path):
+    pictures = tool("docs_pictures")
+    for name, size in {"wide": "648 216", "high": "648 400", "small": "500 100"}.items():
+        (tmp_path / f"{name}.svg").write_text(f'<svg viewBox="0 0 {size}" />')
+    page = "".join(f'<img alt="a" src="../assets/{name}.svg">' for name in ("wide", "high", "small", "missing"))
+    assert pictures.checked(page, tmp_path) == page.replace(
+        '<img alt="a" src="../assets/wide.svg">', '<span class="wide-plot"><img alt="a" src="../assets/wide.svg"></span>'
+    )
+
+
 def test_the_latest_articles_are_those_of_the_latest_days(tmp_path):
     for day in range(1, 9):
         written(tmp_path, f"day{day}", date=datetime.date(2026, 1, day))

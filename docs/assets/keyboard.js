@@ -1,5 +1,5 @@
 // What scrolls sideways is reached by the keyboard. Material does this for code only where a mouse can hover, and takes it back elsewhere.
-const scrolling = ".md-content pre > code, .md-content .formula, .md-typeset__scrollwrap";
+const scrolling = ".md-content pre > code, .md-content .formula, .md-content .wide-plot, .md-typeset__scrollwrap";
 const seen = new ResizeObserver((entries) =>
   requestAnimationFrame(() => {
     for (const { target } of entries) {
