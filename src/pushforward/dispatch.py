@@ -2,8 +2,8 @@
 
 A plain method is marked `@dispatched`; a module of `fast/` registers a fast path for it with `@fast_way(kind, method)` for one exact type.
 A fast path may read parameters instead of calling submodules, so it is used only if this makes no difference: the module and its
-submodules are unmodified (`untouched`), and autocast is off. Otherwise, and under `pushforward.fast.disabled()`, the plain method runs,
-and calls every submodule as PyTorch does.
+submodules are unmodified (`untouched`) and have the parts that it reads (`reads_parts`), and autocast is off. Otherwise, and under
+`pushforward.fast.disabled()`, the plain method runs, and calls every submodule as PyTorch does.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
+from pushforward._unmodified import Methods
 from pushforward.registry import export
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,11 +37,13 @@ PAGES = {
 Ways = dict[tuple[type, str], tuple[Callable[..., Any], Callable[[], bool] | None, bool]]
 _ways: Ways = {}
 _registered: dict[str, Ways] = {}  # by page, from which `_ways` takes them
-_known: dict[type, Callable[..., Any]] = {}  # exact types whose call a fast path may bypass, with their original forward
+_known: dict[type, Methods] = {}  # exact types whose methods a fast path may bypass, with these methods
+_bases: dict[type, Methods] = {}  # types whose methods `inherits` asks for
 _built: dict[type, Callable[[Any], bool]] = {}  # by type: whether a module has the parts that fast paths read of it
 _pages: set[str] = set()
 _looked_up: set[type] = set()  # types whose page is imported
 PARAMETERS = (nn.Parameter, type(None))
+_CALL = nn.Module._call_impl
 _disabled = 0  # open blocks of `disabled`, in all threads
 _lock = threading.Lock()
 
@@ -51,7 +54,7 @@ def disabled() -> Iterator[None]:
     """Disable all fast paths inside a `with` block.
 
     Results agree with those of the fast paths up to rounding. Use it for comparisons, for debugging, and for changes that the fast paths
-    cannot detect, such as a method replaced on a class of this library. They are disabled in all threads.
+    cannot detect, such as a function replaced in a module of this library. They are disabled in all threads.
 
     Returns:
         A context manager, which may be nested.
@@ -79,15 +82,15 @@ def enabled() -> bool:
     return not _disabled
 
 
-def known(*kinds: type[nn.Module]) -> None:
-    """Register exact types whose parameters fast paths read instead of calling the modules."""
+def known(*kinds: type) -> None:
+    """Register exact types whose methods fast paths bypass: they read a module's parameters instead, or a record's numbers."""
     for kind in kinds:
-        _known[kind] = kind.forward
+        if kind not in _known:
+            _known[kind] = Methods(kind)
 
 
-known(nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Sequential, nn.GELU, nn.SiLU, nn.Identity)
-for _container in (nn.ModuleList, nn.ModuleDict):
-    _known[_container] = _container.forward
+known(nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.GELU, nn.SiLU, nn.Identity)
+known(nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def reads_parts(kind: type[nn.Module], built: Callable[[Any], bool]) -> None:
@@ -167,25 +170,54 @@ def _autocast() -> bool:
     return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
 
 
+def unchanged(kind: type) -> bool:
+    """Return whether a type is known, and none of its methods has been replaced on the class."""
+    methods = _known.get(kind)
+    return methods is not None and methods.kept_by(kind)
+
+
+def inherits(thing: Any, base: type, *names: str) -> bool:
+    """Return whether an object has methods of a base class as they were defined: overridden by no class, replaced on none and not on it."""
+    state = thing.__dict__
+    return not any(name in state for name in names) and _inherited(type(thing), base, names)
+
+
+def _inherited(kind: type, base: type, names: tuple[str, ...]) -> bool:
+    if base not in _bases:
+        _bases[base] = Methods(base)
+    return _bases[base].inherited_by(kind, names)
+
+
+unchanged._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_inherited._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def untouched(module: nn.Module, inside: bool = False) -> bool:
     """Return whether a module and its submodules are of known types and unmodified, and have the parts that fast paths read.
 
-    No hooks (also no global ones), no replaced forward, no compiled call, no parametrised, sharded or swapped parameter. With `inside` the
-    module's own hooks do not count, only those of its submodules.
+    No hooks (also no global ones), no method replaced on an object or its class, no compiled call, no parametrised, sharded or swapped
+    parameter. With `inside` the module's own hooks do not count, only those of its submodules.
     """
-    if torch_module._has_any_global_hook():
+    if torch_module._has_any_global_hook() or nn.Module._call_impl is not _CALL:
         return False
-    # One loop without calls: it runs for every layer of a flow, whose kernels take microseconds.
+    # One loop with few calls: it runs for every layer of a flow, whose kernels take microseconds.
     pending: list[Any] = [module]
+    seen: dict[type, Any] = {}
     for one in pending:
         if one is None:
             continue
         kind, state = type(one), one.__dict__
-        if kind not in _known or _known[kind] is not kind.forward or "forward" in state or "inverse" in state:
+        of_kind = seen.get(kind)
+        if of_kind is None:
+            if not unchanged(kind):
+                return False
+            of_kind = seen[kind] = _known[kind].besides_forward, _built.get(kind)
+        others, built = of_kind
+        if "forward" in state or (built is not None and not built(one)):
             return False
-        built = _built.get(kind)
-        if built is not None and not built(one):
-            return False
+        for name in others:
+            if name in state:
+                return False
         if not inside and (
             state["_forward_hooks"]
             or state["_forward_pre_hooks"]
@@ -196,8 +228,8 @@ def untouched(module: nn.Module, inside: bool = False) -> bool:
             return False
         parameters, children = state["_parameters"], state["_modules"]
         if parameters:
-            for name in parameters:
-                if type(parameters[name]) not in PARAMETERS:
+            for parameter in parameters.values():
+                if type(parameter) not in PARAMETERS:
                     return False
         if children:
             pending += children.values()
@@ -208,7 +240,7 @@ def untouched(module: nn.Module, inside: bool = False) -> bool:
 def as_defined(module: nn.Module) -> bool:
     """Return whether a module itself, regardless of its submodules, is of a known type and unmodified."""
     kind, state = type(module), module.__dict__
-    if kind not in _known or _known[kind] is not kind.forward or "forward" in state or "inverse" in state or hooked(module):
+    if not unchanged(kind) or _known[kind].replaced_on(module) or hooked(module):
         return False
     return all(type(one) in PARAMETERS for one in state["_parameters"].values())
 

@@ -1,5 +1,7 @@
 """The fast path of chains of vector bijections: the plain path's numbers, for every type that it knows."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -65,6 +67,31 @@ def test_columns_of_another_number_of_features_are_refused():
     chain = pf.bijections.Chain([pf.bijections.AffineCoupling(4, (8,)), pf.bijections.Reverse(4)])
     with pytest.raises(ShapeError, match=r"x has shape \(3, 5\), but this bijection needs \(n, 4\)"):
         chain(torch.randn(3, 5))
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "plain"])
+@pytest.mark.parametrize("features", [3, 5])
+@pytest.mark.parametrize("place", [0, 2], ids=["first", "last"])
+def test_a_step_of_another_size_is_refused_at_the_first_call(place, features, fast):
+    """It was given to `steps` after the chain was made; within another chain or an inverse it is found too."""
+    chain = pf.bijections.Chain([pf.bijections.AffineCoupling(4, (8,)), pf.bijections.Reverse(4)])
+    outer, x = pf.bijections.Chain([pf.bijections.Scale(4), pf.bijections.Inverse(chain)]), torch.randn(3, 4)
+    outer(x)
+    chain.steps.insert(place, pf.bijections.Reverse(features))
+    with contextlib.nullcontext() if fast else pf.fast.disabled():
+        for call in (chain, chain.inverse, outer, outer.inverse, chain):
+            with pytest.raises(ShapeError, match=rf"for vectors of .*{features}.* features.*; give all|needs \(n, {features}\)"):
+                call(x)
+    del chain.steps[place]
+    chain(x)
+
+
+def test_an_inverse_of_another_size_is_refused_within_a_chain():
+    inverse = pf.bijections.Inverse(pf.bijections.Scale(4))
+    chain = pf.bijections.Chain([pf.bijections.Reverse(4), inverse])
+    inverse.bijection = pf.bijections.Scale(3)
+    with pytest.raises(ShapeError, match=r"Inverse is for vectors of 3 features, but what it receives in this chain has 4; give all steps"):
+        chain(torch.randn(3, 4))
 
 
 def test_a_density_is_compiled_in_one_graph():

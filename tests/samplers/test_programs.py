@@ -112,6 +112,50 @@ def test_a_model_on_a_learned_schedule_follows_it_in_every_verb():
     torch.testing.assert_close(model.base.log_prob(x), torch.distributions.Normal(0, 3.0).log_prob(x).sum(1))
 
 
+@pytest.mark.parametrize("sampler", [pf.samplers.Euler(3), pf.samplers.Dopri5(0.1, 0.1)], ids=["Euler", "Dopri5"])
+def test_every_verb_has_the_gradient_of_a_learned_schedule_as_without_fast_paths(sampler):
+    """`sample` has no gradients, by its law; `decode` of the same noise has them."""
+    torch.manual_seed(0)
+    model = pf.families.PathModel(pf.nn.MLP(2, 2, (8,), time_features=4), (2,), Power(1.5, 2.0), "data", sampler=sampler).double()
+    x = torch.linspace(-1, 1, 6, dtype=torch.float64).view(3, 2)
+    parameters = [model.path.p, model.path.scale]
+    verbs = {
+        "loss": lambda: model.loss(x, generator=torch.Generator().manual_seed(0)),
+        "log_prob": lambda: model.log_prob(x).sum(),
+        "encode": lambda: model.encode(x).sin().sum(),
+        "decode": lambda: model.decode(x).sin().sum(),
+    }
+    for verb, call in verbs.items():
+        found = torch.autograd.grad(call(), parameters, allow_unused=True)
+        with pf.fast.disabled():
+            plain = torch.autograd.grad(call(), parameters, allow_unused=True)
+        for one, other in zip(found, plain, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12, msg=verb)
+        assert found[0].abs() > 1e-6, verb
+        if verb in ("loss", "log_prob"):  # the velocity has sigma' / sigma, in which the scale cancels
+            assert found[1].abs() > 1e-6, verb
+    assert not model.sample(3).requires_grad
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("owner", [pf.samplers.DDIM, pf.paths.Linear], ids=["sampler", "path"])
+def test_a_method_replaced_on_a_class_changes_what_is_planned(owner, monkeypatch):
+    path, sampler = pf.paths.Linear(), pf.samplers.DDIM(4)
+    before = along(path, sampler)
+    method = "plan" if owner is pf.samplers.DDIM else "alpha"
+    own = getattr(owner, method)
+    if method == "plan":
+        monkeypatch.setattr(owner, method, lambda self, *args: [step._replace(noise=0.5 * step.noise) for step in own(self, *args)])
+    else:
+        monkeypatch.setattr(owner, method, lambda self, t: 0.9 * own(self, t))
+    found = along(path, sampler)
+    with pf.fast.disabled():
+        assert torch.equal(along(path, sampler), found)
+    assert not torch.allclose(found, before)
+    monkeypatch.undo()
+    assert torch.equal(along(path, sampler), before)
+
+
 def test_the_likelihood_has_the_gradient_of_a_learned_schedule():
     model = pf.families.PathModel(pf.nn.MLP(2, 2, (8,), time_features=4), (2,), Power(1.5, 2.0), "data", sampler=pf.samplers.Euler(4))
     model.log_prob(torch.ones(2, 2)).sum().backward()

@@ -9,7 +9,7 @@ from torch import Tensor
 from pushforward._modes import values_alone
 from pushforward.bijections.columns import Columns, VectorBijection, summed
 from pushforward.bijections.elementwise import Affine, Elementwise, Spline
-from pushforward.dispatch import way_of
+from pushforward.dispatch import inherits, way_of
 from pushforward.functional.jacobi import Solver, checked_solver, jacobi
 from pushforward.nn.activation import Activation
 from pushforward.nn.made import MADE
@@ -41,8 +41,9 @@ class Autoregressive(VectorBijection):
         if inverse and self.solver == "jacobi" and values_alone():
             y, log_slopes = jacobi(lambda x: self.elementwise(whole, self.params(x, cond), True), whole, most=self.features)
         elif inverse:
-            fast = way_of(self.net, "solved")
-            y, log_slopes = self._solved(whole, cond) if fast is None else fast(self.net, whole, cond, self.elementwise)
+            fast: Any = way_of(self.net, "solved") if inherits(self, Autoregressive, "_solved", "params") else None
+            found = NotImplemented if fast is None else fast(self.net, whole, cond, self.elementwise)
+            y, log_slopes = self._solved(whole, cond) if found is NotImplemented else found
         else:
             y, log_slopes = self.elementwise(whole, self.params(whole, cond), False)
         return x.having(y), summed(log_slopes)

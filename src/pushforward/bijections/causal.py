@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pushforward._modes import values_alone
 from pushforward._precision import wide
 from pushforward.bijections.bijection import Bijection
-from pushforward.dispatch import way_of
+from pushforward.dispatch import inherits, way_of
 from pushforward.errors import ShapeError, UserError
 from pushforward.functional.affine import bounded_affine
 from pushforward.functional.jacobi import Solver, checked_solver, jacobi
@@ -131,7 +131,7 @@ class TransformerAutoregressive(Bijection):
             slopes.append(log_slope)
             return x
 
-        fast = way_of(self.net, "sequential")
+        fast = way_of(self.net, "sequential") if inherits(self, TransformerAutoregressive, "_sequential") else None
         x = self._sequential(tokens, conds, solve) if fast is None else fast(self.net, z.shape[0], conds, solve)
         return self._image(x), torch.stack(slopes, 1).sum((1, 2), dtype=wide(z))
 

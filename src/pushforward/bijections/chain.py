@@ -10,7 +10,7 @@ from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.columns import features_of, through, with_columns
 from pushforward.bijections.pixels import PixelAffine, PixelAffines, callable_steps, with_runs
 from pushforward.bijections.reversible import reversible
-from pushforward.dispatch import dispatched, plainly_called
+from pushforward.dispatch import dispatched, inherits, plainly_called
 from pushforward.errors import ShapeError, UserError
 from pushforward.registry import export
 
@@ -61,9 +61,6 @@ class Chain(Bijection):
         self.memory = memory
         self.steps: Any = nn.ModuleList(steps)  # Any: torch types the items of a ModuleList as Module
         self._set_runs()
-        sizes = sorted({size for size in map(features_of, steps) if size is not None})
-        if len(sizes) > 1:
-            raise ShapeError(f"the steps are for vectors of {sizes[0]} and of {sizes[1]} features; give all of a chain one number.")
 
     @property
     def features(self) -> int | None:
@@ -95,10 +92,13 @@ class Chain(Bijection):
     def runs(self) -> list[Any]:
         """Return the modules to call in turn: the steps, with adjacent unmodified pixel-affine steps merged into one."""
         if list(self.steps) != self._flat:
-            self._set_runs()  # a step was replaced
+            self._set_runs()  # a step was replaced or added
         return list(callable_steps(self._runs)) if self._merged else self._runs
 
     def _set_runs(self) -> None:
+        sizes = sorted({size for size in map(features_of, self.steps) if size is not None})
+        if len(sizes) > 1:
+            raise ShapeError(f"the steps are for vectors of {sizes[0]} and of {sizes[1]} features; give all of a chain one number.")
         self._flat = list(self.steps)
         self._runs = with_runs(self._flat)
         self._merged = any(isinstance(run, PixelAffines) for run in self._runs)
@@ -147,4 +147,9 @@ class Inverse(Bijection):
 
 def _flat(steps: Iterable[Any]) -> list[Any]:
     """Return the steps with nested chains replaced by their own steps."""
-    return [part for step in steps for part in (_flat(step.runs()) if type(step) is Chain and plainly_called(step) else [step])]
+    return [part for step in steps for part in (_flat(step.runs()) if _is_plain(step) else [step])]
+
+
+def _is_plain(step: Any) -> bool:
+    """Return whether a step is a chain that is nothing more than its steps."""
+    return type(step) is Chain and inherits(step, Chain, "__call__", "forward", "inverse", "through") and plainly_called(step)

@@ -43,6 +43,11 @@ class Columns(NamedTuple):
             raise ShapeError(f"x has shape {tuple(x.shape)}, but this bijection needs (n, {features}); reshape it.")
         return cls((_transposed(x.reshape(x.shape[0], features)),), x.shape)
 
+    @property
+    def features(self) -> int:
+        """Number of features."""
+        return sum(part.shape[0] for part in self.parts)
+
     def rows(self) -> Tensor:
         """Return the rows (n, *shape)."""
         return _transposed(self.whole()).view(self.shape)
@@ -134,11 +139,16 @@ def through(steps: Sequence[Any], x: Any, cond: Any, inverse: bool) -> tuple[Any
             y = as_rows(y)
         elif not isinstance(y, Columns):
             y = Columns.of(y, step.features)
+        elif y.features != step.features:
+            raise ShapeError(
+                f"{type(step).__name__} is for vectors of {step.features} features, but what it receives in this chain has {y.features}; "
+                "give all steps of a chain one number of features."
+            )
         y, log_abs_det = inverted(step, y, cond) if inverse else step(y, cond)
         if log_abs_det is not None:
             total = log_abs_det if total is None else total + log_abs_det
     if isinstance(x, Columns):
-        return Columns.of(y, sum(len(part) for part in x.parts)), total
+        return Columns.of(y, x.features), total
     return as_rows(y), total
 
 

@@ -76,9 +76,7 @@ class PixelAffines(Bijection):
 
 
 def _as_written(step: PixelAffine) -> bool:
-    kind = type(step)
-    own = kind.forward is PixelAffine.forward and kind.inverse is PixelAffine.inverse and kind.__call__ is Bijection.__call__
-    return own and dispatch.plainly_called(step, "inverse")
+    return dispatch.inherits(step, PixelAffine, "__call__", "forward", "inverse") and dispatch.plainly_called(step)
 
 
 def with_runs(steps: Sequence[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -29,6 +29,11 @@ from pushforward.bijections.scaling import BatchNorm
 from pushforward.errors import UserError
 
 State = Any  # rows (n, *shape), or columns
+# What a coupling's split, params, transform and merge stand for.
+COUPLINGS: dict[type[nn.Module], tuple[str, ...]] = {
+    Coupling: ("__call__", "forward", "inverse", "map_columns"),
+    ImageCoupling: ("__call__", "forward", "inverse", "_through"),
+}
 
 
 @_disable_dynamo  # torch.compiler.disable, without importing dynamo now, which takes a second
@@ -123,9 +128,8 @@ def _rewound(steps: Sequence[Any], z: Tensor, cond: Any, gradient: Tensor, log_g
 def _undo_of(step: Any) -> Any:
     if isinstance(step, PixelAffines):
         return _undo_pixels
-    for kind in (Coupling, ImageCoupling):
-        own = isinstance(step, kind) and type(step).forward is kind.forward and type(step).inverse is kind.inverse
-        if own and dispatch.plainly_called(step, "inverse"):
+    for kind, methods in COUPLINGS.items():
+        if isinstance(step, kind) and dispatch.inherits(step, kind, *methods) and dispatch.plainly_called(step):
             return _undo_coupling
     return _undo_any
 

@@ -6,13 +6,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.dispatch import fast_way, known
+from pushforward.dispatch import fast_way, known, reads_parts
+from pushforward.fast.parts import CONDITIONS, is_tokenwise
 from pushforward.functional.attention import KeyValues
 from pushforward.nn.causal import CausalBlock, CausalTransformer
-from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
 from pushforward.nn.layers import SelfAttention
 
-known(CausalBlock, SelfAttention, LabelEmbedding, VectorEmbedding)
+known(CausalBlock, SelfAttention, *CONDITIONS)
+
+
+def _built(net: Any) -> bool:
+    """Return whether only the attentions mix tokens, each those before it: one token at a time is then the same."""
+    modules, held = net._modules, net._parameters
+    start, positions = held.get("start"), held.get("positions")
+    if start is None or positions is None or len(positions) != net.tokens or type(modules.get("condition")) not in CONDITIONS:
+        return False
+    width = start.numel()
+    layers = [modules.get("first"), modules.get("norm"), modules.get("out")]
+    for block in modules["blocks"]._modules.values():
+        if type(block) is not CausalBlock:
+            return False
+        parts = block._modules
+        attention = parts.get("attention")
+        if type(attention) is not SelfAttention or not attention.causal:
+            return False
+        layers += [parts.get("norm1"), parts.get("norm2"), parts.get("mlp"), *attention._modules.values()]
+    return all(is_tokenwise(layer, width) for layer in layers)
+
+
+reads_parts(CausalTransformer, _built)
 
 
 @fast_way(CausalTransformer, "sequential")

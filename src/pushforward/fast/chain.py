@@ -12,10 +12,12 @@ from pushforward.bijections.coupling import AdditiveCoupling, AffineCoupling, Sp
 from pushforward.bijections.elementwise import Affine, Elementwise
 from pushforward.bijections.mixing import LULinear, Orthogonal, Permutation, Reverse
 from pushforward.bijections.scaling import ActNorm, Scale
-from pushforward.dispatch import fast_way, known
+from pushforward.dispatch import fast_way, known, reads_parts, unchanged
 from pushforward.fast.coupling import columns as coupling_columns
 from pushforward.fast.made import columns as masked_columns
 from pushforward.functional.affine import done_affine, undone_affine
+from pushforward.nn.coupling import CouplingNet
+from pushforward.nn.made import MADE
 
 Bounds = dict[float, Tensor]  # the ends of log-scales as tensors (), made once for all steps
 Step = Callable[[Any, Columns, Any, bool, Bounds], tuple[Columns, Tensor | None]]
@@ -60,27 +62,34 @@ STEPS: dict[type, Step] = {
     **dict.fromkeys((AffineAutoregressive, SplineAutoregressive), _autoregressive),
     **dict.fromkeys((ActNorm, LULinear, Orthogonal, Permutation, Reverse, Scale), _plain),
 }
-# Replaced in one object or in a class, these would be bypassed; `dispatch` finds a `forward` replaced in either, an `inverse` in an object.
-METHODS = frozenset(("map_columns", "params", "embedded", "split", "transform", "merge"))
-DEFINED = {kind: [(name, getattr(kind, name, None)) for name in (*sorted(METHODS), "inverse")] for kind in STEPS}
-known(*STEPS)
+NETS: dict[Step, type] = {_coupling: CouplingNet, _autoregressive: MADE}
+known(*STEPS, Affine)
+
+
+def _has_net(kind: type) -> Callable[[Any], bool]:
+    def check(step: Any) -> bool:
+        return type(step._modules.get("net")) is kind
+
+    return check
+
+
+for _kind, _step in STEPS.items():
+    if _step in NETS:
+        reads_parts(_kind, _has_net(NETS[_step]))
 
 
 @fast_way(Chain, "through", inside=True)
 def through(chain: Any, x: Any, cond: Any, inverse: bool) -> tuple[Any, Tensor | None]:
     """Return x mapped by all steps (from the last if inverse), and the sum of their log-determinants, or None for 0."""
     steps = list(chain._modules["steps"]._modules.values())
-    for step in steps:
-        if type(step) not in STEPS or not METHODS.isdisjoint(step.__dict__):
-            return NotImplemented
-    if not steps or "runs" in chain.__dict__:
+    if not steps or not unchanged(Affine):
         return NotImplemented
-    for kind in set(map(type, steps)):
-        for name, defined in DEFINED[kind]:
-            if getattr(kind, name, None) is not defined:
-                return NotImplemented
+    features: Any = getattr(steps[0], "features", None)
+    for step in steps:
+        if type(step) not in STEPS or step.__dict__.get("features") != features:
+            return NotImplemented
     bounds: Bounds = {}
-    y, total = Columns.of(x, steps[0].features), None
+    y, total = Columns.of(x, features), None
     for step in reversed(steps) if inverse else steps:
         y, log_abs_det = STEPS[type(step)](step, y, cond, inverse, bounds)
         if log_abs_det is not None:

@@ -2,15 +2,23 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from pushforward.dispatch import fast_way, known
+from pushforward.dispatch import fast_way, known, reads_parts
 from pushforward.fast.coupling import overwriting
+from pushforward.fast.parts import CONDITIONS
 from pushforward.nn.conv import ConvNet
-from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
 from pushforward.nn.image_condition import ImageCondition
 
-known(LabelEmbedding, VectorEmbedding, ImageCondition)
+known(*CONDITIONS, ImageCondition)
+
+
+def _built(net: Any) -> bool:
+    """Return whether the hidden layers are convolutions: others may return their input, which is not to be overwritten."""
+    return type(net._modules.get("first")) is type(net._modules.get("middle")) is nn.Conv2d
+
+
+reads_parts(ConvNet, _built)
 
 
 @fast_way(ConvNet, "hidden", inside=True)

@@ -7,22 +7,29 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.dispatch import fast_way, known, reads_parts
+from pushforward.fast.parts import CONDITIONS, ELEMENTWISE
 from pushforward.nn.coupling import CouplingNet
-from pushforward.nn.embedding import LabelEmbedding, VectorEmbedding
 
-known(LabelEmbedding, VectorEmbedding, nn.Dropout)
-CONDITIONS = (LabelEmbedding, VectorEmbedding)
+known(*CONDITIONS, nn.Dropout)
 
 
 def has_layers(kind: type[nn.Module]) -> Callable[[Any], bool]:
-    """Return a check that the layers of a network are of exactly this type and have a bias, and that its condition is an embedding."""
+    """Return a check that a network's layers are of exactly this type, its activation elementwise and its condition an embedding.
+
+    Columns are transposed: an activation that reads more than one element, such as softmax, would read others.
+    """
 
     def check(net: Any) -> bool:  # no calls: it runs for every layer of a flow
-        modules = net._modules
+        state, modules = net.__dict__, net._modules
         for layer in (*modules["layers"]._modules.values(), modules["out"]):
-            if type(layer) is not kind or layer._parameters["bias"] is None:
+            if type(layer) is not kind:
                 return False
-        return type(modules["condition"]) in CONDITIONS
+            held = layer._parameters
+            if "weight" not in held or held.get("bias") is None:
+                return False
+        if state.get("act") not in ELEMENTWISE or type(modules.get("condition")) not in CONDITIONS:
+            return False
+        return state.get("dropout") is None and ("dropout" not in modules or type(modules["dropout"]) is nn.Dropout)
 
     return check
 
@@ -37,7 +44,7 @@ def columns(net: Any, a: Tensor, cond: Tensor | None = None) -> Tensor:
     modules, act = net._modules, with_dropout(net)
     first, *others = modules["layers"]._modules.values()
     held, out = first._parameters, modules["out"]._parameters
-    h = act(torch.addmm(shifted_bias(held["bias"], net, cond, a.shape[1]), held["weight"], a))
+    h = act(torch.addmm(shifted_bias(first, net, cond, a.shape[1]), held["weight"], a))
     for layer in others:
         held = layer._parameters
         h = act(torch.addmm(held["bias"].unsqueeze(1), held["weight"], h))
@@ -55,10 +62,10 @@ def with_dropout(net: Any) -> Callable[[Tensor], Tensor]:
     return act if net.dropout is None else lambda h: net.dropout(act(h))
 
 
-def shifted_bias(bias: Tensor, net: Any, cond: Tensor | None, n: int) -> Tensor:
+def shifted_bias(layer: Any, net: Any, cond: Tensor | None, n: int) -> Tensor:
     """Return a layer's bias plus the network's shift by the condition, as columns (width, n), or (width, 1) if it is the same for all."""
-    condition = net._modules["condition"]
+    condition, bias = net._modules["condition"], layer._parameters["bias"]
     shift = condition(cond, n) if cond is not None or condition.conditional else None
-    if shift is None:
+    if shift is None or bias.dtype is not layer._parameters["weight"].dtype:  # which the product refuses
         return bias.unsqueeze(1)
     return ((shift if cond is not None else shift[:1]) + bias).T

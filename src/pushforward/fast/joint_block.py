@@ -5,13 +5,15 @@ values next to each other into one tensor, and all blocks share the memory of in
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward.fast.attention import Plan, attend_in_blocks
-from pushforward.nn.joint_block import EPS, Attention, JointBlock, Stream, Vectors
+from pushforward.fast.parts import is_linear
+from pushforward.nn.joint_block import EPS, Attention, HeadNorm, JointBlock, Stream, Vectors
 
 _TOGETHER = 1024  # tokens of several images that pass an MLP together: its weights are read once for all of them
 _AT_ONCE = 98304  # elements whose activation is computed together: 384 kB of float32, and as much for intermediate results
@@ -37,6 +39,59 @@ class Workspace:
                 held = self.held[name] = self.like.new_empty(size)
             taken = self.taken[name, shape] = held[:size].view(shape)
         return taken
+
+
+def is_built(block: Any) -> bool:
+    """Return whether a block has the parts that `JointBlock` makes, in one dtype: what is read of them is then all that they compute."""
+    image, text = block._modules["image"], block._modules["text"]
+    if type(image) is not Stream or type(text) is not Stream:
+        return False
+    of_image: dict[str, Any] = image._modules
+    of_text: dict[str, Any] = text._modules
+    a: Any
+    b: Any
+    a, b, second, last = of_image.get("attention"), of_text.get("attention"), of_image.get("second"), of_text.get("mlp") is None
+    weight = a._modules["qkv"]._parameters.get("weight") if type(a) is Attention and type(a._modules.get("qkv")) is nn.Linear else None
+    if weight is None or type(b) is not Attention or (second is not None and type(second) is not Attention):
+        return False
+    width, dtype, heads = weight.shape[1], weight.dtype, a.heads
+    for one, unused in ((a, False), (b, last), *(() if second is None else ((second, False),))):
+        parts = one._modules
+        if one.heads != heads or not is_linear(parts.get("qkv"), 3 * width, width, dtype):
+            return False
+        if not unused and not is_linear(parts.get("out"), width, width, dtype):
+            return False
+        norms = parts.get("norm_q"), parts.get("norm_k")
+        if norms != (None, None) and not (_is_norm(norms[0], width // heads, dtype) and _is_norm(norms[1], width // heads, dtype)):
+            return False
+    if type(a._modules.get("norm_q")) is not type(b._modules.get("norm_q")):
+        return False
+    vectors = (of_image.get("modulation"), 6 if second is None else 9), (of_text.get("modulation"), 2 if last else 6)
+    for layer, count in vectors:
+        held = layer._parameters.get("weight") if type(layer) is nn.Linear else None
+        if held is None or held.shape[0] != count * width:
+            return False
+    return _is_mlp(of_image.get("mlp"), width, dtype) and (last or _is_mlp(of_text["mlp"], width, dtype))
+
+
+def _is_norm(norm: Any, size: int, dtype: torch.dtype) -> bool:
+    if type(norm) is not HeadNorm:
+        return False
+    weight: Any = norm._parameters.get("weight")
+    if weight is None:
+        weight = norm._buffers.get("weight")  # of queries that are not used
+    return weight is not None and weight.shape == (size,) and weight.dtype is dtype
+
+
+def _is_mlp(mlp: Any, width: int, dtype: torch.dtype) -> bool:
+    if type(mlp) is not nn.Sequential or len(mlp._modules) != 3:
+        return False
+    first, act, last = mlp._modules.values()
+    weight = last._parameters.get("weight") if type(last) is nn.Linear else None
+    if type(act) is not nn.GELU or act.approximate != "tanh" or weight is None:
+        return False
+    hidden = weight.shape[1]
+    return is_linear(first, hidden, width, dtype) and is_linear(last, width, hidden, dtype)
 
 
 def advance(block: JointBlock, image: Tensor, text: Tensor, embedding: Tensor, work: Workspace) -> None:
@@ -114,8 +169,8 @@ def finish(stream: Stream, x: Tensor, attended: Tensor, vectors: Vectors, also: 
     assert mlp is not None
     first, (n, count, width), scales = mlp[0], x.shape, 1 + vectors[4]
     assert isinstance(first, nn.Linear)
-    together = max(1, _TOGETHER // max(1, count))
-    hidden, value = (work.take(name, min(n, together) * count, size) for name, size in (("hidden", first.out_features), ("value", width)))
+    together, of_hidden = max(1, _TOGETHER // max(1, count)), first.weight.shape[0]
+    hidden, value = (work.take(name, min(n, together) * count, size) for name, size in (("hidden", of_hidden), ("value", width)))
     for image, row in enumerate(x):
         affine(attended[image], out.weight, out.bias, value[:count])
         torch.addcmul(row, vectors[2][image], value[:count], out=row)

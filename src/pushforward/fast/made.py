@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from pushforward.bijections.elementwise import Affine, Elementwise
-from pushforward.dispatch import fast_way, known, reads_parts
+from pushforward.dispatch import fast_way, known, reads_parts, unchanged
 from pushforward.fast.coupling import has_layers, shifted_bias, with_dropout
 from pushforward.fast.staircase import Layer, Solve, Staircase
 from pushforward.functional.affine import undone_affine
 from pushforward.nn.made import MADE, MaskedLinear
 
-known(MaskedLinear)
+known(MaskedLinear, Affine)
 reads_parts(MADE, has_layers(MaskedLinear))
 
 _staircases: "weakref.WeakKeyDictionary[MADE, Staircase]" = weakref.WeakKeyDictionary()
@@ -37,6 +37,9 @@ def columns(net: Any, x: Tensor, cond: Tensor | None = None) -> Tensor:
 @fast_way(MADE, "solved")
 def solved(net: Any, z: Tensor, cond: Tensor | None, elementwise: Elementwise) -> tuple[Tensor, Tensor | None]:
     """Return columns x (features, n) whose transform is z, and the log-slopes dx/dz: one feature at a time."""
+    for layer, mask in zip((*net.layers, net.out), net.masks(net.out.bias), strict=True):
+        if layer.weight.shape != mask.shape or layer.weight.dtype is not mask.dtype:  # the masks, which are not used, would decide
+            return NotImplemented
     rows, undo = z.unbind(), _undo_of(elementwise, z)
     slopes: list[Any] = []
 
@@ -67,7 +70,7 @@ def walk(net: Any, like: Tensor, cond: Tensor | None, solve: Solve) -> Tensor:
 
 def _undo_of(elementwise: Elementwise, like: Tensor) -> Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Tensor | None]]:
     """Return the inverse as a function of (x, raw, out), with constants computed once; y may be written into `out`."""
-    if type(elementwise) is not Affine:
+    if type(elementwise) is not Affine or not unchanged(Affine):
         return lambda x, raw, out: elementwise(x, raw, True)
     bound, top = elementwise.bound, like.new_full((), elementwise.bound)
     return lambda x, raw, out: undone_affine(x, raw[0], raw[1], bound, top, out)
@@ -87,5 +90,5 @@ def _biases(net: Any, cond: Tensor | None, n: int) -> list[Tensor]:
     layers, condition = net._modules["layers"]._modules.values(), net._modules["condition"]
     biases = [layer._parameters["bias"].unsqueeze(1) for layer in layers]
     if cond is not None or condition.conditional:
-        biases[0] = shifted_bias(net.layers[0].bias, net, cond, n)
+        biases[0] = shifted_bias(net.layers[0], net, cond, n)
     return biases

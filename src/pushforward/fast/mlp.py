@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from pushforward._modes import values_alone
 from pushforward._precision import wide
 from pushforward.dispatch import fast_way, known, reads_parts
+from pushforward.fast.parts import CONDITIONS
 from pushforward.functional.embedding import frequencies
 from pushforward.nn.activation import ACTIVATIONS
-from pushforward.nn.embedding import LabelEmbedding, Numbers, TimeNet, TimestepEmbedding, VectorEmbedding
+from pushforward.nn.embedding import Numbers, TimeNet, TimestepEmbedding
 from pushforward.nn.mlp import MAX_PERIOD, MLP, SCALE
 
-known(LabelEmbedding, VectorEmbedding, Numbers, TimeNet, TimestepEmbedding)
+known(*CONDITIONS, Numbers, TimeNet, TimestepEmbedding)
 
 
 def _silu(x: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,32 +71,41 @@ ACTS = {
 def _built(mlp: Any) -> bool:
     """Return whether the parts are those that an MLP makes: what is read of them is then all that they compute."""
     state, modules = mlp.__dict__, mlp._modules
-    layers = modules["layers"]._modules
-    for layer in (*layers.values(), modules["out"]):
-        if type(layer) is not nn.Linear or layer._parameters["bias"] is None:
-            return False
-    if state.get("act") is not ACTIVATIONS.get(state["activation"]) or len(layers) != len(state["hidden"]):
+    layers, widths = modules["layers"]._modules, state["hidden"]
+    if state.get("act") is not ACTIVATIONS.get(state["activation"]) or len(layers) != len(widths):
         return False
-    if type(modules["label"]) not in (LabelEmbedding, VectorEmbedding):
+    dtype, linear = None, nn.Linear
+    for layer, width in zip((*layers.values(), modules["out"]), (*widths, state["outputs"]), strict=True):
+        if type(layer) is not linear:
+            return False
+        held = layer._parameters
+        bias = held.get("bias")
+        # They are read as one row, which would have another dtype or be split at other places.
+        if bias is None or bias.numel() != width or (dtype is not None and bias.dtype is not dtype) or "weight" not in held:
+            return False
+        dtype = bias.dtype
+    if type(modules.get("label")) not in CONDITIONS:
         return False
     features = state["time_features"]
     if not features:  # a part that is None is no module
         return mlp.time is None
-    numbers = modules.get("numbers")
-    return _matrix(modules.get("time")) and (
-        numbers is None or (type(numbers) is Numbers and all(_embedded(net, features) for net in numbers.nets))
-    )
+    numbers, time = modules.get("numbers"), modules.get("time")
+    if not _matrix(time) or time._parameters["weight"].numel() != features * sum(widths):
+        return False
+    return numbers is None or (type(numbers) is Numbers and all(_embedded(net, features, dtype) for net in numbers.nets))
 
 
 def _matrix(layer: Any) -> bool:
-    return type(layer) is nn.Linear and layer._parameters["bias"] is None
+    return type(layer) is nn.Linear and layer._parameters.get("bias", layer) is None and layer._parameters.get("weight") is not None
 
 
-def _embedded(net: Any, features: int) -> bool:
+def _embedded(net: Any, features: int, dtype: torch.dtype | None) -> bool:
     """Return whether the embedding of a number is that of the time, times a matrix."""
     if type(net) is not TimeNet or len(net) != 2 or type(net[0]) is not TimestepEmbedding:
         return False
-    return _matrix(net[1]) and (net[0].features, net[0].scale, net[0].max_period) == (features, SCALE, MAX_PERIOD)
+    if not _matrix(net[1]) or net[1].weight.dtype is not dtype:
+        return False
+    return (net[0].features, net[0].scale, net[0].max_period) == (features, SCALE, MAX_PERIOD)
 
 
 reads_parts(MLP, _built)
@@ -163,6 +173,9 @@ def prepared(mlp: MLP, times: Sequence[float] | None = None) -> MLP | Prepared:
     return Prepared(mlp, times) if mlp.numbers is None else mlp
 
 
+_kept: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+
+
 class _Constants(NamedTuple):
     """Terms that depend only on the weights."""
 
@@ -187,7 +200,7 @@ def _constants(mlp: Any, trace: bool = False, ready: bool = False, times: Sequen
         middle = (inner[0] * (last.T @ first.T)).T
     matrices = [weight.T for weight in (first, *inner, last)]
     biases = torch.cat([layer.bias for layer in mlp.layers])
-    rates = frequencies(mlp.time_features, SCALE, MAX_PERIOD).to(biases.device, wide(biases))
+    rates = _rates(mlp.time_features, biases)
     at: dict[float, tuple[Tensor, ...]] = {}
     # On other devices than the CPU, reading t would synchronise.
     if ready and times is not None and mlp.time is not None and biases.device.type == "cpu":
@@ -199,6 +212,18 @@ def _constants(mlp: Any, trace: bool = False, ready: bool = False, times: Sequen
     if mlp.numbers is not None:
         by_time = torch.cat((by_time, *(net[1].weight for net in mlp.numbers.nets)), dim=1)
     return _Constants(ACTS[mlp.activation], hidden, out, mlp.out.bias, biases, by_time, rates, middle, biases.new_ones(()), at)
+
+
+def _rates(features: int, like: Tensor) -> Tensor:
+    """Return the frequencies of time, cached where nothing traces or transforms: computing them takes as long as a layer."""
+    if type(like) is not Tensor or not values_alone():
+        return frequencies(features, SCALE, MAX_PERIOD).to(like.device, wide(like))
+    key = features, like.dtype, like.device
+    kept = _kept.get(key)
+    if kept is None:
+        with torch.inference_mode(False):  # they are also used where gradients are
+            kept = _kept[key] = frequencies(features, SCALE, MAX_PERIOD).to(like.device, wide(like))
+    return kept
 
 
 def _value(mlp: MLP, constants: _Constants, x: Tensor, t: Tensor | None, cond: Tensor | None) -> Tensor:
@@ -251,7 +276,8 @@ def _biases(mlp: Any, constants: _Constants, x: Tensor, t: Tensor | None, cond: 
             features = _features(mlp, t, constants.frequencies)
     if label is not None:
         # Without gradients the rows of labels are this function's own.
-        total = total + label[0] if cond is None else label.add_(total) if values_alone() else total + label
+        own = cond is not None and values_alone() and label.dtype is total.dtype and label.shape[1:] == total.shape[-1:]
+        total = label.add_(total) if own else total + (label[0] if cond is None else label)
     if features is not None:
         total = torch.addmm(total, features, constants.times.T)
     return total.split_with_sizes(mlp.hidden, -1)

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from pushforward._modes import values_alone
-from pushforward.dispatch import fast_way, known
-from pushforward.fast.joint_block import Workspace, advance
+from pushforward.dispatch import fast_way, known, reads_parts
+from pushforward.fast.joint_block import Workspace, advance, is_built
 from pushforward.nn.joint_block import Attention, HeadNorm, JointBlock, Stream
 from pushforward.nn.mmdit import MMDiT
 
 known(JointBlock, Stream, Attention, HeadNorm)
+reads_parts(MMDiT, lambda net: all(type(block) is JointBlock for block in net.blocks))
+reads_parts(JointBlock, is_built)
 
 
 @fast_way(MMDiT, "through_blocks", when=values_alone, inside=True)

@@ -1,7 +1,8 @@
 """Cached step plans of the diffusion samplers: planning the steps takes as long as the steps themselves.
 
 A program is a function of sampler, path and ends. It is cached only if all of these are immutable: frozen dataclasses of numbers, strings,
-tuples and frozen dataclasses. A path with parameters is planned again each time, with its current parameters.
+tuples and frozen dataclasses, whose classes have the methods that they were defined with. A path with parameters is planned again each
+time, with its current parameters.
 """
 
 import dataclasses
@@ -11,13 +12,14 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from pushforward._unmodified import Methods
 from pushforward.dispatch import enabled
 
 T = TypeVar("T")
 MOST = 16  # programs in the cache; the oldest is removed first
 PLAIN = (int, float, bool, str, type(None))
 
-_kept: dict[tuple[Any, ...], Any] = {}
+_kept: dict[tuple[Any, ...], tuple[Any, dict[type, Methods]]] = {}
 _lock = threading.Lock()
 
 
@@ -35,25 +37,33 @@ def kept(make: Callable[..., T], *parts: Any) -> T:
         found = _kept.get(key)
     except TypeError:  # not hashable
         return make(*parts)
+    made: T
     if found is not None:
-        return found
-    made = make(*parts)
-    if all(unchanging(part) for part in parts):
+        made, kinds = found
+        if all(methods.kept_by(kind) for kind, methods in kinds.items()):
+            return made
+    made, kinds = make(*parts), {}
+    if all(unchanging(part, kinds) for part in parts) and all(methods.kept_by(kind) for kind, methods in kinds.items()):
         with _lock:  # while another thread adds a program, the oldest cannot be looked up
             if len(_kept) >= MOST:
                 del _kept[next(iter(_kept))]
-            _kept[key] = made
+            _kept[key] = made, kinds
     return made
 
 
-def unchanging(thing: Any) -> bool:
-    """Return whether an object is a number, a string, or a tuple or frozen dataclass (its exact class) of such objects."""
+def unchanging(thing: Any, kinds: dict[type, Methods]) -> bool:
+    """Return whether an object is a number, a string, or a tuple or frozen dataclass (its exact class) of such objects.
+
+    The methods of these classes are added to `kinds`.
+    """
     kind = type(thing)
     if kind in PLAIN:
         return True
     if kind is tuple:
-        return all(unchanging(one) for one in thing)
+        return all(unchanging(one, kinds) for one in thing)
     parameters = vars(kind).get("__dataclass_params__")
     if parameters is None or not parameters.frozen or isinstance(thing, nn.Module):
         return False
-    return all(unchanging(getattr(thing, field.name)) for field in dataclasses.fields(thing))
+    if kind not in kinds:
+        kinds[kind] = Methods(kind)
+    return all(unchanging(getattr(thing, field.name), kinds) for field in dataclasses.fields(thing))
