@@ -51,7 +51,8 @@ def is_built(block: Any) -> bool:
     a: Any
     b: Any
     a, b, second, last = of_image.get("attention"), of_text.get("attention"), of_image.get("second"), of_text.get("mlp") is None
-    weight = a._modules["qkv"]._parameters.get("weight") if type(a) is Attention and type(a._modules.get("qkv")) is nn.Linear else None
+    first: Any = a._modules.get("qkv") if type(a) is Attention else None
+    weight: Any = first._parameters.get("weight") if type(first) is nn.Linear else None
     if weight is None or type(b) is not Attention or (second is not None and type(second) is not Attention):
         return False
     width, dtype, heads = weight.shape[1], weight.dtype, a.heads

@@ -66,6 +66,7 @@ ACTS = {
     "elu": _Act(F.elu, _elu, partial(F.elu, inplace=True), _elu),
     "softplus": _Act(F.softplus, _softplus, F.softplus, _softplus),
 }
+_kept: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}  # frequencies of time
 
 
 def _built(mlp: Any) -> bool:
@@ -171,9 +172,6 @@ class Prepared:
 def prepared(mlp: MLP, times: Sequence[float] | None = None) -> MLP | Prepared:
     """Return the MLP prepared for many calls; one that reads further numbers as it is."""
     return Prepared(mlp, times) if mlp.numbers is None else mlp
-
-
-_kept: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
 
 
 class _Constants(NamedTuple):
