@@ -121,8 +121,12 @@ def composed(steps: Sequence[PixelAffine], inverse: bool) -> Affine:
     first, *others = steps
     with uncast(next(first.parameters())):
         matrix, shift, log_abs_det = first.affine()
+        shift = shift.expand(len(matrix))  # one number for all channels is added to each, also where it is undone
         for step in others:
             w, b, more = step.affine()
+            if w.dtype is not matrix.dtype:
+                wider = torch.promote_types(w.dtype, matrix.dtype)
+                w, b, matrix, shift = w.to(wider), b.to(wider), matrix.to(wider), shift.to(wider)
             matrix, shift, log_abs_det = w @ matrix, torch.addmv(b, w, shift), log_abs_det + more
         if not inverse:
             return matrix, shift, log_abs_det

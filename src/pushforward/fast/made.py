@@ -38,7 +38,8 @@ def columns(net: Any, x: Tensor, cond: Tensor | None = None) -> Tensor:
 def solved(net: Any, z: Tensor, cond: Tensor | None, elementwise: Elementwise) -> tuple[Tensor, Tensor | None]:
     """Return columns x (features, n) whose transform is z, and the log-slopes dx/dz: one feature at a time."""
     for layer, mask in zip((*net.layers, net.out), net.masks(net.out.bias), strict=True):
-        if layer.weight.shape != mask.shape or layer.weight.dtype is not mask.dtype:  # the masks, which are not used, would decide
+        # The masks, which are not used, would decide of shapes and dtypes.
+        if layer.weight.shape != mask.shape or layer.weight.dtype is not mask.dtype or layer.bias.shape != mask.shape[:1]:
             return NotImplemented
     rows, undo = z.unbind(), _undo_of(elementwise, z)
     slopes: list[Any] = []
@@ -90,5 +91,6 @@ def _biases(net: Any, cond: Tensor | None, n: int) -> list[Tensor]:
     layers, condition = net._modules["layers"]._modules.values(), net._modules["condition"]
     biases = [layer._parameters["bias"].unsqueeze(1) for layer in layers]
     if cond is not None or condition.conditional:
-        biases[0] = shifted_bias(net.layers[0], net, cond, n)
+        first = net.layers[0]
+        biases[0] = shifted_bias(first.bias, torch.promote_types(first.weight.dtype, net.out.bias.dtype), net, cond, n)
     return biases

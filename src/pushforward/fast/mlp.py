@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pushforward._modes import values_alone
 from pushforward._precision import wide
 from pushforward.dispatch import fast_way, known, reads_parts
-from pushforward.fast.parts import CONDITIONS
+from pushforward.fast.parts import CONDITIONS, returns_rows
 from pushforward.functional.embedding import frequencies
 from pushforward.nn.activation import ACTIVATIONS
 from pushforward.nn.embedding import Numbers, TimeNet, TimestepEmbedding
@@ -75,9 +75,9 @@ def _built(mlp: Any) -> bool:
     layers, widths = modules["layers"]._modules, state["hidden"]
     if state.get("act") is not ACTIVATIONS.get(state["activation"]) or len(layers) != len(widths):
         return False
-    dtype, linear = None, nn.Linear
+    dtype = None
     for layer, width in zip((*layers.values(), modules["out"]), (*widths, state["outputs"]), strict=True):
-        if type(layer) is not linear:
+        if type(layer) is not nn.Linear:
             return False
         held = layer._parameters
         bias = held.get("bias")
@@ -85,28 +85,29 @@ def _built(mlp: Any) -> bool:
         if bias is None or bias.numel() != width or (dtype is not None and bias.dtype is not dtype) or "weight" not in held:
             return False
         dtype = bias.dtype
-    if type(modules.get("label")) not in CONDITIONS:
+    label = modules.get("label")
+    if type(label) not in CONDITIONS or (label.conditional and not returns_rows(label, sum(widths))):
         return False
     features = state["time_features"]
     if not features:  # a part that is None is no module
         return mlp.time is None
-    numbers, time = modules.get("numbers"), modules.get("time")
-    if not _matrix(time) or time._parameters["weight"].numel() != features * sum(widths):
+    numbers, like = modules.get("numbers"), (features * sum(widths), dtype)
+    own = numbers is None or (type(numbers) is Numbers and all(_embedded(net, features, *like) for net in numbers.nets))
+    return own and _matrix(modules.get("time"), *like)
+
+
+def _matrix(layer: Any, size: int, dtype: Any) -> bool:
+    if type(layer) is not nn.Linear or layer._parameters.get("bias", layer) is not None:
         return False
-    return numbers is None or (type(numbers) is Numbers and all(_embedded(net, features, dtype) for net in numbers.nets))
+    weight = layer._parameters.get("weight")
+    return weight is not None and weight.numel() == size and weight.dtype is dtype
 
 
-def _matrix(layer: Any) -> bool:
-    return type(layer) is nn.Linear and layer._parameters.get("bias", layer) is None and layer._parameters.get("weight") is not None
-
-
-def _embedded(net: Any, features: int, dtype: torch.dtype | None) -> bool:
+def _embedded(net: Any, features: int, size: int, dtype: Any) -> bool:
     """Return whether the embedding of a number is that of the time, times a matrix."""
     if type(net) is not TimeNet or len(net) != 2 or type(net[0]) is not TimestepEmbedding:
         return False
-    if not _matrix(net[1]) or net[1].weight.dtype is not dtype:
-        return False
-    return (net[0].features, net[0].scale, net[0].max_period) == (features, SCALE, MAX_PERIOD)
+    return _matrix(net[1], size, dtype) and (net[0].features, net[0].scale, net[0].max_period) == (features, SCALE, MAX_PERIOD)
 
 
 reads_parts(MLP, _built)

@@ -20,7 +20,7 @@ reads_parts(JointBlock, is_built)
 @fast_way(MMDiT, "through_blocks", when=values_alone, inside=True)
 def through_blocks(net: Any, image: Tensor, text: Tensor, embedding: Tensor, skip: Sequence[int] = ()) -> Tensor:
     """Return the image tokens after all blocks except those to skip."""
-    if image.device.type != "cpu":
+    if image.device.type != "cpu" or not image.shape[2] == text.shape[2] == embedding.shape[1]:
         return NotImplemented
     text, work = text.clone(memory_format=torch.contiguous_format), Workspace(image)  # a prepared text belongs to the caller
     for block, on_device in net.in_turn([block for k, block in enumerate(net.blocks) if k not in skip]):

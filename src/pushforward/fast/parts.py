@@ -13,6 +13,21 @@ CONDITIONS = (LabelEmbedding, VectorEmbedding)
 TOKENWISE, NORMS = (nn.Linear, nn.GELU, nn.SiLU, nn.Identity), (nn.LayerNorm, nn.RMSNorm)
 
 
+def returns_rows(condition: Any, width: int) -> bool:
+    """Return whether the embedding of a condition, if there is one, returns rows of this width."""
+    kind = type(condition)
+    if kind not in CONDITIONS:
+        return False
+    if not condition.conditional:
+        return True
+    if kind is VectorEmbedding:
+        null = condition._parameters.get("null")
+        return null is not None and null.shape == (width,)
+    table = condition._modules.get("table")
+    weight = table._parameters.get("weight") if type(table) is nn.Embedding else None
+    return weight is not None and weight.shape[1] == width
+
+
 def is_linear(layer: Any, outputs: int, inputs: int, dtype: torch.dtype) -> bool:
     """Return whether a layer is a linear map of these sizes with a bias, all in this dtype."""
     if type(layer) is not nn.Linear:
