@@ -13,8 +13,8 @@ class _Saved:
         self.tensor = tensor.detach()  # an output that its own node saves would be part of a cycle that is never freed
 
 
-def megabytes_held(model: nn.Module, x: Tensor) -> float:
-    """Return how many megabytes the graph of model(x) holds besides the parameters."""
+def megabytes_held(model: nn.Module, *inputs: Tensor) -> float:
+    """Return how many megabytes the graph of model(*inputs) holds besides the parameters."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: weakref.WeakSet[_Saved] = weakref.WeakSet()
 
@@ -24,7 +24,7 @@ def megabytes_held(model: nn.Module, x: Tensor) -> float:
         return saved
 
     with saved_tensors_hooks(keep, lambda saved: saved.tensor):
-        loss = model(x)
+        loss = model(*inputs)
     sizes = {one.tensor.untyped_storage().data_ptr(): one.tensor.untyped_storage().nbytes() for one in kept}
     assert loss.requires_grad  # and its graph is alive until here
     return sum(size for pointer, size in sizes.items() if pointer not in own) / 2**20

@@ -10,9 +10,12 @@ from torch.autograd import forward_ad
 
 def values_alone() -> bool:
     """Return whether only values are needed: no autograd (forward or reverse mode), no vmap, no compilation."""
-    return not (
-        torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None or forward_mode()
-    )
+    return not torch.is_grad_enabled() and untransformed()
+
+
+def untransformed() -> bool:
+    """Return whether code runs as it is written, with values alone or for one reverse mode: no vmap, no forward mode, no compilation."""
+    return not (torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None or forward_mode())
 
 
 def forward_mode() -> bool:

@@ -51,7 +51,8 @@ def test_bytes_that_are_counted_are_those_that_a_real_graph_holds(name, recomput
     if recomputed:
         net.activation_checkpointing = True
     for n in (4, 9):
-        real = megabytes_held(Called(net, arguments), torch.zeros(n, 1)) * 2**20
+        with pf.fast.disabled():  # the plan counts what the plain blocks store, which run on GPUs
+            real = megabytes_held(Called(net, arguments), torch.zeros(n, 1)) * 2**20
         assert costs.held + n * costs.per_image == pytest.approx(real, rel=0.01)
     assert costs.parameters == sum(p.numel() for p in net.parameters())
 
