@@ -178,6 +178,28 @@ def test_all_weights_become_a_model_of_its_own(sd3, folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("weights", ["fp8", "int8"])
+def test_a_model_is_written_in_8_bits(weights, sd3, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert finetune(sd3, "--data", folder / "class", "--full", *SETTINGS, "--lr", "1e-3", "--save-weights", weights, "--out", out) == 0
+    file = out / f"model-{weights}.safetensors"
+    stored = load_file(file)
+    kinds = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
+    assert {one.dtype for name, one in stored.items() if ".attn.qkv.weight" in name and "scale" not in name} == {kinds[weights]}
+    before = pf.StableDiffusion3.from_pretrained(sd3).transformer
+    after = pf.StableDiffusion3.from_pretrained(file).transformer
+    for one, other in zip(before.parameters(), after.parameters(), strict=True):
+        assert (one - other).abs().max() <= 0.07 * one.abs().max() + 5e-3  # half a step of 8 bits, and two steps of training
+    shown = capsys.readouterr().out
+    assert f"{file} is written; next: pushforward generate {file} " in shown
+    command = shlex.split(shown.partition("next: pushforward ")[2].splitlines()[0])
+    assert command[command.index("--tokenizers") + 1] == str(sd3)
+    assert main([*command[:-1], str(tmp_path / "image.png"), "--steps", "1"]) == 0
+    with pytest.raises(pf.errors.UserError, match=f"holds a fine-tuned model; give {file}"):
+        pf.StableDiffusion3.from_pretrained(out)
+
+
+@pytest.mark.slow
 @needs_words
 def test_a_run_is_fine_tuned_by_a_lora_and_as_a_whole(folder, tmp_path, capsys):
     base = tmp_path / "base"
@@ -195,6 +217,7 @@ def test_a_run_is_fine_tuned_by_a_lora_and_as_a_whole(folder, tmp_path, capsys):
     for words, message in (
         (("--text-encoders",), "is a run, whose text encoders are its own and are not trained; leave --text-encoders out"),
         (("--size", 16), "is a run on images of 8 pixels; leave --size out"),
+        (("--full", "--save-weights", "fp8"), "becomes a run again, which is not written in 8 bits; leave --save-weights out"),
         (("--out", base, "--overwrite"), "which holds the model that is fine-tuned"),
     ):
         assert finetune(base, "--data", folder / "subject", "--out", tmp_path / "no", *words) == 2
@@ -224,6 +247,8 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(sd3, folder, tmp_pa
         ((sd3, *data, *out, "--drop-text", 1), "drop_text is 1.0"),
         ((sd3, *data, *out, "--full", "--dora"), "--full trains all weights of the transformer, but --dora is of a LoRA"),
         ((sd3, *data, *out, "--full", "--text-encoders"), "--text-encoders is of a LoRA"),
+        ((sd3, *data, *out, "--save-weights", "int8"), "--save-weights is int8, but a LoRA is not written in 8 bits; add --full"),
+        ((sd3, *data, *out, "--full", "--save-weights", "int4"), "--save-weights is 'int4', but it is one of 'full', 'fp8', 'int8'"),
         ((sd3, *data, *out, "--encoders", folder / "none"), "--encoders is"),
         ((sd3, *data, *out, "--tokenizers", folder / "none"), "--tokenizers is"),
         ((sd3, *data, *out, "--lr", -1), "lr is -1.0"),

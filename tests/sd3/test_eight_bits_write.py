@@ -87,11 +87,12 @@ def test_a_folder_in_8_bit_floats_is_what_diffusers_reads(tiny, tmp_path):
     assert same(ours, loaded(ours.save(tmp_path / "again", "diffusers"), folder, **options))
 
 
-def test_a_text_encoder_in_8_bits_beside_float32_computes_in_bfloat16(tiny, tmp_path):
+@pytest.mark.parametrize("kind", ["fp8", "int8"])
+def test_a_text_encoder_in_8_bits_beside_float32_computes_in_bfloat16(tiny, tmp_path, kind):
     """Its norms stayed float32 while its matrices became bfloat16, so that the first layer failed."""
     folder = tiny("medium").folder
-    path = loaded(folder, folder).save(tmp_path / "x.safetensors", weights="fp8")
-    for weights in ("full", "fp8"):
+    path = loaded(folder, folder).save(tmp_path / "x.safetensors", weights=kind)
+    for weights in ("full", kind):
         model = loaded(path, folder, weights=weights)
         assert {p.dtype for one in model.encoders.values() for p in one.parameters() if p.is_floating_point()} == {torch.bfloat16}
         assert model.sample("a red cat", **OPTIONS).isfinite().all()

@@ -30,7 +30,7 @@ from pushforward.sd3.latent_pairs import LatentPairs
 from pushforward.sd3.latent_write import EncodesText
 from pushforward.sd3.lora_training import matching
 from pushforward.sd3.prompt_encoders import PromptEncoders
-from pushforward.sd3.run_files import CONFIG, VAE
+from pushforward.sd3.run_files import CONFIG, VAE, written_model
 from pushforward.sd3.text_latents import TextLatents
 from pushforward.sd3.text_model import PromptedTransformer
 from pushforward.sd3.token_pairs import TokenPairs
@@ -38,7 +38,7 @@ from pushforward.times import LogitNormal, Shifted, Times
 from pushforward.training.processes import processes
 from pushforward.training.trainer import Trainer
 
-LORA_FILE, MODEL_FOLDER = "lora.safetensors", "model"  # what is written into a run
+LORA_FILE = "lora.safetensors"  # what is written into a run, or else the model
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ def written(base: Base, trainer: Trainer) -> Path:
     if not base.tuning.full:
         return sd3.save_lora(out / LORA_FILE, base.tuning.layout)
     sd3.transformer.to(base.dtype)
-    return sd3.save(out / MODEL_FOLDER, "diffusers")
+    path = out / written_model(base.tuning.save_weights)
+    return sd3.save(path, "diffusers") if base.tuning.save_weights == "full" else sd3.save(path, weights=base.tuning.save_weights)
 
 
 def next_command(base: Base, result: Path, prompt: str) -> str:
@@ -167,7 +168,10 @@ def next_command(base: Base, result: Path, prompt: str) -> str:
     if not tuning.full:
         words += ["--lora", str(result)]
         words += [] if tuning.encoders is None else ["--text-encoders", str(tuning.encoders)]
-    words += [] if tuning.tokenizers is None else ["--tokenizers", str(tuning.tokenizers)]
+    # A single file has no tokenizers, but the model that was fine-tuned may have.
+    own = tuning.model if tuning.save_weights != "full" and base.sd3.tokenizer_folders else None
+    tokenizers = own if tuning.tokenizers is None else tuning.tokenizers
+    words += [] if tokenizers is None else ["--tokenizers", str(tokenizers)]
     words += [] if tuning.t5 else ["--no-t5"]
     height, width = shapes_of(base.source.train)[0][1:]
     if (height, width) != base.sd3.size:

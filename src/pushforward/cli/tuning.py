@@ -20,6 +20,7 @@ from pushforward.formats.config import call_checked, from_plain, to_plain
 from pushforward.formats.lora_write import LoRALayout
 from pushforward.formats.model import described, located
 from pushforward.formats.run import FINETUNE
+from pushforward.nn.eight_bits import Weights
 from pushforward.sd3.hub import check_place
 from pushforward.sd3.lora_training import ATTENTION, imported_peft
 from pushforward.sd3.prompts import MOST_TOKENS
@@ -51,6 +52,7 @@ class Tuning:
         text_encoders: train the LoRA in CLIP-L and CLIP-G too, which then encode the captions in each step.
         layout: names in the LoRA's file: those of diffusers, which ComfyUI reads as well, or of kohya.
         full: train all weights of the transformer in place of a LoRA.
+        save_weights: with --full, "fp8" and "int8" write the model as one file with the weights of the layers in 8 bits.
         drop_text: share of the images that are trained without their caption, as guidance needs it.
         prior: a folder of images of the subject's class, which the model is to keep (prior preservation).
         prior_weight: weight of their loss; 1 is half of each batch.
@@ -74,6 +76,7 @@ class Tuning:
     text_encoders: bool = False
     layout: LoRALayout = "diffusers"
     full: bool = False
+    save_weights: Weights = "full"
     drop_text: float = 0.1
     prior: Path | None = None
     prior_weight: float = 1.0
@@ -190,6 +193,8 @@ def _check_kind(tuning: Any) -> None:
         strange = next((name for name in OF_A_LORA if name in changed), None)
         if strange is not None:
             raise UserError(f"--full trains all weights of the transformer, but --{_typed(strange)} is of a LoRA; leave one of them out.")
+    elif tuning.save_weights != "full":
+        raise UserError(f"--save-weights is {tuning.save_weights}, but a LoRA is not written in 8 bits; add --full, or leave it out.")
     else:
         imported_peft()
     flow = run_of(tuning.model)
@@ -197,6 +202,8 @@ def _check_kind(tuning: Any) -> None:
         if tuning.size is not None and tuning.size % 16:
             raise UserError(f"--size is {tuning.size}, but it must be divisible by 16; try {max(16, round(tuning.size / 16) * 16)}.")
         return
+    if tuning.save_weights != "full":
+        raise UserError(f"{tuning.model} is a run, and becomes a run again, which is not written in 8 bits; leave --save-weights out.")
     strange = next((name for name in OF_FILES if name in changed), None)
     if strange is not None:
         raise UserError(f"{tuning.model} is a run, whose text encoders are its own and are not trained; leave --{_typed(strange)} out.")

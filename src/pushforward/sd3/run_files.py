@@ -67,11 +67,16 @@ def read_run(
     return Parts(net, vae, {}, SD3Files(net, vae, scheduler=scheduler, variant="a run of sd3"), RunTexts(texts), model.shape[1:])
 
 
+def written_model(weights: str) -> str:
+    """Return the name of a fine-tuned model in its run: a diffusers folder, or a file in 8 bits."""
+    return "model" if weights == "full" else f"model-{weights}.safetensors"
+
+
 def _of_finetuning(path: Path, section: Any) -> str:
     """Return what to give in place of a run of `pushforward finetune` on a model in files."""
     tuned = section if isinstance(section, dict) else {}
     if tuned.get("full"):
-        return f"{path} holds a fine-tuned model; give {path / 'model'}."
+        return f"{path} holds a fine-tuned model; give {path / written_model(tuned.get('save_weights', 'full'))}."
     return f"{path} holds a LoRA; give {tuned.get('model', 'the model')} --lora {path / 'lora.safetensors'}."
 
 

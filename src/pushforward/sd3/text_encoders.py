@@ -39,7 +39,7 @@ def text_encoder(
         kind: "clip_l", "clip_g" or "t5".
         tensors: weights under transformers' names; used without a copy if dtype and device do not change.
         config: a folder's config.json; None or {} infers sizes from the tensors.
-        dtype: dtype of the weights; None keeps the stored one, bfloat16 where some are 8-bit floats.
+        dtype: dtype of the weights; None keeps the stored one, bfloat16 where some are 8 bits.
         device: target device.
         weights: how the weights of the layers are kept.
 
@@ -50,7 +50,7 @@ def text_encoder(
     transformers = imported_transformers()
     check_no_kernels(f"the text encoder {ENCODERS[kind]}", config)
     tensors = {name: one for name, one in tensors.items() if name not in STRAY}
-    if dtype is None and any(one.is_floating_point() and one.itemsize == 1 for one in tensors.values()):
+    if dtype is None and any(one.dtype in (*FLOAT8, torch.int8) for one in tensors.values()):
         dtype = torch.bfloat16  # of all: the others of such files are 16 or 32 bits, and a layer computes in one dtype
     with shapes_checked(f"the text encoder {ENCODERS[kind]}"):
         if kind == "t5":
