@@ -113,6 +113,19 @@ def test_checkpointing_stores_inputs_and_outputs_of_attentions():
     assert 4 * held[True] <= held[False]
 
 
+def test_parameters_that_are_tied_get_the_sum_of_their_gradients(attentions):
+    net = _net()
+    first, second, _ = net.blocks
+    first.text.attention.qkv.weight = first.image.attention.qkv.weight
+    second.image.mlp[0].weight = first.image.mlp[0].weight
+    _, found = _gradients(net)
+    assert attentions
+    with pf.fast.disabled():
+        _, wanted = _gradients(net)
+    for one, other in zip(found, wanted, strict=True):
+        assert (one - other).norm() <= 1e-11 * other.norm() + 1e-11
+
+
 def test_a_gradient_can_be_differentiated():
     net = _net(dual=1, depth=2)
 

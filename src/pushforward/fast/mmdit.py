@@ -26,7 +26,7 @@ def through_blocks(net: Any, image: Tensor, text: Tensor, embedding: Tensor, ski
         return NotImplemented
     blocks = [block for k, block in enumerate(net.blocks) if k not in skip]
     if torch.is_grad_enabled():
-        weights = [dict(block.named_parameters()) for block in blocks]
+        weights = [dict(block.named_parameters(remove_duplicate=False)) for block in blocks]  # of tied ones, each
         if net.placement is not None or not _trained(image, weights):
             return NotImplemented
         for block, own in zip(blocks, weights, strict=True):
