@@ -37,7 +37,7 @@ def patchify(x: Float[Tensor, "n channels ..."], size: int) -> Float[Tensor, "n 
     if any(side % size for side in sides):
         patch = by_sides([size] * len(sides))
         raise ShapeError(f"an image of {by_sides(sides)} cannot be cut into patches of {patch}; use a size that divides all sides.")
-    features, tokens = channels * size ** len(sides), math.prod(side // size for side in sides)
+    features, tokens = channels * size ** len(sides), math.prod([side // size for side in sides])  # a list, which torch.compile traces
     if not n:  # pixel_unshuffle has no gradient for no images
         return x.reshape(0, tokens, features)
     blocks = F.pixel_unshuffle(x, size) if len(sides) == 2 else space_to_channels(x, size)
@@ -64,7 +64,7 @@ def unpatchify(tokens: Float[Tensor, "n tokens features"], size: int, *sides: in
     n, _, features = tokens.shape
     d, cells = len(sides), [side // size for side in sides]
     x = tokens.reshape(n, *cells, features // size**d, *(size,) * d)
-    places = itertools.chain.from_iterable((1 + k, 2 + d + k) for k in range(d))  # a side's cells, then the pixels in each
+    places = itertools.chain.from_iterable([(1 + k, 2 + d + k) for k in range(d)])  # a side's cells, then the pixels in each
     return x.permute(0, 1 + d, *places).reshape(n, features // size**d, *sides)
 
 
