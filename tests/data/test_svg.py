@@ -1,6 +1,9 @@
 """SVG files are drawn as they mean, and hostile ones read no files, reach no network and take little time and memory."""
 
+import errno
+import os
 import socket
+from pathlib import Path
 
 import numpy
 import pytest
@@ -146,12 +149,35 @@ def test_hostile_files_end_and_the_others_are_drawn(draw):
     assert [colour(one) for one in found[1::2]] == [(255, 0, 0)] * len(HOSTILE)
 
 
-def test_what_is_no_file_is_no_image(draw, tmp_path):
-    import os
-
+def test_what_is_no_file_is_no_image(tmp_path):
     os.mkfifo(tmp_path / "pipe.svg")
-    (tmp_path / "a\nb.svg").write_text(f"{HEAD}/>")
-    assert all(isinstance(one, str) for one in svg.drawn([tmp_path / "pipe.svg", tmp_path / "a\nb.svg", tmp_path / "none.svg"], 8))
+    (tmp_path / "folder.svg").mkdir()
+    (tmp_path / "again.svg").symlink_to("again.svg")
+    names = ("pipe", "folder", "again", "none")
+    found = [one.lower() for one in svg.drawn([tmp_path / f"{name}.svg" for name in names], 8)]
+    assert found == ["it is no regular file"] * 2 + [os.strerror(errno.ELOOP).lower(), "no such file or directory"]
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_files_of_any_name_are_drawn(tmp_path, monkeypatch, locale):
+    """Names that cannot be printed are names: line breaks, joiners of emoji, an ideographic space, bytes that are no UTF-8."""
+    monkeypatch.setenv("LC_ALL", locale)
+    names = ["a\nb", "a\u200db", "日本\u3000語", os.fsdecode(b"\xff\xfe"), " ", "-x", "a\r"]
+    for name in names:
+        (tmp_path / f"{name}.svg").write_text(f'{HEAD} viewBox="0 0 9 9">{RED}</svg>')
+    assert [colour(one) for one in svg.drawn([tmp_path / f"{name}.svg" for name in names], 8)] == [(255, 0, 0)] * len(names)
+    monkeypatch.chdir(tmp_path)
+    assert [colour(one) for one in svg.drawn([Path(f"{name}.svg") for name in names], 8)] == [(255, 0, 0)] * len(names)
+
+
+def test_a_full_temporary_folder_is_no_damaged_image(tmp_path, monkeypatch):
+    """/dev/full takes no byte, as a disk without room."""
+    child = tmp_path / "child.py"
+    child.write_text(svg.CHILD.read_text().replace('(folder / "part")', 'Path("/dev/full")'))
+    monkeypatch.setattr(svg, "CHILD", child)
+    (tmp_path / "a.svg").write_text(f'{HEAD} viewBox="0 0 9 9">{RED}</svg>')
+    with pytest.raises(DataError, match="has no room for the images that are drawn from SVG; free some, or set TMPDIR to another folder"):
+        list(svg.drawn([tmp_path / "a.svg"], 8))
 
 
 def test_stamps_draw_what_is_svg_only(tmp_path):
@@ -163,7 +189,7 @@ def test_stamps_draw_what_is_svg_only(tmp_path):
             (tmp_path / f"{k}.svg").write_text(f'{HEAD} viewBox="0 0 4 2">{RED if k < 19 else "<image/>"}</svg>')
     with pytest.warns(UserWarning, match="10 of 20 images are left out: 10 as SVG, for which svg=True is needed .10.svg, "):
         plain = [load("stamps", split, folder=tmp_path, size=8) for split in ("train", "validation", "test")]
-    with pytest.warns(UserWarning, match="stamps: 1 of 20 images are left out: 1 that cannot be read .19.svg."):
+    with pytest.warns(UserWarning, match="stamps: 1 of 20 images are left out: 1 that cannot be read .19.svg: it holds an image, "):
         both = [load("stamps", split, folder=tmp_path, size=8, svg=True) for split in ("train", "validation", "test")]
     assert (sum(map(len, plain)), sum(map(len, both))) == (10, 19)
     for part in both:

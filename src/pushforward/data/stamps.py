@@ -45,11 +45,11 @@ def stamps(
         The set with x (N, 3, size, size), integers 0 to 255, labels (N,), `captions`, and `names`, the caption too, of each row.
 
     Raises:
-        DataError: the folder is missing or holds no stamps.
+        DataError: the folder is missing or holds no stamps, or the temporary folder is full.
         UserError: no stamp has the language, or resvg is not installed.
 
     Warns:
-        UserWarning: stamps are left out, as they are SVG, damaged or without a caption: how many, and the first.
+        UserWarning: stamps are left out, as they are SVG, damaged or without a caption: how many, and the first, of SVGs with the reason.
 
     Example:
         >>> from pushforward import data
@@ -111,7 +111,7 @@ def _read(root: Path, modified: int, size: int, language: str, svg: bool) -> _Re
     for stem, caption in captioned.items():
         picture = drawings[files[stem]] if files[stem] in drawings else _bitmap(root / files[stem])
         if not isinstance(picture, Image.Image):
-            damaged.append(files[stem])
+            damaged.append(files[stem] if picture is None else f"{files[stem]}: {picture}")
             continue
         pictures.append(in_square(picture, size, white[:3]))
         captions.append(caption)

@@ -1,8 +1,8 @@
 """SVG files as images: drawn by resvg in a process of its own, whose time and memory are limited, as a file may be hostile."""
 
-import contextlib
 import importlib.util
 import io
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from pushforward._files import regular
 from pushforward._images import in_8_bits, opened
-from pushforward.errors import UserError
+from pushforward.errors import DataError, UserError
 
 SECONDS, MEGABYTES = 10, 1024  # of computing for a file, of memory for the process
+NO_ROOM = 3  # exit status of the process if it cannot write an image
 CHILD = Path(__file__).with_name("svg_child.py")
 FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")  # matplotlib's, so that text is the same on all machines
 
@@ -35,6 +35,7 @@ def drawn(paths: Sequence[Path], size: int) -> Iterator[Image.Image | str]:
 
     Raises:
         UserError: resvg is not installed.
+        DataError: the temporary folder has no room for the images.
     """
     check_resvg()
     with tempfile.TemporaryDirectory() as temporary:
@@ -42,7 +43,7 @@ def drawn(paths: Sequence[Path], size: int) -> Iterator[Image.Image | str]:
         while start < len(paths):
             folder = Path(temporary) / str(start)
             folder.mkdir()
-            _run(folder, [_given(path) for path in paths[start:]], size)
+            _run(folder, paths[start:], size)
             for k in range(len(paths) - start):
                 found = _result(folder, k)
                 yield f"resvg cannot draw it in {SECONDS} s and {MEGABYTES} MB" if found is None else found
@@ -51,12 +52,14 @@ def drawn(paths: Sequence[Path], size: int) -> Iterator[Image.Image | str]:
             start += k + 1
 
 
-def _run(folder: Path, given: Sequence[str], size: int) -> None:
+def _run(folder: Path, paths: Sequence[Path], size: int) -> None:
     """Let a process draw files into a folder, as far as it comes."""
     # not imported from this package, whose import takes memory; -P: its folder hides no module of Python
     words = [sys.executable, "-P", str(CHILD), str(folder), str(size), str(SECONDS), str(MEGABYTES), *_fonts()]
-    quiet = subprocess.DEVNULL
-    subprocess.run(words, input="\n".join(given), encoding="utf-8", stdout=quiet, stderr=quiet, check=False)
+    quiet, given = subprocess.DEVNULL, b"".join(os.fsencode(path.absolute()) + b"\0" for path in paths)  # no name has a null character
+    done = subprocess.run(words, input=given, stdout=quiet, stderr=quiet, check=False)
+    if done.returncode == NO_ROOM:
+        raise DataError(f"{folder.parent} has no room for the images that are drawn from SVG; free some, or set TMPDIR to another folder.")
 
 
 def _result(folder: Path, k: int) -> Image.Image | str | None:
@@ -66,14 +69,6 @@ def _result(folder: Path, k: int) -> Image.Image | str | None:
         with opened(io.BytesIO(picture.read_bytes())) as image:
             return in_8_bits(image, "RGB")
     return reason.read_text(encoding="utf-8") if reason.is_file() else None
-
-
-def _given(path: Path) -> str:
-    """Return the path of a file as a line; one that cannot be read if it is a pipe, or its name has line breaks."""
-    with contextlib.suppress(UserError, OSError):
-        whole = str(regular(path.resolve(), UserError))
-        return whole if whole.isprintable() else "/"
-    return "/"
 
 
 def _fonts() -> list[str]:

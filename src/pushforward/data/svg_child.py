@@ -1,13 +1,16 @@
-"""Draws SVG files as PNG, in a process of its own: FOLDER SIZE SECONDS MEGABYTES, then a path in each line of the standard input.
+"""Draws SVG files as PNG, in a process of its own: FOLDER SIZE SECONDS MEGABYTES, then paths on the standard input, which null bytes end.
 
 The result of path k is FOLDER/k.png, or FOLDER/k.txt with a reason. A file that takes too much time or memory ends the process, so that
-there is neither. resvg knows no scripts and no network, but reads the files that an image names: so files with images are refused, and what
-it draws is not the file but the parsed tree, in which entities are resolved. It has no font but the given ones.
+there is neither; a folder without room ends it with the status NO_ROOM. resvg knows no scripts and no network, but reads the files that
+an image names: so files with images are refused, and what it draws is not the file but the parsed tree, in which entities are resolved.
+It has no font but the given ones.
 """
 
+import errno
 import os
 import resource
 import signal
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from xml.etree import ElementTree
 
 LARGEST = 16 << 20  # bytes of a file
 DEEPEST = 200  # elements inside each other
+NO_ROOM = 3
 DPI = 96.0  # of CSS: a point is 4/3 pixels
 
 
@@ -25,22 +29,31 @@ def main() -> None:
         hard = resource.getrlimit(limit)[1]
         most = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (most, most))
-    for k, line in enumerate(sys.stdin.read().splitlines()):
+    for k, name in enumerate(sys.stdin.buffer.read().split(b"\0")[:-1]):
         signal.setitimer(signal.ITIMER_PROF, seconds)  # of computing; its signal ends the process
         try:
-            content = _drawn(Path(line), size, sys.argv[5:])
+            content, ending = _drawn(Path(os.fsdecode(name)), size, sys.argv[5:]), "png"
+        except OSError as error:
+            content, ending = (error.strerror or "it is no file").encode(), "txt"
         except Exception as error:  # of the parser, and of resvg, which raises ValueErrors
-            (folder / f"{k}.txt").write_text(str(error), encoding="utf-8")
-            continue
-        (folder / "part").write_bytes(content)
-        os.replace(folder / "part", folder / f"{k}.png")
+            content, ending = str(error).encode("utf-8", "replace"), "txt"
+        try:
+            (folder / "part").write_bytes(content)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                sys.exit(NO_ROOM)
+            raise
+        os.replace(folder / "part", folder / f"{k}.{ending}")
 
 
 def _drawn(path: Path, size: int, fonts: list[str]) -> bytes:
     import resvg_py
 
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"it has {path.stat().st_size} bytes, but at most {LARGEST} are read")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe can be read without end
+        raise ValueError("it is no regular file")
+    if status.st_size > LARGEST:
+        raise ValueError(f"it has {status.st_size} bytes, but at most {LARGEST} are read")
     root = ElementTree.fromstring(path.read_bytes())  # expat reads no external entities, and limits what entities grow to
     text = _check(root)
     whole = ElementTree.tostring(root, encoding="unicode")
