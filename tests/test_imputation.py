@@ -146,6 +146,12 @@ def test_rows_that_the_model_does_not_know_are_refused(frame, message):
     assert message in str(caught.value)
 
 
+def test_two_columns_of_one_name_are_refused(model):
+    frame = pandas.DataFrame([[1.0, 2.0, 3.0, None]], columns=["a", "b", "c", "a"])
+    with pytest.raises(DataError, match="frame has two columns 'a', but each needs a name of its own; rename one"):
+        pf.impute(model, frame)
+
+
 def test_models_without_a_table_or_a_path_are_refused(model):
     frame = pandas.DataFrame({"a": [1.0]})
     with pytest.raises(UserError, match="without a table's schema"):

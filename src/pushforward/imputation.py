@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from pushforward._checks import real, shown
-from pushforward._pandas import as_pandas, is_frame
+from pushforward._pandas import as_pandas, is_frame, pandas_for
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.chain import Chain
 from pushforward.bijections.standardise import Standardise
 from pushforward.bijections.table_units import TableUnits
 from pushforward.column import Column
 from pushforward.data.given_columns import columns_by_name, encoded_columns
-from pushforward.data.raw import Raw
+from pushforward.data.raw import Raw, by_title
 from pushforward.data.raw_frame import columns_of
 from pushforward.data.words import encoded
 from pushforward.errors import DataError, NotInvertibleError, UserError
@@ -87,7 +87,7 @@ def impute(
         raise UserError(f"generator is {shown(generator)}, but here it is one torch.Generator, or None.")
     real("noise", noise, 0)
     frame = as_pandas("frame", frame)
-    known = {one.title: one for one in columns_of("frame", frame)}
+    known = by_title("frame", columns_of("frame", frame))
     x, cond = _features(schema, known), _cond(model, schema, known)
     filled = imputed(model, x.to(model.dtype), cond, sampler=sampler, noise=noise, generator=generator, batch_size=batch_size)
     return written(frame, schema, x.isnan().numpy(), filled)
@@ -237,5 +237,14 @@ def written(frame: Any, schema: Schema, gaps: numpy.ndarray, filled: Tensor | nu
             place = list(map(str, made.columns)).index(column.title)
             values = made.iloc[:, place].astype(object)
             values[rows] = table[column.title][rows]
-            made[made.columns[place]] = values.astype(frame.dtypes.iloc[place])
+            made[made.columns[place]] = values.astype(_holding(frame.dtypes.iloc[place], table[column.title][rows]))
     return made
+
+
+def _holding(dtype: Any, drawn: numpy.ndarray) -> Any:
+    """Return the type of a column of a DataFrame, where it is categories with those drawn that it lacks, which would be missing again."""
+    categorical = pandas_for("a DataFrame").CategoricalDtype
+    if not isinstance(dtype, categorical):
+        return dtype
+    lacking = [one for one in dict.fromkeys(drawn.tolist()) if one not in dtype.categories]
+    return categorical([*dtype.categories, *lacking], dtype.ordered) if lacking else dtype

@@ -106,11 +106,21 @@ def test_a_table_with_another_delimiter_is_read_as_the_data_were(folder, tmp_pat
     assert sampled(tmp_path, tmp_path / "x.csv", str(tmp_path / "cond.csv"), n=1)[0]["age"] == "30"
 
 
+def test_numbers_outside_the_range_of_training_are_warned_of(folder, capsys, tmp_path):
+    assert sampled(folder, tmp_path / "x.csv", "age=400,city=Rome")[0]["age"] == "400"
+    assert "pushforward: warning: --cond: age is 400, but training had 2" in capsys.readouterr().err
+    sampled(folder, tmp_path / "x.csv", "age=40.5,city=Rome")
+    sampled(folder, tmp_path / "x.csv", "test")
+    assert "warning" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("cond", "message"),
     [
         ([], '--cond is missing: this model needs vectors (4, 3) as conditions; give "city=Paris, France,age='),
         (["age=40"], "--cond has no 'city', but samples are conditional on city, age; give all of them."),
+        (["age=40,city=Rome,age=50"], "--cond has age twice; give one value of each column, or a .csv file with a row for each sample."),
+        (["{}/twice.csv"], "twice.csv has two columns 'age', but each needs a name of its own; rename one."),
         (["age=40,town=Rome"], "--cond: 'town' is not a known given column"),
         (["age=40,city=Rom"], "--cond: 'Rom' is not a known word of city; did you mean 'Rome'?"),
         (["age=old,city=Rome"], "--cond: age is 'old', but it must be a finite number."),
@@ -127,6 +137,7 @@ def test_a_table_with_another_delimiter_is_read_as_the_data_were(folder, tmp_pat
 def test_conditions_that_do_not_fit_are_one_sentence(folder, cond, message, capsys, tmp_path):
     (folder / "bad.csv").write_text("age,city\n30,Rome\nx,Rome\n")
     (folder / "short.csv").write_text("age,kids\n30,2\n")
+    (folder / "twice.csv").write_text("age,city,age\n30,Rome,40\n")
     (folder / "empty.csv").write_text("age,city\n")
     given = ["--cond", *(one.format(folder) for one in cond)] if cond else []
     capsys.readouterr()

@@ -117,6 +117,31 @@ def test_arrays_without_names_have_no_given_columns(tmp_path):
         pf.data.load(tmp_path / "y.npz", given="a")
 
 
+def test_rows_of_numbers_and_words_keep_both():
+    schema = pf.data.load(people(), given=["age", "member", "city"]).schema
+    rows = [[40, True, "Rome"], (41, False, "Oslo")]
+    assert conditions(schema, rows).tolist() == [[40, 0, 1, 0, 0, 1], [41, 1, 0, 1, 0, 0]]
+
+
+def test_numbers_outside_the_range_of_training_are_warned_of():
+    schema = pf.data.load(people(), given=["age", "city"]).schema
+    low, high = schema.given[0].low, schema.given[0].high
+    assert len(conditions(schema, {"age": [low, high], "city": "Rome"})) == 2
+    with pytest.warns(UserWarning, match=f"given: age is 400, but training had {low:g} to {high:g}; samples beyond are extrapolated."):
+        conditions(schema, {"age": [low, 400, 500], "city": "Rome"})
+
+
+def test_two_columns_of_one_name_are_refused():
+    schema = pf.data.load(people(), given=["age", "city"]).schema
+    twice = pandas.DataFrame([[40, "Rome", 50]], columns=["age", "city", "age"])
+    with pytest.raises(DataError, match="given has two columns 'age', but each needs a name of its own; rename one"):
+        conditions(schema, twice)
+    schema = pf.data.load(people()[["age", "key", "height"]], given=["age"]).schema
+    twice = pandas.DataFrame(numpy.zeros((3, 4)), columns=["age", "key", "height", "key"])
+    with pytest.raises(DataError, match="rows has two columns 'key', but each needs a name of its own; rename one"):
+        pf.data.Dataset("rows", twice, schema=schema)
+
+
 @pytest.mark.parametrize(
     ("given", "kind", "message"),
     [
@@ -126,6 +151,7 @@ def test_arrays_without_names_have_no_given_columns(tmp_path):
         ({"age": "old", "city": "Rome"}, DataError, "column 'age' holds words, but it held numbers in training"),
         ({"age": [40, numpy.nan], "city": "Rome"}, DataError, "column 'age' is missing in row 1"),
         ({"age": [40, 41, 42], "city": ["Rome", "Oslo"]}, ConditionError, "columns of 2 and 3 rows"),
+        ({"age": [[40, 41]], "city": "Rome"}, ConditionError, r"age has shape \(1, 2\), but it is one value for all rows, or one for each"),
     ],
 )
 def test_conditions_that_are_none_are_one_sentence(given, kind, message):

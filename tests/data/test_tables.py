@@ -1,7 +1,10 @@
 """Tables with words in them, and the tables that scikit-learn brings: levels for each column."""
 
 import math
+import warnings
 
+import numpy
+import pandas
 import pytest
 import torch
 
@@ -51,12 +54,29 @@ def test_a_column_of_words_is_a_category_without_being_named(mixed):
     assert load(mixed, label="kind").fingerprint() == load(mixed, label="kind", categorical="colour").fingerprint()
 
 
+def test_numbers_that_float32_rounds_together_are_warned_of(tmp_path):
+    """Seconds since 1970 of three minutes: float32 holds multiples of 128 s."""
+    rng = numpy.random.default_rng(0)
+    frame = pandas.DataFrame({"t": 1_700_000_000 + rng.integers(0, 180, 100), "x": rng.normal(size=100)})
+    for given in ((), "t"):
+        with pytest.warns(
+            UserWarning, match="column 't' has values around 1.7e.09 that differ by .*, which float32 rounds to multiples of 128"
+        ):
+            load(frame, given=given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(frame.assign(t=frame["t"] - 1_700_000_000))
+        load(frame.assign(t=1_700_000_000 + 10**5 * rng.integers(0, 10, 100)))
+
+
 def test_codes_keep_their_leading_zeros(tmp_path):
     path = table(tmp_path, "zip,size", *(f"{('01234', '10115', '00501')[i % 3]},{i / 7:.3f}" for i in range(60)))
     data = load(path)
     assert data.categories == {"zip": ("00501", "01234", "10115")}
     gaps = load(table(tmp_path, "zip,size", *(f"{('01234', 'NA', '00501')[i % 3]},{i / 7:.3f}" for i in range(60))), missing="drop")
     assert gaps.categories == {"zip": ("00501", "01234")}
+    signs = load(table(tmp_path, "shift,size", *(f"{('-01', '+02', '10')[i % 3]},{i / 7:.3f}" for i in range(60))))
+    assert signs.categories == {"shift": ("-01", "+02", "10")}
 
 
 @pytest.mark.parametrize("cells", [("0", "10"), ("0.5", "1.5"), ("-0", "3"), ("00.5", "2.5"), ("0e3", "5")])

@@ -215,6 +215,23 @@ def test_tables_of_all_types_are_filled_in(missing):
     pandas.testing.assert_frame_equal(one.impute(x), x)
 
 
+def test_words_drawn_beyond_the_cells_are_not_missing_again():
+    """Gaussians have mass beyond the cells, where a draw becomes the outermost word, here the one for a missing value."""
+    x = pandas.DataFrame({"size": normal(60)[:, 0], "colour": ["red", "blue", None] * 20})
+    one = known(density(missing="model").fit(x), [1.0], [numpy.array([0.0, 3.2])], [numpy.eye(2)])
+    made = one.impute(pandas.DataFrame({"size": [0.0] * 50, "colour": [None] * 50}), random_state=0)
+    assert set(made["colour"]) == {"red", "blue"}
+
+
+@pytest.mark.parametrize("make", [lambda: density(missing="drop"), lambda: FlowSampler(max_steps=2, missing="drop", random_state=0)])
+def test_a_category_that_the_table_lacks_is_added_where_it_is_drawn(make):
+    x = pandas.DataFrame({"size": normal(60)[:, 0], "kind": pandas.Categorical(["cat", "dog"] * 30)})
+    holes = pandas.DataFrame({"size": 0.0, "kind": pandas.Categorical(["cat"] + [None] * 19, categories=["bird", "cat"])})
+    made = make().fit(x).impute(holes, random_state=0)
+    assert set(made["kind"]) == {"cat", "dog"}
+    assert list(made["kind"].cat.categories) == ["bird", "cat", "dog"]
+
+
 def test_cells_are_filled_in_given_a_class():
     x, y = normal(200, 2), numpy.array(["low", "high"] * 100)
     x[:, 1] = x[:, 0] + 20 * (y == "high")

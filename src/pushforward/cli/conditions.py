@@ -12,8 +12,9 @@ from pushforward.cli.run import load_data, run_config
 from pushforward.column import Column
 from pushforward.data.arrays import number_labels
 from pushforward.data.frames import columns_of_parquet
-from pushforward.data.given_columns import columns_by_name, encoded_columns, of_text
+from pushforward.data.given_columns import Rows, columns_by_name, encoded_columns, of_text, warn_outside
 from pushforward.data.numpy_files import open_npy, opened_npz, read_member
+from pushforward.data.raw import Raw, by_title
 from pushforward.data.splits import SPLITS
 from pushforward.data.tables import cells_of_csv
 from pushforward.errors import ConditionError, UserError
@@ -105,22 +106,26 @@ def _of_columns(given: Sequence[str], schema: Schema, run: Path) -> Tensor | Non
         if not path.is_file():
             raise UserError(f"--cond is {path}, but there is no such file; give {_forms(schema)}.")
         if path.suffix.lower() == ".parquet":
-            name, known = f"--cond {path}", {one.title: one for one in columns_of_parquet(path)}
-            vectors = encoded_columns(name, columns_by_name(name, known, schema.given), schema.given, lambda k: f"row {k} (from 0)")
-            return torch.from_numpy(vectors)
+            name = f"--cond {path}"
+            raws = columns_by_name(name, by_title(name, columns_of_parquet(path)), schema.given)
+            return _encoded(name, raws, schema, lambda k: f"row {k} (from 0)")
         delimiter = run_config(run).get("data", {}).get("delimiter", ",")
         cells, lines = cells_of_csv(path, delimiter)
         return _of_cells(f"--cond {path}", cells, schema, lambda k: f" in row {lines[k]}")
     if "=" not in given[0]:
         return None
-    cells = {}
+    stated: dict[str, list[str]] = {}
     for one in given:
         for part in re.split(r",(?=[^,=]*=)", one):  # a comma within a word is no end of it
             title, sign, cell = part.partition("=")
             if not sign or title.strip() not in schema.given_names:
                 raise UserError(f"--cond: {unknown('given column', title.strip(), schema.given_names)}")
-            cells[title.strip()] = [cell]
-    return _of_cells("--cond", cells, schema, lambda k: "")
+            if title.strip() in stated:
+                raise UserError(
+                    f"--cond has {title.strip()} twice; give one value of each column, or a .csv file with a row for each sample."
+                )
+            stated[title.strip()] = [cell]
+    return _of_cells("--cond", stated, schema, lambda k: "")
 
 
 def _of_cells(name: str, cells: Mapping[str, Sequence[str]], schema: Schema, where: Any) -> Tensor:
@@ -128,7 +133,13 @@ def _of_cells(name: str, cells: Mapping[str, Sequence[str]], schema: Schema, whe
         if title not in cells:
             raise UserError(f"{name} has no {title!r}, but samples are conditional on {', '.join(schema.given_names)}; give all of them.")
     raws = [of_text(name, one, cells[one.title], where) for one in schema.given]
-    return torch.from_numpy(encoded_columns(name, raws, schema.given, lambda k: where(k)))
+    return _encoded(name, raws, schema, lambda k: where(k))
+
+
+def _encoded(name: str, raws: Sequence[Raw], schema: Schema, row: Rows) -> Tensor:
+    vectors = encoded_columns(name, raws, schema.given, row)
+    warn_outside(name, raws, schema.given)
+    return torch.from_numpy(vectors)
 
 
 def _read(given: Sequence[str], run: Path, forms: str) -> Tensor | None:

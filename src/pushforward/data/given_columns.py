@@ -1,6 +1,7 @@
 """Columns of a table as conditions: a number as it is, a category as one entry a word."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from pushforward._checks import shown
 from pushforward._pandas import is_frame
 from pushforward.column import Column
 from pushforward.data.inference import category, numeric
-from pushforward.data.raw import LARGEST, Raw
+from pushforward.data.raw import LARGEST, Raw, by_title
 from pushforward.data.raw_frame import columns_of
 from pushforward.data.words import encoded, ordered_words
 from pushforward.errors import ConditionError, DataError
@@ -40,6 +41,9 @@ def conditions(schema: Schema, given: Any) -> Tensor:
         ConditionError: there are other columns, or columns of different lengths.
         DataError: a value is missing, infinite, or none of the words.
 
+    Warns:
+        UserWarning: a number is outside the range of training.
+
     Example:
         >>> from pushforward import data
         >>> sex = data.Column("sex", "category", words=("female", "male"))
@@ -56,6 +60,7 @@ def conditions(schema: Schema, given: Any) -> Tensor:
         raise ConditionError(f"given has columns of {' and '.join(map(str, sorted(counts)))} rows; give as many for each, or one for all.")
     raws = [one.rows(numpy.resize(numpy.arange(len(one.values)), max(counts))) for one in raws]
     vectors = encoded_columns("given", raws, schema.given, lambda k: f"row {k} (counted from 0)")
+    warn_outside("given", raws, schema.given)
     return torch.from_numpy(vectors).to(torch.float32)
 
 
@@ -96,6 +101,29 @@ def encoded_columns(
     return numpy.concatenate(parts, axis=1)
 
 
+def warn_outside(name: str, raws: Sequence[Raw], columns: Sequence[Column]) -> None:
+    """Warn of numbers that are outside the range of training, where a network has learned nothing.
+
+    Args:
+        name: what messages call the conditions.
+        raws: their columns.
+        columns: what they are.
+
+    Warns:
+        UserWarning: there are some: the first of each column.
+    """
+    for raw, column in zip(raws, columns, strict=True):
+        if column.words or column.low is None or column.high is None:
+            continue
+        outside = (raw.values < column.low) | (raw.values > column.high)
+        if outside.any():
+            first = raw.values[outside.argmax()]
+            warnings.warn(
+                f"{name}: {raw.title} is {first:g}, but training had {column.low:g} to {column.high:g}; samples beyond are extrapolated.",
+                stacklevel=3,
+            )
+
+
 def check_complete(name: str, raw: Raw, row: Rows) -> None:
     """Raise if a column of conditions cannot be read, or has values that are missing or not finite."""
     if raw.problem:
@@ -129,11 +157,13 @@ def columns_given(given: Any, columns: Sequence[Column]) -> list[Raw]:
     titles = [one.title for one in columns]
     names = ", ".join(titles)
     if is_frame(given):
-        known = {one.title: one for one in columns_of("given", given)}
+        known = by_title("given", columns_of("given", given))
     elif isinstance(given, Mapping):
         known = {str(title): raw_of(str(title), values) for title, values in given.items()}
     else:
         values = numpy.asarray(given)
+        if values.dtype.kind in "US" and not isinstance(given, numpy.ndarray):  # of numbers and words, which stay what they are
+            values = numpy.asarray(given, dtype=object)
         if values.ndim < 2:
             values = values.reshape(-1, 1) if len(columns) == 1 else values.reshape(1, -1)
         if values.ndim != 2 or values.shape[1] != len(columns):
@@ -152,8 +182,14 @@ def columns_given(given: Any, columns: Sequence[Column]) -> list[Raw]:
 
 
 def raw_of(title: str, values: Any) -> Raw:
-    """Return a column of plain values: numbers, or words, None where one is missing."""
+    """Return a column of plain values: numbers, or words, None where one is missing.
+
+    Raises:
+        ConditionError: they are several values for each row.
+    """
     held = numpy.atleast_1d(numpy.asarray(values))
+    if held.ndim > 1:
+        raise ConditionError(f"given: {title} has shape {held.shape}, but it is one value for all rows, or one for each.")
     if held.dtype.kind in "iuf":
         return Raw(title, held.astype(numpy.float64))
     words = numpy.empty(len(held), dtype=object)

@@ -52,6 +52,19 @@ def unreadable(title: str, count: int, problem: str) -> Raw:
     return Raw(title, numpy.full(count, numpy.nan), problem=problem)
 
 
+def by_title(name: str, columns: Sequence[Raw]) -> dict[str, Raw]:
+    """Return columns by their names.
+
+    Raises:
+        DataError: two have the same, so that one would take the place of the other.
+    """
+    found = {one.title: one for one in columns}
+    if len(found) < len(columns):
+        title = next(one.title for k, one in enumerate(columns) if found[one.title] is not columns[k])
+        raise DataError(f"{name} has two columns {title!r}, but each needs a name of its own; rename one.")
+    return found
+
+
 def names_of(name: str, option: str, chosen: Names, titles: Sequence[str], numbered: bool = False) -> list[str]:
     """Return the columns that an option names: one, several, or none.
 

@@ -20,7 +20,7 @@ from pushforward.errors import DataError, UserError
 Rows = list[tuple[int, list[str]]]  # (line of the file, cells)
 CELLS = 8  # bytes in memory for each of a file, as cells are text first
 MISSING = {"", "na", "n/a", "nan", "null", "none"}  # of a column of numbers; in one of words only an empty cell is missing
-CODE = re.compile(r"0\d+")  # such as 007 or 01234
+CODE = re.compile(r"[+-]?0\d+")  # such as 007, 01234 or -01
 
 
 def read_csv(
@@ -123,6 +123,9 @@ def cells_of_csv(path: Path, delimiter: str = ",") -> tuple[dict[str, list[str]]
     titles = [cell.strip() for cell in rows[0][1]]
     _check_delimiter(path, rows, delimiter)
     _check_lengths(path, rows[1:], titles)
+    twice = next((title for title in titles if titles.count(title) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path} has two columns {twice!r}, but each needs a name of its own; rename one.")
     return {title: [cells[k] for _, cells in rows[1:]] for k, title in enumerate(titles)}, [line for line, _ in rows[1:]]
 
 

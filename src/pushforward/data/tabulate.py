@@ -10,7 +10,7 @@ import numpy
 from pushforward.column import Column
 from pushforward.data.given_columns import columns_by_name, described_columns, encoded_columns
 from pushforward.data.inference import category, mark, numeric
-from pushforward.data.raw import Raw, refuse_unreadable
+from pushforward.data.raw import Raw, by_title, refuse_unreadable
 from pushforward.data.words import encoded, ordered_words
 from pushforward.errors import DataError, UserError
 from pushforward.registry import unknown
@@ -19,6 +19,7 @@ from pushforward.schema import Schema
 Missing = Literal["refuse", "drop", "model"]
 Scales = Mapping[str, str] | Sequence[str] | None
 
+COARSE = 100  # steps of float32 in a standard deviation, of which fewer are warned of
 MANY = 50  # rows in which integers that are all different are no coincidence
 
 
@@ -98,13 +99,14 @@ def tabulated(
                 held = numpy.where(gaps, random.choice(held[~gaps], len(held)), held)
                 marks.append((mark(one.title), gaps.astype(numpy.float64)))
             features.append((_number(one.title, held, wanted.get(one.title), levels), held))
+    known = [one for one in columns if one.title in given]
     if exclude is not None:
         _warn_of_identifiers(name, features)
+        _warn_of_rounding(name, [one for one in columns if one.values.dtype != object and one.title != label])
     if not features:
         raise DataError(f"{name} has no values: it has no column but the label; a table needs at least one feature.")
     titles = [one.title for one in columns]
     place = None if label is None else titles.index(label)
-    known = [one for one in columns if one.title in given]
     conditions = described_columns(name, known)
     both = [*features, *marks]
     schema = Schema(tuple(column for column, _ in both), target, place, conditions, tuple(titles.index(one.title) for one in conditions))
@@ -137,6 +139,19 @@ def _warn_of_identifiers(name: str, features: Sequence[tuple[Column, numpy.ndarr
             )
 
 
+def _warn_of_rounding(name: str, columns: Sequence[Raw]) -> None:
+    """Warn of columns whose values differ by little compared with their size, as a data set and a model see them in float32."""
+    for one in columns:
+        values = one.values[~one.missing]
+        step = float(numpy.spacing(numpy.abs(values).max().astype(numpy.float32)))
+        if 0 < values.std() < COARSE * step:
+            warnings.warn(
+                f"{name}: column {one.title!r} has values around {values.mean():g} that differ by {values.std():g}, which float32 rounds "
+                f"to multiples of {step:g}; subtract {values.min():.15g} from it first.",
+                stacklevel=4,
+            )
+
+
 def by_schema(name: str, columns: Sequence[Raw], schema: Schema, row: Callable[[int], str] | None = None) -> Table:
     """Return a further table, such as a test set, as the features of a schema; cond is None if it has no label column.
 
@@ -145,7 +160,7 @@ def by_schema(name: str, columns: Sequence[Raw], schema: Schema, row: Callable[[
             modelled.
     """
     row = row or (lambda k: f"row {k} (counted from 0)")
-    known = {one.title: one for one in columns}
+    known = by_title(name, columns)
     marked = {one.of for one in schema.columns if one.kind == "missing"}
     features: list[tuple[Column, numpy.ndarray]] = []
     for k, column in enumerate(schema.columns):

@@ -169,10 +169,10 @@ def _drawn(
 
 
 def _missing_again(reader: Reader, z: Tensor, missing: numpy.ndarray) -> Tensor:
-    """Return which rows (n,) have the word for a missing value where one is drawn."""
+    """Return which rows (n,) have the word for a missing value where one is drawn; what is beyond the cells is in the outermost."""
     wrong = torch.zeros(len(z), dtype=torch.bool)
     for k in missing:
-        words = reader.schema.columns[k].words
-        if None in words:
-            wrong |= z[:, k].floor() == words.index(None)
+        column = reader.schema.columns[k]
+        if None in column.words:
+            wrong |= column.rounded(z[:, k]) == column.words.index(None)
     return wrong
