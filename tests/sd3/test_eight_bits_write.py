@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pushforward as pf
-from pushforward.errors import UserError
+from pushforward.errors import CheckpointError, UserError
 from pushforward.nn.eight_bits import kept, layer_linears
 
 OPTIONS = {"steps": 1, "size": (64, 48), "generator": 1, "output": "latents", "guidance": 1.0, "tokens": 8}
@@ -96,6 +96,47 @@ def test_a_text_encoder_in_8_bits_beside_float32_computes_in_bfloat16(tiny, tmp_
         model = loaded(path, folder, weights=weights)
         assert {p.dtype for one in model.encoders.values() for p in one.parameters() if p.is_floating_point()} == {torch.bfloat16}
         assert model.sample("a red cat", **OPTIONS).isfinite().all()
+
+
+def test_a_text_encoder_of_several_dtypes_computes_in_that_of_most(tiny, copied):
+    path, folder = copied("single"), tiny("medium").folder
+    held = load_file(path)
+    for key in [key for key in held if key.startswith("text_encoders.") and "norm" not in key]:
+        held[key] = held[key].bfloat16()
+    save_file(held, path)
+    model = loaded(path, folder)
+    assert {p.dtype for one in model.encoders.values() for p in one.parameters() if p.is_floating_point()} == {torch.bfloat16}
+    assert model.sample("a red cat", **OPTIONS).isfinite().all()
+
+
+def test_a_weight_without_the_scale_that_its_format_states_is_refused(tiny, tmp_path):
+    """Its values alone would be weights of another size."""
+    folder = tiny("medium").folder
+    path = loaded(folder, folder).save(tmp_path / "x.safetensors", weights="fp8")
+    for layer in (ONE, "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1"):
+        held = load_file(path)
+        del held[f"{layer}.weight_scale"]
+        save_file(held, tmp_path / "y.safetensors")
+        with pytest.raises(
+            CheckpointError, match=r"y.safetensors lacks the scale of .*\.weight, which .*\.comfy_quant states; download it"
+        ):
+            loaded(tmp_path / "y.safetensors", folder)
+
+
+@pytest.mark.parametrize("name", ["x.ckpt", "x.GGUF", "x.bin"])
+def test_files_are_not_named_as_another_format(tiny, tmp_path, name):
+    model = loaded(tiny("medium").folder, tiny("medium").folder)
+    with pytest.raises(
+        UserError, match=f"path is .*{name}, but the file is written as safetensors, and .* is another format; name it .saf"
+    ):
+        model.save(tmp_path / name)
+    model.add_lora(rank=1)
+    with pytest.raises(UserError, match="is another format; name it .safetensors"):
+        model.save_lora(tmp_path / name)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="folder is a folder, but a file is written; give the name of a file, such as one in it"):
+        model.save_lora(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_files_of_other_programs_are_written_as_they_were(tiny, copied, tmp_path):

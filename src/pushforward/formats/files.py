@@ -22,6 +22,8 @@ MANIFEST = "manifest.json"
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Call `write` on a temporary file, then rename it to `path`: a reader sees the old or the new file, never a partial one."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, but a file is written; give the name of a file, such as one in it.")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         write(temporary)

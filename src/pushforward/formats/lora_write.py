@@ -14,6 +14,7 @@ from pushforward.formats.files import write_atomically
 from pushforward.formats.lora import LoRA
 from pushforward.formats.lora_names import PREFIXES, Place, named_places
 from pushforward.formats.lora_settings import HEADER
+from pushforward.formats.sd3_find import check_written_as
 from pushforward.formats.tensor_file import write_tensors
 from pushforward.nn.lora import LowRank
 from pushforward.registry import export
@@ -41,10 +42,11 @@ def write_lora(path: str | Path, lora: LoRA, components: Mapping[str, nn.Module]
         The path.
 
     Raises:
-        UserError: an unknown layout, or a magnitude that the layout cannot express.
+        UserError: an unknown layout, a path named as another format or of a folder, or a magnitude that the layout cannot express.
     """
     if layout not in LORA_LAYOUTS:
         raise UserError(f"layout is {layout!r}, but it must be 'diffusers' or 'kohya'.")
+    check_written_as(Path(path))
     path, tensors, ranks = Path(path), dict[str, Tensor](), dict[str, dict[str, int]]()
     for part, changes in lora.parts.items():
         own = next(one for one in PREFIXES[part] if one.endswith("_") == (layout == "kohya"))

@@ -49,12 +49,16 @@ def check_quantisation(stored: Stored) -> None:
 
     Raises:
         NoCheckpointError: they are quantised in another way.
+        CheckpointError: a scale is missing.
     """
     for name in stored:
         if name.endswith(OTHERS):
             raise NoCheckpointError(f"{stored.where} holds {name}, of a quantisation that is not read; {REMEDY}.")
         if name.endswith(".comfy_quant"):
             _check_format(stored.where, name, _text(stored.mapped(name)))
+            weight = f"{name.removesuffix('comfy_quant')}weight"
+            if weight in stored and scale_name(weight, stored) is None:
+                raise CheckpointError(f"{stored.where} lacks the scale of {weight}, which {name} states; download it again.")
 
 
 REMEDY = "give a file in 8-bit floats, as GGUF or in 16 bits"

@@ -1,6 +1,7 @@
 """Finds the files of a Stable Diffusion 3, and assigns their tensors to its parts."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,18 @@ def open_tensors(path: Path) -> TensorFile:
     if path.suffix.lower() in PICKLES:
         raise NoCheckpointError(f"{path} is a pickle, which can run code and is never opened; convert it to .safetensors.")
     return GGUFFile(path) if path.suffix.lower() == ".gguf" else TensorFile(path)
+
+
+def check_written_as(path: Path) -> None:
+    """Raise for a suffix by which `open_tensors` would not read the safetensors file that is written.
+
+    Raises:
+        UserError: it is that of pickles, or of GGUF.
+    """
+    if path.suffix.lower() in (*PICKLES, ".gguf"):
+        raise UserError(
+            f"path is {path}, but the file is written as safetensors, and {path.suffix} is another format; name it .safetensors."
+        )
 
 
 def split(everything: Stored) -> dict[str, Stored]:
@@ -191,8 +204,11 @@ def encoder_files(given: str | Path | Sequence[str | Path] | Mapping[str, str | 
             from the three names to files of any name.
 
     Raises:
-        UserError: a file that matches none of the names.
+        UserError: a file that matches none of the names, or two of one.
         NoCheckpointError: the folder holds none.
+
+    Warns:
+        UserWarning: a folder holds several of one name: which is used.
     """
     if isinstance(given, Mapping):
         unknown = sorted(set(given) - set(ENCODERS))
@@ -200,7 +216,8 @@ def encoder_files(given: str | Path | Sequence[str | Path] | Mapping[str, str | 
             raise UserError(f"text_encoders has {unknown[0]!r}, but the names are {', '.join(ENCODERS)}.")
         return {name: Path(path) for name, path in given.items()}
     paths = [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
-    if len(paths) == 1 and paths[0].is_dir():
+    of_folder = len(paths) == 1 and paths[0].is_dir()
+    if of_folder:
         every = [*sorted(paths[0].glob("*.safetensors")), *sorted(paths[0].glob("*.gguf"))]  # the first of a part is taken
         paths = [path for path in every if _encoder_name(path)]
         if not paths:
@@ -210,6 +227,12 @@ def encoder_files(given: str | Path | Sequence[str | Path] | Mapping[str, str | 
         name = _encoder_name(path)
         if name is None:
             raise UserError(f"{path} has none of clip_l, clip_g and t5 in its name; give {{'clip_l': PATH, ...}} to identify it.")
+        if name in found and not of_folder:
+            raise UserError(f"text_encoders has {found[name]} and {path}, both of {name}; give one of them.")
+        if name in found:
+            warnings.warn(
+                f"{given} holds {found[name].name}, which is used, and {path.name}, also of {name}; give files to choose.", stacklevel=3
+            )
         found.setdefault(name, path)
     return found
 

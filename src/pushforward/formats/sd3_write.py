@@ -22,7 +22,7 @@ from pushforward.formats.eight_bits_write import (
 )
 from pushforward.formats.files import check_replaceable, write_atomically, write_folder
 from pushforward.formats.sd3 import SD3Files
-from pushforward.formats.sd3_find import ENCODERS, TOKENIZERS
+from pushforward.formats.sd3_find import ENCODERS, TOKENIZERS, check_written_as
 from pushforward.formats.sd3_names import LAYOUTS, Layout, Source, autoencoder_sources, module_sources
 from pushforward.formats.tensor_file import write_tensors
 from pushforward.nn.autoencoder_kl import AutoencoderKL
@@ -69,8 +69,8 @@ def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single", *, w
         The path.
 
     Raises:
-        UserError: an unknown layout, nothing to write, a folder in use, a text encoder without the configuration that a folder needs,
-            scales in a folder, or numbers that 8 bits do not hold.
+        UserError: an unknown layout, nothing to write, a folder in use, a single file named as another format, a text encoder without the
+            configuration that a folder needs, scales in a folder, or numbers that 8 bits do not hold.
 
     Example:
         >>> from pushforward.nn.mmdit import MMDiT
@@ -87,6 +87,7 @@ def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single", *, w
         raise UserError("files has no transformer, VAE or text encoders; give one of them.")
     check_narrow(weights)
     if layout == "single":
+        check_written_as(path)
         made = _single(files, weights)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda temporary: write_tensors(temporary, made, {"format": "pt"}))

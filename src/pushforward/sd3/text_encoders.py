@@ -5,6 +5,7 @@ values of Stable Diffusion 3's encoders: heads of 64 channels, the activations, 
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,7 @@ def text_encoder(
         kind: "clip_l", "clip_g" or "t5".
         tensors: weights under transformers' names; used without a copy if dtype and device do not change.
         config: a folder's config.json; None or {} infers sizes from the tensors.
-        dtype: dtype of the weights; None keeps the stored one, bfloat16 where some are 8 bits.
+        dtype: dtype of the weights; None is the stored one, that of most of them if there are several, bfloat16 where some are in 8 bits.
         device: target device.
         weights: how the weights of the layers are kept.
 
@@ -50,8 +51,7 @@ def text_encoder(
     transformers = imported_transformers()
     check_no_kernels(f"the text encoder {ENCODERS[kind]}", config)
     tensors = {name: one for name, one in tensors.items() if name not in STRAY}
-    if dtype is None and any(one.dtype in (*FLOAT8, torch.int8) for one in tensors.values()):
-        dtype = torch.bfloat16  # of all: the others of such files are 16 or 32 bits, and a layer computes in one dtype
+    dtype = dtype or _common_dtype(tensors)
     with shapes_checked(f"the text encoder {ENCODERS[kind]}"):
         if kind == "t5":
             table = next((tensors[name] for name in T5_NAMES if name in tensors), None)
@@ -199,6 +199,17 @@ def _in_8_bits(tensors: Mapping[str, Tensor], name: str, kind: str, weights: Wei
         scale = _scale(tensors, name, kind)
         return stored, (torch.ones(1, 1) if scale is None else scale).expand(len(stored), 1).contiguous()
     return quantised(_wide(tensors, name, torch.float32, kind), weights)
+
+
+def _common_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype | None:
+    """Return the dtype of all weights, as a layer computes in one: that of most, bfloat16 where some are in 8 bits."""
+    counts: Counter[torch.dtype] = Counter()
+    for one in tensors.values():
+        if one.dtype in FLOAT8 or one.dtype == torch.int8:
+            return torch.bfloat16
+        if one.is_floating_point():
+            counts[one.dtype] += one.numel()
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def _compute_dtype(stored: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
