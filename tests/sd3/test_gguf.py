@@ -170,3 +170,15 @@ def test_other_encoders_as_gguf_are_refused_by_name(tiny, t5, tmp_path, change, 
     write(path, held, gguf.GGMLQuantizationType.F16, arch)
     with pytest.raises(CheckpointError, match=message):
         pf.StableDiffusion3.from_pretrained(tiny("medium").folder, text_encoders=path)
+
+
+def test_a_second_file_of_an_encoder_is_refused_or_named(tiny, t5, tmp_path):
+    """Otherwise which of several quantisations is read would depend on their names."""
+    made = tiny("medium")
+    for path in made.encoders.iterdir():
+        shutil.copy(path, tmp_path)
+    write(tmp_path / "t5-Q8_0.gguf", t5[0], gguf.GGMLQuantizationType.Q8_0, "t5encoder")
+    with pytest.warns(UserWarning, match="holds t5xxl_fp16.safetensors, which is used, and t5-Q8_0.gguf, also of t5; give files to choose"):
+        pf.formats.read_sd3(made.bare, text_encoders=tmp_path, parts=("text_encoders",))
+    with pytest.raises(UserError, match="text_encoders has .*t5-Q8_0.gguf and .*t5xxl_fp16.safetensors, both of t5; give one of them"):
+        pf.formats.read_sd3(made.bare, text_encoders=sorted(tmp_path.iterdir()), parts=("text_encoders",))

@@ -247,6 +247,18 @@ def test_what_cannot_be_is_refused(tiny, sd3, files, tmp_path):
     with pytest.raises(CheckpointError, match="LoRA for another model"):
         other.load_lora(files[0])
     assert other.loras == {}
+    held = load_file(files[0])
+    name = next(one for one in held if one.endswith("lora_B.weight"))
+    for number in (float("nan"), float("inf")):
+        held[name][0, 0] = number
+        save_file(held, tmp_path / "diverged.safetensors")
+        with pytest.raises(CheckpointError, match="lora_B.weight has numbers that are not finite, of a run that diverged or a damaged"):
+            sd3.load_lora(tmp_path / "diverged.safetensors", name="diverged")
+    assert sd3.loras == {"style": 1.0}
+    for name, message in (("diffusion_model.x.bias", "is not a LoRA: it holds diffusion_model.x.bias"), ("x.diff", "a whole weight")):
+        save_file({name: torch.zeros(2)}, tmp_path / "other.safetensors")
+        with pytest.raises(NoCheckpointError, match=message):
+            sd3.load_lora(tmp_path / "other.safetensors", name="other")
 
 
 def test_merged_weights_are_saved_and_training_them_is_noticed(sd3, files, tmp_path):
@@ -308,6 +320,7 @@ def test_mistakes_about_loras_are_found_before_a_model_is_loaded(files, tmp_path
         (["--lora", files[0], "--lora-weight", "1", "2"], "--lora-weight has 2 numbers for 1 files", 2),
         (["--lora", files[0], "--lora-weight", "nan"], "--lora-weight is nan", 2),
         (["--lora", files[0], files[0]], "a file twice", 2),
+        (["--lora", files[0], files[0].parent / "." / ".." / files[0].parent.name / files[0].name], "which is the file of", 2),
     ):
         status, message = failed(capsys, "no-such-model", PROMPT, *arguments)
         assert (status, wanted in message) == (exit_status, True), message

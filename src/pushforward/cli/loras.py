@@ -1,6 +1,7 @@
 """The options --lora and --lora-weight: checked before a model is loaded, merged into it, and stored by their digests."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pushforward._checks import real
@@ -21,8 +22,13 @@ def check_loras(files: Sequence[str], weights: Sequence[float]) -> None:
         raise UserError(f"--lora-weight has {len(weights)} numbers for {len(files)} files of --lora; give one for all, or one each.")
     if len(set(files)) < len(files):
         raise UserError("--lora has a file twice; give it once, with the sum of its weights.")
+    known: dict[Path, str] = {}
     for file in files:
         check_lora(local_lora(file))
+        path = lora_file(local_lora(file)).resolve()
+        if path in known:
+            raise UserError(f"--lora has {file}, which is the file of {known[path]}; give it once, with the sum of its weights.")
+        known[path] = file
 
 
 def apply_loras(model: Adapting, files: Sequence[str], weights: Sequence[float], merge: bool) -> None:

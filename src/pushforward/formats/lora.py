@@ -37,8 +37,8 @@ OTHERS = (  # marks of tensors that are no LoRA of a Linear, and what they are
     (".lora_embedding_", "a LoRA of an embedding"),
     (".lora_B.bias", "a bias of a LoRA"),
     (".lora_up.bias", "a bias of a LoRA"),
-    (".diff_b", "the difference of a bias"),
-    (".diff", "the difference of a whole weight"),
+    (".diff_b.", "the difference of a bias"),
+    (".diff.", "the difference of a whole weight"),  # and not the transformer's prefix diffusion_model
     (".w_norm", "the difference of a norm"),
     (".b_norm", "the difference of a norm"),
     (".set_weight", "a whole weight"),
@@ -82,7 +82,7 @@ def read_lora(path: str | Path, components: Mapping[str, nn.Module], *, text_enc
     Raises:
         NoCheckpointError: it holds no LoRA, one of another model (the message names modules that do not fit), one of a text encoder that
             is not among the components, or tensors of another method such as LoHa or LoKr.
-        CheckpointError: it is truncated, or tensors are missing or have shapes that do not fit.
+        CheckpointError: it is truncated, or tensors are missing, have shapes that do not fit, or numbers that are not finite.
 
     Example:
         >>> read_lora("style.safetensors", {})
@@ -146,10 +146,10 @@ def _modules(file: TensorFile) -> dict[str, dict[str, str]]:
             if role in found.setdefault(module, {}):
                 raise CheckpointError(f"{file.path} holds both {found[module][role]} and {name}; keep one of them.")
             found[module][role] = name
-    kinds = {mark: what for mark, what in OTHERS if any(mark in f".{name}" for name in others)}
+    kinds = {mark: what for mark, what in OTHERS if any(mark in f".{name}." for name in others)}
     if kinds:
         mark, what = next(iter(kinds.items()))
-        name = next(one for one in others if mark in f".{one}")
+        name = next(one for one in others if mark in f".{one}.")
         raise NoCheckpointError(f"{file.path} holds {name}, {what}, but only LoRA and DoRA of Linear layers are supported; convert it.")
     if not found:
         example = f"it holds {others[0]}" if others else "it is empty"
@@ -198,7 +198,7 @@ def _change(file: TensorFile, name: str, tensors: Mapping[str, str], place: Plac
         scale = alpha.item() / rank or 1.0
     magnitude = None
     if "magnitude" in tensors:
-        magnitude = _values(file, tensors["magnitude"])
+        magnitude = _finite(file, tensors["magnitude"])
         magnitude = magnitude[:, None] if magnitude.ndim == 1 else magnitude.flatten(1)
         if tuple(magnitude.shape) not in ((place.rows, 1), (1, place.inputs)):
             raise NoCheckpointError(
@@ -217,9 +217,18 @@ def _values(file: TensorFile, name: str) -> Tensor:
     return tensor.to(torch.bfloat16) if tensor.dtype in FLOAT8 else tensor.clone()
 
 
+def _finite(file: TensorFile, name: str) -> Tensor:
+    tensor = _values(file, name)
+    if not bool(tensor.isfinite().all()):
+        raise CheckpointError(
+            f"{file.path}: {name} has numbers that are not finite, of a run that diverged or a damaged file; give another."
+        )
+    return tensor
+
+
 def _matrix(file: TensorFile, name: str) -> Tensor:
     """Return a factor (rows, columns); those of a convolution have four axes."""
-    tensor = _values(file, name)
+    tensor = _finite(file, name)
     if tensor.ndim not in (2, 4):
         raise CheckpointError(f"{file.path}: {name} is {tuple(tensor.shape)}, but a factor has two axes; download it again.")
     return tensor.flatten(1)
