@@ -95,6 +95,8 @@ def test_weights_are_rows_repeated_or_left_out():
     plain = density(**options).fit(x)
     numpy.testing.assert_array_equal(density(**options).fit(x, sample_weight=[3] * 60).score_samples(x), plain.score_samples(x))
     assert (plain.score_samples(x) != weighted.score_samples(x)).any()
+    large = density(**options).fit(x, sample_weight=w * 2.0**1021)  # whose sum is infinite
+    numpy.testing.assert_allclose(large.score_samples(x), weighted.score_samples(x), rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -205,6 +205,14 @@ def test_a_density_given_columns_is_that_of_the_others():
     assert one.score(x) == pytest.approx(-0.5 * math.log(2 * math.pi * math.e * 0.01), abs=0.8)
 
 
+@pytest.mark.parametrize("make", [density, sampler])
+@pytest.mark.parametrize("condition", [["c", "a"], [2, 0]])
+def test_a_row_of_conditions_has_the_order_in_which_they_were_chosen(make, condition):
+    x = pandas.DataFrame(normal(60), columns=["a", "b", "c"])
+    made = make(condition=condition).fit(x).sample(2, 0, given=[[1.0, 2.0], [3.0, 4.0]])
+    assert (made["c"].tolist(), made["a"].tolist()) == ([1.0, 3.0], [2.0, 4.0])
+
+
 @pytest.mark.parametrize("y", [normal(60)[:, 0], normal(60)[:, :2], numpy.arange(60) % 3, numpy.arange(60) % 2 == 0])
 def test_targets_of_all_kinds_are_conditions(y):
     x = normal()

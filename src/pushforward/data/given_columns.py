@@ -32,7 +32,7 @@ def conditions(schema: Schema, given: Any) -> Tensor:
     Args:
         schema: the schema of a data set or model (`data.load(..., given=)`).
         given: a DataFrame with these columns and no others, a mapping by name of values or of one value for all rows, or rows in the
-            columns' order.
+            order of `schema.given_names`, which is that of the table.
 
     Returns:
         One vector a row, for `model.sample(n, cond)`.

@@ -149,7 +149,7 @@ class FlowEstimator(BaseEstimator):
         features, given = ([one.rows(kept) for one in some] for some in (features, given))
         given_weights = None if weights is None else weights[kept]
         rows, weights = counted([*features, *given], given_weights, FEWEST)
-        total, used = len(kept) if given_weights is None else float(given_weights.sum()), len(rows)
+        total, used = len(kept) if given_weights is None else float(given_weights.clip(max=LEAST).sum()), len(rows)
         if max(used, total) < LEAST or used < FEWEST:
             left = f"n_samples={n}" if given_weights is None and len(kept) == n else f"{used} are used"
             raise DataError(
@@ -202,7 +202,8 @@ class FlowEstimator(BaseEstimator):
         chosen = names_of("X", "condition", self.condition, titles, numbered=True)
         if chosen and len(set(chosen)) == len(titles):
             raise UserError(f"condition is {chosen}, which are all columns of X; leave out those whose density is wanted.")
-        return [one for one in raws if one.title not in chosen], [one for one in raws if one.title in chosen]
+        known = {one.title: one for one in raws}  # in the order of `condition`, in which a row of them is given to `sample`
+        return [one for one in raws if one.title not in chosen], [known[title] for title in dict.fromkeys(chosen)]
 
     def _targets(self, raws: Sequence[Raw], y: Any, gaps: bool) -> list[Raw]:
         check_consistent_length(raws[0].values, y)

@@ -200,8 +200,8 @@ class FlowDensity(OutlierMixin, FlowEstimator):
         Args:
             n_samples: number of rows.
             random_state: seed or RandomState; None is the estimator's own.
-            given: the condition, one for all rows or one for each: a class, a row, a dictionary or DataFrame of columns; without it the
-                classes of condition="y" are drawn by their frequencies.
+            given: the condition, one for all rows or one for each: a class, a row in the order of `condition`, a dictionary or DataFrame
+                of columns; without it the classes of condition="y" are drawn by their frequencies.
         """
         check_is_fitted(self)
         n = whole("n_samples", n_samples, 1)

@@ -129,8 +129,8 @@ class FlowSampler(FlowEstimator):
         Args:
             n_samples: number of rows.
             random_state: seed or RandomState; None is the estimator's own.
-            given: the condition, one for all rows or one for each: a class, a row, a dictionary or DataFrame of columns; without it the
-                classes of condition="y" are drawn by their frequencies.
+            given: the condition, one for all rows or one for each: a class, a row in the order of `condition`, a dictionary or DataFrame
+                of columns; without it the classes of condition="y" are drawn by their frequencies.
             sampler: a sampler, such as `pushforward.samplers.Heun(20)`; None is the preset's.
             guidance: guidance by the condition, or its scale; the preset needs drop_cond above 0 in `preset_options`.
         """

@@ -57,6 +57,8 @@ def counted(raws: Sequence[Raw], weights: numpy.ndarray | None, least: int) -> t
     """
     rows = numpy.arange(len(raws[0].values)) if weights is None else numpy.flatnonzero(weights > 0)
     own = numpy.ones(len(rows)) if weights is None else weights[rows]
+    with numpy.errstate(over="ignore"):
+        own = own if numpy.isfinite(own.sum()) else own / own.max()
     keys = [one.values[rows] for one in raws if one.values.dtype != object and not _whole(one.values[rows])]
     if len(keys) >= 2 and len(rows) and len(numpy.unique(keys[0])) < len(rows):
         _, first, of = numpy.unique(_codes(raws, rows), axis=0, return_index=True, return_inverse=True)
