@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pushforward.cli import budget, comparing, main
-from pushforward.cli.contestants import labels_of
+from pushforward.cli.contestants import check_same_data, labels_of
+from pushforward.errors import UserError
 from pushforward.formats.run import checkpoints
 
 SMALL = ["--samples", "12", "--scored", "4", "--evaluations", "1", "2"]
@@ -241,6 +242,17 @@ def test_runs_of_different_data_and_folders_of_other_things_are_refused(compared
     assert (status, "holds no comparison" in said) == (2, True)
     status, said = sentence(capsys, [NICE, *BUDGET[:-1], "5", "--out", str(compared)])
     assert (status, "train-steps 2, not 5" in said) == (2, True)
+
+
+def test_columns_may_be_written_in_any_way(tmp_path):
+    """`given age` and `given "[age]"` are the same data, as their fingerprint is."""
+    for name, given in (("a", "age"), ("b", "[age]"), ("c", "[age, sex]"), ("d", "[sex, age]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"data:\n  name: x.csv\n  given: {given}\n")
+    assert check_same_data([tmp_path / "a", tmp_path / "b"], None)["given"] == "age"
+    check_same_data([tmp_path / "c", tmp_path / "d"], None)
+    with pytest.raises(UserError, match="compare models of the same data"):
+        check_same_data([tmp_path / "b", tmp_path / "c"], None)
 
 
 def test_data_that_changed_since_a_run_was_trained_are_refused(tmp_path, capsys):

@@ -21,6 +21,7 @@ from pushforward.training.defaults import Defaults, defaults
 from pushforward.training.settings import Settings
 
 DECIDED = ("steps", "seed", "patience", "validate_every")  # training settings that the comparison decides
+COLUMNS = ("given", "categorical", "exclude")  # options that name columns of a table, whose order has no effect
 LONGEST = 160  # bytes of a folder's name
 
 
@@ -153,7 +154,14 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     prints = {section["fingerprint"] for section in (one, other) if "fingerprint" in section}
     if len(prints) > 1:
         return False
-    return {**one, "fingerprint": 0} == {**other, "fingerprint": 0}
+    return _written(one) == _written(other)
+
+
+def _written(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section without its fingerprint and with columns, of which one may be written without a list, in one order."""
+    columns = {key: value for key, value in section.items() if key in COLUMNS}
+    listed = {key: sorted(map(str, [one] if isinstance(one, str | int) else one)) for key, one in columns.items()}
+    return {**section, **listed, "fingerprint": 0}
 
 
 def _described(section: Mapping[str, Any]) -> str:
