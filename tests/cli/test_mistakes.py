@@ -47,6 +47,10 @@ SENTENCES = {
     "see `pushforward sample --help`.",
     "sample runs/x --sampler ddim --sampler-options etta 1": "'etta' is not a known option of ddim; did you mean 'eta'?",
     "finetune": "there is no model; give one, and images with captions: pushforward finetune MODEL --data FOLDER.",
+    "generate m p --lora-weight 1 abc": "--lora-weight "
+    "has 'abc', but each of its values must be a number; see `pushforward generate --help`.",
+    "compare nsf --seeds 1.5": "--seeds has '1.5', but each of its values must be an integer; see `pushforward compare --help`.",
+    "finetune m --betas 0.9 abc": "--betas has 'abc', but each of its values must be a number; see `pushforward finetune --help`.",
     "finetune m --rank abc": "--rank is 'abc', but it must be an integer; see `pushforward finetune --help`.",
     "finetune m --rnk 4": "'--rnk' is not a known option; did you mean '--rank'?",
     "finetune m --layout comfy": "--layout is 'comfy', but it is one of 'diffusers', 'kohya'.",

@@ -34,9 +34,23 @@ def sentence(box: str, prog: str, given: Sequence[str] = ()) -> str:
         takes = re.search(rf"{re.escape(option)} (?:\{{None\}}\|)?([A-Z]+)\b", rest)
         if value and takes and takes[1] in KINDS:
             return f"{option} is {value[1] or value[2]}, but it must be {KINDS[takes[1]]}; {see}."
+        series = re.search(rf"{re.escape(option)} (?:\{{None\}}\|)?\[?(INT|FLOAT) \[?\1\b", rest)
+        values = re.search(r"arguments:? \[(.*?)\]", stated)
+        if series and values:
+            wrong = [one for one in re.findall(r"'(.*?)'", values[1]) if not _is(one, series[1])]
+            if wrong:
+                return f"{option} has {wrong[0]!r}, but each of its values must be {KINDS[series[1]]}; {see}."
         return f"{option}: {found[2].rstrip('.')}; {see}."
     stated = re.sub(r"^Error parsing [\w.-]+: ", "", stated)
     return stated if stated.endswith((".", "?")) else f"{stated}; {see}."
+
+
+def _is(value: str, kind: str) -> bool:
+    try:
+        int(value) if kind == "INT" else float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _unrecognised(option: str, rest: str, prog: str, given: Sequence[str]) -> str:
