@@ -318,6 +318,7 @@ def test_mistakes_about_loras_are_found_before_a_model_is_loaded(files, tmp_path
         (["--lora", tmp_path / "loha.safetensors"], "a LoHa", 2),
         (["--lora", tmp_path / "cut.safetensors"], "is truncated", 1),
         (["--lora", files[0], "--lora-weight", "1", "2"], "--lora-weight has 2 numbers for 1 files", 2),
+        (["--lora-weight", "0.5"], "--lora-weight is 0.5, but no --lora is given; give one, or leave it out.", 2),
         (["--lora", files[0], "--lora-weight", "nan"], "--lora-weight is nan", 2),
         (["--lora", files[0], files[0]], "a file twice", 2),
         (["--lora", files[0], files[0].parent / "." / ".." / files[0].parent.name / files[0].name], "which is the file of", 2),

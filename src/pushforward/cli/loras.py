@@ -18,6 +18,8 @@ def check_loras(files: Sequence[str], weights: Sequence[float]) -> None:
     """Raise for files that are no LoRA, and for weights that do not belong to them; files are downloaded, but tensors not read."""
     for weight in weights:
         real("--lora-weight", weight, hint="1 is full strength")
+    if not files and list(weights) != [1.0]:
+        raise UserError(f"--lora-weight is {' '.join(f'{one:g}' for one in weights)}, but no --lora is given; give one, or leave it out.")
     if len(weights) not in (1, len(files)):
         raise UserError(f"--lora-weight has {len(weights)} numbers for {len(files)} files of --lora; give one for all, or one each.")
     if len(set(files)) < len(files):
