@@ -242,8 +242,14 @@ def written(frame: Any, schema: Schema, gaps: numpy.ndarray, filled: Tensor | nu
 
 
 def _holding(dtype: Any, drawn: numpy.ndarray) -> Any:
-    """Return the type of a column of a DataFrame, where it is categories with those drawn that it lacks, which would be missing again."""
+    """Return the type of a column of a DataFrame, or one that also holds what is drawn: more categories, more bytes of a number."""
     categorical = pandas_for("a DataFrame").CategoricalDtype
+    stored = getattr(dtype, "numpy_dtype", dtype)  # of types with missing values of their own, such as Int8
+    if isinstance(stored, numpy.dtype) and stored.kind in "iuf":
+        limits = numpy.finfo(stored) if stored.kind == "f" else numpy.iinfo(stored)
+        values = drawn.astype(numpy.float64)
+        holds = limits.min <= values.min() and values.max() <= limits.max
+        return dtype if holds else "float64" if stored.kind == "f" else "Int64"
     if not isinstance(dtype, categorical):
         return dtype
     lacking = [one for one in dict.fromkeys(drawn.tolist()) if one not in dtype.categories]

@@ -234,6 +234,17 @@ def test_a_category_that_the_table_lacks_is_added_where_it_is_drawn(make):
     assert list(made["kind"].cat.categories) == ["bird", "cat", "dog"]
 
 
+@pytest.mark.parametrize(("type_", "scale", "wider"), [("Int8", 1000, "Int64"), ("UInt8", -100, "Int64"), ("float16", 1e6, "float64")])
+def test_a_type_that_is_too_small_for_what_is_drawn_is_replaced(type_, scale, wider):
+    numbers = scale * numpy.random.RandomState(0).randint(1, 9, 60)
+    one = density(missing="drop").fit(pandas.DataFrame({"size": normal(60)[:, 0], "count": numbers}))
+    holes = pandas.DataFrame({"size": 0.0, "count": pandas.array([None] * 9 + [3], dtype=type_)})
+    made = one.impute(holes, random_state=0)
+    assert str(made["count"].dtype) == wider
+    assert made["count"].iloc[9] == 3
+    assert numpy.isfinite(made["count"].to_numpy(dtype=float)).all()
+
+
 def test_cells_are_filled_in_given_a_class():
     x, y = normal(200, 2), numpy.array(["low", "high"] * 100)
     x[:, 1] = x[:, 0] + 20 * (y == "high")
