@@ -163,8 +163,7 @@ def _drawn(
         picked = states.gather(1, chosen[:, :, None].expand(-1, -1, states.shape[2]))[:, 0]
         state = torch.where(possible[:, None], picked, state)
         weight = torch.where(possible, log_w.gather(1, chosen)[:, 0], weight)
-    values = state * scale + centre
-    rounded = reader.schema.rounded(values).numpy()
+    rounded = reader.schema.rounded(reader.in_table(state)).numpy()
     return numpy.where(gap, numpy.where(weight.isfinite().numpy()[:, None], rounded, numpy.nan), x)
 
 

@@ -173,14 +173,14 @@ class FlowSampler(FlowEstimator):
 
         def fill(raws: Sequence[Raw], cond: Tensor | None, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:
             gaps, x = gaps_of(reader, raws), reader.read(without_gaps(reader, raws))
-            z = torch.from_numpy((numpy.where(gaps, numpy.nan, x) - reader.centre) / reader.scale)
+            z = reader.in_model(numpy.where(gaps, numpy.nan, x))
 
             def computed(model: Any, dtype: torch.dtype) -> Tensor:
                 read = None if cond is None else moved(cond, device, dtype)
                 generator = torch.Generator(device).manual_seed(seed)
                 return imputed(model, z.to(dtype), read, sampler=sampler, noise=noise, generator=generator, batch_size=ROWS)
 
-            made = on(device, model, computed).double().cpu() * torch.from_numpy(reader.scale) + torch.from_numpy(reader.centre)
-            return numpy.where(gaps, reader.schema.rounded(made).numpy(), x), gaps
+            made = reader.schema.rounded(reader.in_table(on(device, model, computed)))
+            return numpy.where(gaps, made.numpy(), x), gaps
 
         return self._imputed(X, y, random_state, fill)

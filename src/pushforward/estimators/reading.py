@@ -83,7 +83,7 @@ class Reader:
         points = (strata + random.uniform(size=strata.shape)) / draws
         fillers = table.x[random.randint(len(table.x), size=draws)]
         reader = cls(Schema(columns), centre, scale, cells, points, fillers)
-        return reader, reader._in_model(table.x)
+        return reader, reader.in_model(table.x)
 
     @property
     def model_schema(self) -> Schema:
@@ -125,24 +125,29 @@ class Reader:
             gaps = numpy.isnan(x[:, k])
             if gaps.any():
                 x[gaps, k] = random.choice(self.fillers[:, k] if gaps.all() else x[~gaps, k], int(gaps.sum()))
-        return self._in_model(x)
+        return self.in_model(x)
 
     def draws(self, x: numpy.ndarray) -> Iterator[Tensor]:
         """Yield rows in the model's units (n, d), once for each draw: within their cells, and with stand-ins for missing values."""
         for points, fillers in zip(self.points, self.fillers, strict=True):
-            yield self._in_model(numpy.where(numpy.isnan(x), fillers, x) + points * self.cells)
+            yield self.in_model(numpy.where(numpy.isnan(x), fillers, x) + points * self.cells)
 
     def spread(self, z: Tensor) -> Iterator[Tensor]:
         """Yield rows (n, d) in the model's units without missing values, once for each draw within their cells."""
         for points in self.points:
             yield z + torch.from_numpy(points * self.cells)
 
-    def _in_model(self, x: numpy.ndarray) -> Tensor:
+    def in_model(self, x: numpy.ndarray) -> Tensor:
+        """Return rows (n, d) in the units of the table in the model's."""
         return torch.from_numpy((x - self.centre) / self.scale)
+
+    def in_table(self, z: Tensor) -> Tensor:
+        """Return rows (n, d) in the model's units in those of the table, in float64 on the CPU: the inverse of `in_model`."""
+        return torch.from_numpy(z.double().cpu().numpy() * self.scale + self.centre)
 
     def values(self, z: Tensor) -> dict[str, numpy.ndarray]:
         """Return samples (n, d) in the model's units as columns of the table."""
-        return self.schema.table(torch.from_numpy(z.double().cpu().numpy() * self.scale + self.centre))
+        return self.schema.table(self.in_table(z))
 
 
 def _chosen(column: Column, values: numpy.ndarray, dequantise: bool, wanted: str | None) -> Column:
