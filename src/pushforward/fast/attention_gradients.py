@@ -1,14 +1,13 @@
 """Joint attention in training on a CPU, from each stream's queries, keys and values, and its gradient, both by torch's own kernels."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pushforward.fast.token_gradients import normed_heads, normed_heads_backward
+from pushforward.fast.token_gradients import Weights, normed_heads, normed_heads_backward
 
-Weights = Mapping[str, Tensor]
 Streams = Sequence[tuple[str, Tensor]]  # each stream's module, and its queries, keys and values (n, tokens, 3 width), or keys and values
 
 

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward.fast.attention_gradients import Joined, Streams, attend, attend_backward, join
-from pushforward.fast.stream_gradients import Finished, Projected, Vectors, Weights, finish, finish_backward, project, project_backward
-from pushforward.nn.joint_block import JointBlock
+from pushforward.fast.stream_gradients import Finished, Projected, finish, finish_backward, project, project_backward
+from pushforward.fast.token_gradients import Weights
+from pushforward.nn.joint_block import JointBlock, Vectors
 
 
 def advance(block: JointBlock, weights: Weights, image: Tensor, text: Tensor, embedding: Tensor, recompute: bool) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@
 of the second attention, (n, width) each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward.fast.token_gradients import (
+    Weights,
     gated_backward,
     gelu,
     linear,
@@ -19,9 +20,7 @@ from pushforward.fast.token_gradients import (
     modulated,
     modulated_backward,
 )
-
-Weights = Mapping[str, Tensor]
-Vectors = Sequence[Tensor]
+from pushforward.nn.joint_block import Vectors
 
 
 class Projected(NamedTuple):

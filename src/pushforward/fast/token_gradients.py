@@ -4,12 +4,14 @@ Autograd passes over the tokens for the gradient of each operation. Here a part 
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from pushforward.nn.joint_block import EPS
 
+Weights = Mapping[str, Tensor]  # the parameters of a block by name
 _AT_ONCE = 98304  # elements of an activation that are computed together: 384 kB of float32, and as much for each intermediate result
 _LINEAR, _CUBIC = 2 * math.sqrt(2 / math.pi), 2 * 0.044715 * math.sqrt(2 / math.pi)  # 2 u = y (_LINEAR + _CUBIC y^2)
 
