@@ -21,7 +21,7 @@ SUBJECTS = [
     for key, ways in WAYS.items()
     for name, way in ways.items()
 ]
-BFLOAT16 = 0.05  # relative, of outputs after several layers
+BFLOAT16 = 0.02  # relative, of outputs after several layers
 QUICK = [pytest.param(k, *one.values[1:], id=one.id) for k, one in enumerate(SUBJECTS)]
 
 
