@@ -54,12 +54,13 @@ SWITCHES: dict[str, dict[str, tuple[str, float]]] = {
 
 
 def presets(net: str, skip: Sequence[str]) -> list[str]:
-    """Return all presets, those with a network of their own choice with the options of the network."""
-    found = []
-    for name in (one.removeprefix("models.") for one in registry.names("models")):
-        if name not in skip:
-            found.append(f"{name} {options_of(name, net)}".strip())
-    return found
+    """Return all presets that model examples given their class, those with a network of their own choice with the network's options.
+
+    Without the autoencoder, which has no classes, and Stable Diffusion 3, which is given texts.
+    """
+    known = [one.removeprefix("models.") for one in registry.names("models")]
+    fitting = [name for name in known if "classes" in inspect.signature(registry.get(f"models.{name}")).parameters]
+    return [f"{name} {options_of(name, net)}".strip() for name in fitting if name not in skip]
 
 
 def options_of(preset: str, net: str) -> str:
