@@ -3,7 +3,8 @@
 import math
 import numbers
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, fields
+from inspect import Parameter
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -44,6 +45,39 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
     return value
 
 
+def sizes(**named: Any) -> None:
+    """Raise unless each number is an integer of at least 1.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name, value in named.items():
+        whole(name, value, 1)
+
+
+def sizes_of(name: str, values: Any) -> tuple[int, ...]:
+    """Return a sequence of integers of at least 1, one or more, as a tuple, or raise an error.
+
+    Raises:
+        UserError: it is something else.
+    """
+    sequence = isinstance(values, Sequence) and not isinstance(values, str)
+    if not sequence or not values or not all(is_whole(one) and one >= 1 for one in values):
+        raise UserError(f"{name} is {tuple(values) if sequence else shown(values)}, but it must be a sequence of integers of at least 1.")
+    return tuple(values)
+
+
+def share_of(name: str, value: Any) -> float:
+    """Return a share from 0 to below 1, or raise an error.
+
+    Raises:
+        UserError: it is another number, or none.
+    """
+    if not is_real(value) or not 0 <= value < 1:
+        raise UserError(f"{name} is {shown(value)}, but it is a share of units, from 0 to below 1; 0.2 is usual.")
+    return float(value)
+
+
 def widths_of(hidden: Any, network: str, usual: tuple[int, ...]) -> tuple[int, ...]:
     """Return the widths of the hidden layers of a network, or raise an error.
 
@@ -66,15 +100,15 @@ def is_real(value: Any) -> bool:
 
 
 class CheckedNumbers:
-    """The base of frozen settings (paths, samplers, grids, times): each number among the fields is checked when they are made.
+    """The base of frozen settings (paths, samplers, grids, times, networks): numbers among the fields are checked when they are made.
 
-    A field annotated as int takes integers, and one as float takes finite numbers, or infinity where that is the default. A field that
-    may also be something else, such as a function, may be it.
+    See `check_setting`.
     """
 
     def __post_init__(self) -> None:
+        owner = type(self).__qualname__.rpartition("<locals>.")[2]
         for one in fields(self):  # type: ignore[arg-type]
-            _check_number(type(self).__name__, one, getattr(self, one.name))
+            check_setting(owner, one.name, one.type, one.default, getattr(self, one.name))
 
 
 def alternatives(annotation: Any) -> list[Any]:
@@ -84,18 +118,53 @@ def alternatives(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _check_number(owner: str, one: "Field[Any]", value: Any) -> None:
-    options = set(alternatives(one.type))
-    others = options - {int, float, type(None)}
-    if options == others or (value is None and type(None) in options) or (isinstance(value, Tensor) and value.ndim == 0):
+def check_setting(owner: str, name: str, annotation: Any, default: Any, value: Any) -> None:
+    """Check a number, or a sequence of numbers, against the annotation of the field or parameter that it is given for.
+
+    One annotated as int takes integers, and as float finite numbers, or infinity where that is the default; as tuple[int, ...] or
+    Sequence[int] it takes a sequence of them. One that may also be something else, such as a function, may be it.
+
+    Raises:
+        UserError: the value is of another type.
+    """
+    options = set(alternatives(annotation))
+    sequences = {one for one in options if get_origin(one) in (tuple, Sequence)}
+    plain, others = options & {int, float, bool}, options - {int, float, bool, type(None)} - sequences
+    if not (plain or sequences) or (value is None and type(None) in options) or (isinstance(value, Tensor) and value.ndim == 0):
         return
-    if others and not isinstance(value, numbers.Number):
+    if (bool in options and isinstance(value, bool)) or (others and not isinstance(value, numbers.Number)):
         return
-    infinite = isinstance(value, float) and value == one.default == math.inf
-    if not (is_real(value) or infinite if float in options else is_whole(value)):
-        needed = "a finite number" if float in options else "an integer"
-        usual = "" if one.default is MISSING or value is one.default else f"; {one.default} is usual"
-        raise UserError(f"{one.name} is {shown(value)}, but it must be {needed} in {owner}{usual}.")
+    if sequences and isinstance(value, Sequence) and not isinstance(value, str):
+        if not any(_fits(value, get_args(one)) for one in sequences):
+            raise UserError(f"{name} is {tuple(value)}, but it must be {_needed(plain, sequences)} in {owner}{_usual(default, value)}.")
+        return
+    infinite = isinstance(value, float) and value == default == math.inf
+    if others and not plain & {int, float}:
+        return
+    if not (float in plain and (is_real(value) or infinite)) and not (int in plain and is_whole(value)):
+        raise UserError(f"{name} is {shown(value)}, but it must be {_needed(plain, sequences)} in {owner}{_usual(default, value)}.")
+
+
+def _fits(values: Sequence[Any], members: tuple[Any, ...]) -> bool:
+    """Whether a sequence has the members of tuple[...] or Sequence[...]: as many, and integers or finite numbers if they are these."""
+    of, many = members[0], len(members) == 1 or members[1] is Ellipsis
+    is_one = {int: is_whole, float: is_real}.get(of, lambda value: True)
+    return (many or len(values) == len(members)) and all(map(is_one, values))
+
+
+def _needed(plain: set[Any], sequences: set[Any]) -> str:
+    words = [word for kind, word in ((float, "a finite number"), (int, "an integer"), (bool, "true or false")) if kind in plain]
+    return " or ".join([*words[:1], *sorted(_sequence(get_args(one)) for one in sequences)])
+
+
+def _sequence(members: tuple[Any, ...]) -> str:
+    of, many = members[0], len(members) == 1 or members[1] is Ellipsis
+    of_what = {int: " of integers", float: " of finite numbers"}.get(of, "")
+    return f"a sequence{of_what}" if many else f"{len(members)}{of_what.removeprefix(' of') or ' values'}"
+
+
+def _usual(default: Any, value: Any) -> str:
+    return "" if default in (MISSING, Parameter.empty) or value is default else f"; {default} is usual"
 
 
 def real(name: str, value: Any, least: float | None = None, hint: str = "") -> Any:

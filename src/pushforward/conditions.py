@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import register_pytree_node
+from torch.utils._pytree import GetAttrKey, register_pytree_node, tree_leaves, tree_map_only
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from pushforward._checks import event_shape, shown, whole
@@ -102,6 +102,16 @@ def known_rows(cond: Tensor) -> Tensor:
     return ~cond[(slice(None), *(slice(0, 1),) * (cond.ndim - 1))].isnan()
 
 
+def rows_of(cond: Any) -> Any:
+    """Return the number of rows of a condition: len(cond), or a symbol where a program for any number of rows is exported."""
+    return tree_leaves(cond)[0].shape[0]
+
+
+def repeated(cond: Any, n: Any) -> Any:
+    """Return the first row of a condition n times over."""
+    return tree_map_only(Tensor, lambda leaf: leaf[:1].repeat(n, *(1,) * (leaf.ndim - 1)), cond)
+
+
 @export("TextContext")
 @dataclass(frozen=True, eq=False)
 class TextContext:
@@ -165,13 +175,16 @@ class TextContext:
         return type(self)(self.context.repeat(n, 1, 1), self.pooled.repeat(n, 1))
 
 
-def _flatten(cond: TextContext) -> tuple[list[Any], None]:
-    return [getattr(cond, field.name) for field in fields(cond)], None
-
-
-def register_context(kind: type[TextContext]) -> None:
-    """Let torch see through a record: TextContext itself, or a subclass without fields of its own."""
-    register_pytree_node(kind, _flatten, lambda leaves, _: kind(*leaves), serialized_type_name=f"{kind.__module__}.{kind.__qualname__}")
+def register_context(kind: type[Any]) -> None:
+    """Let torch see through a frozen record of tensors, by the names of its fields, as `torch.export` needs them."""
+    names = [field.name for field in fields(kind)]
+    register_pytree_node(
+        kind,
+        lambda cond: ([getattr(cond, name) for name in names], None),
+        lambda leaves, _: kind(*leaves),
+        serialized_type_name=f"{kind.__module__}.{kind.__qualname__}",
+        flatten_with_keys_fn=lambda cond: ([(GetAttrKey(name), getattr(cond, name)) for name in names], None),
+    )
 
 
 register_context(TextContext)

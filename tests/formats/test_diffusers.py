@@ -270,7 +270,7 @@ REFUSED = [
     (UNET, {"class_embed_type": "timestep"}, "class_embed_type is 'timestep', but only None"),
     (UNET, {"attention_head_dim": 5}, "head is 5, but it must divide the channels of each attention, among them 16"),
     (UNET, {"sample_size": 9}, "shape has the sides (9, 9), but 2 levels halve them 1 times"),
-    (UNET, {"block_out_channels": [8, "16"]}, "channels[1] is '16', but it must be int"),
+    (UNET, {"block_out_channels": [8, "16"]}, "channels is (8, '16'), but it must be a sequence of integers"),
     (UNET, {"block_out_channels": [8, 32]}, "but its config.json describes"),
     (UNET, {"layers_per_block": 2}, "lacks the tensor down_blocks.0.resnets.1.norm1.weight"),
     (UNET, {"mid_block_type": None}, "tensors that the network of its config.json lacks, first mid_block"),

@@ -4,6 +4,7 @@ import conditional
 import pytest
 import torch
 from examples import by, examples, latents, some_of
+from torch.utils._pytree import tree_leaves
 
 import pushforward as pf
 from pushforward.samplers.heun import Heun
@@ -63,7 +64,8 @@ def test_an_exported_verb_takes_any_number_of_rows(subject, verb):
     if verb == "log_prob" and model.sampler is not None:
         pytest.skip("torch.export does not trace torch.func, by which divergences are computed")
     model, batch = model.eval(), torch.export.Dim("n", min=2)
-    shapes = ({0: batch}, None if cond is None else {0: batch})
+    leaves = [{0: batch} for _ in tree_leaves(cond)]  # of texts several
+    shapes = ({0: batch}, None if cond is None else leaves[0] if isinstance(cond, torch.Tensor) else leaves)
     with torch.no_grad():
         exported = torch.export.export(Verb(model, verb), (x, cond), dynamic_shapes=shapes).module()
         for rows in (len(x), 2, 7):

@@ -1,15 +1,19 @@
-"""Frozen settings (samplers, grids, paths, times, weightings, pairings, guidance): a number that is none is refused when they are made."""
+"""Frozen settings (samplers, paths, networks, ...) and presets: what is no number, where one is needed, is refused by name."""
 
+import collections.abc
 import dataclasses
+import functools
+import inspect
 import math
+import typing
 
 import pytest
 import torch
 
 import pushforward as pf
 from pushforward import registry
-from pushforward._checks import CheckedNumbers
-from pushforward.errors import UserError
+from pushforward._checks import CheckedNumbers, alternatives
+from pushforward.errors import PushforwardError, UserError
 
 WRONG = [math.nan, -math.inf, "3", [1], True, torch.ones(2)]
 ARGUMENTS = {"guidance.CFG": (3.0,), "guidance.SkipLayers": ((0,),)}
@@ -56,3 +60,68 @@ def test_settings_of_another_package_are_checked_too():
         Mine(math.nan)
     with pytest.raises(UserError, match="knots is 1.5, but it must be an integer in Mine; None is usual"):
         Mine(knots=1.5)
+
+
+BAD = ("64", 2.5, (8, 16), -1, 0, math.nan, None, [1, "2"], True)
+SMALL = {"nn.MMDiT": {"depth": 1, "heads": 2, "head_width": 8, "context_width": 8, "pooled_width": 8, "positions": 8, "base_size": 4}}
+SMALL["nn.UNet2D"] = {"channels": (32, 32), "down": ("conv", "conv"), "up": ("conv", "conv")}
+OF_IMAGES = ("glow", "realnvp_image", "tarflow", "autoencoder_kl", "sd3")
+
+
+def takes_numbers(annotation):
+    return any(one in (int, float) or typing.get_origin(one) in (tuple, collections.abc.Sequence) for one in alternatives(annotation))
+
+
+def outcome(call):
+    """Return what a call returns, or the sentence of the library's error; no other error may come."""
+    try:
+        return call()
+    except PushforwardError as error:
+        return str(error)
+
+
+def outcomes(function, arguments):
+    """Return what a function returns for each wrong value of each number."""
+    parameters = inspect.signature(function).parameters
+    names = [name for name, one in parameters.items() if takes_numbers(one.annotation)]
+    found = [outcome(functools.partial(function, **{**arguments, name: wrong})) for name in names for wrong in BAD]
+    assert not names or any(isinstance(one, str) for one in found)
+    assert all("\n" not in one for one in found if isinstance(one, str))
+    return found
+
+
+CONFIGS = {one.name: one.thing.Config for one in registry.entries("nn") if hasattr(one.thing, "Config")}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_network_is_built_or_refused_in_one_sentence(name):
+    shape = (2,) if name == "nn.MLP" else (1, 8, 8)
+    for config in outcomes(CONFIGS[name], SMALL.get(name, {})):
+        if not isinstance(config, str):
+            with torch.device("meta"):
+                net = outcome(functools.partial(config.build, shape))
+            assert isinstance(net, torch.nn.Module) or "\n" not in net
+
+
+@pytest.mark.parametrize("name", [name.removeprefix("models.") for name in registry.names("models")])
+def test_a_preset_is_built_or_refused_in_one_sentence(name):
+    shape = (1, 8, 8) if name in OF_IMAGES else (2,)
+    preset = registry.get(f"models.{name}")
+    few = {"net": CONFIGS["nn.MMDiT"](**SMALL["nn.MMDiT"])} if name == "sd3" else {}
+    few |= {"widths": (32, 32)} if name == "autoencoder_kl" else {}
+    with torch.device("meta"):
+        models = [one for one in outcomes(preset, {"shape": shape, **few}) if not isinstance(one, str)]
+    assert all(isinstance(one, torch.nn.Module) for one in models)
+
+
+@pytest.mark.parametrize("wrong", ["64", 2.5, -1, 0, None, (8, 16), math.nan])
+def test_sizes_of_networks_are_checked_by_their_constructors_too(wrong):
+    for build, names in (
+        (lambda **sizes: pf.nn.UNet((1, 8, 8), **sizes), ("channels", "depth", "heads", "cond_patch")),
+        (lambda **sizes: pf.nn.DiT((1, 8, 8), **sizes), ("patch", "width", "depth", "heads", "mlp_ratio", "cond_patch")),
+        (lambda **sizes: pf.nn.MMDiT((1, 8, 8), **{**SMALL["nn.MMDiT"], **sizes}), tuple(SMALL["nn.MMDiT"])),
+        (lambda **sizes: pf.nn.AutoencoderKL(**sizes), ("channels", "latent_channels", "blocks", "groups")),
+    ):
+        for name in names:
+            with pytest.raises(UserError, match=f"^{name} is "):
+                build(**{name: wrong})

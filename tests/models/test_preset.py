@@ -100,9 +100,9 @@ def test_a_text_without_arguments_of_its_own_has_those_of_all(doc):
     assert text.count("\n\nReturns:\n    A model.") == doc.count("Returns")
 
 
-def test_a_preset_is_called_recorded_saved_and_loaded_by_its_public_arguments(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+def test_a_preset_is_called_recorded_saved_and_loaded_by_its_public_arguments(tmp_path, request):
     registry.api_export("models.ring", package="tests")(ring)
+    request.addfinalizer(lambda: registry._entries.pop("models.ring"))
     model = pf.models.ring(None, (2,), 1, std=2.0, drop_cond=0.1)
     assert list(model.config["model"]) == list(inspect.signature(ring).parameters)
     assert (model.classes, model.drop_cond, model.times) == (4, 0.1, pf.times.LogitNormal(0.0, 2.0))
@@ -208,7 +208,7 @@ def test_a_record_derives_the_shape_from_its_own_arguments():
     class Square(Options):
         """Options of a square."""
 
-        side: int = 2
+        side: int | None = 2
         shape: Sequence[int] | None = field(default=None, kw_only=True)
 
         @classmethod

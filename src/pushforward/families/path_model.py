@@ -14,6 +14,7 @@ from pushforward._precision import wide
 from pushforward.bases import Gaussian
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence
+from pushforward.conditions import rows_of
 from pushforward.dispatch import ability
 from pushforward.errors import NotInvertibleError, UserError
 from pushforward.families.checks import check_unconditional, device_of
@@ -173,7 +174,7 @@ class PathModel(OnPath):
         if steered is not None and steered.shares_condition:
             own = None  # another network is given the same condition
         if cond is not None and own is not None and not torch.is_grad_enabled():
-            prepare = functools.partial(own, n=len(cond))  # time-independent processing of a condition, computed once
+            prepare = functools.partial(own, n=rows_of(cond))  # time-independent processing of a condition, computed once
             cond, steered = prepare(cond), None if steered is None else steered.prepared(prepare)
         denoiser = Denoiser(self.net, self.path, self.prediction, cond)
         return denoiser if steered is None else steered(denoiser)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward._checks import is_whole
 from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
 from pushforward.guidance.around import Around, as_guidance
@@ -56,8 +55,7 @@ class SkipLayers(Around):
         checked_interval(self.interval)
         if self.steps is not None and not 0 <= self.steps[0] < self.steps[1] <= 1:
             raise UserError(f"steps is {self.steps}, but it must be shares (start, stop) with 0 <= start < stop <= 1, such as (0.01, 0.2).")
-        layers = self.layers if isinstance(self.layers, Sequence) else ()
-        if not layers or not all(is_whole(one) and one >= 0 for one in layers):
+        if not self.layers or min(self.layers) < 0:
             raise UserError(f"layers is {self.layers!r}, but it lists blocks to leave out, counted from 0, such as (7, 8, 9).")
 
     def __call__(self, denoiser: Denoiser) -> "_Skipping":

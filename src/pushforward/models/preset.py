@@ -18,7 +18,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, overload
 
 from pushforward import registry
-from pushforward._checks import event_shape, is_whole, shown, whole
+from pushforward._checks import check_setting, event_shape, is_whole, shown, whole
 from pushforward._memory import built_within_memory
 from pushforward.conditions import Conditioning
 from pushforward.errors import ConditionError, UserError
@@ -144,6 +144,8 @@ def preset(function: Any = None, /, **defaults: Any) -> Any:
             kind.follow(bound.arguments)
         bound.apply_defaults()
         arguments = bound.arguments
+        for name, one in signature.parameters.items():
+            check_setting(function.__name__, name, one.annotation, one.default, arguments[name])
         _fill_in(arguments, kind)
 
         def make() -> GenerativeModel:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pushforward import _random
+from pushforward._checks import sizes, sizes_of
 from pushforward.errors import ShapeError, UserError
 from pushforward.functional.attention import attention
 from pushforward.nn.tiles import tiled
@@ -164,6 +165,8 @@ class AutoencoderKL(nn.Module):
         shift: float = 0.0609,
     ) -> None:
         super().__init__()
+        sizes(channels=channels, latent_channels=latent_channels, blocks=blocks, groups=groups)
+        widths = sizes_of("widths", widths)
         if any(width % groups for width in widths):
             raise UserError(f"groups is {groups}, which does not divide all of the widths {tuple(widths)}; use a common divisor.")
         self.channels, self.latent_channels, self.scale, self.shift = channels, latent_channels, scale, shift

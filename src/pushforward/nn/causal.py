@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pushforward.errors import UserError
+from pushforward._checks import sizes
 from pushforward.functional.attention import KeyValues
 from pushforward.nn.embedding import condition_embedding
 from pushforward.nn.layers import Blocks, SelfAttention
@@ -70,8 +70,7 @@ class CausalTransformer(Blocks):
         cond_features: int | None = None,
     ) -> None:
         super().__init__()
-        if tokens < 1 or depth < 1:
-            raise UserError(f"tokens is {tokens} and depth {depth}, but a causal transformer needs at least 1 of each.")
+        sizes(tokens=tokens, features=features, outputs=outputs, width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio)
         self.tokens = tokens
         self.first = nn.Linear(features, width)
         self.start = nn.Parameter(torch.zeros(width))

@@ -6,12 +6,13 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
+from pushforward._checks import CheckedNumbers
 from pushforward.errors import UserError
 
 CondBy = Literal["concat", "attention"]  # how a network reads condition images
 
 
-class NetConfig:
+class NetConfig(CheckedNumbers):
     """Settings of a network, independent of the data; `name` is the network's public name."""
 
     name: ClassVar[str]

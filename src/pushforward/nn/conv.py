@@ -4,8 +4,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pushforward._checks import whole
 from pushforward.dispatch import dispatched
-from pushforward.errors import ConditionError, UserError
+from pushforward.errors import ConditionError
 from pushforward.nn.activation import Activation, activation_of
 from pushforward.nn.embedding import condition_embedding
 from pushforward.nn.image_condition import ImageCondition
@@ -50,8 +51,8 @@ class ConvNet(nn.Module):
             )
         self.image = None if cond_channels is None else ImageCondition(cond_channels)
         inputs += 0 if self.image is None else self.image.added
-        if hidden is not None and hidden < 1:
-            raise UserError(f"hidden is {hidden}, but the network needs at least 1 hidden channel; try 128.")
+        if hidden is not None:
+            whole("hidden", hidden, 1, hint="128 is usual")
         self.act = activation_of(activation)
         self.first: Any = None if hidden is None else nn.Conv2d(inputs, hidden, 3, padding=1)
         self.middle: Any = None if hidden is None else nn.Conv2d(hidden, hidden, 1)

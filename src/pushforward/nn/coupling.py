@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pushforward._checks import is_real, shown, widths_of
-from pushforward.errors import UserError
+from pushforward._checks import share_of, widths_of
 from pushforward.nn.activation import Activation, activation_of
 from pushforward.nn.embedding import condition_embedding
 
@@ -55,9 +54,7 @@ class CouplingNet(nn.Module):
 
 def dropout_of(share: float) -> nn.Dropout | None:
     """Return the dropout of this share of hidden units, None for 0."""
-    if not is_real(share) or not 0 <= share < 1:
-        raise UserError(f"dropout is {shown(share)}, but it is a share of hidden units, from 0 to below 1; 0.2 is usual.")
-    return nn.Dropout(share) if share else None
+    return nn.Dropout(share) if share_of("dropout", share) else None
 
 
 def checked_widths(hidden: Sequence[int]) -> list[int]:

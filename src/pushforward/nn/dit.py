@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward._checks import sizes
 from pushforward.conditions import Conditioning
 from pushforward.errors import UserError
 from pushforward.functional.embedding import grid_positions
@@ -129,6 +130,7 @@ class DiT(Blocks):
         super().__init__()
         kind = Conditioning(classes, cond_features, cond_image)
         channels, sides = grid_sides("DiT", shape)
+        sizes(patch=patch, width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, cond_patch=cond_patch)
         if any(side % patch for side in sides):
             raise UserError(f"patch is {patch}, which does not divide an image of {by_sides(sides)}; use a divisor of all sides.")
         if width % (2 * len(sides)):

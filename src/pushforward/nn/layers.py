@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from pushforward import _random
+from pushforward._checks import sizes
 from pushforward._modes import forward_mode
 from pushforward.errors import UserError
 from pushforward.functional.attention import KeyValues, attend
@@ -30,6 +31,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, causal: bool = False) -> None:
         super().__init__()
+        sizes(width=width, heads=heads)
         if width % heads:
             raise UserError(f"heads is {heads}, which does not divide the width {width}; use a divisor.")
         self.heads, self.causal = heads, causal

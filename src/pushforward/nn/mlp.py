@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pushforward._checks import widths_of
+from pushforward._checks import whole, widths_of
 from pushforward._precision import dtype_of
 from pushforward.conditions import Conditioning
 from pushforward.dispatch import dispatched
@@ -90,7 +90,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         hidden = widths_of(hidden, "an MLP", (256, 256))
-        if time_features % 2:
+        if whole("time_features", time_features, 0) % 2:
             raise UserError(f"time_features is {time_features}, but cosines and sines come in pairs; make it even.")
         self.inputs, self.outputs, self.hidden, self.activation = inputs, outputs, tuple(hidden), activation
         self.act = activation_of(activation)

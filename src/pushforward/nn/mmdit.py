@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward._checks import is_whole, shown
+from pushforward._checks import is_whole, shown, sizes
 from pushforward._precision import dtype_of, wide
 from pushforward.conditions import TextContext, register_context
 from pushforward.dispatch import dispatched
@@ -136,9 +136,8 @@ class MMDiT(Blocks):
         super().__init__()
         self.shape = image_sides("MMDiT", shape)
         channels = self.shape[0]
-        for name, value in {"patch": patch, "depth": depth, "heads": heads, "positions": positions, "null_tokens": null_tokens}.items():
-            if value < 1:
-                raise UserError(f"{name} is {value}, but it must be at least 1.")
+        sizes(patch=patch, depth=depth, heads=heads, head_width=head_width, context_width=context_width, pooled_width=pooled_width)
+        sizes(positions=positions, base_size=base_size, mlp_ratio=mlp_ratio, null_tokens=null_tokens)
         if position_axes not in (1, 2):
             raise UserError(f"position_axes is {shown(position_axes)}, but it is 2 (column and row) or 1 (patches in reading order).")
         second = _blocks_of(dual, depth)

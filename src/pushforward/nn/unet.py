@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward._checks import share_of, sizes, sizes_of, whole
 from pushforward.conditions import Conditioning
 from pushforward.errors import UserError
 from pushforward.nn.config import CondBy, NetConfig, grid_sides
@@ -33,7 +34,7 @@ class ResidualBlock(nn.Module):
         self.norm1, self.conv1 = _normalised(inputs), convolution(inputs, outputs, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * outputs)
         self.norm2, self.conv2 = _normalised(outputs), convolution(outputs, outputs, 3, padding=1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(share_of("dropout", dropout))
         self.skip = convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         nn.init.zeros_(self.conv2.weight)  # each block starts as its residual connection
         nn.init.zeros_(self.conv2.bias)
@@ -159,6 +160,9 @@ class UNet(Blocks):
         super().__init__()
         kind = Conditioning(classes, cond_features, cond_image)
         image_channels, sides = grid_sides("UNet", shape)
+        sizes(channels=channels, depth=depth, heads=heads, cond_patch=cond_patch)
+        whole("attention", attention, 0)
+        multipliers = sizes_of("multipliers", multipliers)
         convolution, halvings = CONVOLUTIONS[len(sides) - 1], len(multipliers) - 1
         if any(side % 2**halvings for side in sides):
             raise UserError(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward._checks import is_whole, whole
+from pushforward._checks import sizes, sizes_of, whole
 from pushforward._precision import dtype_of
 from pushforward.errors import ConditionError, UserError
 from pushforward.nn.config import NetConfig, image_sides
@@ -135,6 +135,8 @@ class UNet2D(Blocks):
     ) -> None:
         super().__init__()
         images, *sides = image_sides("UNet2D", shape)
+        channels = sizes_of("channels", channels)
+        sizes(features=1 if features is None else features, middle_groups=1 if middle_groups is None else middle_groups)
         _check_levels(sides, channels, down, up, groups)
         _check_heads(channels, down, up, head, middle and middle_attention)
         for name, value, least in (("depth", depth, 1), ("steps", steps, 1), ("padding", padding, 0), ("middle", middle, 0)):
@@ -222,17 +224,17 @@ class UNet2D(Blocks):
 
 def _check_levels(sides: Sequence[int], channels: Sequence[int], down: Sequence[str], up: Sequence[str], groups: int) -> None:
     halvings = len(channels) - 1
-    if not channels or any(side % 2**halvings for side in sides):
+    if any(side % 2**halvings for side in sides):
         raise UserError(
             f"shape has the sides {tuple(sides)}, but {len(channels)} levels halve them {halvings} times; use sides divisible by "
-            f"{2 ** max(0, halvings)}."
+            f"{2**halvings}."
         )
     for name, kinds in (("down", down), ("up", up)):
         if len(kinds) != len(channels) or not set(kinds) <= set(LEVELS):
             raise UserError(f"{name} is {tuple(kinds)}, but it has one of {', '.join(LEVELS)} for each of the {len(channels)} levels.")
     whole("groups", groups, 1)
     for width in channels:
-        if not is_whole(width) or width < 1 or width % groups:
+        if width % groups:
             raise UserError(f"channels is {tuple(channels)}, but each must be a multiple of the {groups} groups of a norm.")
 
 

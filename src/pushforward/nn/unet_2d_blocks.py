@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward._checks import share_of
 from pushforward._precision import wide
 from pushforward.nn.layers import SelfAttention
 
@@ -83,7 +84,7 @@ class TimedResidual(nn.Module):
         self.norm1, self.conv1 = nn.GroupNorm(groups, inputs, eps), nn.Conv2d(inputs, outputs, 3, padding=1)
         self.time = nn.Linear(features, 2 * outputs if modulated else outputs)
         self.norm2, self.conv2 = nn.GroupNorm(groups, outputs, eps), nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(share_of("dropout", dropout))
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.modulated, self.divisor, self.change = modulated, divisor, change
 

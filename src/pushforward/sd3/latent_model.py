@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pushforward.conditions import repeated, rows_of
 from pushforward.guidance.around import as_guidance
 from pushforward.guidance.guidance import Guidance, Guided
 from pushforward.paths.linear import Linear
@@ -52,7 +53,7 @@ class LatentModel(LatentPath):
         """Return the denoiser that samplers call; guidance without a negative condition is away from `null`, if there is one."""
         steered = as_guidance(guidance)
         if cond is not None and self.null is not None:
-            steered = with_negative(steered, lambda: self.null[[0] * len(cond)])
+            steered = with_negative(steered, lambda: repeated(self.null, rows_of(cond)))
         return super().denoiser(cond, steered)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "LatentModel":

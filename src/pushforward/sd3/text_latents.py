@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pushforward import _random
 from pushforward._checks import shown
-from pushforward.conditions import TextContext, register_context
+from pushforward.conditions import TextContext, register_context, rows_of
 from pushforward.errors import ConditionError, UserError
 from pushforward.families.dropped import checked_share
 from pushforward.guidance.around import as_guidance
@@ -105,7 +105,7 @@ class TextLatents(LatentPath):
         def negative() -> TextContext:
             if isinstance(cond, NoText):
                 raise ConditionError(f"guidance is {guidance}, but it needs texts to follow; give cond, or leave guidance out.")
-            return self.empty.to(cond.context).repeat(len(cond))
+            return self.empty.to(cond.context).repeat(rows_of(cond))
 
         steered = as_guidance(guidance)
         return super().denoiser(cond, steered if cond is None else with_negative(steered, negative))
@@ -113,7 +113,7 @@ class TextLatents(LatentPath):
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
         if self.training and self.drop_text:
             encoders = len(self.text)
-            drawn = _random.uniform((len(cond), encoders), generator, cond.context.device)
+            drawn = _random.uniform((rows_of(cond), encoders), generator, cond.context.device)
             cond = self.layout.dropped(cond, drawn >= self.drop_text ** (1 / encoders))
         return super()._loss(x, cond, noise, generator)
 
@@ -136,6 +136,6 @@ class TextLatents(LatentPath):
 
 def checked_parts(text: Sequence[TextPart]) -> tuple[TextPart, ...]:
     """Return the parts of the text encoders, or raise an error unless there is at least one."""
-    if not text or not all(isinstance(one, TextPart) for one in text):
+    if not isinstance(text, Sequence) or not text or not all(isinstance(one, TextPart) for one in text):
         raise UserError(f"text is {shown(text)}, but it is a list of what each text encoder fills; give at least one sd3.TextPart.")
     return tuple(text)

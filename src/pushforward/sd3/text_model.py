@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import register_pytree_node
 
-from pushforward.conditions import TextContext
+from pushforward.conditions import TextContext, register_context
 from pushforward.errors import ConditionError
 from pushforward.nn.mmdit import MMDiT
 from pushforward.registry import export
@@ -51,12 +50,7 @@ class PromptTokens:
         return PromptTokens(*(torch.where(mask, one, null.to(one)) for one, null in pairs))
 
 
-register_pytree_node(
-    PromptTokens,
-    lambda cond: (list(vars(cond).values()), None),
-    lambda leaves, _: PromptTokens(*leaves),
-    serialized_type_name=f"{PromptTokens.__module__}.PromptTokens",
-)
+register_context(PromptTokens)
 
 
 class PromptedTransformer(nn.Module):
