@@ -10,6 +10,7 @@ import json
 import math
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
@@ -75,6 +76,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._map: mmap.mmap | None = None
+        self._of_thread = threading.local()
         if not path.is_file():
             raise NoCheckpointError(f"there is no file {path}; give the path of a .safetensors file.")
         size = path.stat().st_size
@@ -118,11 +120,18 @@ class TensorFile:
             if entry.dtype == out.dtype:
                 self._fill(file, _bytes(flat), name)
                 return
-            buffer = torch.empty(min(_BUFFER, entry.size), dtype=torch.uint8)  # one a call, because threads may read at the same time
+            buffer = self._buffer()
             for part in flat.split(_BUFFER // entry.dtype.itemsize):
                 read = buffer[: len(part) * entry.dtype.itemsize]
                 self._fill(file, _bytes(read), name)
                 part.copy_(read.view(entry.dtype))
+
+    def _buffer(self) -> Tensor:
+        """Return the buffer of this thread: one for all tensors, as one for each leaves holes between them in the process's memory."""
+        if not hasattr(self._of_thread, "buffer"):
+            self._of_thread.buffer = torch.empty(_BUFFER, dtype=torch.uint8)
+        buffer: Tensor = self._of_thread.buffer
+        return buffer
 
     def _fill(self, file: FileIO, place: memoryview, name: str) -> None:
         while place:
