@@ -131,8 +131,12 @@ def test_a_name_is_listed_with_its_options(capsys):
         assert "lower_order_final True for" in shown
         assert "variant 2M" in shown
         assert "--sampler-options" in shown
+    assert main(["list", "samplers."]) == 0  # as completion leaves a group
+    with_dot = capsys.readouterr().out
     assert main(["list", "samplers"]) == 0
-    assert "`pushforward list samplers.bosh3` explains" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert listed == with_dot
+    assert "`pushforward list samplers.bosh3` explains" in listed
     assert main(["list", "samplers.dim"]) == 2
     assert "did you mean 'ddim'?" in capsys.readouterr().err
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import tyro
@@ -33,6 +33,7 @@ class List:
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(List, arguments, prog="pushforward list", description="List the public names.")
+    options = replace(options, group=options.group.removesuffix("."))  # as completion leaves it
     groups = [*sorted({name.rpartition(".")[0] for name in registry.names()}), RECIPES]
     group, _, name = options.group.rpartition(".")
     if group == RECIPES:
