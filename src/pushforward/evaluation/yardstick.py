@@ -16,6 +16,7 @@ from pushforward.families.model import GenerativeModel
 
 PROJECTIONS = 1000
 LEAST = 6  # examples: balls reach to the fifth neighbour of each
+SCALED = 4000  # training examples that give the units of features, at most: margins of 54,000 images take five minutes
 
 
 class Yardstick:
@@ -52,7 +53,7 @@ class Yardstick:
         if self.classifier is not None and len(train.shape) == 3:
             self._raw = self.classifier.features
             self.features_are = "the classifier's margins between each two classes, standardised"
-        fitted = self._raw(train.x).flatten(1).double()
+        fitted = self._raw(self.train.batch(self._training_order()[:SCALED])[0]).flatten(1).double()
         self._mean, std = fitted.mean(0), fitted.std(0, correction=0)
         self._scale = torch.where(std > 0, std, torch.ones_like(std))
         self.real = self.features(self.test.x)
@@ -78,8 +79,10 @@ class Yardstick:
 
     def of_training_data(self) -> dict[str, float]:
         """Return the metrics of as many training examples in the place of samples: what a perfect model would have."""
-        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed))[: self.size]
-        return self.scores(*self.train.batch(order))
+        return self.scores(*self.train.batch(self._training_order()[: self.size]))
+
+    def _training_order(self) -> Tensor:
+        return torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed))
 
     def conditions(self, model: GenerativeModel) -> Tensor | None:
         """Return the conditions of the test examples for a conditional model, so that samples have the same; None for one without."""
