@@ -61,7 +61,7 @@ def main() -> int:
         print(f"  reconstructions of their glyphs: {shares(ranks(again, own, glyphs, names))}")
         print(f"  chance: top 1 {chance:.2%}, top 5 {1 - (1 - chance) ** 5:.2%} of {len(glyphs)} glyphs")
         if options.picture and what == "new":
-            captioned(drawn[:24], data.captions[:24], Path(options.picture), real=x[:24], title="new prompts: the glyph, and a sample")
+            captioned(drawn[:24], data.captions[:24], Path(options.picture), real=x[:24])
     return 0
 
 

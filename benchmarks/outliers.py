@@ -1,7 +1,7 @@
 """Outliers by likelihood and by typicality, on Fashion-MNIST: `python -m benchmarks.outliers RUN [--path FOLDER]`.
 
 Trains a Glow without classes on one core (about eight minutes), scores other images with it, and writes docs/assets/results/outliers.json
-and outliers.png. RUN is a folder for the trained model, which is used again if it exists; FOLDER holds the files of Fashion-MNIST.
+and outliers.svg. RUN is a folder for the trained model, which is used again if it exists; FOLDER holds the files of Fashion-MNIST.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def rows(model: Any, validation: Any, test: Tensor) -> tuple[dict[str, Any], dic
 
 def picture(bits: dict[str, Tensor], entropy: float) -> None:
     """Draw the distribution of bits per dimension of each set."""
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     axes = figure.subplots()
     shown = {name: values for name, values in bits.items() if name not in ("noise", "clothes with shuffled pixels")}  # far to the right
     for name, values in shown.items():
@@ -98,7 +98,7 @@ def picture(bits: dict[str, Tensor], entropy: float) -> None:
     axes.axvline(entropy, color=INK, linewidth=1, linestyle=":")
     axes.set(xlabel="bits per dimension (left: more likely)", yticks=[])
     axes.legend(frameon=False, fontsize=9)
-    figure.savefig(OUT / "outliers.png", dpi=110)
+    figure.savefig(OUT / "outliers.svg", metadata={"Date": None})
 
 
 def main() -> int:

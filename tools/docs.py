@@ -26,13 +26,14 @@ from mkdocs.exceptions import PluginError
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+TOOLS = ROOT / "tools"
 CODE = DOCS / "code"
 RESULTS = DOCS / "assets" / "code"
 CACHE = ROOT / ".cache" / "docs"
 RUNTIME = DOCS / "assets" / "runtime"  # onnxruntime-web and
 FONTS = DOCS / "assets" / "katex"  # the fonts of formulas, which pages load from the site itself
 REFERENCE = DOCS / "en" / "reference"
-PLOTS = DOCS / "assets" / "chinese"  # plots with Chinese texts, as docs_chinese makes them
+ASSETS = DOCS / "assets"
 SECONDS = 1500  # time limit of one file, or of all blocks of one page, also where other work makes the machine slow
 KEPT = (".png", ".svg", ".gif", ".webp", ".txt", ".json", ".onnx")  # pictures, text to include, and models that pages run
 
@@ -49,9 +50,10 @@ def run_all() -> list[str]:
             jobs.append((str(page.relative_to(ROOT)), source, ""))
     read = sorted([*(ROOT / "src").rglob("*.py"), *(DOCS / "assets" / "results").rglob("*.json"), ROOT / "constraints.txt"])
     library = hashlib.sha256(b"".join(path.read_bytes() for path in read)).hexdigest()
-    speeds = hashlib.sha256((ROOT / "benchmarks" / "RESULTS.md").read_bytes()).hexdigest()
-    with ThreadPoolExecutor(2) as pool:  # RESULTS.md changes often, and few read it
-        runs = pool.map(lambda job: run(*job, library + speeds if "RESULTS.md" in job[1] else library), jobs)
+    few = {"RESULTS.md": [ROOT / "benchmarks" / "RESULTS.md"], "docs_moving": [TOOLS / "docs_moving.py", *TOOLS.glob("*chinese.*")]}
+    hashes = {name: hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest() for name, paths in few.items()}
+    with ThreadPoolExecutor(2) as pool:  # those files change often, and few read them
+        runs = pool.map(lambda job: run(*job, library + "".join(hashes[name] for name in few if name in job[1])), jobs)
         return [report for report in runs if report]
 
 
@@ -127,7 +129,8 @@ def _ran(name: str, source: str) -> tuple[str, dict[str, bytes]]:
         "linecache.cache[name] = len(source), None, source.splitlines(True), name; "
         "exec(compile(source, name, 'exec'), {'__name__': '__main__', '__file__': name})"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"}
+    paths = f"{ROOT / 'src'}{os.pathsep}{TOOLS}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": paths, "PYTHONIOENCODING": "utf-8"}
     with tempfile.TemporaryDirectory() as folder:
         try:
             done = subprocess.run(
@@ -179,48 +182,28 @@ def on_pre_build(config: Any) -> None:
             raise PluginError("The code of the site does not run.\n\n" + "\n\n".join(failures))
         write_reference()
         write_assets()
-        _generated_folder(PLOTS)
-        words.write_plots(RESULTS, PLOTS)
+        _generated_folder(ASSETS / "chinese")
+        words.write_plots(ASSETS)
     except (articles.ArticleError, words.ChineseError) as error:
         raise PluginError(str(error)) from error
 
 
-def check_output(text: str, page: str) -> None:
-    """Raise where a page includes printed output outside a code block, unless it is tables in Markdown and single lines between them.
-
-    Raises:
-        PluginError: with page, line and the first line of output that Markdown would join to its neighbour.
-    """
-    fence = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if marker := re.match(r"\s*(`{3,}|~{3,})", line):
-            fence = "" if fence and marker[1].startswith(fence) else fence or marker[1]
-        include = re.match(r'\s*--8<-- "([\w/]+/output\.txt)(?::(\d+):(\d+))?"', line)
-        if include and not fence:
-            lines = (RESULTS / include[1]).read_text(encoding="utf-8").splitlines()
-            shown = lines[int(include[2]) - 1 : int(include[3])] if include[2] else lines
-            around = zip(["", *shown], shown, [*shown[1:], ""], strict=False)
-            if joined := [one for before, one, after in around if not one.startswith("|") and one.strip() and (before + after).strip()]:
-                raise PluginError(f"{page}:{number}: the output {joined[0]!r} is outside a code block; put the include into ```text.")
-
-
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Check included output, show the facts of articles, and index the reference once for search, although both languages contain it."""
-    source = Path(page.file.abs_src_path)
-    if REFERENCE not in source.parents:  # the file has the line numbers that its writer sees
-        check_output(source.read_text(encoding="utf-8"), f"docs/{page.file.src_uri}")
+    source, printed = Path(page.file.abs_src_path), _tool("docs_output")
     if page.file.src_uri.startswith("en/reference/") and page.url.startswith("zh/"):
         page.meta["search"] = {"exclude": True}
-    markdown = _tool("docs_chinese").pictures(markdown, PLOTS) if page.file.src_uri.startswith("zh/") else markdown
     articles, libraries = _tool("docs_articles"), _tool("docs_libraries")
+    try:
+        if REFERENCE not in source.parents:  # the file has the line numbers that its writer sees
+            printed.check(source.read_text(encoding="utf-8"), RESULTS)
+        shown = libraries.compact(markdown, source.parent / "libraries.md")
+    except (printed.OutputError, libraries.LibrariesError) as error:
+        raise PluginError(f"docs/{page.file.src_uri}: {error}") from error
     if source.parent.name == "articles":
         facts = articles.facts_of(page.meta, f"docs/{page.file.src_uri}")
         page.meta["description"] = facts.summary
         return str(articles.below_title(markdown, facts))
-    try:
-        shown = libraries.compact(markdown, source.parent / "libraries.md")
-    except libraries.LibrariesError as error:
-        raise PluginError(f"docs/{page.file.src_uri}: {error}") from error
     return str(shown.replace(articles.MARK, articles.latest(source.parent / "articles"))) if articles.MARK in shown else str(shown)
 
 
@@ -228,7 +211,7 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
     """Translate the tables of Chinese pages, render the formulas that arithmatex marks, and check the pictures."""
     formulas, pictures, words = _tool("docs_formulas"), _tool("docs_pictures"), _tool("docs_chinese")
     try:
-        content = words.page(content) if page.file.src_uri.startswith("zh/") else content
+        content = words.pictures(words.page(content), ASSETS) if page.file.src_uri.startswith("zh/") else content
         return str(pictures.checked(formulas.rendered(content, _package("katex")["katex.min.js"])))
     except (formulas.FormulaError, pictures.PictureError, words.ChineseError) as error:
         raise PluginError(f"docs/{page.file.src_uri}: {error}") from error
@@ -280,7 +263,7 @@ def _package(name: str) -> dict[str, Path]:
 @functools.cache
 def _tool(name: str) -> Any:
     """Return a module next to this one; tools/ is no package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)  # type: ignore[union-attr]
     return module

@@ -1,7 +1,9 @@
-"""The Chinese words of what the site states once for both languages: cells of tables and texts of plots by docs/code, names of buttons.
+"""The Chinese words of what the site states once for both languages: cells of tables and texts of plots, names of buttons.
 
 docs/code prints tables and draws plots in English. On Chinese pages the cells and texts are those of chinese.yaml; the build fails where
-one is missing there, so that no English sentence stands on a Chinese page unnoticed. Identifiers, units and names stay as they are.
+one is missing there, so that no English sentence stands on a Chinese page unnoticed. Identifiers, units and names stay as they are. A plot
+is an SVG file, whose texts are replaced; frames of moving pictures are drawn twice (docs_moving); other files of pixels are listed as
+pictures without words in chinese.yaml, or have a Chinese one, zh_name, in the same folder.
 """
 
 import functools
@@ -29,7 +31,7 @@ LABEL = re.compile(
 )
 FONTS = "PingFang SC, Hiragino Sans GB, Microsoft YaHei, Noto Sans CJK SC, Source Han Sans SC, WenQuanYi Zen Hei, sans-serif"
 FOOTNOTE = re.compile(r"Jump back to footnote (\d+) in the text")
-PLOT = re.compile(r"assets/code/([\w-]+/[\w-]+\.svg)")
+PICTURE = re.compile(r"assets/(?P<name>(?P<folder>code/[\w-]+|results)/(?P<file>[\w-]+\.(?:svg|png|webp)))")
 GLYPH = re.compile(r"<use\b[^>]*?(?:transform=\"translate\(([-\d.]+)|/>)")
 LAST_GLYPH = 0.6  # the width of a letter, in units of the font's size
 
@@ -45,27 +47,46 @@ def chrome(output: str) -> str:
     return named.sub(lambda match: f'{match[1]}="{names[match[2]]}"', FOOTNOTE.sub(r"回到正文中的脚注 \1", output))
 
 
-def pictures(markdown: str, folder: Path) -> str:
-    """Return a page that shows the plots with Chinese texts, where there are any."""
-    return PLOT.sub(lambda plot: f"assets/chinese/{plot[1]}" if (folder / plot[1]).exists() else plot[0], markdown)
+def pictures(content: str, assets: Path) -> str:
+    """Return the HTML of a page that shows the pictures with Chinese texts, where there are any.
+
+    Raises:
+        ChineseError: a picture may have English words: it has no Chinese one, and chinese.yaml does not list it.
+    """
+    return PICTURE.sub(lambda picture: f"assets/{_picture(picture, assets)}", content)
 
 
-def write_plots(results: Path, folder: Path) -> None:
-    """Write the plots in the folders of `results` that have words into those of `folder`, in Chinese; what is the same is not written.
+def _picture(found: re.Match[str], assets: Path) -> str:
+    name, file = found["name"], found["file"]
+    for chinese in (f"chinese/{name}", f"{found['folder']}/zh_{file}"):
+        if (assets / chinese).exists():
+            return chinese
+    # The texts of a plot are outlines, and in Chinese or words that stay: write_plots refuses others. A missing file is refused by mkdocs.
+    plain = not (assets / name).exists() or (file.endswith(".svg") and "<text" not in (assets / name).read_text(encoding="utf-8"))
+    if not plain and name not in words()["pictures"]:
+        raise ChineseError(
+            f"{name} may have English words: draw plots by matplotlib as .svg and moving pictures by tools/docs_moving.py, "
+            f"or add it to the pictures without words of tools/{WORDS.name}."
+        )
+    return str(name)
+
+
+def write_plots(assets: Path) -> None:
+    """Write the plots of code/ and results/ that have words into chinese/, in Chinese; what is the same is not written.
 
     Raises:
         ChineseError: with the plot and its first text that is in English.
     """
-    wanted = {}
-    for path in sorted(results.glob("*/*.svg")):
+    folder, wanted = assets / "chinese", {}
+    for path in sorted([*assets.glob("code/*/*.svg"), *assets.glob("results/*.svg")]):
         svg = path.read_text(encoding="utf-8")
         try:
-            translated = plot(svg)
+            translated_svg = plot(svg)
         except ChineseError as error:
-            raise ChineseError(f"docs/code/{path.parent.name}.py, {path.name}: {error}") from error
-        if translated != svg:
-            wanted[folder / path.parent.name / path.name] = translated
-    for path in folder.glob("*/*.svg"):
+            raise ChineseError(f"{path.relative_to(assets)}: {error}") from error
+        if translated_svg != svg:
+            wanted[folder / path.relative_to(assets)] = translated_svg
+    for path in folder.rglob("*.svg"):
         if path not in wanted:
             path.unlink()
     for path, text in wanted.items():
@@ -76,7 +97,7 @@ def write_plots(results: Path, folder: Path) -> None:
 
 @functools.cache
 def words() -> Any:
-    """Return chinese.yaml: exact texts and patterns of cells, texts of plots, and the names that stay."""
+    """Return chinese.yaml: exact texts and patterns of cells, texts of plots, pictures without words, and the names that stay."""
     found = yaml.safe_load(WORDS.read_text(encoding="utf-8"))
     found["patterns"] = [(re.compile(pattern), chinese) for pattern, chinese in found["patterns"].items()]
     return found
@@ -108,6 +129,23 @@ def cell(text: str) -> str:
     return text
 
 
+def translated(text: str) -> str | None:
+    """Return a text of a plot in Chinese, or None where it stays.
+
+    Raises:
+        ChineseError: it is in English, and chinese.yaml has neither the text nor a pattern of it.
+    """
+    known = words()["labels"].get(text)
+    if known is not None:
+        return str(known)
+    for pattern, chinese in words()["patterns"]:
+        if match := pattern.fullmatch(text):
+            return str(match.expand(chinese))
+    if english(html.escape(text, quote=False)):
+        raise ChineseError(f"the text {text!r} of a plot is in English; add it to labels or names of tools/{WORDS.name}.")
+    return None
+
+
 def page(content: str) -> str:
     """Return the HTML of a Chinese page with the cells of its tables in Chinese, and lines joined without the space of a line's end."""
     translated = CELL.sub(lambda match: match[1] + cell(match[2]) + match[3], content)
@@ -136,10 +174,8 @@ def anchor(svg: str, place: int) -> str:
 def label(match: re.Match[str], held: str) -> str:
     """Return one text of a plot in Chinese, held at the start, the middle or the end of the English one."""
     text = html.unescape(match["text"].strip())
-    chinese = words()["labels"].get(text)
+    chinese = translated(text)
     if chinese is None:
-        if english(html.escape(text, quote=False)):
-            raise ChineseError(f"the text {text!r} of a plot is in English; add it to labels or names of tools/{WORDS.name}.")
         return match[0]
     size = 100 * float(match["size"])
     offsets = [float(offset or 0) / 100 for offset in GLYPH.findall(match["glyphs"])]

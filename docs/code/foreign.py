@@ -60,6 +60,6 @@ figure = Figure((7.2, 3.0), layout="constrained")
 for axes, (title, images) in zip(figure.subplots(3, 1), drawn.items(), strict=True):
     sheet = F.pad(images[:, 0].clamp(0, 255), (1, 1, 1, 1)).reshape(2, 20, 10, 10).permute(0, 2, 1, 3).reshape(20, 200)
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_title(title, fontsize=9)
     axes.axis("off")
-figure.savefig("samples.png", dpi=150)
+figure.savefig("samples.svg")

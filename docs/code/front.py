@@ -1,11 +1,9 @@
 """Noise becomes data in four ways: the picture of the front page."""
 
-import io
-
 import numpy
 import torch
+from docs_moving import save
 from matplotlib.figure import Figure
-from PIL import Image
 
 import pushforward as pf
 
@@ -47,7 +45,7 @@ def states(name):
     return [found[round(k * (len(found) - 1) / (FRAMES - 1))].numpy() for k in range(FRAMES)]
 
 
-def pictures(titles, rows, size):
+def frames(titles, rows, size):
     """The frames, with these titles, in some rows."""
     paths = {name: states(name) for name in models}
     angle = numpy.arctan2(paths["rectified_flow"][0][:, 1], paths["rectified_flow"][0][:, 0])
@@ -60,9 +58,7 @@ def pictures(titles, rows, size):
             axes.set(xlim=(-2.6, 3.4), ylim=(-2.6, 2.8))
             axes.set_title(title, color="#dfe6f0", fontsize=10)
             axes.set_axis_off()
-        held = io.BytesIO()
-        figure.savefig(held, format="png", facecolor=figure.get_facecolor())
-        yield Image.open(held).convert("RGB")
+        yield figure
 
 
 TITLES = {
@@ -72,9 +68,7 @@ TITLES = {
     "consistency": "consistency model: one step",
 }
 for name, rows, size in (("noise_to_data", 1, (9.6, 2.7)), ("noise_to_data_narrow", 2, (4.2, 4.2))):  # a row does not suit a phone
-    first, *rest = pictures(TITLES, rows, size)
-    first.save(f"{name}.webp", save_all=True, append_images=rest, duration=120, loop=0, quality=40, method=4)
-    rest[-1].save(f"{name}.png", optimize=True)
+    save(name, frames(TITLES, rows, size), duration=120, quality=40)
 for name, model in models.items():
     samples = model.sample(2000, generator=torch.Generator().manual_seed(2))
     print(f"{name}: sliced Wasserstein distance {float(pf.evaluation.sliced_wasserstein(samples, data.x[:2000])):.3f}")

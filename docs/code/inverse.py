@@ -1,10 +1,8 @@
 """Noise becomes data that agree with a measurement: the moving picture of the article on inverse problems."""
 
-import io
-
 import torch
+from docs_moving import save
 from matplotlib.figure import Figure
-from PIL import Image
 
 import pushforward as pf
 
@@ -42,12 +40,8 @@ def frame(k):
         axes.set(xlim=(-4.2, 4.2), ylim=(-3.4, 3.4))
         axes.set_title(name, color=TEXT, fontsize=14)
         axes.set_axis_off()
-    held = io.BytesIO()
-    figure.savefig(held, format="png", facecolor=PAPER)
-    return Image.open(held).convert("RGB")
+    return figure
 
 
 shown = [0] * 4 + list(range(0, STEPS + 1, 2)) + [STEPS] * 12
-first, *rest = [frame(k) for k in shown]
-first.save("posterior.webp", save_all=True, append_images=rest, duration=110, loop=0, quality=40, method=4)
-rest[-1].save("posterior.png", optimize=True)
+save("posterior", map(frame, shown), duration=110, quality=40)

@@ -52,8 +52,8 @@ torch.manual_seed(0)
 x = pf.data.moons().x
 nice = fitted(pf.models.nice(2, 8, (32, 32), preprocess="standardise"), x, 600)
 realnvp = fitted(pf.models.realnvp(2, 8, (32, 32), preprocess="standardise"), x, 600)
-pf.evaluation.picture_layers(nice, "nice.png")
-pf.evaluation.picture_layers(realnvp, "realnvp.png")
+pf.evaluation.picture_layers(nice, "nice.svg")
+pf.evaluation.picture_layers(realnvp, "realnvp.svg")
 # --8<-- [end:moons]
 
 output("entropy")

@@ -1,12 +1,11 @@
 """Efficiency and memory from 8 to 1,024 GPUs by the plan: the moving picture and the table of the article on scale."""
 
-import io
 import json
 from pathlib import Path
 
 import torch
+from docs_moving import save
 from matplotlib.figure import Figure
-from PIL import Image
 
 import pushforward as pf
 
@@ -56,15 +55,12 @@ def frame(k, rows, size):
     right.axvline(limit / 1e9, color=TEXT, linewidth=1.2, linestyle="--")
     right.set(xlim=(0, 1.1 * max(plan.bytes for found in plans.values() for plan in found) / 1e9))
     right.set_title(f"GB in each GPU; the line is one of {limit / 1e9:.0f} GB", color=TEXT, fontsize=11)
-    held = io.BytesIO()
-    figure.savefig(held, format="png", facecolor=PAPER)
-    return Image.open(held).convert("RGB")
+    return figure
 
 
 for name, rows, size in (("gpus", 1, (9.6, 3.4)), ("gpus_narrow", 2, (4.8, 6.4))):
-    first, *rest = [frame(k, rows, size) for k in [0, *range(len(GPUS)), *[len(GPUS) - 1] * 4]]
-    first.save(f"{name}.webp", save_all=True, append_images=rest, duration=600, loop=0, quality=50, method=4)
-    rest[-1].save(f"{name}.png", optimize=True)
+    shown = [0, *range(len(GPUS)), *[len(GPUS) - 1] * 4]
+    save(name, (frame(k, rows, size) for k in shown), duration=600, quality=50)
 
 # What was measured, in the words of the article.
 results = Path(pf.__file__).parents[2] / "docs" / "assets" / "results"

@@ -104,7 +104,7 @@ for axes, (sides, rows) in zip(panels[2:], near.items(), strict=True):
     axes.set_title(f"similarity to the centre, {16 * sides[0]}x{16 * sides[1]}", fontsize=9, color=INK)
 for axes in panels:
     axes.set_axis_off()
-figure.savefig("positions.png", dpi=110)
+figure.savefig("positions.svg", dpi=110)
 
 # --8<-- [start:channels]
 photo = torch.from_numpy(numpy.asarray(load_sample_image("flower.jpg")[:424, :640]) / 255.0).float()
@@ -126,7 +126,7 @@ for axes, (title, rows) in zip(figure.subplots(1, 3), titles.items(), strict=Tru
     axes.imshow(rows.view(53, 80, 8, 8, 3).permute(0, 2, 1, 3, 4).reshape(424, 640, 3)[100:340, 200:520])
     axes.set_title(title, fontsize=9, color=INK)
     axes.set_axis_off()
-figure.savefig("channels.png", dpi=110)
+figure.savefig("channels.svg", dpi=110)
 
 # --8<-- [start:qk]
 torch.manual_seed(0)

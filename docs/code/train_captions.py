@@ -61,7 +61,7 @@ prompts = [f"a {colour} {shape}" for colour, shape in itertools.product(COLOURS,
 with torch.no_grad():
     made = flow.sample(15, text(prompts), guidance=3.0, generator=torch.Generator().manual_seed(0))
     pictures = (vae.decode(made) / 2 + 0.5).clamp(0, 1)
-captioned(pictures, prompts, Path("shapes.png"), title="15 captions, of which three were never seen")
+captioned(pictures, prompts, Path("shapes.png"))
 # --8<-- [end:sample]
 
 
