@@ -43,6 +43,12 @@ def test_output_that_would_run_into_a_paragraph_is_refused_with_its_line(docs, l
         output.check(before + INCLUDE.format(lines), docs.RESULTS)
 
 
+def test_numbers_of_tables_keep_their_percent_signs():
+    page = '<p>5 % of</p><td>5 %</td><td style="text-align: right;">1.4 ± 1.0 %</td><td><code>7 % 2</code></td>'
+    kept = '<p>5 % of</p><td>5&nbsp;%</td><td style="text-align: right;">1.4 ± 1.0&nbsp;%</td><td><code>7 % 2</code></td>'
+    assert tool("docs_output").unbroken(page) == kept
+
+
 def test_blocks_keep_the_line_numbers_of_the_page(docs):
     page = 'text\n```python\nx = 1\n```\n\n```python\n--8<-- "study.py"\n```\n'
     assert docs.blocks(page, "page.md").split("\n") == ["", "", "x = 1", *[""] * 5]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from chromium import BINARY, Browser
@@ -224,6 +225,24 @@ def test_chrome_of_chinese_pages_is_in_chinese():
     assert ">Dark<" in chinese
 
 
+def test_pages_lead_to_the_other_language_from_any_folder_and_name_no_sitemap(tmp_path):
+    pytest.importorskip("mkdocs")
+    docs, link = tool("docs"), '<a href="{}" hreflang="{}">'
+    head = '<title>a</title>\n<link rel="alternate" href="/" hreflang="en">\n<link rel="alternate" href="/zh/" hreflang="zh"><p>'
+    absolute = head + link.format("/", "en") + link.format("/zh/", "zh")
+    for url in ("", "zh/", "zh/data/"):
+        shown = docs.on_post_page(absolute, type("Page", (), {"url": url}), None)
+        assert shown.startswith("<title>a</title><p>")
+        led = [urljoin(f"https://a.example/folder/{url}", target) for target in re.findall('href="([^"]+)"', shown)]
+        assert led == ["https://a.example/folder/", "https://a.example/folder/zh/"]
+    missing = docs.on_post_template(link.format("/nn/", "en") + link.format("/zh/nn/", "zh"), "404.html", None)
+    assert missing == link.format("/", "en") + link.format("/zh/", "zh")
+    for address, kept in (("https://a.example/", True), (None, False), ("", False)):
+        (tmp_path / "sitemap.xml").touch()
+        docs.on_post_build(type("Config", (), {"site_url": address, "site_dir": str(tmp_path)}))
+        assert (tmp_path / "sitemap.xml").exists() == kept
+
+
 def test_names_of_other_libraries_lead_to_public_names():
     peers = yaml.safe_load((ROOT / "tools/peers.yaml").read_text())
     assert {ours for names in peers.values() for ours in names.values()} <= set(registry.names())
@@ -334,18 +353,22 @@ def test_the_accessibility_check_fails_on_a_page_with_a_finding_only(tmp_path, c
     pytest.importorskip("websocket")
     package("axe-core")
     check = tool("check_accessibility")
-    page = '<!doctype html><html lang="en"><head><title>Page</title></head><body><main><h1>Page</h1>{}</main></body></html>'
+    head = '<head><title>Page</title><link rel="icon" href="data:,"></head>'
+    page = f'<!doctype html><html lang="en">{head}<body><main><h1>Page</h1>{{}}</main></body></html>'
     (tmp_path / "index.html").write_text(page.format('<label>Steps <input type="range"></label>'))
     assert check.main([str(tmp_path)]) == 0
     boxed = '<div style="overflow-x: auto" tabindex="0">{}</div>'
     wide = '<p style="width: 3000px">wide</p>'
     (tmp_path / "index.html").write_text(page.format(boxed.format(wide)))
     assert check.main([str(tmp_path)]) == 0
-    (tmp_path / "bad.html").write_text(page.format(wide + '<input type="range"><p style="color: #ccc">pale</p>'))
+    (tmp_path / "bad.html").write_text(
+        page.format(wide + '<input type="range"><p style="color: #ccc">pale</p><script src="none.js"></script>')
+    )
     assert check.main([str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert "overflow on 1 pages" in printed
     assert "label on 1 pages" in printed
     assert "color-contrast on 1 pages" in printed
+    assert "console on 1 pages" in printed
     assert json.dumps("/bad.html")[1:-1] in printed
     assert check.main([str(tmp_path / "missing")]) == 2

@@ -1,4 +1,4 @@
-"""Check the built site in Chromium, every page, wide and narrow, light and dark: axe-core's rules, and that nothing leaves the window.
+"""Check each page of the built site in Chromium, wide and narrow, light and dark: axe-core's rules, its width, and the console.
 
 `make docs-check` runs it after `make docs`.
 
@@ -93,6 +93,7 @@ def pages_of(folder: Path) -> list[str]:
 def findings(browser: Any, address: str, axe: str) -> dict[str, tuple[str, str]]:
     """Return what is wrong on a page, by the rule: the help, and the first element with its width and scheme."""
     found: dict[str, tuple[str, str]] = {}
+    browser.events.clear()
     browser.open(address)
     browser.wait(f"document.readyState === 'complete' && location.href === {json.dumps(address)}")
     browser.evaluate(axe + ";0")
@@ -108,6 +109,8 @@ def findings(browser: Any, address: str, axe: str) -> dict[str, tuple[str, str]]
             found[rule] = (help_text, f"{target} ({count} elements; {width} px, {scheme}): {message}")
         if options != ONLY_CONTRAST and (wide := browser.evaluate(OVERFLOW)):
             found["overflow"] = (WIDE, f"{wide[0]} ({wide[1]} elements; {width} px, {scheme}): {wide[2]:.0f} px too far")
+    if logged := browser.complaints():
+        found["console"] = ("The browser must log no error", logged[0])
     return found
 
 

@@ -193,6 +193,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     source, printed = Path(page.file.abs_src_path), _tool("docs_output")
     if page.file.src_uri.startswith("en/reference/") and page.url.startswith("zh/"):
         page.meta["search"] = {"exclude": True}
+        page.meta |= {"title": "API 参考（英文）"} if page.file.name == "index" else {}  # for the footer of the page before it
     articles, libraries = _tool("docs_articles"), _tool("docs_libraries")
     try:
         if REFERENCE not in source.parents:  # the file has the line numbers that its writer sees
@@ -212,14 +213,26 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
     formulas, pictures, words = _tool("docs_formulas"), _tool("docs_pictures"), _tool("docs_chinese")
     try:
         content = words.pictures(words.page(content), ASSETS) if page.file.src_uri.startswith("zh/") else content
+        content = _tool("docs_output").unbroken(content)
         return str(pictures.checked(formulas.rendered(content, _package("katex")["katex.min.js"])))
     except (formulas.FormulaError, pictures.PictureError, words.ChineseError) as error:
         raise PluginError(f"docs/{page.file.src_uri}: {error}") from error
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """Translate the names that mkdocs.yml states once for both languages."""
+    """Lead to the other language, and translate the names that mkdocs.yml states once for both."""
+    output = str(_tool("docs_links").to_languages(output, page.url))
     return str(_tool("docs_chinese").chrome(output)) if page.url.startswith("zh/") else output
+
+
+def on_post_template(output: str, template_name: str, config: Any) -> str:
+    """Lead from the page of what is not found to the front pages."""
+    return str(_tool("docs_links").to_front_pages(output)) if template_name == "404.html" else output
+
+
+def on_post_build(config: Any) -> None:
+    """Leave out what needs the address of the site."""
+    _tool("docs_links").without_address(config)
 
 
 def write_reference() -> None:

@@ -1,7 +1,9 @@
-"""Printed output that pages include: in a code block, or tables in Markdown."""
+"""Printed output that pages include: in a code block, or tables in Markdown, whose numbers keep their signs."""
 
 import re
 from pathlib import Path
+
+CELL = re.compile(r"(?<=<td>)[^<]*|(?<=<td style=\"text-align: right;\">)[^<]*")
 
 
 class OutputError(Exception):
@@ -29,3 +31,8 @@ def check(text: str, results: Path) -> None:
             around = zip(["", *shown], shown, [*shown[1:], ""], strict=False)
             if joined := [one for before, one, after in around if not one.startswith("|") and one.strip() and (before + after).strip()]:
                 raise OutputError(f"line {number}: the output {joined[0]!r} is outside a code block; put the include into ```text.")
+
+
+def unbroken(content: str) -> str:
+    """Return the HTML of a page in whose tables no line ends between a number and its %."""
+    return CELL.sub(lambda cell: cell[0].replace(" %", "&nbsp;%"), content)
