@@ -186,6 +186,24 @@ PARAMETERS: dict[str, Callable[[nn.Module, str], Any]] = {
 }
 
 
+def dtypes(module: nn.Module) -> Iterator[Change]:
+    """The own parameters of each part in bfloat16, and each bias alone in the other of float32 and float64, by their data."""
+    for name, part in module.named_modules():
+        own = [key for key, _ in part.named_parameters(recurse=False)]
+        if own:
+            yield f"{name}: in bfloat16", lambda module, patch, n=name, own=own: _converted(module.get_submodule(n), own, torch.bfloat16)
+        for key in own:
+            if key.endswith("bias"):
+                other = torch.float32 if _is_double(module) else torch.float64
+                yield f"{name}.{key}: in {other}", lambda module, patch, n=name, k=key, d=other: _converted(module.get_submodule(n), [k], d)
+
+
+def _converted(part: nn.Module, keys: list[str], dtype: torch.dtype) -> None:
+    for key in keys:
+        one = getattr(part, key)
+        one.data = one.data.to(dtype)
+
+
 def settings(module: nn.Module) -> Iterator[Change]:
     """Each activation and each dropout replaced, by a function or by a module."""
     for name, part in module.named_modules():
@@ -279,6 +297,7 @@ FAMILIES: dict[str, Callable[[nn.Module], Iterator[Change]]] = {
     "a method on a class": on_the_class,
     "a part": parts,
     "a parameter": parameters,
+    "a dtype": dtypes,
     "a setting": settings,
     "the module": whole,
 }

@@ -9,7 +9,7 @@ import copy
 
 import pytest
 import torch
-from changes import FAMILIES
+from changes import FAMILIES, dtypes
 from fast_ways import WAYS, Overwritten, made, registered_ways
 from torch.func import functional_call, vmap
 
@@ -109,12 +109,17 @@ def test_a_module_as_it_is_made_takes_its_fast_path_and_gives_the_plain_values(k
     assert len(calls) == taken
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [one for one in FAMILIES if one != "a dtype"])  # the test below
 @pytest.mark.parametrize(("k", "way"), QUICK)
 def test_after_a_change_the_plain_values_are_given(k, way, family, monkeypatch):
     changes = list(FAMILIES[family](made(way)))
     step = max(1, len(changes) // 2)  # other ones for each subject
     assert _differences(way, changes[7 * k % step :: step], monkeypatch)[0] == []
+
+
+@pytest.mark.parametrize(("key", "way"), SUBJECTS)
+def test_with_parameters_of_two_dtypes_the_plain_values_are_given(key, way, monkeypatch):
+    assert _differences(way, list(dtypes(made(way)))[:3], monkeypatch)[0] == []
 
 
 @pytest.mark.slow

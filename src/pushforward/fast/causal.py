@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pushforward.dispatch import fast_way, known, reads_parts
-from pushforward.fast.parts import CONDITIONS, is_tokenwise
+from pushforward.fast.parts import CONDITIONS, is_tokenwise, of_one_dtype
 from pushforward.functional.attention import KeyValues
 from pushforward.nn.causal import CausalBlock, CausalTransformer
 from pushforward.nn.layers import SelfAttention
@@ -31,7 +31,7 @@ def _built(net: Any) -> bool:
         if type(attention) is not SelfAttention or not attention.causal:
             return False
         layers += [parts.get("norm1"), parts.get("norm2"), parts.get("mlp"), *attention._modules.values()]
-    return all(is_tokenwise(layer, width) for layer in layers)
+    return all(is_tokenwise(layer, width) for layer in layers) and of_one_dtype(net)
 
 
 reads_parts(CausalTransformer, _built)

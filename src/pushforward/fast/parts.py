@@ -39,6 +39,15 @@ def is_linear(layer: Any, outputs: int, inputs: int, dtype: torch.dtype) -> bool
     return weight.shape == (outputs, inputs) and bias.shape == (outputs,)
 
 
+def of_one_dtype(module: Any) -> bool:
+    """Return whether all parameters of a module have one dtype.
+
+    Whether torch promotes two dtypes or refuses them depends on the shapes and strides that a Linear is called with, and the dtype of a sum
+    on its order: a fast path that calls the parts of a module with other shapes asks for one dtype.
+    """
+    return len({parameter.dtype for parameter in module.parameters()}) == 1
+
+
 def is_tokenwise(layer: Any, width: int) -> bool:
     """Return whether a layer maps each token by itself, whatever other axes its input has, and its norms are those of tokens of a width."""
     kind = type(layer)
