@@ -5,7 +5,7 @@ import math
 import numpy
 import pytest
 import torch
-from examples import At, kinds_of, marginal, things
+from examples import At, kinds_of, things
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +15,7 @@ from pushforward.families.path_model import PathModel
 from pushforward.functional.prediction import convert_prediction, prediction_coefficients
 from pushforward.paths import Cosine, Heat, Linear, Path, Prediction, SubVariancePreserving, VarianceExploding, VariancePreserving
 from pushforward.paths.discrete import Discrete, _betas
+from pushforward.testing.paths import CONVERSIONS, LAWS, OF_A_KIND, density_of_the_exact_network, time_is_the_inverse_of_log_snr
 
 PATHS = things("paths", of=Path)
 inside = st.floats(0, 1, allow_subnormal=False)  # how far inside an interval
@@ -26,66 +27,35 @@ def at(path, share, kind="velocity", margin=0.0):
     return torch.as_tensor(low + share * (high - low), dtype=torch.float64).reshape(-1)
 
 
+def _names(laws):
+    return [pytest.param(law, id=law.__name__) for law in laws]
+
+
+@pytest.mark.parametrize("law", _names(LAWS))
 @pytest.mark.parametrize("make", PATHS)
-@pytest.mark.parametrize("name", ["alpha", "sigma"])
-def test_derivatives_are_those_of_autograd(make, name):
-    path = make()
-    t = torch.linspace(*path.interval, 101, requires_grad=True)
-    value = getattr(path, name)(t)
-    derivative = torch.autograd.grad(value.sum(), t)[0] if value.requires_grad else torch.zeros_like(t)  # alpha = 1 forgets t
-    torch.testing.assert_close(getattr(path, f"{name}_dot")(t).detach(), derivative, rtol=1e-9, atol=1e-9)
+def test_a_law_of_paths_holds(make, law):
+    law(make())
 
 
 @pytest.mark.parametrize("make", PATHS)
 @given(share=inside)
 def test_time_inverts_log_snr(make, share):
-    """From 0.01 inside, where a log-SNR is known to 1e-16 and its slope is at least 1."""
     path = make()
-    t = at(path, share, margin=0.01)
-    torch.testing.assert_close(path.time(path.log_snr(t)), t, rtol=0, atol=1e-12)
+    time_is_the_inverse_of_log_snr(path, at(path, share, margin=0.01))
 
 
-@pytest.mark.parametrize("make", PATHS)
-def test_log_snr_falls(make):
-    path = make()
-    low, high = path.interval
-    assert (path.log_snr(torch.linspace(low, high, 1001)[1:-1]).diff() < 0).all()
+@pytest.mark.parametrize(
+    "law", [*_names(OF_A_KIND), pytest.param(density_of_the_exact_network, id="density_of_the_exact_network", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize(("make", "kind"), kinds_of(PATHS))
+def test_a_law_of_each_prediction_holds(make, kind, law):
+    law(make(), kind)
 
 
-@pytest.mark.parametrize("make", PATHS)
-def test_the_schedule_is_finite_and_not_negative_on_its_interval(make):
-    path = make()
-    t = torch.linspace(*path.interval, 1001)
-    values = torch.stack([path.alpha(t), path.sigma(t), path.alpha_dot(t).abs(), path.sigma_dot(t).abs()])
-    assert (values.isfinite() & (values >= 0)).all()
-
-
+@pytest.mark.parametrize("law", _names(CONVERSIONS))
 @pytest.mark.parametrize(("make", "source", "target"), kinds_of(PATHS, 2))
-def test_conversions_round_trip(make, source, target):
-    """Within 0.01 of the ends a coefficient exceeds 100, and conditioning, not the formula, decides."""
-    path = make()
-    t, x, value = at(path, torch.linspace(0, 1, 101), margin=0.01), torch.tensor([[0.3, -1.2]]), torch.tensor([[0.7, 2.0]])
-    x, value = x.expand(101, 2), value.expand(101, 2)
-    there = Prediction(path, source, value, x, t).to(target)
-    torch.testing.assert_close(Prediction(path, target, there, x, t).to(source), value, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize(("make", "source", "target"), kinds_of(PATHS, 2))
-def test_the_target_of_one_kind_converts_into_that_of_another(make, source, target):
-    path = make()
-    t = torch.linspace(*path.interval, 9)[1:-1]
-    data, noise = torch.randn(7, 3), torch.randn(7, 3)
-    x = path.mix(data, noise, t)
-    converted = Prediction(path, source, path.target(source, data, noise, t), x, t).to(target)
-    torch.testing.assert_close(converted, path.target(target, data, noise, t), rtol=1e-9, atol=1e-8)
-
-
-@pytest.mark.parametrize("make", PATHS)
-def test_mix_is_alpha_data_plus_sigma_noise(make):
-    path, t = make(), torch.tensor([0.2, 0.9])
-    data, noise = torch.randn(2, 1, 2, 2), torch.randn(2, 1, 2, 2)
-    by_hand = torch.stack([path.alpha(t[k]) * data[k] + path.sigma(t[k]) * noise[k] for k in range(2)])
-    torch.testing.assert_close(path.mix(data, noise, t), by_hand, rtol=1e-12, atol=1e-12)
+def test_a_law_of_conversions_holds(make, source, target, law):
+    law(make(), source, target)
 
 
 def test_on_the_linear_path_data_is_x_minus_t_v():
@@ -99,26 +69,6 @@ def test_on_the_linear_path_noise_is_x_plus_one_minus_t_v():
 
 
 @pytest.mark.parametrize("make", PATHS)
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_the_velocity_carries_the_marginals(make, share):
-    """The continuity equation d log p_t / dt = -div v - v . score, on a mixture whose marginals are written out so that autograd sees t."""
-    path, truth = make(), three_gaussians(torch.float64)
-    t, x = at(path, share)[0], torch.tensor([0.3, -0.4])
-
-    def log_prob(t):
-        alpha, sigma = path.alpha(t), path.sigma(t)
-        variance = (alpha * truth.stds) ** 2 + sigma**2
-        squares = (x - alpha * truth.means).square().sum(1)
-        return torch.logsumexp(truth.weights.log() - squares / (2 * variance) - (2 * math.pi * variance).log(), 0)
-
-    net = truth.net(path, "velocity")
-    velocity = net(x[None], t[None])[0]
-    divergence = torch.func.jacrev(lambda x: net(x[None], t[None])[0])(x).trace()
-    score = marginal(truth, path, float(t)).score(x[None])[0]
-    torch.testing.assert_close(torch.func.grad(log_prob)(t), -divergence - velocity @ score, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("make", PATHS)
 @pytest.mark.parametrize("other", PATHS)
 def test_paths_agree_on_the_data_where_their_log_snr_is_the_same(make, other):
     """x_t / alpha_t is data + noise / SNR on every path, so one path's model is another's, scaled by alpha / alpha."""
@@ -129,21 +79,6 @@ def test_paths_agree_on_the_data_where_their_log_snr_is_the_same(make, other):
     torch.testing.assert_close(
         truth.net(two, "data")(scale * x, s), Prediction(one, "velocity", truth.net(one, "velocity")(x, t), x, t).data, rtol=1e-9, atol=1e-9
     )
-
-
-@pytest.mark.parametrize(("make", "kind"), kinds_of(PATHS))
-def test_every_prediction_gives_a_finite_velocity_on_its_interval(make, kind):
-    path = make()
-    t = torch.linspace(*path.interval_for(kind), 101)
-    assert Prediction(path, kind, torch.ones(101, 1), torch.ones(101, 1), t).velocity.isfinite().all()
-
-
-def test_v_is_on_the_variance_preserving_paths():
-    for make in PATHS:
-        path = make.values[0]()
-        t = torch.linspace(*path.interval, 101)
-        preserved = torch.allclose(path.alpha(t) ** 2 + path.sigma(t) ** 2, torch.ones(101), rtol=0, atol=1e-9)
-        assert path.variance_preserving == preserved == ("v" in path.kinds)
 
 
 def test_v_by_hand():
