@@ -17,6 +17,13 @@ from pushforward.errors import ConditionError, DtypeError, NotInvertibleError, S
 from pushforward.families.model import GenerativeModel
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.heun import Heun
+from pushforward.testing.models import (
+    a_seed_gives_the_same_samples,
+    decode_undoes_encode,
+    log_prob_of_samples,
+    log_prob_of_the_jacobian,
+    loss_has_gradients,
+)
 
 QUICK, QUICKLY = Dopri5(1e-5, 1e-5), 1e-4  # where a law is not about the solver: a tenth of a tight solver's steps, right within 10 times
 STEPS, ROUNDED = Heun(2), 1e-9  # where both ways take the same steps: what is left is rounding
@@ -76,9 +83,7 @@ def test_every_preset_and_family_has_an_example():
 def test_sampling_with_log_prob_gives_the_log_prob_of_the_samples(subject, solver, within):
     model, x, cond = subject
     needs(model, "log_prob")
-    samples, log_prob = model.sample(len(x), cond, **by(model, solver), log_prob=True)
-    expected = model.log_prob(samples, cond, **by(model, solver)).detach()
-    torch.testing.assert_close(log_prob, expected, rtol=0, atol=_within(model, within))
+    log_prob_of_samples(model, x, cond, by(model, solver), _within(model, within))
 
 
 def test_samples_are_the_same_with_and_without_their_log_prob(subject):
@@ -95,12 +100,7 @@ def test_samples_are_the_same_with_and_without_their_log_prob(subject):
 def test_decode_undoes_encode(subject, solver, within):
     model, x, cond = subject
     needs(model, "encode")
-    z = model.encode(x, cond, **by(model, solver))
-    assert z.shape == (len(x), *model.latent_shape)
-    if not model.invertible:
-        assert model.decode(z, cond).shape == x.shape
-        return
-    torch.testing.assert_close(model.decode(z, cond, **by(model, solver)), x, rtol=0, atol=_within(model, within))
+    decode_undoes_encode(model, x, cond, by(model, solver), _within(model, within))
 
 
 @half(1)
@@ -108,10 +108,7 @@ def test_decode_undoes_encode(subject, solver, within):
 def test_log_prob_is_the_base_density_of_the_code_and_the_jacobian(differentiable, solver, within):
     model, x, cond = differentiable
     needs(model, "log_prob")
-    jacobian = torch.autograd.functional.jacobian(lambda x: model.encode(x, cond, **by(model, solver)).flatten(1).sum(0), x)
-    slopes = torch.linalg.slogdet(jacobian.flatten(2).transpose(0, 1)).logabsdet  # of (n, d, d)
-    by_hand = model.base.log_prob(model.encode(x, cond, **by(model, solver))) + slopes
-    torch.testing.assert_close(model.log_prob(x, cond, **by(model, solver)), by_hand, rtol=0, atol=_within(model, within))
+    log_prob_of_the_jacobian(model, x, cond, by(model, solver), _within(model, within))
 
 
 @pytest.mark.parametrize("differentiable", one_in(4, MODELS), indirect=True)
@@ -268,10 +265,8 @@ def test_forward_is_the_loss(subject):
 
 def test_the_loss_is_a_finite_scalar_with_gradients(differentiable):
     model, x, cond = differentiable
-    loss = model.loss(x, cond)
-    loss.backward()
-    assert loss.shape == ()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    loss_has_gradients(model, x, cond, {}, 0)
+    assert all(p.requires_grad for p in model.parameters())
 
 
 def test_the_loss_of_blocks_is_the_mean_of_theirs(subject):
@@ -328,8 +323,7 @@ def test_a_copy_and_its_state_dict_are_the_same_model(subject):
 
 def test_the_same_seed_gives_the_same_samples(subject):
     model, x, cond = subject
-    one, two = (model.sample(len(x), cond, **by(model, STEPS), generator=torch.Generator().manual_seed(7)) for _ in range(2))
-    assert torch.equal(one, two)
+    a_seed_gives_the_same_samples(model, x, cond, by(model, STEPS), 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

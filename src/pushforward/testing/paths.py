@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pushforward.data.mixture import three_gaussians
 from pushforward.families.path_model import PathModel
+from pushforward.functional.prediction import Kind
 from pushforward.paths.path import Path
 from pushforward.paths.prediction import Prediction
 from pushforward.registry import export
@@ -47,7 +48,7 @@ def check_path(path: Path) -> None:
                 conversion(path, kind, other)
 
 
-def times(path: Path, count: int, kind: str = "velocity", inside: float = 0.0) -> Tensor:
+def times(path: Path, count: int, kind: Kind = "velocity", inside: float = 0.0) -> Tensor:
     """Return equally spaced times (count,) of the interval, without a share of it at both ends."""
     low, high = path.interval_for(kind)
     margin = inside * (high - low)
@@ -118,14 +119,14 @@ def time_is_the_inverse_of_log_snr(path: Path, t: Tensor) -> None:
     agree("time is the inverse of log_snr", path.time(path.log_snr(t)), t, 1e-12)
 
 
-def finite_velocity(path: Path, kind: str) -> None:
+def finite_velocity(path: Path, kind: Kind) -> None:
     """Demand a finite velocity of a prediction on its interval."""
     one = torch.ones(101, 1, dtype=torch.float64)
     found = Prediction(path, kind, one, one, times(path, 101, kind)).velocity
     demand(f"a {kind} gives a finite velocity", bool(found.isfinite().all()), "infinity or NaN on the interval")
 
 
-def density_of_the_exact_network(path: Path, kind: str) -> None:
+def density_of_the_exact_network(path: Path, kind: Kind) -> None:
     """Demand the mixture's density of the model of its exact network."""
     truth = three_gaussians(torch.float64)
     x = truth.sample(4, generator=torch.Generator().manual_seed(0))
@@ -137,7 +138,7 @@ def density_of_the_exact_network(path: Path, kind: str) -> None:
         agree(f"the exact {kind} has the mixture's density", model.log_prob(x), data.log_prob(x), 1e-3)
 
 
-def conversions_round_trip(path: Path, source: str, target: str) -> None:
+def conversions_round_trip(path: Path, source: Kind, target: Kind) -> None:
     """Demand that a prediction converted into another and back is what it was.
 
     Within 0.01 of the ends a coefficient exceeds 100, and conditioning, not the formula, decides.
@@ -148,7 +149,7 @@ def conversions_round_trip(path: Path, source: str, target: str) -> None:
     agree(f"a {source} converted into the {target} and back is the same", Prediction(path, target, there, x, t).to(source), value, 1e-9)
 
 
-def targets_convert(path: Path, source: str, target: str) -> None:
+def targets_convert(path: Path, source: Kind, target: Kind) -> None:
     """Demand that the target of one prediction converts into that of another."""
     t, data, noise = times(path, 9)[1:-1], _normal(7, 3), _normal(7, 3, seed=1)
     x = path.mix(data, noise, t)
@@ -164,8 +165,8 @@ LAWS: tuple[Callable[[Path], None], ...] = (
     mix_is_alpha_data_plus_sigma_noise,
     velocity_carries_the_marginals,
 )
-OF_A_KIND: tuple[Callable[[Path, str], None], ...] = (finite_velocity,)
-CONVERSIONS: tuple[Callable[[Path, str, str], None], ...] = (conversions_round_trip, targets_convert)
+OF_A_KIND: tuple[Callable[[Path, Kind], None], ...] = (finite_velocity,)
+CONVERSIONS: tuple[Callable[[Path, Kind, Kind], None], ...] = (conversions_round_trip, targets_convert)
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
