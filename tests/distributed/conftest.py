@@ -13,8 +13,7 @@ from pushforward.training.compiling import obstacle
 
 sys.path.insert(0, str(SCENARIOS.parent))
 LAUNCHES = (
-    ["law", "unet", "verbs", "resume", "refusals", "best", "command"],
-    ["sharded_law", "sharded_resume", "sharded_refusals"],
+    ["law", "unet", "verbs", "resume", "refusals", "best", "command", "sharded_law", "sharded_resume", "sharded_refusals"],
     ["law32", "moody", "augmented", "reversible", "few_steps", "cut"],
     ["sharded_kinds", "sharded_more"],
     ["tar_shards"],
@@ -32,7 +31,7 @@ def results(tmp_path_factory):
             pytest.skip(obstacle())
         if (number, scenario) not in done:
             folder = tmp_path_factory.mktemp(f"processes-{number}")
-            run = torchrun(number, SCENARIOS, folder, *names)
+            run = torchrun(number, SCENARIOS, folder, *names, timeout=600)
             assert run.returncode == 0, run.stderr[-4000:]
             done.update(dict.fromkeys([(number, name) for name in names], folder))
         return [torch.load(done[number, scenario] / scenario / f"{rank}.pt", weights_only=True) for rank in range(number)]
