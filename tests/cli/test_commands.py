@@ -22,6 +22,7 @@ from pushforward.formats.model import load
 TINY = ["train", "rectified_flow", "--data", "moons", "--data-options", "n", "200", "--steps", "12", "--batch-size", "32", "--block", "16"]
 TINY += ["--validate-every", "6", "--checkpoint-every", "4", "--log-every", "4", "--warmup", "2"]
 NET = ["net:mlp", "--net.hidden", "16", "16"]
+FEW = ["--samples", "40", "--scored", "50", "--compared", "40"]
 
 
 def train(out, *more, net=NET):
@@ -39,7 +40,7 @@ def run(tmp_path_factory):
 def printed(run):
     """What `evaluate` prints of the run, which is evaluated once."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        assert main(["evaluate", str(run), "--samples", "40", "--scored", "50"]) == 0
+        assert main(["evaluate", str(run), *FEW]) == 0
     return out.getvalue()
 
 
@@ -150,7 +151,7 @@ def test_evaluate_writes_one_self_contained_report(run, printed):
     report = (run / "report.html").read_text()
     assert report.count("data:image/png;base64,") >= 4
     assert not re.search(r"(src|href)=\"(?!data:)", report)  # nothing is fetched from anywhere
-    assert f"pushforward evaluate {run} --samples 40 --scored 50" in report
+    assert f"pushforward evaluate {run} {' '.join(FEW)}" in report
     numbers = json.loads((run / "evaluation.json").read_text())
     assert [row["evaluations"] for row in numbers["quality"]] == [1, 2, 4, 8, 16, 64]
     assert len(numbers["likelihood"]) == 7
@@ -168,7 +169,7 @@ def test_a_discrete_flow_trains_resumes_samples_and_is_evaluated(preset, data, t
     assert main(["train", "--out", str(folder), "--steps", "6", "--resume"]) == 0
     assert main(["sample", str(folder), "-n", "4", "--out", str(tmp_path / "made.npy")]) == 0
     assert numpy.load(tmp_path / "made.npy").shape == (4, *load(folder).shape)
-    assert main(["evaluate", str(folder), "--samples", "40", "--scored", "50"]) == 0
+    assert main(["evaluate", str(folder), *FEW]) == 0
     numbers = json.loads((folder / "evaluation.json").read_text())
     assert numbers["quality"] == []
     assert numbers["divergence"] is None
@@ -417,7 +418,7 @@ def test_reflow_and_distill_make_runs_that_resume_sample_and_are_evaluated(run, 
     one = tmp_path / "one"
     assert main(["distill", str(first), "--pairs", "40", "--steps", "4", "--out", str(one)]) == 0
     assert main(["sample", str(one), "-n", "4", "--out", str(tmp_path / "made.npy")]) == 0
-    assert main(["evaluate", str(one), "--samples", "40", "--scored", "50"]) == 0
+    assert main(["evaluate", str(one), *FEW]) == 0
     numbers = json.loads((one / "evaluation.json").read_text())
     assert [row["evaluations"] for row in numbers["quality"]] == [1]
     assert numbers["likelihood"][0]["conditional"] is None

@@ -62,9 +62,11 @@ def served(
     with tempfile.TemporaryDirectory(prefix="pushforward-app-") as folder, _uploads_limited():
         os.environ.update(QUIET | {"GRADIO_TEMP_DIR": folder})  # before gradio is imported, which reads them
         from pushforward.app.loaded import load_all
+
+        models = load_all(paths, checkpoint, device)  # what cannot be used is refused before the seconds that importing gradio takes
         from pushforward.app.page import STYLE, keyed, page, theme, words
 
-        models, word = load_all(paths, checkpoint, device), words()
+        word = words()
         blocks = page(models, keyed(word)).queue(max_size=WAITING, default_concurrency_limit=2)
         _, address, _ = blocks.launch(
             server_name=host,

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy
-import scipy.stats
 from torch import Tensor
 
 from pushforward.column import Column
@@ -45,6 +44,8 @@ def _coordinates(column: Column, values: numpy.ndarray) -> numpy.ndarray:
     if column.words:
         used = numpy.unique(values[~numpy.isnan(values)])
         return (values[:, None] == used).astype(float) if len(used) else numpy.zeros((len(values), 1))
-    ranks = scipy.stats.rankdata(values, nan_policy="omit")
+    from scipy.stats import rankdata  # half a second, which runs without tables do not need
+
+    ranks = rankdata(values, nan_policy="omit")
     middle = numpy.nanmean(ranks) if (~numpy.isnan(values)).any() else 0.0
     return numpy.nan_to_num(ranks, nan=middle)[:, None]
