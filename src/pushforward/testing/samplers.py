@@ -30,8 +30,8 @@ def check_sampler(make: Make, order: float, path: Path | None = None) -> None:
 
     Its error falls at its order, in both directions of time and there and back; all predictions give the same samples, finite ones from
     end to end of the path; encode and decode undo each other and its log_prob approaches the exact one; a sample does not depend on who
-    shares its batch, also under guidance; the state keeps its dtype; inputs of any strides are mapped alike, none is written, and no rows
-    stay none.
+    shares its batch, also under guidance; the state keeps its dtype; noise of any strides is as good as its copy and is not written, and
+    no rows stay none.
 
     Args:
         make: returns the sampler of so many steps.
