@@ -8,6 +8,7 @@ import pushforward as pf
 INK, SOFT = "#1f2933", "#9aa5b1"
 RESULTS = Path(pf.__file__).parents[2] / "docs" / "assets" / "results" / "comparison.json"
 numbers = json.loads(RESULTS.read_text(encoding="utf-8"))
+fashion = json.loads(RESULTS.with_name("comparison-fashion_mnist.json").read_text(encoding="utf-8"))
 SHOWN = {"bits": "likelihood", "ms": "milliseconds", "SW": "sliced_wasserstein", "KID × 1000": "kernel_distance"}
 SHOWN |= {name: name for name in ("precision", "recall", "density", "coverage", "recognised")}
 PRESETS = {one.split()[0] for one in numbers["models"]["straightness"]}
@@ -70,6 +71,9 @@ straight(numbers["models"]["straightness"], "straightness.txt")
 metrics(numbers["reflow"], "reflow.txt", name=str, counts=(None, 0, 1, 2, 4, 8, 64))
 straight(numbers["reflow"]["straightness"], "reflow-straightness.txt", name=str)
 
+metrics(fashion["models"], "models-fashion.txt")
+metrics(fashion["reflow"], "reflow-fashion.txt", name=str, counts=(None, 0, 1, 2, 4, 8, 64))
+
 rows = []
 for data, one in numbers["plane"]["sets"].items():
     for name, found in one["models"].items():
@@ -113,8 +117,15 @@ panels[0].set_yscale("log")
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
 figure.savefig("quality.svg")
 
-for part in ("models", "reflow", "plane", "meanflow"):
-    one = numbers[part]
-    budget = f"{one['steps']} steps" if one.get("steps") else f"{one['seconds']:g} s"
-    print(f"{part}: {one['command']}  # {budget} a model, {one['seeds']} seed(s), {one['took'] / 60:.0f} min in all")
+
+def commands(found):
+    """The commands that measured the parts of a file."""
+    for part, one in found.items():
+        budget = f"{one['steps']} steps" if one.get("steps") else f"{one['seconds']:g} s"
+        yield f"{part}: {one['command']}  # {budget} a model, {one['seeds']} seed(s), {one['took'] / 60:.0f} min in all"
+
+
+for line in commands({part: numbers[part] for part in ("models", "reflow", "plane", "meanflow")}):
+    print(line)
 print(numbers["models"]["environment"]["processor"])
+Path("fashion.txt").write_text("\n".join(commands({part: fashion[part] for part in ("models", "reflow")})) + "\n", encoding="utf-8")
