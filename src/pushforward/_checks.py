@@ -130,9 +130,9 @@ def check_setting(owner: str, name: str, annotation: Any, default: Any, value: A
     options = set(alternatives(annotation))
     sequences = {one for one in options if get_origin(one) in (tuple, Sequence)}
     plain, others = options & {int, float, bool}, options - {int, float, bool, type(None)} - sequences
-    if not (plain or sequences) or (value is None and type(None) in options) or (isinstance(value, Tensor) and value.ndim == 0):
+    if not (plain or sequences) or (value is None and type(None) in options) or (others and not isinstance(value, numbers.Number)):
         return
-    if (bool in options and isinstance(value, bool)) or (others and not isinstance(value, numbers.Number)):
+    if (plain and isinstance(value, Tensor) and value.ndim == 0) or (bool in options and isinstance(value, bool)):
         return
     if sequences and isinstance(value, Sequence) and not isinstance(value, str):
         if not any(_fits(value, get_args(one)) for one in sequences):

@@ -63,12 +63,13 @@ def test_a_config_file_keeps_it():
     ("call", "message"),
     [
         (lambda: pf.samplers.Times(()), "times is empty, but it lists the times at which steps start"),
-        (lambda: pf.samplers.Times(0.5), "times is 0.5, but it lists"),
+        (lambda: pf.samplers.Times(0.5), "times is 0.5, but it must be a sequence of finite numbers"),
+        (lambda: pf.samplers.Times(torch.tensor(0.5)), r"times is a tensor of shape \(\), but it must be a sequence"),
         (lambda: pf.samplers.Times((1.0, 0.5, 0.5)), "times has 0.5 after 0.5, but times fall"),
         (lambda: pf.samplers.Times((0.1, 0.5)), "times has 0.5 after 0.1, but times fall, from noise at t = 1"),
         (lambda: pf.samplers.Times((1.0, 0.0)), "times has 0.0, but steps start at times above 0 and at most 1; leave out the end"),
         (lambda: pf.samplers.Times((999, 500)), "times has 999, but steps start at times above 0 and at most 1"),
-        (lambda: pf.samplers.Times((1.0, float("nan"))), "times has nan"),
+        (lambda: pf.samplers.Times((1.0, float("nan"))), r"times is \(1.0, nan\), but it must be a sequence of finite numbers"),
         (
             lambda: calls(pf.samplers.DDIM(grid=pf.samplers.Times(GIVEN)), pf.paths.Linear()),
             "steps is 50, but the grid lists 4 times.*steps=4",
