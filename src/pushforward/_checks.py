@@ -129,20 +129,21 @@ def check_setting(owner: str, name: str, annotation: Any, default: Any, value: A
     """
     options = set(alternatives(annotation))
     sequences = {one for one in options if get_origin(one) in (tuple, Sequence)}
-    plain, others = options & {int, float, bool}, options - {int, float, bool, type(None)} - sequences
+    plain, others = options & {int, float}, options - {int, float, type(None)} - sequences
     if not (plain or sequences) or (value is None and type(None) in options) or (others and not isinstance(value, numbers.Number)):
         return
-    if (plain and isinstance(value, Tensor) and value.ndim == 0) or (bool in options and isinstance(value, bool)):
+    if (plain and isinstance(value, Tensor) and value.ndim == 0) or (others and not plain):
         return
-    if sequences and isinstance(value, Sequence) and not isinstance(value, str):
-        if not any(_fits(value, get_args(one)) for one in sequences):
-            raise UserError(f"{name} is {tuple(value)}, but it must be {_needed(plain, sequences)} in {owner}{_usual(default, value)}.")
+    if sequences and getattr(value, "ndim", 0) == 1:  # an array or tensor
+        value = value.tolist()
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if listed and any(_fits(value, get_args(one)) for one in sequences):
         return
     infinite = isinstance(value, float) and value == default == math.inf
-    if others and not plain & {int, float}:
-        return
     if not (float in plain and (is_real(value) or infinite)) and not (int in plain and is_whole(value)):
-        raise UserError(f"{name} is {shown(value)}, but it must be {_needed(plain, sequences)} in {owner}{_usual(default, value)}.")
+        given = tuple(value) if listed and sequences else shown(value)
+        usual = "" if default is MISSING or default is Parameter.empty or value is default else f"; {default} is usual"
+        raise UserError(f"{name} is {given}, but it must be {_needed(plain, sequences)} in {owner}{usual}.")
 
 
 def _fits(values: Sequence[Any], members: tuple[Any, ...]) -> bool:
@@ -153,18 +154,14 @@ def _fits(values: Sequence[Any], members: tuple[Any, ...]) -> bool:
 
 
 def _needed(plain: set[Any], sequences: set[Any]) -> str:
-    words = [word for kind, word in ((float, "a finite number"), (int, "an integer"), (bool, "true or false")) if kind in plain]
-    return " or ".join([*words[:1], *sorted(_sequence(get_args(one)) for one in sequences)])
+    number = ["a finite number"] if float in plain else ["an integer"] if plain else []
+    return " or ".join([*number, *sorted(_sequence(get_args(one)) for one in sequences)])
 
 
 def _sequence(members: tuple[Any, ...]) -> str:
     of, many = members[0], len(members) == 1 or members[1] is Ellipsis
     of_what = {int: " of integers", float: " of finite numbers"}.get(of, "")
     return f"a sequence{of_what}" if many else f"{len(members)}{of_what.removeprefix(' of') or ' values'}"
-
-
-def _usual(default: Any, value: Any) -> str:
-    return "" if default in (MISSING, Parameter.empty) or value is default else f"; {default} is usual"
 
 
 def real(name: str, value: Any, least: float | None = None, hint: str = "") -> Any:

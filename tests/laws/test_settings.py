@@ -7,6 +7,7 @@ import inspect
 import math
 import typing
 
+import numpy
 import pytest
 import torch
 
@@ -112,6 +113,14 @@ def test_a_preset_is_built_or_refused_in_one_sentence(name):
     with torch.device("meta"):
         models = [one for one in outcomes(preset, {"shape": shape, **few}) if not isinstance(one, str)]
     assert all(isinstance(one, torch.nn.Module) for one in models)
+
+
+def test_arrays_and_truth_values_are_accepted_where_they_were():
+    assert pf.guidance.SkipLayers((0,), interval=numpy.array([0.2, 0.8])).interval[1] == 0.8
+    assert pf.nn.UNet2D.Config(centred=numpy.bool_(True)).centred
+    assert pf.nn.MMDiT.Config(qk_norm=0).qk_norm == 0
+    with pytest.raises(UserError, match=r"steps is \(0.2, 0.3, 0.8\), but it must be 2 finite numbers"):
+        pf.guidance.SkipLayers((0,), steps=numpy.array([0.2, 0.3, 0.8]))
 
 
 @pytest.mark.parametrize("wrong", ["64", 2.5, -1, 0, None, (8, 16), math.nan])
