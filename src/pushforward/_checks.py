@@ -55,15 +55,15 @@ def sizes(**named: Any) -> None:
         whole(name, value, 1)
 
 
-def sizes_of(name: str, values: Any) -> tuple[int, ...]:
+def sizes_of(name: str, values: Any, needed: str = "it must be a sequence of integers of at least 1") -> tuple[int, ...]:
     """Return a sequence of integers of at least 1, one or more, as a tuple, or raise an error.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is something else; the message states what is needed.
     """
     sequence = isinstance(values, Sequence) and not isinstance(values, str)
     if not sequence or not values or not all(is_whole(one) and one >= 1 for one in values):
-        raise UserError(f"{name} is {tuple(values) if sequence else shown(values)}, but it must be a sequence of integers of at least 1.")
+        raise UserError(f"{name} is {tuple(values) if sequence else shown(values)}, but {needed}.")
     return tuple(values)
 
 
@@ -84,11 +84,7 @@ def widths_of(hidden: Any, network: str, usual: tuple[int, ...]) -> tuple[int, .
     Raises:
         UserError: they are no sequence of integers of at least 1, or there are none.
     """
-    sequence = isinstance(hidden, Sequence) and not isinstance(hidden, str)
-    if not sequence or not hidden or not all(is_whole(width) and width >= 1 for width in hidden):
-        given = tuple(hidden) if sequence else shown(hidden)
-        raise UserError(f"hidden is {given}, but {network} needs at least one hidden layer of at least 1 unit; try {usual}.")
-    return tuple(hidden)
+    return sizes_of("hidden", hidden, f"{network} needs at least one hidden layer of at least 1 unit; try {usual}")
 
 
 def is_real(value: Any) -> bool:
@@ -159,9 +155,10 @@ def _needed(plain: set[Any], sequences: set[Any]) -> str:
 
 
 def _sequence(members: tuple[Any, ...]) -> str:
-    of, many = members[0], len(members) == 1 or members[1] is Ellipsis
-    of_what = {int: " of integers", float: " of finite numbers"}.get(of, "")
-    return f"a sequence{of_what}" if many else f"{len(members)}{of_what.removeprefix(' of') or ' values'}"
+    of = {int: "integers", float: "finite numbers"}.get(members[0])
+    if len(members) > 1 and members[1] is not Ellipsis:
+        return f"{len(members)} {of or 'values'}"
+    return f"a sequence of {of}" if of else "a sequence"
 
 
 def real(name: str, value: Any, least: float | None = None, hint: str = "") -> Any:

@@ -107,9 +107,9 @@ def rows_of(cond: Any) -> Any:
     return tree_leaves(cond)[0].shape[0]
 
 
-def repeated(cond: Any, n: Any) -> Any:
-    """Return the first row of a condition n times over."""
-    return tree_map_only(Tensor, lambda leaf: leaf[:1].repeat(n, *(1,) * (leaf.ndim - 1)), cond)
+def repeated(cond: Any, times: Any) -> Any:
+    """Return all rows of a condition so many times over, one copy after the other."""
+    return tree_map_only(Tensor, lambda leaf: leaf.repeat(times, *(1,) * (leaf.ndim - 1)), cond)
 
 
 @export("TextContext")

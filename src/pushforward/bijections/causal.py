@@ -136,9 +136,10 @@ class TransformerAutoregressive(Bijection):
         return self._image(x), torch.stack(slopes, 1).sum((1, 2), dtype=wide(z))
 
     def _by_jacobi(self, tokens: Tensor) -> bool:
-        if not values_alone() or self.solver != "auto":  # first: a comparison of sizes would limit the batches of an exported program
-            return values_alone() and self.solver == "jacobi"
-        return tokens.shape[0] <= 2 and tokens.shape[1] >= 32  # cached steps win on larger batches (benchmarks/jacobi.py)
+        if not values_alone():  # before sizes are compared, which would limit the batches of an exported program
+            return False
+        few = tokens.shape[0] <= 2 and tokens.shape[1] >= 32  # cached steps win on larger batches (benchmarks/jacobi.py)
+        return self.solver == "jacobi" or (self.solver == "auto" and few)
 
     def _sequential(self, like: Tensor, conds: Sequence[Any], solve: Callable[[int, Tensor], Tensor]) -> Tensor:
         """Return tokens generated one at a time, each by one pass of the network under each condition."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.utils._pytree import tree_map_only
 
+from pushforward.conditions import repeated
 from pushforward.errors import ShapeError
 
 
@@ -66,5 +67,4 @@ class FlowDistribution(Distribution):
 
     def _repeated(self, n: int) -> Any:
         """Return the condition for n rows, in which the batch is the last axis."""
-        times = n // max(1, self.batch_shape.numel())
-        return tree_map_only(Tensor, lambda leaf: leaf.repeat(times, *(1,) * (leaf.ndim - 1)), self.cond)
+        return repeated(self.cond, n // max(1, self.batch_shape.numel()))

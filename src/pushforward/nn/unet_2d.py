@@ -136,7 +136,7 @@ class UNet2D(Blocks):
         super().__init__()
         images, *sides = image_sides("UNet2D", shape)
         channels = sizes_of("channels", channels)
-        sizes(features=1 if features is None else features, middle_groups=1 if middle_groups is None else middle_groups)
+        sizes(**{name: one for name, one in (("features", features), ("middle_groups", middle_groups)) if one is not None})
         _check_levels(sides, channels, down, up, groups)
         _check_heads(channels, down, up, head, middle and middle_attention)
         for name, value, least in (("depth", depth, 1), ("steps", steps, 1), ("padding", padding, 0), ("middle", middle, 0)):
