@@ -139,10 +139,11 @@ def first_floating(module: nn.Module) -> Tensor | None:
 
 
 def _first(module: nn.Module, kind: str) -> Tensor | None:
-    for one in getattr(module, kind).values():
+    state = module.__dict__
+    for one in state[kind].values():
         if one is not None and one.is_floating_point():
             return one
-    for child in module._modules.values():
+    for child in state["_modules"].values():
         found = None if child is None else _first(child, kind)
         if found is not None:
             return found

@@ -228,8 +228,10 @@ def _rates(features: int, like: Tensor) -> Tensor:
 def _value(mlp: MLP, constants: _Constants, x: Tensor, t: Tensor | None, cond: Tensor | None) -> Tensor:
     act = constants.act.value if torch.is_grad_enabled() else constants.act.value_
     h = x if x.dim() == 2 else x.flatten(1)
+    alone = values_alone()
     for matrix, bias in zip(constants.matrices, _biases(mlp, constants, x, t, cond), strict=True):
-        h = act(torch.addmm(bias, h, matrix))
+        # Shifts of each row are tensors of this call: the layer's values take their place, without memory of their own.
+        h = act(bias.addmm_(h, matrix) if alone and bias.shape[:-1] == h.shape[:-1] else torch.addmm(bias, h, matrix))
     return _shaped(mlp, torch.addmm(constants.bias, h, constants.last), x)
 
 
