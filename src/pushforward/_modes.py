@@ -1,11 +1,28 @@
 """The torch modes in which the code runs, and what is allowed when only values are needed."""
 
 import contextlib
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._pytree import tree_map_only
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def torch_version() -> tuple[int, int]:
+    """Return torch's major and minor version, such as (2, 13)."""
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+# Whether torch.func differentiates in inference mode; before torch 2.12 its derivatives are 0 there, without an error.
+INFERENCE_DIFFERENTIATES = torch_version() >= (2, 12)
 
 
 def values_alone() -> bool:
@@ -21,6 +38,20 @@ def untransformed() -> bool:
 def forward_mode() -> bool:
     """Return whether forward-mode differentiation is on (`torch.func.jvp`, `forward_ad.dual_level`)."""
     return forward_ad._current_level >= 0
+
+
+def outside_inference_mode(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that differentiates by torch.func, run without inference mode on copies of tensors where that would give 0."""
+
+    @functools.wraps(function)
+    def outside(*args: P.args, **kwargs: P.kwargs) -> R:
+        if INFERENCE_DIFFERENTIATES or not torch.is_inference_mode_enabled():
+            return function(*args, **kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            args, kwargs = tree_map_only(Tensor, torch.clone, (args, kwargs))
+            return function(*args, **kwargs)
+
+    return outside
 
 
 @contextlib.contextmanager

@@ -7,11 +7,13 @@ from examples import by, examples, latents, some_of
 from torch.utils._pytree import tree_leaves
 
 import pushforward as pf
+from pushforward import _modes
 from pushforward.samplers.heun import Heun
 
 MODELS = [*examples("models"), *conditional.MODELS]
 VERBS = ["encode", "decode", "log_prob"]
 FEW = ("models.nice", "models.maf", "models.glow", "models.rectified_flow")  # a family of networks each; the others are slow
+DERIVED = ("models.rectified_flow", "models.ffjord", "models.meanflow", "models.improved_meanflow")  # by vjp and by jvp
 EXPORTED = [one if one.id in FEW else pytest.param(*one.values, id=one.id, marks=pytest.mark.slow) for one in MODELS]
 
 
@@ -82,6 +84,30 @@ def test_inference_mode_changes_no_value(subject):
     expected = _results(model, x, cond)
     with torch.inference_mode():
         torch.testing.assert_close(_results(model, x, cond), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("subject", [one for one in MODELS if one.id in DERIVED])
+def test_where_torch_func_does_not_differentiate_in_inference_mode_it_runs_outside(subject, monkeypatch):
+    """As before torch 2.12, where its derivatives are 0 there."""
+    model, x, cond = subject.example()
+    model.eval()
+
+    def derived(x, cond):
+        found = [model.loss(x, cond, generator=torch.Generator().manual_seed(0))]
+        return [*found, model.log_prob(x, cond, **_fixed(model))] if "log_prob" in model.verbs else found
+
+    expected, inside = derived(x, cond), []
+    monkeypatch.setattr(_modes, "INFERENCE_DIFFERENTIATES", False)
+    for name in ("jvp", "vjp"):
+        plain = getattr(torch.func, name)
+        monkeypatch.setattr(
+            torch.func, name, lambda *args, plain=plain: (inside.append(torch.is_inference_mode_enabled()), plain(*args))[1]
+        )
+    with torch.inference_mode(), pf.fast.disabled():
+        found = derived(x.clone(), None if cond is None else cond.clone())
+    torch.testing.assert_close(found, [one.detach() for one in expected], rtol=1e-6, atol=1e-6)
+    assert inside
+    assert not any(inside)
 
 
 def test_noise_is_removed_in_inference_mode():

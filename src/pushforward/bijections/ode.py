@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward._checks import like_input
-from pushforward._modes import values_alone
+from pushforward._modes import INFERENCE_DIFFERENTIATES, outside_inference_mode, values_alone
 from pushforward._precision import wide
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence, ExactDivergence, as_divergence
@@ -96,11 +96,13 @@ class ODE(Bijection):
         """Return the denoiser that the sampler calls if no log-determinant is needed."""
         return Flow(self.velocity, (cond,))
 
+    @outside_inference_mode
     def _solve(self, x: Tensor, cond: Any, start: float, end: float, generator: _random.Generators, costs: int = 0) -> tuple[Tensor, ...]:
         path = path_of(self.velocity)
         prepare = preparer(self.velocity)  # what depends only on weights and times is computed once per solve
         # Calls of such a network are short: without autograd's bookkeeping a solve takes 3 % less time.
-        bare = prepare is not None and not costs and isinstance(self.divergence, ExactDivergence) and values_alone()
+        bare = prepare is not None and not costs and isinstance(self.divergence, ExactDivergence)
+        bare = bare and values_alone() and INFERENCE_DIFFERENTIATES
         with torch.inference_mode() if bare else contextlib.nullcontext():
             velocity = self.velocity if prepare is None else prepare(self.sampler.stage_times(path, start, end))
             args = (cond, self.divergence.probes(x, generator))

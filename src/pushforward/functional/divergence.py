@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pushforward._modes import eagerly
+from pushforward._modes import eagerly, outside_inference_mode
 from pushforward.errors import ShapeError, UserError
 from pushforward.registry import export
 
@@ -58,6 +58,7 @@ def exact_divergence(
     return value, total
 
 
+@outside_inference_mode
 def _products(field: Field, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Return a function of directions e (k, n, *shape) that returns the field's value and the products e' J (k, n, *shape).
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from pushforward._modes import eagerly
+from pushforward._modes import eagerly, outside_inference_mode
 from pushforward._precision import uncast, wide
 
 Field = Callable[[Tensor, Tensor, Tensor, Any, Tensor | None], Tensor]
@@ -55,6 +55,7 @@ def apart(net: Any, moving: Tensor, losses: Callable[[Any], tuple[Tensor, Tensor
     return one, other
 
 
+@outside_inference_mode
 @torch.no_grad()
 def scaled_derivative(
     net: Callable[[Tensor, Tensor, Any], Tensor], z: Tensor, t: Tensor, of_z: Tensor, of_t: Tensor, cond: Any, draws: Draws
@@ -68,6 +69,7 @@ def scaled_derivative(
     return draws.repeated(derivative)
 
 
+@outside_inference_mode
 @torch.no_grad()
 def total_derivative(
     u: Field, z: Tensor, t: Tensor, r: Tensor, tangent: Tensor, cond: Any, guidance: Tensor | None, draws: Draws

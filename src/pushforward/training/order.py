@@ -21,7 +21,7 @@ def seed_of(*place: int) -> int:
     """Return a 63-bit seed hashed from integers: neighbouring places get unrelated seeds."""
     # An array of uint32 words is hashed directly, if it can hold all numbers, which avoids converting them one by one.
     words = numpy.array(place, numpy.uint32) if max(place) < 2**32 else place
-    return int(numpy.random.SeedSequence(words).generate_state(1, numpy.uint64)[0] >> 1)
+    return int(numpy.random.SeedSequence(words).generate_state(1, numpy.uint64)[0]) >> 1
 
 
 def generator_at(*place: int) -> torch.Generator:
