@@ -50,7 +50,9 @@ class Cell:
 
 
 CELLS = (
-    Cell("3.11", "2.7.0", "1.26.4", without=("wordllama",), limits=("pyarrow<23",)),  # the oldest; newer pyarrow and wordllama need NumPy 2
+    Cell(
+        "3.11", "2.10.0", "1.26.4", without=("wordllama",), limits=("pyarrow<23",)
+    ),  # the oldest; newer pyarrow and wordllama need NumPy 2
     Cell("3.11", "2.13.0", "2.4.*"),
     Cell("3.12", "2.13.0", ""),
     Cell("3.13", "2.13.0", ""),

@@ -15,14 +15,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def torch_version() -> tuple[int, int]:
-    """Return torch's major and minor version, such as (2, 13)."""
-    major, minor = torch.__version__.split(".")[:2]
-    return int(major), int(minor)
-
-
 # Whether torch.func differentiates in inference mode; before torch 2.12 its derivatives are 0 there, without an error.
-INFERENCE_DIFFERENTIATES = torch_version() >= (2, 12)
+INFERENCE_DIFFERENTIATES = tuple(int(one) for one in torch.__version__.split(".")[:2]) >= (2, 12)
 
 
 def values_alone() -> bool:

@@ -17,10 +17,6 @@ from pushforward.debug.storages import storage_of
 from pushforward.errors import UserError
 from pushforward.held import reachable
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(torch._C._autograd.SavedTensor, "unpack_hook"), reason="this torch does not show what hooks store for saved tensors"
-)
-
 
 class Packed:
     """What the reference's hook stores; `detach`, as an output would hold itself through its node."""

@@ -9,9 +9,7 @@ import pytest
 import torch
 from launch import SCENARIOS, torchrun
 
-from pushforward._modes import torch_version
 from pushforward.training.compiling import obstacle
-from pushforward.training.parallel import SHARDS_FROM
 
 sys.path.insert(0, str(SCENARIOS.parent))
 LAUNCHES = (
@@ -27,13 +25,8 @@ def results(tmp_path_factory):
     """Return a function (number of processes, scenario) -> the results of each process; the slow compiler has a launch of its own."""
     done = {}
 
-    shards = torch_version() >= SHARDS_FROM
-    launches = LAUNCHES if shards else [[name for name in names if not name.startswith("sharded")] for names in LAUNCHES]
-
     def of(number, scenario):
-        if scenario.startswith("sharded") and not shards:
-            pytest.skip("shards of this torch can give other weights than copies")
-        names = next((names for names in launches if scenario in names), [scenario])
+        names = next((names for names in LAUNCHES if scenario in names), [scenario])
         if scenario == "compiled" and obstacle():
             pytest.skip(obstacle())
         if (number, scenario) not in done:

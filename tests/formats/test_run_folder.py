@@ -380,3 +380,18 @@ def test_a_launch_continues_its_own_run_after_a_restart_only(tmp_path):
     for other in ("one 1", "two 1", ""):  # again in the same processes, of another command, of one process
         with pytest.raises(RunExistsError, match="holds a run already"):
             begun(run, False, False, other)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_who_may_read_a_file_is_what_the_umask_says(mask, tmp_path):
+    """A server that runs as another user reads the weights too."""
+    before = os.umask(mask)
+    try:
+        model = pf.models.rectified_flow(pf.nn.MLP.Config((4,)), (2,))
+        pf.Trainer(model, torch.randn(8, 2), validation=torch.randn(4, 2), steps=2, ema=0.5, out=tmp_path / "run", checkpoint_every=1).fit()
+        pf.save(model, tmp_path / "saved")
+    finally:
+        os.umask(before)
+    files = [one for folder in ("run", "saved") for one in (tmp_path / folder).rglob("*") if one.is_file()]
+    assert {"model.safetensors", "raw.safetensors", "training.pt", "config.yaml"} <= {one.name for one in files}
+    assert {one.name: oct(one.stat().st_mode & 0o777) for one in files if one.stat().st_mode & 0o777 != 0o666 & ~mask} == {}

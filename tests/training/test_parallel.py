@@ -12,12 +12,6 @@ from pushforward.training.settings import Settings, settings_of
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def shards(monkeypatch):
-    """A torch that shards rightly, whichever this is."""
-    monkeypatch.setattr(parallel, "torch_version", lambda: parallel.SHARDS_FROM)
-
-
 class Several(Processes):
     """Processes that all say what this one does."""
 
@@ -88,10 +82,3 @@ def test_bytes_are_those_of_weight_gradient_moments_and_average(model):
 def test_settings_that_are_not_allowed_are_refused(settings, match):
     with pytest.raises(UserError, match=match):
         settings_of(settings)
-
-
-def test_a_torch_whose_shards_give_other_weights_shards_nothing(model, monkeypatch):
-    monkeypatch.setattr(parallel, "torch_version", lambda: (2, 9))
-    assert kind(model, monkeypatch, 0.0) == ("ddp", 1)
-    with pytest.raises(UserError, match=r"parallel is 'fsdp', but sharding needs torch 2.10 or newer, .* use parallel='ddp'"):
-        kind(model, monkeypatch, 9.0, parallel="fsdp")

@@ -4,9 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch._C._autograd import SavedTensor
 from torch.utils._pytree import tree_leaves
 
 from pushforward._checks import shown
@@ -83,7 +81,7 @@ def graph(model: Callable[..., Any], *inputs: Any, verb: str | None = None, **op
         The graph, a frozen record, whose `str` is a tree of modules and whose `svg` is a picture.
 
     Raises:
-        UserError: there is no such method, the call returns no tensor, or torch is too old to show saved tensors.
+        UserError: there is no such method, or the call returns no tensor.
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
@@ -93,8 +91,6 @@ def graph(model: Callable[..., Any], *inputs: Any, verb: str | None = None, **op
         >>> found.unreached
         ()
     """
-    if not hasattr(SavedTensor, "unpack_hook"):
-        raise UserError(f"torch {torch.__version__} does not show what hooks store for saved tensors; debug.graph needs a newer one.")
     subject = subject_of(model, verb, {**{f"inputs[{k}]": one for k, one in enumerate(inputs)}, **options})
     arguments = {**named_tensors(inputs, "inputs"), **named_tensors(options, "")}
     calls = Calls(

@@ -90,8 +90,7 @@ class SavedValues:
     @contextmanager
     def _without_hooks(self, message: str) -> Iterator[None]:
         """Take the hooks off while torch.func runs, which refuses to run with any."""
-        read = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # before torch 2.8 there is none: then they are ours
-        top = (self._pack,) if read is None else read(True)
+        top = torch._C._autograd._top_saved_tensors_default_hooks(True)
         ours = top is not None and top[0] == self._pack
         self.transforms |= ours
         paused: AbstractContextManager[None] = self._off() if ours else _nothing()

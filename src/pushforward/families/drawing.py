@@ -55,8 +55,9 @@ def drawn(
         start = model._base_sample(n, cond, generator)  # all together, so that it does not depend on batch_size
         for chunk, chunk_generator in chunks:
             with share.part(chunk, chunk_generator) as (rows, part_generator):
-                noise = start if rows == slice(0, n) else start[rows]
-                part_cond = None if cond is None else cond[rows]
+                every = rows == slice(0, n)
+                noise = start if every else start[rows]
+                part_cond = cond if every or cond is None else cond[rows]
                 part_guidance = guidance.rows(rows, n) if isinstance(guidance, Guidance) else guidance
                 tempered = noise if temperature == 1 else noise * temperature
                 if log_prob:

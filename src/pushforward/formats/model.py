@@ -121,7 +121,10 @@ def write_model(
 
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors into a safetensors file."""
+    path.touch()
+    mode = path.stat().st_mode  # as the umask says: safetensors lets nobody but the owner read
     save_file({key: one.detach().contiguous() for key, one in tensors.items()}, path)
+    path.chmod(mode)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

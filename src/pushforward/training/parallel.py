@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from pushforward._memory import free_memory
-from pushforward._modes import torch_version
 from pushforward.errors import UserError
 from pushforward.families.flow_map import FlowMap
 from pushforward.families.model import GenerativeModel
@@ -17,7 +16,6 @@ from pushforward.training.processes import Processes
 from pushforward.training.settings import Settings
 
 Kind = Literal["ddp", "fsdp", "hybrid"]
-SHARDS_FROM = (2, 10)  # the oldest torch whose shards give the weights of copies: with torch 2.9.1 those of a small MLP were 0.57 off
 SHARE = 0.5  # of a device's memory that weights, gradients, optimiser and average may take; the rest is for activations
 
 
@@ -65,8 +63,6 @@ def training_bytes(model: nn.Module, settings: Settings) -> int:
 
 def obstacle(model: GenerativeModel, settings: Settings) -> str:
     """Return why a model cannot be sharded when trained with these settings, or ''."""
-    if torch_version() < SHARDS_FROM:
-        return f"sharding needs torch 2.10 or newer, and this is torch {torch.__version__}, whose shards can give other weights than copies"
     if isinstance(model, FlowMap) and model.objective.uses_jvp:
         name = type(model.objective).__name__
         return f"{name} differentiates its network by forward mode (torch.func.jvp), which the hooks that gather shards do not support"
