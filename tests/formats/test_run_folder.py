@@ -383,7 +383,7 @@ def test_a_launch_continues_its_own_run_after_a_restart_only(tmp_path):
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027])
-def test_who_may_read_a_file_is_what_the_umask_says(mask, tmp_path):
+def test_who_may_read_a_file_is_what_the_umask_allows(mask, tmp_path):
     """A server that runs as another user reads the weights too."""
     before = os.umask(mask)
     try:

@@ -122,7 +122,7 @@ def write_model(
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors into a safetensors file."""
     path.touch()
-    mode = path.stat().st_mode  # as the umask says: safetensors lets nobody but the owner read
+    mode = path.stat().st_mode  # as the umask allows: safetensors makes files that only their owner may read
     save_file({key: one.detach().contiguous() for key, one in tensors.items()}, path)
     path.chmod(mode)
 
