@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import jaxtyping
 import pytest
+from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import examples`
 os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))  # also in the processes that tests start
@@ -17,7 +18,7 @@ os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))  # al
 jaxtyping.install_import_hook("pushforward.functional", "checked.checked")
 gc.disable()  # until the tests are collected: what is imported is no garbage
 
-import torch  # noqa: E402
+# torch is imported where it is used: with pytest-xdist this file is also read by the process that only hands out the tests.
 
 # The same examples each time, however slow a busy machine makes them: a law that fails does so for everybody.
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None)
@@ -35,8 +36,39 @@ def pytest_collection():
         gc.enable()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Hand out files of tests as tests/workers.py states, where `--dist loadfile` is given."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    import workers
+
+    config.option.loadscopereorder = False  # by their number of tests
+    return workers.Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Put the tests into the order in which they are handed out."""
+    if hasattr(config, "workerinput"):
+        import workers
+
+        items.sort(key=workers.place)
+
+
+def pytest_runtest_protocol(item, nextitem):
+    """Have a process of pytest-xdist send one report of a test that passes, in place of six messages, which take a millisecond."""
+    if not hasattr(item.config, "workerinput") or item.config.getoption("xmlpath", None):  # JUnit's file is made of all reports
+        return None
+    for report in runtestprotocol(item, nextitem=nextitem, log=False):
+        if report.when == "call" or not report.passed:
+            item.ihook.pytest_runtest_logreport(report=report)
+    return True
+
+
 @pytest.fixture(autouse=True)
 def _seed():
+    import torch
+
     torch.default_generator.manual_seed(0)  # torch.manual_seed formats a stack for each kind of GPU, in half of an empty test's time
 
 
@@ -48,9 +80,11 @@ def _shapes(request):
 
 
 @contextlib.contextmanager
-def _default_dtype(dtype):
+def _default_dtype(name):
+    import torch
+
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(getattr(torch, name))
     yield
     torch.set_default_dtype(before)
 
@@ -58,12 +92,12 @@ def _default_dtype(dtype):
 @pytest.fixture
 def float64():
     """Build everything in float64: laws are about the mathematics, so rounding is kept out of their way."""
-    with _default_dtype(torch.float64):
+    with _default_dtype("float64"):
         yield
 
 
 @pytest.fixture
 def float32():
     """A reader's default dtype, whatever the laws' is."""
-    with _default_dtype(torch.float32):
+    with _default_dtype("float32"):
         yield
