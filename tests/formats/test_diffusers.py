@@ -9,6 +9,7 @@ import numpy
 import pytest
 import torch
 from examples import one_in
+from packages import package
 from tiny_diffusers import network, randomised, written
 
 import pushforward as pf
@@ -17,7 +18,7 @@ from pushforward.paths.discrete import Discrete
 from pushforward.samplers.clipping import Clipping
 from pushforward.samplers.knots import Knots
 
-diffusers = pytest.importorskip("diffusers")
+diffusers = package("diffusers")
 STEPS = torch.tensor([0, 1, 500, 999])
 RESIDUAL = {
     "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D", "DownBlock2D"),

@@ -12,6 +12,7 @@ import warnings
 import numpy
 import pytest
 import torch
+from packages import package
 
 import pushforward as pf
 from pushforward.data.mixture import three_gaussians
@@ -26,7 +27,7 @@ from pushforward.samplers.knots import Knots
 from pushforward.samplers.times import Times
 from pushforward.samplers.unipc import UniPC
 
-diffusers = pytest.importorskip("diffusers")
+diffusers = package("diffusers")
 pytestmark = pytest.mark.usefixtures("float64")
 BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2", "sigmoid": "sigmoid"}  # our names of schedules and theirs
 PREDICTIONS = {"noise": "epsilon", "data": "sample", "v": "v_prediction"}
@@ -164,12 +165,12 @@ def test_samples_are_those_of_diffusers(name, spacing, steps):
 
 
 TO_THE_FIRST_KNOT = {  # final_sigmas_type="sigma_min", where the last step can have any order, and UniPC's bh1 is not NaN as at sigma = 0
-    "2M": (diffusers.DPMSolverMultistepScheduler, {}, lambda n, o: DPMSolverPP(n, **o)),
-    "2M-heun": (diffusers.DPMSolverMultistepScheduler, {"solver_type": "heun"}, lambda n, o: DPMSolverPP(n, **o)),
-    "SDE-2M": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}, lambda n, o: DPMSolverPP(n, "SDE-2M", **o)),
+    "2M": ("DPMSolverMultistepScheduler", {}, lambda n, o: DPMSolverPP(n, **o)),
+    "2M-heun": ("DPMSolverMultistepScheduler", {"solver_type": "heun"}, lambda n, o: DPMSolverPP(n, **o)),
+    "SDE-2M": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, lambda n, o: DPMSolverPP(n, "SDE-2M", **o)),
     **{
         f"UniPC-{order}-{kind}": (
-            diffusers.UniPCMultistepScheduler,
+            "UniPCMultistepScheduler",
             {"solver_order": order, "solver_type": kind},
             lambda n, o, order=order: UniPC(n, order, **o),
         )
@@ -185,9 +186,9 @@ TO_THE_FIRST_KNOT = {  # final_sigmas_type="sigma_min", where the last step can 
 def test_the_last_steps_have_the_order_that_they_have_in_diffusers(name, steps, lower):
     """UniPCMultistepScheduler lowers the last orders in any number of steps, ours in fewer than 15: 20 are compared without."""
     kind, options, make = TO_THE_FIRST_KNOT[name]
-    if kind is diffusers.UniPCMultistepScheduler and steps == 20:
+    if kind == "UniPCMultistepScheduler" and steps == 20:
         lower = False
-    scheduler = kind(
+    scheduler = getattr(diffusers, kind)(
         trained_betas=_betas("linear", 1000),
         timestep_spacing="linspace",
         final_sigmas_type="sigma_min",
@@ -225,7 +226,7 @@ DYNAMIC = {"thresholding": True, "dynamic_thresholding_ratio": 0.7, "sample_max_
 CLIPPED = {
     "DDIM": (lambda **o: ddim(0.0, **o), lambda n, grid: DDIM(n, grid=grid)),
     "DDIM-0.5": (lambda **o: ddim(0.5, **o), lambda n, grid: DDIM(n, 0.5, grid=grid)),
-    "DDPM": (diffusers.DDPMScheduler, lambda n, grid: DDPM(n, grid=grid)),
+    "DDPM": (lambda **o: diffusers.DDPMScheduler(**o), lambda n, grid: DDPM(n, grid=grid)),
     "2M": (multistep, lambda n, grid: DPMSolverPP(n, grid=grid)),
     "UniPC": (unipc, lambda n, grid: UniPC(n, grid=grid)),
 }

@@ -4,15 +4,16 @@ import dataclasses
 import subprocess
 import sys
 
-import diffusers
 import pytest
 import tiny_sd3
 import torch
-from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint, convert_sd3_transformer_checkpoint_to_diffusers
+from packages import package
 from safetensors.torch import load_file, save_file
 
 import pushforward as pf
 from pushforward.formats.sd3_find import folder_part
+
+diffusers = package("diffusers")
 
 
 def tensors(files):
@@ -30,14 +31,18 @@ def assert_same(one, other):
 @pytest.mark.parametrize("variant", ["medium", "medium-3.5", "odd"])
 def test_the_single_file_of_the_tests_is_one_for_diffusers(tiny, variant):
     """The reference of all other tests: diffusers' own converter takes it back to the folder's bits."""
+    from diffusers.loaders import single_file_utils as converters
+
     one = tiny(variant)
     bare, prefix = load_file(one.bare), "model.diffusion_model."
     assert_same(
-        convert_sd3_transformer_checkpoint_to_diffusers({k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}),
+        converters.convert_sd3_transformer_checkpoint_to_diffusers(
+            {k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}
+        ),
         load_file(one.folder / "transformer" / "diffusion_pytorch_model.safetensors"),
     )
     vae = diffusers.AutoencoderKL.from_pretrained(one.folder / "vae")
-    found = convert_ldm_vae_checkpoint(bare, vae.config)
+    found = converters.convert_ldm_vae_checkpoint(bare, vae.config)
     vae.load_state_dict({k: v.view(vae.state_dict()[k].shape) for k, v in found.items()})
     assert_same(vae.state_dict(), load_file(one.folder / "vae" / "diffusion_pytorch_model.safetensors"))
 

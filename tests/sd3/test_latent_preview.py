@@ -1,14 +1,16 @@
 """Linear previews of latents, and a trained autoencoder as Stable Diffusion 3's."""
 
-import diffusers
 import pytest
 import torch
 import torch.nn.functional as F
+from packages import package
 from torch import nn
 
 import pushforward as pf
 from pushforward.errors import CheckpointError, ShapeError, UserError
 from pushforward.sd3.latent_preview import cached_preview
+
+diffusers = package("diffusers")
 
 
 class Linear(nn.Module):

@@ -7,10 +7,10 @@ moves the transformer by 1e-4.
 import subprocess
 import sys
 
-import diffusers
 import pytest
 import tiny_sd3
 import torch
+from packages import package
 from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
@@ -22,6 +22,8 @@ from pushforward.formats.sd3 import SD3Files
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.mmdit import MMDiT, PreparedText, position_table
 from pushforward.training.compiling import obstacle
+
+diffusers = package("diffusers")
 
 LAYOUTS = ("folder", "single", "bare")
 CASES = [(variant, layout) for variant in tiny_sd3.VARIANTS for layout in LAYOUTS]

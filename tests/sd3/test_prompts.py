@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-import transformers
+from packages import package
 from safetensors.torch import load_file, save_file
 
 import pushforward as pf
@@ -16,6 +16,8 @@ from pushforward.errors import CheckpointError, UserError
 from pushforward.formats.hub import hub_errors
 from pushforward.sd3.text_encoders import text_encoder
 from pushforward.sd3.tokenizers import find_tokenizer
+
+transformers = package("transformers")
 
 PROMPTS = ["a red fox in the snow!", "一只在雪地里的狐狸", "🦊❄️", "", " ".join(f"word{k}" for k in range(500))]
 KINDS = {"clip_l": "CLIPTextModelWithProjection", "clip_g": "CLIPTextModelWithProjection", "t5": "T5EncoderModel"}

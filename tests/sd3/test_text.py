@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-import transformers
+from packages import package
 from safetensors.torch import load_file
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordLevel
@@ -18,6 +18,8 @@ from pushforward import sd3
 from pushforward.conditions import TextContext
 from pushforward.errors import CheckpointError, ConditionError, NoCheckpointError, UserError
 from pushforward.sd3.text_encoder import package_folder
+
+transformers = package("transformers")
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "red", "blue", "fox", "bird", "zebra"]
 PROMPTS = ["a red fox", "a bird", "", "a blue bird a red fox"]
