@@ -89,6 +89,21 @@ def _default_dtype(name):
     torch.set_default_dtype(before)
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Return a function from a variant of Stable Diffusion 3 to its tiny checkpoint, which tests share and do not change."""
+    import tiny_sd3
+
+    built = {}
+
+    def of(variant):
+        if variant not in built:
+            built[variant] = tiny_sd3.build(tmp_path_factory.mktemp("sd3") / variant, variant)
+        return built[variant]
+
+    return of
+
+
 @pytest.fixture
 def float64():
     """Build everything in float64: laws are about the mathematics, so rounding is kept out of their way."""

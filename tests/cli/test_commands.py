@@ -79,8 +79,7 @@ def test_help_names_every_command_and_imports_no_torch():
 def test_an_existing_run_is_refused_unless_it_is_to_be_overwritten(run, tmp_path, capsys):
     status, said = sentence(capsys, [*TINY, "--out", str(run), *NET])
     assert (status, "--overwrite" in said) == (2, True)
-    again = tmp_path / "again"
-    assert train(again) == 0
+    again = shutil.copytree(run, tmp_path / "again")
     assert train(again, "--overwrite") == 0
     assert same_weights(load(again, checkpoint="last"), load(run, checkpoint="last"))
 
@@ -116,14 +115,17 @@ def test_a_run_stopped_by_sigterm_saves_and_resumes_to_the_same_bits(tmp_path):
     assert same_weights(load(out, "raw", "last"), load(tmp_path / "whole", "raw", "last"))
 
 
-def test_an_evaluation_on_data_that_have_changed_begins_with_that(run, tmp_path, capsys):
+def test_an_evaluation_begins_with_data_that_have_changed_and_uses_the_options_of_its_sampler(run, tmp_path, capsys):
     changed = shutil.copytree(run, tmp_path / "run")
     config = yaml.safe_load((changed / "config.yaml").read_text())
     (changed / "config.yaml").write_text(yaml.safe_dump(config | {"data": config["data"] | {"fingerprint": "0" * 16}}))
-    few = ["--samples", "20", "--scored", "10", "--compared", "20", "--evaluations", "1", "--sampler", "euler", "--steps", "2"]
+    few = ["--samples", "20", "--scored", "10", "--compared", "20", "--evaluations", "1"]
+    few += ["--sampler", "heun", "--sampler-options", "grid", "shifted", "grid.factor", "2", "steps", "3"]
     assert main(["evaluate", str(changed), *few]) == 0
     assert capsys.readouterr().err.startswith("The data have changed since the training")
-    assert json.loads((changed / "evaluation.json").read_text())["verdict"][0].startswith("The data have changed since the training")
+    numbers = json.loads((changed / "evaluation.json").read_text())
+    assert numbers["verdict"][0].startswith("The data have changed since the training")
+    assert numbers["sampler"].startswith("Heun(steps=3, grid=Shifted(factor=2.0")
 
 
 @pytest.mark.parametrize("ending", [".png", ".npy", ".npz"])
@@ -310,9 +312,8 @@ def test_a_wrong_config_is_refused_with_the_nearest_name(change, fragments, caps
     assert not (tmp_path / "HACKED").exists()
 
 
-def test_a_truncated_checkpoint_is_named_and_the_one_before_is_offered(tmp_path, capsys):
-    out = tmp_path / "run"
-    assert train(out) == 0
+def test_a_truncated_checkpoint_is_named_and_the_one_before_is_offered(run, tmp_path, capsys):
+    out = shutil.copytree(run, tmp_path / "run")
     newest = sorted((out / "checkpoints").glob("step-*"))[-1]
     weights = newest / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

@@ -3,13 +3,13 @@
 import errno
 import importlib.util
 import os
+import shutil
 import signal
 import time
 
 import numpy
 import PIL.Image
 import pytest
-import tiny_sd3
 import torch
 
 import pushforward as pf
@@ -155,7 +155,7 @@ def lines(text):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, tiny):
     """Runs, data and models that are as they must be, and others that are not, by names that tell them apart."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "empty").mkdir()
@@ -186,9 +186,8 @@ def folder(tmp_path_factory):
     with torch.no_grad():
         next(model.parameters()).fill_(torch.nan)
     pf.save(model, folder / "nan")
-    made = tiny_sd3.build(folder / "tiny", "medium")
-    made.folder.rename(folder / "sd3")
-    (folder / "torn.safetensors").write_bytes(made.single.read_bytes()[:1000])
+    shutil.copytree(tiny("medium").folder, folder / "sd3")
+    (folder / "torn.safetensors").write_bytes(tiny("medium").single.read_bytes()[:1000])
     return folder
 
 

@@ -8,7 +8,6 @@ import shutil
 import numpy
 import PIL.Image
 import pytest
-import tiny_sd3
 import torch
 from safetensors.torch import load_file
 
@@ -31,8 +30,8 @@ def small_grids():
 
 
 @pytest.fixture(scope="module")
-def sd3(tmp_path_factory):
-    return tiny_sd3.build(tmp_path_factory.mktemp("sd3")).folder
+def sd3(tiny):
+    return tiny("medium").folder
 
 
 def pictures(folder, n, caption, seed=0):

@@ -1,7 +1,6 @@
 """Every option is checked before anything is loaded, removed or computed, of commands that read a run."""
 
 import os
-import shutil
 
 import numpy
 import pytest
@@ -231,13 +230,6 @@ def test_options_of_a_sampler_are_those_of_the_same_sampler_in_python(runs, tmp_
         generator=torch.Generator().manual_seed(3),
     )
     assert numpy.array_equal(numpy.load(out), made.numpy())
-
-
-def test_evaluate_uses_the_options_of_its_sampler(runs, tmp_path):
-    run = shutil.copytree(runs / "flow", tmp_path / "flow")
-    given = ["--sampler", "heun", "--sampler-options", "grid", "shifted", "grid.factor", "2", "steps", "3"]
-    assert main(["evaluate", str(run), *given, "--samples", "20", "--compared", "10", "--scored", "10", "--evaluations", "1"]) == 0
-    assert "Heun(steps=3, grid=Shifted(factor=2.0" in (run / "evaluation.json").read_text()
 
 
 @pytest.mark.parametrize("entry", examples("models"))
