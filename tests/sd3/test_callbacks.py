@@ -35,7 +35,7 @@ def model(tiny):
 
 
 def quick(model, prompts="a fox", **options):
-    return model.sample(prompts, **({"size": SIZE, "generator": 0, "guidance": 1.0, "output": "latents"} | options))
+    return model.sample(prompts, **({"size": SIZE, "generator": 0, "guidance": 1.0, "output": "latents", "tokens": 16} | options))
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS, pytest.param(ADAPTIVE, marks=pytest.mark.slow)], ids=lambda one: type(one).__name__)

@@ -11,7 +11,7 @@ from pushforward.errors import ConditionError, UserError
 from pushforward.guidance import CFG, SkipLayers
 from pushforward.samplers import DDIM, Shifted
 
-SIZE = (64, 48)
+SIZE, TOKENS = (64, 48), 16
 pytestmark = pytest.mark.usefixtures("float32")
 QUICK = FlowEdit(3.5, 13.5, steps=4, n_max=3)
 
@@ -27,7 +27,7 @@ def latents():
 
 
 def edited(model, latents, source, target, method=QUICK, **options):
-    return model.edit(latents, source, target, **{"method": method, "generator": 0, "output": "latents"} | options)
+    return model.edit(latents, source, target, **{"method": method, "generator": 0, "output": "latents", "tokens": TOKENS} | options)
 
 
 def test_the_same_prompt_and_scale_on_both_sides_return_the_latents_exactly(model, latents):
@@ -42,7 +42,7 @@ def test_the_steps_are_those_of_the_published_code(model, latents):
     """One image, n_max = 3 of 4 steps on Stable Diffusion 3's grid, under both scales of guidance away from the empty prompt."""
     times = Shifted(3.0, 1000)(1.0, 0.0, 4)[1:]
     x, net = latents[:1], model.transformer
-    source, target, empty = (model.encode_prompt(prompt) for prompt in ("a fox", "a wolf", ""))
+    source, target, empty = (model.encode_prompt(prompt, TOKENS) for prompt in ("a fox", "a wolf", ""))
     generator, z = torch.Generator().manual_seed(0), latents[:1]
     with torch.no_grad():
         for t, s in itertools.pairwise(times):
@@ -59,17 +59,17 @@ def test_the_steps_are_those_of_the_published_code(model, latents):
 
 def test_images_of_a_seed_do_not_depend_on_chunks_and_come_in_all_forms(model):
     images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
-    whole = model.edit(images, "a fox", ["a wolf", "a cat"], method=QUICK, negative="blurred", generator=7, output="tensor")
-    parts = model.edit(images, "a fox", ["a wolf", "a cat"], method=QUICK, negative="blurred", generator=7, output="tensor", batch_size=1)
+    options = {"method": QUICK, "negative": "blurred", "generator": 7, "output": "tensor", "tokens": TOKENS}
+    whole, parts = (model.edit(images, "a fox", ["a wolf", "a cat"], **options, batch_size=size) for size in (None, 1))
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-3)
-    (pil,) = model.edit(images[:1], "a fox", "a wolf", method=FlowEdit(steps=2), generator=7)
+    (pil,) = model.edit(images[:1], "a fox", "a wolf", method=FlowEdit(steps=2), generator=7, tokens=TOKENS)
     assert pil.size == (48, 64)
 
 
 def test_rf_inversion_is_encode_and_decode_or_the_image(model, latents):
     steps = DDIM(3, grid=Shifted(3.0, 1000))
-    noise = model.encode(latents, "a fox", sampler=steps).noise
-    plain = model.decode(noise, "a wolf", sampler=steps, guidance=4.0, output="latents")
+    noise = model.encode(latents, "a fox", sampler=steps, tokens=TOKENS).noise
+    plain = model.decode(noise, "a wolf", sampler=steps, guidance=4.0, tokens=TOKENS, output="latents")
     made = edited(model, latents, "a fox", "a wolf", RFInversion(None, 4.0, steps=3, gamma=0.0, eta=0.0))
     torch.testing.assert_close(made, plain, rtol=0, atol=1e-4)
     kept = edited(model, latents, "a fox", "a wolf", RFInversion(None, 4.0, steps=3, eta=1.0, interval=(0.0, 1.0)))

@@ -13,7 +13,8 @@ import pushforward as pf
 from pushforward.cli import main
 from pushforward.sd3.generation import guidance_of
 
-SMALL = ["--steps", "2", "--height", "32", "--width", "48"]
+FEW = ["--tokens", "16"]  # of T5
+SMALL = ["--steps", "2", "--height", "32", "--width", "48", *FEW]
 pytestmark = pytest.mark.usefixtures("float32")
 
 
@@ -94,7 +95,10 @@ def test_weights_in_8_bits_by_blocks_are_those_of_python(folder, tmp_path):
     shutil.copy(f"{folder}/transformer/diffusion_pytorch_model.safetensors", tmp_path / "transformer.safetensors")
     assert main(["generate", folder, "a fox", *given, "--out", str(tmp_path / "made.png")]) == 0
     model = pf.StableDiffusion3.from_pretrained(folder, weights="int8")
-    assert PIL.Image.open(tmp_path / "made.png").tobytes() == model.sample("a fox", steps=2, size=(32, 48), generator=5)[0].tobytes()
+    assert (
+        PIL.Image.open(tmp_path / "made.png").tobytes()
+        == model.sample("a fox", steps=2, size=(32, 48), generator=5, tokens=16)[0].tobytes()
+    )
     assert main(["generate", "--from", str(tmp_path / "made.png"), "--out", str(tmp_path / "again.png")]) == 0
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "made.png").read_bytes()
 
@@ -129,14 +133,15 @@ def test_all_options_make_a_picture_that_can_be_made_again(fox, folder, tmp_path
 def test_options_of_the_sampler_and_clipping_are_those_of_python_and_made_again(folder, fox, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = ["--sampler", "dpm-solver-pp", "--sampler-options", "lower-order-final", "no", "grid", "times", "grid.times", "[1,0.8,0.3]"]
-    size = ["--height", "32", "--width", "48", "--seed", "5"]
+    size = ["--height", "32", "--width", "48", "--seed", "5", *FEW]
     assert main(["generate", folder, "a fox", *given, "--clip", "2", "dynamic", "0.9", *size, "--out", "made.png"]) == 0
     sampler = pf.samplers.DPMSolverPP(3, lower_order_final=False, grid=pf.samplers.Times((1.0, 0.8, 0.3)))
     guidance = pf.guidance.Clip(-2.0, 2.0, 0.9, pf.guidance.CFG(7.0))
     model = pf.StableDiffusion3.from_pretrained(folder)
-    image = model.sample("a fox", size=(32, 48), sampler=sampler, guidance=guidance, generator=5)[0]
+    options = {"size": (32, 48), "sampler": sampler, "generator": 5, "tokens": 16}
+    image = model.sample("a fox", guidance=guidance, **options)[0]
     assert PIL.Image.open("made.png").tobytes() == image.tobytes()
-    assert image.tobytes() != model.sample("a fox", size=(32, 48), sampler=sampler, generator=5)[0].tobytes()
+    assert image.tobytes() != model.sample("a fox", **options)[0].tobytes()
     assert main(["generate", "--from", "made.png", "--out", "again.png"]) == 0
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "made.png").read_bytes()
 
@@ -153,7 +158,7 @@ def test_from_an_image_the_remaining_times_of_a_list_are_taken(folder, fox):
     """Strength 0.5 of four times leaves out the first two, as it does of four steps of any grid."""
     model = pf.StableDiffusion3.from_pretrained(folder)
     with PIL.Image.open(fox) as image:
-        options = {"image": image.convert("RGB"), "strength": 0.5, "guidance": None, "generator": 5, "output": "latents"}
+        options = {"image": image.convert("RGB"), "strength": 0.5, "guidance": None, "generator": 5, "output": "latents", "tokens": 16}
         times = pf.samplers.Shifted(3, 1000)(1.0, 0.0, 4, pf.paths.Linear())[:-1]
         listed = model.sample("a fox", sampler=pf.samplers.Euler(4, grid=pf.samplers.Times(times)), **options)
         usual = model.sample("a fox", steps=4, **options)
@@ -277,7 +282,7 @@ def test_a_photograph_and_its_turned_copy_with_exif_make_the_same_picture(folder
         image.transpose(PIL.Image.Transpose.ROTATE_270).save(tmp_path / "turned.png", exif=tags)
     for name in ("upright", "turned"):
         out = tmp_path / f"{name}_out.png"
-        given = ["--image", str(tmp_path / f"{name}.png"), "--strength", "0.4", "--steps", "3", "--seed", "0", "--guidance", "1"]
+        given = ["--image", str(tmp_path / f"{name}.png"), "--strength", "0.4", "--steps", "3", "--seed", "0", "--guidance", "1", *FEW]
         assert main(["generate", folder, "a fox", *given, "--out", str(out)]) == 0
         made.append(PIL.Image.open(out))
     assert made[0].size == (48, 32)
@@ -311,7 +316,7 @@ def test_settings_that_are_none_are_refused(fox, capsys, tmp_path, text, words):
 
 def test_a_picture_made_from_one_that_has_changed_is_not_made_again(fox, folder, tmp_path, capsys):
     shutil.copy(fox, tmp_path / "start.png")
-    given = ["--image", str(tmp_path / "start.png"), "--steps", "2", "--guidance", "1", "--out", str(tmp_path / "made.png")]
+    given = ["--image", str(tmp_path / "start.png"), "--steps", "2", "--guidance", "1", *FEW, "--out", str(tmp_path / "made.png")]
     assert main(["generate", folder, "a fox", *given]) == 0
     PIL.Image.new("RGB", (48, 32)).save(tmp_path / "start.png")
     code, said = failed(capsys, "--from", tmp_path / "made.png")

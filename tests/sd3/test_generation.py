@@ -27,6 +27,7 @@ from pushforward.samplers.unipc import UniPC
 from pushforward.sd3.memory import peak
 
 GRID, SIZE = Shifted(3.0, 1000), (64, 48)
+TOKENS = 16  # of T5: the default 256, of which these prompts use 4, are in test_pipeline.py
 pytestmark = pytest.mark.usefixtures("float32")
 
 
@@ -43,7 +44,9 @@ def image():
 
 
 def quick(model, prompts="a fox", **options):
-    return model.sample(prompts, **({"steps": 2, "size": SIZE, "generator": 0, "guidance": 1.0, "output": "latents"} | options))
+    return model.sample(
+        prompts, **({"steps": 2, "size": SIZE, "generator": 0, "guidance": 1.0, "output": "latents", "tokens": TOKENS} | options)
+    )
 
 
 def test_the_three_outputs_are_one_image(model):
@@ -102,7 +105,7 @@ def test_steps_are_short_for_euler_on_the_shifted_grid(model):
 
 def test_the_model_inside_makes_the_same_latents(model):
     inside = model.model_for(SIZE).sample(
-        1, model.encode_prompt("a fox"), sampler=Euler(2, GRID), generator=[torch.Generator().manual_seed(0)]
+        1, model.encode_prompt("a fox", TOKENS), sampler=Euler(2, GRID), generator=[torch.Generator().manual_seed(0)]
     )
     assert torch.equal(inside, quick(model))
 
@@ -112,15 +115,17 @@ def test_the_models_of_all_sizes_share_one_network_and_its_loss_is_rectified_flo
     assert one.net is other.net is model.transformer
     assert (type(one.path).__name__, one.prediction, type(one.times).__name__) == ("Linear", "velocity", "LogitNormal")
     latents = torch.randn(3, 16, 8, 6)
-    other.loss(latents, model.encode_prompt(["a", "b", "c"])).backward()
+    other.loss(latents, model.encode_prompt(["a", "b", "c"], TOKENS)).backward()
     assert model.transformer.last.weight.grad is not None
     model.transformer.zero_grad()
 
 
 def test_text_conditions_may_be_given(model):
-    cond = model.encode_prompt("a fox")
+    cond = model.encode_prompt("a fox", TOKENS)
     assert torch.equal(quick(model, cond), quick(model))
-    assert torch.equal(quick(model, cond, guidance=3.0, negative=model.encode_prompt("cat")), quick(model, guidance=3.0, negative="cat"))
+    assert torch.equal(
+        quick(model, cond, guidance=3.0, negative=model.encode_prompt("cat", TOKENS)), quick(model, guidance=3.0, negative="cat")
+    )
 
 
 def test_what_is_masked_black_stays_to_the_bit(model, image):
@@ -183,12 +188,12 @@ def test_the_linear_preview_is_the_best_linear_map(model):
 
 def test_encoding_and_decoding_return_the_image_to_the_stated_error(model, image):
     """Heun is of second order: twice the steps leave about a quarter of the error."""
-    encoded = model.encode(image, "a fox", sampler=Heun(4, GRID))
-    back = model.decode(encoded.noise, "a fox", sampler=Heun(4, GRID), output="latents")
+    encoded = model.encode(image, "a fox", sampler=Heun(4, GRID), tokens=TOKENS)
+    back = model.decode(encoded.noise, "a fox", sampler=Heun(4, GRID), tokens=TOKENS, output="latents")
     error = (back - encoded.latents).square().mean().sqrt() / encoded.latents.square().mean().sqrt()
     assert float(encoded.error) == pytest.approx(float(error), rel=1e-4)
-    assert float(model.encode(image, "a fox", sampler=Heun(8, GRID)).error) < 0.3 * float(error)
-    assert model.decode(encoded.noise, "a fox", sampler=Heun(1))[0].size == (48, 64)
+    assert float(model.encode(image, "a fox", sampler=Heun(8, GRID), tokens=TOKENS).error) < 0.3 * float(error)
+    assert model.decode(encoded.noise, "a fox", sampler=Heun(1), tokens=TOKENS)[0].size == (48, 64)
 
 
 @pytest.mark.slow
@@ -473,7 +478,7 @@ def test_an_autoencoder_that_overflows_float16_names_the_remedy(model):
     vae = copy.deepcopy(model.vae).half()
     vae.decoder.last.weight.data.fill_(60_000)
     half = pf.StableDiffusion3(model.transformer, vae)
-    cond = model.encode_prompt("a fox")
+    cond = model.encode_prompt("a fox", TOKENS)
     with pytest.raises(NotFiniteError, match=r"computes in torch.float16, which overflows; use vae.float\(\) or vae.bfloat16\(\)"):
         quick(half, cond, output="tensor")
 
@@ -511,6 +516,6 @@ def test_a_model_made_of_parts_takes_conditions_alone(model):
     bare = pf.StableDiffusion3(model.transformer, model.vae)
     with pytest.raises(UserError, match="has no tokenizers"):
         quick(bare)
-    cond = model.encode_prompt("a fox")
+    cond = model.encode_prompt("a fox", TOKENS)
     assert torch.equal(quick(bare, TextContext(cond.context, cond.pooled)), quick(model))
     assert dataclasses.replace(cond).pooled is cond.pooled

@@ -10,7 +10,7 @@ from pushforward.cli import main
 from pushforward.errors import CheckpointError, NoCheckpointError, UserError
 
 pytestmark = pytest.mark.usefixtures("float32")
-PROMPT = "a red fox in the snow"
+PROMPT, TOKENS = "a red fox in the snow", 16
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_unmerged_ones_hold_in_every_verb(sd3, files):
 
 
 def test_sampling_and_offloading(tiny, sd3, files):
-    options = {"size": (64, 64), "steps": 2, "generator": 0, "output": "latents"}
+    options = {"size": (64, 64), "steps": 2, "generator": 0, "output": "latents", "tokens": TOKENS}
     sd3.load_lora(files[0])
     images = sd3.sample(PROMPT, **options)
     offloaded = pf.StableDiffusion3.from_pretrained(tiny("medium-3.5").folder, offload=True)
@@ -151,11 +151,11 @@ def peer(tiny):
 def images_of(peer, steps=2):
     noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
     options = {"num_inference_steps": steps, "guidance_scale": 3.0, "height": 64, "width": 64, "latents": noise, "output_type": "pt"}
-    return peer([PROMPT], **options).images, noise
+    return peer([PROMPT], max_sequence_length=TOKENS, **options).images, noise
 
 
 def ours(sd3, noise, steps=2):
-    return sd3.sample(PROMPT, steps=steps, guidance=3.0, size=(64, 64), latents=noise, output="tensor")
+    return sd3.sample(PROMPT, steps=steps, guidance=3.0, size=(64, 64), latents=noise, output="tensor", tokens=TOKENS)
 
 
 def test_ours_gives_the_same_images_in_diffusers(sd3, peer, tmp_path):

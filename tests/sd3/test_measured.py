@@ -25,7 +25,7 @@ def y(model):
 
 
 def residual(model, y, **options):
-    options = {"size": SIZE, "generator": 0, "guidance": None, "output": "latents"} | options
+    options = {"size": SIZE, "generator": 0, "guidance": None, "output": "latents", "tokens": 16} | options
     latents = model.sample(["a fox"] * 2, **options)
     assert latents.shape == (2, 16, 8, 6)
     return float((Downsample(8)(model.decoded(latents).detach() / 2 + 0.5) - y).square().mean().sqrt())

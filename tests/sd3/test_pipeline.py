@@ -66,15 +66,19 @@ def test_text_to_image_is_diffusers_in_both_layouts(tiny, pipelines, variant):
         close(mine, theirs)
 
 
+TOKENS = 16  # of T5, where the default 256 of the tests above would only take time
+
+
 def test_without_guidance_and_t5_it_is_diffusers_too(tiny, pipelines):
     pipeline, start = pipelines("medium"), noise(tiny, "medium", 1)
     pipeline.text_encoder_3, t5 = None, pipeline.text_encoder_3
     try:
-        theirs = pipeline("a fox", num_inference_steps=5, guidance_scale=1.0, height=64, width=96, latents=start, output_type="latent")
+        options = {"guidance_scale": 1.0, "height": 64, "width": 96, "max_sequence_length": TOKENS}
+        theirs = pipeline("a fox", num_inference_steps=5, latents=start, output_type="latent", **options)
     finally:
         pipeline.text_encoder_3 = t5
     model = pf.StableDiffusion3.from_pretrained(tiny("medium").folder, t5=False)
-    close(model.sample("a fox", steps=5, guidance=1.0, size=(64, 96), latents=start, output="latents"), theirs.images)
+    close(model.sample("a fox", steps=5, guidance=1.0, size=(64, 96), latents=start, output="latents", tokens=TOKENS), theirs.images)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 28, 50])
@@ -92,10 +96,10 @@ def test_skipped_layers_are_diffusers(tiny, pipelines, variant, steps):
     """Of 28 steps the first to the fifth, of 7 the first has the extra pass, counted from 0."""
     height, width = size(tiny, variant)
     start = noise(tiny, variant, 1)
-    options = {"num_inference_steps": steps, "guidance_scale": 4.0, "height": height, "width": width, "output_type": "latent"}
-    theirs = pipelines(variant)("a fox", latents=start, skip_guidance_layers=[1], **options).images
+    options = {"num_inference_steps": steps, "guidance_scale": 4.0, "height": height, "width": width, "max_sequence_length": TOKENS}
+    theirs = pipelines(variant)("a fox", latents=start, skip_guidance_layers=[1], output_type="latent", **options).images
     model = loaded(tiny, variant)
-    options = {"guidance": 4.0, "size": (height, width), "latents": start, "output": "latents"}
+    options = {"guidance": 4.0, "size": (height, width), "latents": start, "output": "latents", "tokens": TOKENS}
     close(model.sample("a fox", steps=steps, skip_layers=[1], **options), theirs)
     plain = model.sample("a fox", steps=steps, **options)
     assert float((plain - theirs).abs().max() / theirs.abs().max()) > 1e-2
@@ -106,6 +110,7 @@ def test_another_scale_and_window_of_skipped_layers_is_diffusers_too(tiny, pipel
     theirs = pipelines("medium-3.5")(
         "a fox",
         num_inference_steps=10,
+        max_sequence_length=TOKENS,
         height=64,
         width=96,
         latents=start,
@@ -116,7 +121,8 @@ def test_another_scale_and_window_of_skipped_layers_is_diffusers_too(tiny, pipel
         skip_layer_guidance_stop=0.7,
     ).images
     skip = SkipLayers((0, 2), 1.5, steps=(0.2, 0.7))
-    mine = loaded(tiny, "medium-3.5").sample("a fox", steps=10, size=(64, 96), latents=start, output="latents", skip_layers=skip)
+    options = {"steps": 10, "size": (64, 96), "latents": start, "output": "latents", "tokens": TOKENS}
+    mine = loaded(tiny, "medium-3.5").sample("a fox", skip_layers=skip, **options)
     close(mine, theirs)
 
 
@@ -136,6 +142,7 @@ def test_image_to_image_is_diffusers(tiny, pipelines, variant, steps, strength):
         image=known,
         strength=strength,
         num_inference_steps=steps,
+        max_sequence_length=TOKENS,
         guidance_scale=3.0,
         height=height,
         width=width,
@@ -143,7 +150,7 @@ def test_image_to_image_is_diffusers(tiny, pipelines, variant, steps, strength):
         output_type="pt",
     ).images
     start = torch.randn(known.shape, generator=torch.Generator().manual_seed(5))
-    options = {"image": image, "strength": strength, "steps": steps, "guidance": 3.0}
+    options = {"image": image, "strength": strength, "steps": steps, "guidance": 3.0, "tokens": TOKENS}
     close(model.sample("a fox", latents=start, output="tensor", **options), theirs)
     assert torch.equal(
         model.sample("a fox", latents=start, output="latents", **options), model.sample("a fox", generator=5, output="latents", **options)
@@ -176,6 +183,7 @@ def test_inpainting_is_diffusers(tiny, pipelines):
             mask_image=mask,
             strength=1.0,
             num_inference_steps=4,
+            max_sequence_length=TOKENS,
             guidance_scale=3.0,
             height=64,
             width=64,
@@ -184,7 +192,7 @@ def test_inpainting_is_diffusers(tiny, pipelines):
         ).images
     finally:
         pipeline.vae.encode = encode
-    mine = model.sample("a fox", image=image, mask=mask, steps=4, guidance=3.0, generator=5, output="latents")
+    mine = model.sample("a fox", image=image, mask=mask, steps=4, guidance=3.0, generator=5, output="latents", tokens=TOKENS)
     close(mine, theirs)
 
 
@@ -202,14 +210,14 @@ def _mode_only(vae):
 
 def test_guidance_as_an_object_is_the_number_and_more(tiny):
     model, start = loaded(tiny, "medium"), noise(tiny, "medium", 1)
-    options = {"steps": 3, "size": (64, 96), "latents": start, "output": "latents"}
+    options = {"steps": 3, "size": (64, 96), "latents": start, "output": "latents", "tokens": TOKENS}
     plain = model.sample("a fox", NEGATIVE, guidance=3.0, **options)
     assert torch.equal(model.sample("a fox", NEGATIVE, guidance=CFG(3.0), **options), plain)
     inside = model.sample("a fox", NEGATIVE, guidance=CFG(3.0, interval=(0.7, 1.0)), **options)
     assert not torch.allclose(inside, plain)
     rescaled = CFG(3.0, rescale=0.7)
     assert not torch.allclose(model.sample("a fox", NEGATIVE, guidance=rescaled, **options), plain)
-    negative = dataclasses.replace(rescaled, negative=model.encode_prompt(NEGATIVE))
+    negative = dataclasses.replace(rescaled, negative=model.encode_prompt(NEGATIVE, TOKENS))
     assert torch.equal(
         model.sample("a fox", "", guidance=negative, **options), model.sample("a fox", NEGATIVE, guidance=rescaled, **options)
     )
