@@ -4,6 +4,7 @@ FSDP and its hybrid give DDP's losses and weights, and each continues the other'
 of whose time are imports, does what is quick.
 """
 
+import functools
 import shutil
 
 import pytest
@@ -30,6 +31,12 @@ def number(request):
     return request.param
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Return a function from a scenario to its results in one process, which runs it once."""
+    return functools.cache(lambda scenario: getattr(scenarios, scenario)(tmp_path_factory.mktemp(scenario)))
+
+
 def distance(one, other):
     """The largest difference between two sets of weights, in units of the largest weight of each tensor."""
     assert one.keys() == other.keys()
@@ -37,10 +44,9 @@ def distance(one, other):
 
 
 @pytest.mark.parametrize("scenario", ["law", "unet", *SLOW[:3]])
-def test_processes_give_the_weights_of_one(results, number, scenario, tmp_path):
-    alone = getattr(scenarios, scenario)(tmp_path)
+def test_processes_give_the_weights_of_one(results, number, scenario, alone):
     for each in results(number, scenario):
-        assert distance(each["weights"], alone["weights"]) < BOUND[scenario]
+        assert distance(each["weights"], alone(scenario)["weights"]) < BOUND[scenario]
 
 
 @pytest.mark.slow
@@ -65,17 +71,15 @@ def test_all_processes_hold_the_same_bits(results, number, scenario):
 
 @pytest.mark.parametrize("scenario", ["law", SLOW[0]])
 @pytest.mark.parametrize("accumulate", [2, 4])
-def test_accumulation_gives_the_weights_of_a_whole_batch(scenario, accumulate, tmp_path):
-    (tmp_path / "parts").mkdir()
-    whole, parts = getattr(scenarios, scenario)(tmp_path), getattr(scenarios, scenario)(tmp_path / "parts", accumulate=accumulate)
+def test_accumulation_gives_the_weights_of_a_whole_batch(scenario, accumulate, alone, tmp_path):
+    whole, parts = alone(scenario), getattr(scenarios, scenario)(tmp_path, accumulate=accumulate)
     assert distance(parts["weights"], whole["weights"]) < BOUND[scenario]
     assert parts["losses"] == pytest.approx(whole["losses"], rel=BOUND[scenario])
 
 
 @pytest.mark.parametrize("scenario", ["law", SLOW[0]])
-def test_losses_are_those_of_the_whole_batch(results, number, scenario, tmp_path):
-    alone = getattr(scenarios, scenario)(tmp_path)["losses"]
-    assert results(number, scenario)[0]["losses"] == pytest.approx(alone, rel=BOUND[scenario])
+def test_losses_are_those_of_the_whole_batch(results, number, scenario, alone):
+    assert results(number, scenario)[0]["losses"] == pytest.approx(alone(scenario)["losses"], rel=BOUND[scenario])
 
 
 def test_parameters_without_a_gradient_do_no_harm(results, number):

@@ -246,7 +246,8 @@ def test_under_autocast_every_verb_is_near_float32_and_decode_undoes_encode(key,
             low = results(model, x, cond, 2)
             with pf.fast.disabled():
                 agree(low, results(model, x, cond, 2), "the plain way under autocast", 0.02)
-            back = model.decode(low["encode"], cond, **({} if model.sampler is None else {"sampler": pf.samplers.Dopri5(1e-3, 1e-3)}))
+            coarse = pf.samplers.Dopri5(0.05, 0.05)  # a field in bfloat16 is known to 2^-8 at best
+            back = model.decode(low["encode"], cond, **({} if model.sampler is None else {"sampler": coarse}))
     agree(low, exact, "under autocast", 0.1)
     if model.sampler is None:
         torch.testing.assert_close(back, x, rtol=0.05, atol=0.1)
@@ -351,10 +352,10 @@ def _sharded_part(make, part):
 
 
 def test_a_sharded_or_compiled_part_gives_what_it_gives_otherwise():
-    """In one process, as it is imports that take the time."""
+    """In one process, as it is imports that take the time; one of each family is compiled, as all are in the slow tests."""
     sharded = [("realnvp", "bijection.steps.0"), ("maf", "bijection.steps.0.net"), ("glow", "bijection.levels.0.steps.1")]
     sharded += [("flow_matching", "net"), ("mmdit", "net.blocks.0")]
-    compiled_parts = [("realnvp", "bijection.steps.0"), ("flow_matching", "net"), ("glow", "bijection.levels.0")]
+    compiled_parts = [("realnvp", "bijection.steps.0"), ("flow_matching", "net")]
     _in_another_process(_sharded_part=sharded, _compiled_part=compiled_parts)
 
 

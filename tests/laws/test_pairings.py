@@ -72,6 +72,7 @@ def test_optimal_transport_is_no_worse_than_any_of_the_720_permutations(x, noise
     assert float((x - paired).square().sum()) == pytest.approx(least, rel=1e-9, abs=1e-9)
 
 
+@settings(max_examples=30)
 @given(labels=st.lists(st.integers(0, 2), min_size=8, max_size=8))
 def test_labels_are_never_crossed(labels):
     """Noise that stands in a label's row belongs to that label; here its number says which row it came from."""
