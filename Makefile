@@ -29,10 +29,11 @@ demo: .venv/.stamp-base ## Train, sample and evaluate a model of handwritten dig
 test: .venv/.stamp-dev ## Format, lint, types, names and all quick tests: required for every commit
 	@start=$$(date +%s); failed=; \
 	run() { what=$$1; shift; printf '\n== %s\n' "$$what"; "$$@" || failed="$$failed $$what,"; }; \
+	printed=$$(mktemp); $(PY) tools/generate_names.py --check > $$printed 2>&1 & names=$$!; \
 	run format $(PY) -m ruff format --quiet --check .; \
 	run lint $(PY) -m ruff check --quiet .; \
 	run types $(PY) -m mypy; \
-	run names $(PY) tools/generate_names.py --check; \
+	printf '\n== names\n'; wait $$names || failed="$$failed names,"; cat $$printed; rm -f $$printed; \
 	run tests env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS); \
 	seconds=$$(( $$(date +%s) - start )); \
 	if [ -n "$$failed" ]; then echo "make test: FAILED in$${failed%,} after $$seconds s"; exit 1; fi; \

@@ -1,6 +1,7 @@
 """Imports point one way: each part of the table in docs/architecture.md imports, where a module is read, only from the parts above it."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def imported(tree):
             yield from imported(node)
 
 
+@functools.cache
+def read_by(file):
+    """Return the source files of `pushforward` that a file imports, with the module and name of each."""
+    return [(file_of(module, name), module, name) for module, name in imported(ast.parse(file.read_text(encoding="utf-8")))]
+
+
+@functools.cache
 def file_of(module, name):
     """Return the source file that `from module import name` reads."""
     base = PACKAGE.joinpath(*module.split(".")[1:])
@@ -42,8 +50,8 @@ def test_each_part_imports_only_from_those_above_it():
     unnamed = sorted({part_of(file) for file in sources} - set(places) - {"_names.py"})
     assert not unnamed, f"docs/architecture.md does not name {unnamed}"
     for file in sources:
-        for module, name in imported(ast.parse(file.read_text(encoding="utf-8"))):
-            target = part_of(file_of(module, name))
+        for other, module, name in read_by(file):
+            target = part_of(other)
             if not target.startswith("__") and target != "_names.py" and places[target] > places[part_of(file)]:
                 found.append(f"{file.relative_to(PACKAGE)} imports {module}.{name}, but {target} is below {part_of(file)}")
     assert not found, "\n".join(found)
@@ -51,7 +59,7 @@ def test_each_part_imports_only_from_those_above_it():
 
 def test_no_module_imports_itself_through_others():
     sources = [file for file in PACKAGE.rglob("*.py") if file.name != "_names.py"]
-    reads = {file: {file_of(*one) for one in imported(ast.parse(file.read_text(encoding="utf-8")))} for file in sources}
+    reads = {file: {other for other, *_ in read_by(file)} for file in sources}
     done, path = set(), []
 
     def visit(file):

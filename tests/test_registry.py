@@ -47,6 +47,11 @@ def test_names_are_known_without_anything_heavy(code):
     assert python(f"{code}; import sys; print(*(one for one in {HEAVY} if one in sys.modules))") == []
 
 
+def test_the_app_exports_nothing():
+    """tools/generate_names.py leaves it out."""
+    assert [file for file in (ROOT / "src" / "pushforward" / "app").rglob("*.py") if "export(" in file.read_text(encoding="utf-8")] == []
+
+
 @pytest.mark.slow  # `make test` checks them by itself
 def test_the_generated_table_and_stubs_are_current():
     run = subprocess.run([sys.executable, ROOT / "tools" / "generate_names.py", "--check"], capture_output=True, text=True)
