@@ -13,6 +13,8 @@ class Package:
         self._name = name
 
     def __getattr__(self, name):
+        if name.startswith("_"):  # pytest asks each object of a module for its __test__
+            raise AttributeError(name)
         return getattr(importlib.import_module(self._name), name)
 
 

@@ -5,6 +5,7 @@ import io
 import numpy
 import pytest
 import torch
+from packages import package
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -13,7 +14,7 @@ from pushforward.data.load import load
 from pushforward.data.splits import SPLITS
 from pushforward.errors import DataError, UserError
 
-datasets = pytest.importorskip("datasets")
+datasets = package("datasets")
 
 
 def png(grey):
@@ -139,13 +140,13 @@ def test_without_the_network_the_name_is_refused_in_a_sentence(monkeypatch):
     def load_dataset(name, config):
         raise ConnectionError(f"Couldn't reach {name}\nand more")
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
     with pytest.raises(DataError, match=r"hf:someone/photos cannot be loaded \(Couldn't reach someone/photos\); check its name"):
         load("hf:someone/photos", size=8)
 
 
 def test_a_set_of_the_hub_is_read_as_a_saved_one(monkeypatch):
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: datasets.DatasetDict(train=photos(20), validation=photos(3)))
+    monkeypatch.setattr("datasets.load_dataset", lambda name, config: datasets.DatasetDict(train=photos(20), validation=photos(3)))
     assert [len(load("hf:someone/photos", split, size=8)) for split in SPLITS] == [18, 3, 2]
 
 

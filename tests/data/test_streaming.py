@@ -6,6 +6,7 @@ import fsspec
 import pyarrow
 import pytest
 import torch
+from packages import package
 from PIL import Image
 from pyarrow import parquet
 from torch.utils.data import DataLoader
@@ -16,7 +17,7 @@ from pushforward.data.splits import SPLITS
 from pushforward.errors import DamagedDataError, DataError, PushforwardError, ShardError, UserError
 from pushforward.training.buckets import order_of
 
-datasets = pytest.importorskip("datasets")
+datasets = package("datasets")
 COUNTS = (17, 23)
 
 
