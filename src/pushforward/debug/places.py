@@ -146,7 +146,22 @@ def _text(file: str, first: int, last: int, start: int | None, stop: int | None)
     if BLOCK.match(lines[0]):
         return full[0].strip()
     text = re.sub(r"\s+", " ", " ".join(lines)).strip()
-    return " ".join(map(str.strip, full)) if isinstance(_expression(text), ast.Subscript) else text
+    expression = _expression(text)
+    if _opens(full[0].strip(), expression):
+        return full[0].strip()
+    return " ".join(map(str.strip, full)) if isinstance(expression, ast.Subscript) else text
+
+
+def _opens(line: str, expression: ast.expr | None) -> bool:
+    """Return whether a line is a `with` statement and the expression is a context manager of it, as Python 3.13 names it."""
+    if expression is None or not BLOCK.match(line):
+        return False
+    try:
+        (statement,) = ast.parse(f"{line} pass" if line.endswith(":") else line).body
+    except (SyntaxError, ValueError):
+        return False
+    managers = [one.context_expr for one in statement.items] if isinstance(statement, ast.With | ast.AsyncWith) else []
+    return ast.dump(expression) in map(ast.dump, managers)
 
 
 def _expression(text: str) -> ast.expr | None:
