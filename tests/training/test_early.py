@@ -219,6 +219,7 @@ def test_the_fewer_the_examples_the_more_splines_are_regularised():
     assert noise["maf", "wine"] == pytest.approx(noise["nsf", "more"], rel=0.1)
     assert of["nsf", "wine"].model["dropout"] > of["maf", "wine"].model["dropout"] == of["nsf", "more"].model["dropout"]
     assert of["maf", "wine"].training["lr"] < of["maf", "more"].training["lr"]
+    assert [key for key, one in of.items() if "steps" in one.training] == [("nsf", "wine")]
 
 
 def test_small_images_get_a_small_network():

@@ -15,6 +15,7 @@ from pushforward.training.validation import PATIENCE, SMALL
 
 WIDTHS = (64, 256)  # of the hidden layers
 FEW = 1000  # examples below which flows are regularised most
+FEW_STEPS = 1000  # of splines then: more overfit
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def defaults(preset: str, data: Dataset) -> Defaults:
 
         hidden layers of 4 d units, from 64 to 256;  dropout 0.2;  input noise 3 / sqrt(n);  4 layers
 
-    Below 1,000 examples splines, which are more flexible, drop 0.6 and have noise of 4.5 / sqrt(n), and other flows learn at half the rate.
+    Below 1,000 examples splines, which are more flexible, drop 0.6, have noise of 4.5 / sqrt(n) and take 1,000 steps, within which noise and
+    learning rate fall to 0; other flows learn at half the rate.
 
     Models of small images with a network of their own choice get a U-Net of 32 channels and one block a level, and batches of 64: on 8 x 8
     digits it has a sixth of the default U-Net's parameters. Autoencoders of images get batches of 16: many small steps reconstruct them
@@ -101,7 +103,7 @@ def defaults(preset: str, data: Dataset) -> Defaults:
     model |= {"layers": 4, "hidden": (width, width), "activation": "tanh", "dropout": dropout}
     batch = min(256, 2 ** int(math.log2(examples)))
     training = {"batch_size": batch, "lr": lr, "ema": 0.98, "input_noise": round(noise / math.sqrt(examples), 2), "patience": PATIENCE}
-    return Defaults(model, training, reason)
+    return Defaults(model, training | ({"steps": FEW_STEPS} if few and splines else {}), reason)
 
 
 def standardised(takes: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
