@@ -99,11 +99,9 @@ def _checked_labels(cond: Any, n: int, classes: int, look: bool) -> Tensor:
         what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else type(cond).__name__
         raise ConditionError(f"cond is {what}, but this model needs integer labels ({n},) from 0 to {classes - 1}.")
     cond = cond.long()
-    if look:
-        wrong = (cond < 0) | (cond >= classes)
-        if bool(wrong.any()):
-            row = int(wrong.nonzero()[0, 0])
-            raise ConditionError(f"cond[{row}] is {int(cond[row])}, but labels go from 0 to {classes - 1}; use cond=None for no condition.")
+    if look and n and (int(cond.min()) < 0 or int(cond.max()) >= classes):  # a third of the time of a comparison of each
+        row = int(((cond < 0) | (cond >= classes)).nonzero()[0, 0])
+        raise ConditionError(f"cond[{row}] is {int(cond[row])}, but labels go from 0 to {classes - 1}; use cond=None for no condition.")
     return cond
 
 

@@ -52,8 +52,8 @@ def defaults(preset: str, data: Dataset) -> Defaults:
 
         hidden layers of 4 d units, from 64 to 256;  dropout 0.2;  input noise 3 / sqrt(n);  4 layers
 
-    Below 1,000 examples splines, which are more flexible, drop 0.6, have noise of 4.5 / sqrt(n) and take 1,000 steps, within which noise and
-    learning rate fall to 0; other flows learn at half the rate.
+    Below 1,000 examples splines, which are more flexible, drop 0.6, have noise of 4.5 / sqrt(n) and take 1,000 steps, within which noise
+    and learning rate fall to 0; other flows learn at half the rate.
 
     Models of small images with a network of their own choice get a U-Net of 32 channels and one block a level, and batches of 64: on 8 x 8
     digits it has a sixth of the default U-Net's parameters. Autoencoders of images get batches of 16: many small steps reconstruct them
