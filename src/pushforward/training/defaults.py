@@ -11,11 +11,12 @@ from pushforward.data.dataset import Dataset
 from pushforward.errors import UserError
 from pushforward.nn.unet import UNet
 from pushforward.registry import export
+from pushforward.training.settings import Settings
 from pushforward.training.validation import PATIENCE, SMALL
 
 WIDTHS = (64, 256)  # of the hidden layers
 FEW = 1000  # examples below which flows are regularised most
-FEW_STEPS = 1000  # of splines then: more overfit
+PASSES = 1200  # of splines over few examples, at most: more overfit
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def defaults(preset: str, data: Dataset) -> Defaults:
 
         hidden layers of 4 d units, from 64 to 256;  dropout 0.2;  input noise 3 / sqrt(n);  4 layers
 
-    Below 1,000 examples splines, which are more flexible, drop 0.6, have noise of 4.5 / sqrt(n) and take 1,000 steps, within which noise
-    and learning rate fall to 0; other flows learn at half the rate.
+    Below 1,000 examples splines, which are more flexible, drop 0.6, have noise of 4.5 / sqrt(n) and see each example at most 1,200 times,
+    within which noise and learning rate fall to 0; other flows learn at half the rate.
 
     Models of small images with a network of their own choice get a U-Net of 32 channels and one block a level, and batches of 64: on 8 x 8
     digits it has a sixth of the default U-Net's parameters. Autoencoders of images get batches of 16: many small steps reconstruct them
@@ -102,8 +103,11 @@ def defaults(preset: str, data: Dataset) -> Defaults:
     dropout, noise, lr = (0.6, 4.5, 2e-3) if few and splines else (0.2, 3.0, 1e-3) if few else (0.2, 3.0, 2e-3)
     model |= {"layers": 4, "hidden": (width, width), "activation": "tanh", "dropout": dropout}
     batch = min(256, 2 ** int(math.log2(examples)))
-    training = {"batch_size": batch, "lr": lr, "ema": 0.98, "input_noise": round(noise / math.sqrt(examples), 2), "patience": PATIENCE}
-    return Defaults(model, training | ({"steps": FEW_STEPS} if few and splines else {}), reason)
+    training: dict[str, Any] = {"batch_size": batch, "lr": lr, "ema": 0.98, "patience": PATIENCE}
+    training["input_noise"] = round(noise / math.sqrt(examples), 2)
+    if few and splines:
+        training["steps"] = min(Settings.steps, PASSES * examples // batch)
+    return Defaults(model, training, reason)
 
 
 def standardised(takes: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
