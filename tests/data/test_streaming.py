@@ -177,14 +177,16 @@ def test_options_that_a_stream_cannot_have_are_refused(folder, options, message)
     assert "\n" not in str(error.value)
 
 
-def changed(folder, **columns):
-    """Write a set of one shard with other columns in place of some of its own."""
+def changed(folder, rows=None, **columns):
+    """Write a set of one shard, all of it or its first rows, with other columns in place of some of its own."""
     datasets.disable_progress_bars()
     held = {"image": [png(k) for k in range(20)], "label": [k % 2 for k in range(20)], "a": [float(k) for k in range(20)]} | columns
     types = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"]), "a": datasets.Value("float64")}
     folder.mkdir()
     path = folder / "train-00000-of-00001.parquet"
     datasets.Dataset.from_dict(held, features=datasets.Features(types)).to_parquet(str(path))
+    if rows is not None:
+        parquet.write_table(parquet.read_table(path).slice(0, rows), path)
     return path
 
 
@@ -194,7 +196,7 @@ def changed(folder, **columns):
     [
         ({"image": [None] * 20}, {}, "none of its 16 images can be read"),
         ({"image": [{"bytes": b"no image", "path": None}] * 20}, {}, "none of its 16 images can be read"),
-        ({"image": [], "label": [], "a": []}, {}, "has no rows; leave it out"),
+        ({"rows": 0}, {}, "has no rows; leave it out"),
         ({"label": [None] * 20}, {}, "the labels have dtype object"),
         ({"label": [-1] * 20}, {}, "row 0 has label -1, but labels must be 0 to 1"),
         ({"a": [None] * 20}, {"columns": "a"}, "holds NaN"),

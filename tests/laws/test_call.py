@@ -354,7 +354,8 @@ def _sharded_part(make, part):
 def test_a_sharded_or_compiled_part_gives_what_it_gives_otherwise():
     """In one process, as it is imports that take the time; one of each family is compiled, as all are in the slow tests."""
     sharded = [("realnvp", "bijection.steps.0"), ("maf", "bijection.steps.0.net"), ("glow", "bijection.levels.0.steps.1")]
-    sharded += [("flow_matching", "net"), ("mmdit", "net.blocks.0")]
+    if torch.__version__ >= (2, 12):  # with torch 2.10 a divergence through hooks of shards is refused
+        sharded += [("flow_matching", "net"), ("mmdit", "net.blocks.0")]
     compiled_parts = [("realnvp", "bijection.steps.0"), ("flow_matching", "net")]
     _in_another_process(_sharded_part=sharded, _compiled_part=compiled_parts)
 

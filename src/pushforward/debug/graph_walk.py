@@ -158,5 +158,5 @@ def _is_frame(one: Any) -> bool:
 
 def _inputs_of(frame: Any) -> list[SavedTensor]:
     """Return the stored inputs of a checkpointed region, which torch before 2.11 keeps in a node of their own."""
-    stored = frame.saved_args if hasattr(frame, "saved_args") else frame.input_saver._raw_saved_tensors
+    stored = frame.saved_args if hasattr(frame, "saved_args") else frame.input_saver.grad_fn._raw_saved_tensors
     return [one for one in stored if isinstance(one, SavedTensor)]

@@ -154,9 +154,10 @@ def _reader(folder: Path) -> Any:
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import StorageMeta
 
+    found = _metadata(folder)  # first: torch before 2.11 takes an error of its reader for missing metadata
+
     class Reader(FileSystemReader):  # here, as importing DCP takes a second
         def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
-            found = _metadata(folder)
             found.storage_meta = StorageMeta(load_id=self.load_id)
             return found
 

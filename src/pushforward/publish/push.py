@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
@@ -165,17 +166,16 @@ def _upload_errors(name: str) -> Iterator[None]:
     """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    try:
-        from httpx2 import HTTPError
-    except ImportError:  # older versions of huggingface_hub use another client, whose errors are OSErrors
-        HTTPError = OSError  # type: ignore[misc, assignment]
+    # The client that this version of huggingface_hub uses; before 1.0 it is requests, whose errors are OSErrors.
+    clients = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+    unreached = (HfHubHTTPError, *(one.HTTPError for one in clients), OSError, ValueError)
     try:
         yield
     except HFValidationError as error:
         raise UserError(
             f"name is {name!r}, which the Hub does not allow ({str(error).splitlines()[0].rstrip('.')}); choose another."
         ) from None
-    except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
+    except unreached as error:
         status = status_of(error)
         if status in (401, 403, 404):
             owner = name.partition("/")[0]
