@@ -38,8 +38,8 @@ def columns(net: Any, x: Tensor, cond: Tensor | None = None) -> Tensor:
 def solved(net: Any, z: Tensor, cond: Tensor | None, elementwise: Elementwise) -> tuple[Tensor, Tensor | None]:
     """Return columns x (features, n) whose transform is z, and the log-slopes dx/dz: one feature at a time."""
     for layer, mask in zip((*net.layers, net.out), net.masks(net.out.bias), strict=True):
-        # The masks, which are not used, would decide of shapes and dtypes; a version is that of values written by hand.
-        if layer.weight.shape != mask.shape or layer.weight.dtype is not mask.dtype or layer.bias.shape != mask.shape[:1] or mask._version:
+        # The masks, which are not used, would decide of shapes and dtypes.
+        if layer.weight.shape != mask.shape or layer.weight.dtype is not mask.dtype or layer.bias.shape != mask.shape[:1]:
             return NotImplemented
     rows, undo = z.unbind(), _undo_of(elementwise, z)
     slopes: list[Any] = []
