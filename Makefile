@@ -30,10 +30,11 @@ test: .venv/.stamp-dev ## Format, lint, types, names and all quick tests: requir
 	@start=$$(date +%s); failed=; \
 	run() { what=$$1; shift; printf '\n== %s\n' "$$what"; "$$@" || failed="$$failed $$what,"; }; \
 	printed=$$(mktemp); $(PY) tools/generate_names.py --check > $$printed 2>&1 & names=$$!; \
+	trap 'kill $$names 2>/dev/null; rm -f $$printed' EXIT; trap 'exit 130' INT TERM; \
 	run format $(PY) -m ruff format --quiet --check .; \
 	run lint $(PY) -m ruff check --quiet .; \
 	run types $(PY) -m mypy; \
-	printf '\n== names\n'; wait $$names || failed="$$failed names,"; cat $$printed; rm -f $$printed; \
+	printf '\n== names\n'; wait $$names || failed="$$failed names,"; cat $$printed; \
 	run tests env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS); \
 	seconds=$$(( $$(date +%s) - start )); \
 	if [ -n "$$failed" ]; then echo "make test: FAILED in$${failed%,} after $$seconds s"; exit 1; fi; \

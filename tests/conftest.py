@@ -10,7 +10,6 @@ from pathlib import Path
 import hypothesis
 import jaxtyping
 import pytest
-from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import examples`
 os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))  # also in the processes that tests start
@@ -36,10 +35,14 @@ def pytest_collection():
         gc.enable()
 
 
+def _quick(config):
+    return "not slow" in config.getoption("markexpr")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Hand out files of tests as tests/workers.py states, where `--dist loadfile` is given."""
-    if config.getoption("dist") != "loadfile":
+    """Hand out the files of quick tests as tests/workers.py states, where `--dist loadfile` is given."""
+    if config.getoption("dist") != "loadfile" or not _quick(config):
         return None
     import workers
 
@@ -49,20 +52,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(config, items):
     """Put the tests into the order in which they are handed out."""
-    if hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput") and _quick(config):
         import workers
 
         items.sort(key=workers.place)
-
-
-def pytest_runtest_protocol(item, nextitem):
-    """Have a process of pytest-xdist send one report of a test that passes, in place of six messages, which take a millisecond."""
-    if not hasattr(item.config, "workerinput") or item.config.getoption("xmlpath", None):  # JUnit's file is made of all reports
-        return None
-    for report in runtestprotocol(item, nextitem=nextitem, log=False):
-        if report.when == "call" or not report.passed:
-            item.ihook.pytest_runtest_logreport(report=report)
-    return True
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pushforward import _random
+from pushforward import _modes, _random
 from pushforward._checks import like_input
-from pushforward._modes import INFERENCE_DIFFERENTIATES, outside_inference_mode, values_alone
+from pushforward._modes import outside_inference_mode, values_alone
 from pushforward._precision import wide
 from pushforward.bijections.bijection import Bijection
 from pushforward.bijections.divergences import Divergence, ExactDivergence, as_divergence
@@ -102,7 +102,7 @@ class ODE(Bijection):
         prepare = preparer(self.velocity)  # what depends only on weights and times is computed once per solve
         # Calls of such a network are short: without autograd's bookkeeping a solve takes 3 % less time.
         bare = prepare is not None and not costs and isinstance(self.divergence, ExactDivergence)
-        bare = bare and values_alone() and INFERENCE_DIFFERENTIATES
+        bare = bare and values_alone() and _modes.INFERENCE_DIFFERENTIATES
         with torch.inference_mode() if bare else contextlib.nullcontext():
             velocity = self.velocity if prepare is None else prepare(self.sampler.stage_times(path, start, end))
             args = (cond, self.divergence.probes(x, generator))

@@ -147,7 +147,7 @@ def _text(file: str, first: int, last: int, start: int | None, stop: int | None)
         return full[0].strip()
     text = re.sub(r"\s+", " ", " ".join(lines)).strip()
     expression = _expression(text)
-    if _opens(full[0].strip(), expression):
+    if sys.version_info >= (3, 13) and _opens(full[0].strip(), expression):
         return full[0].strip()
     return " ".join(map(str.strip, full)) if isinstance(expression, ast.Subscript) else text
 
@@ -157,8 +157,8 @@ def _opens(line: str, expression: ast.expr | None) -> bool:
     if expression is None or not BLOCK.match(line):
         return False
     try:
-        (statement,) = ast.parse(f"{line} pass" if line.endswith(":") else line).body
-    except (SyntaxError, ValueError):
+        (statement,) = ast.parse(f"{line}\n pass").body
+    except (SyntaxError, ValueError):  # the block is on the same line, or the statement has more lines
         return False
     managers = [one.context_expr for one in statement.items] if isinstance(statement, ast.With | ast.AsyncWith) else []
     return ast.dump(expression) in map(ast.dump, managers)

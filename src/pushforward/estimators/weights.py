@@ -97,10 +97,11 @@ def quantile(values: numpy.ndarray, share: float, weights: numpy.ndarray | None)
         return float(known.min(initial=0.0))
     if weights is None:
         return float(numpy.percentile(values, 100 * share))
-    order = numpy.argsort(values[weights > 0], kind="stable")  # numpy.quantile takes weights from NumPy 2 on
-    ends = numpy.cumsum(weights[weights > 0][order])
+    order = numpy.argsort(values, kind="stable")  # numpy.quantile takes weights from NumPy 2 on
+    order = order[weights[order] > 0]
+    ends = numpy.cumsum(weights[order])
     place = numpy.searchsorted(ends, share * ends[-1]).clip(max=len(ends) - 1)
-    return float(values[weights > 0][order][place])
+    return float(values[order[place]])
 
 
 def with_weights(data: Dataset, weights: Tensor) -> Dataset:

@@ -46,7 +46,7 @@ def drawn(
     what, remedy = f"{n} samples of shape {model.shape}", "give a smaller n, or batch_size to compute fewer together"
     first = checks.first_floating(model)
     if first is None or first.device.type == "cpu":
-        dtype = model.dtype if first is None else first.dtype
+        dtype = model.dtype if first is None else first.dtype  # `dtype` would look for the same parameter again
         check_room(what, n * math.prod(model.shape) * dtype.itemsize, remedy)
     chunks = _random.chunks(n, batch_size, generator)
     cond = model._checked_cond(cond, n)

@@ -228,10 +228,9 @@ def _rates(features: int, like: Tensor) -> Tensor:
 def _value(mlp: MLP, constants: _Constants, x: Tensor, t: Tensor | None, cond: Tensor | None) -> Tensor:
     act = constants.act.value if torch.is_grad_enabled() else constants.act.value_
     h = x if x.dim() == 2 else x.flatten(1)
-    alone = values_alone()
     for matrix, bias in zip(constants.matrices, _biases(mlp, constants, x, t, cond), strict=True):
-        # Shifts of each row are tensors of this call: the layer's values take their place, without memory of their own.
-        h = act(bias.addmm_(h, matrix) if alone and bias.shape[:-1] == h.shape[:-1] else torch.addmm(bias, h, matrix))
+        own = bias.shape[:-1] == h.shape[:-1] and values_alone()  # each row's shifts are of this call: the values take their place
+        h = act(bias.addmm_(h, matrix) if own else torch.addmm(bias, h, matrix))
     return _shaped(mlp, torch.addmm(constants.bias, h, constants.last), x)
 
 
@@ -295,8 +294,6 @@ def _shaped(mlp: MLP, out: Tensor, x: Tensor) -> Tensor:
 
 
 def _one_for_all(t: Tensor) -> bool:
-    """Whether all rows share one time, as in fixed-step solvers: its features are then computed once (a quarter of a small MLP's call).
-
-    Only where the check is cheap and nothing is differentiated: otherwise each row needs its own derivative.
-    """
+    """Whether all rows share one time, as in fixed-step solvers, whose features are then computed once (a quarter of a small call)."""
+    # Only where the check is cheap and nothing is differentiated: otherwise each row needs its own derivative.
     return values_alone() and t.device.type == "cpu" and len(t) > 1 and bool((t == t[0]).all())

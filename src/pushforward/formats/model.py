@@ -124,7 +124,8 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     path.touch()
     mode = path.stat().st_mode  # as the umask allows: safetensors makes files that only their owner may read
     save_file({key: one.detach().contiguous() for key, one in tensors.items()}, path)
-    path.chmod(mode)
+    if path.stat().st_mode != mode:
+        path.chmod(mode)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

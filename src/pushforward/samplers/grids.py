@@ -25,7 +25,7 @@ class Grid(CheckedNumbers):
 
     def __call__(self, t_start: float, t_end: float, steps: int, path: Any = None) -> list[float]:
         """Return steps + 1 times, the first t_start and the last t_end exactly."""
-        if steps == 1:
+        if steps == 1 and path is not None:
             return [t_start, t_end]
         u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)[1:-1]
         inner = self.places(u if path is None else u.to(where(path)), t_start, t_end, path)
