@@ -44,7 +44,6 @@ _pages: set[str] = set()
 _looked_up: set[type] = set()  # types whose page is imported
 PARAMETERS = (nn.Parameter, type(None))
 _CALL = nn.Module._call_impl
-_GLOBAL_HOOKS = tuple(vars(torch_module)[f"_global_{one}_hooks"] for one in ("backward_pre", "backward", "forward_pre", "forward"))
 _disabled = 0  # open blocks of `disabled`, in all threads
 _lock = threading.Lock()
 
@@ -199,7 +198,7 @@ def untouched(module: nn.Module, inside: bool = False) -> bool:
     No hooks (also no global ones), no method replaced on an object or its class, no compiled call, no parametrised, sharded or swapped
     parameter. With `inside` the module's own hooks do not count, only those of its submodules.
     """
-    if any(_GLOBAL_HOOKS) or nn.Module._call_impl is not _CALL:
+    if torch_module._has_any_global_hook() or nn.Module._call_impl is not _CALL:
         return False
     # One loop with few calls: it runs for every layer of a flow, whose kernels take microseconds.
     pending: list[Any] = [module]
@@ -276,7 +275,7 @@ def plainly_called(module: nn.Module, *methods: str) -> bool:
     for name in methods:
         if name in state:
             return False
-    return not (hooked(module) or "forward" in state or any(_GLOBAL_HOOKS))
+    return not (hooked(module) or "forward" in state or torch_module._has_any_global_hook())
 
 
 def ability(thing: Any, name: str, overrides: tuple[str, ...] = ("forward", "__call__")) -> Callable[..., Any] | None:
