@@ -21,7 +21,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "sampler": ("Sampler", "采样器"),
     "sampler_info": ("own: the model's own", "own：模型自带的采样器"),
     "count": ("Evaluations", "求值次数"),
-    "guidance": ("Guidance (1: off)", "引导强度（1 为关闭）"),
+    "guidance": ("Guidance (1: off)", "引导强度（1=关）"),
     "temperature": ("Temperature", "温度"),
     "slide_1": ("Latent direction 1", "隐变量方向 1"),
     "slide_2": ("Latent direction 2", "隐变量方向 2"),

@@ -1,7 +1,7 @@
 """The columns of a table as a file or a DataFrame has them, and which of them cannot be read."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy
@@ -52,17 +52,27 @@ def unreadable(title: str, count: int, problem: str) -> Raw:
     return Raw(title, numpy.full(count, numpy.nan), problem=problem)
 
 
+def check_titles(name: str, titles: Iterable[Hashable]) -> None:
+    """Raise unless columns have names of their own, so that none takes the place of another.
+
+    Raises:
+        DataError: two have the same.
+    """
+    seen: set[Hashable] = set()
+    for title in titles:
+        if title in seen:
+            raise DataError(f"{name} has two columns {title!r}, but each needs a name of its own; rename one.")
+        seen.add(title)
+
+
 def by_title(name: str, columns: Sequence[Raw]) -> dict[str, Raw]:
     """Return columns by their names.
 
     Raises:
-        DataError: two have the same, so that one would take the place of the other.
+        DataError: two have the same.
     """
-    found = {one.title: one for one in columns}
-    if len(found) < len(columns):
-        title = next(one.title for k, one in enumerate(columns) if found[one.title] is not columns[k])
-        raise DataError(f"{name} has two columns {title!r}, but each needs a name of its own; rename one.")
-    return found
+    check_titles(name, [one.title for one in columns])
+    return {one.title: one for one in columns}
 
 
 def names_of(name: str, option: str, chosen: Names, titles: Sequence[str], numbered: bool = False) -> list[str]:

@@ -13,7 +13,7 @@ from pushforward._files import regular
 from pushforward._memory import check_room
 from pushforward.data.arrays import split_of
 from pushforward.data.dataset import Dataset
-from pushforward.data.raw import Names, Raw, names_of, unreadable
+from pushforward.data.raw import Names, Raw, check_titles, names_of, unreadable
 from pushforward.data.tabulate import Missing, Scales, tabulated
 from pushforward.errors import DataError, UserError
 
@@ -123,9 +123,7 @@ def cells_of_csv(path: Path, delimiter: str = ",") -> tuple[dict[str, list[str]]
     titles = [cell.strip() for cell in rows[0][1]]
     _check_delimiter(path, rows, delimiter)
     _check_lengths(path, rows[1:], titles)
-    twice = next((title for title in titles if titles.count(title) > 1), None)
-    if twice is not None:
-        raise DataError(f"{path} has two columns {twice!r}, but each needs a name of its own; rename one.")
+    check_titles(str(path), titles)
     return {title: [cells[k] for _, cells in rows[1:]] for k, title in enumerate(titles)}, [line for line, _ in rows[1:]]
 
 

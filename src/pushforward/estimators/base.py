@@ -16,7 +16,7 @@ from pushforward._checks import device_named, real, shown, whole
 from pushforward._pandas import as_pandas, is_frame
 from pushforward.data.frames import as_words
 from pushforward.data.given_columns import raw_of
-from pushforward.data.raw import Names, Raw, names_of
+from pushforward.data.raw import Names, Raw, check_titles, names_of
 from pushforward.data.raw_frame import columns_of
 from pushforward.data.tabulate import Missing
 from pushforward.errors import ConditionError, DataError, UserError
@@ -173,9 +173,7 @@ class FlowEstimator(BaseEstimator):
         """Return the columns of a table, checked as scikit-learn checks them; `gaps` is whether an array may have missing values."""
         if is_frame(X) and X.ndim == 2:
             frame = as_pandas("X", X)
-            twice = frame.columns[frame.columns.duplicated()]
-            if len(twice):
-                raise DataError(f"X has two columns {twice[0]!r}, but each needs a name of its own; rename one.")
+            check_titles("X", frame.columns)
             validate_data(self, frame, reset=reset, skip_check_array=True)
             raws = columns_of("X", frame)
             layout = Layout(tuple(one.title for one in raws), frame.columns, tuple(frame.dtypes))
