@@ -12,6 +12,7 @@ import torch
 
 from pushforward.cli import budget, comparing, main
 from pushforward.cli.contestants import check_same_data, labels_of
+from pushforward.cli.run import run_config
 from pushforward.errors import UserError
 from pushforward.formats.run import checkpoints
 
@@ -194,6 +195,19 @@ def test_seconds_become_steps(tmp_path, monkeypatch):
     assert made["models"]["flow_matching"][0]["steps"] == 24  # a quarter of the time is 8 validations
     took = made["models"]["flow_matching"][0]["seconds"]
     assert ("not trained equally" in made["notes"][0]) == (not 0.5 / 1.5 < took < 0.5 * 1.5)
+
+
+def test_a_model_whose_validation_does_not_fit_is_trained_without_one(tmp_path, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(budget._Clock, "now", lambda clock: next(ticks) / 64)
+    command = ["compare", FLOW, *BUDGET[:-2], "--seconds", "0.05", *SMALL, "--out", str(tmp_path / "c")]
+    assert main(command) == 0
+    made, run = table(tmp_path / "c")["models"]["flow_matching"][0], next((tmp_path / "c" / "runs").iterdir())
+    assert made["steps"] == 3  # all of the time
+    assert "validation_loss" not in (run / "metrics.jsonl").read_text()
+    assert run_config(run)["training"]["validate_every"] == 0
+    assert main(command) == 0  # the run is found again, and its last weights are measured as before
+    assert table(tmp_path / "c")["models"]["flow_matching"][0] == made
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ class _Clock(Callback):
 def affordable(contestant: Contestant, train: Dataset, validation: Dataset, device: torch.device, seconds: float) -> tuple[int, int]:
     """Return the number of steps that fit into a time with their validations, and the steps between two validations.
 
-    Validations take at most a quarter of the time; there is one at least.
+    Validations take at most a quarter of the time. Where one takes more, there is none, and 0 steps between them: a large flow of images
+    would spend its time on choosing among weights that it had no time to train.
     """
     torch.manual_seed(0)
     settings = {**vars(contestant.settings), "steps": 1_000_000, "patience": 0, "validate_every": FIRST}
@@ -66,6 +67,6 @@ def affordable(contestant: Contestant, train: Dataset, validation: Dataset, devi
     clock = _Clock(seconds, device)
     with contextlib.suppress(_EnoughError):
         Trainer(model, train, validation=validation, callbacks=[clock], **settings).fit()
-    validations = max(1, min(VALIDATIONS, int(seconds / 4 / max(clock.validation, 1e-9))))
+    validations = min(VALIDATIONS, int(seconds / 4 / max(clock.validation, 1e-9)))
     steps = max(1, int((seconds - validations * clock.validation) / clock.step))
-    return steps, max(1, steps // validations)
+    return steps, max(1, steps // validations) if validations else 0

@@ -81,8 +81,9 @@ class Training:
         if newest is not None and step_of(newest.name) >= steps:
             return out
         settings = dataclasses.replace(contestant.settings, steps=steps, seed=seed, patience=0, validate_every=every)
+        validation = self.validation if every else None
         trainer = start(
-            contestant.preset, contestant.arguments, settings, self.train, self.validation, out, section=self.section, device=self.device,
+            contestant.preset, contestant.arguments, settings, self.train, validation, out, section=self.section, device=self.device,
             resume=newest is not None, overwrite=newest is None and out.is_dir() and any(out.iterdir()), chosen=contestant.chosen,
             grids=False,  # sampling would count as training time
         )  # fmt: skip
@@ -99,7 +100,7 @@ class Training:
         return self.steps
 
     def _steps_of(self, contestant: Contestant) -> tuple[int, int]:
-        """Return the steps of all seeds of a preset, and those between validations: those of a run that has begun, else measured."""
+        """Return the steps of all seeds of a preset, and those between validations or 0: those of a run that has begun, else measured."""
         if contestant.name not in self.steps:
             begun = self.begun([contestant])
             if begun:

@@ -35,7 +35,7 @@ def start(
     arguments: Mapping[str, Any],
     settings: Settings,
     train: Dataset,
-    validation: Dataset,
+    validation: Dataset | None,
     out: Path,
     *,
     section: Mapping[str, Any],
