@@ -38,8 +38,8 @@ class Compare:
             differ in their seeds only are one model.
         data: data set to train presets on (`pushforward list data`), or a path; by default that of the runs.
         data_options: options of the data set, as NAME VALUE pairs.
-        seconds: training time of each preset and seed: the steps that fit are measured first, on a CPU as those of an idle machine. At most a
-            quarter of it is validation.
+        seconds: training time of each preset and seed: the steps that fit are measured first, on a CPU as those of an idle machine. At most
+            a quarter of it is validation.
         train_steps: optimisation steps of each preset and seed, instead of seconds.
         seeds: seeds that each preset is trained with.
         out: folder of table.html, table.csv, table.json, pictures and runs; the same command continues what it holds. By default

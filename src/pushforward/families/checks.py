@@ -76,7 +76,7 @@ def checked_cond(cond: Any, n: int, model: Any, look: bool = True) -> Any:
     if isinstance(cond, list | tuple | dict):
         needed = f"{kind.rows(n)}" if kind else f"a tensor, or a record of tensors such as TextContext, ({n}, ...)"
         raise ConditionError(f"cond is {type(cond).__name__}, but this model needs {needed}, one per sample: torch.as_tensor.")
-    for leaf in tree_leaves(cond):
+    for leaf in (cond,) if isinstance(cond, Tensor) else tree_leaves(cond):
         if isinstance(leaf, Tensor):
             if leaf.ndim == 0 or leaf.shape[0] != n:
                 raise ConditionError(f"cond has shape {tuple(leaf.shape)}, but its leading dimension must be {n}, one row per sample.")
@@ -99,7 +99,8 @@ def _checked_labels(cond: Any, n: int, classes: int, look: bool) -> Tensor:
         what = f"{cond.dtype} of shape {tuple(cond.shape)}" if isinstance(cond, Tensor) else type(cond).__name__
         raise ConditionError(f"cond is {what}, but this model needs integer labels ({n},) from 0 to {classes - 1}.")
     cond = cond.long()
-    if look and n and (int(cond.min()) < 0 or int(cond.max()) >= classes):  # a third of the time of a comparison of each
+    low, high = cond.aminmax() if look and n else (0, 0)  # a third of the time of a comparison of each
+    if int(low) < 0 or int(high) >= classes:
         row = int(((cond < 0) | (cond >= classes)).nonzero()[0, 0])
         raise ConditionError(f"cond[{row}] is {int(cond[row])}, but labels go from 0 to {classes - 1}; use cond=None for no condition.")
     return cond
