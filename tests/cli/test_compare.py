@@ -186,6 +186,18 @@ def test_a_first_step_that_imports_does_not_use_up_a_short_budget(monkeypatch):
     assert clock.step == pytest.approx(0.01)
 
 
+def test_a_validation_that_is_far_too_long_is_not_timed():
+    clock = budget._Clock(6.0, torch.device("cpu"), losses=100.0)
+    ticks = itertools.count()
+    clock.now = lambda: float(next(ticks))
+    for _ in range(3):
+        clock.on_every_step(None)
+    with pytest.raises(budget._EnoughError):  # a third of 100 steps
+        clock.on_every_step(None)
+    assert clock.step == 1
+    assert clock.validation == pytest.approx(100 / 3)
+
+
 def test_seconds_become_steps(tmp_path, monkeypatch):
     ticks = itertools.count()
     monkeypatch.setattr(budget._Clock, "now", lambda clock: next(ticks) / 64)  # each step and each validation takes 1/64 s

@@ -15,6 +15,7 @@ from pushforward.cli.contestants import Contestant, build_preset
 from pushforward.data.dataset import Dataset
 from pushforward.training.progress import Callback
 from pushforward.training.trainer import Trainer
+from pushforward.training.validation import DRAWS, FORWARD
 
 VALIDATIONS = 10  # of a run: the best weights on validation are compared
 SHARE = 0.05  # of the time that the measurement takes, after its first steps
@@ -26,10 +27,10 @@ class _EnoughError(Exception):
 
 
 class _Clock(Callback):
-    def __init__(self, seconds: float, device: torch.device) -> None:
+    def __init__(self, seconds: float, device: torch.device, losses: float = 0) -> None:
         self.on_cpu = device.type == "cpu"
-        self.seconds, self.started = seconds, self.now()
-        self.ends, self.validation = [self.started], 0.0
+        self.seconds, self.losses, self.started = seconds, losses, self.now()  # `losses` are those of one validation
+        self.ends, self.measured = [self.started], 0.0
 
     def now(self) -> float:
         """Return seconds of an idle machine since some time."""
@@ -41,12 +42,18 @@ class _Clock(Callback):
             self.started = self.ends[-1]
             return
         spent = self.ends[-1] - self.started
-        if (self.validation and spent > SHARE * self.seconds + self.validation) or spent > self.seconds:
+        far_too_long = len(self.ends) > FIRST and not self.measured and self.validation > self.seconds  # four times what it may take
+        if far_too_long or (self.measured and spent > SHARE * self.seconds + self.measured) or spent > self.seconds:
             raise _EnoughError
 
     def on_validation(self, trainer: Trainer, metrics: dict[str, Any]) -> None:
-        self.validation = self.now() - self.ends[-1]
-        self.ends[-1] += self.validation
+        self.measured = self.now() - self.ends[-1]
+        self.ends[-1] += self.measured
+
+    @property
+    def validation(self) -> float:
+        """Seconds a validation: measured, or as many losses without gradients."""
+        return self.measured or self.losses * FORWARD * self.step
 
     @property
     def step(self) -> float:
@@ -64,7 +71,7 @@ def affordable(contestant: Contestant, train: Dataset, validation: Dataset, devi
     torch.manual_seed(0)
     settings = {**vars(contestant.settings), "steps": 1_000_000, "patience": 0, "validate_every": FIRST}
     model = build_preset(contestant.preset, contestant.arguments, train).to(device)
-    clock = _Clock(seconds, device)
+    clock = _Clock(seconds, device, DRAWS * len(validation) / contestant.settings.batch_size)
     with contextlib.suppress(_EnoughError):
         Trainer(model, train, validation=validation, callbacks=[clock], **settings).fit()
     validations = min(VALIDATIONS, int(seconds / 4 / max(clock.validation, 1e-9)))
