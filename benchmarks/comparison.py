@@ -205,7 +205,7 @@ def main() -> None:
     options = parser.parse_args()
     file = RESULTS / ("comparison.json" if options.data == "digits" else f"comparison-{options.data}.json")
     for part in options.only:
-        began = time.perf_counter()
+        began, continued = time.perf_counter(), (options.out / options.data / part).exists()
         found = PARTS[part](options)
         numbers = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         given = shlex.join(sys.argv[1:]).replace(f" --out {options.out}", "")  # where it was run is of no use to others
@@ -215,7 +215,7 @@ def main() -> None:
             "steps": options.steps,
             "seeds": options.seeds,
         }
-        took = {"took": round(time.perf_counter() - began), "environment": environment()}
+        took = {"took": None if continued else round(time.perf_counter() - began), "environment": environment()}
         numbers[part] = {**facts, **took, "net": options.net, **found}
         write_text(file, json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
 

@@ -122,7 +122,8 @@ def commands(found):
     """The commands that measured the parts of a file."""
     for part, one in found.items():
         budget = f"{one['steps']} steps" if one.get("steps") else f"{one['seconds']:g} s"
-        yield f"{part}: {one['command']}  # {budget} a model, {one['seeds']} seed(s), {one['took'] / 60:.0f} min in all"
+        took = "run in several sittings" if one["took"] is None else f"{one['took'] / 60:.0f} min in all"
+        yield f"{part}: {one['command']}  # {budget} a model, {one['seeds']} seed(s), {took}"
 
 
 for line in commands({part: numbers[part] for part in ("models", "reflow", "plane", "meanflow")}):
