@@ -57,6 +57,20 @@ def test_it_has_a_gradient():
     assert torch.autograd.gradcheck(lambda one: sliced_wasserstein(one, y, 7, seeded()), x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_its_value_has_the_same_bits_where_a_gradient_is_asked_for(dtype):
+    x, y = normal(300, 3).to(dtype), normal(300, 3, seed=1).to(dtype)
+    x[::7] = x[0]  # ties
+    assert torch.equal(sliced_wasserstein(x, y, 50, seeded()), sliced_wasserstein(x.clone().requires_grad_(), y, 50, seeded()).detach())
+
+
+def test_it_has_a_derivative_by_forward_mode():
+    x, y, direction = normal(20, 3), normal(20, 3, seed=1), normal(20, 3, seed=2)
+    call = lambda one: sliced_wasserstein(one, y, 7, seeded())  # noqa: E731
+    _, derivative = torch.func.jvp(call, (x,), (direction,))
+    torch.testing.assert_close(derivative, (torch.func.grad(call)(x) * direction).sum())
+
+
 def test_draws_have_a_mean_and_a_spread():
     spread = sliced_wasserstein_draws(normal(40, 3), normal(60, 3, seed=1) + 1, draws=8, projections=20, generator=seeded())
     assert spread.values.shape == (8,)

@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Generator, Tensor
 
+from pushforward._modes import untransformed
 from pushforward.errors import ShapeError, UserError
 from pushforward.registry import export
 
@@ -87,8 +89,16 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 500, generator: 
     directions = directions / directions.norm(dim=0)
     total = a.new_zeros(())
     for block in directions.split(max(1, CHUNK // len(a)), dim=1):
-        total = total + ((a @ block).sort(dim=0).values - (b @ block).sort(dim=0).values).square().mean(dim=0).sum()
+        total = total + (_sorted(a @ block) - _sorted(b @ block)).square().mean(dim=0).sum()
     return (total / projections).sqrt()
+
+
+def _sorted(columns: Tensor) -> Tensor:
+    """Return each column in ascending order; of values alone by NumPy, as torch finds their places too, in ten times the time."""
+    plain = type(columns) is Tensor and columns.device.type == "cpu" and columns.dtype in (torch.float32, torch.float64)
+    if plain and not columns.requires_grad and untransformed():
+        return torch.from_numpy(numpy.sort(columns.numpy(), axis=0))
+    return columns.sort(dim=0).values
 
 
 @export("evaluation.sliced_wasserstein_draws", example=lambda: (torch.randn(8, 3), torch.randn(12, 3)))
