@@ -129,7 +129,8 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     chosen = Defaults()
     if not config:  # a configuration states what it was made for
         chosen = defaults(preset, source.train)
-        parsed = parsed_options(preset, given, Run(), Settings(**chosen.training), chosen.model)
+        if chosen.training or chosen.model != defaulted:  # else they have been read over these; reading them takes 0.1 s
+            parsed = parsed_options(preset, given, Run(), Settings(**chosen.training), chosen.model)
         chosen = chosen.among({**vars(parsed.model), **vars(parsed.training)})
     if options.dry_run:
         model = built(preset, arguments_of(parsed), parsed.training, source.train).to(source.device)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy
 import torch
+from matplotlib import rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator
@@ -42,9 +43,17 @@ def plain(text: str) -> str:
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure atomically, in the format that the file's name ends in."""
     path = Path(path)
+    kind = path.suffix.removeprefix(".").lower()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a script that no installed font has: a box is drawn
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix.removeprefix(".").lower()))
+        write_atomically(path, lambda temporary: _draw_once(figure, temporary) if kind == "png" else figure.savefig(temporary, format=kind))
+
+
+def _draw_once(figure: Figure, path: Path) -> None:
+    """Write a PNG with the pixels of `Figure.savefig`, which draws twice, at first only for the layout that drawing finds by itself."""
+    if rcParams["savefig.dpi"] != "figure":
+        figure.set_dpi(rcParams["savefig.dpi"])
+    FigureCanvasAgg(figure).print_png(path)
 
 
 def greys(x: Tensor, levels: Levels) -> Tensor:
