@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import jaxtyping
 import pytest
+from hypothesis.internal.conjecture import providers
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import examples`
 os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))  # also in the processes that tests start
@@ -22,6 +23,9 @@ gc.disable()  # until the tests are collected: what is imported is no garbage
 # The same examples each time, however slow a busy machine makes them: a law that fails does so for everybody.
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("deterministic")
+# Nor may they depend on the constants in whatever modules a process has imported, which take each process a second to find.
+if hasattr(providers, "is_local_module_file"):
+    providers.is_local_module_file = lambda path: False
 
 
 @pytest.hookimpl(wrapper=True)
@@ -65,10 +69,9 @@ def _seed():
     torch.default_generator.manual_seed(0)  # torch.manual_seed formats a stack for each kind of GPU, in half of an empty test's time
 
 
-@pytest.fixture(autouse=True)
-def _shapes(request):
+def pytest_runtest_setup(item):
     """Check shapes in one quick test of eight, chosen by its name, and in all slow ones: the checks take a fifth of the time."""
-    chosen = "slow" in request.keywords or zlib.crc32(request.node.nodeid.encode()) % 8 == 0
+    chosen = "slow" in item.keywords or zlib.crc32(item.nodeid.encode()) % 8 == 0
     jaxtyping.config.update("jaxtyping_disable", not chosen)
 
 

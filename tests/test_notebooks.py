@@ -7,8 +7,9 @@ import runpy
 from pathlib import Path
 
 import pytest
+from packages import package
 
-nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed: run pip install 'pushforward[dev]'.")
+nbformat = package("nbformat")
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "examples" / "notebooks"

@@ -1,11 +1,11 @@
 """Shards by DCP: what is written is read, and what could act, lies elsewhere or is damaged is refused."""
 
+import dataclasses
 import os
 import pickle
 
 import pytest
 import torch
-from torch.distributed.checkpoint.filesystem import _StorageInfo
 
 from pushforward.errors import CheckpointError
 from pushforward.formats.shards import METADATA, read_shards, stored_shards, write_shards
@@ -43,11 +43,11 @@ def test_a_folder_without_shards_has_none(tmp_path):
 
 
 def _elsewhere(found):
-    found.storage_data = {key: _StorageInfo("../elsewhere", one.offset, one.length) for key, one in found.storage_data.items()}
+    found.storage_data = {key: dataclasses.replace(one, relative_path="../elsewhere") for key, one in found.storage_data.items()}
 
 
 def _plugin(found):
-    found.storage_data = {key: _StorageInfo(one.relative_path, one.offset, one.length, ["zstd"]) for key, one in found.storage_data.items()}
+    found.storage_data = {key: dataclasses.replace(one, transform_descriptors=["zstd"]) for key, one in found.storage_data.items()}
 
 
 def _bytes(found):
