@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+from examples import some_of
 
 from pushforward import registry
 from pushforward.cli import main
@@ -61,8 +62,7 @@ SENTENCES = {
 }
 
 
-@pytest.mark.parametrize("columns", ["40", "100", "300"])
-@pytest.mark.parametrize("command", SENTENCES)
+@pytest.mark.parametrize(("command", "columns"), some_of(SENTENCES, ["40", "100", "300"]))
 def test_a_mistake_is_answered_in_one_sentence(command, columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", columns)
     assert main(command.split()) == 2
