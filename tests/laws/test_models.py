@@ -219,7 +219,7 @@ def test_hutchinsons_log_prob_belongs_to_its_generators(subject):
 
 def test_samples_have_no_gradient(differentiable):
     model, x, cond = differentiable
-    assert not model.sample(len(x), cond).requires_grad
+    assert not model.sample(len(x), cond, **by(model, STEPS)).requires_grad
 
 
 def test_log_prob_has_gradients_by_x_and_parameters(differentiable):
