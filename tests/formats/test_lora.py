@@ -164,6 +164,15 @@ def test_zero_alpha_of_kohya_is_the_rank(net, stored, tmp_path):
     check(net, tmp_path / "lora.safetensors", expected(tmp_path, stored["single"], "single", deltas))
 
 
+@pytest.mark.parametrize("alpha", [torch.tensor(6), torch.tensor([6], dtype=torch.int32), torch.tensor([[6.0]]).bfloat16()])
+def test_alpha_of_any_number_dtype(net, stored, tmp_path, alpha):
+    """kohya saves an integer where alpha was left to be the rank and the file's dtype the network's."""
+    path = tmp_path / "lora.safetensors"
+    deltas = written(path, stored, "kohya", 6)
+    save_file({name: alpha.clone() if name.endswith(".alpha") else one for name, one in load_file(path).items()}, path)
+    check(net, path, expected(tmp_path, stored["single"], "single", scaled(deltas, 6 / RANK)))
+
+
 def test_split_qkv_of_kohya_keeps_the_alpha_of_the_small_rank(net, stored, tmp_path):
     """down is three A on top of each other, up is block diagonal, and alpha is divided by 3 r."""
     name = "joint_blocks.1.x_block.attn.qkv"
@@ -212,9 +221,9 @@ def test_magnitude_vector_of_peft_in_a_swapped_module(net, stored, tmp_path):
     lora = check(net, tmp_path / "lora.safetensors", wanted)
     pf.formats.write_lora(tmp_path / "again.safetensors", lora, {"transformer": net})
     check(net, tmp_path / "again.safetensors", wanted)
-    two = pf.formats.LoRA({"transformer": (*lora.parts["transformer"], lora.parts["transformer"][0])})
-    with pytest.raises(UserError, match="one module of kohya cannot express"):
-        pf.formats.write_lora(tmp_path / "kohya.safetensors", two, {"transformer": net}, "kohya")
+    with pytest.raises(UserError, match="image.attention.qkv changes .* not all of them, which one module of kohya cannot express"):
+        pf.formats.write_lora(tmp_path / "kohya.safetensors", lora, {"transformer": net}, "kohya")
+    assert not (tmp_path / "kohya.safetensors").exists()
 
 
 @pytest.mark.parametrize("target", ["diffusers", "kohya"])
@@ -235,6 +244,24 @@ def test_round_trips_between_layouts(net, stored, tmp_path, source, target):
     if target == "kohya":  # three with different A are stacked, one that was split shares A
         rank = len(names["lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight"])
         assert rank == (3 * RANK if source == "diffusers" else RANK)
+
+
+@pytest.mark.parametrize("target", ["diffusers", "kohya"])
+@pytest.mark.parametrize(("dtype", "alpha", "wide"), [("float16", 1, True), ("bfloat16", 1, False), ("bfloat16", 3, True)])
+def test_folding_alpha_rounds_nothing(net, stored, tmp_path, target, dtype, alpha, wide):
+    """B of a usual size times 1 / 64 is below what float16 holds with its full digits."""
+    name = "joint_blocks.0.x_block.attn.qkv"
+    down, up = (one.to(getattr(torch, dtype)) for one in factors(stored["single"][f"{name}.weight"], 64))
+    up = (up.float() * 1e-4).to(up.dtype)
+    base = f"lora_unet_{name.replace('.', '_')}"
+    file = {f"{base}.lora_down.weight": down, f"{base}.lora_up.weight": up, f"{base}.alpha": torch.tensor(float(alpha))}
+    save_file(file, tmp_path / "lora.safetensors")
+    lora = pf.formats.read_lora(tmp_path / "lora.safetensors", {"transformer": net})
+    path = pf.formats.write_lora(tmp_path / "again.safetensors", lora, {"transformer": net}, target)
+    again = sorted(pf.formats.read_lora(path, {"transformer": net}).parts["transformer"], key=lambda one: one.start)
+    torch.testing.assert_close(torch.cat([one.up.double() for one in again]), up.double() * alpha / 64, rtol=0, atol=0)
+    assert all(torch.equal(one.down, down) and one.scale == 1 for one in again)
+    assert {one.up.dtype for one in again} == {torch.float32 if wide else up.dtype}
 
 
 def bad(path, tensors, layout="diffusers", **changes):
@@ -272,6 +299,7 @@ BAD = {
     "three axes": ({f"{TO_Q}.lora_A.weight": torch.zeros(RANK, 128, 1)}, CheckpointError, "two axes"),
     "integers": ({f"{TO_Q}.lora_A.weight": torch.zeros(RANK, 128).int()}, CheckpointError, "holds floats"),
     "alpha that is not finite": ({f"{TO_Q}.alpha": torch.tensor(float("nan"))}, CheckpointError, "one finite number"),
+    "alpha that is no number": ({f"{TO_Q}.alpha": torch.tensor(True)}, CheckpointError, "one finite number"),
     "alpha of two": ({f"{TO_Q}.alpha": torch.ones(2)}, CheckpointError, "one finite number"),
     "a short magnitude": ({f"{TO_Q}.lora_magnitude_vector": torch.ones(3)}, NoCheckpointError, "must be"),
     "one module twice": (

@@ -192,8 +192,8 @@ def _change(file: TensorFile, name: str, tensors: Mapping[str, str], place: Plac
         )
     scale = settings.scale(name, rank)
     if "alpha" in tensors:
-        alpha = _values(file, tensors["alpha"])
-        if alpha.numel() != 1 or not math.isfinite(alpha.item()):
+        alpha = file.mapped(tensors["alpha"])  # kohya's is an integer where it was left to be the rank
+        if alpha.numel() != 1 or alpha.dtype == torch.bool or alpha.is_complex() or not math.isfinite(alpha.item()):
             raise CheckpointError(f"{file.path}: {tensors['alpha']} must be one finite number; download it again.")
         scale = alpha.item() / rank or 1.0
     magnitude = None

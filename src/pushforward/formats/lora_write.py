@@ -28,9 +28,10 @@ Factors = tuple[Tensor, Tensor, Tensor | None]  # down, up with the scale in it,
 def write_lora(path: str | Path, lora: LoRA, components: Mapping[str, nn.Module], layout: LoRALayout = "diffusers") -> Path:
     """Write a LoRA or DoRA, with alpha / rank multiplied into B, so that alpha is the rank.
 
-    The layout "diffusers" is read equally by diffusers and ComfyUI, of which only the former reads the header: it has the names of
-    diffusers, no alpha tensors, and a header with lora_alpha = r. "kohya" has kohya's names, `.alpha` tensors and one change for queries,
-    keys and values; where these have different A, it stacks them, with a block diagonal B. diffusers itself does not load LoRAs of T5.
+    B is float32 where its dtype cannot hold the product. The layout "diffusers" is read equally by diffusers and ComfyUI, of which only
+    the former reads the header: it has the names of diffusers, no alpha tensors, and a header with lora_alpha = r. "kohya" has kohya's
+    names, `.alpha` tensors and one change for queries, keys and values; where these have different A, it stacks them, with a block
+    diagonal B. diffusers itself does not load LoRAs of T5.
 
     Args:
         path: the .safetensors file; diffusers looks for pytorch_lora_weights.safetensors in a folder.
@@ -93,9 +94,13 @@ def _joined(place: Place, changes: list[LowRank]) -> Factors:
     else:
         down, up = torch.cat([down for down, *_ in parts]), torch.cat([up for _, up, _ in parts], dim=1)
     magnitudes = [one for *_, one in parts if one is not None]
-    covered = sum(len(one.up) for one in changes) == place.rows  # then rows of zeros of one are filled by another
-    if magnitudes and len(parts) > 1 and not (covered and len(magnitudes) == len(parts) and all(one.shape[1] == 1 for one in magnitudes)):
-        raise UserError(f"the DoRA of {place.module} changes queries, keys and values apart, which one module of kohya cannot express.")
+    # each row has a magnitude, where those of zero of one change are filled by another
+    covered = len(magnitudes) == len(parts) and sum(min(place.rows, len(one.up)) for one in changes) == place.rows
+    if magnitudes and not (covered and (len(parts) == 1 or all(one.shape[1] == 1 for one in magnitudes))):
+        raise UserError(
+            f"the DoRA of {place.module} changes queries, keys and values apart, or not all of them, which one module of kohya cannot "
+            "express; write 'diffusers'."
+        )
     magnitude = sum(magnitudes[1:], magnitudes[0]) if magnitudes else None
     if place.swapped:
         up = torch.cat(up.chunk(2)[::-1])
@@ -105,7 +110,9 @@ def _joined(place: Place, changes: list[LowRank]) -> Factors:
 
 def _cut(place: Place, change: LowRank) -> Factors:
     """Return the factors of a change for the rows of a place, with zeros where it does not change them."""
-    scaled = (change.up.float() * change.scale).to(change.up.dtype)
+    scaled = change.up.float() * change.scale
+    if torch.equal(scaled.to(change.up.dtype).float(), scaled):  # else in float32: float16 loses digits below 6e-5, as of alpha = 1
+        scaled = scaled.to(change.up.dtype)
     first, last = max(change.start, place.start), min(change.rows.stop, place.start + place.rows)
     target, source = slice(first - place.start, last - place.start), slice(first - change.start, last - change.start)
 
