@@ -100,6 +100,24 @@ def test_scales_of_text_encoders_are_applied(tiny):
     [
         (lambda held, name: held.update({f"{name}scale_weight": torch.ones(3, 3)}), NoCheckpointError, r"scale_weight is \(3, 3\), but"),
         (lambda held, name: held.update({f"{name}scale_weight": torch.tensor(torch.nan)}), CheckpointError, "not finite"),
+        (
+            lambda held, name: held.update({f"{name}scale_weight": torch.tensor(0.0)}),
+            CheckpointError,
+            "weight has 0, but scales of a",
+        ),
+        (lambda held, name: held.update({f"{name}scale_weight": -torch.ones(384)}), CheckpointError, "has -1, but .* are positive; down"),
+        (
+            lambda held, name: held.update({f"{name}comfy_quant": text({"format": "float8_e5m2"})}),
+            CheckpointError,
+            r"qkv.weight is stored as torch.float8_e4m3fn, but .*qkv.comfy_quant states float8_e5m2; download",
+        ),
+        (
+            lambda held, name: held.update(
+                {f"{name}weight": held[f"{name}weight"].bfloat16(), f"{name}comfy_quant": text({"format": "int8_tensorwise"})}
+            ),
+            CheckpointError,
+            "stored as torch.bfloat16, but .* states int8_tensorwise",
+        ),
         (lambda held, name: held.update({f"{name}weight_scale_2": torch.ones(1)}), NoCheckpointError, "holds .*weight_scale_2, of a quant"),
         (
             lambda held, name: held.update({f"{name}comfy_quant": text({"format": "nvfp4"})}),
