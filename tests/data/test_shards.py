@@ -53,7 +53,7 @@ def write(path, members):
 
 
 def sample(k):
-    return [(f"{k:03d}.png", png(k)), (f"{k:03d}.cls", str(k % 2).encode()), (f"{k:03d}.txt", f"grey {k}".encode())]
+    return [(f"{k:03d}.png", png(k)), (f"{k:03d}.cls", str(k % 2).encode()), (f"{k:03d}.txt", f"grey {k}".encode("utf-8-sig"))]
 
 
 def write_all(folder, of=sample):

@@ -97,7 +97,7 @@ def _captions(folder: Path, files: Sequence[str]) -> tuple[dict[str, str] | None
 
 def _caption(path: Path) -> str:
     try:
-        return text_of(path, DataError).strip()
+        return text_of(path, DataError, encoding="utf-8-sig").strip()  # -sig: editors write a byte order mark
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}); write the caption in UTF-8.") from None
 

@@ -206,7 +206,7 @@ def _text(file: _Bounded, shard: Shard, member: tarfile.TarInfo) -> str:
         raise DataError(f"{shard.url}: {member.name} has {member.size} bytes, but at most {MOST_TEXT} of a text are read; shorten it.")
     file.seek(member.offset_data)
     try:
-        return file.read(member.size).decode()
+        return file.read(member.size).decode("utf-8-sig")  # -sig: editors write a byte order mark
     except UnicodeDecodeError as error:
         raise DataError(f"{shard.url}: {member.name} is not UTF-8 text (byte {error.start}); write it in UTF-8.") from None
 
