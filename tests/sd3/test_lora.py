@@ -101,6 +101,25 @@ def test_strengths_add_up(sd3, files):
         sd3.unload_lora()
 
 
+def test_what_identifies_the_encoders_of_a_cache_is_what_they_compute(sd3, tmp_path):
+    """Another LoRA, or another weight of it, encodes captions otherwise; merged or not they are the same."""
+    path = written(sd3, tmp_path / "style.safetensors", text_encoders=["clip_l"])
+
+    def known():
+        return pf.sd3.PromptEncoders(sd3, tokens=TOKENS).fingerprint()
+
+    plain = known()
+    sd3.load_lora(path)
+    whole = known()
+    sd3.set_lora({"style": 0.5})
+    half = known()
+    assert len({plain, whole, half}) == 3
+    sd3.merge_lora()
+    assert known() == half
+    sd3.set_lora({"style": 0})
+    assert known() == plain
+
+
 def test_unmerged_ones_hold_in_every_verb(sd3, files):
     """The fast path of the blocks reads weights: it declines, and the rows of text encoders are not touched."""
     sd3.load_lora(files[0])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from pushforward._checks import whole
 from pushforward._files import json_of, text_of
@@ -45,9 +46,16 @@ def fingerprint_of(vae: AutoencoderKL) -> str:
 
 
 def weights_digest(module: nn.Module, others: str = "") -> str:
-    """Return the first 16 hexadecimal digits of a SHA-256 of a module's weights by name, and of other facts."""
+    """Return the first 16 hexadecimal digits of a SHA-256 of a module's weights by name, and of other facts.
+
+    Weights with a parametrisation, such as a LoRA that is not merged, are those that are computed with.
+    """
     digest = hashlib.sha256(others.encode())
-    for name, tensor in sorted(module.state_dict().items()):
+    computed = {path: one for path, one in module.named_modules() if parametrize.is_parametrized(one)}
+    tensors = {name: one for name, one in module.state_dict().items() if name.partition(".parametrizations.")[0] not in computed}
+    for path, one in computed.items():
+        tensors |= {f"{path}.{name}": getattr(one, name) for name in one.parametrizations}  # type: ignore[union-attr]
+    for name, tensor in sorted(tensors.items()):
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
