@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import math
 import threading
 
@@ -13,6 +14,8 @@ import torch
 import pushforward as pf
 from pushforward.conditions import TextContext
 from pushforward.errors import CheckpointError, ConditionError, NotFiniteError, OutOfMemoryError, ShapeError, SolverError, UserError
+from pushforward.formats.autoencoder_folder import read_autoencoder_of
+from pushforward.formats.tensor_file import TensorFile
 from pushforward.guidance.cfg import CFG
 from pushforward.guidance.skip_layers import SkipLayers
 from pushforward.samplers.dopri5 import Dopri5
@@ -249,6 +252,41 @@ def test_a_saved_model_makes_the_same_image(tiny, model, tmp_path, layout):
         assert torch.equal(loaded.transformer.state_dict()[name], one)
     # A mapped file's tensors may lie off the alignment by which kernels vectorise, which changes last bits on some processors.
     torch.testing.assert_close(quick(loaded), quick(model), rtol=1e-5, atol=1e-5)
+
+
+def edited(folder, part, **changes):
+    path = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_single_file_keeps_the_settings_that_tensors_do_not_show(tiny, copied, tmp_path):
+    """Scale, heads, activations and shift of another model than the public ones: they became the public ones."""
+    folder = copied("folder")
+    edited(folder, "transformer", attention_head_dim=32, num_attention_heads=4)
+    edited(folder, "vae", scaling_factor=0.8, shift_factor=0.2, norm_num_groups=16)
+    edited(folder, "text_encoder", num_attention_heads=4, hidden_act="gelu")
+    edited(folder, "text_encoder_2", num_attention_heads=3)
+    edited(folder, "text_encoder_3", relative_attention_max_distance=20)
+    edited(folder, "scheduler", shift=1.5)
+    model = pf.StableDiffusion3.from_pretrained(folder)
+    path = model.save(tmp_path / "model.safetensors")
+    again = pf.StableDiffusion3.from_pretrained(path, tokenizers=folder)
+    assert again.shift == 1.5
+    torch.testing.assert_close(quick(again, output="tensor"), quick(model, output="tensor"), rtol=1e-5, atol=1e-5)
+    vae = read_autoencoder_of(path)
+    assert (vae.scale, vae.shift, vae.groups) == (0.8, 0.2, 16)
+    assert again.save(tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    public = pf.StableDiffusion3.from_pretrained(tiny("medium").folder).save(tmp_path / "public.safetensors")
+    assert TensorFile(public).metadata == {"format": "pt"}
+
+
+def test_steps_that_the_scheduler_states_and_that_are_not_taken_are_named(copied):
+    folder = copied("folder")
+    edited(folder, "scheduler", use_dynamic_shifting=True, shift_terminal=0.02, _class_name="FlowMatchHeunDiscreteScheduler")
+    with pytest.warns(UserWarning, match="_class_name FlowMatchHeunDiscreteScheduler, use_dynamic_shifting True, shift_terminal 0.02, but"):
+        pf.StableDiffusion3.from_pretrained(folder)
+    (folder / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "FlowMatchEulerDiscreteScheduler"}')
+    assert pf.StableDiffusion3.from_pretrained(folder).shift == 1  # as in diffusers
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pushforward.errors import NoCheckpointError
 from pushforward.formats.files import check_replaceable, write_folder
 from pushforward.formats.sd3_find import folder_part, layout_of, open_tensors, read_json, shapes_checked, split
 from pushforward.formats.sd3_parts import read_autoencoder
+from pushforward.formats.sd3_stated import read_stated
 from pushforward.formats.sd3_write import fill_autoencoder
 from pushforward.formats.tensor_file import Stored
 from pushforward.nn.autoencoder_kl import AutoencoderKL
@@ -51,10 +52,10 @@ def read_autoencoder_of(path: Path, *, dtype: torch.dtype | None = None, device:
             )
         stored, config = folder_part(folder), read_json(folder / CONFIG)
     elif path.is_file():
-        parts, config = split(Stored.of(path, {path: open_tensors(path)})), {}
+        parts = split(Stored.of(path, {path: open_tensors(path)}))
         if "vae" not in parts:
             raise NoCheckpointError(f"{path} has no autoencoder; give a file that has one.")
-        stored = parts["vae"]
+        stored, config = parts["vae"], read_stated({"vae": parts["vae"]}).get("vae", {})
     else:
         raise NoCheckpointError(f"there is no file or folder {path}; give a run of autoencoder_kl, a folder of diffusers, or a file.")
     with shapes_checked(f"{path}: the autoencoder"):

@@ -25,6 +25,7 @@ from pushforward.formats.sd3_find import (
     split,
 )
 from pushforward.formats.sd3_parts import read_autoencoder, read_transformer, variant
+from pushforward.formats.sd3_stated import read_stated
 from pushforward.formats.tensor_file import Stored
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.eight_bits import Weights, checked_weights
@@ -118,13 +119,14 @@ def read_sd3(
             encoders[name] = Stored.of(file, {file: open_tensors(file)})
     for one in (*stored.values(), *encoders.values()):
         check_quantisation(one)
+    configs = read_stated({**stored, **encoders}) if folder is None else _configs(folder, [*stored, *encoders])
     net = vae = None
     if "transformer" in stored and "transformer" in parts:
-        config = read_json(folder / "transformer" / "config.json") if folder else {}
+        config = configs.get("transformer", {})
         with shapes_checked(f"{path}: the transformer"):
             net = read_transformer(stored["transformer"], layout_of(stored["transformer"]), config, dtype, device, weights)
     if "vae" in stored and "vae" in parts:
-        config = read_json(folder / "vae" / "config.json") if folder else {}
+        config = configs.get("vae", {})
         with shapes_checked(f"{path}: the autoencoder"):
             vae = read_autoencoder(stored["vae"], layout_of(stored["vae"]), config, dtype, device)
     with_text = "text_encoders" in parts
@@ -132,11 +134,16 @@ def read_sd3(
         net,
         vae,
         {name: _held(one, dtype) for name, one in encoders.items()} if with_text else {},
-        {name: read_json(folder / ENCODERS[name] / "config.json") if folder else {} for name in encoders} if with_text else {},
+        {name: configs.get(name, {}) for name in encoders} if with_text else {},
         {name: folder / one for name, one in TOKENIZERS.items() if (folder / one).is_dir()} if folder else {},
-        read_json(folder / "scheduler" / "scheduler_config.json") if folder else {},
+        read_json(folder / "scheduler" / "scheduler_config.json") if folder else configs.get("scheduler", {}),
         "" if net is None else variant(net),
     )
+
+
+def _configs(folder: Path, parts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the config.json of each part of a diffusers folder."""
+    return {part: read_json(folder / ENCODERS.get(part, part) / "config.json") for part in parts}
 
 
 def _held(stored: Stored, dtype: torch.dtype | None) -> dict[str, Tensor]:

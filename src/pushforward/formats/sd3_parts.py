@@ -11,6 +11,7 @@ from pushforward.errors import CheckpointError, NoCheckpointError
 from pushforward.formats.sd3_fill import filled
 from pushforward.formats.sd3_find import setting
 from pushforward.formats.sd3_names import Layout, autoencoder_sources, count, transformer_sources
+from pushforward.formats.sd3_stated import GROUPS, HEAD, SCALE, SHIFT
 from pushforward.formats.tensor_file import Stored
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.eight_bits import Weights
@@ -68,7 +69,7 @@ def read_transformer(
             f"{stored.where}: {names['first']} is {first}, {names['positions']} {positions}, which does not match any SD3."
         )
     norm = f"{block}0.{names['norm']}"
-    head = stored.shape(norm)[0] if norm in stored else int(setting(config, "attention_head_dim", 64))
+    head = stored.shape(norm)[0] if norm in stored else int(setting(config, "attention_head_dim", HEAD))
     side = int(setting(config, "sample_size", 128))
     with torch.device("meta"):
         net = MMDiT(
@@ -130,8 +131,8 @@ def read_autoencoder(
             stored.shape("decoder.conv_in.weight")[1],
             widths,
             blocks=count(stored, f"{level}0.{block}"),
-            groups=int(setting(config, "norm_num_groups", 32)),
-            scale=setting(config, "scaling_factor", 1.5305),
-            shift=setting({"shift_factor": config.get("shift_factor") or 0.0}, "shift_factor", 0.0) if config else 0.0609,
+            groups=int(setting(config, "norm_num_groups", GROUPS)),
+            scale=setting(config, "scaling_factor", SCALE),
+            shift=setting({"shift_factor": config.get("shift_factor") or 0.0}, "shift_factor", 0.0) if config else SHIFT,
         )
     return filled(net, stored, autoencoder_sources(net, layout), dtype, device, f"it looks like an autoencoder of widths {widths}")

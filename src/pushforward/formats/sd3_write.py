@@ -24,6 +24,7 @@ from pushforward.formats.files import check_replaceable, write_atomically, write
 from pushforward.formats.sd3 import SD3Files
 from pushforward.formats.sd3_find import ENCODERS, TOKENIZERS, check_written_as
 from pushforward.formats.sd3_names import LAYOUTS, Layout, Source, autoencoder_sources, module_sources
+from pushforward.formats.sd3_stated import stated_settings
 from pushforward.formats.tensor_file import write_tensors
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.eight_bits import layer_linears
@@ -54,8 +55,9 @@ def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single", *, w
         weight = values scale
 
     of weights in 8 bits, which are written as `layer.weight`, `layer.weight_scale` and `layer.comfy_quant`, the names of ComfyUI.
-    The write is atomic, and `read_sd3` restores the same bits. A single file holds no tokenizers, configurations or scheduler; CLIP-L's
-    projection is omitted from it if it is the identity, and added to a folder if it is missing.
+    The write is atomic, and `read_sd3` restores the same bits. A single file holds no tokenizers; settings that differ from those of
+    the public models, such as the autoencoder's scale, are in its header, which other programs do not read. CLIP-L's projection is
+    omitted from it if it is the identity, and added to a folder if it is missing.
 
     Args:
         path: the .safetensors file, or the folder; one that holds anything else than a Stable Diffusion 3 is not replaced.
@@ -90,7 +92,8 @@ def write_sd3(path: str | Path, files: SD3Files, layout: Layout = "single", *, w
         check_written_as(path)
         made = _single(files, weights)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: write_tensors(temporary, made, {"format": "pt"}))
+        header = {"format": "pt", **stated_settings(files)}
+        write_atomically(path, lambda temporary: write_tensors(temporary, made, header))
         return path
     lacking = [name for name in files.text_encoders if not files.text_configs.get(name)]
     if lacking:

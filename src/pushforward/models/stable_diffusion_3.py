@@ -20,7 +20,6 @@ from pushforward.conditions import TextContext
 from pushforward.errors import ShapeError, UserError
 from pushforward.families.path_model import PathModel
 from pushforward.formats.eight_bits_write import Narrow
-from pushforward.formats.sd3_find import setting
 from pushforward.formats.sd3_names import Layout
 from pushforward.formats.sd3_write import write_sd3
 from pushforward.guidance.around import loop_of
@@ -38,7 +37,7 @@ from pushforward.samplers.sampler import Sampler
 from pushforward.sd3 import generation, images
 from pushforward.sd3.adapters import Adapters
 from pushforward.sd3.editing import Editing
-from pushforward.sd3.files import parts_to_write, read_parts
+from pushforward.sd3.files import parts_to_write, read_parts, shift_of
 from pushforward.sd3.latent_model import LatentModel
 from pushforward.sd3.lora import Adapting
 from pushforward.sd3.memory import Memory, memory_of_parts
@@ -134,7 +133,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         parts = read_run(local, dtype, place, **options) if run else read_parts(path, dtype, place, text_encoders, t5, **options)
         parts.vae.memory(slicing=True, tiling=tiling)
         find = functools.partial(find_tokenizer, own=parts.files.tokenizers, given=tokenizers)
-        shift = setting(parts.files.scheduler, "shift", 3.0)
+        shift = shift_of(parts.files.scheduler)
         made = StableDiffusion3(parts.transformer, parts.vae, parts.encoders, find, device=device, offload=offload, shift=shift)
         made.variant, made.tokenizer_folders, made.texts = parts.files.variant, parts.files.tokenizers, parts.texts
         made.pictures.preview = Pictures.cached(path, parts.vae)

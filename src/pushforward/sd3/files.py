@@ -1,21 +1,35 @@
 """Loads the parts of a Stable Diffusion 3 from files, and writes them."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from pushforward._checks import shown
 from pushforward.conditions import TextContext
 from pushforward.errors import NoCheckpointError
 from pushforward.formats.eight_bits_write import encoder_tensors
 from pushforward.formats.sd3 import SD3Files, read_sd3
+from pushforward.formats.sd3_find import setting
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.eight_bits import Weights
 from pushforward.nn.mmdit import MMDiT
 from pushforward.sd3 import hub
 from pushforward.sd3.text_encoders import text_encoder
+
+EULER = "FlowMatchEulerDiscreteScheduler"
+OTHER_STEPS = (  # settings of diffusers' scheduler that change its steps
+    "use_dynamic_shifting",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "invert_sigmas",
+    "stochastic_sampling",
+    "shift_terminal",
+)
 
 
 class Parts(NamedTuple):
@@ -65,3 +79,22 @@ def parts_to_write(
     tensors = {kind: encoder_tensors(encoder) for kind, encoder in encoders.items()}
     tensors.get("t5", {}).pop("encoder.embed_tokens.weight", None)  # tied to shared.weight
     return SD3Files(transformer, vae, tensors, configs, tokenizers, {"shift": shift})
+
+
+def shift_of(scheduler: Mapping[str, Any]) -> float:
+    """Return the shift of the grid of times that a scheduler's config.json states.
+
+    Warns:
+        UserWarning: it states other steps than those of Euler's method on the shifted grid, which are not taken from it.
+    """
+    name = scheduler.get("_class_name", EULER)
+    others = [] if name == EULER else [f"_class_name {name}"]
+    others += [f"{key} {shown(scheduler[key])}" for key in OTHER_STEPS if scheduler.get(key)]
+    if others:
+        warnings.warn(
+            f"the scheduler of the model states {', '.join(others)}, but steps are those of Euler's method on the shifted grid; give "
+            "sampler= for others.",
+            stacklevel=3,
+        )
+    # diffusers' own default is 1; files without a scheduler are the public models
+    return setting(scheduler, "shift", 1.0 if "_class_name" in scheduler else 3.0)
