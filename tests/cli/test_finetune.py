@@ -288,6 +288,7 @@ def test_a_dry_run_writes_nothing(sd3, folder, tmp_path, capsys, monkeypatch):
     found = json.loads(capsys.readouterr().out)
     assert 0 < found["trained_parameters"] < found["parameters"]
     assert found["memory"]["gradients"] == 4 * found["trained_parameters"]
+    assert found["checkpoint"]["bytes"] == 16 * found["trained_parameters"]  # the LoRA, averaged too, and two moments: nothing frozen
     assert (found["data"]["train"], found["run_is"]) == (4, "created")
     assert not list(tmp_path.iterdir())
     assert {one: one.read_bytes() for one in sd3.rglob("*") if one.is_file()} == before

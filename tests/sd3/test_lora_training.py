@@ -112,7 +112,7 @@ def test_resuming_is_bit_identical(tiny, sd3, data, tmp_path, lora):
     held = load_file(next((tmp_path / "run" / "checkpoints").glob("step-*4")) / "model.safetensors")
     named = sum("lora_" in name for name in held)
     assert named == (14 if lora else 0)
-    assert len(held) <= named + 1 if lora else len(held) > 50  # and the position table, a buffer
+    assert len(held) == named if lora else len(held) > 50  # without the position table, a buffer of half a gigabyte
 
 
 @pytest.mark.slow

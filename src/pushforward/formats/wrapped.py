@@ -71,16 +71,17 @@ def own_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return what checkpoints hold: the state, of a model with `saves_frozen = False` without frozen parameters."""
+    """Return what checkpoints hold: the state, of a model with `saves_frozen = False` without what is frozen."""
     frozen = frozen_names(model)
     return {own: tensor for own, tensor in own_state(model).items() if own not in frozen}
 
 
 def frozen_names(model: nn.Module) -> set[str]:
-    """Return the own names of the parameters that checkpoints leave out."""
+    """Return the own names of the parameters that checkpoints leave out, and of buffers that belong to them, such as a table of positions."""
     if getattr(model, "saves_frozen", True):
         return set()
     kept = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    kept |= {name for name, _ in model.named_buffers(remove_duplicate=False)} if kept else set()
     return {own for own, key in own_names(model).items() if key in kept}
 
 

@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from pushforward.data.dataset import Dataset
 from pushforward.families.model import GenerativeModel
+from pushforward.formats.wrapped import trained_state
 from pushforward.training.progress import Callback
 from pushforward.training.settings import Settings
 from pushforward.training.trainer import Trainer
@@ -109,7 +110,9 @@ def rehearsed(
     times = schedule.count(start)
     weights = sum(one.nbytes for one in (*model.parameters(), *model.buffers()))
     gradients = sum(one.nbytes for one in model.parameters() if one.requires_grad)
-    average = weights if settings.ema else 0
+    frozen = sum(one.nbytes for one in model.parameters() if not one.requires_grad)
+    average = weights - frozen if settings.ema else 0  # which shares what is frozen
+    held = sum(one.nbytes for one in trained_state(model).values()) * (2 if settings.ema else 1)
     memory: dict[str, int | None] = {"weights": weights, "gradients": gradients, "optimiser": MOMENTS * gradients}
     memory |= {"average": average, "activations": kept}
     if type(train) is Dataset:
@@ -123,7 +126,7 @@ def rehearsed(
         training=step * max(0, settings.steps - start),
         validation=times * step * FORWARD * DRAWS * validation / settings.batch_size if validation else 0.0,
         may_end_early=bool(schedule.patience and validation),
-        checkpoint=weights + average + MOMENTS * gradients,
+        checkpoint=held + MOMENTS * gradients,
         peak=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )
 
