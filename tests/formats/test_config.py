@@ -120,6 +120,7 @@ def test_a_record_of_another_kind_is_refused():
     ("config", "message"),
     [
         ({}, "has no sections preset .* and model"),
+        ({"finetune": {"rank": 4}}, "is of a fine-tuning, .* `pushforward generate RUN` states how"),
         ({"preset": "flow_maching", "model": {}}, "'flow_maching' is not a known preset; did you mean 'flow_matching'"),
         ({"preset": "flow_matching", "model": {"pth": 1}}, r"model \(flow_matching\) has no setting 'pth'; did you mean 'path'"),
         ({"preset": "flow_matching", "model": {"classes": "ten"}}, "classes is 'ten', but it must be int or null"),

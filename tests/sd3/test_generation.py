@@ -364,6 +364,8 @@ REFUSED = [
     ({"generator": [-1]}, UserError, "generator has -1"),
     ({"strength": 0.5}, UserError, "is given without an image"),
     ({"latents": torch.zeros(1, 16, 8, 8)}, ShapeError, r"latents has shape \(1, 16, 8, 8\)"),
+    ({"latents": numpy.zeros((1, 16, 8, 6))}, UserError, "latents is a numpy.ndarray, but noise is a tensor of floats"),
+    ({"latents": torch.zeros(1, 16, 8, 6).int()}, UserError, "latents is a tensor of torch.int32, but noise is"),
     ({"skip_layers": ()}, UserError, "layers is ()"),
     ({"skip_layers": 1}, UserError, "layers is 1, but it must be a sequence of integers"),
     ({"skip_layers": (0.5,)}, UserError, r"layers is \(0.5,\), but it must be a sequence of integers"),
@@ -529,6 +531,8 @@ def test_an_autoencoder_that_overflows_float16_names_the_remedy(model):
         (lambda model, image: model.encode(image, ["a", "b"]), "2 prompts for 1 images"),
         (lambda model, image: model.decode(torch.zeros(1, 16, 8, 6), output="png"), "output is 'png'"),
         (lambda model, image: model.decode(torch.zeros(1, 16, 8, 6), negative=None), "negative is None"),
+        (lambda model, image: model.decode(numpy.zeros((1, 16, 8, 6))), "noise is a numpy.ndarray, but noise is a tensor of floats"),
+        (lambda model, image: model.decode(torch.zeros(1, 4, 8, 6)), r"noise has shape \(1, 4, 8, 6\), but it must be \(n, 16, height"),
         (lambda model, image: pf.sd3.memory_of("huge"), "'huge' is not a known variant"),
         (lambda model, image: SkipLayers((1,), steps=(0.5, 0.2)), "steps is"),
         (

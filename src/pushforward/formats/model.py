@@ -19,7 +19,7 @@ from pushforward.formats.diffusers_folder import check_diffusers, diffusers_conf
 from pushforward.formats.files import MANIFEST, check_folder, check_replaceable, write_folder
 from pushforward.formats.hub import downloaded, hub_errors, is_remote
 from pushforward.formats.packages import check_packages, stamped
-from pushforward.formats.run import POINTERS, Checkpoints, checkpoints
+from pushforward.formats.run import FINETUNE, POINTERS, Checkpoints, checkpoints
 from pushforward.formats.wrapped import (
     check_described,
     frozen_names,
@@ -59,6 +59,10 @@ def build(config: Mapping[str, Any], where: str = "config.yaml") -> GenerativeMo
         ConfigError: a section is missing, or a name, key or type is wrong.
     """
     preset, arguments = config.get("preset"), config.get("model")
+    if preset is None and FINETUNE in config:
+        raise ConfigError(
+            f"{where} is of a fine-tuning, whose result is used with the model that it was made of: `pushforward generate RUN` states how."
+        )
     if not isinstance(preset, str) or not isinstance(arguments, Mapping):
         raise ConfigError(f"{where} has no sections preset (a name) and model (a mapping); give a file written by pushforward.")
     check_packages(config, where)

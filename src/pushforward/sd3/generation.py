@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _random
-from pushforward._checks import is_real, real
+from pushforward._checks import is_real, real, shown
 from pushforward.errors import ShapeError, SolverError, UserError
 from pushforward.families.checks import row_not_finite
 from pushforward.families.model import GenerativeModel
@@ -59,16 +59,28 @@ def noise_of(model: GenerativeModel, latents: Tensor | None, n: int, generators:
 
     Raises:
         ShapeError: `latents` has another shape.
-        UserError: it has NaN or infinity.
+        UserError: it is no tensor of floats, or has NaN or infinity.
     """
     if latents is None:
         noise: Tensor = model.base.sample(n, generator=generators)
         return noise
+    check_floats("latents", latents)
     if tuple(latents.shape) != (n, *model.shape):
         raise ShapeError(f"latents has shape {tuple(latents.shape)}, but {n} images of this size need {(n, *model.shape)}.")
     if row_not_finite(latents) is not None:
         raise UserError("latents has NaN or infinity, but it is noise of standard deviation 1; check how it was computed.")
     return latents.to(device, torch.float32)
+
+
+def check_floats(what: str, noise: Any) -> None:
+    """Raise unless noise is a tensor of floats.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(noise, Tensor) or not noise.is_floating_point():
+        given = f"a tensor of {noise.dtype}" if isinstance(noise, Tensor) else shown(noise)
+        raise UserError(f"{what} is {given}, but noise is a tensor of floats (n, channels, height / 8, width / 8); convert it.")
 
 
 def check_images(x: Tensor, rows: slice, sampler: Sampler, dtype: torch.dtype) -> None:

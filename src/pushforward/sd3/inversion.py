@@ -10,7 +10,7 @@ from torch import Tensor
 from pushforward import _random
 from pushforward.bijections.divergences import HutchinsonDivergence
 from pushforward.conditions import TextContext
-from pushforward.errors import ConditionError, NotFiniteError, UserError
+from pushforward.errors import ConditionError, NotFiniteError, ShapeError, UserError
 from pushforward.families.checks import row_not_finite
 from pushforward.families.path_model import PathModel
 from pushforward.guidance.guidance import Guidance
@@ -134,6 +134,9 @@ class Inversion:
         """
         images.checked_output(output)
         prompts, negative = checked_prompts(prompts), checked_prompts(negative, "negative")
+        generation.check_floats("noise", noise)
+        if noise.ndim != 4 or noise.shape[1] != self.vae.latent_channels:
+            raise ShapeError(f"noise has shape {tuple(noise.shape)}, but it must be (n, {self.vae.latent_channels}, height, width).")
         noise, n = noise.to(self.device), len(noise)
         model, sampler = self.model_for(self._size(noise)), self._exact(sampler)
         steered = generation.guidance_of(guidance, None, generation.times_of(sampler, self.shift), model.net)
