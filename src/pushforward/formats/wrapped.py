@@ -77,7 +77,7 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def frozen_names(model: nn.Module) -> set[str]:
-    """Return the own names of the parameters that checkpoints leave out, and of buffers that belong to them, such as a table of positions."""
+    """Return the own names of what checkpoints leave out: frozen parameters and their buffers, such as a table of positions."""
     if getattr(model, "saves_frozen", True):
         return set()
     kept = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
