@@ -54,7 +54,7 @@ def weights_digest(module: nn.Module, others: str = "") -> str:
     computed = {path: one for path, one in module.named_modules() if parametrize.is_parametrized(one)}
     tensors = {name: one for name, one in module.state_dict().items() if name.partition(".parametrizations.")[0] not in computed}
     for path, one in computed.items():
-        tensors |= {f"{path}.{name}": getattr(one, name) for name in one.parametrizations}  # type: ignore[union-attr]
+        tensors |= {f"{path}.{name}": getattr(one, name) for name in one.parametrizations}
     for name, tensor in sorted(tensors.items()):
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
