@@ -283,7 +283,7 @@ def test_a_picture_replaces_the_old_one_only_when_it_is_finished(tmp_path, monke
         Path(file).write_bytes(b"half of it")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", broken)
+    monkeypatch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg.print_png", broken)
     for draw in (lambda: picture_of(torch.randn(9, 2), path), lambda: loss_curve([{"step": 1, "loss": 1.0}], path)):
         with pytest.raises(OSError, match="No space"):
             draw()
