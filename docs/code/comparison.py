@@ -10,7 +10,7 @@ RESULTS = Path(pf.__file__).parents[2] / "docs" / "assets" / "results" / "compar
 numbers = json.loads(RESULTS.read_text(encoding="utf-8"))
 fashion = json.loads(RESULTS.with_name("comparison-fashion_mnist.json").read_text(encoding="utf-8"))
 SHOWN = {"bits": "likelihood", "ms": "milliseconds", "SW": "sliced_wasserstein", "KID × 1000": "kernel_distance"}
-SHOWN |= {name: name for name in ("precision", "recall", "density", "coverage", "recognised")}
+SHOWN |= {name: name for name in ("precision", "recall", "coverage", "recognised")}
 PRESETS = {one.split()[0] for one in numbers["models"]["straightness"]}
 FORMS = {"likelihood": "{:.2f}", "milliseconds": "{:.2g}", "sliced_wasserstein": "{:.2f}", "kernel_distance": "{:.0f}"}
 
