@@ -287,6 +287,8 @@ def test_steps_that_the_scheduler_states_and_that_are_not_taken_are_named(copied
         pf.StableDiffusion3.from_pretrained(folder)
     (folder / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "FlowMatchEulerDiscreteScheduler"}')
     assert pf.StableDiffusion3.from_pretrained(folder).shift == 1  # as in diffusers
+    single = pf.formats.write_sd3(folder / "single.safetensors", pf.formats.read_sd3(folder))
+    assert pf.StableDiffusion3.from_pretrained(single, tokenizers=folder).shift == 1
 
 
 @pytest.mark.slow

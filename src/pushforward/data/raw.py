@@ -71,7 +71,7 @@ def by_title(name: str, columns: Sequence[Raw]) -> dict[str, Raw]:
     Raises:
         DataError: two have the same.
     """
-    check_titles(name, [one.title for one in columns])
+    check_titles(name, (one.title for one in columns))
     return {one.title: one for one in columns}
 
 

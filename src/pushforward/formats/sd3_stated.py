@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pushforward._files import json_of
 from pushforward.errors import CheckpointError
-from pushforward.formats.sd3_find import ENCODERS
+from pushforward.formats.sd3_find import setting
 from pushforward.formats.tensor_file import Stored
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.joint_block import Stream
@@ -27,6 +27,11 @@ OF_T5 = {"feed_forward_proj": "gated-gelu", "relative_attention_max_distance": 1
 ACTIVATIONS = {"clip_l": "quick_gelu", "clip_g": "gelu"}
 
 
+def grid_shift(scheduler: Mapping[str, Any]) -> float:
+    """Return the shift of the grid of times by a scheduler's config.json: diffusers' own default is 1, that of a file without one 3."""
+    return setting(scheduler, "shift", 1.0 if "_class_name" in scheduler else STEPS_SHIFT)
+
+
 def stated_settings(files: "SD3Files") -> dict[str, str]:
     """Return the header entries of a single file with these parts, none for a public model."""
     found: dict[str, Any] = {}
@@ -34,7 +39,7 @@ def stated_settings(files: "SD3Files") -> dict[str, str]:
         found["transformer"] = _of_transformer(files.transformer)
     if files.vae is not None:
         found["vae"] = _of_autoencoder(files.vae)
-    shift = files.scheduler.get("shift", STEPS_SHIFT)
+    shift = grid_shift(files.scheduler)
     found["scheduler"] = {} if shift == STEPS_SHIFT else {"shift": shift}
     found |= {kind: _of_encoder(kind, files.text_configs.get(kind) or {}) for kind in files.text_encoders}
     found = {part: one for part, one in found.items() if one}
@@ -76,7 +81,6 @@ def _of_autoencoder(vae: AutoencoderKL) -> dict[str, Any]:
 
 def _of_encoder(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the whole config.json of a text encoder, if it is not what is inferred from its tensors."""
-    assert kind in ENCODERS
     usual: dict[str, Any] = dict(OF_T5)
     if kind != "t5":
         heads = max(1, int(config.get("hidden_size", HEAD)) // HEAD)

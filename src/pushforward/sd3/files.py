@@ -13,7 +13,7 @@ from pushforward.conditions import TextContext
 from pushforward.errors import NoCheckpointError
 from pushforward.formats.eight_bits_write import encoder_tensors
 from pushforward.formats.sd3 import SD3Files, read_sd3
-from pushforward.formats.sd3_find import setting
+from pushforward.formats.sd3_stated import grid_shift
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.eight_bits import Weights
 from pushforward.nn.mmdit import MMDiT
@@ -96,5 +96,4 @@ def shift_of(scheduler: Mapping[str, Any]) -> float:
             "sampler= for others.",
             stacklevel=3,
         )
-    # diffusers' own default is 1; files without a scheduler are the public models
-    return setting(scheduler, "shift", 1.0 if "_class_name" in scheduler else 3.0)
+    return grid_shift(scheduler)
