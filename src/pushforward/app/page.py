@@ -21,6 +21,7 @@ STYLE = """
 .pictures .grid-wrap { max-height: none !important; height: auto !important; overflow: hidden !important; }
 .picture { background: var(--block-background-fill); }
 html, body { overflow-x: hidden; max-width: 100%; }
+.gradio-container label, .gradio-container .head { word-break: keep-all; }
 .gradio-container, .gradio-container .main, .gradio-container .wrap { min-width: 0 !important; }
 .gradio-container main.contain, .gradio-container .tabs { min-width: 0 !important; }
 @media (max-width: 700px) {
