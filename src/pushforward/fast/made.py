@@ -82,7 +82,7 @@ def _staircase(net: MADE) -> Staircase:
         # As many units of a layer as have degree k become known with the k features before feature k.
         counts = [Counter(one) for one in net.degrees]
         sizes = [[count[k] for k in range(net.features)] for count in counts]
-        _staircases[net] = Staircase(sizes, block=max(8, math.isqrt(net.features)))
+        _staircases[net] = Staircase(sizes, block=max(16, math.isqrt(net.features)))
     return _staircases[net]
 
 
