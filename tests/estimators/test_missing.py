@@ -142,6 +142,7 @@ def test_repeated_rows_have_the_shares_of_their_weights():
         ([-1.0] + [1.0] * 59, "sample_weight is -1.0 in row 0"),
         ([math.nan] + [1.0] * 59, "sample_weight is nan in row 0"),
         ([0.0] * 60, "every sample_weight is zero"),
+        ([1.0] * 59 + [1e300], "sample_weight 1e+300 in row 59 makes 60 rows count as 1.00 (sum(w)^2 / sum(w^2))"),
         (["heavy"] * 60, "sample_weight holds values that are no numbers"),
         ([1 + 1j] * 60, "sample_weight holds values that are no numbers"),
         ("heavy", "sample_weight is 'heavy', but it is one number"),

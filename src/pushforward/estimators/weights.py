@@ -20,7 +20,7 @@ def checked_weights(sample_weight: Any, n: int) -> numpy.ndarray | None:
     """Return weights (n,) as float64, None where none are given.
 
     Raises:
-        DataError: they have another shape, are no finite numbers, negative, or all 0.
+        DataError: they have another shape, are no finite numbers, negative, all 0, or all but one negligible.
     """
     if sample_weight is None:
         return None
@@ -39,6 +39,13 @@ def checked_weights(sample_weight: Any, n: int) -> numpy.ndarray | None:
         raise DataError(f"sample_weight is {weights[first]} in row {first} (counted from 0), but a weight is finite and 0 or more.")
     if not weights.any():
         raise DataError("every sample_weight is zero, so that no row is left to fit; give some rows a weight above 0.")
+    shares = weights / weights.max()
+    rows, effective = int((weights > 0).sum()), float(shares.sum() ** 2 / shares.dot(shares))
+    if rows > 1 and effective < 1.01:
+        raise DataError(
+            f"sample_weight {weights.max():g} in row {int(weights.argmax())} makes {rows} rows count as {effective:.2f} "
+            "(sum(w)^2 / sum(w^2)), so that no density can be fit; give weights that differ less."
+        )
     return weights
 
 
