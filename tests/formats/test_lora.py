@@ -339,6 +339,7 @@ def test_changes_of_text_encoders_can_be_left_out(net, stored, tmp_path):
         ("[" * 100_000, "is not JSON"),
         (json.dumps({"transformer.lora_alpha": "much"}), "finite number"),
         (json.dumps({"transformer.lora_alpha": float("inf")}), "finite number"),
+        (json.dumps({"transformer.lora_alpha": None}), "alpha None, but it must be a finite number"),
         (json.dumps({"transformer.lora_alpha": 10**400}), "finite number"),
         (json.dumps({"transformer.alpha_pattern": [1]}), "no JSON object"),
         (json.dumps({"transformer.alpha_pattern": {"(a+)+$": 1}}), "only paths of modules"),

@@ -1,5 +1,7 @@
 """LoRAs on a pipeline: strengths, exact merging, the same output as diffusers both ways, and files of text encoders."""
 
+import json
+
 import PIL.Image
 import pytest
 import torch
@@ -224,6 +226,29 @@ def test_theirs_gives_the_same_images_here(sd3, peer, tmp_path, alpha):
     sd3.load_lora(tmp_path)
     assert float((before - wanted).abs().max()) > 0.01
     torch.testing.assert_close(ours(sd3, noise), wanted, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["diffusers' header", "peft's config"])
+def test_alpha_that_is_left_out_is_that_of_diffusers_and_peft(sd3, peer, tmp_path, raw):
+    """LoraConfig's lora_alpha is 8 whatever r is, so that rank 4 counts twice."""
+    import peft
+
+    path, name = written(sd3, tmp_path / "adapter_model.safetensors"), "transformer_blocks.1.attn.to_q"
+    held, targets = load_file(path), ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "net.0.proj"]
+    down, up = (held[f"transformer.{name}.lora_{one}.weight"] for one in "AB")
+    settings = {"r": 4, "target_modules": targets, "peft_type": "LORA"}
+    if raw:
+        save_file({one.replace("transformer.", "base_model.model.", 1): tensor for one, tensor in held.items()}, path)
+        (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+        peft.PeftModel.from_pretrained(peer.transformer, tmp_path)
+    else:
+        header = {f"transformer.{one}": value for one, value in settings.items()}
+        save_file(held, path, {"lora_adapter_metadata": json.dumps(header)})
+        peer.load_lora_weights(tmp_path, weight_name=path.name)
+    wanted = peer.transformer.get_submodule(name).get_delta_weight("default_0" if not raw else "default")
+    torch.testing.assert_close(wanted, 2 * up @ down, rtol=0, atol=1e-6)
+    found = pf.formats.read_lora(path, {"transformer": sd3.transformer})
+    assert {one.scale for one in found.parts["transformer"]} == {2.0}
 
 
 @pytest.mark.parametrize("prefix", ["text_encoder_3.", "lora_te3_", "text_encoders.t5xxl.transformer."])

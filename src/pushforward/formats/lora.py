@@ -69,7 +69,8 @@ def read_lora(path: str | Path, components: Mapping[str, nn.Module], *, text_enc
         W' = W + (alpha / rank) B A
 
     alpha is, in this order, the tensor `.alpha` (kohya, OneTrainer, LyCORIS; 0 there is the rank), what the header's
-    `lora_adapter_metadata` (diffusers) or adapter_config.json next to the file (peft) states, or else the rank.
+    `lora_adapter_metadata` (diffusers) or adapter_config.json next to the file (peft) states (8, peft's default, if these leave out
+    `lora_alpha` alone), or else the rank.
 
     Args:
         path: the .safetensors file, or a folder with the one of diffusers or peft.

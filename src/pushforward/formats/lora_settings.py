@@ -18,6 +18,7 @@ PREFIXED = ("transformer.", "text_encoder.", "text_encoder_2.", "text_encoder_3.
 # Initialisations of peft that also change the weights that the LoRA is added to, which the file does not hold.
 CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 LITERAL = ".^$*+?{}[]()|\\"
+ALPHA = 8  # of peft's LoraConfig where lora_alpha is left out, whatever r is; diffusers passes a header on to it
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class LoRASettings:
     by_prefix: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def scale(self, name: str, rank: int) -> float:
-        """Return alpha / rank (alpha / sqrt(rank) of rank-stabilised ones) of a module; alpha is the rank where nothing is stated."""
+        """Return alpha / rank (alpha / sqrt(rank) of rank-stabilised ones) of a module; alpha is the rank where no settings are stated."""
         prefix = next((one for one in sorted(self.by_prefix, key=len, reverse=True) if name.startswith(one)), None)
         settings = {} if prefix is None else self.by_prefix[prefix]
-        alpha = self._by_pattern(settings, name.removeprefix(prefix or ""))
-        if alpha is None:
+        if not settings:
             return 1.0
+        alpha = self._by_pattern(settings, name.removeprefix(prefix or ""))
         return float(alpha) / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
     def _by_pattern(self, settings: Mapping[str, Any], name: str) -> Any:
@@ -52,7 +53,7 @@ class LoRASettings:
                 raise NoCheckpointError(f"{self.where} has the alpha_pattern {pattern!r}, but only paths of modules are supported.")
             if name == path or (name.endswith(f".{path}") and not pattern.startswith("^")):
                 return self._number(alpha)
-        return self._number(settings["lora_alpha"]) if settings.get("lora_alpha") is not None else None
+        return self._number(settings.get("lora_alpha", ALPHA))
 
     def _number(self, alpha: Any) -> Any:
         if not is_real(alpha):
