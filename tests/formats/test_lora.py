@@ -292,6 +292,13 @@ BAD = {
     "LoKr": ({"lycoris_x.lokr_w1": torch.zeros(2)}, NoCheckpointError, "a LoKr"),
     "a difference": ({"diffusion_model.x.diff": torch.zeros(2)}, NoCheckpointError, "the difference of a whole weight"),
     "a bias": ({f"{TO_Q}.lora_B.bias": torch.zeros(2)}, NoCheckpointError, "a bias of a LoRA"),
+    "a bias of a named adapter": ({f"{TO_Q}.lora_B.style.bias": torch.zeros(2)}, NoCheckpointError, "lora_B.style.bias, a bias of a LoRA"),
+    "an embedding": ({f"{TO_Q}.lora_embedding_A.style": torch.zeros(2)}, NoCheckpointError, "embedding_A.style, a LoRA of an embedding"),
+    "a module twice, with and without the adapter's name": (
+        {f"{TO_Q}.lora_A.style.weight": torch.zeros(RANK, 128)},
+        CheckpointError,
+        "holds both .*lora_A.style.weight and .*lora_A.weight; keep one",
+    ),
     "a norm": ({"lora_unet_x.w_norm": torch.zeros(2)}, NoCheckpointError, "the difference of a norm"),
     "something else": ({"emb_params": torch.zeros(2)}, NoCheckpointError, "emb_params, which is no tensor of a LoRA"),
     "no B": ({f"{TO_Q}.lora_B.weight": None}, CheckpointError, "without its lora_up"),

@@ -251,6 +251,34 @@ def test_alpha_that_is_left_out_is_that_of_diffusers_and_peft(sd3, peer, tmp_pat
     assert {one.scale for one in found.parts["transformer"]} == {2.0}
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=["transformer", "PeftModel"])
+def test_the_state_dict_of_a_peft_model_is_read_whatever_its_adapter_is_called(sd3, peer, tmp_path, wrapped):
+    """It has the adapter's name in each tensor, which `get_peft_model_state_dict` leaves out: both are the same DoRA."""
+    import peft
+
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "proj_out"], init_lora_weights=False, use_dora=True)
+    if wrapped:
+        owner = peft.PeftModel(peer.transformer, config, adapter_name="style")
+    else:
+        owner = peft.inject_adapter_in_model(config, peer.transformer, adapter_name="style")
+    named = {name: one.contiguous() for name, one in owner.state_dict().items() if ".lora_" in name}
+    assert any(name.endswith("to_q.lora_magnitude_vector.style.weight") for name in named)
+    save_file(named, tmp_path / "named.safetensors")
+    save_file(peft.get_peft_model_state_dict(owner, adapter_name="style"), tmp_path / "plain.safetensors")
+    files = (tmp_path / f"{name}.safetensors" for name in ("named", "plain"))
+    found, wanted = (pf.formats.read_lora(file, {"transformer": sd3.transformer}).parts["transformer"] for file in files)
+    assert len(found) == len(wanted) == len(named) // 3
+    for one, other in zip(found, wanted, strict=True):
+        assert (one.module, one.start, one.scale) == (other.module, other.start, other.scale)
+        assert all(torch.equal(getattr(one, what), getattr(other, what)) for what in ("down", "up", "magnitude"))
+    peft.inject_adapter_in_model(config, peer.transformer, adapter_name="subject")
+    both = {name: one.contiguous() for name, one in peer.transformer.state_dict().items() if ".lora_" in name}
+    save_file(both, tmp_path / "both.safetensors")
+    with pytest.raises(NoCheckpointError, match=r"2 LoRAs, the adapters 'style', 'subject', .* selected_adapters=\['style'\]"):
+        sd3.load_lora(tmp_path / "both.safetensors")
+
+
 @pytest.mark.parametrize("prefix", ["text_encoder_3.", "lora_te3_", "text_encoders.t5xxl.transformer."])
 def test_text_encoders_of_all_prefixes(sd3, tmp_path, prefix):
     """W + (alpha / r) B A by hand in T5, whose encodings are cached: another LoRA, another encoding."""

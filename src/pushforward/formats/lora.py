@@ -1,6 +1,7 @@
 """LoRA files of Stable Diffusion 3: diffusers and peft, kohya, OneTrainer, LyCORIS, raw peft, ComfyUI."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,13 @@ from pushforward.registry import export
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # of diffusers' and of peft's folders
 NAMES = {"transformer": "the transformer", "clip_l": "CLIP-L", "clip_g": "CLIP-G", "t5": "T5"}
 ROLES = {
-    **{f"{one}.weight": "down" for one in ("lora_A", "lora_A.default", "lora_down", "lora.down", "lora_linear_layer.down")},
-    **{f"{one}.weight": "up" for one in ("lora_B", "lora_B.default", "lora_up", "lora.up", "lora_linear_layer.up")},
+    **{f"{one}.weight": "down" for one in ("lora_A", "lora_down", "lora.down", "lora_linear_layer.down")},
+    **{f"{one}.weight": "up" for one in ("lora_B", "lora_up", "lora.up", "lora_linear_layer.up")},
     "alpha": "alpha",
-    **dict.fromkeys(
-        ("dora_scale", "lora_magnitude_vector", "lora_magnitude_vector.weight", "lora_magnitude_vector.default.weight"), "magnitude"
-    ),
+    **dict.fromkeys(("dora_scale", "lora_magnitude_vector", "lora_magnitude_vector.weight"), "magnitude"),
 }
+# In the state_dict of a model of peft the adapter's name stands behind the part's: lora_A.style.weight, or lora_embedding_A.style.
+ADAPTER = re.compile(r"\.(lora_(?:[AB]|embedding_[AB]|magnitude_vector))\.(?!(?:weight|bias)$)([^.]+)(?=\.weight$|\.bias$|$)")
 OTHERS = (  # marks of tensors that are no LoRA of a Linear, and what they are
     (".hada_", "a LoHa"),
     (".lokr_", "a LoKr"),
@@ -138,19 +139,26 @@ def _modules(file: TensorFile) -> dict[str, dict[str, str]]:
     """Return the names of each module's tensors by role; raise for a tensor that has none."""
     found: dict[str, dict[str, str]] = {}
     others = []
+    adapters = sorted({match[2] for match in map(ADAPTER.search, file.entries) if match})
+    if len(adapters) > 1:
+        raise NoCheckpointError(
+            f"{file.path} holds {len(adapters)} LoRAs, the adapters {', '.join(map(repr, adapters[:SHOWN]))}, but one file is one LoRA; "
+            f"write each to its own, by peft's save_pretrained(folder, selected_adapters=[{adapters[0]!r}])."
+        )
     for name in sorted(file.entries):
-        ending = next((one for one in ROLES if name.endswith(f".{one}")), None)
+        plain = _plain(name)
+        ending = next((one for one in ROLES if plain.endswith(f".{one}.")), None)
         if ending is None:
             others.append(name)
         else:
-            role, module = ROLES[ending], name.removesuffix(f".{ending}")
+            role, module = ROLES[ending], plain[1:].removesuffix(f".{ending}.")
             if role in found.setdefault(module, {}):
                 raise CheckpointError(f"{file.path} holds both {found[module][role]} and {name}; keep one of them.")
             found[module][role] = name
-    kinds = {mark: what for mark, what in OTHERS if any(mark in f".{name}." for name in others)}
+    kinds = {mark: what for mark, what in OTHERS if any(mark in _plain(name) for name in others)}
     if kinds:
         mark, what = next(iter(kinds.items()))
-        name = next(one for one in others if mark in f".{one}.")
+        name = next(one for one in others if mark in _plain(one))
         raise NoCheckpointError(f"{file.path} holds {name}, {what}, but only LoRA and DoRA of Linear layers are supported; convert it.")
     if not found:
         example = f"it holds {others[0]}" if others else "it is empty"
@@ -158,6 +166,11 @@ def _modules(file: TensorFile) -> dict[str, dict[str, str]]:
     if others:
         raise NoCheckpointError(f"{file.path} holds {others[0]}, which is no tensor of a LoRA ({len(others)} such tensors); remove them.")
     return found
+
+
+def _plain(name: str) -> str:
+    """Return a name without that of an adapter, between dots."""
+    return "." + ADAPTER.sub(r".\1", name) + "."
 
 
 def _check_fit(path: Path, found: Mapping[str, object], known: Mapping[str, Place], components: Mapping[str, nn.Module]) -> None:
