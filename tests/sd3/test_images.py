@@ -47,6 +47,15 @@ def test_narrow_floats_are_images_too(dtype):
     torch.testing.assert_close(to_tensor((BYTES / 255).to(dtype)), BYTES / 127.5 - 1, rtol=0, atol=1e-2)
 
 
+def test_the_remedies_for_zeros_and_ones_do_what_they_state_and_dark_images_are_images():
+    ones = MASK.byte().expand(3, 4, 5)
+    for image in (ones, ones.permute(1, 2, 0).numpy()):
+        assert torch.equal(to_tensor(image * 1.0), 2 * ones[None].float() - 1)
+        torch.testing.assert_close(to_tensor(image / 255), ones[None] / 127.5 - 1, rtol=0, atol=1e-6)
+    assert torch.equal(to_tensor(0 * ones), -torch.ones(1, 3, 4, 5))
+    torch.testing.assert_close(to_tensor(2 * ones), 2 * ones[None] / 127.5 - 1, rtol=0, atol=1e-6)
+
+
 MASKS = {
     "bool": MASK,
     "uint8": MASK.byte() * 255,
@@ -84,6 +93,8 @@ def test_a_mask_for_each_image_keeps_their_order():
         (rows(BYTES).astype(numpy.complex64), DtypeError, "is complex64"),
         (rows(BYTES).astype(object), DtypeError, "is object"),
         (BYTES.bool(), DtypeError, "the image is bool"),
+        (BYTES % 2 + MASK.byte(), UserError, "is uint8 with numbers 0 and 1, but uint8 is from 0 .black. to 255 .white.; give floats"),
+        (rows(BYTES % 2 + MASK.byte()), UserError, r"image \* 1.0 if 1 is white, or image / 255 if the image is nearly black"),
         (BYTES.float(), UserError, "from 0 to 238, but they must be from 0 .black. to 1"),
         (BYTES / 127.5 - 1, UserError, "from -1 to 0.86"),
         (torch.full((3, 4, 5), float("nan")), UserError, "from nan to nan"),

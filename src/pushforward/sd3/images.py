@@ -51,7 +51,7 @@ def to_tensor(images: Any) -> Tensor:
             width, 3); floats in [0, 1], or uint8 from 0 to 255.
 
     Raises:
-        UserError: another type, numbers outside the range, or images of different sizes.
+        UserError: another type, numbers outside the range, uint8 whose largest number is 1, or images of different sizes.
         ShapeError: a tensor or an array of another shape.
         DtypeError: a tensor or an array of another dtype.
     """
@@ -65,6 +65,11 @@ def to_tensor(images: Any) -> Tensor:
             raise ShapeError(f"the image is {images.dtype} of shape {tuple(images.shape)}, but {needed}.")
         if values.dtype == torch.bool:
             raise DtypeError("the image is bool, but it must be float in [0, 1] or uint8 from 0 to 255; convert it.")
+        if values.dtype == torch.uint8 and int(values.max()) == 1:
+            raise UserError(
+                "the image is uint8 with numbers 0 and 1, but uint8 is from 0 (black) to 255 (white); give floats: image * 1.0 if 1 is "
+                "white, or image / 255 if the image is nearly black."
+            )
         return 2 * _unit(values, "the image") - 1
     pictures = [images] if isinstance(images, PIL.Image.Image) else images if isinstance(images, list | tuple) else []
     if not pictures or not all(isinstance(one, PIL.Image.Image) for one in pictures):
