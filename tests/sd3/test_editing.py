@@ -7,7 +7,7 @@ import torch
 
 import pushforward as pf
 from pushforward.editing import FlowEdit, RFInversion
-from pushforward.errors import ConditionError, UserError
+from pushforward.errors import ConditionError, ShapeError, UserError
 from pushforward.guidance import CFG, SkipLayers
 from pushforward.samplers import DDIM, Shifted
 
@@ -95,3 +95,43 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(model, latents
         edited(model, latents, "a fox", [3])
     with pytest.raises(UserError, match="generator is a list of 3"):
         edited(model, latents, "a fox", "a wolf", generator=[1, 2, 3])
+
+
+def test_latents_of_3_channels_are_not_taken_for_images(tiny):
+    """An image and a latent may then have one shape: whoever gives a tensor states which it is."""
+    torch.manual_seed(0)
+    vae = pf.nn.AutoencoderKL(latent_channels=3, widths=(8, 8), blocks=1, groups=2, scale=1.0, shift=0.0).eval()
+    net = pf.nn.MMDiT((3, 16, 16), depth=1, heads=2, context_width=12, pooled_width=10, positions=8, null_tokens=2).eval()
+    small = pf.StableDiffusion3(net, vae)
+    assert (vae.factor, small.step) == (2, 4)
+    text = pf.TextContext(torch.randn(1, 4, 12), torch.randn(1, 10))
+    pictures, sampler = torch.rand(2, 3, 16, 16), pf.samplers.Euler(1)
+    ways = {
+        "encode": lambda image, **options: small.encode(image, text, sampler=sampler, **options).latents,
+        "vary": lambda image, **options: small.vary(image, text, amount=0, sampler=sampler, output="latents", **options),
+        "edit": lambda image, **options: small.edit(image, text, text, method=FlowEdit(1, 1, steps=1), output="latents", **options),
+        "log_prob": lambda image, **options: small.log_prob(image, text, probes=2, sampler=sampler, **options).log_prob,
+    }
+    for name, way in ways.items():
+        for given in (pictures, pictures[0]):
+            with pytest.raises(UserError, match="this model's latents have 3 channels too; give are_latents=False if it is an image"):
+                way(given)
+        shapes = [way(pictures, are_latents=choice).shape[1:] for choice in (False, True)]
+        assert shapes == ([(), ()] if name == "log_prob" else [(3, 8, 8), (3, 16, 16)]), name
+    with torch.no_grad():
+        assert torch.equal(ways["encode"](pictures, are_latents=False), vae.encode(2 * pictures - 1))
+        assert torch.equal(ways["encode"](pictures.permute(0, 2, 3, 1).numpy()), vae.encode(2 * pictures - 1))  # an array is an image
+    assert torch.equal(ways["encode"](pictures, are_latents=True), pictures)
+    for wrong in (pictures[0], pictures.byte(), pictures.numpy(), pictures[:, :2]):
+        with pytest.raises(ShapeError, match=r"they must be a tensor of floats \(n, 3, height, width\)"):
+            ways["encode"](wrong, are_latents=True)
+
+
+def test_other_numbers_of_channels_decide_and_may_be_stated(model, latents):
+    picture = torch.rand(1, 3, *SIZE)
+    ways = [model.encode(picture, sampler=pf.samplers.Euler(1), tokens=TOKENS, are_latents=choice).latents for choice in (None, False)]
+    assert torch.equal(*ways)
+    with pytest.raises(ShapeError, match=r"tensor of floats \(n, 16, height, width\)"):
+        model.encode(picture, are_latents=True)
+    with pytest.raises(ShapeError, match="but a tensor must be"):
+        model.encode(latents, are_latents=False)

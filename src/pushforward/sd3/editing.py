@@ -30,6 +30,7 @@ class Editing(Inversion):
         tokens: int = 256,
         output: images.Output = "pil",
         batch_size: int | None = None,
+        are_latents: bool | None = None,
     ) -> Any:
         """Return images edited from one prompt to another, without masks and without training.
 
@@ -45,6 +46,7 @@ class Editing(Inversion):
             tokens: number of T5 tokens in the context.
             output: "pil", "tensor" (n, 3, height, width) or "array" (n, height, width, 3), float32 in [0, 1], or "latents".
             batch_size: images per chunk; None is all.
+            are_latents: whether `image` is latents (n, 16, height, width); None decides by the number of channels.
 
         Raises:
             UserError: `method` is none, or cannot be used.
@@ -54,7 +56,7 @@ class Editing(Inversion):
         if not isinstance(method, Method):
             raise UserError(f"method is {shown(method)}, but it is pf.editing.FlowEdit() or another of pf.editing.")
         target, negative = checked_prompts(target, "target"), checked_prompts(negative, "negative")
-        latents, model, before = self._at(image, source, tokens)
+        latents, model, before = self._at(image, source, tokens, are_latents)
         n = len(latents)
         after = self._spread(target, n, tokens, "targets")
         times = method.grid_on(model)(1.0, 0.0, method.steps, model.path)

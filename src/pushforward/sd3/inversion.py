@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _random
+from pushforward._checks import shown
 from pushforward.bijections.divergences import HutchinsonDivergence
 from pushforward.conditions import TextContext
 from pushforward.errors import ConditionError, NotFiniteError, ShapeError, UserError
@@ -23,6 +24,7 @@ from pushforward.sd3.prompts import checked_prompts
 from pushforward.sd3.residence import Residence
 
 Prompts = str | Sequence[str] | TextContext
+IMAGE_CHANNELS = 3
 
 
 class Encoded(NamedTuple):
@@ -89,19 +91,22 @@ class Inversion:
         return self._spread(negative, n, tokens, "negative prompts", "prompts")
 
     @torch.no_grad()
-    def encode(self, image: Any, prompts: Prompts = "", *, sampler: Sampler | None = None, tokens: int = 256) -> Encoded:
+    def encode(
+        self, image: Any, prompts: Prompts = "", *, sampler: Sampler | None = None, tokens: int = 256, are_latents: bool | None = None
+    ) -> Encoded:
         """Return the noise that images map to under prompts, without guidance, and the reconstruction error.
 
         Args:
-            image: a PIL image, a list of them, or a tensor (n, 3, height, width) in [0, 1].
+            image: a PIL image, a list of them, a tensor (n, 3, height, width) in [0, 1], or latents (n, 16, height, width).
             prompts: descriptions of the images: one for all, or n.
             sampler: solver of the ODE; None is Heun(28) on Stable Diffusion 3's grid, 56 evaluations in each direction.
             tokens: number of T5 tokens in the context.
+            are_latents: whether `image` is latents (n, 16, height, width); None decides by the number of channels.
 
         Returns:
             noise, latents and error: the root mean square of decode(noise) - latents in units of the latents' own, for each image.
         """
-        latents, model, cond = self._at(image, prompts, tokens)
+        latents, model, cond = self._at(image, prompts, tokens, are_latents)
         sampler = self._exact(sampler)
         with self.residence.using("transformer"):
             noise = model.encode(latents, cond, sampler=sampler)
@@ -155,6 +160,7 @@ class Inversion:
         amount: float = 0.3,
         generator: generation.Seeds = None,
         tokens: int = 256,
+        are_latents: bool | None = None,
         **options: Any,
     ) -> Any:
         """Return a variation of each image: its noise is rotated towards new noise and decoded.
@@ -162,16 +168,17 @@ class Inversion:
             noise' = sqrt(1 - amount²) noise + amount fresh
 
         Args:
-            image: a PIL image, a list of them, or a tensor (n, 3, height, width) in [0, 1].
+            image: a PIL image, a list of them, a tensor (n, 3, height, width) in [0, 1], or latents (n, 16, height, width).
             prompts: descriptions of the images, or of the variations.
             amount: strength, from 0 (the image itself, up to the error of `encode`) to 1 (any image of the prompt).
             generator: a seed, or any generator argument of `sample`.
             tokens: number of T5 tokens in the context.
+            are_latents: whether `image` is latents (n, 16, height, width); None decides by the number of channels.
             options: sampler, guidance, negative, output, as in `decode`.
         """
         if not 0 <= amount <= 1:
             raise UserError(f"amount is {amount}, but it must be from 0 (the image itself) to 1 (any other).")
-        latents, model, cond = self._at(image, prompts, tokens)
+        latents, model, cond = self._at(image, prompts, tokens, are_latents)
         with self.residence.using("transformer"):
             noise = model.encode(latents, cond, sampler=self._exact(options.get("sampler")))
         fresh = _random.normal(noise.shape, generation.generators_of(generator, len(noise)), self.device, noise.dtype)
@@ -187,6 +194,7 @@ class Inversion:
         sampler: Sampler | None = None,
         generator: torch.Generator | None = None,
         tokens: int = 256,
+        are_latents: bool | None = None,
     ) -> Estimate:
         """Return the log-density of images' latents under prompts, by Hutchinson's estimator, with its standard error.
 
@@ -197,6 +205,7 @@ class Inversion:
             sampler: solver of the ODE; None is Heun(28) on Stable Diffusion 3's grid.
             generator: random generator of the directions.
             tokens: number of T5 tokens in the context.
+            are_latents: whether `image` is latents (n, 16, height, width); None decides by the number of channels.
 
         Returns:
             log_prob (n,) in nats, of the latents in their own units, and standard_error (n,) of the
@@ -204,21 +213,35 @@ class Inversion:
         """
         if probes < 2:
             raise UserError(f"probes is {probes}, but a standard error needs at least 2; try 8.")
-        latents, model, cond = self._at(image, prompts, tokens)
+        latents, model, cond = self._at(image, prompts, tokens, are_latents)
         sampler, divergence = self._exact(sampler), HutchinsonDivergence()
         with self.residence.using("transformer"):
             values = [model.log_prob(latents, cond, sampler=sampler, divergence=divergence, generator=generator) for _ in range(probes)]
         stacked = torch.stack(values).double()
         return Estimate(stacked.mean(0), stacked.std(0) / math.sqrt(probes))
 
-    def _at(self, image: Any, prompts: Prompts, tokens: int) -> tuple[Tensor, PathModel, TextContext]:
+    def _at(self, image: Any, prompts: Prompts, tokens: int, are_latents: bool | None) -> tuple[Tensor, PathModel, TextContext]:
         """Return latents, their model and the condition of each."""
         prompts = checked_prompts(prompts)
-        if isinstance(image, Tensor) and image.ndim == 4 and image.shape[1] == self.vae.latent_channels:
-            latents = image.to(self.device, torch.float32)
-        else:
-            latents = self._encoded(images.to_tensor(image))
+        latents = self._latents(image, are_latents)
         return latents, self.model_for(self._size(latents)), self._spread(prompts, len(latents), tokens)
+
+    def _latents(self, image: Any, are_latents: bool | None) -> Tensor:
+        """Return images' latents: encoded, or as given."""
+        channels, is_tensor = self.vae.latent_channels, isinstance(image, Tensor)
+        if are_latents is None:
+            if channels == IMAGE_CHANNELS and is_tensor and image.ndim in (3, 4) and image.shape[-3] == channels:
+                raise UserError(
+                    f"the image is a tensor of shape {tuple(image.shape)}, but this model's latents have 3 channels too; give "
+                    "are_latents=False if it is an image, or are_latents=True."
+                )
+            are_latents = is_tensor and image.ndim == 4 and image.shape[1] == channels
+        if not are_latents:
+            return self._encoded(images.to_tensor(image))
+        if not is_tensor or image.ndim != 4 or image.shape[1] != channels or not image.is_floating_point():
+            given = f"{image.dtype} of shape {tuple(image.shape)}" if is_tensor else shown(image)
+            raise ShapeError(f"the latents are {given}, but they must be a tensor of floats (n, {channels}, height, width).")
+        return image.to(self.device, torch.float32)
 
     def _size(self, latents: Tensor) -> tuple[int, int]:
         return latents.shape[2] * self.vae.factor, latents.shape[3] * self.vae.factor
