@@ -78,6 +78,18 @@ def test_each_of_many_images_can_be_made_again_alone(folder, tmp_path, capsys):
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "cat-9.png").read_bytes()
 
 
+@pytest.mark.parametrize("prompt", ["", "None"])
+def test_the_empty_prompt_is_a_prompt_and_none_a_word(folder, tmp_path, prompt):
+    given = ["--steps", "1", "--height", "32", "--width", "48", *FEW, "--seed", "5", "--guidance", "1"]
+    assert main(["generate", folder, prompt, *given, "--out", str(tmp_path / "made.png")]) == 0
+    wanted = pf.StableDiffusion3.from_pretrained(folder).sample(prompt, steps=1, size=(32, 48), generator=5, tokens=16, guidance=1)[0]
+    with PIL.Image.open(tmp_path / "made.png") as image:
+        assert image.text["prompt"] == prompt
+        assert image.tobytes() == wanted.tobytes()
+    assert main(["generate", "--from", str(tmp_path / "made.png"), "--out", str(tmp_path / "again.png")]) == 0
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "made.png").read_bytes()
+
+
 def test_a_file_of_prompts_makes_an_image_of_each_and_each_again(folder, tmp_path, capsys):
     (tmp_path / "prompts.txt").write_text("a cat\n\n  a red fox 狐狸 \n", encoding="utf-8")
     given = ["--prompts", str(tmp_path / "prompts.txt"), *SMALL, "--seed", "4", "-n", "2", "--batch-size", "3", "--guidance", "1"]
@@ -185,6 +197,7 @@ def test_memory_is_said_without_a_run(folder, capsys, tmp_path, monkeypatch):
     [
         ([], 2, "there is no model"),
         (["{folder}"], 2, "there is no prompt"),
+        (["{folder}", "", "--prompts", "{model}"], 2, "but there is a prompt too (''); give one of them"),
         (["{folder}", "a", "--height", "100"], 2, "--height is 100, but it must be divisible by 16; try 96"),
         (["{folder}", "a", "--out", "a.jpg"], 2, "--out is a.jpg"),
         (["{folder}", "a", "-n", "0"], 2, "-n is 0"),

@@ -47,7 +47,7 @@ class Generate(SamplerOptions):
 
     Args:
         model: a .safetensors file, a diffusers folder, or a Hub id such as stabilityai/stable-diffusion-3.5-medium.
-        prompt: description of the image.
+        prompt: description of the image; "" is the empty prompt, for samples without a condition.
         repeat: a PNG whose settings to use; other options override them.
         prompts: a text file with a prompt in each line, in place of PROMPT.
         negative: negative prompt.
@@ -88,7 +88,7 @@ class Generate(SamplerOptions):
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = ""
-    prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = ""
+    prompt: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT", constructor=str)] = None  # "" is one, and "None"
     repeat: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     prompts: Path | None = None
     negative: str = ""
@@ -204,7 +204,7 @@ def _options(arguments: Sequence[str]) -> Generate:
             raise UserError(f"--from is {source}, made with --{name} {picture}, which has changed since; give the {name} as it was.")
     if not options.model:
         raise UserError('there is no model; give one, and a prompt: pushforward generate MODEL "a red fox".')
-    if not options.prompt and options.prompts is None and source is None and not options.memory:
+    if options.prompt is None and options.prompts is None and source is None and not options.memory:
         raise UserError('there is no prompt; give one: pushforward generate MODEL "a red fox".')
     check_unchanged(str(source), settings, options.lora)
     if options.out.suffix.lower() != ".png":

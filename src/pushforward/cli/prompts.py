@@ -7,15 +7,15 @@ from pushforward.errors import UserError
 from pushforward.formats.hub import is_hub_id
 
 
-def prompts_of(prompt: str, file: Path | None, n: int) -> list[str]:
+def prompts_of(prompt: str | None, file: Path | None, n: int) -> list[str]:
     """Return the prompt of each image.
 
     Raises:
         UserError: both are given, or the file cannot be read or has no prompts.
     """
     if file is None:
-        return [prompt] * n
-    if prompt:
+        return [prompt or ""] * n
+    if prompt is not None:
         raise UserError(f"--prompts is {file}, but there is a prompt too ({prompt!r}); give one of them.")
     try:
         lines = text_of(file, UserError, encoding="utf-8-sig").splitlines()
