@@ -145,6 +145,22 @@ def test_a_cache_of_something_else_is_refused(pictures, pairs, vae):
     assert len(sd3.LatentPairs(folder, vae=fingerprint_of(vae))) == 50
 
 
+def test_a_cache_is_of_its_tokenizers_too_unless_it_is_older(pictures, tmp_path, vae):
+    """Caches that state no tokenizers are read with any, and continued with none."""
+    new, old = (cached(pictures, tmp_path / key, vae, Counting(key)).folder.parent for key in ("letters-bpe", "letters"))
+    for text in (Counting("letters-bpe"), Counting("letters")):
+        assert len(sd3.LatentPairs(new, text=text)) == len(cached(pictures, new, vae, text)) == 25
+    with pytest.raises(UserError, match="train holds latents cached with other tokenizers .tokenizers bpe, not words.; give another"):
+        sd3.LatentPairs(new, text=Counting("letters-words"))
+    with pytest.raises(UserError, match="other text encoders .text letters, not numbers"):
+        sd3.LatentPairs(new, text=Counting("numbers-bpe"))
+    assert len(sd3.LatentPairs(old, text=Counting("letters-bpe"))) == len(cached(pictures, old, vae, Counting("letters-bpe"))) == 25
+    (old / "train" / "index.json").unlink()
+    with pytest.raises(UserError, match="other tokenizers .tokenizers None, not bpe"):
+        cached(pictures, old, vae, Counting("letters-bpe"))
+    assert len(cached(pictures, old, vae, Counting("letters"))) == 25
+
+
 @pytest.mark.filterwarnings("ignore:.*cannot be read")
 def test_images_that_cannot_be_read_and_those_without_a_caption_are_left_out(tmp_path, vae):
     folder = tmp_path / "photos"

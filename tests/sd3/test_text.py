@@ -9,7 +9,7 @@ import torch
 from packages import package
 from safetensors.torch import load_file
 from tokenizers import Tokenizer as Backend
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
@@ -18,6 +18,7 @@ from pushforward import sd3
 from pushforward.conditions import TextContext
 from pushforward.errors import CheckpointError, ConditionError, NoCheckpointError, UserError
 from pushforward.sd3.text_encoder import package_folder
+from pushforward.sd3.tokenizers import Tokenizer
 
 transformers = package("transformers")
 
@@ -146,6 +147,59 @@ def test_the_encoders_of_stable_diffusion_are_dropped_by_channels(tiny):
     assert sd3.PromptEncoders(other, tokens=10).fingerprint() == text.fingerprint() != sd3.PromptEncoders(other, tokens=9).fingerprint()
     next(other.encoders["t5"].parameters()).data[0] += 1
     assert sd3.PromptEncoders(other, tokens=10).fingerprint() != text.fingerprint()
+
+
+def test_the_fingerprint_of_prompts_knows_the_tokenizers_but_not_where_they_are(tiny, tmp_path):
+    """The second half alone changes with a vocabulary, a merge or the padding, all of which change ids."""
+    source = tiny("medium").folder
+    copy = shutil.copytree(source, tmp_path / "copy")
+
+    def known(folder=copy, **options):
+        return sd3.PromptEncoders(pf.StableDiffusion3.from_pretrained(source, tokenizers=folder, **options), tokens=10).fingerprint()
+
+    plain = known(None)
+    encoders, tokenizers = plain.split("-")
+    assert known() == plain
+    path = copy / "tokenizer" / "tokenizer.json"
+    original = path.read_text()
+    file = json.loads(original)
+    file["model"]["merges"] = file["model"]["merges"][::-1]
+    others = [json.dumps(file), original.replace('"!"', '"!!"')]
+    found = []
+    for one in others:
+        path.write_text(one)
+        found.append(known().split("-"))
+    assert [one[0] for one in found] == [encoders] * len(others)
+    assert len({tokenizers, *(one[1] for one in found)}) == 1 + len(others)
+    model = pf.StableDiffusion3.from_pretrained(source)
+    bare = pf.StableDiffusion3(model.transformer, model.vae, model.encoders)
+    assert sd3.PromptEncoders(bare, tokens=10).fingerprint() == encoders
+
+
+def test_the_fingerprint_of_a_tokenizer_is_the_same_in_every_process_and_version():
+    """Its value is written here; newer versions of tokenizers write merges as pairs, and switches that are off."""
+
+    def made(merges=(("a", "b"), ("b", "a")), pad=0, special=True, **options):
+        vocab = {one: k for k, one in enumerate(("a", "b", "ab", "ba"))}
+        return Tokenizer(Backend(BPE(vocab, list(merges), **options)), pad, special)
+
+    class Older:
+        def __init__(self, tokenizer):
+            self.tokenizer = tokenizer
+
+        def to_str(self):
+            held = json.loads(self.tokenizer.to_str())
+            held["model"] = {key: one for key, one in held["model"].items() if one is not None and one is not False}
+            held["model"]["merges"] = [" ".join(one) for one in held["model"]["merges"]]
+            return json.dumps({"version": "0.9", "truncation": {"max_length": 3}} | {key: held[key] for key in ("model", "added_tokens")})
+
+    known = made()
+    assert known.fingerprint() == "85df861677467551"
+    older = made()
+    older.backend = Older(older.backend)
+    assert older.fingerprint() == known.fingerprint()
+    others = [made((("b", "a"), ("a", "b"))), made(pad=1), made(special=False), made(unk_token="a"), made(end_of_word_suffix="b")]
+    assert len({known.fingerprint(), *(one.fingerprint() for one in others)}) == 6
 
 
 def test_the_fingerprint_knows_weights_tokenizer_and_tokens(bert, tmp_path):

@@ -17,10 +17,12 @@ from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.sd3.text_layout import TextPart
 
 FORMAT = 1
+TOKENIZERS = "tokenizers"  # the part of the fact "text" behind a hyphen, which those of other encoders and of older caches do not have
 PLAN, INDEX, NONE = "plan.json", "index.json", "none.safetensors"
 WHAT = {
     "vae": "another autoencoder",
     "text": "other text encoders",
+    TOKENIZERS: "other tokenizers",
     "null": "another choice of what stands for no prompt",
     "data": "other data",
     "flips": "another choice of flips",
@@ -73,24 +75,34 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read ({error}); remove the folder and cache the latents again.") from None
 
 
-def check_same(folder: Path, held: Any, wanted: Mapping[str, Any]) -> None:
+def check_same(folder: Path, held: Any, wanted: Mapping[str, Any], finished: bool = True) -> None:
     """Raise if the cache in a folder is not the one that is wanted.
 
     Args:
         folder: the folder.
         held: the facts of the cache, as its file states them.
         wanted: those that it must have.
+        finished: whether tokenizers that either side does not state are accepted; one that is continued would mix those of both.
 
     Raises:
         UserError: one differs; the message states what it is of.
     """
-    held = held if isinstance(held, Mapping) else {}
+    held, wanted = _split(held if isinstance(held, Mapping) else {}), _split(wanted)
+    if finished and (TOKENIZERS not in held or TOKENIZERS not in wanted):
+        wanted.pop(TOKENIZERS, None)
     for fact, what in WHAT.items():
         if fact in wanted and held.get(fact) != wanted[fact]:
             raise UserError(
                 f"{folder} holds latents cached with {what} ({fact} {held.get(fact)}, not {wanted[fact]}); give another folder, "
                 "or remove it and cache them again."
             )
+
+
+def _split(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts of which that of the text is two, if it is of encoders and tokenizers."""
+    text = facts.get("text")
+    encoders, hyphen, tokenizers = text.partition("-") if isinstance(text, str) else (text, "", "")
+    return {**facts, "text": encoders, TOKENIZERS: tokenizers} if hyphen else dict(facts)
 
 
 @dataclass(frozen=True)

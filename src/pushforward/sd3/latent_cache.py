@@ -133,7 +133,7 @@ def cache_share(
     }
     place = Path(folder) / split
     if (place / PLAN).is_file():
-        check_same(place, read_json(place / PLAN), plan)
+        check_same(place, read_json(place / PLAN), plan, finished=(place / INDEX).is_file())
     if not (place / INDEX).is_file():
         place.mkdir(parents=True, exist_ok=True)
         write_text(place / PLAN, json.dumps(plan, indent=1))

@@ -62,6 +62,11 @@ class PromptEncoders:
         return encoded
 
     def fingerprint(self) -> str:
-        """Return a hash of the encoders' weights and the number of tokens."""
+        """Return a hash of the encoders' weights and the number of tokens and, behind a hyphen, one of the tokenizers.
+
+        That of a model without tokenizers has no second part, nor have caches of former versions: then only the first parts are compared.
+        """
         facts = [self.tokens_of_t5, *((kind, weights_digest(self.model.encoders[kind])) for kind in sorted(self.model.encoders))]
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        tokenizers = sorted(self.model.tokenizers.items())
+        parts = [facts, [(kind, one.fingerprint()) for kind, one in tokenizers]] if tokenizers else [facts]
+        return "-".join(hashlib.sha256(repr(one).encode()).hexdigest()[:16] for one in parts)

@@ -1,7 +1,7 @@
 """The methods of Stable Diffusion 3 that encode prompts."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -40,6 +40,11 @@ class Prompting:
                 tokenizers = {kind: find(kind) for kind in self.encoders}
                 self._encoding = Prompts(self.encoders, tokenizers, self.transformer.context_width, self.residence)
             return self._encoding
+
+    @property
+    def tokenizers(self) -> Mapping[str, Tokenizer]:
+        """The tokenizers of the text encoders, which are read at their first use; {} if the model has none."""
+        return {} if self.tokenizer is None else self._prompts.tokenizers
 
     def _forget_prompts(self) -> None:
         """Discard cached encodings of prompts, which other weights of the encoders made."""

@@ -3,7 +3,9 @@
 Single files hold no tokenizer. CLIP-L and CLIP-G share a vocabulary and differ in padding: CLIP-L pads with its end token, CLIP-G with 0.
 """
 
+import hashlib
 import importlib.util
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ NEEDED = {
     "clip_g": (("tokenizer.json",), ("vocab.json", "merges.txt")),
     "t5": (("tokenizer.json",), ("spiece.model",)),
 }
+NO_RULES = ("version", "truncation", "padding", "decoder")  # of a serialised tokenizer: they do not decide the ids
 SHOWN = 60  # letters of either end of lost words in a warning
 FILES = ("*.json", "merges.txt", "spiece.model")
 REMEDY = "give tokenizers=FOLDER with tokenizer/, tokenizer_2/ and tokenizer_3/, as in the diffusers folder of Stable Diffusion 3"
@@ -48,6 +51,18 @@ class Tokenizer:
 
     def __call__(self, prompts: Sequence[str], tokens: int) -> Tensor:
         return self.encode(prompts, tokens)[0]
+
+    def fingerprint(self) -> str:
+        """Return the first 16 hexadecimal digits of a SHA-256 of what decides the ids: vocabulary, rules and padding.
+
+        It does not depend on the process, nor on which files the tokenizer was read from, nor on what a version of tokenizers writes for
+        switches that are off.
+        """
+        held = json.loads(self.backend.to_str())
+        rules = {name: part for name, part in held.items() if name not in NO_RULES}
+        rules["model"]["merges"] = [" ".join(one) if isinstance(one, list) else one for one in rules["model"].get("merges") or []]
+        facts = json.dumps([_without_blanks(rules), self.pad, self.special], sort_keys=True)
+        return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
     def encode(self, prompts: Sequence[str], tokens: int) -> tuple[Tensor, list[str]]:
         """Return the ids (n, tokens), and the end of each prompt that they leave out, "" if none.
@@ -84,6 +99,15 @@ def warn_lost(encoder: str, tokens: int, lost: Sequence[str]) -> None:
         warnings.warn(
             f"{encoder} sees {tokens} tokens of a prompt, which leaves out its end{others} {words!r}; shorten the prompt.", stacklevel=3
         )
+
+
+def _without_blanks(value: Any) -> Any:
+    """Return plain data without the entries that are null or false, as which newer versions write what older ones leave out."""
+    if isinstance(value, list):
+        return [_without_blanks(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _without_blanks(one) for name, one in value.items() if one is not None and one is not False}
+    return value
 
 
 def _word_start(text: str, place: int) -> int:
