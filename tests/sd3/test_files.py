@@ -57,6 +57,31 @@ def test_both_layouts_are_the_same_model(tiny, variant):
     assert_same(folder, {key: value for key, value in single.items() if key not in stray})
 
 
+@pytest.mark.parametrize("layout", ["single", "diffusers"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_cast_to_16_bits_leave_the_position_table_as_it_is(tiny, tmp_path, dtype, layout):
+    """In memory, in the file, read again with any dtype, and for diffusers, also where the table is most of the file."""
+    files = pf.formats.read_sd3(tiny("medium-3.5").folder, parts=("transformer",))
+    table, net = files.transformer.positions.clone(), files.transformer.to(dtype)
+    assert not torch.equal(table, table.to(dtype).float())
+    path = pf.formats.write_sd3(tmp_path / "written", dataclasses.replace(files, scheduler={}), layout)
+    stored = net.state_dict()
+    assert {one.dtype for name, one in stored.items() if name != "positions"} == {dtype}
+    for given in (None, torch.float32, torch.bfloat16):
+        read = pf.formats.read_sd3(path, dtype=given).transformer
+        assert torch.equal(read.positions, table)
+        assert {one.dtype for one in read.parameters()} == {given or dtype}
+    assert_same(pf.formats.read_sd3(path).transformer.state_dict(), stored)
+    if layout == "diffusers":
+        peer = diffusers.SD3Transformer2DModel.from_pretrained(path / "transformer")
+        assert torch.equal(peer.pos_embed.pos_embed[0], table)
+    back = net.float()
+    assert torch.equal(back.positions, table)
+    half = pf.formats.read_sd3(tiny("medium-3.5").folder, parts=("transformer",)).transformer
+    half.positions = half.positions.to(dtype)
+    assert half.float().to(torch.bfloat16).positions.dtype == dtype  # one that was stored so gains nothing
+
+
 @pytest.mark.parametrize("layouts", [("single", "single"), ("single", "folder"), ("folder", "single"), ("folder", "folder")])
 @pytest.mark.parametrize("variant", ["medium-3.5", "odd"])
 def test_what_is_written_is_read_with_the_same_bits(tiny, tmp_path, variant, layouts):

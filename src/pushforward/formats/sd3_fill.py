@@ -1,8 +1,8 @@
 """Fills a network on the meta device with stored tensors, none of which is in memory twice."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ def filled(
         net: the network, on the meta device.
         stored: the tensors of the file.
         sources: the source of each tensor of its state_dict.
-        dtype: dtype of the tensors; None is the most common stored one, bfloat16 for 8 bits.
+        dtype: dtype of the tensors; None is the most common stored one of those that are cast, bfloat16 for 8 bits.
         device: device of the tensors.
         looks: what the file looks like, for messages.
         kept: tensors that keep their stored dtype.
@@ -54,7 +54,7 @@ def filled(
             raise CheckpointError(f"{stored.where}: {name} is stored as {stored_as}, but weights are floats; convert the file to bfloat16.")
     if dtype is not None and (not dtype.is_floating_point or dtype in FLOAT8):
         raise UserError(f"dtype is {dtype}, but weights must have a floating dtype for computation; use torch.bfloat16 or torch.float32.")
-    common = dtype or usual_dtype(stored, expected)
+    common = dtype or usual_dtype(stored, [name for key, source in sources.items() if key not in kept for name in source.names])
     own = net.state_dict()
     small = {} if weights == "full" else {f"{path}.weight": one for path, one in layer_linears(net).items()}
     tensors = {
@@ -69,7 +69,7 @@ def filled(
     return (net.requires_grad_(False) if small else net).eval()
 
 
-def usual_dtype(stored: Stored, names: Mapping[str, Any]) -> torch.dtype:
+def usual_dtype(stored: Stored, names: Iterable[str]) -> torch.dtype:
     """Return the dtype of most stored bytes among the names; bfloat16 for formats of fewer than 16 bits, which are storage only."""
     sizes: Counter[torch.dtype] = Counter()
     for name in names:

@@ -1,8 +1,8 @@
 """The multimodal diffusion transformer of Stable Diffusion 3: image and text tokens have their own weights and share one attention."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,8 @@ class MMDiT(Blocks):
 
     Each stream has its own weights, modulated (shift, scale, gate) by time and pooled text; both share one attention in every block.
     Positions are the central part of a table of cosines and sines; for a larger grid the table is interpolated bilinearly, in float32.
-    It computes in the dtype of its weights and returns that of x. The output starts at zero.
+    It computes in the dtype of its weights and returns that of x. The table keeps its own dtype when weights are cast. The output
+    starts at zero.
 
     Args:
         shape: (image channels, height, width) of usual inputs; only the channels are binding.
@@ -180,6 +181,14 @@ class MMDiT(Blocks):
         out = self.last(modulated_norm(image, shift, scale, EPS))
         out = out.view(x.shape[0], rows, columns, self.patch, self.patch, self.channels).permute(0, 5, 1, 3, 2, 4)
         return out.reshape(x.shape).to(x.dtype)
+
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
+        """Move or cast all tensors, but the positions keep their dtype: no weights, they lose digits in 16 bits and gain none in 32."""
+        positions = self.positions
+        super()._apply(fn, recurse)
+        if self.positions.dtype != positions.dtype:
+            self.positions = positions.to(self.positions.device)
+        return self
 
     @dispatched
     def through_blocks(self, image: Tensor, text: Tensor, embedding: Tensor, skip: Sequence[int] = ()) -> Tensor:

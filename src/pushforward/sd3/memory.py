@@ -154,6 +154,7 @@ def memory_of(
         if t5:
             encoders["t5"] = transformers.T5EncoderModel(transformers.T5Config(**T5))
     vae.to(torch.float32 if dtype == torch.float16 else dtype)
+    transformer.positions = transformer.positions.to(dtype)  # as public files hold the table, which casts leave as it is
     for part in (transformer, *encoders.values()):
         keep_all(part.to(dtype), weights)  # not by torch's default dtype, which is that of all threads
     with FakeTensorMode(allow_non_fake_inputs=True):
