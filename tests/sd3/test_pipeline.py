@@ -1,14 +1,18 @@
 """Whole images beside diffusers' pipelines, from the same noise: text to image, image to image, skipped layers, both layouts."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
 
 import pushforward as pf
+from pushforward.errors import ConfigError
+from pushforward.formats.sd3_shift import grid_shift, shift_settings
 from pushforward.guidance.cfg import CFG
 from pushforward.guidance.skip_layers import SkipLayers
 from pushforward.samplers.grids import Shifted
+from pushforward.sd3.generation import grid_of
 
 PROMPTS, NEGATIVE = ["a red fox in the snow", "一只狐狸 🦊"], "blurred"
 pytestmark = pytest.mark.usefixtures("float32")
@@ -89,6 +93,86 @@ def test_sigmas_are_diffusers(steps):
     scheduler.set_timesteps(steps)
     mine = torch.tensor(Shifted(3.0, 1000)(1.0, 0.0, steps))
     torch.testing.assert_close(mine, scheduler.sigmas, rtol=0, atol=1e-6)
+
+
+DYNAMIC = {
+    "defaults": {},
+    "flux": {"base_shift": 0.5, "max_shift": 1.16},
+    "falling": {"base_shift": 0.9, "max_shift": 0.3, "base_image_seq_len": 64, "max_image_seq_len": 1024},
+    "linear": {"time_shift_type": "linear", "base_shift": 2.0, "max_shift": 4.0},
+}
+
+
+@pytest.mark.parametrize("settings", DYNAMIC)
+@pytest.mark.parametrize("tokens", [4, 256, 1000, 4096, 16384])
+def test_sigmas_of_a_shift_by_size_are_diffusers(settings, tokens):
+    """Its `set_timesteps(mu=...)` with the mu of its pipeline, which reads the scheduler's settings."""
+    import diffusers
+    from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
+
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **DYNAMIC[settings])
+    names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+    mu = calculate_shift(tokens, *(scheduler.config[name] for name in names))
+    shift = grid_shift(dict(scheduler.config))
+    assert grid_shift(shift_settings(shift)) == shift
+    for steps in (1, 4, 28):
+        scheduler.set_timesteps(steps, mu=mu)
+        mine = torch.tensor(grid_of(shift, tokens)(1.0, 0.0, steps))
+        torch.testing.assert_close(mine, scheduler.sigmas, rtol=0, atol=1e-6)
+
+
+def test_samples_with_a_shift_by_size_are_diffusers_at_each_size(tiny, pipelines, tmp_path):
+    """Also from a part of the way, from the scheduler's file in a folder, and after saving in both layouts."""
+    import diffusers
+
+    folder = shutil.copytree(tiny("medium-3.5").folder, tmp_path / "folder")
+    settings = {"use_dynamic_shifting": True, "base_shift": 0.2, "max_shift": 1.5, "base_image_seq_len": 4, "max_image_seq_len": 64}
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**settings)
+    scheduler.save_pretrained(folder / "scheduler")
+    pipeline = diffusers.StableDiffusion3Pipeline.from_pipe(pipelines("medium-3.5"), scheduler=scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    from_image = diffusers.StableDiffusion3Img2ImgPipeline.from_pipe(pipeline, scheduler=scheduler)
+    from_image.set_progress_bar_config(disable=True)
+    model = pf.StableDiffusion3.from_pretrained(folder)
+    made = {}
+    for height, width in ((32, 32), (64, 96)):
+        start = torch.randn(1, 16, height // 8, width // 8, generator=torch.Generator().manual_seed(3))
+        options = {"num_inference_steps": 4, "guidance_scale": 3.0, "max_sequence_length": TOKENS, "output_type": "latent"}
+        theirs = pipeline("a fox", latents=start, height=height, width=width, **options).images
+        mine = {"steps": 4, "guidance": 3.0, "size": (height, width), "latents": start, "output": "latents", "tokens": TOKENS}
+        made[height] = model.sample("a fox", **mine)
+        close(made[height], theirs)
+        assert float((model.sample("a fox", shift=3.0, **mine) - theirs).abs().max()) > 1e-2
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        known = model.vae.encode(2 * image - 1)
+    generator = torch.Generator().manual_seed(5)
+    theirs = from_image("a fox", image=known, strength=0.5, height=64, width=96, generator=generator, **options).images
+    start = torch.randn(known.shape, generator=torch.Generator().manual_seed(5))
+    close(model.sample("a fox", image=image, strength=0.5, **mine | {"latents": start}), theirs)
+    for layout in ("single", "diffusers"):
+        path = model.save(tmp_path / layout, layout)
+        again = pf.StableDiffusion3.from_pretrained(path, tokenizers=folder)
+        assert again.shift == model.shift
+        close(again.sample("a fox", **mine), made[64])
+    stored = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(tmp_path / "diffusers" / "scheduler")
+    assert {name: stored.config[name] for name in settings} == settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_image_seq_len": 256}, "base_image_seq_len and max_image_seq_len are both 256, but a shift by size needs two sizes"),
+        ({"time_shift_type": "cubic"}, "time_shift_type of a config.json is 'cubic', but it must be 'exponential' or 'linear'"),
+        ({"base_shift": None}, "base_shift of a config.json is None, but it must be a finite number"),
+        ({"base_image_seq_len": 1.5}, "base_image_seq_len of a config.json is 1.5, but it must be an integer"),
+        ({"time_shift_type": "linear", "base_shift": -1.0}, "shifts images of 4 tokens by -1.1.*, but a shift must be positive"),
+        ({"base_shift": 1e9}, "shifts images of 4 tokens by inf, but a shift must be positive"),
+    ],
+)
+def test_a_shift_by_size_that_is_none_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        grid_of(grid_shift({"use_dynamic_shifting": True} | changes), 4)
 
 
 @pytest.mark.parametrize(("variant", "steps"), [pytest.param("medium-3.5", 28, marks=pytest.mark.slow), ("medium-3.5", 10), ("odd", 7)])

@@ -58,7 +58,7 @@ class Generate(SamplerOptions):
         clip: keep the predicted latents in a range: HIGH for -HIGH to HIGH, LOW HIGH, or either with `dynamic`, for thresholding by a
             quantile: `--clip 5`, `--clip 5 dynamic 0.999`. The latents of usual images have a standard deviation of about 1.
         rescale: CFG rescale factor from 0 to 1, which reduces the inflated contrast of guidance.
-        shift: shift of the time grid towards noise; by default the model's, 3.
+        shift: shift of the time grid towards noise; by default the model's, 3, or one by size.
         height: side of the image in pixels, divisible by 16 (of a run by less); by default 1024, or that of --image.
         width: side of the image in pixels, divisible by 16 (of a run by less); by default 1024, or that of --image.
         image: an image to start from.
@@ -158,15 +158,15 @@ def run(arguments: Sequence[str]) -> int:
         print(memory)
         return 0
     apply_loras(model, options.lora, options.lora_weight, merge=options.weights == "full")
-    shift = model.shift if options.shift is None else options.shift
+    grid = model.grid(size) if options.shift is None else Shifted(options.shift, LEVELS)
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
     seeds = list(range(seed, seed + len(prompts)))
     made = model.sample(
         prompts,
         options.negative,
         size=size,
-        sampler=_sampler(options, shift),
-        shift=shift,
+        sampler=_sampler(options, grid),
+        shift=options.shift,
         guidance=_guidance(options),
         generator=seeds,
         skip_layers=_skip_layers(options),
@@ -228,8 +228,8 @@ def _check(options: Generate) -> None:
         raise UserError(f"--shift is {options.shift}, but it must be above 0; 3 is usual.")
     if options.strength is not None and not 0 < real("--strength", options.strength) <= 1:
         raise UserError(f"--strength is {options.strength}, but it must be above 0 and at most 1; 0.6 is usual.")
-    shift = 3.0 if options.shift is None else options.shift
-    times_of(_sampler(options, shift), shift)
+    grid = Shifted(3.0 if options.shift is None else options.shift, LEVELS)
+    times_of(_sampler(options, grid), grid)
     _guidance(options)
     _skip_layers(options)
     check_loras(options.lora, options.lora_weight)
@@ -288,9 +288,9 @@ def _size(options: Generate, model: StableDiffusion3, image: PIL.Image.Image | N
     return height if options.height is None else options.height, width if options.width is None else options.width
 
 
-def _sampler(options: Generate, shift: float) -> Sampler:
+def _sampler(options: Generate, grid: Shifted) -> Sampler:
     """Return the sampler, on Stable Diffusion 3's grid of times unless another one is given."""
-    own = Euler(STEPS, grid=Shifted(shift, LEVELS))
+    own = Euler(STEPS, grid=grid)
     other = [name for name in options.sampler_options if name in ("grid", "grid.factor")]
     if other and options.shift is not None:
         raise UserError(f"--shift is {options.shift}, but --sampler-options give {other[0]}, another grid; leave one of them out.")

@@ -22,6 +22,7 @@ from pushforward.formats.config import load_yaml
 from pushforward.formats.model import WEIGHTS, load, load_weights, read_weights
 from pushforward.formats.run import checkpoints
 from pushforward.models.stable_diffusion_3 import StableDiffusion3
+from pushforward.samplers.grids import Shifted as Grid
 from pushforward.sd3.generation import sampler_of
 from pushforward.sd3.images import checked_size, finished
 from pushforward.sd3.latent_buckets import cached_pairs
@@ -85,7 +86,7 @@ class Base:
 
     def model(self, shape: tuple[int, ...], seed: int) -> PathModel:
         """Return the flow over latents of a shape, in which only what is trained requires gradients."""
-        times = self._times()
+        times = self._times(shape)
         if self.is_run:
             return self._run(times)
         sd3, tuning = self.sd3, self.tuning
@@ -95,7 +96,7 @@ class Base:
             sd3.add_lora(tuning.rank, tuning.alpha, tuning.targets, tuning.text_encoders, dora=tuning.dora, seed=seed)
         net = PromptedTransformer(sd3.transformer, sd3.encoders) if tuning.text_encoders else sd3.transformer
         null = (self._tokens([""]) if tuning.text_encoders else self.texts.layout.none).to(self.source.device)
-        return LatentModel(net, shape, sampler_of(None, None, sd3.shift), times, tuning.drop_text, null)
+        return LatentModel(net, shape, sampler_of(None, None, self._grid(shape)), times, tuning.drop_text, null)
 
     @torch.no_grad()
     def images(self, latents: Tensor) -> Tensor:
@@ -105,12 +106,18 @@ class Base:
     def _tokens(self, captions: Any) -> Any:
         return self.sd3.tokens_of(list(captions), self.tuning.tokens)
 
-    def _times(self) -> Times:
+    def _grid(self, shape: tuple[int, ...]) -> Grid:
+        """Return the model's grid of times for latents of a shape."""
+        height, width = (side * self.sd3.vae.factor for side in shape[1:])
+        return self.sd3.grid((height, width))
+
+    def _times(self, shape: tuple[int, ...]) -> Times:
         if self.tuning.times is not None:
             return self.tuning.times
         if self.flow is not None:
             return self.flow.times
-        return LogitNormal() if self.sd3.shift == 1 else Shifted(LogitNormal(), self.sd3.shift)
+        shift = self._grid(shape).factor
+        return LogitNormal() if shift == 1 else Shifted(LogitNormal(), shift)
 
     def _run(self, times: Times) -> PathModel:
         """Return the run's own model with these times and the share of texts that are dropped."""

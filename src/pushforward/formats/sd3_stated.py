@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pushforward._files import json_of
 from pushforward.errors import CheckpointError
-from pushforward.formats.sd3_find import setting
+from pushforward.formats.sd3_shift import STEPS_SHIFT, grid_shift, shift_settings
 from pushforward.formats.tensor_file import Stored
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.joint_block import Stream
@@ -21,15 +21,9 @@ if TYPE_CHECKING:
 HEADER = "pushforward_settings"
 SCALE, SHIFT, GROUPS = 1.5305, 0.0609, 32  # of the public autoencoder
 HEAD = 64  # channels of a head, in the transformer and in both CLIPs
-STEPS_SHIFT = 3.0
 OF_CLIP = {"eos_token_id": 2, "layer_norm_eps": 1e-5}
 OF_T5 = {"feed_forward_proj": "gated-gelu", "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6}
 ACTIVATIONS = {"clip_l": "quick_gelu", "clip_g": "gelu"}
-
-
-def grid_shift(scheduler: Mapping[str, Any]) -> float:
-    """Return the shift of the grid of times by a scheduler's config.json: diffusers' own default is 1, that of a file without one 3."""
-    return setting(scheduler, "shift", 1.0 if "_class_name" in scheduler else STEPS_SHIFT)
 
 
 def stated_settings(files: "SD3Files") -> dict[str, str]:
@@ -40,7 +34,7 @@ def stated_settings(files: "SD3Files") -> dict[str, str]:
     if files.vae is not None:
         found["vae"] = _of_autoencoder(files.vae)
     shift = grid_shift(files.scheduler)
-    found["scheduler"] = {} if shift == STEPS_SHIFT else {"shift": shift}
+    found["scheduler"] = {} if shift == STEPS_SHIFT else shift_settings(shift)
     found |= {kind: _of_encoder(kind, files.text_configs.get(kind) or {}) for kind in files.text_encoders}
     found = {part: one for part, one in found.items() if one}
     return {HEADER: json.dumps(found)} if found else {}

@@ -21,6 +21,7 @@ from pushforward.errors import ShapeError, UserError
 from pushforward.families.path_model import PathModel
 from pushforward.formats.eight_bits_write import Narrow
 from pushforward.formats.sd3_names import Layout
+from pushforward.formats.sd3_shift import GridShift
 from pushforward.formats.sd3_write import write_sd3
 from pushforward.guidance.around import loop_of
 from pushforward.guidance.guidance import Guidance
@@ -65,7 +66,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         tokenizers: a function from an encoder's name to its tokenizer, called at the first prompt.
         device: device of the computation.
         offload: whether to move each component to the device only while it is used; "blocks" is one block of it at a time.
-        shift: shift of the time grid towards noise.
+        shift: shift of the time grid towards noise, or that of a checkpoint with `use_dynamic_shifting`, which grows with the size.
 
     Source: Esser et al., 2403.03206.
     """
@@ -79,7 +80,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         *,
         device: torch.device | str = "cpu",
         offload: Offload = False,
-        shift: float = 3.0,
+        shift: GridShift = 3.0,
     ) -> None:
         self.transformer, self.vae, self.encoders, self.shift = transformer, vae, encoders or {}, shift
         self.device, self.tokenizer = torch.device(device), tokenizers
@@ -165,6 +166,11 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         """The same with the text encoders inside, for their training: its condition is what `tokens_of` returns."""
         return self._model_of(PromptedTransformer(self.transformer, self.encoders), self.size)
 
+    def grid(self, size: tuple[int, int] | None = None) -> Shifted:
+        """Return the grid of times for images of this (height, width); None is the default size."""
+        height, width = self.size if size is None else size
+        return generation.grid_of(self.shift, (height // self.step) * (width // self.step))
+
     def model_for(self, size: tuple[int, int]) -> LatentModel:
         """Return the rectified flow over latents of images of this (height, width); all share the network."""
         size = images.checked_size(size, self.step)
@@ -174,7 +180,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
 
     def _model_of(self, net: nn.Module, size: tuple[int, int]) -> LatentModel:
         height, width = (side // self.vae.factor for side in size)
-        sampler = Euler(generation.STEPS, grid=Shifted(self.shift, generation.LEVELS))
+        sampler = Euler(generation.STEPS, grid=self.grid(size))
         model = LatentModel(net, (self.vae.latent_channels, height, width), sampler).eval()
         model.base.to(self.device)
         return model
@@ -219,7 +225,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
             strength: share of the steps that are taken from the image, above 0 and at most 1; 0.6 by default, 1 with a mask.
             mask: white where to repaint, black where the image is kept; of the image's size.
             latents: initial noise (n, 16, height / 8, width / 8), instead of a random sample.
-            shift: shift of the time grid towards noise; None is the model's, 3. (The paper's for other sizes: 3 sqrt(pixels) / 1024.)
+            shift: shift of the time grid towards noise; None is the model's: 3, or by size. (The paper's by size: 3 sqrt(pixels) / 1024.)
             tokens: number of T5 tokens in the context, 1 to 512.
             output: "pil", "tensor" (n, 3, height, width) or "array" (n, height, width, 3), float32 in [0, 1], or "latents".
             batch_size: images per chunk; None processes all together.
@@ -235,9 +241,9 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         given = None if image is None else images.to_tensor(image)
         size = self._size_of(size, given)
         painted = None if mask is None else images.to_mask(mask, size)
-        shift = self.shift if shift is None else shift
-        whole = generation.sampler_of(sampler, steps, shift)
-        steered = generation.guidance_of(guidance, skip_layers, generation.times_of(whole, shift), self.transformer)
+        grid = self.grid(size) if shift is None else Shifted(shift, generation.LEVELS)
+        whole = generation.sampler_of(sampler, steps, grid)
+        steered = generation.guidance_of(guidance, skip_layers, generation.times_of(whole, grid), self.transformer)
         strength = (0.6 if mask is None else 1.0) if strength is None else strength
         if steered is not None and not steered.has_density and self.residence.offload:
             raise UserError(f"guidance is {steered}, which decodes while the transformer runs; load the model without offload.")
@@ -245,7 +251,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         if loop is not None and given is not None:
             raise UserError(f"guidance is {steered}, a loop from noise, but an image is given to start from; leave one of them out.")
         whole = whole if loop is None else loop
-        part, start = (whole, 1.0) if given is None else generation.part_of_the_way(whole, strength, shift)
+        part, start = (whole, 1.0) if given is None else generation.part_of_the_way(whole, strength, grid)
         prompts, negative = checked_prompts(prompts), checked_prompts(negative, "negative")
         n, model = len(prompts), self.model_for(size)
         steered = None if steered is None else steered.on_model(model, self._pixels(size))

@@ -73,6 +73,7 @@ class Shifted(Grid):
     Args:
         factor: strength of the shift; 1 gives equal steps.
         levels: number of levels of a training grid, such as 1000, or None for equal steps down to the end.
+        trained: shift of these levels; None is `factor`. 1 gives diffusers' steps of `use_dynamic_shifting`.
 
     Raises:
         UserError: a factor that is not positive, or fewer than 2 levels.
@@ -82,11 +83,14 @@ class Shifted(Grid):
 
     factor: float = 3.0
     levels: int | None = None
+    trained: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.factor > 0:
             raise UserError(f"factor is {self.factor}, but a shift needs a positive one; 1 means none.")
+        if self.trained is not None and not self.trained > 0:
+            raise UserError(f"trained is {self.trained}, but a shift needs a positive one; 1 means none.")
         if self.levels is not None and self.levels < 2:
             raise UserError(f"levels is {self.levels}, but a training grid has at least 2; Stable Diffusion 3's has 1000.")
 
@@ -95,7 +99,7 @@ class Shifted(Grid):
             return self.places(1 - u, t_end, t_start, path)  # the same times the other way
         start, end = (shift(u.new_tensor(t), 1 / self.factor) for t in (t_start, t_end))
         if self.levels is not None and len(u):
-            lowest = shift(u.new_tensor(1 / self.levels), self.factor)
+            lowest = shift(u.new_tensor(1 / self.levels), self.factor if self.trained is None else self.trained)
             if end < lowest < start:
                 end, u = lowest, u / u.max()
         return shift(start + (end - start) * u, self.factor)

@@ -13,7 +13,7 @@ from pushforward.conditions import TextContext
 from pushforward.errors import NoCheckpointError
 from pushforward.formats.eight_bits_write import encoder_tensors
 from pushforward.formats.sd3 import SD3Files, read_sd3
-from pushforward.formats.sd3_stated import grid_shift
+from pushforward.formats.sd3_shift import GridShift, grid_shift, shift_settings
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.nn.eight_bits import Weights
 from pushforward.nn.mmdit import MMDiT
@@ -22,7 +22,6 @@ from pushforward.sd3.text_encoders import text_encoder
 
 EULER = "FlowMatchEulerDiscreteScheduler"
 OTHER_STEPS = (  # settings of diffusers' scheduler that change its steps
-    "use_dynamic_shifting",
     "use_karras_sigmas",
     "use_exponential_sigmas",
     "use_beta_sigmas",
@@ -72,17 +71,17 @@ def read_parts(
 
 
 def parts_to_write(
-    transformer: MMDiT, vae: AutoencoderKL, encoders: dict[str, nn.Module], tokenizers: dict[str, Path], shift: float
+    transformer: MMDiT, vae: AutoencoderKL, encoders: dict[str, nn.Module], tokenizers: dict[str, Path], shift: GridShift
 ) -> SD3Files:
     """Return the parts in the form that `formats.write_sd3` accepts."""
     configs = {kind: encoder.config.to_dict() for kind, encoder in encoders.items()}  # type: ignore[union-attr, operator]
     tensors = {kind: encoder_tensors(encoder) for kind, encoder in encoders.items()}
     tensors.get("t5", {}).pop("encoder.embed_tokens.weight", None)  # tied to shared.weight
-    return SD3Files(transformer, vae, tensors, configs, tokenizers, {"shift": shift})
+    return SD3Files(transformer, vae, tensors, configs, tokenizers, shift_settings(shift))
 
 
-def shift_of(scheduler: Mapping[str, Any]) -> float:
-    """Return the shift of the grid of times that a scheduler's config.json states.
+def shift_of(scheduler: Mapping[str, Any]) -> GridShift:
+    """Return the shift of the grid of times that a scheduler's config.json states, which may be one by size.
 
     Warns:
         UserWarning: it states other steps than those of Euler's method on the shifted grid, which are not taken from it.

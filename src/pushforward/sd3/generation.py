@@ -12,6 +12,7 @@ from pushforward._checks import is_real, real, shown
 from pushforward.errors import ShapeError, SolverError, UserError
 from pushforward.families.checks import row_not_finite
 from pushforward.families.model import GenerativeModel
+from pushforward.formats.sd3_shift import DynamicShift, GridShift
 from pushforward.guidance.around import Around, as_guidance
 from pushforward.guidance.cfg import CFG
 from pushforward.guidance.clip import Clip
@@ -94,14 +95,19 @@ def check_images(x: Tensor, rows: slice, sampler: Sampler, dtype: torch.dtype) -
         raise SolverError(f"image {rows.start + row} is not finite: {sampler} diverged, or {dtype} overflowed; try bfloat16.")
 
 
-def sampler_of(sampler: Sampler | None, steps: int | None, shift: float) -> Sampler:
+def grid_of(shift: GridShift, tokens: int) -> Shifted:
+    """Return Stable Diffusion 3's grid of times for images of this number of tokens; with a shift by size, diffusers'."""
+    return Shifted(shift.factor(tokens), LEVELS, trained=1.0) if isinstance(shift, DynamicShift) else Shifted(shift, LEVELS)
+
+
+def sampler_of(sampler: Sampler | None, steps: int | None, grid: Shifted) -> Sampler:
     """Return the sampler: `steps` is shorthand for Euler on Stable Diffusion 3's grid.
 
     Raises:
         UserError: both are given, or the sampler is not a sampler.
     """
     if sampler is None:
-        return Euler(STEPS if steps is None else steps, grid=Shifted(shift, LEVELS))
+        return Euler(STEPS if steps is None else steps, grid=grid)
     if steps is not None:
         raise UserError(f"steps is {steps} and sampler {sampler}, but steps is shorthand for a sampler; give one of them.")
     if not isinstance(sampler, Sampler):
@@ -109,14 +115,14 @@ def sampler_of(sampler: Sampler | None, steps: int | None, shift: float) -> Samp
     return sampler
 
 
-def times_of(sampler: Sampler, shift: float) -> list[float]:
+def times_of(sampler: Sampler, grid: Shifted) -> list[float]:
     """Return the times of a sampler's steps from 1 to 0; for an adaptive one those of 28 steps on Stable Diffusion 3's grid."""
-    grid, steps = (sampler.grid, sampler.steps) if isinstance(sampler, OnGrid) else (Shifted(shift, LEVELS), STEPS)
-    times: list[float] = grid(1.0, 0.0, steps, Linear())
+    chosen, steps = (sampler.grid, sampler.steps) if isinstance(sampler, OnGrid) else (grid, STEPS)
+    times: list[float] = chosen(1.0, 0.0, steps, Linear())
     return times
 
 
-def part_of_the_way(sampler: Sampler, strength: float, shift: float) -> tuple[Sampler, float]:
+def part_of_the_way(sampler: Sampler, strength: float, grid: Shifted) -> tuple[Sampler, float]:
     """Return the sampler for the remaining steps, and its start time.
 
     The first int(n - n strength) of n steps are skipped. An adaptive sampler starts where the grid would in the limit of many steps.
@@ -128,10 +134,10 @@ def part_of_the_way(sampler: Sampler, strength: float, shift: float) -> tuple[Sa
         raise UserError(f"strength is {strength}, but it must be above 0 and at most 1: 1 keeps nothing of the image, 0.3 most of it.")
     if strength == 1:
         return sampler, 1.0
-    times = times_of(sampler, shift)
+    times = times_of(sampler, grid)
     n = len(times) - 1
     if not isinstance(sampler, OnGrid):
-        share, times = 10_000, Shifted(shift, LEVELS)(1.0, 0.0, 10_000)
+        share, times = 10_000, grid(1.0, 0.0, 10_000)
         return sampler, times[int(share - share * strength)]
     left_out = int(max(n - min(n * strength, n), 0))
     changes: dict[str, Any] = {"steps": n - left_out}

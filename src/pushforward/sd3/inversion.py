@@ -14,6 +14,7 @@ from pushforward.conditions import TextContext
 from pushforward.errors import ConditionError, NotFiniteError, ShapeError, UserError
 from pushforward.families.checks import row_not_finite
 from pushforward.families.path_model import PathModel
+from pushforward.formats.sd3_shift import GridShift
 from pushforward.guidance.guidance import Guidance
 from pushforward.nn.autoencoder_kl import AutoencoderKL
 from pushforward.samplers.grids import Shifted
@@ -45,7 +46,7 @@ class Estimate(NamedTuple):
 class Inversion:
     """The methods of `StableDiffusion3` that map images to noise, and its autoencoder on the device."""
 
-    shift: float
+    shift: GridShift
     device: torch.device
     residence: Residence
     vae: AutoencoderKL
@@ -53,6 +54,10 @@ class Inversion:
     @property
     def step(self) -> int:
         """Divisor of image sides."""
+        raise NotImplementedError
+
+    def grid(self, size: tuple[int, int] | None = None) -> Shifted:
+        """Return the grid of times for images of this (height, width); None is the default size."""
         raise NotImplementedError
 
     def model_for(self, size: tuple[int, int]) -> PathModel:
@@ -107,7 +112,7 @@ class Inversion:
             noise, latents and error: the root mean square of decode(noise) - latents in units of the latents' own, for each image.
         """
         latents, model, cond = self._at(image, prompts, tokens, are_latents)
-        sampler = self._exact(sampler)
+        sampler = self._exact(sampler, latents)
         with self.residence.using("transformer"):
             noise = model.encode(latents, cond, sampler=sampler)
             back = model.decode(noise, cond, sampler=sampler)
@@ -143,8 +148,9 @@ class Inversion:
         if noise.ndim != 4 or noise.shape[1] != self.vae.latent_channels:
             raise ShapeError(f"noise has shape {tuple(noise.shape)}, but it must be (n, {self.vae.latent_channels}, height, width).")
         noise, n = noise.to(self.device), len(noise)
-        model, sampler = self.model_for(self._size(noise)), self._exact(sampler)
-        steered = generation.guidance_of(guidance, None, generation.times_of(sampler, self.shift), model.net)
+        grid, sampler = self.grid(self._size(noise)), self._exact(sampler, noise)
+        model = self.model_for(self._size(noise))
+        steered = generation.guidance_of(guidance, None, generation.times_of(sampler, grid), model.net)
         cond = self._spread(prompts, n, tokens)
         steered = generation.with_negative(steered, lambda: self._negative(negative, n, tokens))
         with self.residence.using("transformer"):
@@ -180,7 +186,7 @@ class Inversion:
             raise UserError(f"amount is {amount}, but it must be from 0 (the image itself) to 1 (any other).")
         latents, model, cond = self._at(image, prompts, tokens, are_latents)
         with self.residence.using("transformer"):
-            noise = model.encode(latents, cond, sampler=self._exact(options.get("sampler")))
+            noise = model.encode(latents, cond, sampler=self._exact(options.get("sampler"), latents))
         fresh = _random.normal(noise.shape, generation.generators_of(generator, len(noise)), self.device, noise.dtype)
         return self.decode(math.sqrt(1 - amount**2) * noise + amount * fresh, cond, tokens=tokens, **options)
 
@@ -214,7 +220,7 @@ class Inversion:
         if probes < 2:
             raise UserError(f"probes is {probes}, but a standard error needs at least 2; try 8.")
         latents, model, cond = self._at(image, prompts, tokens, are_latents)
-        sampler, divergence = self._exact(sampler), HutchinsonDivergence()
+        sampler, divergence = self._exact(sampler, latents), HutchinsonDivergence()
         with self.residence.using("transformer"):
             values = [model.log_prob(latents, cond, sampler=sampler, divergence=divergence, generator=generator) for _ in range(probes)]
         stacked = torch.stack(values).double()
@@ -253,5 +259,5 @@ class Inversion:
             raise ConditionError(f"there are {len(cond)} {what} for {n} {whose}; give one for all, or one for each.")
         return cond if len(cond) == n else cond.repeat(n)
 
-    def _exact(self, sampler: Sampler | None) -> Sampler:
-        return Heun(generation.STEPS, grid=Shifted(self.shift, generation.LEVELS)) if sampler is None else sampler
+    def _exact(self, sampler: Sampler | None, latents: Tensor) -> Sampler:
+        return Heun(generation.STEPS, grid=self.grid(self._size(latents))) if sampler is None else sampler
