@@ -234,10 +234,8 @@ def test_alpha_that_is_left_out_is_that_of_diffusers_and_peft(sd3, peer, tmp_pat
     import peft
 
     path, name = written(sd3, tmp_path / "adapter_model.safetensors"), "transformer_blocks.1.attn.to_q"
-    held, targets = (
-        load_file(path),
-        ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "net.0.proj"],
-    )
+    held = load_file(path)
+    targets = sorted({one.removeprefix("transformer.").partition(".lora_")[0] for one in held})
     down, up = (held[f"transformer.{name}.lora_{one}.weight"] for one in "AB")
     settings = {"r": 4, "target_modules": targets, "peft_type": "LORA"}
     if raw:
