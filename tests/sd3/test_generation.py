@@ -282,8 +282,8 @@ def test_a_single_file_keeps_the_settings_that_tensors_do_not_show(tiny, copied,
 
 def test_steps_that_the_scheduler_states_and_that_are_not_taken_are_named(copied):
     folder = copied("folder")
-    edited(folder, "scheduler", use_dynamic_shifting=True, shift_terminal=0.02, _class_name="FlowMatchHeunDiscreteScheduler")
-    with pytest.warns(UserWarning, match="_class_name FlowMatchHeunDiscreteScheduler, shift_terminal 0.02, but"):
+    edited(folder, "scheduler", use_dynamic_shifting=True, invert_sigmas=True, _class_name="FlowMatchHeunDiscreteScheduler")
+    with pytest.warns(UserWarning, match="_class_name FlowMatchHeunDiscreteScheduler, invert_sigmas True, but"):
         pf.StableDiffusion3.from_pretrained(folder)
     (folder / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "FlowMatchEulerDiscreteScheduler"}')
     assert pf.StableDiffusion3.from_pretrained(folder).shift == 1  # as in diffusers

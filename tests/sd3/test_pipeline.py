@@ -1,6 +1,7 @@
 """Whole images beside diffusers' pipelines, from the same noise: text to image, image to image, skipped layers, both layouts."""
 
 import dataclasses
+import itertools
 import shutil
 
 import pytest
@@ -95,6 +96,41 @@ def test_sigmas_are_diffusers(steps):
     torch.testing.assert_close(mine, scheduler.sigmas, rtol=0, atol=1e-6)
 
 
+STATED = [
+    {"shift_terminal": 0.02},
+    {"use_karras_sigmas": True},
+    {"use_exponential_sigmas": True, "shift": 1.0},
+    {"use_karras_sigmas": True, "shift_terminal": 0.1, "use_dynamic_shifting": True},
+    {"shift_terminal": 0.001, "use_dynamic_shifting": True, "time_shift_type": "linear"},
+]
+
+
+@pytest.mark.parametrize("settings", STATED, ids=str)
+def test_other_steps_that_a_scheduler_states_are_diffusers(settings):
+    """Whole grids, and their ends from any of their times on, as image to image takes them."""
+    import diffusers
+
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**{"shift": 3.0} | settings)
+    shift = grid_shift(dict(scheduler.config))
+    assert grid_shift(shift_settings(shift)) == shift
+    grid = grid_of(shift, 256)
+    for steps in (4, 28):
+        scheduler.set_timesteps(steps, mu=0.5)
+        mine = grid(1.0, 0.0, steps)
+        torch.testing.assert_close(torch.tensor(mine), scheduler.sigmas, rtol=0, atol=1e-6)
+        for k in range(1, steps):
+            assert grid(mine[k], 0.0, steps - k) == pytest.approx(mine[k:], abs=1e-12)
+        assert grid(0.0, 1.0, steps) == pytest.approx(mine[::-1], abs=1e-12)
+
+
+@pytest.mark.parametrize("grid", [{"terminal": 0.1}, {"spacing": "karras"}, {"spacing": "exponential"}, {"terminal": 1e-3}])
+def test_times_below_the_lowest_level_are_monotone_and_end_where_they_should(grid):
+    times = Shifted(3.0, 1000, **grid)(5e-4, 0.0, 5)
+    assert times[0] == 5e-4
+    assert times[-1] == 0
+    assert all(one > other >= 0 for one, other in itertools.pairwise(times))
+
+
 DYNAMIC = {
     "defaults": {},
     "flux": {"base_shift": 0.5, "max_shift": 1.16},
@@ -167,6 +203,8 @@ def test_samples_with_a_shift_by_size_are_diffusers_at_each_size(tiny, pipelines
         ({"base_shift": None}, "base_shift of a config.json is None, but it must be a finite number"),
         ({"base_image_seq_len": 1.5}, "base_image_seq_len of a config.json is 1.5, but it must be an integer"),
         ({"time_shift_type": "linear", "base_shift": -1.0}, "shifts images of 4 tokens by -1.1.*, but a shift must be positive"),
+        ({"shift_terminal": 1.5}, "shift_terminal of a config.json is 1.5, but it must be between 0 and 1"),
+        ({"use_karras_sigmas": True, "use_exponential_sigmas": True}, "both use_karras_sigmas and use_exponential_sigmas, of which"),
         ({"base_shift": 1e9}, "shifts images of 4 tokens by inf, but a shift must be positive"),
     ],
 )

@@ -158,7 +158,7 @@ def run(arguments: Sequence[str]) -> int:
         print(memory)
         return 0
     apply_loras(model, options.lora, options.lora_weight, merge=options.weights == "full")
-    grid = model.grid(size) if options.shift is None else Shifted(options.shift, LEVELS)
+    grid = model.grid(size, options.shift)
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
     seeds = list(range(seed, seed + len(prompts)))
     made = model.sample(

@@ -1,4 +1,4 @@
-"""The shift of the grid of times that the settings of a scheduler of diffusers state: one number, or one by the size of the image."""
+"""The grid of times that the settings of a scheduler of diffusers state: its shift, a number or one by size, and its spacing."""
 
 import math
 from collections.abc import Mapping
@@ -8,9 +8,12 @@ from typing import Any, Literal, get_args
 from pushforward._checks import shown
 from pushforward.errors import ConfigError
 from pushforward.formats.sd3_find import setting
+from pushforward.samplers.grids import Spacing
 
 STEPS_SHIFT = 3.0
 DYNAMIC = "use_dynamic_shifting"
+TERMINAL = "shift_terminal"
+SPACINGS: Mapping[str, Spacing] = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential"}
 Kind = Literal["exponential", "linear"]
 
 
@@ -67,7 +70,22 @@ class DynamicShift:
         return {DYNAMIC: True, **vars(self)}
 
 
-GridShift = float | DynamicShift
+@dataclass(frozen=True)
+class Schedule:
+    """A shift, and what else a scheduler states about the times.
+
+    Args:
+        shift: the shift.
+        terminal: `shift_terminal`, the time before the end to which the others are stretched; None if there is none.
+        spacing: "karras" or "exponential" if `use_karras_sigmas` or `use_exponential_sigmas` is stated.
+    """
+
+    shift: float | DynamicShift
+    terminal: float | None = None
+    spacing: Spacing = "shifted"
+
+
+GridShift = float | DynamicShift | Schedule
 
 
 def grid_shift(scheduler: Mapping[str, Any]) -> GridShift:
@@ -76,17 +94,30 @@ def grid_shift(scheduler: Mapping[str, Any]) -> GridShift:
     Raises:
         ConfigError: a setting is none.
     """
-    if not scheduler.get(DYNAMIC):
-        return setting(scheduler, "shift", 1.0 if "_class_name" in scheduler else STEPS_SHIFT)
-    kind = scheduler.get("time_shift_type", "exponential")
-    if kind not in get_args(Kind):
-        raise ConfigError(f"time_shift_type of a config.json is {shown(kind)}, but it must be 'exponential' or 'linear'.")
-    own = DynamicShift()
-    shifts = [setting(scheduler, name, getattr(own, name)) for name in ("base_shift", "max_shift")]
-    tokens = [int(setting(scheduler, name, getattr(own, name))) for name in ("base_image_seq_len", "max_image_seq_len")]
-    return DynamicShift(*shifts, *tokens, kind)
+    own = 1.0 if "_class_name" in scheduler else STEPS_SHIFT
+    shift = _dynamic(scheduler) if scheduler.get(DYNAMIC) else setting(scheduler, "shift", own)
+    terminal = setting(scheduler, TERMINAL, 0.5) if scheduler.get(TERMINAL) else None
+    if terminal is not None and not 0 < terminal < 1:
+        raise ConfigError(f"{TERMINAL} of a config.json is {terminal}, but it must be between 0 and 1; download the file again.")
+    spacings = [spacing for name, spacing in SPACINGS.items() if scheduler.get(name)]
+    if len(spacings) > 1:
+        raise ConfigError(f"a config.json has both {' and '.join(SPACINGS)}, of which a scheduler can have one; download the file again.")
+    return Schedule(shift, terminal, *spacings) if spacings or terminal is not None else shift
 
 
 def shift_settings(shift: GridShift) -> dict[str, Any]:
     """Return the settings of a scheduler that `grid_shift` reads this shift of."""
-    return shift.settings() if isinstance(shift, DynamicShift) else {"shift": shift}
+    if not isinstance(shift, Schedule):
+        return shift.settings() if isinstance(shift, DynamicShift) else {"shift": shift}
+    terminal = {} if shift.terminal is None else {TERMINAL: shift.terminal}
+    return shift_settings(shift.shift) | terminal | {name: True for name, spacing in SPACINGS.items() if spacing == shift.spacing}
+
+
+def _dynamic(scheduler: Mapping[str, Any]) -> DynamicShift:
+    kind = scheduler.get("time_shift_type", "exponential")
+    if kind not in get_args(Kind):
+        raise ConfigError(f"time_shift_type of a config.json is {shown(kind)}, but it must be 'exponential' or 'linear'.")
+    own = DynamicShift()
+    base, most = (setting(scheduler, name, getattr(own, name)) for name in ("base_shift", "max_shift"))
+    fewest, largest = (int(setting(scheduler, name, getattr(own, name))) for name in ("base_image_seq_len", "max_image_seq_len"))
+    return DynamicShift(base, most, fewest, largest, kind)

@@ -33,7 +33,6 @@ from pushforward.nn.eight_bits import Weights
 from pushforward.nn.mmdit import MMDiT
 from pushforward.registry import export
 from pushforward.samplers.euler import Euler
-from pushforward.samplers.grids import Shifted
 from pushforward.samplers.sampler import Sampler
 from pushforward.sd3 import generation, images
 from pushforward.sd3.adapters import Adapters
@@ -66,7 +65,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         tokenizers: a function from an encoder's name to its tokenizer, called at the first prompt.
         device: device of the computation.
         offload: whether to move each component to the device only while it is used; "blocks" is one block of it at a time.
-        shift: shift of the time grid towards noise, or that of a checkpoint with `use_dynamic_shifting`, which grows with the size.
+        shift: shift of the time grid towards noise, or what the scheduler of a checkpoint states, such as one by size.
 
     Source: Esser et al., 2403.03206.
     """
@@ -166,11 +165,6 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         """The same with the text encoders inside, for their training: its condition is what `tokens_of` returns."""
         return self._model_of(PromptedTransformer(self.transformer, self.encoders), self.size)
 
-    def grid(self, size: tuple[int, int] | None = None) -> Shifted:
-        """Return the grid of times for images of this (height, width); None is the default size."""
-        height, width = self.size if size is None else size
-        return generation.grid_of(self.shift, (height // self.step) * (width // self.step))
-
     def model_for(self, size: tuple[int, int]) -> LatentModel:
         """Return the rectified flow over latents of images of this (height, width); all share the network."""
         size = images.checked_size(size, self.step)
@@ -241,7 +235,7 @@ class StableDiffusion3(Prompting, Editing, Adapting):
         given = None if image is None else images.to_tensor(image)
         size = self._size_of(size, given)
         painted = None if mask is None else images.to_mask(mask, size)
-        grid = self.grid(size) if shift is None else Shifted(shift, generation.LEVELS)
+        grid = self.grid(size, shift)
         whole = generation.sampler_of(sampler, steps, grid)
         steered = generation.guidance_of(guidance, skip_layers, generation.times_of(whole, grid), self.transformer)
         strength = (0.6 if mask is None else 1.0) if strength is None else strength

@@ -3,16 +3,20 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from pushforward._checks import CheckedNumbers
+from pushforward._suggestions import unknown
 from pushforward.errors import UserError
 from pushforward.registry import export
 from pushforward.times import shift
 
+RHO = 7.0  # of Karras et al., on the times themselves
+LEAST = 1e-6  # time whose logarithm stands for that of 0
+Spacing = Literal["shifted", "karras", "exponential"]
 REACH = 7.0  # log-SNR is infinite at the ends of some paths; grids in log-SNR stop here, where alpha / sigma is 1100 or its inverse
 
 
@@ -74,16 +78,23 @@ class Shifted(Grid):
         factor: strength of the shift; 1 gives equal steps.
         levels: number of levels of a training grid, such as 1000, or None for equal steps down to the end.
         trained: shift of these levels; None is `factor`. 1 gives diffusers' steps of `use_dynamic_shifting`.
+        terminal: the lowest time before the end, to which the shifted times are stretched (1 stays); None is that of the lowest level.
+        spacing: what is equally spaced from the highest to the lowest time: "shifted" is the time before the shift, "karras" t^(1/7), and
+            "exponential" log t.
 
     Raises:
-        UserError: a factor that is not positive, or fewer than 2 levels.
+        UserError: a factor that is not positive, fewer than 2 levels, a terminal time outside (0, 1), another spacing, or these two
+            without levels.
 
-    Source: Esser et al. (Stable Diffusion 3), 2403.03206, eq. 23; levels: the Stable Diffusion 3.5 inference code (get_sigmas).
+    Source: Esser et al. (Stable Diffusion 3), 2403.03206, eq. 23; levels: the Stable Diffusion 3.5 inference code (get_sigmas); the others:
+    FlowMatchEulerDiscreteScheduler of diffusers, as `shift_terminal`, `use_karras_sigmas` and `use_exponential_sigmas`.
     """
 
     factor: float = 3.0
     levels: int | None = None
     trained: float | None = None
+    terminal: float | None = None
+    spacing: Spacing = "shifted"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,16 +104,51 @@ class Shifted(Grid):
             raise UserError(f"trained is {self.trained}, but a shift needs a positive one; 1 means none.")
         if self.levels is not None and self.levels < 2:
             raise UserError(f"levels is {self.levels}, but a training grid has at least 2; Stable Diffusion 3's has 1000.")
+        if self.terminal is not None and not 0 < self.terminal < 1:
+            raise UserError(f"terminal is {self.terminal}, but the lowest time is between 0 and 1; None is that of the lowest level.")
+        if self.spacing not in get_args(Spacing):
+            raise UserError(unknown("spacing", self.spacing, get_args(Spacing)))
+        if self.levels is None and (self.terminal is not None or self.spacing != "shifted"):
+            raise UserError("terminal and spacing are those of the times of a training grid; give levels=1000, or leave them out.")
 
     def places(self, u: Tensor, t_start: float, t_end: float, path: Any) -> Tensor:
         if self.levels is not None and t_start < t_end:
             return self.places(1 - u, t_end, t_start, path)  # the same times the other way
-        start, end = (shift(u.new_tensor(t), 1 / self.factor) for t in (t_start, t_end))
+        start, end = (self._spaced(u.new_tensor(t)) for t in (t_start, t_end))
         if self.levels is not None and len(u):
-            lowest = shift(u.new_tensor(1 / self.levels), self.factor if self.trained is None else self.trained)
+            level = self._level(u)
+            lowest = level if self.spacing == "shifted" else self._spaced(self._stretched(shift(level, self.factor)))
             if end < lowest < start:
                 end, u = lowest, u / u.max()
-        return shift(start + (end - start) * u, self.factor)
+        return self._times(start + (end - start) * u)
+
+    def _level(self, like: Tensor) -> Tensor:
+        """Return the lowest level of the training grid, before the second shift."""
+        assert self.levels is not None
+        return shift(like.new_tensor(1 / self.levels), self.factor if self.trained is None else self.trained)
+
+    def _stretched(self, t: Tensor, inverse: bool = False) -> Tensor:
+        """Return shifted times t, stretched so that the lowest is `terminal`."""
+        if self.terminal is None:
+            return t
+        ratio = (1 - self.terminal) / (1 - shift(self._level(t), self.factor))
+        return 1 - (1 - t) / ratio if inverse else 1 - (1 - t) * ratio
+
+    def _spaced(self, t: Tensor) -> Tensor:
+        """Return what is equally spaced, of times t."""
+        if self.spacing == "karras":
+            return t ** (1 / RHO)
+        if self.spacing == "exponential":
+            return t.clamp_min(LEAST).log()
+        return shift(self._stretched(t, inverse=True), 1 / self.factor)
+
+    def _times(self, spaced: Tensor) -> Tensor:
+        """Return the times of what is equally spaced."""
+        if self.spacing == "karras":
+            return spaced**RHO
+        if self.spacing == "exponential":
+            return spaced.exp()
+        return self._stretched(shift(spaced, self.factor))
 
     def to_data(self, t_start: float, steps: int, path: Any, spare: int = 0) -> list[float]:
         times = self(t_start, 0.0, steps, path)

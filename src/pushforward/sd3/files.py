@@ -21,13 +21,10 @@ from pushforward.sd3 import hub
 from pushforward.sd3.text_encoders import text_encoder
 
 EULER = "FlowMatchEulerDiscreteScheduler"
-OTHER_STEPS = (  # settings of diffusers' scheduler that change its steps
-    "use_karras_sigmas",
-    "use_exponential_sigmas",
+OTHER_STEPS = (  # settings of diffusers' scheduler that change its steps and are not followed
     "use_beta_sigmas",
     "invert_sigmas",
     "stochastic_sampling",
-    "shift_terminal",
 )
 
 
@@ -84,14 +81,14 @@ def shift_of(scheduler: Mapping[str, Any]) -> GridShift:
     """Return the shift of the grid of times that a scheduler's config.json states, which may be one by size.
 
     Warns:
-        UserWarning: it states other steps than those of Euler's method on the shifted grid, which are not taken from it.
+        UserWarning: it states other steps than those of Euler's method on a grid of `samplers.Shifted`, which are not taken from it.
     """
     name = scheduler.get("_class_name", EULER)
     others = [] if name == EULER else [f"_class_name {name}"]
     others += [f"{key} {shown(scheduler[key])}" for key in OTHER_STEPS if scheduler.get(key)]
     if others:
         warnings.warn(
-            f"the scheduler of the model states {', '.join(others)}, but steps are those of Euler's method on the shifted grid; give "
+            f"the scheduler of the model states {', '.join(others)}, but steps are those of Euler's method on the grid without these; give "
             "sampler= for others.",
             stacklevel=3,
         )

@@ -12,7 +12,7 @@ from pushforward._checks import is_real, real, shown
 from pushforward.errors import ShapeError, SolverError, UserError
 from pushforward.families.checks import row_not_finite
 from pushforward.families.model import GenerativeModel
-from pushforward.formats.sd3_shift import DynamicShift, GridShift
+from pushforward.formats.sd3_shift import DynamicShift, GridShift, Schedule
 from pushforward.guidance.around import Around, as_guidance
 from pushforward.guidance.cfg import CFG
 from pushforward.guidance.clip import Clip
@@ -95,8 +95,12 @@ def check_images(x: Tensor, rows: slice, sampler: Sampler, dtype: torch.dtype) -
         raise SolverError(f"image {rows.start + row} is not finite: {sampler} diverged, or {dtype} overflowed; try bfloat16.")
 
 
-def grid_of(shift: GridShift, tokens: int) -> Shifted:
-    """Return Stable Diffusion 3's grid of times for images of this number of tokens; with a shift by size, diffusers'."""
+def grid_of(shift: GridShift, tokens: int, given: float | None = None) -> Shifted:
+    """Return the grid of times of a schedule for images of this number of tokens, as diffusers has it; or with a given shift."""
+    if given is not None:
+        return dataclasses.replace(grid_of(shift, tokens), factor=given, trained=None)
+    if isinstance(shift, Schedule):
+        return dataclasses.replace(grid_of(shift.shift, tokens), terminal=shift.terminal, spacing=shift.spacing)
     return Shifted(shift.factor(tokens), LEVELS, trained=1.0) if isinstance(shift, DynamicShift) else Shifted(shift, LEVELS)
 
 

@@ -47,6 +47,7 @@ class Inversion:
     """The methods of `StableDiffusion3` that map images to noise, and its autoencoder on the device."""
 
     shift: GridShift
+    size: tuple[int, int]
     device: torch.device
     residence: Residence
     vae: AutoencoderKL
@@ -56,9 +57,10 @@ class Inversion:
         """Divisor of image sides."""
         raise NotImplementedError
 
-    def grid(self, size: tuple[int, int] | None = None) -> Shifted:
-        """Return the grid of times for images of this (height, width); None is the default size."""
-        raise NotImplementedError
+    def grid(self, size: tuple[int, int] | None = None, shift: float | None = None) -> Shifted:
+        """Return the grid of times for images of this (height, width), None for the default size; with another shift than the model's."""
+        height, width = self.size if size is None else size
+        return generation.grid_of(self.shift, (height // self.step) * (width // self.step), shift)
 
     def model_for(self, size: tuple[int, int]) -> PathModel:
         """Return the rectified flow over latents of images of this size."""
