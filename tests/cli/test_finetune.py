@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import math
 import shlex
 import shutil
+import types
 
 import numpy
 import PIL.Image
@@ -13,8 +15,10 @@ from safetensors.torch import load_file
 
 import pushforward as pf
 from pushforward.cli import main
+from pushforward.cli.tuned import Base
 from pushforward.data.stamps import DEBIAN
 from pushforward.formats.config import load_yaml
+from pushforward.formats.sd3_shift import DynamicShift
 from pushforward.training.grids import CaptionGrid
 
 QUICK = ("--steps", 2, "--batch-size", 4, "--log-every", 1, "--validate-every", 0)
@@ -164,11 +168,28 @@ def test_text_encoders_learn_from_tokens(sd3, folder, tmp_path):
     assert list((out / "samples").glob("step-*.png"))
 
 
+def test_times_are_shifted_as_the_grid_of_the_training_size_is(sd3):
+    """Also where the scheduler of the model states a shift by size."""
+    model, tuning = pf.StableDiffusion3.from_pretrained(sd3), types.SimpleNamespace(times=None)
+    for shift, wanted in ((3.0, 3.0), (DynamicShift(0.5, 1.5, 4, 64), math.exp(0.5 + 20 / 60))):
+        model.shift = shift
+        times = Base(model, None, None, tuning, None, torch.float32)._times((16, 8, 12))  # 24 tokens
+        assert (times.times, times.factor) == (pf.times.LogitNormal(), pytest.approx(wanted))
+    model.shift = 1.0
+    assert Base(model, None, None, tuning, None, torch.float32)._times((16, 8, 12)) == pf.times.LogitNormal()
+
+
 @pytest.mark.slow
 def test_all_weights_become_a_model_of_its_own(sd3, folder, tmp_path):
-    out = tmp_path / "out"
-    assert finetune(sd3, "--data", folder / "class", "--full", *SETTINGS, "--lr", "1e-3", "--out", out) == 0
-    before, after = (pf.StableDiffusion3.from_pretrained(one) for one in (sd3, out / "model"))
+    """In the dtype of the file, bfloat16, except the table of positions, which is float32 in it and stays what it was."""
+    out, source = tmp_path / "out", tmp_path / "source"
+    started = pf.StableDiffusion3.from_pretrained(sd3)
+    started.transformer.bfloat16()
+    started.save(source, "diffusers")
+    assert finetune(source, "--data", folder / "class", "--full", *SETTINGS, "--lr", "1e-3", "--out", out) == 0
+    before, after = (pf.StableDiffusion3.from_pretrained(one) for one in (source, out / "model"))
+    assert torch.equal(after.transformer.positions, started.transformer.positions)
+    assert {one.dtype for one in after.transformer.parameters()} == {torch.bfloat16}
     assert any(not torch.equal(a, b) for a, b in zip(before.transformer.parameters(), after.transformer.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(before.vae.parameters(), after.vae.parameters(), strict=True))
     after.sample("a cat", steps=1, size=(32, 32), tokens=16)
