@@ -370,6 +370,44 @@ def test_a_student_starts_as_its_teacher(name):
     assert torch.equal(student.preprocess.mean, teacher.preprocess.mean)
 
 
+@pytest.mark.parametrize("kind", ["vectors", "images"])
+@pytest.mark.parametrize("change", ["net", "path", "nothing"])
+def test_conditions_of_a_student_have_units(kind, change):
+    """Fitted to data where the network does not start with the teacher's weights, else the teacher's."""
+    shape, own = ((2,), {"cond_features": 2}) if kind == "vectors" else ((1, 4, 4), {"cond_image": (2, 4, 4)})
+    net, x, cond = pf.nn.MLP.Config((8,)), 2 + torch.randn(40, *shape), 500 + 100 * torch.randn(40, 2, *shape[1:])
+    teacher = (pf.models.ddpm if change == "path" else pf.models.flow_matching)(net, shape, preprocess="standardise", **own)
+    teacher.initialise(x, cond)
+    student = pf.models.meanflow(pf.nn.MLP.Config((9,)) if change == "net" else net, teacher=teacher)
+    student.initialise(x, cond if change != "nothing" else cond + 1000)
+    assert torch.equal(student.preprocess.mean, teacher.preprocess.mean)
+    for name in ("mean", "std"):
+        assert torch.equal(getattr(student.net.label, name), getattr(teacher.net.label, name))
+
+
+def test_a_student_has_its_teachers_units_however_these_were_given():
+    """Units given as an object once left the student without any, so that it learned from velocities at other points."""
+    units = pf.bijections.Standardise((3,))
+    units.initialise(500 + 100 * torch.randn(40, 3))
+    teacher, net = pf.families.PathModel(pf.nn.MLP.Config((8,)).build((3,)), (3,), preprocess=units), pf.nn.MLP.Config((8,))
+    for student in (
+        pf.models.meanflow(net, teacher=teacher),
+        pf.models.consistency(net, teacher=teacher, method="ect"),
+        pf.families.FlowMap(net.build((3,), numbers=1), (3,), teacher=teacher),
+        pf.families.FlowMap(net.build((3,), numbers=1), (3,), teacher=teacher, preprocess=pf.bijections.Standardise((3,))),
+    ):
+        assert torch.equal(student.preprocess.mean, units.mean)
+        assert student.preprocess is not units
+    with pytest.raises(UserError, match="preprocess is Whiten.*, but the teacher's is Standardise"):
+        pf.families.FlowMap(net.build((3,), numbers=1), (3,), teacher=teacher, preprocess=pf.bijections.Whiten(3))
+    plain = pf.families.PathModel(net.build((3,)), (3,))
+    with pytest.raises(UserError, match="preprocess is Standardise, but the teacher has none"):
+        pf.families.FlowMap(net.build((3,), numbers=1), (3,), teacher=plain, preprocess=pf.bijections.Standardise((3,)))
+    odd = pf.families.PathModel(net.build((3,)), (3,), preprocess=pf.bijections.Logit(0.0, 7.0))
+    with pytest.raises(UserError, match="teacher has the units Logit.*, for which presets have no name; use pf.families.FlowMap"):
+        pf.models.meanflow(net, teacher=odd)
+
+
 def test_a_student_leaves_its_teacher_alone():
     teacher, (x, cond) = teacher_of().train(), batch()
     before = copy.deepcopy(teacher.state_dict())

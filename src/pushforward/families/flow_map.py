@@ -13,7 +13,7 @@ from pushforward.families.checks import check_unconditional
 from pushforward.families.dropped import masked
 from pushforward.families.jumping import Jumping, JumpMap, VelocityODE, checked_guidance, no_density
 from pushforward.families.on_path import OnPath
-from pushforward.families.teaching import Teacher
+from pushforward.families.teaching import Teacher, taught_units
 from pushforward.functional.levels import Levels
 from pushforward.functional.prediction import Kind
 from pushforward.guidance.around import as_guidance
@@ -54,14 +54,15 @@ class FlowMap(OnPath):
         objective: how the network is read and learned, such as `objectives.MeanFlow()`, the default.
         prediction: what the network of a consistency objective predicts.
         base: the noise's distribution; None is N(0, sigma(t_max)²).
-        teacher: a path model with equal events and units whose velocity replaces that of data and noise; it is not a part of the model.
+        teacher: a path model of equal events whose velocity replaces that of data and noise, and whose units the model has: leave
+            `preprocess` out, or give one of its kind. It is not a part of the model.
         drop_cond: share of samples whose condition is dropped in training, as required for guidance.
         null: what a network of your own takes for no condition, as in `PathModel`.
         interval: (t_min, t_max) within the path's; None is the largest on which the prediction determines the velocity.
         preprocess, sampler, classes, cond_features, cond_image, levels: as in `GenerativeModel`; the default sampler is Jumps(1).
 
     Raises:
-        UserError: the path does not fit the objective; a teacher with other events or conditions.
+        UserError: the path does not fit the objective; a teacher with other events, conditions or units.
 
     Source: Geng et al., 2505.13447; Frans et al., 2410.12557; Song et al., 2303.01469; Boffi et al., Flow map matching, 2406.07507.
     """
@@ -98,6 +99,9 @@ class FlowMap(OnPath):
         self.objective.check_model(self)
         self._teacher = None if teacher is None else Teacher(teacher, self)
         self.fitted = teacher is not None  # whether units are a teacher's, and not to be fitted to data
+        self.started = False  # whether the network has a teacher's weights, and with them its units of conditions
+        if teacher is not None:
+            self.preprocess = taught_units(self.preprocess, teacher.preprocess)
         self._averaged: tuple[Any, ...] = ()  # in a tuple, so that it is no part of the model
 
     @property
@@ -139,9 +143,14 @@ class FlowMap(OnPath):
     # What the verbs are made of.
 
     def initialise(self, x: Tensor, cond: Any = None) -> None:
-        """Fit `preprocess` and the units of conditions to training data, as in `GenerativeModel`; with a teacher they are the teacher's."""
+        """Fit `preprocess` and the units of conditions to training data, as in `GenerativeModel`.
+
+        With a teacher `preprocess` is the teacher's, and so are the units of conditions if the network started with its weights.
+        """
         if not self.fitted:
             super().initialise(x, cond)
+        elif not self.started:
+            self._fit_condition(x, cond)
 
     def _loss(self, x: Tensor, cond: Any, noise: Tensor | None, generator: _random.Generators) -> Tensor:
         if noise is None:

@@ -271,13 +271,18 @@ class GenerativeModel(Family):
 
     def initialise(self, x: Tensor, cond: Any = None) -> None:
         """Fit `preprocess` (and other data-dependent parts) to training data x (n, *shape) in its own units, with their conditions."""
+        cond = self._fit_condition(x, cond)
+        if self.preprocess is not None:
+            self.preprocess.initialise(x + 0.5 * cells(self.levels, x), cond)
+
+    def _fit_condition(self, x: Tensor, cond: Any) -> Any:
+        """Fit the units of conditions to those of training data x (n, *shape), and return them on the data's device."""
         self._check(x, "x")
         if cond is not None:
             cond = self._checked_cond(tree_map_only(Tensor, lambda leaf: leaf.to(x.device), cond), x.shape[0])
             for network in self.conditional_networks():
                 fit_condition(network, cond)
-        if self.preprocess is not None:
-            self.preprocess.initialise(x + 0.5 * cells(self.levels, x), cond)
+        return cond
 
     def settle(self, x: Tensor, cond: Any = None) -> None:
         """Fit what follows from the weights to training data x (n, *shape): nothing by default.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pushforward._precision import uncast, wide
+from pushforward.bijections.bijection import Bijection
 from pushforward.errors import UserError
 from pushforward.families.checks import device_of
 from pushforward.families.path_model import PathModel
@@ -84,3 +85,28 @@ def check_teacher(model: Any, shape: Any, condition: dict[str, Any]) -> None:
     for name, value in vars(model.conditioning).items():
         if value != condition[name]:
             raise UserError(f"teacher has {name} {value}, but the student has {condition[name]}; they must be equal.")
+
+
+def taught_units(own: Bijection | None, units: Bijection | None) -> Bijection | None:
+    """Return the units of a student, with the values of its teacher's: a copy of these if it has none of its own.
+
+    Raises:
+        UserError: they are of another kind.
+    """
+    if own is None or units is None:
+        kind = type(own).__name__
+        if own is not None:
+            raise UserError(f"preprocess is {kind}, but the teacher has none, and a student has its teacher's units; leave it out.")
+        return copy.deepcopy(units)
+    if not same_units(own, units):
+        raise UserError(
+            f"preprocess is {own}, but the teacher's is {units}, and a student has its teacher's units; leave it out, or give that."
+        )
+    own.load_state_dict(units.state_dict())
+    return own
+
+
+def same_units(one: Bijection, other: Bijection) -> bool:
+    """Return whether units are of the same kind and settings, whatever data they were fitted to."""
+    shapes = ({name: tensor.shape for name, tensor in units.state_dict().items()} for units in (one, other))
+    return repr(one) == repr(other) and len({frozenset(own.items()) for own in shapes}) == 1

@@ -1,20 +1,22 @@
 """The options that few-step models share, and how they start from a teacher."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from pushforward.errors import UserError
 from pushforward.families.flow_map import FlowMap
 from pushforward.families.path_model import PathModel
-from pushforward.families.teaching import check_teacher
+from pushforward.families.teaching import check_teacher, same_units, taught_units
 from pushforward.formats.model import check_intact, described, located, with_weights
 from pushforward.models.path_options import PathOptions
+from pushforward.models.units import Preprocess, units
 from pushforward.nn.config import NetConfig
 from pushforward.objectives.objective import Objective
 from pushforward.paths.linear import Linear
@@ -53,9 +55,8 @@ class FlowMapOptions(PathOptions):
         known["net"] = _of_one_time(own.get("net"))
         if known["net"] is None and "net" not in given:
             raise UserError("net is left out, but the teacher was given a live network instead of settings; give net= to the student too.")
-        if "preprocess" in own or teacher.preprocess is None:
-            arguments["preprocess"] = own.get("preprocess", "none")
         arguments.update({name: value for name, value in known.items() if name not in given}, teacher=teacher)
+        arguments["preprocess"] = own["preprocess"] if "preprocess" in own else _named_units(teacher)
 
     @classmethod
     def recorded(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,6 +77,24 @@ class FlowMapOptions(PathOptions):
         if isinstance(self.teacher, PathModel):
             start_from(model, self.teacher, self.net)
         return model
+
+
+def _named_units(teacher: PathModel) -> Preprocess:
+    """Return the option of presets that stands for a teacher's units.
+
+    Raises:
+        UserError: there is none.
+    """
+    if teacher.preprocess is None:
+        return "none"
+    for name in get_args(Preprocess):
+        with contextlib.suppress(UserError):  # which the events of this teacher cannot have
+            made = units(name, teacher.shape, teacher.levels, teacher.schema)
+            if made is not None and same_units(made, teacher.preprocess):
+                return name
+    raise UserError(
+        f"teacher has the units {teacher.preprocess}, for which presets have no name; use pf.families.FlowMap(net, shape, teacher=teacher)."
+    )
 
 
 def _of_one_time(net: Any) -> Any:
@@ -108,8 +127,7 @@ def start_from(student: FlowMap, teacher: Any, net: Any) -> None:
     Outputs of which the student's network has two copies start as the teacher's both times.
     """
     student.fitted = True
-    if student.preprocess is not None and teacher.preprocess is not None:
-        student.preprocess.load_state_dict(teacher.preprocess.state_dict())
+    student.preprocess = taught_units(student.preprocess, teacher.preprocess)
     own = None if teacher.config is None else teacher.config["model"].get("net")
     straight = teacher.prediction == student.prediction and teacher.path == student.path
     if not isinstance(net, NetConfig) or _of_one_time(own) != net or not straight:
@@ -119,3 +137,4 @@ def start_from(student: FlowMap, teacher: Any, net: Any) -> None:
     for name, target in state.items():
         if name in weights:
             target.copy_(torch.cat([weights[name]] * (len(target) // len(weights[name]))) if target.ndim else weights[name])
+    student.started = True
