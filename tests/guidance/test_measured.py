@@ -254,6 +254,8 @@ REFUSED = [
     (lambda: DPS(Mask(), torch.zeros(2, device="meta")), None, UserError, "y is on the device meta"),
     (lambda: DPS(Mask(noise="little"), torch.zeros(2)), None, UserError, "noise is 'little', but it is a standard deviation"),
     (lambda: MMPS(Nonlinear(lambda x: x.detach()), torch.zeros(2)), None, UserError, "no differentiable function"),
+    (lambda: MMPS(Nonlinear(torch.round), torch.zeros(2)), None, UserError, "has the derivative 0 everywhere"),
+    (lambda: DPS(Nonlinear(torch.round), torch.zeros(2)), None, UserError, "has the derivative 0 everywhere"),
     (lambda: MMPS("mask", torch.zeros(2)), None, UserError, "measurement is 'mask'"),
     (lambda: MMPS(PLAIN, torch.zeros(2, dtype=torch.int64)), None, DtypeError, "y is a tensor of torch.int64"),
     (lambda: MMPS(PLAIN, torch.tensor([torch.inf, 0.0])), None, UserError, "y has infinite values"),

@@ -86,6 +86,11 @@ REFUSED = [
     (lambda: Downsample(3).draw(torch.zeros(1, 1, 4, 4)), ShapeError, "factor is 3, but it must divide the sides (4, 4)"),
     (lambda: Blur(torch.ones(2, 2)), UserError, "odd sides"),
     (lambda: Blur(0.0), UserError, "kernel is 0.0"),
+    (lambda: Blur("wide"), UserError, "kernel is 'wide', but it is a tensor, and as a number a standard deviation"),
+    (lambda: Blur(None), UserError, "kernel is None"),
+    (lambda: Blur(torch.tensor(-1.0)), UserError, "kernel is a tensor of shape ()"),
+    (lambda: Blur(torch.full((3, 3), torch.nan)), UserError, "kernel has 9 values that are NaN or infinite"),
+    (lambda: Linear(torch.tensor([[1.0, torch.inf]])), UserError, "operator has 1 values that are NaN or infinite"),
     (lambda: Nonlinear(3), UserError, "function is 3"),
     (lambda: Mask(noise=torch.ones(3)).draw(torch.zeros(1, 2)), ShapeError, "noise has shape (3,)"),
 ]

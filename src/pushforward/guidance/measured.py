@@ -104,6 +104,11 @@ class Measured(Around):
         name = type(self.measurement).__name__
         if not isinstance(value, Tensor) or not value.requires_grad or len(value) != 1:
             raise UserError(f"{name} is no differentiable function of each event by itself; it maps (n, *shape) to (n, *measured).")
+        with torch.enable_grad():
+            along = torch.ones_like(value).requires_grad_()
+            moved = torch.autograd.grad(value, event, along, create_graph=True, allow_unused=True)[0]
+        if moved is None or not moved.requires_grad:
+            raise UserError(f"{name} has the derivative 0 everywhere, as rounding and thresholds have, so that nothing follows from y.")
         if self.measurement.linear:
             self._check_linear(value, units)
         self.measurement.deviation(value)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from pushforward._checks import is_real, shown
 from pushforward.errors import UserError
-from pushforward.measurements.measurement import Measurement, spatial
+from pushforward.measurements.measurement import Measurement, check_finite, spatial
 from pushforward.registry import export
 
 CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
@@ -50,8 +50,11 @@ class Blur(Measurement):
                     f"kernel is {shown(self.kernel)} of {self.kernel.dtype}, but it is of floating point with 1 to 3 odd sides, such as "
                     "(5, 5)."
                 )
-        elif not is_real(float(self.kernel)) or float(self.kernel) <= 0:
-            raise UserError(f"kernel is {shown(self.kernel)}, but as a number it is a standard deviation above 0, such as 1.0.")
+            check_finite("kernel", self.kernel)
+            return
+        deviation = self.kernel.item() if isinstance(self.kernel, Tensor) else self.kernel
+        if not is_real(deviation) or deviation <= 0:
+            raise UserError(f"kernel is {shown(self.kernel)}, but it is a tensor, and as a number a standard deviation above 0, such as 1.0.")
 
     def __call__(self, x: Tensor) -> Tensor:
         kernel = self._kernel(x.ndim - 2).to(x)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pushforward._checks import shown
 from pushforward.errors import ShapeError, UserError
-from pushforward.measurements.measurement import Measurement
+from pushforward.measurements.measurement import Measurement, check_finite
 from pushforward.registry import export
 
 
@@ -45,6 +45,7 @@ class Linear(Measurement):
                     f"operator is {shown(self.operator)} of {self.operator.dtype}, but it is a matrix (m, d) of floating point, or a "
                     "function."
                 )
+            check_finite("operator", self.operator)
         elif not callable(self.operator):
             raise UserError(f"operator is {shown(self.operator)}, but it is a matrix (m, d) of floating point, or a function.")
 

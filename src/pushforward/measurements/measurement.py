@@ -88,3 +88,13 @@ def spatial(name: str, shape: tuple[int, ...], dimensions: int | None = None) ->
         return sides
     needed = "1 to 3 sides" if dimensions is None else f"{dimensions} side{'s' * (dimensions != 1)}"
     raise ShapeError(f"an event has shape {shape}, but {name} needs channels and {needed}, such as (1, 8, 8) with two.")
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Raise unless the numbers of a measurement are finite.
+
+    Raises:
+        UserError: one is not.
+    """
+    if not bool(values.isfinite().all()):
+        raise UserError(f"{name} has {int((~values.isfinite()).sum())} values that are NaN or infinite, but all must be finite.")
