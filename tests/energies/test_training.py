@@ -103,6 +103,9 @@ def test_weights_correct_a_wrong_model():
     mean, square = samples.mean(lambda x: x[:, 0]), samples.mean(lambda x: x[:, 1].square())
     assert abs(mean) < 0.03
     assert square.item() == pytest.approx(1.0, abs=0.03)
+    positive = samples.mean(lambda x: x[:, 0] > 0)
+    assert positive.item() == pytest.approx(0.5, abs=0.03)
+    torch.testing.assert_close(samples.mean(lambda x: (x[:, 0] > 0).long()), positive)
     again = samples.resample(20_000, generator())
     assert again[:, 1].square().mean().item() == pytest.approx(1.0, abs=0.06)
 
@@ -200,6 +203,14 @@ def test_a_small_boltzmann_distribution_is_learned(energy, circular):
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(pf.errors.UserError, match=message):
         call(gaussian([0.0, 0.0], [1.0, 1.0]))
+
+
+def test_annealing_without_gradients_is_refused():
+    flow = gaussian([0.0, 0.0], [1.0, 1.0])
+    with torch.inference_mode():
+        with pytest.raises(pf.errors.UserError, match="use torch.no_grad, or leapfrogs=0"):
+            annealed_importance(flow, standard, 4)
+        assert annealed_importance(flow, standard, 4, leapfrogs=0).effective_size == pytest.approx(4)
 
 
 def test_training_that_never_has_a_gradient_ends():

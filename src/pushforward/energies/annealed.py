@@ -82,6 +82,8 @@ def annealed_importance(
     whole("leapfrogs", leapfrogs, 0)
     if not real("step_size", step_size, 0.0) > 0:
         raise UserError(f"step_size is {step_size}, but a step is longer than 0; 0.1 is usual.")
+    if leapfrogs and torch.is_inference_mode_enabled():
+        raise UserError("the moves of annealing differentiate, which torch.inference_mode rules out; use torch.no_grad, or leapfrogs=0.")
     # Angles that a move takes past pi are wrapped to -pi, as the energy is of one period.
     folded = wrapped if isinstance(model.base, Torus) and model.preprocess is None else torch.clone
     x, log_q = model.sample(n, cond, log_prob=True, generator=generator)

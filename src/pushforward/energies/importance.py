@@ -58,9 +58,10 @@ class Weighted:
         return torch.logsumexp(self.log_weights.double(), 0).item() - math.log(len(self.x))
 
     def mean(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the target's expectation of function(x) (n, ...), by normalised weights."""
-        value = function(self.x)
-        return torch.tensordot(self.log_weights.softmax(0).to(value.dtype), value, 1)
+        """Return the target's expectation of function(x) (n, ...), by normalised weights; of events (true or false) their probability."""
+        weights, value = self.log_weights.softmax(0), function(self.x)
+        value = value if value.is_floating_point() else value.to(weights.dtype)
+        return torch.tensordot(weights.to(value.dtype), value, 1)
 
     def resample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Return n of the samples, drawn with replacement in proportion to their weights: systematic, so each as evenly as it can be."""

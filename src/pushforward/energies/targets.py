@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from pushforward._checks import real, whole
+from pushforward.errors import UserError
 from pushforward.registry import export
 
-EDGE, POINTS = 6.0, 1025  # exp(-energy) of a field of this size is below 1e-300
+POINTS = 1025  # of a grid, at least: more where the density is narrow
+MOST = {"one": 2**22, "matrix": 2**11}  # points of a grid, and of one whose transfer operator is a matrix
+TINY = 700.0  # exp(-energy) beyond a grid's ends is below exp(-700)
 
 
 @export("energies.DoubleWell")
@@ -50,8 +53,8 @@ class DoubleWell:
 
     @property
     def log_normaliser(self) -> float:
-        """Log Z, in nats."""
-        u, spacing = _grid()
+        """Log Z, in nats; a UserError for a density too narrow to be summed."""
+        u, spacing = _grid(_points("depth", self.depth, 8 * self.depth, _edge(self.depth)), _edge(self.depth))
         one = torch.logsumexp(-self.depth * (u.square() - 1).square(), 0).item() + math.log(spacing)
         return one + (self.features - 1) / 2 * math.log(2 * math.pi)
 
@@ -98,11 +101,13 @@ class LatticeField:
 
     @property
     def log_normaliser(self) -> float:
-        """Log Z, in nats."""
-        u, spacing = _grid()
+        """Log Z, in nats; a UserError for a density too narrow to be summed."""
+        name = "spring" if self.spring > 4 * self.depth else "depth"
+        points = _points(name, getattr(self, name), 2 * self.spring + 8 * self.depth, _edge(self.depth), "matrix")
+        u, spacing = _grid(points, _edge(self.depth))
         own = -self.depth / 2 * (u.square() - 1).square()
         transfer = (own[:, None] + own - self.spring / 2 * (u[:, None] - u).square()).exp() * spacing
-        return math.log(torch.linalg.matrix_power(transfer, self.sites).trace().item())
+        return _log_trace(torch.linalg.eigvalsh(transfer), self.sites)
 
 
 @export("energies.Rotors")
@@ -143,12 +148,38 @@ class Rotors:
 
     @property
     def log_normaliser(self) -> float:
-        """Log Z, in nats."""
-        angles = torch.arange(POINTS, dtype=torch.float64) * (2 * math.pi / POINTS)
+        """Log Z, in nats; a UserError for a density too narrow to be summed."""
+        points = _points("coupling", self.coupling, 2 * self.coupling, math.pi)
+        angles = torch.arange(points, dtype=torch.float64) * (2 * math.pi / points)
         # Divided by exp(coupling), so that nothing overflows; the transform of one row of T are its eigenvalues 2 pi I_k.
-        eigenvalues = torch.fft.fft((self.coupling * (angles.cos() - 1)).exp()).real * (2 * math.pi / POINTS)
-        return math.log((eigenvalues**self.sites).sum().item()) + self.sites * self.coupling
+        eigenvalues = torch.fft.fft((self.coupling * (angles.cos() - 1)).exp()).real * (2 * math.pi / points)
+        return _log_trace(eigenvalues, self.sites) + self.sites * self.coupling
 
 
-def _grid() -> tuple[Tensor, float]:
-    return torch.linspace(-EDGE, EDGE, POINTS, dtype=torch.float64), 2 * EDGE / (POINTS - 1)
+def _edge(depth: float) -> float:
+    """Return where a double well of this depth is as high as `TINY`."""
+    return math.sqrt(1 + math.sqrt(TINY / depth))
+
+
+def _points(name: str, value: float, curvature: float, edge: float, kind: str = "one") -> int:
+    """Return the number of points between -edge and edge by which a density of this curvature is summed to rounding.
+
+    Their spacing is at most the density's deviation, 1 / sqrt(curvature): the sum is wrong by exp(-2 pi²) at most.
+
+    Raises:
+        UserError: there are too many.
+    """
+    points = max(POINTS, math.ceil(2 * edge * math.sqrt(curvature)) + 1)
+    if points > MOST[kind]:
+        raise UserError(f"{name} is {value:g}, so narrow a density that its normaliser takes a grid of {points} points; use a smaller one.")
+    return points
+
+
+def _grid(points: int, edge: float) -> tuple[Tensor, float]:
+    return torch.linspace(-edge, edge, points, dtype=torch.float64), 2 * edge / (points - 1)
+
+
+def _log_trace(eigenvalues: Tensor, power: int) -> float:
+    """Return log sum_k eigenvalue_k^power, which neither overflows nor vanishes; the largest is positive."""
+    largest = eigenvalues.amax().item()
+    return power * math.log(largest) + math.log(((eigenvalues / largest) ** power).sum().item())
