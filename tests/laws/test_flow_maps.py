@@ -346,6 +346,29 @@ def test_the_fixed_point_of_a_guidance_input_is_classifier_free_guidance():
     torch.testing.assert_close(found, guided, rtol=1e-12, atol=1e-12)
 
 
+def test_a_guidance_input_is_one_that_the_network_has_learned():
+    """Scales from 1 to the largest, intervals around 1/2; and for the velocity, at r = t, that from 0 to 1 alone."""
+    seen = []
+
+    def net(x, t, cond, r=None, guidance=None):
+        seen.append(None if guidance is None else guidance.tolist())
+        return torch.cat((x, x), dim=1)
+
+    model = pf.families.FlowMap(net, (2,), objective=ImprovedMeanFlow(guidance=4.0), classes=3, drop_cond=0.1).eval()
+    x, cond = torch.randn(1, 2), torch.tensor([1])
+    guidance = pf.guidance.CFG(3.0, interval=(0.25, 0.75))
+    model.decode(x, cond, guidance=guidance)
+    model.decode(x, cond, guidance=guidance, sampler=pf.samplers.Euler(2))  # at 1, outside, and at 1 / 2
+    assert seen == [[[3.0, 0.25, 0.75]], [[1.0, 0.0, 1.0]], [[3.0, 0.0, 1.0]]]
+    for refused, message in (
+        (4.5, "guidance is 4.5, but this network has learned scales from 1 to 4"),
+        (0.5, "guidance is 0.5, but this network has learned scales from 1 to 4"),
+        (pf.guidance.CFG(2.0, interval=(0.6, 1.0)), r"interval is \(0.6, 1.0\), but this network has learned those that begin at 0.5"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.decode(x, cond, guidance=refused)
+
+
 # Teachers.
 
 

@@ -56,9 +56,8 @@ def check_states(x: Any, name: str, model: Any, n: int | None = None, shape: tup
         rows = "n" if n is None else n
         raise ShapeError(f"{name} has shape {tuple(x.shape)}, but this model needs ({', '.join(map(str, (rows, *shape)))}); reshape it.")
     if x.dtype != model.dtype:
-        raise DtypeError(
-            f"{name} is {x.dtype}, but the model's parameters are {model.dtype}; use {name}.to({model.dtype}) or model.to({x.dtype})."
-        )
+        other = f" or model.to({x.dtype})" if x.is_floating_point() else ""
+        raise DtypeError(f"{name} is {x.dtype}, but the model's parameters are {model.dtype}; use {name}.to({model.dtype}){other}.")
     elsewhere = other_device(x, model)
     if elsewhere is not None:
         raise UserError(f"{name} is on {x.device}, but the model is on {elsewhere}; use {name}.to({str(elsewhere)!r}).")

@@ -138,6 +138,5 @@ def checked_guidance(guidance: Any, cond: Any, model: Any) -> CFG | None:
         raise UserError("guidance has a negative condition, but this model reads guidance as a number; leave negative out.")
     if cond is None:
         raise ConditionError(f"guidance {guidance.scale:g} needs a condition to follow; give cond, or leave guidance out.")
-    if objective.reads_guidance and not guidance.scale > 0:
-        raise UserError(f"guidance is {guidance.scale:g}, but a scale that the network reads is positive; 1 is none.")
+    objective.check_guidance(guidance.scale, guidance.interval)
     return None if guidance.scale == 1 else guidance

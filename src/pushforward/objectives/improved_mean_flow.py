@@ -9,11 +9,14 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward._checks import real
+from pushforward.errors import UserError
 from pushforward.functional.prediction import per_row
 from pushforward.objectives.derivative import Draws, apart, total_derivative
 from pushforward.objectives.mean_flow import IntervalObjective, dropped
 from pushforward.objectives.objective import Evaluating, FlowMapping, Losses, adaptive, check_guided, heads, squared, uniform_times
 from pushforward.registry import export
+
+LATEST = 0.5  # intervals of guidance begin before this time, and end after it
 
 
 @export("objectives.ImprovedMeanFlow")
@@ -68,6 +71,27 @@ class ImprovedMeanFlow(IntervalObjective):
     def average(self, net: Any, x: Tensor, t: Tensor, r: Tensor, cond: Any, guidance: Tensor | None = None) -> Tensor:
         return self.both(net, x, t, r, cond, guidance)[0]
 
+    def check_guidance(self, scale: float, interval: tuple[float, float]) -> None:
+        if not self.reads_guidance:
+            return
+        if not 1 <= scale <= self.guidance:
+            raise UserError(
+                f"guidance is {scale:g}, but this network has learned scales from 1 to {self.guidance:g}; give one of these, or train with a "
+                "larger guidance."
+            )
+        low, high = interval
+        if low > LATEST or high < LATEST:
+            raise UserError(
+                f"interval is {interval}, but this network has learned those that begin at {LATEST} or before and end there or after."
+            )
+
+    def velocity(self, model: FlowMapping, x: Tensor, t: Tensor, cond: Any, guidance: Tensor | None) -> Tensor:
+        if guidance is not None:  # at r = t it has learned the interval from 0 to 1 alone, hence scale 1 outside a smaller one
+            scale, low, high = guidance.unbind(1)
+            scale = torch.where((t >= low) & (t <= high), scale, 1.0)
+            guidance = torch.stack((scale, torch.zeros_like(low), torch.ones_like(high)), dim=1)
+        return super().velocity(model, x, t, cond, guidance)
+
     def losses(self, model: FlowMapping, x: Tensor, noise: Tensor, cond: Any, generator: _random.Generators) -> Losses:
         t, r, u = self.intervals(x, generator)
         cond, kept = dropped(model, cond, u)
@@ -100,7 +124,8 @@ class ImprovedMeanFlow(IntervalObjective):
         kept = kept & model.training  # losses of validation are comparable only without guidance
         u, low, high = (uniform_times(len(x), generator, x) for _ in range(3))
         scale = torch.where(kept, torch.exp(math.log(self.guidance) * u), 1.0)
-        return torch.stack((scale, torch.where(r < t, low / 2, 0.0), torch.where(r < t, (1 + high) / 2, 1.0)), dim=1)
+        low, high = LATEST * low, LATEST + (1 - LATEST) * high
+        return torch.stack((scale, torch.where(r < t, low, 0.0), torch.where(r < t, high, 1.0)), dim=1)
 
     def guided(self, model: FlowMapping, v: Tensor, z: Tensor, t: Tensor, cond: Any, kept: Tensor, guidance: Tensor | None) -> Tensor:
         """Return the velocity v with guidance in the rows that keep their condition, at times inside their intervals."""

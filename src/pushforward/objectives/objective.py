@@ -91,6 +91,9 @@ class Objective(CheckedNumbers):
     def check_model(self, model: FlowMapping) -> None:
         """Raise unless the objective can train a model, which is asked when it is built."""
 
+    def check_guidance(self, scale: float, interval: tuple[float, float]) -> None:
+        """Raise unless samples can have guidance of this scale in this interval of times."""
+
     def check_jump(self, t: float, r: float, interval: tuple[float, float]) -> None:
         """Raise unless the model learns jumps from t to r."""
 
