@@ -1,6 +1,7 @@
 """Few-step models by commands: trained from data and from a teacher's run, resumed, sampled, evaluated, refused in one sentence."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from examples import one_in
 import pushforward as pf
 from pushforward.cli import main
 from pushforward.errors import UserError
+from pushforward.formats.yaml_file import read_yaml
 
 SETTINGS = ["--batch-size", "32", "--block", "16", "--warmup", "2", "--data-options", "n", "200"]
 NET = ["net:mlp", "--net.hidden", "16"]
@@ -39,6 +41,19 @@ def test_a_student_of_a_run_is_trained_sampled_and_loaded_without_it(preset, tea
 
 
 @pytest.mark.slow
+def test_a_student_has_its_teachers_network_where_data_have_one_of_their_own(tmp_path, monkeypatch):
+    """Small images have a default network, which once replaced the teacher's, so that the student did not start with its weights."""
+    monkeypatch.chdir(tmp_path)
+    net = ["net:unet", "--net.channels", "8", "--net.multipliers", "1", "2", "--net.depth", "1"]
+    digits = ["--data", "digits", "--steps", "1", "--batch-size", "4", "--validate-every", "0"]
+    assert main(["train", "flow_matching", *digits, "--out", "teacher", *net]) == 0
+    assert main(["train", "shortcut", *digits, "--out", "student", "--teacher", "teacher"]) == 0
+    assert main(["train", "shortcut", *digits, "--out", "other", "--teacher", "teacher", "net:unet", "--net.channels", "16"]) == 0
+    made, other, own = (read_yaml(Path(name) / "config.yaml")["model"]["net"] for name in ("student", "other", "teacher"))
+    assert made == {**own, "time_scale": 1000.0}
+    assert other["channels"] == 16
+
+
 def test_a_resumed_student_ends_with_the_same_bits(teacher, tmp_path):
     """Its objective depends on the share of the training that is done, its targets on the averaged weights and the teacher."""
     for preset in ("shortcut", "consistency"):

@@ -13,7 +13,7 @@ from typing import Any
 from pushforward import registry
 from pushforward.cli.options import from_data
 from pushforward.cli.run import CONFIG, data_section, run_config
-from pushforward.cli.train import Run, arguments_of, parsed_options
+from pushforward.cli.train import Run, arguments_of, suited_options
 from pushforward.data.dataset import Dataset
 from pushforward.errors import ConfigError, PushforwardError, UserError
 from pushforward.formats.config import dump_yaml
@@ -186,7 +186,7 @@ def contestants(presets: Sequence[str], data: str, train: Dataset) -> list[Conte
 def _contestant(typed: str, label: str, data: str, train: Dataset) -> Contestant:
     preset, *words = _words(typed)
     chosen, run = defaults(preset, train), Run(data=data)
-    parsed = parsed_options(preset, words, run, Settings(**chosen.training), chosen.model)
+    parsed = suited_options(preset, words, run, chosen)
     flags = {word.partition("=")[0].replace("_", "-") for word in words}
     decided = next((f"--{name}" for name in (one.replace("_", "-") for one in DECIDED) if f"--{name}" in flags), None)
     if decided or dataclasses.replace(parsed.run, sampler_options={}) != run:

@@ -130,7 +130,7 @@ def _train(preset: str, given: Sequence[str], config: Mapping[str, Any]) -> int:
     if not config:  # a configuration states what it was made for
         chosen = defaults(preset, source.train)
         if chosen.training or chosen.model != defaulted:  # else they have been read over these; reading them takes 0.1 s
-            parsed = parsed_options(preset, given, Run(), Settings(**chosen.training), chosen.model)
+            parsed = suited_options(preset, given, Run(), chosen)
         chosen = chosen.among({**vars(parsed.model), **vars(parsed.training)})
     if options.dry_run:
         model = built(preset, arguments_of(parsed), parsed.training, source.train).to(source.device)
@@ -252,6 +252,15 @@ def parsed_options(preset: str, given: Sequence[str], run: Run, settings: Settin
     if getattr(parsed.model, "circular", False) and model.get("preprocess", "none") != "none":  # angles keep their own units
         return parsed_options(preset, given, run, settings, {**model, "preprocess": "none"}, **sections)
     return parsed
+
+
+def suited_options(preset: str, given: Sequence[str], run: Run, chosen: Defaults) -> Any:
+    """Return the options of a command line over those that were chosen for its data; a student without one has its teacher's network."""
+    parsed = parsed_options(preset, given, run, Settings(**chosen.training), chosen.model)
+    if "net" not in chosen.model or getattr(parsed.model, "teacher", None) is None:
+        return parsed
+    model = {name: value for name, value in chosen.model.items() if name != "net"}
+    return parsed_options(preset, given, run, Settings(**chosen.training), model)
 
 
 def parsed_records(records: Mapping[str, Any], given: Sequence[str], *, prog: str, description: str) -> Any:
