@@ -106,3 +106,17 @@ def test_conditions_that_do_not_fit_are_one_sentence(folder, arguments, message,
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [(3, "this model was trained on classes; choose one with --label"), (None, "this model was trained on no conditions; leave it out")],
+)
+def test_conditions_that_a_model_does_not_read_are_refused(classes, message, tmp_path, capsys):
+    """A model of classes once ignored them, and drew all of its classes."""
+    pf.save(pf.models.realnvp(2, layers=1, hidden=(4,), classes=classes), tmp_path / "model")
+    assert main(["sample", str(tmp_path / "model"), "-n", "2", "--cond", "1", "--out", str(tmp_path / "x.npy")]) == 2
+    said = capsys.readouterr().err
+    assert "--cond is 1, but" in said
+    assert message in " ".join(said.split())
+    assert not (tmp_path / "x.npy").exists()

@@ -126,8 +126,9 @@ def _checked(options: Sample, local_rank: int) -> _Drawing:
     check_no_data(options.out, "--out", options.run)
     check_clip(model, options.clip)
     check_room(f"-n {options.n}", options.n * math.prod(model.shape) * model.dtype.itemsize, "give a smaller -n")
-    cond = labels_of(options.label, options.n, model)
-    cond = conditions_of(options.cond, options.n, model, options.run) if cond is None else cond
+    labels = labels_of(options.label, options.n, model)
+    given = conditions_of(options.cond, options.n, model, options.run)
+    cond = labels if given is None else given
     sampler, guidance = options.chosen(model.sampler), clip_of(options.clip, guidance_of(options.guidance))
     check_drawing(model, cond, sampler, guidance, options.temperature)
     check_intact(folder)
