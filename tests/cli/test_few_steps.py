@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from examples import one_in
@@ -70,6 +71,22 @@ def test_a_resumed_student_ends_with_the_same_bits(teacher, tmp_path):
         assert main(["train", preset, "--out", str(parts), "--resume"]) == 0
         one, other = (pf.load(out, weights="raw", checkpoint="last").state_dict() for out in (straight, parts))
         assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("preset", "sampler"),
+    [("meanflow", pf.samplers.Jumps), ("shortcut", pf.samplers.Jumps), ("consistency", pf.samplers.Renoise), ("flow_matching", pf.samplers.Euler)],
+)
+def test_steps_alone_are_jumps_of_a_few_step_model(preset, sampler, tmp_path):
+    """They were those of Euler, which takes no jumps and solves no ODE of a consistency model."""
+    model = getattr(pf.models, preset)(pf.nn.MLP.Config((8,)), (2,)).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    pf.save(model, tmp_path / "model")
+    for steps in (1, 2):
+        assert main(["sample", str(tmp_path / "model"), "-n", "3", "--steps", str(steps), "--out", str(tmp_path / "x.npy")]) == 0
+        expected = model.sample(3, sampler=sampler(steps), generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(torch.from_numpy(numpy.load(tmp_path / "x.npy")), expected)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from pushforward.cli.joined import joined
 from pushforward.cli.options import check_whole, parse
 from pushforward.cli.output import result
 from pushforward.cli.run import check_folder, data_section, described_run, device_of, load_data, notify, run_config
-from pushforward.cli.samplers import SamplerOptions
+from pushforward.cli.samplers import SamplerOptions, own_sampler
 from pushforward.errors import UserError
 from pushforward.evaluation.judge import EVALUATIONS, HELD, judge
 from pushforward.evaluation.judgement import Judgement
@@ -155,7 +155,7 @@ def _checked(options: Evaluate, local_rank: int) -> _Judging:
     by_ode = model.solved
     if not by_ode and (options.sampler or options.steps or options.sampler_options or options.divergence != "auto"):
         raise UserError(f"--sampler, --steps or --divergence is given, but {config.get('preset')} does not solve an ODE; leave them out.")
-    model.sampler = options.chosen(model.sampler) or model.sampler
+    model.sampler = options.chosen(own_sampler(model)) or model.sampler
     check_clip(model, options.clip)
     guidance = clip_of(options.clip, guidance_of(options.guidance))
     evaluations = options.evaluations if by_ode else ()  # an exact map takes one pass

@@ -19,7 +19,7 @@ from pushforward.cli.joined import joined
 from pushforward.cli.options import check_positive, check_whole, parse
 from pushforward.cli.output import result
 from pushforward.cli.run import check_file, check_no_data, described_run, device_of
-from pushforward.cli.samplers import SamplerOptions
+from pushforward.cli.samplers import SamplerOptions, own_sampler
 from pushforward.cli.samples import check_form, check_out, write_samples
 from pushforward.errors import UserError
 from pushforward.families.model import GenerativeModel
@@ -129,7 +129,7 @@ def _checked(options: Sample, local_rank: int) -> _Drawing:
     labels = labels_of(options.label, options.n, model)
     given = conditions_of(options.cond, options.n, model, options.run)
     cond = labels if given is None else given
-    sampler, guidance = options.chosen(model.sampler), clip_of(options.clip, guidance_of(options.guidance))
+    sampler, guidance = options.chosen(own_sampler(model)), clip_of(options.clip, guidance_of(options.guidance))
     check_drawing(model, cond, sampler, guidance, options.temperature)
     check_intact(folder)
     return _Drawing(model, folder, device, cond, sampler, guidance)

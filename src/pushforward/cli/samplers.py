@@ -10,7 +10,10 @@ from pushforward._text import value_of
 from pushforward.cli.options import check_whole, kebab, named
 from pushforward.cli.records import fields_of, values_of
 from pushforward.errors import UserError
+from pushforward.families.flow_map import FlowMap
+from pushforward.families.model import GenerativeModel
 from pushforward.samplers.grids import Grid
+from pushforward.samplers.jumps import Jumps, Renoise
 from pushforward.samplers.sampler import Sampler
 from pushforward.samplers.times import Times
 
@@ -21,7 +24,7 @@ class SamplerOptions:
 
     Args:
         sampler: euler, heun, dopri5, ddim, dpm-solver-pp, ... (`pushforward list samplers`); by default the model's own.
-        steps: steps of the sampler; Euler if --sampler is not given.
+        steps: steps of the sampler; if --sampler is not given, of Euler, and of a few-step model its jumps.
         sampler_options: other options of the sampler as NAME VALUE pairs, such as `eta 0.5`; `grid karras grid.rho 5` places its steps, and
             `grid times grid.times [1,0.7,0.4]` lists their times. `pushforward list samplers.ddim` explains those of ddim.
     """
@@ -49,6 +52,8 @@ class SamplerOptions:
             if own is None and self.sampler_options:
                 raise UserError("--sampler-options are given, but this model does not solve an ODE; leave them out.")
             return _changed(own, self.sampler_options, None) if self.sampler_options else None
+        if self.sampler is None and own is not None and own.jumps:
+            return _changed(own, self.sampler_options, self.steps)  # type: ignore[no-any-return]
         kind = named("samplers", self.sampler or "euler")
         if not _is(kind, Sampler):
             raise UserError(f"--sampler is {self.sampler!r}, which is part of a sampler, not a sampler; try euler, heun or dopri5.")
@@ -57,6 +62,13 @@ class SamplerOptions:
         start = kind() if grid is None or "grid" not in fields_of(kind) else kind(grid=grid)
         made: Sampler = _changed(start, self.sampler_options, self.steps)
         return made
+
+
+def own_sampler(model: GenerativeModel) -> Sampler | None:
+    """Return a model's own sampler with any number of steps: of a few-step model that only jumps to the data, one that renoises."""
+    own = model.sampler
+    several = isinstance(model, FlowMap) and isinstance(own, Jumps) and not model.objective.solves_ode
+    return Renoise(own.steps, own.grid) if several else own  # type: ignore[union-attr]
 
 
 def _is(thing: Any, kind: type) -> bool:
