@@ -55,7 +55,7 @@ def test_the_loss_under_a_bridge_is_that_of_its_gaussian_velocity(t):
             UserError,
             "draws noise by the score, but the base Samples is not Gaussian",
         ),
-        (lambda: model().follow(pf.paths.Cosine()), UserError, "only a model from Gaussian noise can follow"),
+        (lambda: model().follow(pf.paths.Cosine()), UserError, "only a model from the Gaussian noise of its path can follow"),
         (lambda: model(prediction="score"), UserError, "prediction is 'score', but the base Samples is not Gaussian"),
         (lambda: model(bridge=-1.0), UserError, "bridge is -1.0"),
         (lambda: model(prediction="noise", bridge=0.1), UserError, "for the velocity"),
@@ -66,3 +66,39 @@ def test_the_loss_under_a_bridge_is_that_of_its_gaussian_velocity(t):
 def test_what_needs_gaussian_noise_refuses_by_name(call, error, message):
     with pytest.raises((error, ShapeError), match=message):
         call()
+
+
+OTHERS = [
+    lambda: pf.bases.Logistic((2,)),
+    lambda: pf.bases.Mixture((2,), 3),
+    lambda: pf.bases.Gaussian((2,), 3.0),
+    lambda: pf.bases.Samples(torch.randn(9, 2)),
+]
+
+
+@pytest.mark.parametrize("base", OTHERS)
+def test_what_needs_the_paths_own_noise_is_refused_for_any_other_base(base):
+    """A base with a density once passed for Gaussian: noise was drawn, and scores were read, of another distribution."""
+    net = pf.nn.MLP.Config((4,))
+    model, jumps = pf.families.PathModel(net.build((2,)), (2,), base=base()), pf.families.FlowMap(
+        net.build((2,), numbers=1), (2,), base=base()
+    )
+    x = torch.randn(3, 2)
+    assert model.sample(3, sampler=pf.samplers.Euler(2)).shape == jumps.sample(3).shape == (3, 2)
+    for refused in (
+        lambda: model.sample(3, sampler=pf.samplers.EulerMaruyama(2)),
+        lambda: model.sample(3, guidance=pf.guidance.MMPS(pf.measurements.Mask(), torch.zeros(2)), sampler=pf.samplers.Euler(2)),
+        lambda: model.follow(pf.paths.Cosine()),
+        lambda: pf.editing.FlowEdit(steps=2)(model, x),
+        lambda: jumps.sample(3, sampler=pf.samplers.Renoise(2)),
+        lambda: pf.families.PathModel(net.build((2,)), (2,), prediction="score", base=base()),
+    ):
+        with pytest.raises(UserError, match="Gaussian"):
+            refused()
+
+
+@pytest.mark.parametrize("path", [pf.paths.Linear(), pf.paths.VarianceExploding(0.1, 50.0), pf.paths.VariancePreserving()])
+def test_the_paths_own_noise_is_gaussian(path):
+    model = pf.families.PathModel(pf.nn.MLP.Config((4,)).build((2,)), (2,), path, "noise")
+    assert model.gaussian
+    assert model.double().gaussian

@@ -63,5 +63,5 @@ def test_it_shares_the_network_and_its_condition():
 
 def test_another_base_is_refused():
     truth = GaussianMixture(torch.zeros(1, 2), 1.0)
-    with pytest.raises(UserError, match="the base is GaussianMixture, but only a model from Gaussian noise can follow"):
+    with pytest.raises(UserError, match="the base is GaussianMixture, but only a model from the Gaussian noise of its path can follow"):
         PathModel(truth.net(Linear()), (2,), base=truth).follow(Cosine())

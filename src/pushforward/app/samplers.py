@@ -14,7 +14,6 @@ from pushforward.families.model import GenerativeModel
 from pushforward.families.path_model import PathModel
 from pushforward.samplers.linear import LinearSampler
 from pushforward.samplers.sampler import AdaptiveSampler, FixedStepSampler, Sampler
-from pushforward.types import has_log_prob
 
 OWN = "own"  # the model's own sampler
 
@@ -85,7 +84,7 @@ def _fits(model: Any, kind: Any) -> bool:
             return True
         if isinstance(model, ContinuousFlow):  # it has no path, which samplers of diffusion read
             return isinstance(sampler, FixedStepSampler | AdaptiveSampler)
-        if sampler.jumps or not (sampler.solves_ode or has_log_prob(model.base)):
+        if sampler.jumps or not (sampler.solves_ode or getattr(model, "gaussian", True)):
             return False
         if isinstance(model, PathModel):
             low, high = model.interval

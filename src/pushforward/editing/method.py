@@ -19,7 +19,7 @@ from pushforward.guidance.around import as_guidance
 from pushforward.guidance.guidance import Guidance
 from pushforward.registry import export
 from pushforward.samplers.grids import Grid, Uniform
-from pushforward.types import OnGrid, has_log_prob
+from pushforward.types import OnGrid
 
 
 @export("editing.Method")
@@ -70,8 +70,8 @@ class Method(CheckedNumbers):
             )
         if model.one_step:
             raise UserError(f"{name} follows a path, but this model was distilled into one step; use the model that it was distilled from.")
-        if not has_log_prob(model.base) or model.bridge:
-            raise UserError(f"{name} needs a path whose only noise is Gaussian, but this model is from data to data or has a bridge.")
+        if not model.gaussian or model.bridge:
+            raise UserError(f"{name} needs a path whose only noise is Gaussian, but this model is from another base or has a bridge.")
 
     def grid_on(self, model: PathModel) -> Grid:
         """Return the grid of the steps on a model's path."""

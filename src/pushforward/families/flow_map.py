@@ -205,6 +205,9 @@ class FlowMap(OnPath):
                 )
             self.objective.check_ode()
         elif isinstance(own, JumpSampler):
+            if own.draws and not self.gaussian:
+                base = type(self.base).__name__
+                raise UserError(f"{own} draws noise again, but the base {base} is not Gaussian noise of the path; use Jumps().")
             low, high = self.interval
             for t, r in own.times(self.path, high, low):
                 self.objective.check_jump(t, r, self.interval)

@@ -5,10 +5,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pushforward.bases import Gaussian
 from pushforward.families.dropped import checked_drop_cond
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_noise import ends_of, noise_of
 from pushforward.paths.path import Path
+from pushforward.types import has_log_prob
+
+LEFT = 1.5  # largest deviation of the base in units of the path's noise at its end
 
 
 class OnPath(GenerativeModel):
@@ -54,6 +58,16 @@ class OnPath(GenerativeModel):
     def _noise_scale(self) -> float:
         """The noise at the interval's end in units of the base's: 1 unless the interval ends before t = 1."""
         return self._sigmas[1]
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether the base is the Gaussian noise that the path ends at, as needed to draw noise of a lower level, or for a score.
+
+        Its deviation may contain what is left of the data there. A distribution that is no base of this library counts as such noise too.
+        """
+        if isinstance(self.base, Gaussian):
+            return 0.999 < self.base.std / self._noise_scale < LEFT
+        return has_log_prob(self.base) and type(self.base).__module__ != Gaussian.__module__
 
     @property
     def _noise_left(self) -> bool:

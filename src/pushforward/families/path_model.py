@@ -37,7 +37,6 @@ from pushforward.samplers.denoiser import Denoiser
 from pushforward.samplers.dopri5 import Dopri5
 from pushforward.samplers.sampler import Sampler
 from pushforward.times import Point, Times, Uniform
-from pushforward.types import has_log_prob
 from pushforward.weightings import Weighting
 
 
@@ -121,8 +120,8 @@ class PathModel(OnPath):
             raise UserError(
                 f"bridge is {bridge} and prediction {prediction!r}, but a bridge's noise is at least 0 and for the velocity; use bridge=0."
             )
-        if prediction == "score" and not has_log_prob(self.base):
-            raise UserError(f"prediction is 'score', but the base {type(base).__name__} is not Gaussian noise; use 'velocity'.")
+        if prediction == "score" and not self.gaussian:
+            raise UserError(f"prediction is 'score', but the base {type(base).__name__} is not Gaussian noise of the path; use 'velocity'.")
         self.prediction = prediction
         self.times = Uniform() if times is None else times
         self.pairing = Independent() if pairing is None else pairing
@@ -142,8 +141,8 @@ class PathModel(OnPath):
         Raises:
             UserError: the base is not the path's own Gaussian noise.
         """
-        if type(self.base) is not Gaussian:
-            raise UserError(f"the base is {type(self.base).__name__}, but only a model from Gaussian noise can follow another path.")
+        if type(self.base) is not Gaussian or not self.gaussian:
+            raise UserError(f"the base is {type(self.base).__name__}, but only a model from the Gaussian noise of its path can follow another one.")
         followed = PathModel(
             Following(self.net, self.path, self.prediction, path, self.interval),
             self.shape,
@@ -227,8 +226,9 @@ class PathModel(OnPath):
     ) -> Tensor:
         own = loop_of(guidance, sampler) or self._sampler(sampler)
         denoiser = self.denoiser(cond, self._stepped(guidance, own))
-        if not own.solves_ode and not has_log_prob(self.base):
-            raise UserError(f"{own} draws noise by the score, but the base {type(self.base).__name__} is not Gaussian; use Dopri5().")
+        if not own.solves_ode and not self.gaussian:
+            base = type(self.base).__name__
+            raise UserError(f"{own} draws noise by the score, but the base {base} is not Gaussian noise of the path; use Dopri5().")
         t_min, t_max = self.interval
         end = own.last_time(self.path, t_min)
         x = own(denoiser, noise, t_max, end, generator)

@@ -12,7 +12,6 @@ from pushforward.errors import DtypeError, ShapeError, UserError
 from pushforward.guidance.around import Around, as_guidance
 from pushforward.guidance.guidance import Guidance, cut
 from pushforward.measurements.measurement import Measurement
-from pushforward.types import has_log_prob
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ class Measured(Around):
     def check_model(self, model: Any) -> None:
         super().check_model(model)
         name = type(self).__name__
-        if not has_log_prob(model.base) or model.bridge:
-            raise UserError(f"{name} needs a path whose only noise is Gaussian, but this model is from data to data or has a bridge.")
+        if not model.gaussian or model.bridge:
+            raise UserError(f"{name} needs a path whose only noise is Gaussian, but this model is from another base or has a bridge.")
         inner = as_guidance(self.guidance)
         if inner is not None and not inner.has_density:
             raise UserError(f"guidance is {inner} inside {name}, but there is one measurement; join the two into one function.")
