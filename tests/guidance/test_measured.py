@@ -9,7 +9,7 @@ from torch import nn
 import pushforward as pf
 from pushforward.bijections.standardise import Standardise
 from pushforward.errors import DtypeError, ShapeError, UserError
-from pushforward.guidance import CFG, DPS, MMPS, Clip, PiGDM
+from pushforward.guidance import CFG, DPS, MMPS, Clip, FlowDPS, PiGDM, PnPFlow
 from pushforward.measurements import Blur, Downsample, Linear, Mask, Nonlinear
 from pushforward.samplers import DDIM, DDPM, Dopri5, DPMSolverPP, Euler, EulerMaruyama, Heun, LogSNR
 
@@ -113,6 +113,21 @@ def test_a_measurement_in_the_users_units_is_one_in_the_models(method):
     expected = shift + scale * plain.sample(5, guidance=method(inner, Y), generator=generators(5), **options)
     found = scaled.sample(5, guidance=method(outer, y), generator=generators(5), **options)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", [*METHODS, FlowDPS, PnPFlow])
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_a_measurement_in_any_unit_is_the_same(method, unit, float32):
+    """Also in float32, where squares of the products with the measurement once vanished or overflowed, and y with them."""
+    model = gaussian_model(MEAN.float(), (FACTOR @ FACTOR.T).float(), pf.paths.Linear()).float()
+    operator, y = OPERATOR.float(), Y.float()
+    options = {} if method in (FlowDPS, PnPFlow) else {"sampler": Heun(5)}
+    steps = {"steps": 5} if method in (FlowDPS, PnPFlow) else {}
+    expected, found = (
+        model.sample(4, guidance=method(Linear(scale * operator, scale * NOISE), scale * y, **steps), generator=generators(4), **options)
+        for scale in (1.0, unit)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_quantised_data_are_measured_at_their_levels():

@@ -21,6 +21,8 @@ def conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, least: T
         iterations: largest number of products.
         rtol: tolerance on the residual, relative to b.
     """
+    unit = magnitude(b)  # without it, squares of small or large units vanish or overflow in float32
+    b = b / unit
     u, residual, direction = torch.zeros_like(b), b, b
     size = _dot(b, b)
     enough = rtol**2 * size
@@ -38,7 +40,14 @@ def conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, least: T
         active = active & (left > enough)
         direction = residual + per_row(torch.where(active, left / torch.where(size > 0, size, 1), 0), b) * direction
         size = left
-    return u
+    return u * unit
+
+
+def magnitude(v: Tensor) -> Tensor:
+    """Return a power of 2 near the largest absolute value of each row, to broadcast to v (n, *shape); 1 for a row of zeros."""
+    largest = v.flatten(1).abs().amax(1) if v[:1].numel() else v.new_zeros(len(v))
+    exponent = torch.frexp(largest.detach()).exponent.clamp(-120, 120)
+    return per_row(torch.ldexp(torch.ones_like(largest), exponent), v)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward._checks import whole
+from pushforward.functional.conjugate_gradients import magnitude
 from pushforward.functional.prediction import per_row
 from pushforward.guidance.guidance import Guided
 from pushforward.guidance.measured import Measured
@@ -58,7 +59,8 @@ class Loop(Measured):
             observed = Observed(self.measurement, units.to_user, self.y, data)
             gradient = observed.transpose(observed.residual)
             if step is None:
-                above, below = _square(gradient), _square(observed.product(gradient))
+                along = gradient / magnitude(gradient)
+                above, below = _square(along), _square(observed.product(along))
                 size = torch.where(below > 0, above / torch.where(below > 0, below, 1), 0)
             else:
                 norm = _square(observed.residual).sqrt()
