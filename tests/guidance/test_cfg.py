@@ -4,6 +4,7 @@ import pytest
 import torch
 from examples import truth_model
 
+import pushforward as pf
 from pushforward.errors import ConditionError, UserError
 from pushforward.guidance.cfg import CFG
 from pushforward.paths import Linear
@@ -125,3 +126,16 @@ def test_guidance_moves_samples_towards_their_class():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+@pytest.mark.parametrize("kind", [pf.models.flow_matching, pf.models.meanflow])
+def test_a_negative_condition_is_of_the_models_kind(kind):
+    """The label after the last, which stands for none in the network, once passed; others ended in the embedding's IndexError."""
+    model, cond = kind(pf.nn.MLP.Config((8,)), (2,), classes=3, drop_cond=0.1).eval(), torch.arange(3)
+    assert model.sample(3, cond, guidance=CFG(2.0, cond.flip(0))).shape == (3, 2)
+    for negative, message in (
+        (cond + 1, r"negative\[2\] is 3, but labels go from 0 to 2; use negative=None"),
+        (cond.double(), "negative is torch.float64 of shape .* needs integer labels"),
+    ):
+        with pytest.raises(ConditionError, match=message):
+            model.sample(3, cond, guidance=CFG(2.0, negative))

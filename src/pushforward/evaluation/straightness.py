@@ -65,6 +65,7 @@ def straightness(
 
     Raises:
         UserError: the model solves no ODE, or n is below 2.
+        ConditionError: cond is not one condition per trajectory.
 
     Example:
         >>> import pushforward as pf
@@ -78,6 +79,7 @@ def straightness(
         raise UserError(f"a {type(model).__name__} has no trajectories, so straightness is not defined for it.")
     if n < 2:
         raise UserError(f"n is {n}, but a mean with a standard error needs at least 2 trajectories.")
+    cond = model._checked_cond(cond, n)
     noise = model.base.sample(n, generator=generator)
     t_min, t_max = model.interval
     start = torch.cat((noise.flatten(1), noise.new_zeros(n, 1)), dim=1)

@@ -136,6 +136,7 @@ def checked_guidance(guidance: Any, cond: Any, model: Any) -> CFG | None:
         raise UserError(f"guidance is {guidance.scale}, but {type(objective).__name__} learns no guidance; guide its teacher instead.")
     if objective.reads_guidance and guidance.negative is not None:
         raise UserError("guidance has a negative condition, but this model reads guidance as a number; leave negative out.")
+    guidance.check_model(model)
     if cond is None:
         raise ConditionError(f"guidance {guidance.scale:g} needs a condition to follow; give cond, or leave guidance out.")
     objective.check_guidance(guidance.scale, guidance.interval)

@@ -1,5 +1,6 @@
 """Guidance by extrapolation: a prediction is moved away from another, worse one."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
@@ -62,6 +63,15 @@ class FromNegative(Extrapolation):
         if denoiser.cond is None:
             raise ConditionError(f"guidance {self.scale:g} needs a condition to follow; give cond, or leave guidance out.")
         return super().__call__(denoiser)
+
+    def check_model(self, model: Any) -> None:
+        """Raise an error unless a negative condition is of the kind that a model was built for."""
+        super().check_model(model)
+        if isinstance(self.negative, Tensor) and self.negative.ndim and getattr(model, "conditioning", None):
+            try:
+                model._checked_cond(self.negative, len(self.negative))
+            except ConditionError as error:
+                raise ConditionError(re.sub(r"\bcond\b", "negative", str(error))) from None
 
     def rows(self, rows: slice, n: int) -> Self:
         return replace(self, negative=cut(self.negative, rows, n, "negative"))  # type: ignore[type-var]
