@@ -75,7 +75,12 @@ def test_a_resumed_student_ends_with_the_same_bits(teacher, tmp_path):
 
 @pytest.mark.parametrize(
     ("preset", "sampler"),
-    [("meanflow", pf.samplers.Jumps), ("shortcut", pf.samplers.Jumps), ("consistency", pf.samplers.Renoise), ("flow_matching", pf.samplers.Euler)],
+    [
+        ("meanflow", pf.samplers.Jumps),
+        ("shortcut", pf.samplers.Jumps),
+        ("consistency", pf.samplers.Renoise),
+        ("flow_matching", pf.samplers.Euler),
+    ],
 )
 def test_steps_alone_are_jumps_of_a_few_step_model(preset, sampler, tmp_path):
     """They were those of Euler, which takes no jumps and solves no ODE of a consistency model."""

@@ -80,8 +80,9 @@ OTHERS = [
 def test_what_needs_the_paths_own_noise_is_refused_for_any_other_base(base):
     """A base with a density once passed for Gaussian: noise was drawn, and scores were read, of another distribution."""
     net = pf.nn.MLP.Config((4,))
-    model, jumps = pf.families.PathModel(net.build((2,)), (2,), base=base()), pf.families.FlowMap(
-        net.build((2,), numbers=1), (2,), base=base()
+    model, jumps = (
+        pf.families.PathModel(net.build((2,)), (2,), base=base()),
+        pf.families.FlowMap(net.build((2,), numbers=1), (2,), base=base()),
     )
     x = torch.randn(3, 2)
     assert model.sample(3, sampler=pf.samplers.Euler(2)).shape == jumps.sample(3).shape == (3, 2)

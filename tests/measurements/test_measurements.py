@@ -86,7 +86,7 @@ REFUSED = [
     (lambda: Downsample(3).draw(torch.zeros(1, 1, 4, 4)), ShapeError, "factor is 3, but it must divide the sides (4, 4)"),
     (lambda: Blur(torch.ones(2, 2)), UserError, "odd sides"),
     (lambda: Blur(0.0), UserError, "kernel is 0.0"),
-    (lambda: Blur("wide"), UserError, "kernel is 'wide', but it is a tensor, and as a number a standard deviation"),
+    (lambda: Blur("wide"), UserError, "kernel is 'wide', but it is a tensor, or as a number a standard deviation"),
     (lambda: Blur(None), UserError, "kernel is None"),
     (lambda: Blur(torch.tensor(-1.0)), UserError, "kernel is a tensor of shape ()"),
     (lambda: Blur(torch.full((3, 3), torch.nan)), UserError, "kernel has 9 values that are NaN or infinite"),

@@ -163,7 +163,11 @@ def test_a_distilled_model_is_saved_with_its_one_step(tmp_path):
         ),
         (lambda: straightness(pf.models.realnvp(2)), UserError, "NormalizingFlow has no trajectories"),
         (lambda: straightness(small(), 1), UserError, "n is 1"),
-        (lambda: straightness(pf.models.flow_matching(classes=3), 4, torch.zeros(3).long()), ConditionError, "its leading dimension must be 4"),
+        (
+            lambda: straightness(pf.models.flow_matching(classes=3), 4, torch.zeros(3).long()),
+            ConditionError,
+            "its leading dimension must be 4",
+        ),
         (lambda: pf.times.Point(2.0), UserError, "t is 2.0"),
         (lambda: pf.times.Point(1.0).density(torch.zeros(1)), UserError, "a point mass"),
     ],

@@ -53,7 +53,7 @@ class SamplerOptions:
                 raise UserError("--sampler-options are given, but this model does not solve an ODE; leave them out.")
             return _changed(own, self.sampler_options, None) if self.sampler_options else None
         if self.sampler is None and own is not None and own.jumps:
-            return _changed(own, self.sampler_options, self.steps)  # type: ignore[no-any-return]
+            return _changed(own, self.sampler_options, self.steps)
         kind = named("samplers", self.sampler or "euler")
         if not _is(kind, Sampler):
             raise UserError(f"--sampler is {self.sampler!r}, which is part of a sampler, not a sampler; try euler, heun or dopri5.")
@@ -67,8 +67,9 @@ class SamplerOptions:
 def own_sampler(model: GenerativeModel) -> Sampler | None:
     """Return a model's own sampler with any number of steps: of a few-step model that only jumps to the data, one that renoises."""
     own = model.sampler
-    several = isinstance(model, FlowMap) and isinstance(own, Jumps) and not model.objective.solves_ode
-    return Renoise(own.steps, own.grid) if several else own  # type: ignore[union-attr]
+    if isinstance(model, FlowMap) and isinstance(own, Jumps) and not model.objective.solves_ode:
+        return Renoise(own.steps, own.grid)
+    return own
 
 
 def _is(thing: Any, kind: type) -> bool:

@@ -142,7 +142,9 @@ class PathModel(OnPath):
             UserError: the base is not the path's own Gaussian noise.
         """
         if type(self.base) is not Gaussian or not self.gaussian:
-            raise UserError(f"the base is {type(self.base).__name__}, but only a model from the Gaussian noise of its path can follow another one.")
+            raise UserError(
+                f"the base is {type(self.base).__name__}, but only a model from the Gaussian noise of its path can follow another one."
+            )
         followed = PathModel(
             Following(self.net, self.path, self.prediction, path, self.interval),
             self.shape,

@@ -54,7 +54,7 @@ class Blur(Measurement):
             return
         deviation = self.kernel.item() if isinstance(self.kernel, Tensor) else self.kernel
         if not is_real(deviation) or deviation <= 0:
-            raise UserError(f"kernel is {shown(self.kernel)}, but it is a tensor, and as a number a standard deviation above 0, such as 1.0.")
+            raise UserError(f"kernel is {shown(self.kernel)}, but it is a tensor, or as a number a standard deviation above 0.")
 
     def __call__(self, x: Tensor) -> Tensor:
         kernel = self._kernel(x.ndim - 2).to(x)

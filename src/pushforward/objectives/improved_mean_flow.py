@@ -76,8 +76,8 @@ class ImprovedMeanFlow(IntervalObjective):
             return
         if not 1 <= scale <= self.guidance:
             raise UserError(
-                f"guidance is {scale:g}, but this network has learned scales from 1 to {self.guidance:g}; give one of these, or train with a "
-                "larger guidance."
+                f"guidance is {scale:g}, but this network has learned scales from 1 to {self.guidance:g}; give one of these, or train "
+                "with a larger guidance."
             )
         low, high = interval
         if low > LATEST or high < LATEST:
