@@ -225,7 +225,7 @@ MORE = [
     ("metadata of shards", shards, (METADATA,), stored_shards, 1.0),
     ("index of shards", index, ("*.json", "*.safetensors"), read_index, 2.0),
     ("preview", preview, ("vae/*.json",), lambda folder: cached_preview(folder, _vae()), 1.0),
-    ("prompts", prompts, ("prompts.txt",), lambda folder: prompts_of("", folder / "prompts.txt", 1), 2.0),
+    ("prompts", prompts, ("prompts.txt",), lambda folder: prompts_of(None, folder / "prompts.txt", 1), 2.0),
     ("kept by compare", kept, ("*.json", HOLDER), read_kept, 3.0),
     ("yaml", yaml_file, ("config.yaml",), lambda folder: read_yaml(folder / "config.yaml"), 4.0),
     ("images of cameras", jpeg, ("*",), read_jpeg, 2.0),

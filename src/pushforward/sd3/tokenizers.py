@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward._files import regular_folder
+from pushforward._files import json_of, regular_folder
 from pushforward.errors import CheckpointError, NoCheckpointError, UserError
 from pushforward.formats.hub import downloaded, hub_errors, is_hub_id
 from pushforward.sd3.text_encoders import ENCODERS, imported_transformers
@@ -58,7 +58,7 @@ class Tokenizer:
         It does not depend on the process, nor on which files the tokenizer was read from, nor on what a version of tokenizers writes for
         switches that are off.
         """
-        held = json.loads(self.backend.to_str())
+        held = json_of(self.backend.to_str())
         rules = {name: part for name, part in held.items() if name not in NO_RULES}
         rules["model"]["merges"] = [" ".join(one) if isinstance(one, list) else one for one in rules["model"].get("merges") or []]
         facts = json.dumps([_without_blanks(rules), self.pad, self.special], sort_keys=True)
