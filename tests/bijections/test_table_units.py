@@ -161,3 +161,25 @@ def test_values_that_float32_rounds_to_zero_have_a_density():
 
 def test_a_single_value_has_no_scale():
     assert numeric("x", numpy.zeros(10), "log").scale == "none"
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1e-19, 1e30])
+def test_units_of_a_column_change_nothing_but_its_scale(scale):
+    """z of c x is z of x, and its log-determinant less by log c, in whatever units a table has its columns: coulombs, metres, electrons."""
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([1.0, 2.0])
+    for kind in ("none", "quantile"):
+        plain, scaled = TableUnits([Column("a", scale=kind), Column("b")]), TableUnits([Column("a", scale=kind), Column("b")])
+        factor = torch.tensor([scale, scale], dtype=torch.float64)
+        plain.initialise(x)
+        scaled.initialise(x * factor)
+        (z, before), (other, after) = plain(x), scaled(x * factor)
+        torch.testing.assert_close(other, z, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(after, before - 2 * math.log(scale), rtol=1e-5, atol=1e-4)
+
+
+def test_numbers_that_are_too_large_to_have_fractions_are_real():
+    """Every float64 beyond 2^53 is an integer, and int64 ends at 9e18: light years in metres, numbers of molecules."""
+    values = numpy.random.default_rng(0).normal(size=50) * 1e30
+    column = numeric("a", values)
+    assert (column.kind, numeric("b", numpy.arange(50.0)).kind) == ("continuous", "integer")
+    assert numpy.allclose(column.values(column.rounded(torch.from_numpy(values)).numpy()), values)

@@ -15,6 +15,7 @@ from pushforward.nn.constant import Constant
 from pushforward.registry import export
 
 KNOTS = 33  # of a quantile scale
+EQUAL = 1e-12  # deviation of a column relative to its largest value, below which it is constant
 
 
 def _example() -> tuple:
@@ -92,7 +93,9 @@ class TableUnits(Bijection):
             edge = 0.5 / len(x)
             probabilities = torch.linspace(edge, 1 - edge, KNOTS, dtype=torch.float64, device=x.device)
             knots = x[:, self.places["quantile"]].quantile(probabilities, dim=0).T
-            least = (knots[:, -1:] - knots[:, :1]).clamp_min(1e-6) * 1e-4 / KNOTS  # where values are equal
+            size = knots.abs().amax(1, keepdim=True)
+            width = (knots[:, -1:] - knots[:, :1]).maximum(1e-6 * torch.where(size > 0, size, 1.0))
+            least = 1e-4 * width / KNOTS  # where values are equal
             steps = torch.cat((knots[:, :1], knots.diff().maximum(least)), dim=1)
             self.knots.copy_(steps.cumsum(1))
             self.heights.copy_(torch.special.ndtri(probabilities).expand_as(knots))
@@ -102,7 +105,7 @@ class TableUnits(Bijection):
         mean = torch.where(inside, s, 0.0).sum(0) / count
         std = (torch.where(inside, s - mean, 0.0).square().sum(0) / (count - 1)).sqrt()
         self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 1e-12, std, 1.0))
+        self.std.copy_(torch.where(std > EQUAL * torch.where(inside, s.abs(), 0.0).amax(0), std, 1.0))
 
     def forward(self, x: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         dtype = wide(x)

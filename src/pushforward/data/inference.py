@@ -7,6 +7,7 @@ import numpy
 from torch import Tensor
 
 from pushforward.column import Column, Scale, Word
+from pushforward.data.raw import EXACT
 from pushforward.errors import UserError
 from pushforward.functional.levels import Level, Levels
 from pushforward.registry import unknown
@@ -44,7 +45,7 @@ def numeric(title: str, values: numpy.ndarray, scale: str | None = None, *, dequ
     if not numpy.isfinite(held).all():  # a data set refuses them, with their row
         return Column(title)
     low, high = float(values.min()), float(values.max())
-    integer = bool((values == numpy.rint(values)).all())
+    integer = max(-low, high) <= EXACT and bool((values == numpy.rint(values)).all())  # beyond it every float64 is an integer
     cells = integer and dequantise and max(-low, high) <= LARGEST
     inner = held + 0.5 if cells else held
     if scale == "log" and low < 0:

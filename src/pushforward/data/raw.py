@@ -16,7 +16,8 @@ DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 FEW = 20  # words that a category may always have
 EXPLAINED = 5  # columns whose problem is stated, of many
-LARGEST = float(numpy.finfo(numpy.float32).max)
+LARGEST, SMALLEST = float(numpy.finfo(numpy.float32).max), float(numpy.finfo(numpy.float32).tiny)
+EXACT = 2.0**53  # integers up to here are exact in float64
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,24 @@ class Raw:
 def unreadable(title: str, count: int, problem: str) -> Raw:
     """Return a column of this many rows that cannot be read."""
     return Raw(title, numpy.full(count, numpy.nan), problem=problem)
+
+
+def numbers_of(title: str, values: numpy.ndarray, exact: Iterable[int | float]) -> Raw:
+    """Return a column of numbers, which cannot be read if some of its exact values are equal in float64.
+
+    Args:
+        title: its name.
+        values: float64 (N,), NaN where a value is missing.
+        exact: the values that are not missing, as their source has them.
+    """
+    distinct = set(exact)
+    if len(distinct) == len(numpy.unique(values[~numpy.isnan(values)])):
+        return Raw(title, values)
+    least = min(distinct)
+    return unreadable(
+        title, len(values), f"holds integers beyond 2^53, such as {max(distinct, key=abs)}, some of which are equal in float64; subtract "
+        f"{least} from it first, or give it as text if it identifies rows",
+    )  # fmt: skip
 
 
 def check_titles(name: str, titles: Iterable[Hashable]) -> None:
@@ -158,6 +177,9 @@ def _problem_of_numbers(present: numpy.ndarray, raw: Raw, row: Callable[[int], s
         first = int(wrong.argmax())
         what = "infinite" if numpy.isinf(raw.values[first]) else f"{raw.values[first]:g}, beyond the range of float32,"
         return f"is {what} in {row(first)} ({int(wrong.sum())} of {len(wrong)} rows); replace these values, such as by empty ones"
+    largest = float(numpy.abs(present).max())
+    if 0 < largest < SMALLEST:
+        return f"has values up to {largest:g}, below the range of float32; multiply it by a constant"
     if present[0] != numpy.rint(present[0]) and (present == present[0]).all():
         return f"is {present[0]:g} in every row, and the density of a constant has no bound"
     return ""
