@@ -241,3 +241,12 @@ def test_baselines_know_the_variance_of_the_cells():
     x = torch.tensor([[1.25, 0.0], [1.25 + math.sqrt(11 / 16 + 1 / 12), 0.0]], dtype=torch.float64)
     at_mean, one_deviation_off = fitted["gaussian"].log_prob(x).tolist()
     assert at_mean - one_deviation_off == pytest.approx(0.5, abs=0.03)
+
+
+def test_words_with_underscores_are_no_numbers(tmp_path):
+    """float reads 2024_01 as 202401, int 1_000 as 1000."""
+    rows = [f"{k / 7:.3f},2024_{1 + k % 12:02d}" for k in range(60)]
+    data = load(table(tmp_path, "size,month", *rows))
+    assert data.categories["month"] == tuple(f"2024_{1 + k:02d}" for k in range(12))
+    numbered = load(table(tmp_path, "2024_01,2024_02", *(f"{k / 7:.3f},{k / 5:.3f}" for k in range(60))))
+    assert numbered.columns == ("2024_01", "2024_02")

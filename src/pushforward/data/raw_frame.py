@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 
 from pushforward._pandas import as_pandas, pandas_for
-from pushforward.data.raw import Raw, unreadable
+from pushforward.data.raw import EXACT, Raw, numbers_of, unreadable
 from pushforward.errors import DataError
 
 
@@ -33,7 +33,7 @@ def _column(name: str, title: str, series: Any) -> Raw:
     if types.is_datetime64_any_dtype(dtype) or types.is_timedelta64_dtype(dtype) or str(dtype).startswith("period"):
         return unreadable(title, len(series), f"holds dates ({dtype}); convert it to numbers, such as days")
     if types.is_numeric_dtype(dtype) and not types.is_bool_dtype(dtype) and dtype.kind != "c":
-        return Raw(title, series.to_numpy(dtype=numpy.float64, na_value=numpy.nan))
+        return _numbers(title, series)
     words = _words(series)
     problem = _problem(words)
     if problem:
@@ -42,8 +42,17 @@ def _column(name: str, title: str, series: Any) -> Raw:
         present = {one for one in words if one is not None}
         return Raw(title, words, tuple(one for one in _words(dtype.categories.to_series()) if one in present))
     if {type(one) for one in words if one is not None} <= {int, float} and any(one is not None for one in words):
-        return Raw(title, numpy.array([math.nan if one is None else float(one) for one in words]))
+        values = numpy.array([math.nan if one is None else float(one) for one in words])
+        return numbers_of(title, values, [one for one in words if one is not None])
     return Raw(title, words)
+
+
+def _numbers(title: str, series: Any) -> Raw:
+    values = series.to_numpy(dtype=numpy.float64, na_value=numpy.nan)
+    whole = not pandas_for(title).api.types.is_float_dtype(series.dtype)
+    if whole and numpy.nanmax(numpy.abs(values), initial=0.0) > EXACT:
+        return numbers_of(title, values, series.dropna().tolist())
+    return Raw(title, values)
 
 
 def _words(series: Any) -> numpy.ndarray:

@@ -13,13 +13,14 @@ from pushforward._files import regular
 from pushforward._memory import check_room
 from pushforward.data.arrays import split_of
 from pushforward.data.dataset import Dataset
-from pushforward.data.raw import Names, Raw, check_titles, names_of, unreadable
+from pushforward.data.raw import EXACT, Names, Raw, check_titles, names_of, numbers_of, unreadable
 from pushforward.data.tabulate import Missing, Scales, tabulated
 from pushforward.errors import DataError, UserError
 
 Rows = list[tuple[int, list[str]]]  # (line of the file, cells)
 CELLS = 8  # bytes in memory for each of a file, as cells are text first
 MISSING = {"", "na", "n/a", "nan", "null", "none"}  # of a column of numbers; in one of words only an empty cell is missing
+WHOLE = re.compile(r"[+-]?\d+")
 CODE = re.compile(r"[+-]?0\d+")  # such as 007, 01234 or -01
 
 
@@ -164,6 +165,8 @@ def _is_index(raw: Raw) -> bool:
 
 
 def _is_number(cell: str) -> bool:
+    if "_" in cell:  # float also reads 2024_01, which is a word
+        return False
     try:
         float(cell)
     except ValueError:
@@ -190,4 +193,7 @@ def _column(title: str, rows: Rows, place: int, category: bool, label: bool) -> 
             f"the class, categorical={title!r} if it is categorical"
         )
         return unreadable(title, len(cells), problem)
-    return Raw(title, numpy.array([math.nan if cell.lower() in MISSING else float(cell) for cell in cells]))
+    values = numpy.array([math.nan if cell.lower() in MISSING else float(cell) for cell in cells])
+    if numpy.abs(values[~numpy.isnan(values)]).max() <= EXACT:
+        return Raw(title, values)
+    return numbers_of(title, values, [int(cell) if WHOLE.fullmatch(cell) else float(cell) for cell in present])
