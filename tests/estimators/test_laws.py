@@ -11,6 +11,7 @@ from sklearn.mixture import GaussianMixture
 from pushforward.data.dataset import Dataset
 from pushforward.estimators.fitting import held_out_rows
 from pushforward.estimators.flow_density import FlowDensity
+from pushforward.estimators.reading import Layout
 from pushforward.estimators.stacking import stacking_weights
 from pushforward.evaluation.baselines import fit_baselines
 from pushforward.evaluation.gaussians import ConditionalSum, GaussianSum
@@ -167,3 +168,15 @@ def test_missing_values_are_modelled_and_their_scores_do_not_depend_on_other_row
     assert share == pytest.approx(0.3, abs=0.15)
     frame = pandas.DataFrame(x, columns=["a", "b"])
     assert quick(missing="model", max_steps=2, gaussians=False).fit(frame).sample(50, random_state=0)["b"].isna().any()
+
+
+@pytest.mark.parametrize("dtype", ["int64", "Int64", "uint8", "int64[pyarrow]"])
+def test_samples_of_columns_of_integers_are_the_nearest_ones(dtype):
+    """Real numbers of a column that is not dequantised: 2.7 is 3, as 2 would bias each column by a half, and 300 is 255 of uint8."""
+    pytest.importorskip("pyarrow")
+    layout = Layout(("a",), pandas.Index(["a"]), (pandas.Series([1], dtype=dtype).dtype,))
+    found = layout.rows({"a": numpy.array([0.2, 1.5, 2.7, 300.0])})["a"]
+    assert str(found.dtype) == dtype
+    assert found.tolist() == [0, 2, 3, 255 if dtype == "uint8" else 300]
+    if dtype[0] in "I":
+        assert layout.rows({"a": numpy.array([0.7, numpy.nan])})["a"].isna().tolist() == [False, True]

@@ -182,10 +182,17 @@ class Layout:
         if self.columns is None:
             return numpy.column_stack([values[one].astype(numpy.float64) for one in self.titles])
         pandas = pandas_for("a DataFrame")
-        parts = [
-            pandas.Series(values[title].astype(object) if values[title].dtype == object else values[title]).astype(dtype)
-            for title, dtype in zip(self.titles, self.dtypes, strict=True)
-        ]
+        parts = [pandas.Series(_storable(values[one], dtype)).astype(dtype) for one, dtype in zip(self.titles, self.dtypes, strict=True)]
         made = pandas.concat(parts, axis=1)
         made.columns = self.columns
         return made
+
+
+def _storable(values: numpy.ndarray, dtype: Any) -> numpy.ndarray:
+    """Return values as a column of a type of pandas takes them: for integers the nearest ones that it holds."""
+    stored = getattr(dtype, "numpy_dtype", dtype)  # of types with missing values of their own, such as Int8
+    if not isinstance(stored, numpy.dtype) or stored.kind not in "iu" or values.dtype.kind != "f":
+        return values
+    limits = numpy.iinfo(stored)
+    held = [None if one != one else min(max(round(one), limits.min), limits.max) for one in values.tolist()]
+    return numpy.array(held, dtype=object) if None in held else numpy.array(held, dtype=stored)
