@@ -1,7 +1,9 @@
-"""The error message for a name that is not known, with the closest one."""
+"""The error message for a name that is not known, with the closest one, and arguments by their names."""
 
 import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def unknown(what: str, value: str, allowed: Iterable[str]) -> str:
@@ -13,3 +15,13 @@ def unknown(what: str, value: str, allowed: Iterable[str]) -> str:
     ]
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(options)}."
     return f"{value!r} is not a known {what}; {hint}"
+
+
+def bound_arguments(name: str, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+    """Return the arguments of a call, or raise Python's own error with the name of the function and the closest argument."""
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError as error:
+        wrong = next((one for one in kwargs if one not in signature.parameters), None)
+        near = "" if wrong is None else f"; {unknown('argument', wrong, signature.parameters)}"
+        raise TypeError(f"{name}() {error}{near}") from None

@@ -52,6 +52,16 @@ def test_a_csv_is_a_table_of_the_same_columns(run, tmp_path):
     assert read.columns == ("size", "colour", "count")
 
 
+@pytest.mark.parametrize("option", [["--out", "~/made/x.csv"], ["--out=~/made/x.csv"]])
+def test_the_users_folder_is_meant_where_the_shell_left_its_sign(run, option, tmp_path, monkeypatch):
+    """Shells leave ~ as it is in quotes and after =, and a folder of this name is one that people remove by `rm -r ~`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", str(run), "-n", "2", *option]) == 0
+    assert (tmp_path / "made" / "x.csv").is_file()
+    assert not (tmp_path / "~").exists()
+
+
 def test_info_lists_the_columns_of_a_table(run, capsys):
     assert main(["info", str(run)]) == 0
     printed = capsys.readouterr().out

@@ -50,7 +50,7 @@ WITHOUT_RESULT = ("app",)  # it runs until it is ended
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     output.take_all_letters()
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = [_at_home(one) for one in (sys.argv[1:] if arguments is None else arguments)]
     end = given.index("--aliasing") + 1 if "--aliasing" in given else len(given)  # what follows belongs to a script
     own, script = given[:end], given[end:]
     debug = "--debug" in own
@@ -74,6 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] == "--completion":
         return _run(_module("completion"), given[1:], debug)
     return _run(_named(given[0]), given[1:], debug, name, mode)
+
+
+def _at_home(argument: str) -> str:
+    """Return an argument with the user's folder for ~, which shells leave as it is in quotes and after `=`: a folder ~ would be made."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + equals + (os.path.expanduser(value) if value == "~" or value.startswith("~/") else value)
 
 
 Command = Callable[[list[str]], int | None]

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, overload
 from pushforward import registry
 from pushforward._checks import check_setting, event_shape, is_whole, shown, whole
 from pushforward._memory import built_within_memory
+from pushforward._suggestions import bound_arguments
 from pushforward.conditions import Conditioning
 from pushforward.errors import ConditionError, UserError
 from pushforward.families.model import GenerativeModel
@@ -138,7 +139,7 @@ def preset(function: Any = None, /, **defaults: Any) -> Any:
 
     @functools.wraps(function)
     def build(*args: Any, **kwargs: Any) -> GenerativeModel:
-        bound = signature.bind(*args, **kwargs)
+        bound = bound_arguments(function.__name__, signature, args, kwargs)
         _follow_schema(bound.arguments, signature.parameters)
         if kind is not None:
             kind.follow(bound.arguments)
