@@ -1,9 +1,13 @@
 """Numbers of tables that float64 or float32 does not hold: refused where rows would lose what distinguishes them."""
 
+import warnings
+
 import numpy
 import pandas
 import pytest
+import torch
 
+from pushforward.data.given import as_dataset
 from pushforward.data.load import load
 from pushforward.errors import DataError
 
@@ -29,3 +33,28 @@ def test_a_column_below_the_range_of_float32_is_refused():
     """A data set would hold zeros."""
     with pytest.raises(DataError, match=r"column 'b' has values up to 4.9e-59, below the range of float32; multiply it by a constant"):
         load(pandas.DataFrame({"a": numpy.arange(50) / 7, "b": numpy.arange(50) * 1e-60}))
+
+
+@pytest.mark.parametrize(
+    "values, first, remedy",
+    [
+        (1.7e9 + numpy.arange(50.0), 1, "subtract 1700000000 from it"),
+        (2**30 + numpy.arange(50), 1, "subtract 1073741824 from it"),
+        (2**60 + numpy.arange(50), 1, "subtract 1152921504606846976 from it"),
+        (numpy.arange(50) * 1e-60, 0, "multiply it by a constant"),
+    ],
+)
+def test_arrays_that_float32_rounds_together_are_warned_of(values, first, remedy, tmp_path):
+    """Without a word a model would be trained on a constant."""
+    rows = numpy.column_stack((numpy.zeros_like(values), values)) if first else values
+    path = tmp_path / "x.npy"
+    numpy.save(path, rows)
+    message = rf"column {first} \(counted from 0\) has values around .* which float32 rounds to multiples of .*; {remedy} first"
+    with pytest.warns(UserWarning, match=message):
+        as_dataset(torch.from_numpy(rows.reshape(50, -1)))
+    for source in (rows, torch.from_numpy(rows), path):
+        with pytest.warns(UserWarning, match=message):
+            load(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(1000 + numpy.random.default_rng(0).normal(size=(50, 2)))

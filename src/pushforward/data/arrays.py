@@ -9,6 +9,7 @@ import torch
 from pushforward.data.checks import is_numbers, refuse_masked
 from pushforward.data.dataset import Dataset
 from pushforward.data.numpy_files import open_npy
+from pushforward.data.rounding import warn_of_rounded_rows
 from pushforward.data.splits import split_indices, split_sizes
 from pushforward.data.tabulate import Table
 from pushforward.errors import DataError
@@ -117,6 +118,7 @@ def as_events(name: str, array: Array) -> tuple[Array, int | None]:
                 f"{name}: an image array of shape {array.shape} has 1, 3 or 4 channels in neither its second nor its last axis; "
                 "make it (N, C, H, W) or (N, H, W, C)."
             )
+    warn_of_rounded_rows(name, array)
     with numpy.errstate(over="ignore"):  # a float64 beyond float32's range becomes infinite, which Dataset reports with its row
         x = numpy.ascontiguousarray(array, dtype=numpy.uint8 if levels else numpy.float32)
     return (x[:, None] if x.ndim == 1 else x), levels

@@ -16,6 +16,7 @@ from pushforward.column import Word
 from pushforward.data.checks import as_tensor, checked_cond, checked_levels, is_numbers, refuse_not_finite, refuse_other_than_levels
 from pushforward.data.inference import described
 from pushforward.data.raw_frame import columns_of
+from pushforward.data.rounding import warn_of_rounded_rows
 from pushforward.data.rows import Rows
 from pushforward.data.tabulate import Table, by_schema, tabulated
 from pushforward.errors import DataError, UserError
@@ -106,6 +107,8 @@ class Dataset(torch_data.Dataset[Batch]):
                 class_names = schema.class_names if class_names is None else class_names
                 classes = schema.classes if classes is None else classes
         self._describe(name, tuple(x.shape), cond, classes, levels, class_names, columns, categories)
+        if schema is None and x.dtype in (torch.float64, torch.int64, torch.int32):
+            warn_of_rounded_rows(name, x.detach().cpu().numpy())
         in_bytes = isinstance(self.levels, int) and self.levels <= 256
         x = x.detach() if in_bytes and x.dtype is torch.uint8 else x.detach().to(torch.float32)
         refuse_not_finite(name, x)

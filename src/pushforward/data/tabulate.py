@@ -11,6 +11,7 @@ from pushforward.column import Column
 from pushforward.data.given_columns import columns_by_name, described_columns, encoded_columns
 from pushforward.data.inference import category, mark, numeric
 from pushforward.data.raw import Raw, by_title, refuse_unreadable
+from pushforward.data.rounding import warn_of_rounding
 from pushforward.data.words import encoded, ordered_words
 from pushforward.errors import DataError, UserError
 from pushforward.registry import unknown
@@ -19,7 +20,6 @@ from pushforward.schema import Schema
 Missing = Literal["refuse", "drop", "model"]
 Scales = Mapping[str, str] | Sequence[str] | None
 
-COARSE = 100  # steps of float32 in a standard deviation, of which fewer are warned of
 MANY = 50  # rows in which integers that are all different are no coincidence
 
 
@@ -102,7 +102,8 @@ def tabulated(
     known = [one for one in columns if one.title in given]
     if exclude is not None:
         _warn_of_identifiers(name, features)
-        _warn_of_rounding(name, [one for one in columns if one.values.dtype != object and one.title != label])
+        numbers = [one for one in columns if one.values.dtype != object and one.title != label]
+        warn_of_rounding(name, ((f"column {one.title!r}", one.values[~one.missing]) for one in numbers))
     if not features:
         raise DataError(f"{name} has no values: it has no column but the label; a table needs at least one feature.")
     titles = [one.title for one in columns]
@@ -135,19 +136,6 @@ def _warn_of_identifiers(name: str, features: Sequence[tuple[Column, numpy.ndarr
             title = column.title
             warnings.warn(
                 f"{name}: column {title!r} has another integer in every row; leave it out (exclude={title!r}) if it identifies rows.",
-                stacklevel=4,
-            )
-
-
-def _warn_of_rounding(name: str, columns: Sequence[Raw]) -> None:
-    """Warn of columns whose values differ by little compared with their size, as a data set and a model see them in float32."""
-    for one in columns:
-        values = one.values[~one.missing]
-        step = float(numpy.spacing(numpy.abs(values).max().astype(numpy.float32)))
-        if 0 < values.std() < COARSE * step:
-            warnings.warn(
-                f"{name}: column {one.title!r} has values around {values.mean():g} that differ by {values.std():g}, which float32 rounds "
-                f"to multiples of {step:g}; subtract {values.min():.15g} from it first.",
                 stacklevel=4,
             )
 
