@@ -23,5 +23,5 @@ def bound_arguments(name: str, signature: inspect.Signature, args: Sequence[Any]
         return signature.bind(*args, **kwargs)
     except TypeError as error:
         wrong = next((one for one in kwargs if one not in signature.parameters), None)
-        near = "" if wrong is None else f"; {unknown('argument', wrong, signature.parameters)}"
-        raise TypeError(f"{name}() {error}{near}") from None
+        near = "" if wrong is None else unknown("argument", wrong, signature.parameters).partition("; ")[2]
+        raise TypeError(f"{name}() {error}{'; ' if near else ''}{near}") from None
