@@ -7,6 +7,7 @@ import torch
 
 import pushforward as pf
 from pushforward.errors import UserError
+from pushforward.formats.export import _substituted
 
 NET = pf.nn.MLP.Config((16, 16))
 
@@ -27,6 +28,7 @@ MODELS = {
     "ddpm": (lambda: pf.models.ddpm(NET, (2,), classes=3, drop_cond=0.1), {"sampler": pf.samplers.DDIM(3), "guidance": 2.0}),
     "network": (lambda: pf.models.rectified_flow(NET, (2,), cond_features=4), {"verb": "network"}),
     "maf": (lambda: pf.models.maf(2, 2, hidden=(8,)), {"verb": "encode"}),
+    "nsf": (lambda: pf.models.nsf(3, 2, hidden=(8,)), {"verb": "decode"}),
 }
 
 
@@ -109,3 +111,26 @@ def test_missing_packages_are_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'there is no onnx and no onnxscript; run pip install "pushforward\[onnx\]"'):
         pf.formats.export_onnx(pf.models.realnvp(2), tmp_path / "flow.onnx")
+
+
+@pytest.mark.parametrize("upper", [True, False])
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("unit", [True, False])
+def test_what_onnx_computes_for_a_triangular_system_is_its_solution(upper, left, unit):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(5, 5, generator=generator, dtype=torch.float64) + 5 * torch.eye(5, dtype=torch.float64)
+    matrix, b = matrix.triu() if upper else matrix.tril(), torch.randn(5, 5, generator=generator, dtype=torch.float64)
+    expected = torch.linalg.solve_triangular(matrix, b, upper=upper, left=left, unitriangular=unit)
+    torch.testing.assert_close(_substituted(matrix, b, upper=upper, left=left, unitriangular=unit), expected)
+
+
+def test_what_onnx_has_no_operator_for_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+
+    def stops(*_, **__):
+        raise torch.onnx.OnnxExporterError("Failed.\nNo ONNX function found for <OpOverload(op='aten.qr')>. Failure message: none")
+
+    monkeypatch.setattr(torch.onnx, "export", stops)
+    with pytest.raises(UserError, match=r"encode of this model cannot be written as ONNX, which has no <OpOverload\(op='aten.qr'\)>; use"):
+        pf.formats.export_onnx(pf.models.maf(2, 1, hidden=(8,)), tmp_path / "model.onnx", "encode")
+    assert not list(tmp_path.iterdir())

@@ -126,7 +126,8 @@ def export_onnx(
         The path.
 
     Raises:
-        UserError: as `export_program`; or onnx and onnxscript are not installed, or the path does not end in .onnx.
+        UserError: as `export_program`; or onnx and onnxscript are not installed, the path does not end in .onnx, or ONNX has no operator
+            for a part of the model, such as the inverse of a matrix in samples of glow.
 
     Example:
         >>> import pushforward as pf
@@ -146,13 +147,45 @@ def export_onnx(
     output = {"encode": "z", "log_prob": "log_prob", "network": "prediction"}.get(verb, "x")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = torch.onnx.export(program, input_names=names, output_names=[output], dynamo=True, verbose=False)
-    assert made is not None
+        made = _as_onnx(program, verb, names, output)
     if sum(one.numel() * one.element_size() for one in program.state_dict.values()) < LARGEST // 2:
         write_atomically(path, lambda temporary: made.save(temporary))
     else:
         made.save(path, external_data=True)
     return path
+
+
+def _as_onnx(program: torch.export.ExportedProgram, verb: Verb, names: list[str], output: str) -> torch.onnx.ONNXProgram:
+    """Return a program as one of ONNX, which has no operator that solves triangular systems.
+
+    Raises:
+        UserError: ONNX has no operator for another part of it.
+    """
+    try:
+        plain = program.run_decompositions({torch.ops.aten.linalg_solve_triangular.default: _substituted})
+        made = torch.onnx.export(plain, input_names=names, output_names=[output], dynamo=True, verbose=False)
+        assert made is not None
+        return made
+    except torch.onnx.OnnxExporterError as error:
+        reason = next((found for line in str(error).splitlines() if (found := line.partition("No ONNX function found for ")[2])), "")
+        what = reason.partition(". ")[0] or "a part of it"
+        raise UserError(f"{verb} of this model cannot be written as ONNX, which has no {what}; use export_program, or another verb.") from error
+
+
+def _substituted(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:
+    """Return `torch.linalg.solve_triangular(a, b)` for a matrix a (d, d) by substitution: d products of vectors and matrices."""
+    if not left:
+        return _substituted(a.mT, b.mT, upper=not upper, unitriangular=unitriangular).mT
+    size = a.shape[-1]
+    found: list[Tensor] = []  # in the order of the rows
+    for k in reversed(range(size)) if upper else range(size):
+        row = b[..., k : k + 1, :]
+        if found:
+            known = a[..., k : k + 1, k + 1 :] if upper else a[..., k : k + 1, :k]
+            row = row - known @ torch.cat(found, dim=-2)
+        row = row if unitriangular else row / a[..., k : k + 1, k : k + 1]
+        found = [row, *found] if upper else [*found, row]
+    return torch.cat(found, dim=-2)
 
 
 def _check_verb(model: GenerativeModel, verb: Verb, sampler: Sampler | None, guidance: Any) -> None:
