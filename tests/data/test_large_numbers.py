@@ -36,7 +36,7 @@ def test_a_column_below_the_range_of_float32_is_refused():
 
 
 @pytest.mark.parametrize(
-    "values, first, remedy",
+    ("values", "first", "remedy"),
     [
         (1.7e9 + numpy.arange(50.0), 1, "subtract 1700000000 from it"),
         (2**30 + numpy.arange(50), 1, "subtract 1073741824 from it"),

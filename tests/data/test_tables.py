@@ -250,3 +250,15 @@ def test_words_with_underscores_are_no_numbers(tmp_path):
     assert data.categories["month"] == tuple(f"2024_{1 + k:02d}" for k in range(12))
     numbered = load(table(tmp_path, "2024_01,2024_02", *(f"{k / 7:.3f},{k / 5:.3f}" for k in range(60))))
     assert numbered.columns == ("2024_01", "2024_02")
+
+
+def test_classes_that_are_integers_have_their_names_however_they_are_written(tmp_path):
+    """pandas writes 1.0 where another row is missing; --label 1 is this class then, not the one with the number 1."""
+    rows = [f"{k / 7:.3f},{('1.0', '2.0', '1', '')[k % 4]}" for k in range(60)]
+    data = load(table(tmp_path, "size,kind", *rows), label="kind", missing="drop")
+    assert data.class_names == ("1", "2")
+    assert data.schema.label_of("1") == 0
+    frame = pandas.DataFrame({"size": numpy.arange(60) / 7, "kind": [1.0, 2.0, 1.0, numpy.nan] * 15})
+    assert load(frame, label="kind", missing="drop").class_names == data.class_names
+    words = load(table(tmp_path, "size,kind", *rows), categorical="kind", missing="drop").categories
+    assert words == {"kind": ("1", "2")}

@@ -174,6 +174,12 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def _as_integer(cell: str) -> str:
+    """Return 1.0, as pandas writes integers of which some are missing, as 1: the same class, which `--label 1` finds."""
+    value = float(cell) if _is_number(cell) and not WHOLE.fullmatch(cell) else math.nan
+    return str(int(value)) if abs(value) <= EXACT and value.is_integer() else cell
+
+
 def _column(title: str, rows: Rows, place: int, category: bool, label: bool) -> Raw:
     """Return a column of numbers if any cell is one, and one of words otherwise, or where it is a category, codes or the label."""
     cells = [cells[place].strip() for _, cells in rows]
@@ -181,6 +187,8 @@ def _column(title: str, rows: Rows, place: int, category: bool, label: bool) -> 
     numbers = [_is_number(cell) for cell in present]
     if label and numbers and all(numbers) and not all(float(cell).is_integer() for cell in present):
         return unreadable(title, len(cells), "holds real numbers, but classes are integers or words; convert them, choose another label")
+    if (category or label) and all(numbers) and all(float(cell).is_integer() for cell in present):
+        cells = [_as_integer(cell) for cell in cells]
     codes = all(numbers) and any(CODE.fullmatch(cell) for cell in present)  # as a number, 007 would come back as 7
     if category or label or codes or not any(numbers):
         held = numpy.empty(len(cells), dtype=object)

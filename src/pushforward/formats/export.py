@@ -169,7 +169,9 @@ def _as_onnx(program: torch.export.ExportedProgram, verb: Verb, names: list[str]
     except torch.onnx.OnnxExporterError as error:
         reason = next((found for line in str(error).splitlines() if (found := line.partition("No ONNX function found for ")[2])), "")
         what = reason.partition(". ")[0] or "a part of it"
-        raise UserError(f"{verb} of this model cannot be written as ONNX, which has no {what}; use export_program, or another verb.") from error
+        raise UserError(
+            f"{verb} of this model cannot be written as ONNX, which has no {what}; use export_program, or another verb."
+        ) from error
 
 
 def _substituted(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:
