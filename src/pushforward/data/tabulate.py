@@ -168,7 +168,7 @@ def by_schema(name: str, columns: Sequence[Raw], schema: Schema, row: Callable[[
         if raw.values.dtype == object:
             raise DataError(f"{name}: column {title!r} holds words, but it is {column.kind} in the schema; convert it.")
         if gaps.any() and title not in marked:
-            _refuse_missing(name, {str(title): gaps}, row)
+            _refuse_missing(name, {str(title): gaps}, row, "leave these rows out, as the model or schema has no missing values there")
         random = numpy.random.RandomState([0, k])
         fill = raw.values[~gaps] if not gaps.all() else numpy.array([column.low or 0.0])
         features.append((column, numpy.where(gaps, random.choice(fill, len(gaps)), raw.values)))
@@ -214,18 +214,18 @@ def _without_missing(
     if not gaps:
         return columns
     if missing != "drop":
-        _refuse_missing(name, gaps, row, conditions=missing == "model")
+        model = "" if missing == "model" else ", or missing='model' to learn which are missing"
+        _refuse_missing(name, gaps, row, f"give missing='drop' to leave these rows out{model}")
     kept = ~numpy.logical_or.reduce(list(gaps.values()))
     if not kept.any():
         raise DataError(f"{name}: every row has a missing value, so missing='drop' leaves none; use missing='model', or remove a column.")
     return [one.rows(kept) for one in columns]
 
 
-def _refuse_missing(name: str, gaps: Mapping[str, numpy.ndarray], row: Callable[[int], str], conditions: bool = False) -> None:
+def _refuse_missing(name: str, gaps: Mapping[str, numpy.ndarray], row: Callable[[int], str], choice: str) -> None:
     counts = ", ".join(f"{title!r} {int(one.sum())}" for title, one in gaps.items())
     every = numpy.logical_or.reduce(list(gaps.values()))
-    choice = "missing='drop' to leave these rows out" + ("" if conditions else ", or missing='model' to learn which are missing")
     raise DataError(
         f"{name}: {int(every.sum())} of {len(every)} rows have missing values, by column: {counts} (first in {row(int(every.argmax()))}); "
-        f"fill them in, or give {choice}."
+        f"fill them in, or {choice}."
     )
