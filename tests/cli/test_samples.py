@@ -62,6 +62,12 @@ def test_the_users_folder_is_meant_where_the_shell_left_its_sign(run, option, tm
     assert not (tmp_path / "~").exists()
 
 
+def test_a_delimiter_is_no_folder(tmp_path, capsys):
+    (tmp_path / "x.csv").write_text("a~b\n" + "".join(f"{k / 7}~{-k / 3}\n" for k in range(40)))
+    assert main(["train", "maf", "--data", str(tmp_path / "x.csv"), "--data-options", "delimiter", "~", "--dry-run"]) == 0
+    assert "2 features" in capsys.readouterr().out
+
+
 def test_info_lists_the_columns_of_a_table(run, capsys):
     assert main(["info", str(run)]) == 0
     printed = capsys.readouterr().out

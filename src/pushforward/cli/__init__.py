@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _at_home(argument: str) -> str:
     """Return an argument with the user's folder for ~, which shells leave as it is in quotes and after `=`: a folder ~ would be made."""
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    return option + equals + (os.path.expanduser(value) if value == "~" or value.startswith("~/") else value)
+    return option + equals + (os.path.expanduser(value) if value.startswith("~/") else value)  # ~ alone may be a delimiter
 
 
 Command = Callable[[list[str]], int | None]
