@@ -16,6 +16,17 @@ from pushforward.registry import export, namespace
 namespace(__name__)
 
 
+class BaseDistribution(nn.Module):
+    """What the bases here share: the shape of an event, and a buffer that follows the model's device and dtype."""
+
+    like: Tensor
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = event_shape(shape)
+        self.register_buffer("like", torch.empty(0), persistent=False)
+
+
 def _check_draw(n: int, generator: _random.Generators) -> None:
     whole("n", n, 0)
     _random.checked(generator, n)
@@ -28,7 +39,7 @@ def _check_events(z: Tensor, shape: tuple[int, ...]) -> None:
 
 
 @export("bases.Gaussian", example=lambda: Gaussian((2,)))
-class Gaussian(nn.Module):
+class Gaussian(BaseDistribution):
     """Independent Gaussian noise N(0, std²) in every element of the event.
 
         log p(z) = -|z|² / (2 std²) - d log(std sqrt(2 pi))
@@ -45,14 +56,11 @@ class Gaussian(nn.Module):
         tensor([-1.8379])
     """
 
-    like: Tensor
-
     def __init__(self, shape: Sequence[int], std: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(shape)
         if not is_real(std) or not std > 0:
             raise UserError(f"std is {std}, but it must be positive; 1 is usual.")
-        self.shape, self.std = event_shape(shape), float(std)
-        self.register_buffer("like", torch.empty(0), persistent=False)  # follows the model's device and dtype
+        self.std = float(std)
 
     def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape), on the device and in the dtype of the model."""
@@ -74,7 +82,7 @@ class Gaussian(nn.Module):
 
 
 @export("bases.Torus", example=lambda: Torus((2,)))
-class Torus(nn.Module):
+class Torus(BaseDistribution):
     """Independent angles, uniform on [-pi, pi): the noise of flows of circular variables.
 
         log p(z) = -d log(2 pi), also of angles outside [-pi, pi), as they are the same points
@@ -88,13 +96,6 @@ class Torus(nn.Module):
 
     Source: Rezende et al., Normalizing flows on tori and spheres, 2020, arXiv 2002.02428.
     """
-
-    like: Tensor
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__()
-        self.shape = event_shape(shape)
-        self.register_buffer("like", torch.empty(0), persistent=False)  # follows the model's device and dtype
 
     def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape), on the device and in the dtype of the model."""
@@ -112,7 +113,7 @@ class Torus(nn.Module):
 
 
 @export("bases.Logistic", example=lambda: Logistic((2,)))
-class Logistic(nn.Module):
+class Logistic(BaseDistribution):
     """Independent logistic noise in every element of the event: heavier tails than a Gaussian's, NICE's prior for images.
 
         log p(z) = -sum log(1 + exp(z / scale)) + log(1 + exp(-z / scale)) + log scale
@@ -128,15 +129,11 @@ class Logistic(nn.Module):
     Source: Dinh, Krueger and Bengio, NICE, 2014, arXiv 1410.8516, section 3.4.
     """
 
-    like: Tensor
-
     def __init__(self, shape: Sequence[int], scale: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(shape)
         if not is_real(scale) or not scale > 0:
             raise UserError(f"scale is {scale}, but it must be positive; 1 is usual.")
-        self.shape = event_shape(shape)
         self.scale = float(scale)
-        self.register_buffer("like", torch.empty(0), persistent=False)  # follows the model's device and dtype
 
     def sample(self, n: int, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape), on the device and in the dtype of the model."""
@@ -158,7 +155,7 @@ class Logistic(nn.Module):
 
 
 @export("bases.Mixture", example=lambda: Mixture((2,), 3))
-class Mixture(nn.Module):
+class Mixture(BaseDistribution):
     """A mixture of Gaussians with learned weights, means and scales: multimodal noise.
 
         log p(z) = log sum_k softmax(w)_k N(z; m_k, diag exp(2 s_k))
@@ -175,10 +172,9 @@ class Mixture(nn.Module):
     """
 
     def __init__(self, shape: Sequence[int], components: int) -> None:
-        super().__init__()
+        super().__init__(shape)
         if not is_whole(components) or components < 1:
             raise UserError(f"components is {shown(components)}, but a mixture has at least 1.")
-        self.shape = event_shape(shape)
         self.weights = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(torch.randn(components, *shape))
         self.log_scales = nn.Parameter(torch.zeros(components, *shape))
@@ -207,7 +203,7 @@ class Mixture(nn.Module):
 
 
 @export("bases.ConditionalGaussian", example=lambda: ConditionalGaussian((2,), nn.Linear(3, 4)))
-class ConditionalGaussian(nn.Module):
+class ConditionalGaussian(BaseDistribution):
     """Gaussian noise whose mean and scale a network predicts from the condition: N(m(cond), diag exp(2 s(cond))), |s| < 5.
 
     Args:
@@ -226,8 +222,8 @@ class ConditionalGaussian(nn.Module):
     conditional = True  # `NormalizingFlow` then passes it the condition
 
     def __init__(self, shape: Sequence[int], net: nn.Module) -> None:
-        super().__init__()
-        self.shape, self.net = event_shape(shape), net
+        super().__init__(shape)
+        self.net = net
 
     def sample(self, n: int, cond: Tensor | None = None, generator: _random.Generators = None) -> Tensor:
         """Return n draws (n, *shape), one per row of cond; gradients reach the network."""
@@ -255,7 +251,7 @@ class ConditionalGaussian(nn.Module):
 
 
 @export("bases.Samples", example=lambda: Samples(torch.randn(5, 2)))
-class Samples(nn.Module):
+class Samples(BaseDistribution):
     """Draws from the rows of a data set, with replacement: data instead of noise, so that a model maps data to data.
 
     It has no density, so a model with this base has none either; features that need Gaussian noise raise an error that names the base.
@@ -271,12 +267,11 @@ class Samples(nn.Module):
     x: Tensor
 
     def __init__(self, x: Tensor) -> None:
-        super().__init__()
         if not isinstance(x, Tensor):
             raise UserError(f"x is {shown(x)}, but rows to draw from are a tensor (N, *shape); use torch.as_tensor(x).")
         if x.ndim < 2 or len(x) == 0:
             raise UserError(f"x has shape {tuple(x.shape)}, but rows to draw from need (N, *shape) with N at least 1.")
-        self.shape = tuple(x.shape[1:])
+        super().__init__(x.shape[1:])
         self.register_buffer("x", x.detach().clone(), persistent=False)
 
     @classmethod

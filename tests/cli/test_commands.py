@@ -351,7 +351,7 @@ def test_data_with_nan_is_refused_naming_the_row(tmp_path, capsys):
 def test_a_loss_that_is_not_finite_names_step_rate_and_checkpoint(tmp_path, capsys):
     status, said = sentence(capsys, [*TINY, "--out", str(tmp_path / "run"), "--lr", "1e30", "--clip", "0", "--warmup", "0", *NET])
     assert status == 1
-    for fragment in ("step", "learning rate", "last good checkpoint", "--lr"):
+    for fragment in ("step", "learning rate", "no checkpoint was written before; start again with a smaller --lr"):
         assert fragment in said
 
 

@@ -178,7 +178,7 @@ def test_renoised_samples_have_the_datas_distribution():
 def small(name, net=None, **options):
     """A small model whose network has numbers in the layers that start at zero."""
     net = pf.nn.DiT.Config(patch=2, width=16, depth=2, heads=2) if net is None else net
-    model = getattr(pf.models, name)(net, (1, 4, 4), classes=3, drop_cond=0.2, **options).train()
+    model = getattr(pf.models, name)(net, (1, 4, 4), classes=3, **{"drop_cond": 0.2, **options}).train()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     return model
@@ -318,6 +318,14 @@ def test_guidance_in_the_target_is_that_of_classifier_free_guidance():
     expected = 1.5 * v - model.net(x, t, None, r=t) + 0.5 * model.net(x, t, cond, r=t)
     torch.testing.assert_close(found[kept], expected[kept], rtol=1e-12, atol=1e-12)
     assert torch.equal(found[~kept], v[~kept])
+
+
+def test_the_networks_own_velocity_is_in_the_target_at_any_scale():
+    """(1 - kappa) v + kappa u(c) at scale 1, which needs no unconditional velocity."""
+    model, (x, cond) = small("meanflow", drop_cond=0.0, kappa=0.25), batch()
+    t, v, kept = torch.rand(12), torch.randn_like(x), torch.ones(12, dtype=torch.bool)
+    expected = 0.75 * v + 0.25 * model.net(x, t, cond, r=t)
+    torch.testing.assert_close(model.objective.steered(model, v, x, t, cond, kept), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_scale_of_one_is_no_guidance():

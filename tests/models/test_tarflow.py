@@ -187,6 +187,12 @@ def test_guidance_that_means_nothing_to_a_flow_is_refused(flow):
         flow.sample(1, torch.tensor([0]), guidance=pf.guidance.CFG(2.0, rescale=0.5))
 
 
+@pytest.mark.parametrize("negative", [torch.tensor([3]), torch.zeros(1, 4)])
+def test_a_negative_condition_of_another_kind_is_refused(flow, negative):
+    with pytest.raises(ConditionError, match=r"^negative"):
+        flow.sample(1, torch.tensor([0]), guidance=pf.guidance.CFG(2.0, negative=negative))
+
+
 def test_a_sampler_that_ends_no_flow_is_refused(flow):
     with pytest.raises(UserError, match=r"end with samplers.Tweedie\(\) or with nothing more"):
         flow.sample(1, sampler=pf.samplers.Euler(3))

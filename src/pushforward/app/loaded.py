@@ -77,7 +77,7 @@ class Loaded:
     @property
     def guides(self) -> bool:
         """Whether guidance has an effect: conditions were dropped in training."""
-        return getattr(self.model, "drop_cond", 0) > 0
+        return self.model.drop_cond > 0
 
     @property
     def classes(self) -> tuple[str, ...]:

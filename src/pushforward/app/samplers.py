@@ -84,7 +84,7 @@ def _fits(model: Any, kind: Any) -> bool:
             return True
         if isinstance(model, ContinuousFlow):  # it has no path, which samplers of diffusion read
             return isinstance(sampler, FixedStepSampler | AdaptiveSampler)
-        if sampler.jumps or not (sampler.solves_ode or getattr(model, "gaussian", True)):
+        if sampler.jumps or not (sampler.solves_ode or model.gaussian):
             return False
         if isinstance(model, PathModel):
             low, high = model.interval

@@ -23,7 +23,7 @@ from pushforward.registry import unknown
 from pushforward.schema import Schema
 
 TABLES = (".csv", ".parquet")
-FORMS = "a .npy file of them, a .npz file with y, the numbers of one vector, or train, validation or test for those of the run's data"
+FORMS = "a .npy file of them, a .npz file with y, one vector's numbers with spaces between, or train, validation or test of the run's data"
 
 
 def labels_of(label: str | None, n: int, model: GenerativeModel, option: str = "label") -> Tensor | None:

@@ -75,7 +75,7 @@ def check_drawing(model: GenerativeModel, labels: Tensor | None, sampler: Sample
     """
     check_sampler(model, sampler)
     own = model.sampler if sampler is None else sampler
-    refused = own is not None and not own.solves_ode and not getattr(model, "gaussian", True)  # before the network is called
+    refused = own is not None and not own.solves_ode and not model.gaussian  # before the network is called
     if isinstance(guidance, Guidance) and guidance.needs_times and isinstance(model, PathModel):
         refused = refused or (own is not None and own.step_times(model.path, *model.interval[::-1]) is None)
     quick = own if refused or own is None or own.jumps or not model.solved else Euler(1)

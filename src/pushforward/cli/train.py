@@ -228,7 +228,7 @@ def arguments_of(parsed: Any) -> dict[str, Any]:
     Raises:
         UserError: the sampler has no such options, or the preset no sampler.
     """
-    arguments = {f.name: getattr(parsed.model, f.name) for f in dataclasses.fields(parsed.model)}
+    arguments = dict(vars(parsed.model))
     if parsed.run.sampler_options:
         chosen = SamplerOptions(sampler_options=parsed.run.sampler_options)
         arguments["sampler"] = chosen.chosen(arguments.get("sampler"))
@@ -249,7 +249,7 @@ def parsed_options(preset: str, given: Sequence[str], run: Run, settings: Settin
     record = preset_record(registry.get(f"models.{preset}"), model)
     every = {"run": run, "training": settings, "model": record(), **sections}
     parsed = parsed_records(every, given, prog=f"pushforward train {preset}", description=registry.summary(f"models.{preset}"))
-    if getattr(parsed.model, "circular", False) and model.get("preprocess", "none") != "none":  # angles keep their own units
+    if vars(parsed.model).get("circular") and model.get("preprocess", "none") != "none":  # angles keep their own units
         return parsed_options(preset, given, run, settings, {**model, "preprocess": "none"}, **sections)
     return parsed
 
@@ -257,7 +257,7 @@ def parsed_options(preset: str, given: Sequence[str], run: Run, settings: Settin
 def suited_options(preset: str, given: Sequence[str], run: Run, chosen: Defaults) -> Any:
     """Return the options of a command line over those that were chosen for its data; a student without one has its teacher's network."""
     parsed = parsed_options(preset, given, run, Settings(**chosen.training), chosen.model)
-    if "net" not in chosen.model or getattr(parsed.model, "teacher", None) is None:
+    if "net" not in chosen.model or vars(parsed.model).get("teacher") is None:
         return parsed
     model = {name: value for name, value in chosen.model.items() if name != "net"}
     return parsed_options(preset, given, run, Settings(**chosen.training), model)

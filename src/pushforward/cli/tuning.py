@@ -24,7 +24,7 @@ from pushforward.nn.eight_bits import Weights
 from pushforward.sd3.hub import check_place
 from pushforward.sd3.lora_training import ATTENTION, imported_peft
 from pushforward.sd3.prompts import MOST_TOKENS
-from pushforward.sd3.run_files import is_run
+from pushforward.sd3.run_files import has_run_files
 from pushforward.sd3.text_latents import TextLatents
 from pushforward.times import Times
 from pushforward.training.settings import Settings
@@ -133,7 +133,7 @@ def run_of(model: str) -> TextLatents | None:
         UserError: it is a run of something else.
     """
     place = Path(model).expanduser()
-    if not is_run(place):
+    if not has_run_files(place):
         return None
     found = described(located(place))
     if not isinstance(found, TextLatents):

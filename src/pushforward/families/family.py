@@ -40,6 +40,11 @@ class Family(nn.Module):
         return True
 
     @property
+    def gaussian(self) -> bool:
+        """Whether stochastic samplers find the noise that they add: Gaussian, of the deviation that the path has at its end."""
+        return True
+
+    @property
     def latent_shape(self) -> tuple[int, ...]:
         """Shape of what `encode` returns, and the base draws, for one event: the event's own, except for an autoencoder."""
         return self.shape

@@ -189,6 +189,7 @@ class NormalizingFlow(GenerativeModel):
         if guidance is None:
             return self.bijection, cond
         guided = GuidedFlow(self.bijection, guidance)
+        guided.guidance.check_model(self)
         if cond is not None:
             check_unconditional(guided.guidance, self)
         return guided, cond

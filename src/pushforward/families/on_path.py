@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pushforward.bases import Gaussian
+from pushforward.bases import BaseDistribution, Gaussian
 from pushforward.families.dropped import checked_drop_cond
 from pushforward.families.model import GenerativeModel
 from pushforward.families.path_noise import ends_of, noise_of
@@ -67,7 +67,7 @@ class OnPath(GenerativeModel):
         """
         if isinstance(self.base, Gaussian):
             return 0.999 < self.base.std / self._noise_scale < LEFT
-        return has_log_prob(self.base) and type(self.base).__module__ != Gaussian.__module__
+        return has_log_prob(self.base) and not isinstance(self.base, BaseDistribution)
 
     @property
     def _noise_left(self) -> bool:

@@ -93,11 +93,11 @@ def taught_units(own: Bijection | None, units: Bijection | None) -> Bijection | 
     Raises:
         UserError: they are of another kind.
     """
-    if own is None or units is None:
-        kind = type(own).__name__
-        if own is not None:
-            raise UserError(f"preprocess is {kind}, but the teacher has none, and a student has its teacher's units; leave it out.")
+    if own is None:
         return copy.deepcopy(units)
+    if units is None:
+        kind = type(own).__name__
+        raise UserError(f"preprocess is {kind}, but the teacher has none, and a student has its teacher's units; leave it out.")
     if not same_units(own, units):
         raise UserError(
             f"preprocess is {own}, but the teacher's is {units}, and a student has its teacher's units; leave it out, or give that."

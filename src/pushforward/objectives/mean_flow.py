@@ -137,13 +137,14 @@ class MeanFlow(IntervalObjective):
 
     def steered(self, model: FlowMapping, v: Tensor, z: Tensor, t: Tensor, cond: Any, kept: Tensor) -> Tensor:
         """Return the velocity v with guidance in the rows that keep their condition."""
-        if self.guidance == 1 or cond is None:
+        if cond is None or (self.guidance == 1 and not self.kappa):
             return v
-        omega = (1 - self.kappa) * self.guidance
+        guided = (1 - self.kappa) * self.guidance * v
         with Evaluating(model.net):
-            away = self.average(model.net, z, t, t, None)
-            own = self.average(model.net, z, t, t, cond) if self.kappa else away
-        guided = omega * v + (1 - omega - self.kappa) * away + self.kappa * own
+            if self.guidance != 1:
+                guided = guided + (1 - self.kappa) * (1 - self.guidance) * self.average(model.net, z, t, t, None)
+            if self.kappa:
+                guided = guided + self.kappa * self.average(model.net, z, t, t, cond)
         inside = within(t, self.guidance_interval)
         kept = kept if inside is None else kept & inside
         return torch.where(kept.view(-1, *(1,) * (z.ndim - 1)), guided, v)

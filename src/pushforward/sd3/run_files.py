@@ -23,15 +23,15 @@ from pushforward.types import OnGrid
 CONFIG, VAE = "config.yaml", "vae"
 
 
-def is_run(path: Path) -> bool:
-    """Return whether a folder is a run."""
+def has_run_files(path: Path) -> bool:
+    """Return whether a folder has what is read of a run: its configuration and checkpoints."""
     return (path / CONFIG).is_file() and (path / "checkpoints").is_dir()
 
 
 def run_of(path: Path) -> Path | None:
     """Return the run that a path is, or that it is a checkpoint of (RUN/checkpoints/last), None if it is neither."""
     run = path.parent.parent if path.parent.name == "checkpoints" else path
-    return run if is_run(run) else None
+    return run if has_run_files(run) else None
 
 
 def read_run(

@@ -47,10 +47,11 @@ def diverged(step: int, guard: Guard, norm: float, lr: float, out: Path | None) 
         out: run folder, or None.
     """
     good = checkpoints(out).newest_whole() if out is not None else None
+    cure = "no checkpoint was written before; start again" if good is None else f"the last good checkpoint is {good}; resume from it"
     return DivergedError(
         f"up to step {step}, {guard.in_row} step{'s' if guard.in_row > 1 else ''} in a row had no usable gradient (the last one's norm is "
-        f"{norm:.3g}, where {guard.usual:.3g} is usual and the learning rate is {lr:.3g}); the last good checkpoint is {good or 'none'}; "
-        "resume from it with a smaller --lr or --clip."
+        f"{norm:.3g}, where {guard.usual:.3g} is usual and the learning rate is {lr:.3g}); {cure} with a smaller "
+        "--lr or --clip."
     )
 
 

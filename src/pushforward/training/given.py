@@ -52,7 +52,7 @@ def as_dataset(data: Any, name: str, what: str, model: GenerativeModel) -> Any:
     if isinstance(data, Dataset):
         shape = data.shape
         check_columns(data, model, f"the {what}")
-        needs = model.conditioning and not getattr(model, "drop_cond", 0) and not isinstance(data, Pairs)
+        needs = model.conditioning and not model.drop_cond and not isinstance(data, Pairs)
         if needs and data.cond is None:  # pairs, and what a model with drop_cond sees, may be without conditions
             raise ConditionError(
                 f"the {what} has no labels or other conditions, but the model needs {model.conditioning.rows(len(data))}; give them, or "

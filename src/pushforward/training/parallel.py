@@ -9,6 +9,7 @@ from torch import nn
 
 from pushforward._memory import free_memory
 from pushforward.errors import UserError
+from pushforward.families.continuous_flow import ContinuousFlow
 from pushforward.families.flow_map import FlowMap
 from pushforward.families.model import GenerativeModel
 from pushforward.samplers.sampler import AdaptiveSampler
@@ -68,9 +69,8 @@ def obstacle(model: GenerativeModel, settings: Settings) -> str:
         return f"{name} differentiates its network by forward mode (torch.func.jvp), which the hooks that gather shards do not support"
     if settings.unused_parameters:
         return "unused_parameters is on, and processes with gradients of different parameters cannot share them in shards"
-    solver = getattr(model, "loss_sampler", None)
-    if isinstance(solver, AdaptiveSampler):
-        return f"its loss is solved by {type(solver).__name__}, whose number of calls of the network differs between processes"
+    if isinstance(model, ContinuousFlow) and isinstance(model.loss_sampler, AdaptiveSampler):
+        return f"its loss is solved by {type(model.loss_sampler).__name__}, whose number of calls of the network differs between processes"
     if settings.channels_last:
         return "channels_last is on, and only contiguous weights can be sharded"
     if any(getattr(one, "memory", "full") == "reversible" for one in model.modules()):
