@@ -40,7 +40,8 @@ def test_weights_kept_in_8_bits_are_saved_as_they_are(tiny, tmp_path, weights):
     read = loaded(path, folder, dtype=torch.float32, weights=weights)
     assert kept(read.transformer.blocks[0].image.attention.qkv)
     assert same(model, read)
-    assert torch.equal(read.sample("a red cat", **OPTIONS), model.sample("a red cat", **OPTIONS))
+    # A product of one row rounds by the address of its weights on some CPUs, and a file's are where the file has them.
+    torch.testing.assert_close(read.sample("a red cat", **OPTIONS), model.sample("a red cat", **OPTIONS), rtol=1e-5, atol=1e-5)
     assert path.read_bytes() == read.save(tmp_path / "again.safetensors").read_bytes()
     assert load_file(path)[f"{ONE}.weight"].element_size() == 1
 
