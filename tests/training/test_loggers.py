@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import types
 
 import pytest
 import torch
@@ -83,6 +84,93 @@ def test_mlflow_that_cannot_be_reached_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match="mlflow cannot start a run .*check MLFLOW_TRACKING_URI, or give another uri"):
         fit(tmp_path, pf.training.MLflow(uri="http://127.0.0.1:9"))
+
+
+class Unreachable:
+    """A client of MLflow that cannot reach the server at the first calls of each kind, and counts what it was given."""
+
+    def __init__(self, error, failures):
+        self.error, self.failures, self.rows, self.status = error, failures, [], None
+
+    def get_experiment_by_name(self, name):
+        return types.SimpleNamespace(experiment_id="0")
+
+    def create_run(self, place, tags):
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id="id"))
+
+    def log_batch(self, run_id, metrics=(), params=()):
+        if metrics and self.failures:
+            self.failures -= 1
+            raise self.error("the server is down\nfor a reason")
+        self.rows += [(one.key, one.step) for one in metrics]
+
+    def set_terminated(self, run_id, status):
+        self.status = status
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """What makes MLflow, which need not be installed, a client whose first requests fail."""
+
+    class Down(Exception):
+        """MLflow's own error."""
+
+    package, entities = types.ModuleType("mlflow"), types.ModuleType("mlflow.entities")
+    tracking, exceptions = types.ModuleType("mlflow.tracking"), types.ModuleType("mlflow.exceptions")
+    made = []
+
+    def client(failures):
+        made.append(Unreachable(Down, failures))
+        tracking.MlflowClient = lambda tracking_uri: made[-1]
+        return made[-1]
+
+    entities.Metric = lambda key, value, timestamp, step: types.SimpleNamespace(key=key, value=value, timestamp=timestamp, step=step)
+    entities.Param = lambda key, value: types.SimpleNamespace(key=key, value=value)
+    exceptions.MlflowException = Down
+    package.tracking, package.entities, package.exceptions = tracking, entities, exceptions
+    for module in (package, entities, tracking, exceptions):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return client
+
+
+def test_metrics_wait_for_an_mlflow_that_cannot_be_reached(tmp_path, unreachable):
+    client = unreachable(failures=2)
+    with pytest.warns(UserWarning, match=r"^mlflow failed \(the server is down\); training continues, and it is tried again later.$"):
+        trainer = fit(tmp_path / "run", pf.training.MLflow())
+    assert trainer.step == 6
+    assert client.status == "FINISHED"
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert sorted(client.rows) == sorted((name, row["step"]) for row in rows for name in scalars(row))
+
+
+def test_an_mlflow_that_stays_away_does_not_end_the_training(tmp_path, unreachable):
+    client = unreachable(failures=1000)
+    with pytest.warns(UserWarning, match=r"lacks the last \d+ metrics and the end of run id; metrics.jsonl has all metrics.$") as warned:
+        trainer = fit(tmp_path / "run", pf.training.MLflow())
+    assert (trainer.step, client.rows, client.status) == (6, [], None)
+    assert len([one for one in warned if "mlflow" in str(one.message)]) == 2
+
+
+def test_a_wandb_that_ends_does_not_end_the_training(tmp_path, monkeypatch):
+    class Stopped(Exception):
+        """Wandb's own error."""
+
+    class Run:
+        id, calls = "id", 0
+
+        def define_metric(self, *_, **__): ...
+
+        def log(self, row):
+            Run.calls += 1
+            if Run.calls == 2:
+                raise Stopped("the service has ended")
+
+    package = types.ModuleType("wandb")
+    package.init, package.errors = lambda **_: Run(), types.SimpleNamespace(Error=Stopped)
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    with pytest.warns(UserWarning, match=r"^wandb failed \(the service has ended\); training continues without it, and metrics.jsonl has"):
+        trainer = fit(tmp_path / "run", pf.training.WandB())
+    assert (trainer.step, Run.calls) == (6, 2)
 
 
 def records(file):

@@ -1,6 +1,7 @@
 """Callbacks for experiment trackers: Weights & Biases and MLflow. A run that is resumed continues under the id that it began with."""
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from pushforward.training.trainer import Trainer
 
 PROJECT = "pushforward"
-MOST_PARAMS, LONGEST = 100, 500  # of MLflow: parameters of a request, characters of a parameter
+MOST_PARAMS, LONGEST, MOST_METRICS = 100, 500, 1000  # of MLflow: parameters of a request, characters of one, metrics of a request
+MOST_UNSENT = 100_000  # metrics that wait for a server that cannot be reached; older ones are dropped
+PATIENCE = 10  # durations of a failed request until the next one, so that such a server takes a tenth of the time
 
 
 @export("training.WandB")
@@ -28,7 +31,8 @@ class WandB(Callback):
     """Log the Trainer's metrics and settings to Weights & Biases.
 
     What is logged is that of `training.TensorBoard`, against the step. The run's id is kept in the run folder (.wandb-id), so that a
-    resumed run continues the same one. WANDB_MODE=offline writes to the folder wandb of the run folder only; `wandb sync` uploads it.
+    resumed run continues the same one. WANDB_MODE=offline writes to the folder wandb of the run folder only; `wandb sync` uploads it. If
+    wandb fails meanwhile, training continues without it.
 
     Args:
         project: the project.
@@ -56,21 +60,33 @@ class WandB(Callback):
                 project=self.project, name=self.name or _name(trainer), id=known, resume="allow", config=_config(trainer), **given
             )
         except self._wandb.errors.Error as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
             raise UserError(
-                f"wandb cannot start a run ({reason}); log in with `wandb login`, or set WANDB_MODE=offline to log to this machine only."
+                f"wandb cannot start a run ({_reason(error)}); log in with `wandb login`, or set WANDB_MODE=offline to log to this machine "
+                "only."
             ) from None
         _keep(trainer, WANDB, str(self._run.id))
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")  # steps that a killed session had logged may come again
 
     def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
-        self._run.log({"step": metrics["step"], **scalars(metrics)})
+        self._call("log", {"step": metrics["step"], **scalars(metrics)})
 
     on_validation = on_step
 
     def on_end(self, trainer: "Trainer") -> None:
-        self._run.finish(exit_code=0 if _completed(trainer) else 1)
+        self._call("finish", exit_code=0 if _completed(trainer) else 1)
+
+    def _call(self, method: str, *args: Any, **options: Any) -> None:
+        """Call a method of the run; if wandb has ended, which it does not recover from, warn and log nothing more."""
+        if self._run is None:
+            return
+        try:
+            getattr(self._run, method)(*args, **options)
+        except (self._wandb.errors.Error, OSError) as error:
+            self._run = None
+            warnings.warn(
+                f"wandb failed ({_reason(error)}); training continues without it, and metrics.jsonl has all metrics.", stacklevel=2
+            )
 
 
 @export("training.MLflow")
@@ -78,7 +94,8 @@ class MLflow(Callback):
     """Log the Trainer's metrics and settings to MLflow.
 
     What is logged is that of `training.TensorBoard`; the settings are parameters such as training.lr. The run's id is kept in the run
-    folder (.mlflow-id), so that a resumed run continues the same one.
+    folder (.mlflow-id), so that a resumed run continues the same one. If the server fails meanwhile, training continues, and metrics wait
+    until it answers.
 
     Args:
         experiment: name of the experiment, which is created if it does not exist.
@@ -96,14 +113,15 @@ class MLflow(Callback):
             raise UserError('mlflow is requested but not installed; run pip install "pushforward[mlflow]".') from None
         self._mlflow: Any = mlflow
         self.experiment, self.name, self.uri = experiment, name, uri
+        self._unsent: list[Any] = []
+        self._next, self._failing = 0.0, False  # when to send again, and whether the last attempt failed
 
     def on_start(self, trainer: "Trainer") -> None:
         try:
             self._client: Any = self._mlflow.tracking.MlflowClient(tracking_uri=self.uri)
             self.run_id = self._begun(trainer)
         except self._mlflow.exceptions.MlflowException as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise UserError(f"mlflow cannot start a run ({reason}); check MLFLOW_TRACKING_URI, or give another uri.") from None
+            raise UserError(f"mlflow cannot start a run ({_reason(error)}); check MLFLOW_TRACKING_URI, or give another uri.") from None
         _keep(trainer, MLFLOW, self.run_id)
 
     def _begun(self, trainer: "Trainer") -> str:
@@ -124,17 +142,47 @@ class MLflow(Callback):
 
     def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
         now, step = int(time.time() * 1000), metrics["step"]
-        rows = [self._mlflow.entities.Metric(name, float(value), now, step) for name, value in scalars(metrics).items()]
-        self._client.log_batch(self.run_id, metrics=rows)
+        self._unsent += [self._mlflow.entities.Metric(name, float(value), now, step) for name, value in scalars(metrics).items()]
+        del self._unsent[:-MOST_UNSENT]
+        if time.monotonic() >= self._next:
+            self._send()
 
     on_validation = on_step
 
     def on_end(self, trainer: "Trainer") -> None:
-        self._client.set_terminated(self.run_id, "FINISHED" if _completed(trainer) else "KILLED")
+        self._send("FINISHED" if _completed(trainer) else "KILLED")
+
+    def _send(self, status: str | None = None) -> None:
+        """Send what waits, and the status of a run that has ended; a server that cannot be reached is warned of, and tried again later."""
+        began = time.monotonic()
+        try:
+            while self._unsent:
+                self._client.log_batch(self.run_id, metrics=self._unsent[:MOST_METRICS])
+                del self._unsent[:MOST_METRICS]
+            if status is not None:
+                self._client.set_terminated(self.run_id, status)
+        except self._mlflow.exceptions.MlflowException as error:
+            self._next = time.monotonic() + PATIENCE * (time.monotonic() - began)
+            if status is not None:
+                warnings.warn(
+                    f"mlflow failed ({_reason(error)}) and lacks the last {len(self._unsent)} metrics and the end of run {self.run_id}; "
+                    "metrics.jsonl has all metrics.",
+                    stacklevel=2,
+                )
+            elif not self._failing:
+                warnings.warn(f"mlflow failed ({_reason(error)}); training continues, and it is tried again later.", stacklevel=2)
+            self._failing = True
+        else:
+            self._failing = False
 
 
 def _name(trainer: "Trainer") -> str | None:
     return None if trainer.out is None else trainer.out.resolve().name
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _completed(trainer: "Trainer") -> bool:
