@@ -15,6 +15,7 @@ COMMANDS = SCENARIOS.with_name("commands.py")
 SAMPLES = {
     "plain.npy": [],
     "stochastic.npz": ["--sampler", "ddpm", "--steps", "5", "--batch-size", "13"],
+    "guided.npy": ["--guidance", "2", "--batch-size", "16"],
     "guided.png": ["--guidance", "2", "--batch-size", "16"],
     "one.csv": ["-n", "1"],  # fewer than processes
 }
@@ -77,11 +78,13 @@ def test_samples_of_two_processes_are_those_of_one(flow, tmp_path):
     *found, refused, following, leading, checking = in_two(two, *drawn, ["sample", flow, "--label", "7"], *breaking)
     assert [statuses for statuses, _, _ in found] == [(0, 0)] * len(SAMPLES)
     assert all(printed[0].startswith(("50 samples", "1 samples")) and printed[1] == "" for _, printed, _ in found)
-    numpy.testing.assert_allclose(numpy.load(two / "plain.npy"), numpy.load(tmp_path / "plain.npy"), rtol=1e-5, atol=1e-5)
+    for name in ("plain.npy", "guided.npy"):  # to rounding: on some CPUs a product's last bits depend on its number of rows
+        numpy.testing.assert_allclose(numpy.load(two / name), numpy.load(tmp_path / name), rtol=1e-5, atol=1e-5)
     one, other = numpy.load(tmp_path / "stochastic.npz"), numpy.load(two / "stochastic.npz")
     numpy.testing.assert_allclose(one["x"], other["x"], rtol=1e-5, atol=1e-5)
     assert numpy.array_equal(one["y"], other["y"])
-    assert numpy.array_equal(*(numpy.asarray(PIL.Image.open(folder / "guided.png")) for folder in (tmp_path, two)))
+    picture, drawn = (numpy.asarray(PIL.Image.open(folder / "guided.png")).astype(float) for folder in (tmp_path, two))
+    assert abs(picture - drawn).mean() < 0.1  # of 255: a marker may be drawn a pixel further
     assert (two / "one.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
     assert refused[0] == (2, 2)
     assert all("--label is '7', but the classes are 0, 1" in said for said in refused[2])
