@@ -87,7 +87,7 @@ def test_mlflow_that_cannot_be_reached_is_one_sentence(tmp_path, monkeypatch):
 
 
 class Unreachable:
-    """A client of MLflow that cannot reach the server at the first calls of each kind, and counts what it was given."""
+    """A client of MLflow that cannot reach the server for its first requests with metrics, and keeps what it was given."""
 
     def __init__(self, error, failures):
         self.error, self.failures, self.rows, self.status = error, failures, [], None
@@ -117,12 +117,11 @@ def unreachable(monkeypatch):
 
     package, entities = types.ModuleType("mlflow"), types.ModuleType("mlflow.entities")
     tracking, exceptions = types.ModuleType("mlflow.tracking"), types.ModuleType("mlflow.exceptions")
-    made = []
 
     def client(failures):
-        made.append(Unreachable(Down, failures))
-        tracking.MlflowClient = lambda tracking_uri: made[-1]
-        return made[-1]
+        made = Unreachable(Down, failures)
+        tracking.MlflowClient = lambda tracking_uri: made
+        return made
 
     entities.Metric = lambda key, value, timestamp, step: types.SimpleNamespace(key=key, value=value, timestamp=timestamp, step=step)
     entities.Param = lambda key, value: types.SimpleNamespace(key=key, value=value)
@@ -145,32 +144,55 @@ def test_metrics_wait_for_an_mlflow_that_cannot_be_reached(tmp_path, unreachable
 
 def test_an_mlflow_that_stays_away_does_not_end_the_training(tmp_path, unreachable):
     client = unreachable(failures=1000)
-    with pytest.warns(UserWarning, match=r"lacks the last \d+ metrics and the end of run id; metrics.jsonl has all metrics.$") as warned:
+    with pytest.warns(UserWarning, match=r"lacks the last \d+ metrics and the end of run id; .*metrics.jsonl has all metrics\.$") as warned:
         trainer = fit(tmp_path / "run", pf.training.MLflow())
     assert (trainer.step, client.rows, client.status) == (6, [], None)
     assert len([one for one in warned if "mlflow" in str(one.message)]) == 2
 
 
-def test_a_wandb_that_ends_does_not_end_the_training(tmp_path, monkeypatch):
+@pytest.fixture
+def ending(monkeypatch):
+    """What makes wandb, which need not be installed, a package whose run ends at its second row."""
+
     class Stopped(Exception):
         """Wandb's own error."""
 
     class Run:
-        id, calls = "id", 0
+        id, rows = "id", 0
 
         def define_metric(self, *_, **__): ...
 
         def log(self, row):
-            Run.calls += 1
-            if Run.calls == 2:
+            self.rows += 1
+            if self.rows == 2:
                 raise Stopped("the service has ended")
 
-    package = types.ModuleType("wandb")
-    package.init, package.errors = lambda **_: Run(), types.SimpleNamespace(Error=Stopped)
+    run, package = Run(), types.ModuleType("wandb")
+    package.init, package.errors = lambda **_: run, types.SimpleNamespace(Error=Stopped)
     monkeypatch.setitem(sys.modules, "wandb", package)
-    with pytest.warns(UserWarning, match=r"^wandb failed \(the service has ended\); training continues without it, and metrics.jsonl has"):
+    return run
+
+
+def test_a_wandb_that_ends_does_not_end_the_training(tmp_path, ending):
+    begins, ends = r"^wandb failed \(the service has ended\); training continues without it", r"metrics.jsonl has all metrics\.$"
+    with pytest.warns(UserWarning, match=f"{begins}; .*{ends}"):
         trainer = fit(tmp_path / "run", pf.training.WandB())
-    assert (trainer.step, Run.calls) == (6, 2)
+    assert (trainer.step, ending.rows) == (6, 2)
+
+
+def test_a_warning_names_no_file_of_metrics_that_is_not_there(ending, unreachable):
+    unreachable(failures=1000)
+    with pytest.warns(UserWarning, match="failed") as warned:
+        pf.Trainer(
+            pf.models.rectified_flow(pf.nn.MLP.Config((8,)), (2,)),
+            pf.data.moons(n=64).x,
+            steps=6,
+            callbacks=[pf.training.WandB(), pf.training.MLflow()],
+            **SETTINGS | {"validate_every": 0},
+        ).fit()
+    messages = [str(one.message) for one in warned]
+    assert "wandb failed (the service has ended); training continues without it." in messages
+    assert len([one for one in messages if one.endswith("and the end of run id.")]) == 1
 
 
 def records(file):

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from pushforward.formats.model import model_config
 from pushforward.formats.packages import stamped
 from pushforward.formats.run import MLFLOW, WANDB
 from pushforward.registry import export
-from pushforward.training.progress import Callback
+from pushforward.training.progress import Callback, MetricsFile
 from pushforward.training.tracing import scalars
 
 if TYPE_CHECKING:
@@ -69,24 +69,22 @@ class WandB(Callback):
         self._run.define_metric("*", step_metric="step")  # steps that a killed session had logged may come again
 
     def on_step(self, trainer: "Trainer", metrics: dict[str, Any]) -> None:
-        self._call("log", {"step": metrics["step"], **scalars(metrics)})
+        if self._run is not None:
+            self._call(trainer, self._run.log, {"step": metrics["step"], **scalars(metrics)})
 
     on_validation = on_step
 
     def on_end(self, trainer: "Trainer") -> None:
-        self._call("finish", exit_code=0 if _completed(trainer) else 1)
+        if self._run is not None:
+            self._call(trainer, self._run.finish, exit_code=0 if _completed(trainer) else 1)
 
-    def _call(self, method: str, *args: Any, **options: Any) -> None:
+    def _call(self, trainer: "Trainer", method: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Call a method of the run; if wandb has ended, which it does not recover from, warn and log nothing more."""
-        if self._run is None:
-            return
         try:
-            getattr(self._run, method)(*args, **options)
+            method(*args, **options)
         except (self._wandb.errors.Error, OSError) as error:
             self._run = None
-            warnings.warn(
-                f"wandb failed ({_reason(error)}); training continues without it, and metrics.jsonl has all metrics.", stacklevel=2
-            )
+            warnings.warn(f"wandb failed ({_reason(error)}); training continues without it{_kept(trainer)}.", stacklevel=2)
 
 
 @export("training.MLflow")
@@ -145,14 +143,14 @@ class MLflow(Callback):
         self._unsent += [self._mlflow.entities.Metric(name, float(value), now, step) for name, value in scalars(metrics).items()]
         del self._unsent[:-MOST_UNSENT]
         if time.monotonic() >= self._next:
-            self._send()
+            self._send(trainer)
 
     on_validation = on_step
 
     def on_end(self, trainer: "Trainer") -> None:
-        self._send("FINISHED" if _completed(trainer) else "KILLED")
+        self._send(trainer, "FINISHED" if _completed(trainer) else "KILLED")
 
-    def _send(self, status: str | None = None) -> None:
+    def _send(self, trainer: "Trainer", status: str | None = None) -> None:
         """Send what waits, and the status of a run that has ended; a server that cannot be reached is warned of, and tried again later."""
         began = time.monotonic()
         try:
@@ -165,8 +163,8 @@ class MLflow(Callback):
             self._next = time.monotonic() + PATIENCE * (time.monotonic() - began)
             if status is not None:
                 warnings.warn(
-                    f"mlflow failed ({_reason(error)}) and lacks the last {len(self._unsent)} metrics and the end of run {self.run_id}; "
-                    "metrics.jsonl has all metrics.",
+                    f"mlflow failed ({_reason(error)}) and lacks the last {len(self._unsent)} metrics and the end of run {self.run_id}"
+                    f"{_kept(trainer)}.",
                     stacklevel=2,
                 )
             elif not self._failing:
@@ -178,6 +176,12 @@ class MLflow(Callback):
 
 def _name(trainer: "Trainer") -> str | None:
     return None if trainer.out is None else trainer.out.resolve().name
+
+
+def _kept(trainer: "Trainer") -> str:
+    """Return the end of a warning: where the metrics are that a tracker lacks, if anywhere."""
+    files = [str(one.path) for one in trainer.callbacks if isinstance(one, MetricsFile)]
+    return f"; {files[0]} has all metrics" if files else ""
 
 
 def _reason(error: Exception) -> str:
