@@ -3,7 +3,7 @@
 import math
 
 from pushforward.evaluation import comparison_pictures
-from pushforward.evaluation.comparison import columns_of, csv_of, evaluations_of, reasons_of, rows_of, text_of, uneven
+from pushforward.evaluation.comparison import columns_of, csv_of, evaluations_of, lost_seeds, reasons_of, rows_of, text_of, uneven
 from pushforward.evaluation.measured import Measured, Samples
 
 COLUMNS = columns_of("bits per dimension", "data")
@@ -39,8 +39,10 @@ def test_one_seed_has_no_spread_and_missing_values_have_reasons():
     assert any("no such jump" in one for one in reasons)
 
 
-def test_a_failed_seed_is_left_out_of_the_mean():
-    rows = rows_of({"a": [flow(1.0, 0.2), Measured(failure="failed: a NaN")], "b": [Measured(failure="failed: memory")]}, {}, KEYS)
+def test_a_failed_seed_is_left_out_of_the_mean_and_named():
+    groups = {"a": [flow(1.0, 0.2), Measured(failure="failed: a NaN")], "b": [Measured(failure="failed: memory")], "c": [flow(1.0, 0.3)]}
+    assert lost_seeds(groups) == ["a: 1 of 2 seeds failed and are left out of its row (failed: a NaN)."]
+    rows = rows_of(groups, {}, KEYS)
     assert (rows[0].seeds, rows[0].cells["recall"].mean, rows[0].cells["recall"].count) == (1, 0.2, 1)
     assert (rows[2].model, rows[2].seeds, rows[2].cells["recall"].reason) == ("b", 0, "failed: memory")
 

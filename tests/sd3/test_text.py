@@ -19,6 +19,7 @@ from pushforward.conditions import TextContext
 from pushforward.errors import CheckpointError, ConditionError, NoCheckpointError, UserError
 from pushforward.sd3.text_encoder import package_folder
 from pushforward.sd3.tokenizers import Tokenizer
+from pushforward.sd3.transformers_text import Transformer
 
 transformers = package("transformers")
 
@@ -210,6 +211,14 @@ def test_the_fingerprint_knows_weights_tokenizer_and_tokens(bert, tmp_path):
     tokenizer["model"]["vocab"] |= {"red": 6, "blue": 5}
     (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
     assert sd3.text_encoders(copy, tokens=8).fingerprint() != known
+
+
+def test_the_fingerprint_knows_how_states_are_pooled(bert):
+    one, other = Transformer(bert, 8), Transformer(bert, 8, mean=True)
+    (states, pooled), (same, mean) = one(["red"]), other(["red"])
+    assert torch.equal(states, same)
+    assert not torch.allclose(pooled, mean)
+    assert one.fingerprint() != other.fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from pushforward.evaluation.comparison import (
     columns_of,
     csv_of,
     evaluations_of,
+    lost_seeds,
     plain,
     reasons_of,
     rows_of,
@@ -114,7 +115,7 @@ class Table:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = self.rows()
-        notes = [*self._uneven(rows), *self._notes()]
+        notes = [*lost_seeds(self.found), *self._uneven(rows), *self._notes()]
         measured = {name: [one.plain() for one in each] for name, each in self.found.items()}
         content = {
             "command": self.command, "settings": self.settings, "notes": notes, "rows": plain(rows),
@@ -140,7 +141,7 @@ class Table:
             printed = self._printed(rows, columns)
             needed = printed.__rich_measure__(console, console.options.update(width=1000)).maximum
             Console(width=max(console.width, needed)).print(printed, highlight=False, markup=False)
-        for sentence in (*reasons_of(rows, self.columns), *self._uneven(rows)):
+        for sentence in (*reasons_of(rows, self.columns), *lost_seeds(self.found), *self._uneven(rows)):
             console.print(f"— {sentence}", highlight=False, markup=False)
         if page is not None:
             print(f"table: {page}")

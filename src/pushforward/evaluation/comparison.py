@@ -135,6 +135,16 @@ def reasons_of(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     ]
 
 
+def lost_seeds(groups: Mapping[str, Sequence[Measured]]) -> list[str]:
+    """Return a sentence for each model of which some seeds failed and others did not, so that its row is that of the others."""
+    sentences = []
+    for name, found in groups.items():
+        failures = [one.failure for one in found if one.failure]
+        if 0 < len(failures) < len(found):
+            sentences.append(f"{name}: {len(failures)} of {len(found)} seeds failed and are left out of its row ({failures[0]}).")
+    return sentences
+
+
 def uneven(rows: Sequence[Row], seconds: float) -> list[str]:
     """Return a sentence that names the models whose training took far more or less than the seconds of all, if there are any."""
     spent = {row.model: row.cells["seconds"].mean for row in rows}

@@ -102,7 +102,8 @@ class Transformer:
         return F.pad(states, (0, 0, 0, self.tokens - ids.shape[1])), pooled
 
     def fingerprint(self) -> str:
-        return files_digest(self._files)
+        digest = files_digest(self._files)
+        return digest if self.mean else f"{digest}, pooled by the model"
 
 
 def minilm(tokens: int = TOKENS, device: torch.device | str = "cpu") -> Transformer:
