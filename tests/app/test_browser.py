@@ -69,6 +69,16 @@ def test_an_error_is_shown_and_the_next_click_is_answered(browser):
     browser.wait(f"{VALUES}.some(e => e.includes('%'))")
 
 
+def test_an_error_is_chinese_where_the_browser_is(address):
+    with Browser(language="zh-CN") as one:
+        one.open(address)
+        one.wait(DONE)
+        one.click(TAB, "似然")
+        one.click("button", "计算")
+        one.wait("document.body.innerText.includes('缺少图像；请上传，或从测试集中取一张。')")
+        assert not one.complaints()
+
+
 def test_a_painted_part_is_sampled(browser):
     browser.click(TAB, "Repaint")
     browser.click("button", "From the test set")
@@ -125,10 +135,13 @@ def typed(browser, label, text):
 
 
 @pytest.mark.parametrize(
-    ("language", "tab", "prompt", "draw", "phone"),
-    [("en-US", "Prompts side by side", "Prompt", "Draw", False), ("zh-CN", "文生图对比", "提示词", "生成", True)],
+    ("language", "tab", "prompt", "draw", "empty", "phone"),
+    [
+        ("en-US", "Prompts side by side", "Prompt", "Draw", "the prompt is empty; describe the image in a few words.", False),
+        ("zh-CN", "文生图对比", "提示词", "生成", "提示词为空；请用几个词描述图像。", True),
+    ],
 )
-def test_a_prompt_is_drawn_by_two_models_side_by_side(address_of_texts, language, tab, prompt, draw, phone):
+def test_a_prompt_is_drawn_by_two_models_side_by_side(address_of_texts, language, tab, prompt, draw, empty, phone):
     """A Stable Diffusion 3 beside a run of `train sd3`, which is the last of them; digits are in no list of either side."""
     with Browser(*((390, 844) if phone else (1280, 1000)), language, touch=phone) as one:
         one.open(address_of_texts)
@@ -141,7 +154,7 @@ def test_a_prompt_is_drawn_by_two_models_side_by_side(address_of_texts, language
             one.click(TAB, tab)
         one.wait(f"{VALUES}.includes('sd3') && {VALUES}.includes('own')")
         one.click("button", draw)
-        one.wait("document.body.innerText.includes('the prompt is empty; describe the image in a few words.')")
+        one.wait(f"document.body.innerText.includes('{empty}')")
         typed(one, prompt, "red square")
         one.click("button", draw)
         one.wait(f"{PICTURES}.length === 2 && {VALUES}.filter(e => e.endsWith('✓')).length === 2")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pushforward._memory import is_memory_error
+from pushforward.app.chinese import in_chinese, wanted
 from pushforward.errors import PushforwardError
 
 
@@ -40,11 +41,21 @@ def sentences() -> Iterator[None]:
     except gradio.Error:
         raise
     except PushforwardError as error:
-        raise gradio.Error(str(error), duration=None, print_exception=False) from None
+        raise _shown(str(error)) from None
     except Exception as error:
         if is_memory_error(error):
-            raise gradio.Error("the memory is too small for this; ask for fewer samples.", duration=None, print_exception=False) from None
+            raise _shown("the memory is too small for this; ask for fewer samples.") from None
         traceback.print_exc()
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        text = f"this failed ({type(error).__name__}: {first[:200]}); try other settings. The app continues."
-        raise gradio.Error(text, duration=None, print_exception=False) from None
+        raise _shown(f"this failed ({type(error).__name__}: {first[:200]}); try other settings. The app continues.") from None
+
+
+def _shown(sentence: str) -> Exception:
+    """Return the error that shows a sentence, in the language of the browser that asked."""
+    import gradio
+    from gradio.context import LocalContext
+
+    request = LocalContext.request.get(None)
+    if request is not None and wanted(request.headers):
+        return gradio.Error(in_chinese(sentence), duration=None, print_exception=False)
+    return gradio.Error(sentence, duration=None, print_exception=False)

@@ -1,4 +1,4 @@
-"""The words of the page in both languages. Messages of errors are pushforward's own, in English."""
+"""The words of the page in both languages; its errors are in `chinese`."""
 
 ENGLISH, CHINESE = 0, 1
 PREFIX = "pushforward_"  # so that no key is one of gradio's own, such as label
@@ -39,11 +39,15 @@ WORDS: dict[str, tuple[str, str]] = {
     "steps_a": ("Steps of A", "A 的步数"),
     "steps_b": ("Steps of B", "B 的步数"),
     "image": ("Image", "图像"),
-    "image_a": ("First image", "第一张图像"),
-    "image_b": ("Second image", "第二张图像"),
+    "image_a": ("1st image", "第一张图像"),
+    "image_b": ("2nd image", "第二张图像"),
     "inverted": ("Exchange black and white", "黑白反转"),
     "between": ("Number of images", "图像数量"),
     "kind": ("Points", "插值方式"),
+    "kind_info": (
+        "spherical: along an arc, which keeps the length of noise; linear: along a line",
+        "spherical：沿球面，保持噪声的模长；linear：沿直线",
+    ),
     "test_number": ("Test image no.", "测试图像编号"),
     "prompt_text": ("Prompt", "提示词"),
     "negative": ("Negative prompt", "反向提示词"),

@@ -25,7 +25,7 @@ def build_interpolate(loaded: Loaded, word: Word, prefix: str = "") -> None:
                 images = [_upload(word(f"image_{side}")) for side in "ab"]
             _numbers(loaded, word, images, "take_tests", prefix, "interpolate")
             steps = gr.Slider(3, 16, 8, step=1, label=word("between"))
-            kind = gr.Radio(["spherical", "linear"], value="spherical", label=word("kind"))
+            kind = gr.Radio(["spherical", "linear"], value="spherical", label=word("kind"), info=word("kind_info"))
             label, inverted = label_choice(loaded, word), gr.Checkbox(False, label=word("inverted"))
             draw, stop = buttons(word, "draw")
         with gr.Column(scale=3, min_width=300):
@@ -95,7 +95,9 @@ def build_paint(loaded: Loaded, word: Word, prefix: str = "") -> None:
 
 
 def _upload(label: Any) -> Any:
-    return gr.Image(label=label, type="filepath", format="png", image_mode=None, sources=["upload", "clipboard"], min_width=140, height=220)
+    return gr.Image(
+        label=label, type="filepath", format="png", image_mode=None, sources=["upload", "clipboard"], buttons=[], min_width=140, height=220
+    )
 
 
 def _numbers(loaded: Loaded, word: Word, images: list[Any], name: str, prefix: str, view: str) -> None:
@@ -103,7 +105,7 @@ def _numbers(loaded: Loaded, word: Word, images: list[Any], name: str, prefix: s
     if loaded.tested is None:
         return
     with gr.Row():
-        numbers = [gr.Number(k, precision=0, label=word("test_number"), min_width=90) for k in range(len(images))]
+        numbers = [gr.Number(k, precision=0, label=word("test_number"), min_width=130) for k in range(len(images))]
         button = gr.Button(word(name), min_width=120)
 
     def take(*given: Any) -> Any:
