@@ -31,8 +31,10 @@ EPOCHS, PATIENCE = 2000, 50  # of zuko: at most, and without improvement
 Fold = tuple[Dataset, Dataset, Dataset]
 
 
-def folds(name: str) -> list[Fold]:
+def folds(name: str, seed: int = 0) -> list[Fold]:
     """Return (train, validation, test) of each of five folds over all rows, without labels; a fifth of the non-test rows is validation.
+
+    The seed is that of the split, so that another one shows how far the results are those of the rows that were drawn.
 
     Tables are read as their CSV would be, so columns of integers are dequantised: the density of a column that repeats a few values would
     otherwise grow with the sharpness of a model without bound.
@@ -44,8 +46,8 @@ def folds(name: str) -> list[Fold]:
         raw = {"scaled": False} if name == "diabetes" else {}
         whole = Dataset(name, getattr(sklearn.datasets, f"load_{name}")(as_frame=True, **raw).data)
     found: list[Any] = []
-    for rest, test in KFold(5, shuffle=True, random_state=0).split(whole.x):
-        chosen = numpy.random.RandomState(0).permutation(rest)
+    for rest, test in KFold(5, shuffle=True, random_state=seed).split(whole.x):
+        chosen = numpy.random.RandomState(seed).permutation(rest)
         cut = len(rest) // 5
         found.append(tuple(whole.subset(rows.tolist()) for rows in (chosen[cut:], chosen[:cut], test)))
     return found
@@ -105,10 +107,10 @@ def nats(model: Any, data: Dataset) -> float:
     return -bits.mean * data.x[0].numel() * math.log(2)
 
 
-def measured(name: str, others: bool = True) -> dict[str, Any]:
+def measured(name: str, others: bool = True, seed: int = 0) -> dict[str, Any]:
     """Return the nats of each fold by model, for one table; without the others, of the library's flows alone."""
     rows: dict[str, list[float]] = {}
-    for train, validation, test in folds(name):
+    for train, validation, test in folds(name, seed):
         fits: dict[str, Any] = {kind: flow(kind, train, validation) for kind in FLOWS}
         if others:
             fits |= pf.evaluation.fit_baselines(train, validation, torch.Generator().manual_seed(0), only=BASELINES)
@@ -146,9 +148,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description="Held-out nats on small tables, five folds.")
     parser.add_argument("--only", choices=TABLES, help="measure one table, and keep the others' results")
     parser.add_argument("--own", action="store_true", help="measure the library's flows, and keep the results of baselines and zuko")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split into folds; of another than 0 the table is printed only")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for name in TABLES if options.only is None else (options.only,):
+    names = TABLES if options.only is None else (options.only,)
+    if options.seed:
+        print(table({name: measured(name, seed=options.seed) for name in names}))
+        return 0
+    for name in names:
         result = measured(name, others=not options.own)
         known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
         if options.own:
