@@ -214,3 +214,50 @@ def test_half_precision_has_gradients():
     x = torch.ones(3, 2, dtype=torch.bfloat16, requires_grad=True)
     odeint(lambda x, t: -x, x, 0.0, 1.0, adjoint=True).sum().backward()
     torch.testing.assert_close(x.grad, torch.full((3, 2), math.exp(-1), dtype=torch.bfloat16), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("options", [{"method": "rk4", "steps": 20}, {"rtol": 1e-8, "atol": 1e-8}])
+@pytest.mark.parametrize("leaves", [True, False])
+def test_other_parameters_of_one_call_have_the_gradients_without_the_adjoint(options, leaves):
+    """As in MAML: the module has its own parameters again when the gradients are computed."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).double()
+    x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    given = {name: (1.5 * p.detach()).requires_grad_() for name, p in net.named_parameters()}
+    before = dict(net.named_parameters())
+
+    class Solved(torch.nn.Module):
+        def __init__(self, adjoint):
+            super().__init__()
+            self.net, self.adjoint = net, adjoint
+
+        def forward(self, x):
+            return odeint(lambda x, t: self.net(x), x, 0.0, 1.0, adjoint=self.adjoint, **options)
+
+    def gradients(adjoint):
+        others = {f"net.{name}": p if leaves else p.sin() for name, p in given.items()}
+        loss = torch.func.functional_call(Solved(adjoint), others, (x,)).square().sum()
+        return torch.autograd.grad(loss, [x, *given.values()])
+
+    for one, two in zip(gradients(True), gradients(False), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+    assert dict(net.named_parameters()) == before
+    assert all(one is before[name] for name, one in net.named_parameters())
+
+
+def test_frozen_parameters_of_one_call_have_no_gradients():
+    net = torch.nn.Linear(2, 2)
+    x = torch.ones(3, 2, requires_grad=True)
+
+    class Solved(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return odeint(lambda x, t: self.net(x), x, 0.0, 1.0, method="rk4", steps=4, adjoint=True)
+
+    fixed = {f"net.{name}": p.detach() for name, p in net.named_parameters()}
+    torch.func.functional_call(Solved(), fixed, (x * net.weight.sum(),)).sum().backward()
+    assert net.bias.grad is None
+    assert x.grad is not None

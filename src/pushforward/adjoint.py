@@ -10,21 +10,22 @@ All samples share one step size, so that one backward pass through f serves all 
 Source: Chen et al., Neural ordinary differential equations, 1806.07366, algorithm 1; Kidger, Chen and Lyons, 2009.09457, for the norm.
 """
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pushforward._precision import wide
 from pushforward.errors import SolverError
 from pushforward.fields import Field, fitting, in_its_autocast
-from pushforward.held import held_by, leaves_of
+from pushforward.held import leaves_in, leaves_of, reachable
 from pushforward.tableaux import Tableau
 
 
@@ -52,16 +53,40 @@ def solve_with_adjoint(
         return solve(x, args)
     leaves, tree = tree_flatten(args)
     places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
-    field = _Field(in_its_autocast(f, x)[0], leaves, tree, places)
-    parameters = _parameters(f, field, x, _looked_at(back))
+    objects = list(reachable(f))
+    field = _Field(in_its_autocast(f, x)[0], leaves, tree, places, objects)
+    parameters = _parameters(objects, field, x, _looked_at(back))
     return _Adjoint.apply(solve, field, back, args, len(places), x, *(leaves[k] for k in places), *parameters)
 
 
 class _Field:
     """f(x, t, *args) as a function of x, t and the leaves of args that have gradients."""
 
-    def __init__(self, f: Field, leaves: list[Any], tree: Any, places: list[int]) -> None:
+    def __init__(self, f: Field, leaves: list[Any], tree: Any, places: list[int], objects: Sequence[Any]) -> None:
         self.f, self.leaves, self.tree, self.places = f, leaves, tree, places
+        tables: list[dict[str, Any]] = [table for one in objects if isinstance(one, nn.Module) for table in (one._parameters, one._buffers)]
+        self.tensors = [(table, dict(table)) for table in tables if table]
+
+    @contextlib.contextmanager
+    def as_solved(self) -> Iterator[None]:
+        """Within it, modules have the tensors of the solve, where `torch.func.functional_call` had replaced their own.
+
+        Shards (DTensor, known by its method) are left alone: their modules gather them for each call.
+        """
+        changed = [
+            (table, name, table[name])
+            for table, tensors in self.tensors
+            for name, one in tensors.items()
+            if table.get(name, one) is not one and not hasattr(table[name], "full_tensor")
+        ]
+        solved = {id(table): tensors for table, tensors in self.tensors}
+        try:
+            for table, name, _ in changed:
+                table[name] = solved[id(table)][name]
+            yield
+        finally:
+            for table, name, own in changed:
+                table[name] = own
 
     def __call__(self, x: Tensor, t: float, given: Sequence[Tensor]) -> Tensor:
         leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
@@ -84,13 +109,13 @@ def _looked_at(back: Backwards) -> list[float]:
     return list(dict.fromkeys((times[0], times[-1], *(t + c * (s - t) for t, s in chosen for c in nodes))))
 
 
-def _parameters(f: Field, field: _Field, x: Tensor, times: Sequence[float]) -> list[Tensor]:
-    """Return the tensors with gradients that f may use: those reachable from it, and the leaves of its graph at some times.
+def _parameters(objects: Sequence[Any], field: _Field, x: Tensor, times: Sequence[float]) -> list[Tensor]:
+    """Return the tensors with gradients that a field may use: those of the objects that it reaches, and leaves of its graph at some times.
 
     If the graphs at both ends contain no unreachable tensors, no other times are inspected. A tensor that Python cannot reach and that is
     not used at one of these times is not found, such as one that a compiled extension only uses in the middle of the interval.
     """
-    found = {id(one): one for one in held_by(f)}
+    found = {id(one): one for one in leaves_in(objects)}
     given = [leaf.detach() for leaf in (field.leaves[k] for k in field.places)]
     held = set(found)
     for k, t in enumerate(times):
@@ -117,7 +142,8 @@ class _Adjoint(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         end, *tensors = ctx.saved_tensors
-        by_x, sums = _Run(ctx.field, tensors[: ctx.given], tensors[ctx.given :], ctx.back).run(end, gradient)
+        with ctx.field.as_solved():
+            by_x, sums = _Run(ctx.field, tensors[: ctx.given], tensors[ctx.given :], ctx.back).run(end, gradient)
         return None, None, None, None, None, by_x, *sums
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -29,8 +29,12 @@ def held_by(f: Callable[..., Any]) -> list[Tensor]:
         >>> [one is weight for one in held_by(lambda x: x * weight)]
         [True]
     """
-    found = {id(leaf): leaf for one in reachable(f) if isinstance(one, Tensor) for leaf in leaves_of(one)}
-    return list(found.values())
+    return leaves_in(reachable(f))
+
+
+def leaves_in(objects: Iterable[Any]) -> list[Tensor]:
+    """Return the leaves with gradients of the tensors among objects, each once."""
+    return list({id(leaf): leaf for one in objects if isinstance(one, Tensor) for leaf in leaves_of(one)}.values())
 
 
 def reachable(one: Any) -> Iterator[Any]:

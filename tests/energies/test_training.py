@@ -1,5 +1,6 @@
 """Training from an energy: the loss is the divergence, its gradients are right, and weights are unbiased."""
 
+import copy
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import pushforward as pf
 from pushforward.bijections.columns import moved
 from pushforward.energies import annealed_importance, fit, importance, reverse_kl
+from pushforward.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -216,3 +218,23 @@ def test_annealing_without_gradients_is_refused():
 def test_training_that_never_has_a_gradient_ends():
     with pytest.raises(pf.errors.DivergedError, match="100 steps in a row had no finite gradient"):
         fit(gaussian([0.0], [1.0]), lambda x: (1e200 * x[:, 0]).square(), 200)
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_a_path_gradient_through_an_ode_vanishes_where_the_model_is_the_target(adjoint):
+    torch.manual_seed(0)
+    model = pf.models.ffjord(pf.nn.MLP.Config((8,)), (2,), sampler=pf.samplers.RK4(20, adjoint=adjoint)).double()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    target = copy.deepcopy(model).requires_grad_(False)
+    target.sampler = pf.samplers.RK4(20)
+    reverse_kl(model, lambda x: -target.log_prob(x), 8, generator=generator()).backward()
+    assert max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None) < 1e-5
+
+
+def test_a_path_gradient_of_a_model_that_drops_units_is_refused():
+    model = pf.models.nsf(2, 2, 4, (8,), dropout=0.2).train()
+    with pytest.raises(UserError, match=r"has dropout.*build it with dropout=0, or give estimator='total'"):
+        reverse_kl(model, standard, 4)
+    assert reverse_kl(model, standard, 4, estimator="total").isfinite()
+    assert reverse_kl(model.eval(), standard, 4).isfinite()

@@ -45,7 +45,8 @@ def reverse_kl(
         A scalar in nats, differentiable by the parameters of the model; at least -log Z on average.
 
     Raises:
-        UserError: the model has no density, an energy is NaN or not differentiable, or there is no such estimator.
+        UserError: the model has no density, an energy is NaN or not differentiable, there is no such estimator, or that of "path" with a
+            model in training mode that drops units.
         ShapeError: the energy is not one number per sample, or of other events.
 
     Example:
@@ -59,6 +60,11 @@ def reverse_kl(
     whole("n", n, 1)
     if estimator not in ("path", "total"):
         raise UserError(f"estimator is {estimator!r}, but it is 'path' or 'total'.")
+    if estimator == "path" and any(one.training and one.p > 0 for one in model.modules() if isinstance(one, nn.Dropout)):
+        raise UserError(
+            "the model has dropout, so the density of estimator 'path' would be another one than that of its samples; "
+            "build it with dropout=0, or give estimator='total'."
+        )
     x, log_prob = model.rsample_and_log_prob(n, cond, generator=generator)
     if estimator == "path":
         fixed = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
