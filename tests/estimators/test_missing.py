@@ -352,3 +352,11 @@ def test_the_most_likely_row_of_many_columns_is_no_outlier_by_likelihood_and_one
 def test_another_score_is_refused():
     with pytest.raises(ValueError, match="outliers: 'typical' is not a known score; did you mean 'typicality'"):
         density(outliers="typical").fit(normal())
+
+
+def test_a_column_without_any_value_is_missing_in_either_form():
+    frame = pandas.DataFrame(normal(d=2), columns=["a", "b"])
+    frame.loc[::5, "b"] = numpy.nan
+    one = density(missing="model", preset="maf").fit(frame)
+    rows = [pandas.DataFrame({"a": [0.0, 1.0], "b": [gap, gap]}) for gap in (numpy.nan, None)]
+    assert numpy.array_equal(*(one.score_samples(row) for row in rows))

@@ -277,3 +277,13 @@ def test_ctrl_c_in_training_ends_a_fit_and_leaves_no_half_fitted_estimator(monke
 def test_without_early_stopping_all_rows_are_trained_on():
     one = density(early_stopping=False, max_steps=4, gaussians=True).fit(normal())
     assert (one.weights_, one.n_steps_, one.held_out_score_) == ({"flow": 1.0}, [4], None)
+
+
+@pytest.mark.parametrize("counts", [(50, 50, 50), (2, 98), (33, 67), (59, 61)])
+def test_samples_without_a_given_class_have_the_classes_frequencies(counts):
+    """Shares of float32 do not sum to 1 in float64, which numpy refuses."""
+    y = numpy.repeat(numpy.arange(len(counts)), counts)
+    X = numpy.random.RandomState(0).normal(size=(len(y), 2))
+    one = FlowDensity(condition="y", max_steps=1, ensemble=1, gaussians=False, random_state=0).fit(X, y)
+    assert one.sample(20).shape == (20, 2)
+    assert sum(one.conditions_.frequencies) == pytest.approx(1, abs=1e-15)

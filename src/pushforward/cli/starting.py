@@ -162,7 +162,8 @@ def report(trainer: Trainer) -> int:
         notify(f"{len(unreadable)} images could not be read and were replaced by others: {', '.join(unreadable[:5])}")
     if trainer.skipped:
         notify(f"{trainer.skipped} steps without a usable gradient were skipped.")
-    early = f" of {trainer.settings.steps}, as validation no longer improved," if trainer.ended_early else ""
+    shorter = trainer.ended_early and trainer.step < trainer.settings.steps
+    early = f" of {trainer.settings.steps}, as validation no longer improved," if shorter else ""
     behind = behind_gaussian(trainer)
     if behind:
         print(behind)

@@ -165,13 +165,14 @@ def by_schema(name: str, columns: Sequence[Raw], schema: Schema, row: Callable[[
         if column.kind == "category":
             features.append((column, encoded(name, raw, column, row)))
             continue
-        if raw.values.dtype == object:
+        values = numpy.full(len(gaps), numpy.nan) if gaps.all() else raw.values  # of words or numbers: a column without values is either
+        if values.dtype == object:
             raise DataError(f"{name}: column {title!r} holds words, but it is {column.kind} in the schema; convert it.")
         if gaps.any() and title not in marked:
             _refuse_missing(name, {str(title): gaps}, row, "leave these rows out, as the model or schema has no missing values there")
         random = numpy.random.RandomState([0, k])
-        fill = raw.values[~gaps] if not gaps.all() else numpy.array([column.low or 0.0])
-        features.append((column, numpy.where(gaps, random.choice(fill, len(gaps)), raw.values)))
+        fill = values[~gaps] if not gaps.all() else numpy.array([column.low or 0.0])
+        features.append((column, numpy.where(gaps, random.choice(fill, len(gaps)), values)))
     cond = None
     if schema.given:
         cond = encoded_columns(name, columns_by_name(name, known, schema.given), schema.given, row)

@@ -48,7 +48,8 @@ class Conditions:
         found = cls(columns, centre, scale)
         cond = found.encoded(raws)
         if found.classes:
-            counts = cond.bincount(None if weights is None else torch.from_numpy(weights), minlength=found.classes)
+            # In float64, as numpy draws only from shares that sum to 1 to its precision.
+            counts = cond.bincount(None if weights is None else torch.from_numpy(weights), minlength=found.classes).double()
             found = cls(columns, centre, scale, tuple((counts / counts.sum()).tolist()))
         return found, cond
 
