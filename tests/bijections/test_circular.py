@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import pushforward as pf
+from pushforward.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -66,3 +67,13 @@ def test_data_in_degrees_are_refused():
     pf.models.nsf(2, 2, hidden=(8,), circular=True).initialise(angles)
     with pytest.raises(pf.errors.DataError, match="angles are in radians"):
         pf.models.nsf(2, 2, hidden=(8,), circular=True).initialise(angles.rad2deg())
+
+
+def test_samples_of_stretched_angles_have_no_density_of_their_own(flow):
+    with pytest.raises(UserError, match="temperature is 1.5, but angles stretched beyond the circle overlap"):
+        flow.sample(4, temperature=1.5, log_prob=True)
+    assert flow.sample(4, temperature=1.5).shape == (4, 2)
+    x, log_prob = flow.sample(2000, temperature=0.5, log_prob=True, generator=torch.Generator().manual_seed(0))
+    # A quarter of the noise's torus, so q is four times as large: E_q[1 / q] is the area that q covers, which is one of 4 pi^2 / 4.
+    assert float((-log_prob).exp().mean()) < 4 * math.pi**2
+    torch.testing.assert_close(log_prob, flow.log_prob(x) + 2 * math.log(2), rtol=0, atol=1e-6)

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from pushforward.errors import ShapeError, UserError
+from pushforward.errors import DataError, ShapeError, UserError
 from pushforward.evaluation.distances import memorisation, nearest_neighbours, sliced_wasserstein, sliced_wasserstein_draws
+from pushforward.evaluation.kernel_distance import kernel_distance
 
 
 def seeded():
@@ -144,3 +145,29 @@ def test_ties_count_half():
 def test_bad_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.uint8, torch.int64])
+def test_distances_of_pixels_are_those_of_their_numbers(dtype):
+    """Squares of 784 pixels overflow float16, and integers have no mean."""
+    train, test = (torch.randint(0, 256, (50, 784), generator=torch.Generator().manual_seed(k)).to(dtype) for k in range(2))
+    assert memorisation(train.clone(), train, test).closer_to_train == 1
+    assert nearest_neighbours(train, train).max() == 0
+    torch.testing.assert_close(nearest_neighbours(test, train), nearest_neighbours(test.float(), train.float()))
+    torch.testing.assert_close(sliced_wasserstein(test, train, 50, seeded()), sliced_wasserstein(test.float(), train.float(), 50, seeded()))
+    torch.testing.assert_close(kernel_distance(test, train), kernel_distance(test.double(), train.double()).float(), rtol=1e-6, atol=0)
+
+
+def test_numbers_are_events_too():
+    x = torch.tensor([0.0, 1.0, 5.0])
+    assert nearest_neighbours(x, torch.tensor([0.5, 4.0])).tolist() == [0.5, 0.5, 1.0]
+    assert sliced_wasserstein(x, x + 2, 10, seeded()) == 2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("place", range(3))
+def test_a_copy_without_a_value_is_not_taken_for_a_new_sample(bad, place):
+    sets = [normal(10, 2, seed=k) for k in range(3)]
+    sets[place][3, 1] = bad
+    with pytest.raises(DataError, match=f"^{('samples', 'train', 'test')[place]} holds NaN or infinity"):
+        memorisation(*sets)

@@ -227,3 +227,14 @@ def test_bad_input_is_refused(make, message):
 def test_there_must_be_a_condition(guidance):
     with pytest.raises(ConditionError, match="needs a condition to follow"):
         guidance(denoiser(cond=None))
+
+
+@pytest.mark.parametrize("sampler", [pf.samplers.EDM(10), pf.samplers.EDM(10, churn=4), pf.samplers.PredictorCorrector(6)])
+def test_cfg_plus_plus_of_samplers_that_evaluate_a_time_twice(sampler):
+    """Scales are those of the steps between different times."""
+    once, twice = (CFGPlusPlus(0.6).on(times) for times in ((0.9, 0.5, 0.1), (0.9, 0.5, 0.5, 0.1, 0.1)))
+    x, t = at(Linear(), "velocity")
+    assert torch.equal(once(denoiser())(x, t).velocity, twice(denoiser())(x, t).velocity)
+    model = pf.families.PathModel(net, (3,), Linear(), classes=3, drop_cond=0.1).double()
+    made = model.sample(4, COND, sampler=sampler, guidance=CFGPlusPlus(0.6), generator=torch.Generator().manual_seed(0))
+    assert made.isfinite().all()

@@ -156,3 +156,15 @@ def test_shifted_with_levels_continues_from_a_later_start_and_runs_back():
     grid, whole = Shifted(3.0, 1000), Shifted(3.0, 1000)(1.0, 0.0, 28)
     assert grid(whole[12], 0.0, 16) == pytest.approx(whole[12:], abs=1e-12)
     assert grid(0.0, 1.0, 28) == pytest.approx(whole[::-1], abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.float32])
+def test_a_mask_of_any_dtype_keeps_the_same(dtype):
+    model, truth = truth_model(sampler=Euler(8))
+    data, noise, mask = (
+        truth.sample(3),
+        torch.randn(3, 2, dtype=torch.float64),
+        torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(3, 2),
+    )
+    expected = model.decode(noise, guidance=Inpaint(data, mask, noise))
+    assert torch.equal(model.decode(noise, guidance=Inpaint(data, mask.to(dtype), noise)), expected)

@@ -172,6 +172,23 @@ def test_renoised_samples_have_the_datas_distribution():
     assert ((samples.std(0) - S).abs() < 5 * S / 40_000**0.5).all()
 
 
+def test_renoising_in_bfloat16_has_the_noise_of_its_exact_time():
+    """Sigma of VE(0.002, 80) at 2/3 is 2.34; at 2/3 rounded to bfloat16 it is 2.42."""
+
+    class ToZero:
+        path = pf.paths.VarianceExploding(0.002, 80.0)
+
+        def jump(self, x, t, r):
+            return torch.zeros_like(x)
+
+    x = torch.zeros(20_000, 1, dtype=torch.bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    state = next(Renoise(3)._states(ToZero(), x, 1.0, 0.0, generator))
+    assert state.t == pytest.approx(2 / 3)
+    sigma = float(ToZero.path.sigma(torch.tensor(2 / 3, dtype=torch.float64)))
+    assert float(state.x.double().std()) == pytest.approx(sigma, rel=0.02)  # 4 standard errors
+
+
 # The networks of this library, and what a loss must not depend on.
 
 

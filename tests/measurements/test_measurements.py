@@ -4,6 +4,7 @@ import pytest
 import torch
 from examples import things
 
+import pushforward as pf
 from pushforward.errors import ShapeError, UserError
 from pushforward.guidance.observed import Observed
 from pushforward.measurements import Blur, Downsample, Linear, Mask, Nonlinear
@@ -101,3 +102,20 @@ def test_what_cannot_be_measured_is_refused(make, kind, message):
     with pytest.raises(kind) as caught:
         make()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["MMPS", "PiGDM", "DPS", "FlowDPS", "PnPFlow"])
+@pytest.mark.parametrize("kind", [Linear, Nonlinear])
+def test_one_number_for_an_event_needs_no_axis_of_its_own(name, kind):
+    mixture = pf.data.GaussianMixture(torch.tensor([[-2.0, 0.0], [2.0, 1.0]]), 0.5)
+    model = pf.families.PathModel(mixture.net(pf.paths.Linear()), (2,), sampler=pf.samplers.Euler(5))
+
+    def sample(keepdim, y):
+        guidance = getattr(pf.guidance, name)(
+            kind(lambda x: x.square().sum(1, keepdim=keepdim) if kind is Nonlinear else x.sum(1, keepdim), 0.1), y
+        )
+        return model.sample(3, guidance=guidance, generator=torch.Generator().manual_seed(0))
+
+    expected = sample(True, torch.ones(3, 1))
+    torch.testing.assert_close(sample(False, torch.ones(3)), expected)
+    torch.testing.assert_close(sample(False, torch.tensor(1.0)), expected)

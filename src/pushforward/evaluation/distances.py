@@ -8,7 +8,9 @@ import torch
 from torch import Generator, Tensor
 
 from pushforward._modes import untransformed
+from pushforward._precision import wide
 from pushforward.errors import ShapeError, UserError
+from pushforward.evaluation.features import check_finite_features
 from pushforward.registry import export
 
 CHUNK = 2**24  # elements per block: 64 MiB in float32
@@ -84,13 +86,18 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 500, generator: 
         )
     if projections < 1:
         raise UserError(f"projections is {projections}, but at least 1 direction is needed; try 500.")
-    a, b = x.flatten(1), y.flatten(1).to(x)
+    a, b = _rows(x), _rows(y).to(x.device, wide(x))
     directions = torch.randn((a.shape[1], projections), generator=generator, dtype=a.dtype, device=a.device)
     directions = directions / directions.norm(dim=0)
     total = a.new_zeros(())
     for block in directions.split(max(1, CHUNK // len(a)), dim=1):
         total = total + (_sorted(a @ block) - _sorted(b @ block)).square().mean(dim=0).sum()
     return (total / projections).sqrt()
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return events as rows (n, d) of float32 or wider: squares of pixels overflow float16, and integers have no distances of their own."""
+    return (x.flatten(1) if x.ndim > 1 else x[:, None]).to(wide(x))
 
 
 def _sorted(columns: Tensor) -> Tensor:
@@ -176,7 +183,7 @@ def _nearest(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         raise ShapeError(
             f"x has shape {tuple(x.shape)} and reference {tuple(reference.shape)}, but needs (n, *shape) and (m, *shape), m > 0."
         )
-    a, b = x.flatten(1), reference.flatten(1).to(x)
+    a, b = _rows(x), _rows(reference).to(x.device, wide(x))
     centre = b.mean(dim=0)  # centring makes the products, and their rounding errors, smaller
     b_centred = b - centre
     distances, indices = [a.new_zeros(0)], [torch.zeros(0, dtype=torch.int64, device=a.device)]
@@ -207,6 +214,7 @@ def memorisation(samples: Tensor, train: Tensor, test: Tensor, generator: Genera
     Raises:
         ShapeError: the events differ in shape.
         UserError: a set is empty.
+        DataError: a value is NaN or infinite.
 
     Example:
         >>> import torch
@@ -220,6 +228,8 @@ def memorisation(samples: Tensor, train: Tensor, test: Tensor, generator: Genera
     """
     if len(samples) == 0:
         raise UserError("samples is empty, but at least one sample is needed.")
+    for name, one in (("samples", samples), ("train", train), ("test", test)):
+        check_finite_features(name, one)
     count = min(len(train), len(test))
     train, test = _subset(train, count, generator), _subset(test, count, generator)
     (to_train, of_train), (to_test, of_test) = _nearest(samples, train), _nearest(samples, test)

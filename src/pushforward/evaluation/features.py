@@ -16,5 +16,10 @@ def check_features(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y")) ->
         shapes = f"{names[0]} has shape {tuple(x.shape)} and {names[1]} {tuple(y.shape)}"
         raise ShapeError(f"{shapes}, but both need rows of one shape: (n, *shape) and (m, *shape).")
     for name, one in zip(names, (x, y), strict=True):
-        if not one.isfinite().all():
-            raise DataError(f"{name} holds NaN or infinity, which has no distance to anything; check where it comes from.")
+        check_finite_features(name, one)
+
+
+def check_finite_features(name: str, x: Tensor) -> None:
+    """Raise a DataError unless all features are finite."""
+    if not x.isfinite().all():
+        raise DataError(f"{name} holds NaN or infinity, which has no distance to anything; check where it comes from.")

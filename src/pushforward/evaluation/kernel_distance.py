@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from pushforward._precision import wide
 from pushforward.errors import UserError
 from pushforward.evaluation.features import check_features
 from pushforward.registry import export
@@ -46,7 +47,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> Tensor:
         raise UserError(f"x has {len(x)} rows and y {len(y)}, but the mean over pairs needs at least 2 of each.")
     a, b = x.flatten(1).double(), y.flatten(1).to(x.device).double()
     within = sum((_total(one, one) - _kernel(one.square().sum(1) / one.shape[1]).sum()) / (len(one) * (len(one) - 1)) for one in (a, b))
-    return (within - 2 * _total(a, b) / (len(a) * len(b))).to(x.dtype)
+    return (within - 2 * _total(a, b) / (len(a) * len(b))).to(wide(x))
 
 
 def _total(a: Tensor, b: Tensor) -> Tensor:

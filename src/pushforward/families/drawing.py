@@ -10,6 +10,7 @@ from pushforward import _random
 from pushforward._checks import whole
 from pushforward._memory import check_room, memory_errors
 from pushforward._shares import Share
+from pushforward.bases import Torus
 from pushforward.errors import UserError
 from pushforward.families import checks
 from pushforward.guidance.guidance import Guidance
@@ -42,6 +43,11 @@ def drawn(
     temperature = checks.checked_temperature(temperature)
     if temperature != 1 and not has_log_prob(model.base):
         raise UserError(f"temperature is {temperature}, but the base {type(model.base).__name__} is data and no noise to scale; use 1.")
+    if log_prob and temperature > 1 and isinstance(model.base, Torus):
+        raise UserError(
+            f"temperature is {temperature:g}, but angles stretched beyond the circle overlap, so their density is another one; "
+            "give at most 1, or leave log_prob out."
+        )
     _random.checked(generator, n)
     what, remedy = f"{n} samples of shape {model.shape}", "give a smaller n, or batch_size to compute fewer together"
     first = checks.first_floating(model)

@@ -45,10 +45,10 @@ def conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, least: T
 
 def magnitude(v: Tensor) -> Tensor:
     """Return a power of 2 near the largest absolute value of each row, to broadcast to v (n, *shape); 1 for a row of zeros."""
-    largest = v.flatten(1).abs().amax(1) if v[:1].numel() else v.new_zeros(len(v))
+    largest = v[:, None].flatten(1).abs().amax(1) if v[:1].numel() else v.new_zeros(len(v))
     exponent = torch.frexp(largest.detach()).exponent.clamp(-120, 120)
     return per_row(torch.ldexp(torch.ones_like(largest), exponent), v)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+    return torch.linalg.vecdot(a[:, None].flatten(1), b[:, None].flatten(1))

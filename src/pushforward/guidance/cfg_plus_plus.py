@@ -66,7 +66,7 @@ class CFGPlusPlus(FromNegative):
         return self.times is None
 
     def on(self, times: Sequence[float]) -> "CFGPlusPlus":
-        return replace(self, times=tuple(times))
+        return replace(self, times=tuple(dict.fromkeys(times)))  # some samplers evaluate the end of a step and the start of the next
 
     def combined(self, plain: Tensor, other: Tensor, path: Path, x: Tensor, t: Tensor) -> Tensor:
         if self.times is None:

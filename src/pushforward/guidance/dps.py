@@ -58,8 +58,8 @@ class DPS(Corrected):
 
     def correction(self, observed: Observed, seen: Seen) -> Tensor:
         residual = observed.residual / observed.variance.sqrt()
-        norm = torch.linalg.vector_norm(residual.flatten(1), dim=1)
-        count = observed.known.flatten(1).sum(1).to(norm)
+        norm = torch.linalg.vector_norm(residual[:, None].flatten(1), dim=1)
+        count = observed.known[:, None].flatten(1).sum(1).to(norm)
         weight = self.scale * count.sqrt() / norm.clamp_min(torch.finfo(norm.dtype).tiny)
         # At most the likelihood's own gradient: where the residual is smaller than the noise, the norm's would not vanish with it.
         weight = weight.clamp_max(self.scale)

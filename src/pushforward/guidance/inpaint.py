@@ -60,8 +60,9 @@ class _Inpainting(Guided):
         return _Inpainting(self.inner.bind(*args[:-3]), *args[-3:])
 
     def plain(self, x: Tensor, t: Tensor) -> Tensor:
-        x = torch.lerp(self.path.mix(self.data, self.noise, t), x, self.mask)
-        return torch.lerp(self.path.target("velocity", self.data, self.noise, t), self.inner(x, t).velocity, self.mask)
+        data, noise, mask = (one.to(x) for one in (self.data, self.noise, self.mask))
+        x = torch.lerp(self.path.mix(data, noise, t), x, mask)
+        return torch.lerp(self.path.target("velocity", data, noise, t), self.inner(x, t).velocity, mask)
 
     def around(self, plain: Tensor, x: Tensor, t: Tensor) -> Prediction:
         return Prediction(self.path, "velocity", plain, x, t)

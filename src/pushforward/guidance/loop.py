@@ -76,7 +76,7 @@ def noise_share(path: Path, t: Tensor) -> Tensor:
 
 
 def _square(v: Tensor) -> Tensor:
-    return v.flatten(1).square().sum(1)
+    return v[:, None].flatten(1).square().sum(1)
 
 
 @dataclass(frozen=True)

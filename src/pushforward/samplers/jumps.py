@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pushforward import _random
 from pushforward._checks import whole
+from pushforward._precision import wide
 from pushforward.errors import UserError
 from pushforward.registry import export
 from pushforward.samplers.grids import Grid, Uniform
@@ -130,5 +131,6 @@ class Renoise(JumpSampler):
         for (t, _), s in zip(self.times(path, t_start, t_end), self.grid(t_start, t_end, self.steps, path)[1:], strict=True):
             x = jump(x, t, t_end)
             if s != t_end:
-                x = path.mix(x, _random.normal(x.shape, generator, x.device, x.dtype), x.new_full(x.shape[:1], s))
+                noise = _random.normal(x.shape, generator, x.device, x.dtype)
+                x = path.mix(x, noise, x.new_full(x.shape[:1], s, dtype=wide(x)))
             yield State(s, x, None)
