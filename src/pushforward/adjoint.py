@@ -74,18 +74,17 @@ class _Field:
         Shards (DTensor, known by its method) are left alone: their modules gather them for each call.
         """
         changed = [
-            (table, name, table[name])
+            (table, name, one, table[name])
             for table, tensors in self.tensors
             for name, one in tensors.items()
             if table.get(name, one) is not one and not hasattr(table[name], "full_tensor")
         ]
-        solved = {id(table): tensors for table, tensors in self.tensors}
         try:
-            for table, name, _ in changed:
-                table[name] = solved[id(table)][name]
+            for table, name, solved, _ in changed:
+                table[name] = solved
             yield
         finally:
-            for table, name, own in changed:
+            for table, name, _, own in changed:
                 table[name] = own
 
     def __call__(self, x: Tensor, t: float, given: Sequence[Tensor]) -> Tensor:
